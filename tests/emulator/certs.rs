@@ -1,0 +1,282 @@
+//! A certificate authority made at run time, and the leaves it signs: good ones, expired ones, ones for
+//! another name, with ECDSA or RSA keys. Also the TLS settings for the emulator's servers and for test
+//! clients.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use rcgen::BasicConstraints;
+use rcgen::CertificateParams;
+use rcgen::DnType;
+use rcgen::ExtendedKeyUsagePurpose;
+use rcgen::IsCa;
+use rcgen::Issuer;
+use rcgen::KeyPair;
+use rcgen::KeyUsagePurpose;
+use rustls::ClientConfig;
+use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::ServerName;
+
+use super::ids;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The kind of key a leaf has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA on P-256: quick to make, the default.
+    EcdsaP256,
+    /// RSA with 2048 bits.
+    Rsa2048,
+}
+
+/// A certificate authority that lives as long as the test.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+    root_pem: String,
+    /// What a leaf has to send besides itself: the authorities between it and the root.
+    between: Vec<(CertificateDer<'static>, String)>,
+}
+
+impl Authority {
+    /// A fresh root.
+    pub fn new() -> Self {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let params = authority_params(&unique("Emulator Root"));
+        let certificate = params.self_signed(&key).unwrap();
+        Self {
+            root: certificate.der().clone(),
+            root_pem: certificate.pem(),
+            issuer: Issuer::new(params, key),
+            between: Vec::new(),
+        }
+    }
+
+    /// An authority below this one; its leaves come with a chain of two certificates.
+    pub fn intermediate(&self) -> Self {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let params = authority_params(&unique("Emulator Intermediate"));
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let mut between = vec![(certificate.der().clone(), certificate.pem())];
+        between.extend(self.between.iter().cloned());
+        Self {
+            issuer: Issuer::new(params, key),
+            root: self.root.clone(),
+            root_pem: self.root_pem.clone(),
+            between,
+        }
+    }
+
+    /// A server certificate for these DNS names and addresses.
+    pub fn leaf(&self, names: &[&str]) -> Leaf {
+        self.leaf_with(names, KeyKind::EcdsaP256)
+    }
+
+    /// A server certificate with a chosen kind of key.
+    pub fn leaf_with(&self, names: &[&str], kind: KeyKind) -> Leaf {
+        self.sign(leaf_params(names, ExtendedKeyUsagePurpose::ServerAuth), kind)
+    }
+
+    /// A server certificate that ran out yesterday.
+    pub fn expired_leaf(&self, names: &[&str]) -> Leaf {
+        let mut params = leaf_params(names, ExtendedKeyUsagePurpose::ServerAuth);
+        let now = SystemTime::now();
+        params.not_before = (now - 10 * DAY).into();
+        params.not_after = (now - DAY).into();
+        self.sign(params, KeyKind::EcdsaP256)
+    }
+
+    /// A server certificate that becomes valid tomorrow.
+    pub fn future_leaf(&self, names: &[&str]) -> Leaf {
+        let mut params = leaf_params(names, ExtendedKeyUsagePurpose::ServerAuth);
+        let now = SystemTime::now();
+        params.not_before = (now + DAY).into();
+        params.not_after = (now + 10 * DAY).into();
+        self.sign(params, KeyKind::EcdsaP256)
+    }
+
+    /// A valid server certificate for a name that nobody on this machine has.
+    pub fn wrong_name_leaf(&self) -> Leaf {
+        self.leaf(&["somewhere-else.example"])
+    }
+
+    /// A client certificate whose common name and DNS name are `name`.
+    pub fn client_leaf(&self, name: &str) -> Leaf {
+        self.sign(
+            leaf_params(&[name], ExtendedKeyUsagePurpose::ClientAuth),
+            KeyKind::EcdsaP256,
+        )
+    }
+
+    /// The root certificate as PEM.
+    pub fn pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// The root certificate as DER.
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.root
+    }
+
+    /// A store that trusts this root and nothing else.
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).unwrap();
+        roots
+    }
+
+    /// TLS settings of a test client that trusts this root and offers these protocols.
+    pub fn client_config(&self, alpn: &[&str]) -> ClientConfig {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_no_client_auth();
+        config.alpn_protocols = protocols(alpn);
+        config
+    }
+
+    /// As [`Authority::client_config`], for a client that also shows a certificate.
+    pub fn client_config_with(&self, alpn: &[&str], identity: &Leaf) -> ClientConfig {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots())
+            .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+            .unwrap();
+        config.alpn_protocols = protocols(alpn);
+        config
+    }
+
+    fn sign(&self, params: CertificateParams, kind: KeyKind) -> Leaf {
+        let key = match kind {
+            KeyKind::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
+            KeyKind::Rsa2048 => KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256),
+        }
+        .unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let mut chain = vec![certificate.der().clone()];
+        let mut chain_pem = certificate.pem();
+        for (der, pem) in &self.between {
+            chain.push(der.clone());
+            chain_pem.push_str(pem);
+        }
+        Leaf {
+            chain,
+            chain_pem,
+            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            key_pem: key.serialize_pem(),
+        }
+    }
+}
+
+/// A certificate with its key.
+#[derive(Debug)]
+pub struct Leaf {
+    /// The certificate and the authorities up to, but without, the root.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key.
+    pub key: PrivateKeyDer<'static>,
+    /// The chain as PEM, leaf first.
+    pub chain_pem: String,
+    /// The private key as PEM (PKCS #8).
+    pub key_pem: String,
+}
+
+impl Leaf {
+    /// Writes `<name>.pem` and `<name>.key` into a folder.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn write(&self, folder: &Path, name: &str) -> io::Result<LeafFiles> {
+        let files = LeafFiles {
+            chain: folder.join(format!("{name}.pem")),
+            key: folder.join(format!("{name}.key")),
+        };
+        fs::write(&files.chain, &self.chain_pem)?;
+        fs::write(&files.key, &self.key_pem)?;
+        Ok(files)
+    }
+
+    /// TLS settings of a server that presents this leaf and speaks these protocols.
+    pub fn server_config(&self, alpn: &[&str]) -> ServerConfig {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .unwrap();
+        config.alpn_protocols = protocols(alpn);
+        config
+    }
+}
+
+/// Where [`Leaf::write`] put its files.
+#[derive(Clone, Debug)]
+pub struct LeafFiles {
+    /// The PEM file with the chain.
+    pub chain: PathBuf,
+    /// The PEM file with the key.
+    pub key: PathBuf,
+}
+
+/// The name a test client asks for when it connects to `host`.
+pub fn server_name(host: &str) -> ServerName<'static> {
+    ServerName::try_from(host.to_owned()).unwrap()
+}
+
+/// The provider is always named: a process default could only be set once, and not by a library of helpers.
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn protocols(alpn: &[&str]) -> Vec<Vec<u8>> {
+    alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect()
+}
+
+/// Two authorities must not share a name: a stranger's leaf would fail by its signature instead of its
+/// issuer.
+fn unique(name: &str) -> String {
+    format!("{name} {}", ids::hex(&ids::random_bytes::<8>()))
+}
+
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    valid_now(&mut params);
+    params
+}
+
+fn leaf_params(names: &[&str], purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let common_name = names.iter().find(|name| name.parse::<IpAddr>().is_err()).cloned();
+    let mut params = CertificateParams::new(names).unwrap();
+    if let Some(name) = common_name {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    params.extended_key_usages = vec![purpose];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    valid_now(&mut params);
+    params
+}
+
+fn valid_now(params: &mut CertificateParams) {
+    let now = SystemTime::now();
+    params.not_before = (now - DAY).into();
+    params.not_after = (now + 30 * DAY).into();
+}

@@ -1,0 +1,379 @@
+//! Microsoft Entra's token endpoint: it checks the form, the tenant, the client and its credential, and mints
+//! signed tokens. It counts and keeps what it was asked, and refuses when the script says so.
+//! This file has the handle that tests use; the serving is below.
+
+mod serve;
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use serde_json::Value;
+use serde_json::json;
+
+use super::certs::Leaf;
+use super::form;
+use super::gate::Count;
+use super::gate::Gate;
+use super::ids;
+use super::journal::Journal;
+use super::jwt::Claims;
+use super::jwt::Mint;
+use super::listener::Connection;
+use super::listener::Listener;
+use super::script::Script;
+use super::script::Violations;
+use super::session;
+use super::tokens::TokenAnswer;
+use super::wire::Head;
+use super::wire::Wire;
+
+/// The resources that exist in every tenant. Entra also mints the form without the last slash, which is what
+/// the usual mistake in the scope leads to.
+const RESOURCES: &[&str] = &[
+    "https://service.flow.microsoft.com/",
+    "https://service.flow.microsoft.com",
+    "https://gov.service.flow.microsoft.us/",
+    "https://high.service.flow.microsoft.us/",
+    "https://service.flow.appsplatform.us/",
+    "https://service.powerautomate.cn/",
+    "https://vault.azure.net",
+];
+/// What the endpoint says when nobody asks for another lifetime.
+const LIFETIME: Duration = Duration::from_secs(3599);
+
+/// How a registered application proves who it is.
+#[derive(Clone, Debug)]
+enum Credential {
+    Secret(String),
+    Certificate(CertificateDer<'static>),
+    Federated { issuer: String, subject: String },
+}
+
+#[derive(Clone, Debug)]
+struct App {
+    oid: String,
+    credentials: Vec<Credential>,
+}
+
+/// What tokens look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenForm {
+    /// Signed JWTs.
+    Jwt,
+    /// Random text; the flow half knows what it stands for.
+    Opaque,
+}
+
+/// A request as the endpoint saw it.
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    /// The number of its connection.
+    pub connection: u64,
+    /// The name in the TLS greeting of its connection.
+    pub sni: Option<String>,
+    /// Method, target and headers as sent.
+    pub head: Head,
+    /// The body as sent, before any decoding.
+    pub raw: String,
+    /// The decoded pairs in their order.
+    pub form: Vec<(String, String)>,
+}
+
+impl TokenRequest {
+    /// The decoded value of a field that was sent exactly once.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        form::single(&self.form, name)
+    }
+
+    /// The tenant in the path.
+    pub fn tenant(&self) -> &str {
+        self.head.path().split('/').nth(1).unwrap_or_default()
+    }
+}
+
+#[derive(Debug)]
+struct Registry {
+    /// Tenant to client id to application.
+    tenants: HashMap<String, HashMap<String, App>>,
+    resources: HashSet<String>,
+    lifetime: Duration,
+    refresh_in: Option<Duration>,
+    overrides: Value,
+    form: TokenForm,
+}
+
+#[derive(Debug)]
+struct State {
+    listener: Arc<Listener>,
+    mint: Arc<Mint>,
+    violations: Violations,
+    registry: Mutex<Registry>,
+    script: Mutex<Script<TokenAnswer>>,
+    journal: Mutex<Journal<TokenRequest>>,
+    gate: Mutex<Option<Gate>>,
+    requests: Count,
+    by_client: Mutex<HashMap<String, u64>>,
+    hang_ups: Count,
+}
+
+/// A handle on the token endpoint; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Entra {
+    state: Arc<State>,
+}
+
+impl Entra {
+    pub(super) fn new(listener: Arc<Listener>, mint: Arc<Mint>, violations: Violations) -> Self {
+        let registry = Registry {
+            tenants: HashMap::new(),
+            resources: RESOURCES.iter().map(|resource| (*resource).to_owned()).collect(),
+            lifetime: LIFETIME,
+            refresh_in: None,
+            overrides: Value::Null,
+            form: TokenForm::Jwt,
+        };
+        let state = State {
+            listener,
+            mint,
+            violations,
+            registry: Mutex::new(registry),
+            script: Mutex::default(),
+            journal: Mutex::default(),
+            gate: Mutex::default(),
+            requests: Count::new("token requests"),
+            by_client: Mutex::default(),
+            hang_ups: Count::new("token requests whose caller hung up"),
+        };
+        Self {
+            state: Arc::new(state),
+        }
+    }
+
+    /// The authority for settings: `https://localhost:PORT`.
+    pub fn authority(&self) -> String {
+        format!("https://localhost:{}", self.state.listener.address().port())
+    }
+
+    /// The address that token requests of a tenant go to; also the audience of assertions.
+    pub fn token_url(&self, tenant: &str) -> String {
+        format!("{}/{tenant}/oauth2/v2.0/token", self.authority())
+    }
+
+    /// The listener: its counts, its certificate, its misbehaviour.
+    pub fn listener(&self) -> &Listener {
+        &self.state.listener
+    }
+
+    /// Registers an application with a secret; again with another secret, and both are valid.
+    pub fn register_app(&self, tenant: &str, client_id: &str, secret: &str, oid: &str) {
+        self.register(tenant, client_id, oid, Credential::Secret(secret.to_owned()));
+    }
+
+    /// Registers an application that signs assertions with this certificate's RSA key.
+    pub fn register_certificate(&self, tenant: &str, client_id: &str, certificate: &Leaf, oid: &str) {
+        let certificate = certificate.chain[0].clone();
+        self.register(tenant, client_id, oid, Credential::Certificate(certificate));
+    }
+
+    /// Registers an application that shows tokens of another issuer. Their signature is not checked.
+    pub fn register_federated(&self, tenant: &str, client_id: &str, issuer: &str, subject: &str, oid: &str) {
+        let credential = Credential::Federated {
+            issuer: issuer.to_owned(),
+            subject: subject.to_owned(),
+        };
+        self.register(tenant, client_id, oid, credential);
+    }
+
+    /// Forgets all credentials of an application, so that old ones are refused.
+    pub fn forget_credentials(&self, tenant: &str, client_id: &str) {
+        let mut registry = self.state.registry.lock().unwrap();
+        if let Some(app) = registry
+            .tenants
+            .get_mut(tenant)
+            .and_then(|apps| apps.get_mut(client_id))
+        {
+            app.credentials.clear();
+        }
+    }
+
+    /// Adds a resource that tokens can be asked for, as it shall stand in `aud`.
+    pub fn allow_audience(&self, audience: &str) {
+        self.state
+            .registry
+            .lock()
+            .unwrap()
+            .resources
+            .insert(audience.to_owned());
+    }
+
+    /// How long tokens live from now on, in the answer as in the token.
+    pub fn lifetime(&self, lifetime: Duration) {
+        self.state.registry.lock().unwrap().lifetime = lifetime;
+    }
+
+    /// What `refresh_in` says from now on.
+    pub fn refresh_in(&self, refresh_in: Option<Duration>) {
+        self.state.registry.lock().unwrap().refresh_in = refresh_in;
+    }
+
+    /// Claims laid over those of each token from now on: an object, in which null removes a claim.
+    pub fn claims(&self, overrides: Value) {
+        self.state.registry.lock().unwrap().overrides = overrides;
+    }
+
+    /// What tokens look like from now on.
+    pub fn token_form(&self, form: TokenForm) {
+        self.state.registry.lock().unwrap().form = form;
+    }
+
+    /// Answers the next request so.
+    pub fn next(&self, answer: TokenAnswer) {
+        self.state.script.lock().unwrap().next(answer);
+    }
+
+    /// Answers the next request of this client so.
+    pub fn next_for(&self, client_id: &str, answer: TokenAnswer) {
+        self.state.script.lock().unwrap().next_for(client_id, answer);
+    }
+
+    /// Answers all requests so, once the queue is empty.
+    pub fn always(&self, answer: TokenAnswer) {
+        self.state.script.lock().unwrap().always(answer);
+    }
+
+    /// Answers all requests of this client so, once the queue is empty.
+    pub fn always_for(&self, client_id: &str, answer: TokenAnswer) {
+        self.state.script.lock().unwrap().always_for(client_id, answer);
+    }
+
+    /// Forgets the script.
+    pub fn normal(&self) {
+        self.state.script.lock().unwrap().clear();
+    }
+
+    /// From now on a request without a scripted answer is a violation.
+    pub fn strict(&self) {
+        self.state.script.lock().unwrap().be_strict();
+    }
+
+    /// How many scripted answers wait to be asked for.
+    pub fn script_left(&self) -> usize {
+        self.state.script.lock().unwrap().left()
+    }
+
+    /// Keeps requests inside from now on, after they were read and recorded.
+    pub fn hold(&self) -> Gate {
+        let gate = Gate::closed();
+        *self.state.gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    /// How many requests came in.
+    pub fn token_requests(&self) -> &Count {
+        &self.state.requests
+    }
+
+    /// How many requests of this client came in.
+    pub fn token_requests_of(&self, client_id: &str) -> u64 {
+        self.state
+            .by_client
+            .lock()
+            .unwrap()
+            .get(client_id)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// How many callers left while their request was inside.
+    pub fn hang_ups(&self) -> &Count {
+        &self.state.hang_ups
+    }
+
+    /// The requests that came in, oldest first.
+    pub fn requests(&self) -> Vec<Arc<TokenRequest>> {
+        self.state.journal.lock().unwrap().all()
+    }
+
+    /// The tokens that were minted, oldest first.
+    pub fn issued(&self) -> Vec<String> {
+        self.state.mint.issued()
+    }
+
+    /// Mints a token directly, for requests that a test sends to the flow by itself.
+    ///
+    /// # Panics
+    /// When the application is not registered.
+    pub fn token_for(&self, tenant: &str, client_id: &str, audience: &str, overrides: &Value) -> String {
+        let oid = self
+            .app(tenant, client_id)
+            .expect("the application is registered")
+            .oid;
+        self.mint(tenant, client_id, &oid, audience, overrides)
+    }
+
+    pub(super) async fn serve(self, wire: Wire, connection: Connection) {
+        session::converse(&self, wire, connection, &self.state.violations).await;
+    }
+
+    fn mint(&self, tenant: &str, client: &str, oid: &str, audience: &str, overrides: &Value) -> String {
+        let registry = self.state.registry.lock().unwrap();
+        let now = ids::now();
+        let issuer = format!("https://sts.windows.net/{tenant}/");
+        let mut claims = Claims::new();
+        let lifetime = i64::try_from(registry.lifetime.as_secs()).unwrap_or(i64::MAX / 2);
+        lay_over(
+            &mut claims,
+            &json!({
+                "aud": audience, "iss": issuer, "idp": issuer, "tid": tenant, "oid": oid, "sub": oid,
+                "iat": now, "nbf": now, "exp": now + lifetime,
+                "appid": client, "appidacr": "1", "idtyp": "app", "ver": "1.0",
+                "uti": ids::base64url(&ids::random_bytes::<16>()),
+            }),
+        );
+        lay_over(&mut claims, &registry.overrides);
+        lay_over(&mut claims, overrides);
+        match registry.form {
+            TokenForm::Jwt => self.state.mint.token(&claims),
+            TokenForm::Opaque => self.state.mint.opaque(claims),
+        }
+    }
+
+    fn register(&self, tenant: &str, client_id: &str, oid: &str, credential: Credential) {
+        let mut registry = self.state.registry.lock().unwrap();
+        let apps = registry.tenants.entry(tenant.to_owned()).or_default();
+        let app = apps.entry(client_id.to_owned()).or_insert_with(|| App {
+            oid: oid.to_owned(),
+            credentials: Vec::new(),
+        });
+        oid.clone_into(&mut app.oid);
+        app.credentials.push(credential);
+    }
+
+    fn app(&self, tenant: &str, client_id: &str) -> Option<App> {
+        self.state
+            .registry
+            .lock()
+            .unwrap()
+            .tenants
+            .get(tenant)?
+            .get(client_id)
+            .cloned()
+    }
+}
+
+fn lay_over(claims: &mut Claims, overrides: &Value) {
+    let Some(overrides) = overrides.as_object() else {
+        return;
+    };
+    for (name, value) in overrides {
+        if value.is_null() {
+            claims.remove(name);
+        } else {
+            claims.insert(name.clone(), value.clone());
+        }
+    }
+}

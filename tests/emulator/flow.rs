@@ -1,0 +1,319 @@
+//! The trigger endpoint of flows. It finds the trigger, makes the platform's checks, keeps what it saw, and
+//! then does what the script or the trigger's owner said. This file has the handles that tests use; the
+//! serving is below.
+
+mod serve;
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use super::answer::Answer;
+use super::gate::Count;
+use super::gate::Gate;
+use super::journal::Journal;
+use super::jwt::Mint;
+use super::listener::Connection;
+use super::listener::Listener;
+use super::operations::Operations;
+use super::record::Recorded;
+use super::script::Script;
+use super::script::Violations;
+use super::session;
+use super::trigger::Condition;
+use super::trigger::Trigger;
+use super::wire::Wire;
+
+#[derive(Debug)]
+struct Registered {
+    settings: Mutex<Arc<Trigger>>,
+    requests: Count,
+    runs: Count,
+    gate: Mutex<Option<Gate>>,
+}
+
+#[derive(Debug)]
+struct State {
+    listener: Arc<Listener>,
+    mint: Arc<Mint>,
+    violations: Violations,
+    triggers: Mutex<HashMap<String, Arc<Registered>>>,
+    script: Mutex<Script<Answer>>,
+    journal: Mutex<Journal<Recorded>>,
+    operations: Mutex<Operations>,
+    revoked: Mutex<HashSet<String>>,
+    gate: Mutex<Option<Gate>>,
+    heads: Count,
+    body_bytes: Count,
+    requests: Count,
+    polls: Count,
+    hang_ups: Count,
+    broken_bodies: Count,
+}
+
+/// A handle on the trigger endpoint; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    state: Arc<State>,
+}
+
+/// A trigger that was added to the endpoint; clones share everything.
+#[derive(Clone, Debug)]
+pub struct TriggerHandle {
+    flow: Flow,
+    registered: Arc<Registered>,
+}
+
+impl Flow {
+    pub(super) fn new(listener: Arc<Listener>, mint: Arc<Mint>, violations: Violations) -> Self {
+        let state = State {
+            listener,
+            mint,
+            violations,
+            triggers: Mutex::default(),
+            script: Mutex::default(),
+            journal: Mutex::default(),
+            operations: Mutex::default(),
+            revoked: Mutex::default(),
+            gate: Mutex::default(),
+            heads: Count::new("heads that the flow read"),
+            body_bytes: Count::new("body bytes that the flow read"),
+            requests: Count::new("requests that the flow read"),
+            polls: Count::new("polls"),
+            hang_ups: Count::new("requests whose caller hung up"),
+            broken_bodies: Count::new("bodies that stopped in the middle"),
+        };
+        Self {
+            state: Arc::new(state),
+        }
+    }
+
+    /// Adds a trigger.
+    pub fn add(&self, trigger: Trigger) -> TriggerHandle {
+        let workflow = trigger.workflow.clone();
+        let registered = Arc::new(Registered {
+            settings: Mutex::new(Arc::new(trigger)),
+            requests: Count::new("requests for the trigger"),
+            runs: Count::new("runs of the trigger"),
+            gate: Mutex::default(),
+        });
+        self.state
+            .triggers
+            .lock()
+            .unwrap()
+            .insert(workflow, Arc::clone(&registered));
+        TriggerHandle {
+            flow: self.clone(),
+            registered,
+        }
+    }
+
+    /// The listener: its counts, its certificate, its misbehaviour.
+    pub fn listener(&self) -> &Listener {
+        &self.state.listener
+    }
+
+    /// The address without a path: `https://localhost:PORT`.
+    pub fn origin(&self) -> String {
+        format!("https://localhost:{}", self.state.listener.address().port())
+    }
+
+    /// Answers the next request for this trigger so, once it has passed the checks of its head.
+    pub fn next(&self, trigger: &TriggerHandle, answer: Answer) {
+        self.state
+            .script
+            .lock()
+            .unwrap()
+            .next_for(&trigger.workflow(), answer);
+    }
+
+    /// Answers the next request for any trigger so.
+    pub fn next_any(&self, answer: Answer) {
+        self.state.script.lock().unwrap().next(answer);
+    }
+
+    /// Answers all requests so, once the queue is empty.
+    pub fn always(&self, answer: Answer) {
+        self.state.script.lock().unwrap().always(answer);
+    }
+
+    /// Answers all requests for this trigger so, once the queue is empty.
+    pub fn always_for(&self, trigger: &TriggerHandle, answer: Answer) {
+        self.state
+            .script
+            .lock()
+            .unwrap()
+            .always_for(&trigger.workflow(), answer);
+    }
+
+    /// Forgets the script; triggers do what their owner said.
+    pub fn normal(&self) {
+        self.state.script.lock().unwrap().clear();
+    }
+
+    /// From now on a request that passes the checks without a scripted answer is a violation.
+    pub fn strict(&self) {
+        self.state.script.lock().unwrap().be_strict();
+    }
+
+    /// How many scripted answers wait to be asked for.
+    pub fn script_left(&self) -> usize {
+        self.state.script.lock().unwrap().left()
+    }
+
+    /// Refuses exactly this token from now on.
+    pub fn revoke(&self, token: &str) {
+        self.state.revoked.lock().unwrap().insert(token.to_owned());
+    }
+
+    /// Keeps requests for all triggers inside from now on, after they were read and recorded.
+    pub fn hold(&self) -> Gate {
+        let gate = Gate::closed();
+        *self.state.gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    /// Stops keeping requests; only the counts go on. For load runs.
+    pub fn stop_recording(&self) {
+        self.state.journal.lock().unwrap().stop();
+    }
+
+    /// Forgets the requests kept so far.
+    pub fn clear_requests(&self) {
+        self.state.journal.lock().unwrap().clear();
+    }
+
+    /// The requests for all triggers, polls included, oldest first.
+    pub fn requests(&self) -> Vec<Arc<Recorded>> {
+        self.state.journal.lock().unwrap().all()
+    }
+
+    /// How many heads were read; the body may still be on its way.
+    pub fn heads(&self) -> &Count {
+        &self.state.heads
+    }
+
+    /// How many bytes of bodies were read.
+    pub fn body_bytes(&self) -> &Count {
+        &self.state.body_bytes
+    }
+
+    /// How many requests were read to their end, polls included.
+    pub fn request_count(&self) -> &Count {
+        &self.state.requests
+    }
+
+    /// How many polls for asynchronous answers came in.
+    pub fn polls(&self) -> &Count {
+        &self.state.polls
+    }
+
+    /// How many callers left while their request was inside.
+    pub fn hang_ups(&self) -> &Count {
+        &self.state.hang_ups
+    }
+
+    /// How many bodies stopped before their end.
+    pub fn broken_bodies(&self) -> &Count {
+        &self.state.broken_bodies
+    }
+
+    pub(super) async fn serve(self, wire: Wire, connection: Connection) {
+        session::converse(&self, wire, connection, &self.state.violations).await;
+    }
+}
+
+impl TriggerHandle {
+    /// The address to put into settings, with the host `localhost`.
+    pub fn url(&self) -> String {
+        self.url_on("localhost")
+    }
+
+    /// The address with another name for this machine, such as `127.0.0.1`.
+    pub fn url_on(&self, host: &str) -> String {
+        let port = self.flow.state.listener.address().port();
+        format!("https://{host}:{port}{}", self.target())
+    }
+
+    /// Path and query of the address.
+    pub fn target(&self) -> String {
+        let trigger = self.settings();
+        format!("{}?{}", trigger.path(), trigger.query())
+    }
+
+    /// The workflow's id.
+    pub fn workflow(&self) -> String {
+        self.settings().workflow.clone()
+    }
+
+    /// How the trigger is set up now.
+    pub fn settings(&self) -> Arc<Trigger> {
+        self.registered.settings()
+    }
+
+    /// Changes how the trigger is set up; requests on their way keep the old way.
+    pub fn change(&self, change: impl FnOnce(&mut Trigger)) {
+        let mut settings = self.registered.settings.lock().unwrap();
+        change(Arc::make_mut(&mut settings));
+    }
+
+    /// Switches the flow on, off, or deletes it.
+    pub fn set_condition(&self, condition: Condition) {
+        self.change(|trigger| trigger.condition = condition);
+    }
+
+    /// Changes what the flow does.
+    pub fn does(&self, behaviour: Answer) {
+        self.change(|trigger| trigger.behaviour = behaviour);
+    }
+
+    /// Answers the next request so, once it has passed the checks of its head.
+    pub fn next(&self, answer: Answer) {
+        self.flow.next(self, answer);
+    }
+
+    /// How many runs were started.
+    pub fn runs(&self) -> u64 {
+        self.registered.runs.get()
+    }
+
+    /// The same as a count that can be waited for.
+    pub fn run_count(&self) -> &Count {
+        &self.registered.runs
+    }
+
+    /// How many requests came in, refused ones and broken ones included.
+    pub fn request_count(&self) -> &Count {
+        &self.registered.requests
+    }
+
+    /// The requests for this trigger, oldest first.
+    pub fn requests(&self) -> Vec<Arc<Recorded>> {
+        let workflow = self.workflow();
+        let mut requests = self.flow.requests();
+        requests.retain(|request| request.workflow.as_deref() == Some(workflow.as_str()));
+        requests
+    }
+
+    /// The last request for this trigger.
+    ///
+    /// # Panics
+    /// When there was none.
+    pub fn last_request(&self) -> Arc<Recorded> {
+        self.requests().pop().expect("the trigger was called")
+    }
+
+    /// Keeps requests for this trigger inside from now on, after they were read and recorded.
+    pub fn hold(&self) -> Gate {
+        let gate = Gate::closed();
+        *self.registered.gate.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+}
+
+impl Registered {
+    fn settings(&self) -> Arc<Trigger> {
+        Arc::clone(&self.settings.lock().unwrap())
+    }
+}

@@ -1,0 +1,227 @@
+//! Access tokens: minted and signed as Entra does it, verified as the flow's platform does it. Also the check
+//! of the assertions that clients sign with their own key.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature;
+use aws_lc_rs::signature::KeyPair;
+use aws_lc_rs::signature::RsaKeyPair;
+use aws_lc_rs::signature::UnparsedPublicKey;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use super::ids;
+
+/// The claims of a token.
+pub type Claims = Map<String, Value>;
+
+/// How many tokens are remembered in each of the maps below.
+const TOKENS_MAX: usize = 4096;
+
+/// Making an RSA key takes a noticeable part of a second, so the emulators of one process share theirs.
+static SIGNING_KEY: OnceLock<RsaKeyPair> = OnceLock::new();
+
+/// The side of Entra that signs, and the knowledge with which a resource verifies.
+#[derive(Debug, Default)]
+pub struct Mint {
+    issued: Mutex<VecDeque<String>>,
+    opaque: Mutex<HashMap<String, Arc<Claims>>>,
+    verified: Mutex<HashMap<String, Arc<Claims>>>,
+}
+
+impl Mint {
+    /// Signs a token with these claims.
+    pub fn token(&self, claims: &Claims) -> String {
+        let header = json!({"typ": "JWT", "alg": "RS256", "kid": "emulator"});
+        let claims = Value::Object(claims.clone());
+        let signed = format!(
+            "{}.{}",
+            ids::base64url(header.to_string().as_bytes()),
+            ids::base64url(claims.to_string().as_bytes())
+        );
+        let key = signing_key();
+        let mut signature = vec![0; key.public_modulus_len()];
+        key.sign(
+            &signature::RSA_PKCS1_SHA256,
+            &SystemRandom::new(),
+            signed.as_bytes(),
+            &mut signature,
+        )
+        .expect("the buffer has the size of the key");
+        self.remember(format!("{signed}.{}", ids::base64url(&signature)))
+    }
+
+    /// Makes a token without any structure that stands for these claims.
+    pub fn opaque(&self, claims: Claims) -> String {
+        let token = ids::base64url(&ids::random_bytes::<48>());
+        insert(&self.opaque, &token, Arc::new(claims));
+        self.remember(token)
+    }
+
+    /// All tokens made, oldest first.
+    pub fn issued(&self) -> Vec<String> {
+        self.issued.lock().unwrap().iter().cloned().collect()
+    }
+
+    /// The claims of a token that was made here and not changed since; its times are not looked at.
+    pub fn verify(&self, token: &str) -> Option<Arc<Claims>> {
+        // Verifying a signature costs more than the rest of a request, and load runs repeat one token.
+        let known = self.verified.lock().unwrap().get(token).cloned();
+        if known.is_some() {
+            return known;
+        }
+        if let Some(claims) = self.opaque.lock().unwrap().get(token) {
+            return Some(Arc::clone(claims));
+        }
+        let jwt = Jwt::parse(token)?;
+        if jwt.text("alg") != Some("RS256") {
+            return None;
+        }
+        jwt.check(
+            &signature::RSA_PKCS1_2048_8192_SHA256,
+            signing_key().public_key().as_ref(),
+        )?;
+        let claims = Arc::new(jwt.claims);
+        insert(&self.verified, token, Arc::clone(&claims));
+        Some(claims)
+    }
+
+    fn remember(&self, token: String) -> String {
+        let mut issued = self.issued.lock().unwrap();
+        if issued.len() == TOKENS_MAX {
+            issued.pop_front();
+        }
+        issued.push_back(token.clone());
+        token
+    }
+}
+
+/// What is wrong with a client's assertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssertionFault {
+    /// Not a JWT, or not signed by the registered certificate.
+    Signature,
+    /// Meant for somebody else, or from somebody else.
+    Party,
+    /// Not valid yet, or no longer, or for longer than a day.
+    Time,
+}
+
+/// The claims of an assertion without a look at its signature, for federated identities.
+pub fn unverified_claims(assertion: &str) -> Option<Claims> {
+    Jwt::parse(assertion).map(|jwt| jwt.claims)
+}
+
+/// Checks an assertion as Entra does: signature and thumbprint, parties, times.
+///
+/// # Errors
+/// Names the first thing that is wrong.
+pub fn check_assertion(
+    assertion: &str,
+    certificate: &[u8],
+    client: &str,
+    audience: &str,
+) -> Result<(), AssertionFault> {
+    let jwt = Jwt::parse(assertion).ok_or(AssertionFault::Signature)?;
+    check_signature(&jwt, certificate).ok_or(AssertionFault::Signature)?;
+    let claim = |name: &str| jwt.claims.get(name).and_then(Value::as_str).unwrap_or_default();
+    if claim("iss") != client || claim("sub") != client || claim("aud") != audience || claim("jti").is_empty()
+    {
+        return Err(AssertionFault::Party);
+    }
+    if !within_times(&jwt.claims, ids::now()) {
+        return Err(AssertionFault::Time);
+    }
+    Ok(())
+}
+
+/// Whether `now` lies between `nbf` and `exp`; a missing bound refuses.
+pub fn within_times(claims: &Claims, now: i64) -> bool {
+    let time = |name: &str| claims.get(name).and_then(Value::as_i64);
+    match (time("nbf"), time("exp")) {
+        (Some(from), Some(until)) => from <= now && now < until,
+        _ => false,
+    }
+}
+
+fn signing_key() -> &'static RsaKeyPair {
+    SIGNING_KEY.get_or_init(|| RsaKeyPair::generate(KeySize::Rsa2048).expect("an RSA key can be made"))
+}
+
+fn insert(map: &Mutex<HashMap<String, Arc<Claims>>>, token: &str, claims: Arc<Claims>) {
+    let mut map = map.lock().unwrap();
+    if map.len() == TOKENS_MAX {
+        map.clear();
+    }
+    map.insert(token.to_owned(), claims);
+}
+
+fn check_signature(jwt: &Jwt<'_>, certificate: &[u8]) -> Option<()> {
+    let sha256 = digest::digest(&digest::SHA256, certificate);
+    let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, certificate);
+    let thumbprint_fits = match (jwt.text("x5t#S256"), jwt.text("x5t")) {
+        (Some(shown), _) => same_bytes(shown, sha256.as_ref()),
+        (None, Some(shown)) => same_bytes(shown, sha1.as_ref()),
+        (None, None) => false,
+    };
+    if !thumbprint_fits {
+        return None;
+    }
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let key = &certificate.public_key().subject_public_key.data;
+    match jwt.text("alg")? {
+        "PS256" => jwt.check(&signature::RSA_PSS_2048_8192_SHA256, key),
+        "RS256" => jwt.check(&signature::RSA_PKCS1_2048_8192_SHA256, key),
+        _ => None,
+    }
+}
+
+/// Clients write thumbprints in either alphabet, and Entra takes both.
+fn same_bytes(shown: &str, expected: &[u8]) -> bool {
+    [URL_SAFE_NO_PAD.decode(shown), STANDARD.decode(shown)]
+        .iter()
+        .any(|decoded| decoded.as_deref() == Ok(expected))
+}
+
+/// A token taken apart.
+struct Jwt<'a> {
+    header: Claims,
+    claims: Claims,
+    signed: &'a str,
+    signature: Vec<u8>,
+}
+
+impl<'a> Jwt<'a> {
+    fn parse(token: &'a str) -> Option<Self> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let object = |part: &str| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok();
+        Some(Self {
+            header: object(header)?,
+            claims: object(claims)?,
+            signed,
+            signature: URL_SAFE_NO_PAD.decode(signature).ok()?,
+        })
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.header.get(name).and_then(Value::as_str)
+    }
+
+    fn check(&self, algorithm: &'static signature::RsaParameters, key: &[u8]) -> Option<()> {
+        UnparsedPublicKey::new(algorithm, key)
+            .verify(self.signed.as_bytes(), &self.signature)
+            .ok()
+    }
+}

@@ -1,0 +1,244 @@
+//! The front of both servers: a TLS listener on loopback that counts what comes in and can be told to
+//! misbehave before the first byte of HTTP.
+
+use std::future::Future;
+use std::io;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::certs::Leaf;
+use super::gate::Count;
+use super::wire::Wire;
+
+/// The emulator closes connections beyond this number at once.
+const CONNECTIONS_MAX: u64 = 4096;
+
+/// What happens to a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// It is served.
+    Open,
+    /// Nobody listens: the system refuses it.
+    Refuse,
+    /// It is accepted and closed before the handshake.
+    Slam,
+    /// It is accepted, but the handshake is never answered.
+    Silent,
+}
+
+/// What happens to a connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// It stays for the next request.
+    Yes,
+    /// The answer says `Connection: close`, and so it happens.
+    CloseAnnounced,
+    /// It is closed although the answer did not say so.
+    CloseSilently,
+}
+
+/// What is known of a connection before its first request.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Its number, counted from 1.
+    pub number: u64,
+    /// The name in the TLS greeting.
+    pub sni: Option<String>,
+    /// The protocol both sides agreed on.
+    pub alpn: Option<String>,
+    evictions: watch::Receiver<u64>,
+}
+
+impl Connection {
+    /// Returns when the listener wants idle connections closed.
+    pub async fn evicted(&mut self) {
+        // The sender lives in the listener, which outlives its connections.
+        let _ = self.evictions.changed().await;
+    }
+}
+
+/// The settings and counts of one listening address.
+#[derive(Debug)]
+pub struct Listener {
+    address: SocketAddr,
+    tls: Mutex<Arc<ServerConfig>>,
+    keep_alive: Mutex<KeepAlive>,
+    door: watch::Sender<Door>,
+    door_applied: watch::Sender<Door>,
+    evictions: watch::Sender<u64>,
+    connections: Count,
+    open: Count,
+    handshake_failures: Count,
+}
+
+impl Listener {
+    /// Listens on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// When the system gives no port.
+    pub async fn bind(leaf: &Leaf) -> io::Result<(Arc<Self>, TcpListener)> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let settings = Self {
+            address: listener.local_addr()?,
+            tls: Mutex::new(Arc::new(leaf.server_config(&["http/1.1"]))),
+            keep_alive: Mutex::new(KeepAlive::Yes),
+            door: watch::Sender::new(Door::Open),
+            door_applied: watch::Sender::new(Door::Open),
+            evictions: watch::Sender::new(0),
+            connections: Count::new("accepted connections"),
+            open: Count::new("open connections"),
+            handshake_failures: Count::new("failed handshakes"),
+        };
+        Ok((Arc::new(settings), listener))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections accepted so far, failed handshakes included.
+    pub fn connections(&self) -> &Count {
+        &self.connections
+    }
+
+    /// Connections open now, those in their handshake included.
+    pub fn open(&self) -> &Count {
+        &self.open
+    }
+
+    /// Handshakes that failed.
+    pub fn handshake_failures(&self) -> &Count {
+        &self.handshake_failures
+    }
+
+    /// Presents another certificate to connections made from now on.
+    pub fn present(&self, leaf: &Leaf) {
+        self.present_config(leaf.server_config(&["http/1.1"]));
+    }
+
+    /// Uses other TLS settings for connections made from now on.
+    pub fn present_config(&self, config: ServerConfig) {
+        *self.tls.lock().unwrap() = Arc::new(config);
+    }
+
+    /// What happens after answers from now on.
+    pub fn keep_alive(&self, keep_alive: KeepAlive) {
+        *self.keep_alive.lock().unwrap() = keep_alive;
+    }
+
+    /// What to do after an answer.
+    pub fn after_answer(&self) -> KeepAlive {
+        *self.keep_alive.lock().unwrap()
+    }
+
+    /// Changes what happens to new connections, and returns when that is in force.
+    pub async fn set_door(&self, door: Door) {
+        let mut applied = self.door_applied.subscribe();
+        self.door.send_replace(door);
+        // The task of the listener may already have ended together with its emulator.
+        let _ = applied.wait_for(|now| *now == door).await;
+    }
+
+    /// Closes idle connections, and each busy one as soon as it has been answered.
+    pub fn evict(&self) {
+        self.evictions.send_modify(|number| *number += 1);
+    }
+
+    /// Accepts connections until the task is aborted; the connections end with it.
+    pub async fn run<F, S>(self: Arc<Self>, listener: TcpListener, serve: S)
+    where
+        S: Fn(Wire, Connection) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut doors = self.door.subscribe();
+        let mut listener = Some(listener);
+        let mut tasks = JoinSet::new();
+        loop {
+            let door = *doors.borrow_and_update();
+            match door {
+                Door::Refuse => listener = None,
+                // The port was ours a moment ago; if it cannot be had again the next caller sees a refusal.
+                Door::Open | Door::Slam | Door::Silent if listener.is_none() => {
+                    listener = TcpListener::bind(self.address).await.ok();
+                }
+                Door::Open | Door::Slam | Door::Silent => {}
+            }
+            self.door_applied.send_replace(door);
+            tokio::select! {
+                changed = doors.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                Some(_) = tasks.join_next() => {}
+                Some(stream) = accept(listener.as_ref()) => {
+                    self.connections.add(1);
+                    if door != Door::Slam && self.open.get() < CONNECTIONS_MAX {
+                        let serve = serve.clone();
+                        tasks.spawn(Arc::clone(&self).attend(stream, door, self.connections.get(), serve));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attend<F, S>(self: Arc<Self>, stream: TcpStream, door: Door, number: u64, serve: S)
+    where
+        S: Fn(Wire, Connection) -> F,
+        F: Future<Output = ()>,
+    {
+        let _open = self.open.enter();
+        let evictions = self.evictions.subscribe();
+        if door == Door::Silent {
+            wait_for_goodbye(&stream).await;
+            return;
+        }
+        // Without it a small answer could wait for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let config = Arc::clone(&self.tls.lock().unwrap());
+        let Ok(stream) = TlsAcceptor::from(config).accept(stream).await else {
+            self.handshake_failures.add(1);
+            return;
+        };
+        let session = stream.get_ref().1;
+        let connection = Connection {
+            number,
+            sni: session.server_name().map(str::to_owned),
+            alpn: session
+                .alpn_protocol()
+                .map(|name| String::from_utf8_lossy(name).into_owned()),
+            evictions,
+        };
+        serve(Wire::new(stream), connection).await;
+    }
+}
+
+/// The next connection; never, when nobody listens.
+async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    listener.accept().await.ok().map(|(stream, _)| stream)
+}
+
+/// Swallows what comes until the peer leaves.
+async fn wait_for_goodbye(stream: &TcpStream) {
+    let mut bin = [0; 4096];
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut bin) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+        }
+    }
+}

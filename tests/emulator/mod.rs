@@ -1,0 +1,286 @@
+//! An emulator of what stands behind the gateway: Microsoft Entra's token endpoint and the trigger endpoint
+//! of flows, as real TLS servers on loopback. Tests, benches and the demo share it; it knows nothing of the
+//! gateway.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "several binaries include this module, and none of them uses all of it"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::new_without_default,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    clippy::disallowed_methods,
+    reason = "the emulator is test code: a broken set-up shall end the test, and it reads the real clock"
+)]
+
+pub mod aadsts;
+mod admission;
+pub mod answer;
+pub mod certs;
+pub mod entra;
+pub mod faults;
+pub mod flow;
+mod form;
+pub mod gate;
+pub mod ids;
+mod journal;
+pub mod jwt;
+pub mod listener;
+mod operations;
+mod platform;
+pub mod record;
+pub mod reply;
+pub mod script;
+mod session;
+pub mod tokens;
+pub mod trigger;
+pub mod wire;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+pub use self::answer::After;
+pub use self::answer::Answer;
+pub use self::answer::ErrorBody;
+pub use self::certs::Authority;
+pub use self::certs::KeyKind;
+pub use self::certs::Leaf;
+pub use self::entra::Entra;
+pub use self::entra::TokenForm;
+pub use self::faults::PLATFORM_FAULTS;
+pub use self::faults::PlatformFault;
+pub use self::faults::platform_fault;
+pub use self::flow::Flow;
+pub use self::flow::TriggerHandle;
+pub use self::gate::Count;
+pub use self::gate::Gate;
+use self::jwt::Mint;
+pub use self::listener::Door;
+pub use self::listener::KeepAlive;
+use self::listener::Listener;
+pub use self::record::Decided;
+pub use self::record::Recorded;
+pub use self::reply::Reply;
+use self::script::Violations;
+pub use self::tokens::TokenAnswer;
+pub use self::trigger::Condition;
+pub use self::trigger::Family;
+pub use self::trigger::Trigger;
+pub use self::wire::Framing;
+
+/// The names that the servers' certificates are made for.
+const NAMES: &[&str] = &["localhost", "127.0.0.1"];
+
+/// Both servers, their authority and a folder; everything ends when this is dropped.
+#[derive(Debug)]
+pub struct Emulator {
+    /// The authority that signed the servers' certificates; it can sign the gateway's too.
+    pub ca: Arc<Authority>,
+    /// The token endpoint.
+    pub entra: Entra,
+    /// The trigger endpoint.
+    pub flow: Flow,
+    violations: Violations,
+    folder: TempDir,
+    /// Ends the servers when it is dropped, so it is held and never read.
+    _life: Life,
+}
+
+impl Emulator {
+    /// Starts both servers on the runtime of the caller.
+    ///
+    /// # Panics
+    /// When this machine has no free port or no writable folder for temporary files.
+    pub async fn start() -> Self {
+        let (parts, tasks) = Parts::start().await.expect("the emulator can listen on loopback");
+        parts.into_emulator(Life::Tasks(tasks))
+    }
+
+    /// Starts both servers on a thread and a runtime of their own, so that they share neither with whom they
+    /// serve. May be called with or without a runtime.
+    ///
+    /// # Panics
+    /// As [`Emulator::start`].
+    pub fn start_on_own_thread() -> Self {
+        let (ready, started) = mpsc::sync_channel(1);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name("emulator".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(async move {
+                    // Dropping the runtime ends the tasks, so their handles are not needed.
+                    let (parts, _) = Parts::start().await.expect("the emulator can listen on loopback");
+                    if ready.send(parts).is_ok() {
+                        // A dropped sender means the same as a message.
+                        let _ = stopped.await;
+                    }
+                });
+            })
+            .unwrap();
+        let parts = started.recv().expect("the emulator's thread starts");
+        parts.into_emulator(Life::Thread {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// The PEM file with the authority's certificate.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// A folder that disappears with the emulator, for certificates, settings and secrets of a test.
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Registers an application with a secret.
+    pub fn register_app(&self, tenant: &str, client_id: &str, secret: &str, oid: &str) {
+        self.entra.register_app(tenant, client_id, secret, oid);
+    }
+
+    /// Makes the flow refuse every token that Entra has issued so far; the next one will do.
+    pub fn revoke_issued_tokens(&self) {
+        for token in self.entra.issued() {
+            self.flow.revoke(&token);
+        }
+    }
+
+    /// From now on both servers answer only what is scripted.
+    pub fn strict(&self) {
+        self.entra.strict();
+        self.flow.strict();
+    }
+
+    /// What went wrong so far: requests nobody scripted, and requests that are no proper HTTP.
+    pub fn violations(&self) -> Vec<String> {
+        self.violations.list()
+    }
+
+    /// Fails the test when something went wrong on this side.
+    ///
+    /// # Panics
+    /// With the list of what went wrong.
+    pub fn assert_clean(&self) {
+        let violations = self.violations();
+        assert!(violations.is_empty(), "the emulator saw: {violations:#?}");
+    }
+
+    /// Fails the test when something went wrong, or a scripted answer was never asked for.
+    ///
+    /// # Panics
+    /// With what went wrong or what is left.
+    pub fn assert_script_done(&self) {
+        self.assert_clean();
+        let left = (self.entra.script_left(), self.flow.script_left());
+        assert_eq!(left, (0, 0), "scripted answers left at entra and at the flow");
+    }
+}
+
+/// What keeps the servers running.
+#[derive(Debug)]
+enum Life {
+    Tasks(Vec<AbortHandle>),
+    Thread {
+        stop: Option<oneshot::Sender<()>>,
+        thread: Option<JoinHandle<()>>,
+    },
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        match self {
+            Self::Tasks(tasks) => tasks.iter().for_each(AbortHandle::abort),
+            Self::Thread { stop, thread } => {
+                drop(stop.take());
+                if let Some(thread) = thread.take() {
+                    // A panic over there has been printed already.
+                    let _ = thread.join();
+                }
+            }
+        }
+    }
+}
+
+/// Everything but what keeps it running.
+struct Parts {
+    ca: Arc<Authority>,
+    entra: Entra,
+    flow: Flow,
+    violations: Violations,
+    folder: TempDir,
+}
+
+impl Parts {
+    /// Binds both servers and starts them on the current runtime.
+    async fn start() -> io::Result<(Self, Vec<AbortHandle>)> {
+        let ca = Arc::new(Authority::new());
+        let folder = TempDir::new()?;
+        fs::write(folder.path().join("ca.pem"), ca.pem())?;
+        let violations = Violations::default();
+        let mint = Arc::new(Mint::default());
+        let (entra_listener, entra_socket) = Listener::bind(&ca.leaf(NAMES)).await?;
+        let (flow_listener, flow_socket) = Listener::bind(&ca.leaf(NAMES)).await?;
+        let entra = Entra::new(Arc::clone(&entra_listener), Arc::clone(&mint), violations.clone());
+        let flow = Flow::new(Arc::clone(&flow_listener), mint, violations.clone());
+        let tasks = [
+            tokio::spawn(entra_listener.run(entra_socket, {
+                let entra = entra.clone();
+                move |wire, connection| entra.clone().serve(wire, connection)
+            })),
+            tokio::spawn(flow_listener.run(flow_socket, {
+                let flow = flow.clone();
+                move |wire, connection| flow.clone().serve(wire, connection)
+            })),
+        ];
+        let handles = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
+        Ok((
+            Self {
+                ca,
+                entra,
+                flow,
+                violations,
+                folder,
+            },
+            handles,
+        ))
+    }
+
+    fn into_emulator(self, life: Life) -> Emulator {
+        let Self {
+            ca,
+            entra,
+            flow,
+            violations,
+            folder,
+        } = self;
+        Emulator {
+            ca,
+            entra,
+            flow,
+            violations,
+            folder,
+            _life: life,
+        }
+    }
+}

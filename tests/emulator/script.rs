@@ -1,0 +1,118 @@
+//! What to answer next: queues of one-off answers, standing answers, and the strict mode in which a request
+//! that nobody scripted is a violation. Violations are collected and fail the test when it asks.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+/// How many violations are kept; the first ones tell the story.
+const VIOLATIONS_MAX: usize = 100;
+
+/// What the script has for a request.
+#[derive(Clone, Debug)]
+pub enum Cue<A> {
+    /// The test asked for this answer.
+    Scripted(A),
+    /// The test said nothing, so the emulator behaves by itself.
+    Free,
+    /// The test said nothing although it promised to say everything.
+    Missing,
+}
+
+/// Answers for the requests to come, some of them bound to one client or one trigger.
+#[derive(Debug)]
+pub struct Script<A> {
+    queue: VecDeque<A>,
+    keyed: HashMap<String, VecDeque<A>>,
+    standing: Option<A>,
+    standing_keyed: HashMap<String, A>,
+    strict: bool,
+}
+
+impl<A> Default for Script<A> {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            keyed: HashMap::new(),
+            standing: None,
+            standing_keyed: HashMap::new(),
+            strict: false,
+        }
+    }
+}
+
+impl<A: Clone> Script<A> {
+    /// Answers the next request of anybody.
+    pub fn next(&mut self, answer: A) {
+        self.queue.push_back(answer);
+    }
+
+    /// Answers the next request for `key`, before anything said for everybody.
+    pub fn next_for(&mut self, key: &str, answer: A) {
+        self.keyed.entry(key.to_owned()).or_default().push_back(answer);
+    }
+
+    /// Answers every request for which nothing is queued.
+    pub fn always(&mut self, answer: A) {
+        self.standing = Some(answer);
+    }
+
+    /// Answers every request for `key` for which nothing is queued.
+    pub fn always_for(&mut self, key: &str, answer: A) {
+        self.standing_keyed.insert(key.to_owned(), answer);
+    }
+
+    /// Forgets all answers, queued and standing.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.keyed.clear();
+        self.standing = None;
+        self.standing_keyed.clear();
+    }
+
+    /// From now on a request without an answer here is a violation.
+    pub fn be_strict(&mut self) {
+        self.strict = true;
+    }
+
+    /// How many queued answers have not been asked for.
+    pub fn left(&self) -> usize {
+        self.queue.len() + self.keyed.values().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// Takes the answer for a request for `key`.
+    pub fn take(&mut self, key: &str) -> Cue<A> {
+        let queued = self.keyed.get_mut(key).and_then(VecDeque::pop_front);
+        let answer = queued
+            .or_else(|| self.queue.pop_front())
+            .or_else(|| self.standing_keyed.get(key).cloned())
+            .or_else(|| self.standing.clone());
+        match answer {
+            Some(answer) => Cue::Scripted(answer),
+            None if self.strict => Cue::Missing,
+            None => Cue::Free,
+        }
+    }
+}
+
+/// What went wrong on the emulator's side of the conversation; shared by both servers.
+#[derive(Clone, Debug, Default)]
+pub struct Violations {
+    list: Arc<Mutex<Vec<String>>>,
+}
+
+impl Violations {
+    /// Notes one; kept for the test instead of ending the server's task.
+    pub fn note(&self, what: impl Into<String>) {
+        let mut list = self.list.lock().unwrap();
+        if list.len() < VIOLATIONS_MAX {
+            list.push(what.into());
+        }
+    }
+
+    /// All that were noted.
+    pub fn list(&self) -> Vec<String> {
+        self.list.lock().unwrap().clone()
+    }
+}
