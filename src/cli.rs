@@ -1,0 +1,216 @@
+//! The commands: parse, call one library function, report. Nothing here prints or ends the process; what is to be
+//! printed goes back to `main`.
+
+mod keys;
+mod logging;
+mod routes;
+mod serve;
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::config;
+use crate::config::Config;
+use crate::config::Environment;
+use crate::config::Mistake;
+use crate::config::Secrets;
+use crate::config::Style;
+
+/// Flowgate: an authenticating TLS reverse proxy for HTTP-triggered Power Automate and Logic Apps flows.
+///
+/// It lets callers with an API key, or from a known network, start a flow that is set to "Any user in my tenant" or
+/// "Specific users in my tenant": it checks the caller, adds an Entra access token, forwards the request, and says in
+/// plain words what went wrong when something does.
+#[derive(Debug, Parser)]
+#[command(name = "flowgate", version, after_help = START_HERE, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const START_HERE: &str = "\
+Start here:
+  flowgate check  --config flowgate.toml   find every mistake in the settings
+  flowgate key new --caller shop           make a key for a caller
+  flowgate routes --config flowgate.toml   see who may call what
+  flowgate serve  --config flowgate.toml   run the gateway
+
+Exit codes: 0 all is well, 1 it failed while running, 2 the settings or the command are wrong.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until SIGTERM or Ctrl-C; a second signal stops at once.
+    Serve {
+        #[command(flatten)]
+        settings: SettingsFile,
+    },
+    /// Check the settings and report every mistake with its line, its reason and the correction when it is known.
+    Check {
+        #[command(flatten)]
+        settings: SettingsFile,
+        /// Do not read secrets: for a machine that does not have them.
+        #[arg(long)]
+        without_secrets: bool,
+    },
+    /// Make keys for callers, or bring existing ones along.
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// Show every route: public address, who may call, limits, identity, and the trigger without its secrets.
+    Routes {
+        #[command(flatten)]
+        settings: SettingsFile,
+    },
+    /// Print the JSON Schema of the settings file, for editors that complete and check TOML.
+    Schema,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct SettingsFile {
+    /// The settings file.
+    #[arg(long, short, value_name = "FILE", default_value = "flowgate.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a key of 256 random bits, print it once, and print the lines for the settings, which hold only its digest.
+    New {
+        /// Name of the caller that will use the key.
+        #[arg(long, value_name = "NAME")]
+        caller: String,
+        /// Label of the key, shown in log and headers; the date when absent.
+        #[arg(long)]
+        label: Option<String>,
+        #[command(flatten)]
+        pepper: Pepper,
+    },
+    /// Read existing keys from standard input, one a line, and print their digests for the settings.
+    Hash {
+        /// Print lines for a keys_file, labelled LABEL-1, LABEL-2 and so on.
+        #[arg(long, value_name = "LABEL")]
+        label: Option<String>,
+        #[command(flatten)]
+        pepper: Pepper,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Pepper {
+    /// Where the pepper of `[keys]` comes from, `env:NAME` or `file:PATH`: makes hmac-sha256 digests.
+    #[arg(long, value_name = "REFERENCE")]
+    pepper: Option<String>,
+}
+
+/// What a command came to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// For standard output.
+    pub out: String,
+    /// For standard error.
+    pub err: String,
+    /// Exit code.
+    pub code: u8,
+}
+
+/// All is well.
+const WELL: u8 = 0;
+/// It failed while running.
+const FAILED: u8 = 1;
+/// The settings or the command are wrong.
+const WRONG: u8 = 2;
+
+impl Outcome {
+    fn out(text: impl Into<String>) -> Self {
+        Self {
+            out: text.into(),
+            ..Self::default()
+        }
+    }
+
+    fn failed(text: impl Into<String>, code: u8) -> Self {
+        Self {
+            err: text.into(),
+            code,
+            ..Self::default()
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub fn run(cli: Cli) -> Outcome {
+    match cli.command {
+        Command::Serve { settings } => serve::serve(&settings.config),
+        Command::Check {
+            settings,
+            without_secrets,
+        } => check(&settings.config, without_secrets),
+        Command::Key { command } => keys::run(command),
+        Command::Routes { settings } => match load(
+            &settings.config,
+            &Environment::of_process().with(Secrets::Unresolved),
+        ) {
+            Ok((config, _)) => Outcome::out(routes::table(&config)),
+            Err(outcome) => outcome,
+        },
+        Command::Schema => {
+            let text = serde_json::to_string_pretty(&config::schema()).unwrap_or_default();
+            Outcome::out(text + "\n")
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "flowgate", &mut script);
+            Outcome::out(String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+fn load(path: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Outcome> {
+    config::load(path, environment).map_err(|report| Outcome::failed(report.render(style()), WRONG))
+}
+
+/// Colour only where somebody looks.
+fn style() -> Style {
+    if std::io::stderr().is_terminal() {
+        Style::Color
+    } else {
+        Style::Plain
+    }
+}
+
+fn check(path: &Path, without_secrets: bool) -> Outcome {
+    let secrets = if without_secrets {
+        Secrets::Unresolved
+    } else {
+        Secrets::Resolved
+    };
+    let environment = Environment::of_process().with(secrets);
+    let (config, warnings) = match load(path, &environment) {
+        Ok(loaded) => loaded,
+        Err(outcome) => return outcome,
+    };
+    let mut outcome = Outcome::out(format!(
+        "{}: no mistakes. {} listeners, {} routes, {} callers, {} identities.\n",
+        path.display(),
+        config.listeners.len(),
+        config.routes.len(),
+        config.callers.len(),
+        config.identities.len()
+    ));
+    for warning in warnings {
+        outcome.err.push_str(&warning.render(style()));
+        outcome.err.push_str("\n\n");
+    }
+    outcome
+}

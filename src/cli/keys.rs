@@ -1,0 +1,141 @@
+//! Keys for callers: made from the operating system's randomness, shown once, kept as digests.
+
+use std::io::BufRead;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::cli::KeyCommand;
+use crate::cli::Outcome;
+use crate::cli::Pepper;
+use crate::cli::WRONG;
+use crate::config::Environment;
+use crate::config::KeyDigest;
+use crate::model::CallerName;
+use crate::model::KeyLabel;
+use crate::model::Secret;
+use crate::model::clock;
+
+/// What every key of ours begins with, so that people and secret scanners recognise one.
+pub(super) const KEY_PREFIX: &str = "flowgate_";
+/// Random bytes of a key.
+const KEY_BYTES: usize = 32;
+/// Longest line taken for a key; longer ones would be refused in a request.
+const KEY_BYTES_MAX: usize = 1024;
+
+pub(super) fn run(command: KeyCommand) -> Outcome {
+    match command {
+        KeyCommand::New {
+            caller,
+            label,
+            pepper,
+        } => new(&caller, label, &pepper),
+        KeyCommand::Hash { label, pepper } => hash(label.as_deref(), &pepper, std::io::stdin().lock()),
+    }
+}
+
+fn new(caller: &str, label: Option<String>, pepper: &Pepper) -> Outcome {
+    let Ok(caller) = CallerName::parse(caller) else {
+        return wrong(format!(
+            "\"{caller}\" is no name for a caller: {}",
+            crate::model::NameError
+        ));
+    };
+    let label = label.unwrap_or_else(|| clock::stamp().chars().take(10).collect());
+    let Ok(label) = KeyLabel::parse(&label) else {
+        return wrong(format!(
+            "\"{label}\" is no label for a key: {}",
+            crate::model::NameError
+        ));
+    };
+    let pepper = match read_pepper(pepper) {
+        Ok(pepper) => pepper,
+        Err(outcome) => return outcome,
+    };
+    let mut random = [0u8; KEY_BYTES];
+    if aws_lc_rs::rand::fill(&mut random).is_err() {
+        return Outcome::failed("the operating system gives no random bytes\n", crate::cli::FAILED);
+    }
+    let key = Secret::new(format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(random)));
+    let digest = KeyDigest::of(key.expose().as_bytes(), pepper.as_ref()).to_setting();
+    Outcome::out(format!(
+        "The key, shown this once; give it to {caller} over a safe channel:\n\n    {}\n\n\
+         The lines for the settings:\n\n    [[caller]]\n    name = \"{caller}\"\n\n    [[caller.key]]\n    \
+         label = \"{label}\"\n    digest = \"{}\"\n",
+        key.expose(),
+        digest
+    ))
+}
+
+fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
+    let pepper = match read_pepper(pepper) {
+        Ok(pepper) => pepper,
+        Err(outcome) => return outcome,
+    };
+    let mut out = String::new();
+    let mut count = 0;
+    for line in input.lines() {
+        let Ok(line) = line.map(Secret::new) else {
+            return wrong("standard input is not UTF-8 text".to_owned());
+        };
+        let key = line.expose().trim();
+        if key.is_empty() {
+            continue;
+        }
+        count += 1;
+        if key.len() > KEY_BYTES_MAX {
+            return wrong(format!("key {count} is longer than {KEY_BYTES_MAX} bytes"));
+        }
+        let digest = KeyDigest::of(key.as_bytes(), pepper.as_ref()).to_setting();
+        match label {
+            Some(label) => out.push_str(&format!("{label}-{count} {digest}\n")),
+            None => out.push_str(&format!("digest = \"{digest}\"\n")),
+        }
+    }
+    if count == 0 {
+        return wrong("no key came on standard input; try: flowgate key hash < file-with-the-key".to_owned());
+    }
+    Outcome::out(out)
+}
+
+fn read_pepper(pepper: &Pepper) -> Result<Option<Secret>, Outcome> {
+    let Some(reference) = &pepper.pepper else {
+        return Ok(None);
+    };
+    match Environment::of_process().secret(reference, std::path::Path::new("")) {
+        Ok(secret) => Ok(Some(secret)),
+        Err(error) => Err(wrong(format!("--pepper: {error}"))),
+    }
+}
+
+fn wrong(text: String) -> Outcome {
+    Outcome::failed(text + "\n", WRONG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hash;
+    use crate::cli::Pepper;
+
+    #[test]
+    fn an_existing_key_becomes_its_digest() {
+        let outcome = hash(None, &Pepper { pepper: None }, "abc\n".as_bytes());
+        assert_eq!(
+            outcome.out,
+            "digest = \"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n"
+        );
+    }
+
+    #[test]
+    fn many_keys_become_lines_for_a_file() {
+        let outcome = hash(Some("k"), &Pepper { pepper: None }, "a\n\nb\n".as_bytes());
+        assert_eq!(outcome.out.lines().count(), 2);
+        assert!(outcome.out.starts_with("k-1 sha256:"));
+    }
+
+    #[test]
+    fn no_key_is_said() {
+        let outcome = hash(None, &Pepper { pepper: None }, "\n".as_bytes());
+        assert_eq!(outcome.code, 2);
+    }
+}

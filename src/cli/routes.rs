@@ -1,0 +1,104 @@
+//! The table of routes for people: public address, who may call, limits, identity, trigger without its secrets.
+
+use comfy_table::ContentArrangement;
+use comfy_table::Table;
+use comfy_table::presets;
+
+use crate::config::CallersSettings;
+use crate::config::Config;
+use crate::config::Proof;
+use crate::config::Rate;
+use crate::config::RouteSettings;
+use crate::config::Transport;
+
+/// All routes, one a row.
+pub(super) fn table(config: &Config) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::ASCII_MARKDOWN)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header([
+            "route",
+            "public address",
+            "who may call",
+            "limits",
+            "identity",
+            "trigger",
+        ]);
+    for route in &config.routes {
+        table.add_row([
+            route.name.to_string(),
+            addresses(config, route),
+            callers(route),
+            limits(route),
+            match &route.proof {
+                Proof::Identity(name) => name.to_string(),
+                Proof::Signed => "(signed address)".to_owned(),
+            },
+            route.trigger.to_string(),
+        ]);
+    }
+    format!("{table}\n")
+}
+
+fn addresses(config: &Config, route: &RouteSettings) -> String {
+    let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
+    let listeners = config.listeners.iter().map(|listener| {
+        let scheme = match listener.transport {
+            Transport::Tls(_) => "https",
+            Transport::Plain { .. } => "http",
+        };
+        let usual = matches!((scheme, listener.address.port()), ("https", 443) | ("http", 80));
+        let host = match &route.host {
+            Some(host) => host.clone(),
+            None => "*".to_owned(),
+        };
+        let port = if usual {
+            String::new()
+        } else {
+            format!(":{}", listener.address.port())
+        };
+        format!("{scheme}://{host}{port}{}", route.path)
+    });
+    format!(
+        "{} {}",
+        methods.join(","),
+        listeners.collect::<Vec<_>>().join(" ")
+    )
+}
+
+fn callers(route: &RouteSettings) -> String {
+    let mut text = match &route.callers {
+        CallersSettings::Anonymous => "everybody".to_owned(),
+        CallersSettings::Named(names) => {
+            let shown: Vec<&str> = names.iter().take(5).map(|name| name.as_str()).collect();
+            let more = names.len().saturating_sub(shown.len());
+            let more = if more == 0 {
+                String::new()
+            } else {
+                format!(" and {more} more")
+            };
+            format!("{}{more}", shown.join(", "))
+        }
+    };
+    let networks = &route.networks;
+    if !networks.allow.is_empty() {
+        text.push_str(&format!(" from {} networks", networks.allow.len()));
+    }
+    if !networks.deny.is_empty() {
+        text.push_str(&format!(" but {} networks", networks.deny.len()));
+    }
+    text
+}
+
+fn limits(route: &RouteSettings) -> String {
+    let size = bytesize::ByteSize(route.body_bytes_max);
+    match &route.rate {
+        Some(rate) => format!("{}, {size}", format_rate(rate)),
+        None => size.to_string(),
+    }
+}
+
+fn format_rate(rate: &Rate) -> String {
+    format!("{} per {:?} burst {}", rate.requests, rate.per, rate.burst)
+}

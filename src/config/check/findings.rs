@@ -1,0 +1,196 @@
+//! Collects what is wrong while the check goes on. It knows which keys were already reported, so that one mistake does
+//! not bring forth another, and turns everything into the report at the end.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use crate::config::leaf::At;
+use crate::config::leaf::Table;
+use crate::config::mistake;
+use crate::config::mistake::Flaw;
+use crate::config::mistake::MISTAKES_MAX;
+use crate::config::mistake::Mistake;
+use crate::config::mistake::More;
+use crate::config::mistake::Place;
+use crate::config::mistake::Report;
+use crate::config::mistake::Severity;
+use crate::config::mistake::Source;
+use crate::config::mistake::TextKind;
+
+/// A place in one of the files; cheap to keep for every key of a long list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    source: usize,
+    start: usize,
+    end: usize,
+}
+
+impl From<Range<usize>> for Mark {
+    fn from(span: Range<usize>) -> Self {
+        Self {
+            source: 0,
+            start: span.start,
+            end: span.end,
+        }
+    }
+}
+
+impl<T> From<&At<T>> for Mark {
+    fn from(value: &At<T>) -> Self {
+        value.span().into()
+    }
+}
+
+/// Where the table that is the whole file stands.
+pub(super) const ROOT: Range<usize> = 0..0;
+
+impl<T> From<&Table<T>> for Mark {
+    fn from(table: &Table<T>) -> Self {
+        table.span().into()
+    }
+}
+
+/// What was found so far.
+#[derive(Debug)]
+pub(super) struct Findings {
+    name: String,
+    /// The settings file first, lists behind it.
+    sources: Vec<Source>,
+    mistakes: Vec<Mistake>,
+    warnings: Vec<Mistake>,
+    more: More,
+    more_warnings: More,
+    reported: HashSet<(usize, usize, String)>,
+}
+
+impl Findings {
+    pub(super) fn new(name: &str, text: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            sources: vec![Source::new(name, text, TextKind::Settings)],
+            mistakes: Vec::new(),
+            warnings: Vec::new(),
+            more: More::Complete,
+            more_warnings: More::Complete,
+            reported: HashSet::new(),
+        }
+    }
+
+    /// Adds a list that marks can point into.
+    pub(super) fn add_source(&mut self, name: &str, text: &str, kind: TextKind) -> usize {
+        self.sources.push(Source::new(name, text, kind));
+        self.sources.len() - 1
+    }
+
+    /// A place in a list.
+    pub(super) fn mark(source: usize, span: Range<usize>) -> Mark {
+        Mark {
+            source,
+            start: span.start,
+            end: span.end,
+        }
+    }
+
+    fn place(&self, mark: Mark) -> Place {
+        match self.sources.get(mark.source) {
+            Some(source) => source.place(mark.start..mark.end),
+            None => Place::file(&self.name),
+        }
+    }
+
+    pub(super) fn mistake(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
+        if self.is_full() {
+            return;
+        }
+        let place = self.place(mark.into());
+        self.mistakes.push(Mistake::new(Severity::Mistake, flaw, place));
+    }
+
+    /// A mistake with two places; `label` says what the second has to do with the first.
+    pub(super) fn clash(&mut self, mark: impl Into<Mark>, flaw: Flaw, other: impl Into<Mark>, label: &str) {
+        if self.is_full() {
+            return;
+        }
+        let (place, other) = (self.place(mark.into()), self.place(other.into()));
+        self.mistakes
+            .push(Mistake::new(Severity::Mistake, flaw, place).beside(other, label));
+    }
+
+    pub(super) fn warn(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
+        if self.warnings.len() >= MISTAKES_MAX {
+            self.more_warnings = More::Cut;
+            return;
+        }
+        let place = self.place(mark.into());
+        self.warnings.push(Mistake::new(Severity::Warning, flaw, place));
+    }
+
+    /// Keeps a good value and reports a bad one.
+    pub(super) fn keep<T>(&mut self, mark: impl Into<Mark>, result: Result<T, Flaw>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(flaw) => {
+                self.mistake(mark, flaw);
+                None
+            }
+        }
+    }
+
+    /// Remembers that something is wrong with a key, so that it is not called missing as well.
+    pub(super) fn report_key(&mut self, table: Range<usize>, key: &str) {
+        self.reported.insert((table.start, table.end, key.to_owned()));
+    }
+
+    pub(super) fn was_reported(&self, table: Range<usize>, key: &str) -> bool {
+        self.reported.contains(&(table.start, table.end, key.to_owned()))
+    }
+
+    /// Reports that a table lacks a key, unless something else is known to be wrong with that key.
+    pub(super) fn missing(&mut self, table: Range<usize>, key: &str, hint: &str) {
+        if self.was_reported(table.clone(), key) {
+            return;
+        }
+        let flaw = Flaw::new(format!("`{key}` is missing")).hint(hint);
+        if table == ROOT {
+            // The whole file lacks it, so no line is to blame.
+            if self.is_full() {
+                return;
+            }
+            self.mistakes
+                .push(Mistake::new(Severity::Mistake, flaw, Place::file(&self.name)));
+            return;
+        }
+        self.mistake(table, flaw);
+    }
+
+    /// How much was wrong so far.
+    pub(super) fn len(&self) -> usize {
+        self.mistakes.len()
+    }
+
+    /// Whether no further mistake will be kept; asking counts as having had one more.
+    fn is_full(&mut self) -> bool {
+        if self.mistakes.len() < MISTAKES_MAX {
+            return false;
+        }
+        self.more = More::Cut;
+        true
+    }
+
+    /// The report, if anything was wrong, and the warnings otherwise.
+    pub(super) fn finish(mut self) -> Result<Vec<Mistake>, Report> {
+        if self.more_warnings == More::Cut {
+            let flaw = Flaw::new(format!(
+                "there are more than {MISTAKES_MAX} warnings; the rest is not shown"
+            ));
+            self.warnings
+                .push(Mistake::new(Severity::Warning, flaw, Place::file(&self.name)));
+        }
+        if self.mistakes.is_empty() {
+            mistake::sort(&self.name, &mut self.warnings);
+            return Ok(self.warnings);
+        }
+        self.mistakes.append(&mut self.warnings);
+        Err(Report::new(&self.name, self.mistakes, self.more))
+    }
+}

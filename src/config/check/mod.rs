@@ -1,0 +1,476 @@
+//! From the mirror of the settings file to checked settings. It goes on after a mistake, so that one run shows all of
+//! them; settings come out only if there was none.
+
+mod caller;
+mod findings;
+mod identity;
+mod listener;
+mod name;
+mod network;
+mod path;
+mod route;
+#[cfg(test)]
+mod sample;
+mod tls;
+mod tree;
+mod trigger;
+mod value;
+mod word;
+
+use std::collections::HashMap;
+use std::num::NonZero;
+use std::path::Path;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use self::findings::Findings;
+use self::findings::Mark;
+use self::value::DAY;
+use self::value::HOUR;
+use self::value::MILLISECOND;
+use self::value::SECOND;
+use crate::config::AccessLog;
+use crate::config::AdminSettings;
+use crate::config::BodySettings;
+use crate::config::Config;
+use crate::config::ConnectionSettings;
+use crate::config::Environment;
+use crate::config::LogFormat;
+use crate::config::LogSettings;
+use crate::config::QuotaSettings;
+use crate::config::Rate;
+use crate::config::ReadyRequires;
+use crate::config::file;
+use crate::config::file::Admin;
+use crate::config::file::Bodies;
+use crate::config::file::File;
+use crate::config::file::Format;
+use crate::config::file::Keys;
+use crate::config::file::Level;
+use crate::config::file::Limits;
+use crate::config::file::Log;
+use crate::config::file::Requires;
+use crate::config::leaf::Table;
+use crate::config::mistake::Flaw;
+use crate::config::mistake::Mistake;
+use crate::config::mistake::More;
+use crate::config::mistake::Place;
+use crate::config::mistake::Report;
+use crate::config::mistake::Severity;
+use crate::config::source;
+use crate::model::Secret;
+
+/// Largest settings file: 10,000 routes take 4 MB.
+const SETTINGS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Below this a pepper can be guessed.
+const PEPPER_BYTES_MIN: usize = 16;
+
+/// Reads and checks a settings file. Beside the settings come the warnings.
+///
+/// # Errors
+/// The report of all mistakes, if there is one.
+pub fn load(path: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Report> {
+    match source::read_text(path, SETTINGS_BYTES_MAX) {
+        Ok(text) => parse(&text, path, environment),
+        Err(mut flaw) => {
+            flaw.hint = None;
+            let name = path.display().to_string();
+            let mistake = Mistake::new(Severity::Mistake, flaw, Place::file(&name));
+            Err(Report::new(&name, vec![mistake], More::Complete))
+        }
+    }
+}
+
+/// Checks the text of a settings file. `origin` names it in reports, and relative paths start at its folder.
+///
+/// # Errors
+/// The report of all mistakes, if there is one.
+pub fn parse(text: &str, origin: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Report> {
+    let name = origin.display().to_string();
+    let mut check = Check {
+        findings: Findings::new(&name, text),
+        environment,
+        folder: origin.parent().unwrap_or(Path::new("")).to_owned(),
+        lists: HashMap::new(),
+    };
+    let config = tree::read(text, &mut check.findings).map(|file| check.config(&file));
+    let warnings = check.findings.finish()?;
+    match config {
+        Some(config) => Ok((config, warnings)),
+        // A file that was not read has left a mistake behind, so this report is never an empty one.
+        None => Err(Report::new(&name, warnings, More::Complete)),
+    }
+}
+
+/// A check under way.
+struct Check<'a> {
+    findings: Findings,
+    environment: &'a Environment,
+    /// Where relative paths start.
+    folder: PathBuf,
+    /// Network lists that were read: a list used twice is read, and found wrong, once.
+    /// Nothing stands for a list with mistakes.
+    lists: HashMap<PathBuf, Option<Vec<IpNet>>>,
+}
+
+impl Check<'_> {
+    fn config(&mut self, file: &File) -> Config {
+        let workers = self.workers(file);
+        let connections = self.connections(file);
+        let bodies = self.bodies(file.bodies.as_deref());
+        let quotas = self.quotas(file.limits.as_deref());
+        let key_pepper = self.pepper(file.keys.as_deref());
+        let listeners = self.listeners(&file.listener);
+        let admin = self.admin(file.admin.as_deref(), &file.listener);
+        let mut identity_names = name::Names::new("identity");
+        let identities = self.identities(&file.identity, &mut identity_names);
+        let mut caller_names = name::Names::new("caller");
+        let callers = self.callers(&file.caller, file.keys.as_ref(), &mut caller_names);
+        let routes = self.routes(&file.route, &identities, &mut identity_names, &mut caller_names);
+        self.health_paths(&file.listener, &file.route);
+        // With a mistake somewhere, a use may only have been overlooked.
+        if self.findings.len() == 0 {
+            identity_names.warn_of_unused(&mut self.findings);
+            caller_names.warn_of_unused(&mut self.findings);
+        }
+        Config {
+            listeners,
+            admin,
+            workers,
+            connections,
+            bodies,
+            quotas,
+            log: log(file.log.as_deref()),
+            key_pepper,
+            identities,
+            callers,
+            routes,
+        }
+    }
+
+    fn workers(&mut self, file: &File) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let workers = file.gateway.as_ref().and_then(|gateway| gateway.workers.as_ref());
+        self.count(workers, cores as u64, 1..=1024)
+    }
+
+    fn connections(&mut self, file: &File) -> ConnectionSettings {
+        let empty = file::Connections::default();
+        let table = file.connections.as_deref().unwrap_or(&empty);
+        let drain_timeout = file
+            .gateway
+            .as_ref()
+            .and_then(|gateway| gateway.drain_timeout.as_ref());
+        let head_bytes = self.size(table.head_size_max.as_ref(), file::HEAD_SIZE_MAX, 8192..=1 << 20);
+        let streams = self.number(
+            table.http2_streams_max.as_ref(),
+            file::HTTP2_STREAMS_MAX,
+            1..=10_000,
+        );
+        ConnectionSettings {
+            connections_max: self.count(table.max.as_ref(), file::CONNECTIONS_MAX, 1..=10_000_000),
+            handshake_timeout: self.duration(
+                table.handshake_timeout.as_ref(),
+                file::HANDSHAKE_TIMEOUT,
+                MILLISECOND..=HOUR,
+            ),
+            head_timeout: self.duration(
+                table.head_timeout.as_ref(),
+                file::HEAD_TIMEOUT,
+                MILLISECOND..=HOUR,
+            ),
+            head_bytes_max: usize::try_from(head_bytes).unwrap_or(usize::MAX),
+            headers_max: self.count(table.headers_max.as_ref(), file::HEADERS_MAX, 1..=1000),
+            idle_timeout: self.duration(table.idle_timeout.as_ref(), file::IDLE_TIMEOUT, MILLISECOND..=DAY),
+            age_max: self.duration(table.age_max.as_ref(), file::AGE_MAX, SECOND..=30 * DAY),
+            streams_max: u32::try_from(streams).unwrap_or(u32::MAX),
+            drain_timeout: self.duration(drain_timeout, file::DRAIN_TIMEOUT, MILLISECOND..=DAY),
+        }
+    }
+
+    fn bodies(&mut self, table: Option<&Bodies>) -> BodySettings {
+        let empty = Bodies::default();
+        let table = table.unwrap_or(&empty);
+        let hold = self.size(
+            table.hold_size_max.as_ref(),
+            file::HOLD_SIZE_MAX,
+            0..=file::BODY_SIZE_CEILING,
+        );
+        let budget = self.size(table.held_budget.as_ref(), file::HELD_BUDGET, 0..=1 << 40);
+        let given = table
+            .held_budget
+            .as_ref()
+            .map(Mark::from)
+            .or(table.hold_size_max.as_ref().map(Mark::from));
+        if let Some(mark) = given.filter(|_| budget < hold) {
+            let flaw = Flaw::new(
+                "`held_budget` is smaller than `hold_size_max`, so the largest held body never fits",
+            );
+            self.findings.mistake(mark, flaw);
+        }
+        BodySettings {
+            timeout: self.duration(table.timeout.as_ref(), file::BODY_TIMEOUT, MILLISECOND..=HOUR),
+            hold_bytes_max: usize::try_from(hold).unwrap_or(usize::MAX),
+            held_bytes_budget: usize::try_from(budget).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn quotas(&mut self, table: Option<&Limits>) -> QuotaSettings {
+        let empty = Limits::default();
+        let table = table.unwrap_or(&empty);
+        let gateway = rate(file::GATEWAY_REQUESTS, file::GATEWAY_PER, file::GATEWAY_BURST);
+        let failures = rate(file::FAILURES, file::FAILURES_PER, file::FAILURES);
+        QuotaSettings {
+            gateway: Some(self.rate(table.gateway.as_ref(), gateway)),
+            failed_authentications: self.rate(table.failed_authentications.as_ref(), failures),
+            addresses_max: self.count(table.addresses_max.as_ref(), file::ADDRESSES_MAX, 1..=100_000_000),
+        }
+    }
+
+    fn pepper(&mut self, table: Option<&Keys>) -> Option<Secret> {
+        let value = table?.pepper.as_ref()?;
+        let pepper = self.secret("pepper", value)?;
+        if self.environment.secrets() == source::Secrets::Resolved && pepper.expose().len() < PEPPER_BYTES_MIN
+        {
+            let flaw = Flaw::new(format!(
+                "the pepper has fewer than {PEPPER_BYTES_MIN} bytes and can be guessed"
+            ));
+            self.findings
+                .warn(value, flaw.hint("make one with `openssl rand -base64 32`"));
+        }
+        Some(pepper)
+    }
+
+    fn admin(&mut self, table: Option<&Admin>, listeners: &[Table<file::Listener>]) -> Option<AdminSettings> {
+        let empty = Admin::default();
+        let table = table.unwrap_or(&empty);
+        if table.off.as_deref() == Some(&true) {
+            return None;
+        }
+        let address = match &table.address {
+            Some(value) => {
+                let address = self.socket_address(value)?;
+                let public = |listener: &&Table<file::Listener>| {
+                    listener
+                        .address
+                        .as_ref()
+                        .is_some_and(|other| other.parse() == Ok(address))
+                };
+                if let Some(other) = listeners.iter().find(public).filter(|_| address.port() != 0) {
+                    let flaw = Flaw::new("the admin listener has the address of a public listener");
+                    self.findings.clash(value, flaw, other.span(), "of this listener");
+                }
+                if !address.ip().to_canonical().is_loopback() {
+                    let flaw =
+                        Flaw::new("the admin listener can be reached from other machines, without a key");
+                    self.findings.warn(
+                        value,
+                        flaw.hint("let a firewall or a network policy stand before it"),
+                    );
+                }
+                address
+            }
+            None => file::ADMIN_ADDRESS,
+        };
+        let ready_requires = match table.ready_requires.as_deref() {
+            None | Some(Requires::AnyRoute) => ReadyRequires::AnyRoute,
+            Some(Requires::AllRoutes) => ReadyRequires::AllRoutes,
+        };
+        Some(AdminSettings {
+            address,
+            ready_requires,
+        })
+    }
+}
+
+fn log(table: Option<&Log>) -> LogSettings {
+    let empty = Log::default();
+    let table = table.unwrap_or(&empty);
+    LogSettings {
+        format: match table.format.as_deref() {
+            None | Some(Format::Auto) => LogFormat::Auto,
+            Some(Format::Json) => LogFormat::Json,
+            Some(Format::Text) => LogFormat::Text,
+        },
+        access: if table.access.as_deref() == Some(&false) {
+            AccessLog::Off
+        } else {
+            AccessLog::On
+        },
+        level: match table.level.as_deref() {
+            None | Some(Level::Info) => tracing::Level::INFO,
+            Some(Level::Error) => tracing::Level::ERROR,
+            Some(Level::Warn) => tracing::Level::WARN,
+            Some(Level::Debug) => tracing::Level::DEBUG,
+            Some(Level::Trace) => tracing::Level::TRACE,
+        },
+    }
+}
+
+/// A rate out of constants.
+fn rate(requests: u64, per: std::time::Duration, burst: u64) -> Rate {
+    let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Rate {
+        requests: count(requests),
+        per,
+        burst: count(burst),
+    }
+}
+
+/// The rate of a caller or a route that says nothing else.
+fn usual_rate() -> Rate {
+    rate(file::RATE_REQUESTS, file::RATE_PER, file::RATE_BURST)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::parse;
+    use crate::config::Environment;
+    use crate::config::LogFormat;
+    use crate::config::ReadyRequires;
+    use crate::config::check::sample::Sample;
+    use crate::config::file;
+
+    #[test]
+    fn the_admin_listener_is_on_loopback_by_default() {
+        assert_eq!(file::ADMIN_ADDRESS.to_string(), "127.0.0.1:9464");
+        assert_eq!(
+            Sample::default().config().admin.unwrap().address,
+            file::ADMIN_ADDRESS
+        );
+        assert!(
+            Sample::default()
+                .with("admin", "off = true")
+                .config()
+                .admin
+                .is_none()
+        );
+        let public = Sample::default().with("admin", "address = \"0.0.0.0:9464\"");
+        assert_eq!(
+            public.warnings(),
+            ["the admin listener can be reached from other machines, without a key"]
+        );
+        let same = Sample::default()
+            .with("admin", "address = \"127.0.0.1:8443\"")
+            .replace(":0\"", ":8443\"");
+        assert_eq!(
+            same.mistakes(),
+            ["the admin listener has the address of a public listener"]
+        );
+    }
+
+    #[test]
+    fn words_of_a_closed_set_are_read() {
+        let config = Sample::default()
+            .with("log", "format = \"json\"\nlevel = \"debug\"\naccess = false")
+            .with("admin", "ready_requires = \"all-routes\"")
+            .config();
+        assert_eq!(config.log.format, LogFormat::Json);
+        assert_eq!(config.admin.unwrap().ready_requires, ReadyRequires::AllRoutes);
+        let report = Sample::default()
+            .with("log", "format = \"xml\"\nlevel = 3")
+            .report();
+        assert!(
+            report.contains("write \"auto\" or \"json\" or \"text\""),
+            "{report}"
+        );
+        assert!(
+            report.contains("expected a string, found a whole number"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn bounds_hold() {
+        for (table, line, what) in [
+            (
+                "gateway",
+                "workers = 0",
+                "the value is too small; it must be at least 1",
+            ),
+            (
+                "gateway",
+                "drain_timeout = \"0s\"",
+                "the value is too small; it must be at least 1ms",
+            ),
+            (
+                "connections",
+                "head_timeout = \"2h\"",
+                "the value is too large; it must be at most 1h",
+            ),
+            (
+                "connections",
+                "head_size_max = \"1 KiB\"",
+                "the value is too small; it must be at least 8.0 KiB",
+            ),
+            (
+                "bodies",
+                "timeout = 30",
+                "expected a duration such as \"30s\" or \"1h30m\", found a whole number",
+            ),
+            (
+                "bodies",
+                "held_budget = -1",
+                "expected a size such as \"64 KiB\", or a number of bytes, found a whole number",
+            ),
+            (
+                "bodies",
+                "hold_size_max = \"90 MiB\"",
+                "`held_budget` is smaller than `hold_size_max`, so the largest held body never fits",
+            ),
+            ("limits", "gateway = { requests = 1 }", "`per` is missing"),
+            (
+                "limits",
+                "gateway = { requests = 0, per = \"1s\" }",
+                "the value is too small; it must be at least 1",
+            ),
+            ("limits", "gateway = \"none\"", "expected a table, found a string"),
+            (
+                "limits",
+                "addresses_max = 1.5",
+                "expected a whole number, 0 or more, found a number with a fraction",
+            ),
+        ] {
+            assert_eq!(Sample::default().with(table, line).mistakes(), [what], "{line}");
+        }
+    }
+
+    #[test]
+    fn a_burst_is_as_large_as_the_rate_unless_given() {
+        let config = Sample::default()
+            .with("limits", "gateway = { requests = 7, per = \"1s\" }")
+            .config();
+        assert_eq!(config.quotas.gateway.unwrap().burst, 7);
+    }
+
+    #[test]
+    fn a_short_pepper_is_worth_a_warning() {
+        let short = Sample::default()
+            .with("keys", "pepper = \"file:pepper\"")
+            .file("pepper", "short\n");
+        assert!(
+            short
+                .warnings()
+                .iter()
+                .any(|what| what.contains("fewer than 16 bytes"))
+        );
+    }
+
+    #[test]
+    fn an_empty_file_lacks_a_listener_and_a_route() {
+        let environment = Environment::from_pairs([("", ""); 0]);
+        for text in ["", "# nothing\n", "\u{feff}"] {
+            let report = parse(text, Path::new("x.toml"), &environment).unwrap_err();
+            let what: Vec<_> = report
+                .mistakes()
+                .iter()
+                .map(|mistake| mistake.what().to_owned())
+                .collect();
+            assert_eq!(what, ["`listener` is missing", "`route` is missing"], "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! The mirror of the settings file: one struct per table, every key optional, every leaf with its place in the text.
+//! Unknown keys and wrong types are refused here; what values mean, and which keys must be there, is for `check`.
+//! The doc comments are what an editor shows: they become the descriptions of the JSON Schema.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::leaf::At;
+use crate::config::leaf::Moment;
+use crate::config::leaf::Size;
+use crate::config::leaf::Span;
+use crate::config::leaf::Table;
+
+/// Running requests get this long when the gateway stops: orchestrators kill a process 30 s after asking it to end.
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Open connections: at some 20 kB each, 200 MB.
+pub(super) const CONNECTIONS_MAX: u64 = 10_000;
+/// A handshake takes two round trips; this leaves room for lost packets.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request head fits in a few packets.
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Twice the longest trigger address, so that a long query and its header fields fit.
+pub(super) const HEAD_SIZE_MAX: u64 = 32 * 1024;
+/// What the HTTP library reads without asking for memory.
+pub(super) const HEADERS_MAX: u64 = 100;
+/// Longer than the 60 s after which load balancers usually drop an idle connection, so that they do it first.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Old connections end once an hour, so that callers notice moved addresses and new certificates.
+pub(super) const AGE_MAX: Duration = Duration::from_secs(3600);
+/// The number RFC 9113 section 6.5.2 asks for at least.
+pub(super) const HTTP2_STREAMS_MAX: u64 = 100;
+/// Time for a held body, and between two pieces of a streamed one.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Nearly every webhook body is smaller.
+pub(super) const HOLD_SIZE_MAX: u64 = 64 * 1024;
+/// A thousand held bodies of the largest size.
+pub(super) const HELD_BUDGET: u64 = 64 * 1024 * 1024;
+/// Requests of all callers in [`GATEWAY_PER`].
+pub(super) const GATEWAY_REQUESTS: u64 = 1000;
+/// The window of [`GATEWAY_REQUESTS`].
+pub(super) const GATEWAY_PER: Duration = Duration::from_secs(1);
+/// Requests of all callers at once.
+pub(super) const GATEWAY_BURST: u64 = 2000;
+/// A person who mistypes a key needs a few tries, a guesser needs millions.
+pub(super) const FAILURES: u64 = 10;
+/// The window of [`FAILURES`].
+pub(super) const FAILURES_PER: Duration = Duration::from_secs(60);
+/// Addresses remembered one by one, at some 100 bytes each.
+pub(super) const ADDRESSES_MAX: u64 = 65_536;
+/// The flow platform takes 45,000 requests in 5 minutes for one trigger.
+pub(super) const RATE_REQUESTS: u64 = 150;
+/// The window of [`RATE_REQUESTS`].
+pub(super) const RATE_PER: Duration = Duration::from_secs(1);
+/// Two seconds' worth at once.
+pub(super) const RATE_BURST: u64 = 300;
+/// Loopback: health and metrics are nobody else's business until somebody says so.
+pub(super) const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+/// Entra answers within a second; the rest is for lost packets.
+pub(super) const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Entra's tokens live 60 to 90 minutes; this stays below.
+pub(super) const TOKEN_LIFE: Duration = Duration::from_secs(50 * 60);
+/// Enough for a webhook; larger bodies must be asked for.
+pub(super) const BODY_SIZE_MAX: u64 = 1024 * 1024;
+/// The largest body a trigger accepts (Microsoft Learn, "Limits of automated, scheduled, and instant flows").
+pub(super) const BODY_SIZE_CEILING: u64 = 104_857_600;
+/// What a trigger answers at one time before waiting grows.
+pub(super) const IN_FLIGHT_MAX: u64 = 100;
+/// Two rounds of [`IN_FLIGHT_MAX`].
+pub(super) const WAITING_MAX: u64 = 200;
+/// Longer waits make callers give up and send again.
+pub(super) const WAITING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Name look-up, TCP and TLS to the flow platform.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A flow must answer within 120 s; its own time-out answer should arrive before ours.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(125);
+/// Shorter than the platform's own idle limit, so that a request rarely meets a closing connection.
+pub(super) const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+type Text = Option<At<String>>;
+type Texts = Option<At<Vec<At<String>>>>;
+type Number = Option<At<u64>>;
+type Switch = Option<At<bool>>;
+type Length = Option<At<Span>>;
+type Bytes = Option<At<Size>>;
+
+/// Settings of Flowgate.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Flowgate")]
+pub(super) struct File {
+    /// The process as a whole.
+    pub(super) gateway: Option<Table<Gateway>>,
+    /// Limits and deadlines of connections.
+    pub(super) connections: Option<Table<Connections>>,
+    /// Limits and deadlines of bodies.
+    pub(super) bodies: Option<Table<Bodies>>,
+    /// Limits that belong neither to one route nor to one caller.
+    pub(super) limits: Option<Table<Limits>>,
+    /// The listener for health, readiness and metrics.
+    pub(super) admin: Option<Table<Admin>>,
+    /// What is logged, and how.
+    pub(super) log: Option<Table<Log>>,
+    /// What all API keys have in common.
+    pub(super) keys: Option<Table<Keys>>,
+    /// Addresses on which callers are served; at least one.
+    #[serde(default)]
+    pub(super) listener: Vec<Table<Listener>>,
+    /// Entra applications, or token files, whose tokens the flows accept.
+    #[serde(default)]
+    pub(super) identity: Vec<Table<Identity>>,
+    /// Who may call.
+    #[serde(default)]
+    pub(super) caller: Vec<Table<Caller>>,
+    /// Public addresses and the flows behind them; at least one.
+    #[serde(default)]
+    pub(super) route: Vec<Table<Route>>,
+}
+
+/// The process as a whole.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Gateway {
+    /// Worker threads; default: one for each core.
+    pub(super) workers: Number,
+    /// Time running requests get to finish after the gateway was told to stop; default "30s".
+    pub(super) drain_timeout: Length,
+}
+
+/// Limits and deadlines of connections.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connections {
+    /// Open connections on all listeners together; default 10000.
+    pub(super) max: Number,
+    /// Time for the TLS handshake; default "10s".
+    pub(super) handshake_timeout: Length,
+    /// Time from the first byte of a request head to its end; default "10s".
+    pub(super) head_timeout: Length,
+    /// Largest request head; default "32 KiB".
+    pub(super) head_size_max: Bytes,
+    /// Most header fields in a request; default 100.
+    pub(super) headers_max: Number,
+    /// Time a connection may stay open without a request; default "75s".
+    pub(super) idle_timeout: Length,
+    /// Age at which a connection is closed after the request it is serving; default "1h".
+    pub(super) age_max: Length,
+    /// Concurrent streams of one HTTP/2 connection; default 100.
+    pub(super) http2_streams_max: Number,
+}
+
+/// Limits and deadlines of bodies.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bodies {
+    /// Time for a whole held body, and between two pieces of a streamed one; default "30s".
+    pub(super) timeout: Length,
+    /// Bodies up to this size are read whole before the flow is called, larger ones are streamed; default "64 KiB".
+    pub(super) hold_size_max: Bytes,
+    /// Memory for held bodies over all requests; default "64 MiB".
+    pub(super) held_budget: Bytes,
+}
+
+/// A rate with a burst.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RateTable {
+    /// Requests allowed in each `per` on the long run.
+    pub(super) requests: Number,
+    /// The window, for example "1s" or "1m".
+    pub(super) per: Length,
+    /// Requests that may come at once; default: as many as `requests`.
+    pub(super) burst: Number,
+}
+
+/// Limits that belong neither to one route nor to one caller.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// All requests together; default 1000 per "1s", burst 2000.
+    pub(super) gateway: Option<Table<RateTable>>,
+    /// Failed authentications of one address (IPv6: of one /64); default 10 per "1m".
+    pub(super) failed_authentications: Option<Table<RateTable>>,
+    /// Addresses whose failures are remembered one by one; default 65536.
+    pub(super) addresses_max: Number,
+}
+
+/// What must work before the gateway calls itself ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum Requires {
+    /// At least one route can serve.
+    AnyRoute,
+    /// Every route can serve.
+    AllRoutes,
+}
+
+/// The listener for health, readiness and metrics.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    /// Address to listen on; default "127.0.0.1:9464".
+    pub(super) address: Text,
+    /// Switches the listener off; default false.
+    pub(super) off: Switch,
+    /// What must work before `/readyz` answers 200: "any-route" (default) or "all-routes".
+    pub(super) ready_requires: Option<At<Requires>>,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum Format {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// Least level of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum Level {
+    /// The gateway is at fault.
+    Error,
+    /// An operator must act.
+    Warn,
+    /// Changes of state.
+    Info,
+    /// Steps, for finding a mistake.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    /// "auto" (text on a terminal, JSON elsewhere; default), "json" or "text".
+    pub(super) format: Option<At<Format>>,
+    /// Whether each request gets a line; default true.
+    pub(super) access: Switch,
+    /// Least level of the lines that are not about one request: "error", "warn", "info" (default), "debug", "trace".
+    pub(super) level: Option<At<Level>>,
+}
+
+/// What all API keys have in common.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Keys {
+    /// Secret mixed into key digests of the form "hmac-sha256:"; a reference, "env:NAME" or "file:PATH".
+    pub(super) pepper: Text,
+}
+
+/// Why a listener speaks plain HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum PlainHttp {
+    /// A load balancer before the gateway ends TLS.
+    BehindTlsBalancer,
+    /// All callers are in private networks.
+    PrivateNetworks,
+}
+
+/// An address on which callers are served.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    /// Address to listen on, for example "0.0.0.0:8443" or "[::]:8443".
+    pub(super) address: Text,
+    /// Whether HTTP/2 is offered beside HTTP/1.1; default true. Only with TLS.
+    pub(super) http2: Switch,
+    /// Path answered with 200 while the gateway is ready and 503 otherwise, without any check of the caller.
+    pub(super) health_path: Text,
+    /// Certificates, chosen by the name the caller asks for.
+    #[serde(default)]
+    pub(super) certificate: Vec<Table<CertificateTable>>,
+    /// Plain HTTP in place of TLS: "behind-tls-balancer" or "private-networks".
+    pub(super) plain_http: Option<At<PlainHttp>>,
+    /// Networks whose peers are served in plain HTTP; everybody else is cut.
+    pub(super) plain_http_from: Texts,
+}
+
+/// A certificate of a listener.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CertificateTable {
+    /// PEM file with the certificate and, behind it, the intermediate certificates.
+    pub(super) chain: Text,
+    /// Private key in PEM form, not encrypted; a reference, "file:PATH" or "env:NAME".
+    pub(super) key: Text,
+    /// Names served with this certificate; default: the names in the certificate.
+    pub(super) names: Texts,
+    /// Whether it also serves callers that ask for an unknown name or none; default: the first certificate does.
+    pub(super) default: Switch,
+}
+
+/// An Entra application, or a token file, whose tokens the flows accept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    /// Name by which routes refer to it.
+    pub(super) name: Text,
+    /// The cloud of the flows: "public" (default), "gcc", "gcc-high", "dod" or "china".
+    pub(super) cloud: Text,
+    /// Tenant: its id or one of its domains.
+    pub(super) tenant: Text,
+    /// Application (client) id.
+    pub(super) client_id: Text,
+    /// Value of the client secret; a reference, "env:NAME" or "file:PATH".
+    pub(super) client_secret: Text,
+    /// Where tokens are requested; default: the authority of the cloud.
+    pub(super) authority: Text,
+    /// Scope to ask for; default: the scope of the cloud, with its two slashes.
+    pub(super) scope: Text,
+    /// PEM file with the certificate authorities trusted for the authority, in place of the system's.
+    pub(super) ca_file: Text,
+    /// Time for one token request; default "10s".
+    pub(super) timeout: Length,
+    /// File with an access token that another program keeps fresh, in place of a client secret.
+    pub(super) token_file: Text,
+    /// Life of a token from the file whose expiry cannot be read; default "50m".
+    pub(super) token_life: Length,
+}
+
+/// Who may call.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Caller {
+    /// Name by which routes refer to it; it appears in logs and metrics.
+    pub(super) name: Text,
+    /// Networks it may call from; default: any.
+    pub(super) networks: Texts,
+    /// File with more such networks, one a line.
+    pub(super) networks_file: Text,
+    /// Networks it may not call from.
+    pub(super) deny_networks: Texts,
+    /// File with more such networks, one a line.
+    pub(super) deny_networks_file: Text,
+    /// Its rate over all routes; default 150 per "1s", burst 300.
+    pub(super) rate: Option<Table<RateTable>>,
+    /// File with keys, one a line: LABEL DIGEST, then not_before=, expires=, enabled= as needed.
+    pub(super) keys_file: Text,
+    /// Its API keys.
+    #[serde(default)]
+    pub(super) key: Vec<Table<KeyTable>>,
+}
+
+/// An API key of a caller, by its digest.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyTable {
+    /// Tells the key apart in logs.
+    pub(super) label: Text,
+    /// "sha256:" or "hmac-sha256:" and 64 hexadecimal digits, as `flowgate key hash` prints them.
+    pub(super) digest: Text,
+    /// The key is refused before this moment.
+    pub(super) not_before: Option<At<Moment>>,
+    /// The key is refused from this moment on.
+    pub(super) expires: Option<At<Moment>>,
+    /// Whether the key is accepted at all; default true.
+    pub(super) enabled: Switch,
+}
+
+/// A public address and the flow behind it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    /// Its name in logs and metrics.
+    pub(super) name: Text,
+    /// Host it answers for, without port; default: any.
+    pub(super) host: Text,
+    /// Path, for example "/orders", "/orders/{id}" or "/files/{*rest}".
+    pub(super) path: Text,
+    /// Methods; default ["POST"].
+    pub(super) methods: Texts,
+    /// Names of the callers that may call; all others are refused.
+    pub(super) callers: Texts,
+    /// Opens the route to everybody; in place of `callers`.
+    pub(super) anonymous: Switch,
+    /// Networks that may call, whoever the caller is; default: any.
+    pub(super) networks: Texts,
+    /// File with more such networks, one a line.
+    pub(super) networks_file: Text,
+    /// Networks that may not call.
+    pub(super) deny_networks: Texts,
+    /// File with more such networks, one a line.
+    pub(super) deny_networks_file: Text,
+    /// Where a key is read: "header:NAME", "authorization", "basic"; default: header:x-api-key and both others.
+    pub(super) key_from: Texts,
+    /// Its rate over all callers; default 150 per "1s", burst 300.
+    pub(super) rate: Option<Table<RateTable>>,
+    /// Largest body; default "1 MiB", at most 104857600 bytes.
+    pub(super) body_size_max: Bytes,
+    /// Name of the identity whose token starts the flow.
+    pub(super) identity: Text,
+    /// The trigger's address carries its own signature; in place of `identity`.
+    pub(super) signed: Switch,
+    /// Address of the trigger as the flow shows it; with a signature only as "env:NAME" or "file:PATH".
+    pub(super) trigger: Text,
+    /// Whether the rest of a path that ends in {*rest} is appended to the trigger's path; default false.
+    pub(super) relative_path: Switch,
+    /// Query parameters of the caller that go on to the flow: names, or ["*"] for all; default: none.
+    pub(super) query: Texts,
+    /// PEM file with the certificate authorities trusted for the trigger, in place of the system's.
+    pub(super) ca_file: Text,
+    /// Requests to the trigger at one time; default 100.
+    pub(super) in_flight_max: Number,
+    /// Requests that may wait for one of those; default 200.
+    pub(super) waiting_max: Number,
+    /// Time a request may wait; default "5s".
+    pub(super) waiting_timeout: Length,
+    /// Time for name look-up, TCP and TLS to the trigger; default "5s".
+    pub(super) connect_timeout: Length,
+    /// Time from the end of the request to the head of the answer, and between two pieces of its body; default "125s".
+    pub(super) response_timeout: Length,
+    /// Time an unused connection to the trigger is kept; default "60s".
+    pub(super) upstream_idle_timeout: Length,
+}
+
+/// The JSON Schema of the settings file, for editors.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(File).to_value()
+}

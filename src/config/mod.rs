@@ -1,0 +1,472 @@
+//! The checked settings as plain data, and the one way to get them: [`load`]. Values here cannot be wrong any more;
+//! machines are built from them one floor up, and no setting is looked up by text after that.
+
+mod check;
+mod file;
+mod leaf;
+mod lists;
+mod mask;
+mod mistake;
+mod source;
+mod trust;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use http::HeaderName;
+use http::Method;
+use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
+
+pub use check::load;
+pub use check::parse;
+pub use file::schema;
+pub use mistake::Mistake;
+pub use mistake::Report;
+pub use mistake::Severity;
+pub use mistake::Style;
+pub use source::Environment;
+pub use source::Secrets;
+pub use trust::TrustError;
+pub use trust::provider;
+
+use crate::model::CallerName;
+use crate::model::Cloud;
+use crate::model::IdentityName;
+use crate::model::KeyLabel;
+use crate::model::RouteName;
+use crate::model::Secret;
+use crate::model::TriggerUrl;
+
+/// Everything the settings say, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Public listeners; at least one.
+    pub listeners: Vec<ListenerSettings>,
+    /// The admin listener, unless it is switched off.
+    pub admin: Option<AdminSettings>,
+    /// Worker threads, one runtime each.
+    pub workers: usize,
+    /// Limits and deadlines of connections.
+    pub connections: ConnectionSettings,
+    /// Limits and deadlines of bodies.
+    pub bodies: BodySettings,
+    /// Limits that do not belong to one route or caller.
+    pub quotas: QuotaSettings,
+    /// What is logged, and how.
+    pub log: LogSettings,
+    /// Secret mixed into key digests of the form `hmac-sha256:`.
+    pub key_pepper: Option<Secret>,
+    /// Entra identities.
+    pub identities: Vec<IdentitySettings>,
+    /// Callers.
+    pub callers: Vec<CallerSettings>,
+    /// Routes; at least one.
+    pub routes: Vec<RouteSettings>,
+}
+
+/// One address on which callers are served.
+#[derive(Debug, Clone)]
+pub struct ListenerSettings {
+    /// Address to bind.
+    pub address: SocketAddr,
+    /// TLS or, when asked for in so many words, plain HTTP.
+    pub transport: Transport,
+    /// Path answered with 200 while the gateway is ready and 503 otherwise, without any check of the caller.
+    pub health_path: Option<String>,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// TLS 1.2 and 1.3; HTTP by ALPN.
+    Tls(TlsSettings),
+    /// HTTP/1.1 without TLS, for peers of these networks only.
+    Plain {
+        /// Networks whose peers are served; everybody else is cut at once.
+        from: Vec<IpNet>,
+    },
+}
+
+/// Certificates and protocols of a TLS listener.
+#[derive(Debug, Clone)]
+pub struct TlsSettings {
+    /// Certificates; the first with `default` set, or else the first of all, serves unknown names.
+    pub certificates: Vec<Certificate>,
+    /// Index in `certificates` of the one that serves unknown names and callers without SNI.
+    pub default_certificate: usize,
+    /// Whether HTTP/2 is offered by ALPN beside HTTP/1.1.
+    pub http2: Http2,
+}
+
+/// Whether HTTP/2 is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http2 {
+    /// Offered by ALPN, preferred over HTTP/1.1.
+    Offered,
+    /// Not offered.
+    Off,
+}
+
+/// A certificate chain with its key and the names it serves.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// Chain and signing key, checked to belong together.
+    pub key: Arc<CertifiedKey>,
+    /// Lower-case DNS names; `*.` stands for one label.
+    pub names: Vec<String>,
+    /// End of validity of the leaf.
+    pub not_after: SystemTime,
+}
+
+/// The listener for health, readiness and metrics.
+#[derive(Debug, Clone)]
+pub struct AdminSettings {
+    /// Address to bind; loopback unless set otherwise.
+    pub address: SocketAddr,
+    /// What `/readyz` asks for.
+    pub ready_requires: ReadyRequires,
+}
+
+/// What must work before the gateway calls itself ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadyRequires {
+    /// At least one route can serve.
+    AnyRoute,
+    /// Every route can serve.
+    AllRoutes,
+}
+
+/// Limits and deadlines of connections.
+#[derive(Debug, Clone)]
+pub struct ConnectionSettings {
+    /// Open connections on all listeners together.
+    pub connections_max: usize,
+    /// Time for the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Time from the first byte of a request head to its end.
+    pub head_timeout: Duration,
+    /// Largest request head in bytes.
+    pub head_bytes_max: usize,
+    /// Most header fields in a request head.
+    pub headers_max: usize,
+    /// Time a connection may stay open without a request.
+    pub idle_timeout: Duration,
+    /// Age at which a connection is closed after the request it is serving.
+    pub age_max: Duration,
+    /// Concurrent HTTP/2 streams of one connection.
+    pub streams_max: u32,
+    /// Time running requests get to finish after the gateway was told to stop.
+    pub drain_timeout: Duration,
+}
+
+/// Limits and deadlines of bodies.
+#[derive(Debug, Clone)]
+pub struct BodySettings {
+    /// Time for a whole held body, and between two pieces of a streamed one.
+    pub timeout: Duration,
+    /// Bodies up to this size are read whole before an upstream connection is taken; bytes.
+    pub hold_bytes_max: usize,
+    /// Bytes of held bodies in memory at one time, over all requests.
+    pub held_bytes_budget: usize,
+}
+
+/// A rate with a burst (generic cell rate algorithm).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Requests allowed in each `per` on the long run; at least 1.
+    pub requests: u32,
+    /// The window in which `requests` are allowed; above zero.
+    pub per: Duration,
+    /// Requests that may come at once; at least 1.
+    pub burst: u32,
+}
+
+/// Limits that do not belong to one route or caller.
+#[derive(Debug, Clone)]
+pub struct QuotaSettings {
+    /// All requests together.
+    pub gateway: Option<Rate>,
+    /// Failed authentications of one address (IPv6: of one /64).
+    pub failed_authentications: Rate,
+    /// Addresses whose failures are remembered one by one; more share a fixed number of cells.
+    pub addresses_max: usize,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// Form of the lines.
+    pub format: LogFormat,
+    /// Whether each request gets its line.
+    pub access: AccessLog,
+    /// Least level of the lines that are not about one request.
+    pub level: tracing::Level,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// Whether each request gets its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// One line a request.
+    On,
+    /// None; connection lines and changes of state are still logged.
+    Off,
+}
+
+/// An identity whose tokens the flow service accepts.
+#[derive(Debug, Clone)]
+pub struct IdentitySettings {
+    /// Its name.
+    pub name: IdentityName,
+    /// Where its tokens come from.
+    pub grant: GrantSettings,
+    /// The cloud whose presets fill authority and scope.
+    pub cloud: Cloud,
+    /// The scope asked for, byte for byte.
+    pub scope: String,
+    /// The audience a good token carries: the scope without its last `/.default`.
+    pub audience: String,
+    /// Tenant id or domain; empty for a token file that does not name one.
+    pub tenant: String,
+}
+
+/// Where the tokens of an identity come from.
+#[derive(Debug, Clone)]
+pub enum GrantSettings {
+    /// OAuth 2.0 client credentials (RFC 6749 section 4.4) with a client secret.
+    ClientSecret {
+        /// Token endpoint: `{authority}/{tenant}/oauth2/v2.0/token`.
+        token_url: String,
+        /// Application (client) id.
+        client_id: String,
+        /// The secret's value.
+        secret: Secret,
+        /// Certificates trusted beside the system's for the authority.
+        trust: Trust,
+        /// Time for one token request from its start to the last byte of the answer.
+        timeout: Duration,
+    },
+    /// A file that another program keeps fresh.
+    TokenFile {
+        /// Path of the file.
+        path: PathBuf,
+        /// Life of a token whose own expiry cannot be read, counted from when the file was seen to change.
+        life: Duration,
+    },
+}
+
+/// Which certificate authorities a connection of ours trusts.
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// Those of the operating system.
+    System,
+    /// Only these.
+    Only(Vec<CertificateDer<'static>>),
+}
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub struct CallerSettings {
+    /// Its name in limits, log and headers.
+    pub name: CallerName,
+    /// Its keys; a caller without any is known by its networks alone.
+    pub keys: Vec<KeySettings>,
+    /// Networks it may call from.
+    pub networks: NetworkSettings,
+    /// Its rate over all routes.
+    pub rate: Option<Rate>,
+}
+
+/// One key of a caller.
+#[derive(Debug, Clone)]
+pub struct KeySettings {
+    /// Tells it apart in log and headers.
+    pub label: KeyLabel,
+    /// Digest of the key.
+    pub digest: KeyDigest,
+    /// It is refused before this moment.
+    pub not_before: Option<SystemTime>,
+    /// It is refused from this moment on.
+    pub expires: Option<SystemTime>,
+    /// Whether it is accepted at all.
+    pub state: KeyState,
+}
+
+/// Whether a key is accepted at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// Accepted within its dates.
+    Enabled,
+    /// Refused, and named in the log when it is shown.
+    Disabled,
+}
+
+/// Digest of a key as the settings hold it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyDigest {
+    /// SHA-256 of the key: `sha256:` and 64 hexadecimal digits.
+    Sha256([u8; 32]),
+    /// HMAC-SHA-256 of the key under the pepper: `hmac-sha256:` and 64 hexadecimal digits.
+    HmacSha256([u8; 32]),
+}
+
+impl KeyDigest {
+    /// The digest of a key: HMAC-SHA-256 under the pepper if there is one, or else SHA-256.
+    pub fn of(key: &[u8], pepper: Option<&Secret>) -> Self {
+        let mut bytes = [0; 32];
+        let Some(pepper) = pepper else {
+            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key);
+            bytes.copy_from_slice(digest.as_ref());
+            return Self::Sha256(bytes);
+        };
+        let pepper = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, pepper.expose().as_bytes());
+        bytes.copy_from_slice(aws_lc_rs::hmac::sign(&pepper, key).as_ref());
+        Self::HmacSha256(bytes)
+    }
+
+    /// The digest as it stands in settings.
+    pub fn to_setting(&self) -> String {
+        let (name, bytes) = match self {
+            Self::Sha256(bytes) => ("sha256", bytes),
+            Self::HmacSha256(bytes) => ("hmac-sha256", bytes),
+        };
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{name}:{hex}")
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key of a whole digest can be searched for if it is short, so none is printed.
+        f.write_str(match self {
+            Self::Sha256(_) => "Sha256(***)",
+            Self::HmacSha256(_) => "HmacSha256(***)",
+        })
+    }
+}
+
+/// Networks that are let in and kept out. Denial wins; an empty `allow` lets in every address not denied.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkSettings {
+    /// Let in.
+    pub allow: Vec<IpNet>,
+    /// Kept out.
+    pub deny: Vec<IpNet>,
+}
+
+/// A public address and the flow behind it.
+#[derive(Debug, Clone)]
+pub struct RouteSettings {
+    /// Its name in limits, log and metrics.
+    pub name: RouteName,
+    /// Host it answers for, lower-case, without port; every host when absent.
+    pub host: Option<String>,
+    /// Path template in matchit's form: `/orders/{id}`, `/files/{*rest}`.
+    pub path: String,
+    /// Methods; at least one.
+    pub methods: Vec<Method>,
+    /// Who may call.
+    pub callers: CallersSettings,
+    /// Networks that may call, whoever the caller is.
+    pub networks: NetworkSettings,
+    /// Places a key is read from.
+    pub key_places: Vec<KeyPlace>,
+    /// Its rate over all callers.
+    pub rate: Option<Rate>,
+    /// Largest body in bytes.
+    pub body_bytes_max: u64,
+    /// How the trigger is convinced.
+    pub proof: Proof,
+    /// Address of the trigger.
+    pub trigger: TriggerUrl,
+    /// Whether the rest of the public path becomes the trigger's relative path.
+    pub relative_path: RelativePath,
+    /// Query parameters of the caller that go on.
+    pub query: QueryPass,
+    /// Upstream connections.
+    pub upstream: UpstreamSettings,
+}
+
+/// Who may call a route.
+#[derive(Debug, Clone)]
+pub enum CallersSettings {
+    /// Only these.
+    Named(Vec<CallerName>),
+    /// Everybody, as the settings say in so many words; networks and limits still hold.
+    Anonymous,
+}
+
+/// A place where a key is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// The whole value of a header field.
+    Header(HeaderName),
+    /// `Authorization` with any scheme or none: what follows the scheme.
+    Authorization,
+    /// `Authorization: Basic` (RFC 7617): the password.
+    Basic,
+}
+
+/// How the trigger is convinced to start a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A bearer token of this identity.
+    Identity(IdentityName),
+    /// The signature in the trigger's own address.
+    Signed,
+}
+
+/// What happens to the trailing `{*rest}` of a route's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelativePath {
+    /// It only selects the route.
+    Dropped,
+    /// It is appended to the trigger's path.
+    Appended,
+}
+
+/// Query parameters of the caller that go on to the trigger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueryPass {
+    /// None.
+    None,
+    /// These names.
+    Named(Vec<String>),
+    /// All but the trigger's own.
+    All,
+}
+
+/// Connections to one trigger.
+#[derive(Debug, Clone)]
+pub struct UpstreamSettings {
+    /// Certificates trusted for the trigger.
+    pub trust: Trust,
+    /// Requests to the trigger at one time.
+    pub in_flight_max: usize,
+    /// Requests that may wait for one of those.
+    pub waiting_max: usize,
+    /// Time a request may wait.
+    pub waiting_timeout: Duration,
+    /// Time for name look-up, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// Time from the last byte of the request to the head of the answer, and between two pieces of its body.
+    pub response_timeout: Duration,
+    /// Time an unused connection is kept.
+    pub idle_timeout: Duration,
+}

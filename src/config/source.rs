@@ -1,0 +1,343 @@
+//! Everything outside the settings file that its meaning depends on: environment variables, secret files and the time.
+//! It turns `env:NAME` and `file:PATH` into secrets. Nothing else in the product reads an environment variable.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
+use crate::config::mask;
+use crate::config::mistake::Flaw;
+use crate::model::Secret;
+
+/// Largest secret: a key with a long chain around it is far below.
+pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// Whether secrets are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// They are read and must be there.
+    Resolved,
+    /// They are not read, and other files may be missing: placeholders stand for all of them, so the result can be
+    /// looked at but not served. For checks on a machine other than the one that runs the gateway.
+    Unresolved,
+}
+
+/// Where settings get from the process what is not in their file.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    variables: Variables,
+    secrets: Secrets,
+    now: SystemTime,
+}
+
+#[derive(Debug, Clone)]
+enum Variables {
+    Process,
+    Pairs(HashMap<String, Secret>),
+}
+
+impl Environment {
+    /// The environment of this process, with its clock at this moment.
+    pub fn of_process() -> Self {
+        Self {
+            variables: Variables::Process,
+            secrets: Secrets::Resolved,
+            now: clock(),
+        }
+    }
+
+    /// An environment with these variables alone.
+    pub fn from_pairs<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Self
+    where
+        N: Into<String>,
+        V: Into<String>,
+    {
+        let pairs = pairs
+            .into_iter()
+            .map(|(name, value)| (name.into(), Secret::new(value)))
+            .collect();
+        Self {
+            variables: Variables::Pairs(pairs),
+            secrets: Secrets::Resolved,
+            now: clock(),
+        }
+    }
+
+    /// The same environment, with or without its secrets.
+    #[must_use]
+    pub fn with(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
+        self
+    }
+
+    /// The same environment at another time.
+    #[must_use]
+    pub fn at(mut self, now: SystemTime) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// Whether secrets are read.
+    pub fn secrets(&self) -> Secrets {
+        self.secrets
+    }
+
+    /// The time by which dates are judged.
+    pub(super) fn now(&self) -> SystemTime {
+        self.now
+    }
+
+    /// Reads the secret of a reference that did not come from a settings file; `folder` is where relative paths begin.
+    ///
+    /// # Errors
+    /// Says in words what is wrong with the reference or with what it points to.
+    pub fn secret(&self, reference: &str, folder: &Path) -> Result<Secret, String> {
+        let reference = Reference::parse(reference, folder)
+            .ok_or("a secret is named as env:NAME or file:PATH, never given itself")?;
+        let resolved = reference.and_then(|reference| self.resolve(&reference));
+        resolved.map(|resolved| resolved.secret).map_err(|flaw| flaw.what)
+    }
+
+    /// Reads what a reference points to.
+    pub(super) fn resolve(&self, reference: &Reference) -> Result<Resolved, Flaw> {
+        match reference {
+            Reference::Variable(name) => {
+                let secret = self.variable(name)?;
+                let secret = tidy(secret.expose()).ok_or_else(|| {
+                    Flaw::new(format!("environment variable {name} is empty"))
+                        .hint("set it before starting Flowgate")
+                })?;
+                Ok(Resolved {
+                    secret,
+                    warning: None,
+                })
+            }
+            Reference::File(path) => read_secret(path),
+        }
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
+    fn variable(&self, name: &str) -> Result<Secret, Flaw> {
+        let value = match &self.variables {
+            Variables::Process => match std::env::var(name) {
+                Ok(value) => Some(Secret::new(value)),
+                Err(std::env::VarError::NotPresent) => None,
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    return Err(Flaw::new(format!("environment variable {name} is not UTF-8")));
+                }
+            },
+            Variables::Pairs(pairs) => pairs.get(name).cloned(),
+        };
+        value.ok_or_else(|| {
+            Flaw::new(format!("environment variable {name} is not set"))
+                .hint("set it before starting Flowgate")
+        })
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "dates in settings are judged by the wall clock, read once"
+)]
+fn clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Where a secret lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reference {
+    Variable(String),
+    File(PathBuf),
+}
+
+impl Reference {
+    /// Reads `env:NAME` or `file:PATH`; nothing if the text is neither. Paths are relative to `folder`.
+    pub(super) fn parse(text: &str, folder: &Path) -> Option<Result<Self, Flaw>> {
+        if let Some(name) = text.strip_prefix("env:") {
+            if !mask::is_variable(name) {
+                let what = "the name of an environment variable has letters, digits and `_` only";
+                return Some(Err(Flaw::new(what)));
+            }
+            return Some(Ok(Self::Variable(name.to_owned())));
+        }
+        let path = text.strip_prefix("file:")?;
+        if path.is_empty() {
+            return Some(Err(Flaw::new("`file:` needs a path behind it")));
+        }
+        Some(Ok(Self::File(folder.join(path))))
+    }
+}
+
+/// A secret that was found.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) secret: Secret,
+    /// What is odd about the place it was found in.
+    pub(super) warning: Option<Flaw>,
+}
+
+/// Without the newline that editors and `echo` leave at the end; nothing if nothing remains.
+fn tidy(text: &str) -> Option<Secret> {
+    let text = text.trim_end_matches(['\r', '\n']);
+    (!text.is_empty()).then(|| Secret::new(text))
+}
+
+fn read_secret(path: &Path) -> Result<Resolved, Flaw> {
+    let shown = path.display();
+    let mut file = open(path)?;
+    let mut text = Zeroizing::new(String::new());
+    let read = Read::by_ref(&mut file)
+        .take(SECRET_BYTES_MAX + 1)
+        .read_to_string(&mut text);
+    let read = read.map_err(|error| unreadable(path, &error))?;
+    if read as u64 > SECRET_BYTES_MAX {
+        return Err(Flaw::new(format!("secret file {shown} is larger than 64 KiB")));
+    }
+    let secret = tidy(&text).ok_or_else(|| Flaw::new(format!("secret file {shown} is empty")))?;
+    Ok(Resolved {
+        secret,
+        warning: exposure(&file, path),
+    })
+}
+
+/// Opens a file that the settings name.
+pub(super) fn open(path: &Path) -> Result<File, Flaw> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(Flaw::new(format!("{} is a folder, not a file", path.display())));
+    }
+    Ok(file)
+}
+
+/// Reads a whole file of at most `bytes_max` bytes.
+pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Flaw> {
+    let mut bytes = Vec::new();
+    let read = open(path)?.take(bytes_max + 1).read_to_end(&mut bytes);
+    read.map_err(|error| unreadable(path, &error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Flaw::new(format!(
+            "file {} is larger than {} MiB",
+            path.display(),
+            bytes_max >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Reads a whole text of at most `bytes_max` bytes.
+pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, Flaw> {
+    let bytes = read(path, bytes_max)?;
+    String::from_utf8(bytes).map_err(|_| Flaw::new(format!("file {} is not UTF-8 text", path.display())))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Flaw {
+    let shown = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => Flaw::new(format!("file {shown} does not exist"))
+            .hint("paths are relative to the folder of the settings file"),
+        io::ErrorKind::PermissionDenied => Flaw::new(format!("file {shown} may not be read by this user")),
+        io::ErrorKind::InvalidData => Flaw::new(format!("file {shown} is not UTF-8 text")),
+        _ => Flaw::new(format!("file {shown} cannot be read: {error}")),
+    }
+}
+
+#[cfg(unix)]
+fn exposure(file: &File, path: &Path) -> Option<Flaw> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = file.metadata().ok()?.permissions().mode();
+    if mode & 0o044 == 0 {
+        return None;
+    }
+    let what = format!(
+        "secret file {} can be read by other users (mode {:03o})",
+        path.display(),
+        mode & 0o777
+    );
+    Some(Flaw::new(what).hint("take their rights away, for example with chmod 600"))
+}
+
+#[cfg(not(unix))]
+fn exposure(_: &File, _: &Path) -> Option<Flaw> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Environment;
+    use super::Reference;
+
+    fn resolve(environment: &Environment, text: &str, folder: &Path) -> Result<String, String> {
+        let reference = Reference::parse(text, folder)
+            .unwrap()
+            .map_err(|flaw| flaw.what)?;
+        let resolved = environment.resolve(&reference).map_err(|flaw| flaw.what)?;
+        Ok(resolved.secret.expose().to_owned())
+    }
+
+    #[test]
+    fn a_variable_must_be_there_and_not_be_empty() {
+        let environment = Environment::from_pairs([("A", "one\n"), ("B", "\n")]);
+        let folder = Path::new(".");
+        assert_eq!(resolve(&environment, "env:A", folder).unwrap(), "one");
+        assert_eq!(
+            resolve(&environment, "env:B", folder).unwrap_err(),
+            "environment variable B is empty"
+        );
+        assert_eq!(
+            resolve(&environment, "env:C", folder).unwrap_err(),
+            "environment variable C is not set"
+        );
+        let error = resolve(&environment, "env:can ary", folder).unwrap_err();
+        assert!(!error.contains("ary"), "{error}");
+        assert!(Reference::parse("hunter2", folder).is_none());
+    }
+
+    #[test]
+    fn a_secret_file_is_small_and_loses_its_last_newline() {
+        let folder = tempfile::tempdir().unwrap();
+        let environment = Environment::from_pairs([("", ""); 0]);
+        std::fs::write(folder.path().join("good"), "two\r\n").unwrap();
+        std::fs::write(folder.path().join("empty"), "\n").unwrap();
+        std::fs::write(folder.path().join("large"), "x".repeat(64 * 1024 + 1)).unwrap();
+        std::fs::write(folder.path().join("binary"), [0xff, 0xfe]).unwrap();
+        assert_eq!(resolve(&environment, "file:good", folder.path()).unwrap(), "two");
+        for (name, reason) in [
+            ("empty", "is empty"),
+            ("large", "is larger than 64 KiB"),
+            ("binary", "is not UTF-8 text"),
+            ("none", "does not exist"),
+            (".", "is a folder"),
+        ] {
+            let error = resolve(&environment, &format!("file:{name}"), folder.path()).unwrap_err();
+            assert!(error.contains(reason), "{name}: {error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_file_that_others_can_read_gives_a_warning() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "two").unwrap();
+        for (mode, warned) in [(0o600, false), (0o640, true), (0o604, true)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let reference = Reference::parse("file:secret", folder.path()).unwrap().unwrap();
+            let resolved = Environment::of_process().resolve(&reference).unwrap();
+            assert_eq!(resolved.warning.is_some(), warned, "{mode:o}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Which certificate authorities our own connections trust, and the TLS client settings made from that. The system's
+//! authorities are read once a process, because reading them costs milliseconds and a megabyte.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use rustls::ClientConfig;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs;
+
+use crate::config::Trust;
+
+/// Why no TLS client can be made.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TrustError {
+    /// The operating system offers no certificate authority.
+    #[error(
+        "this machine has no certificate authorities; install its ca-certificates package or set ca_file"
+    )]
+    NoneOnSystem,
+    /// A certificate of `ca_file` cannot serve as an authority.
+    #[error("a certificate in ca_file cannot be used as an authority: {0}")]
+    Unusable(String),
+}
+
+/// The one cryptography provider of the gateway.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER
+        .get_or_init(|| Arc::new(aws_lc_rs::default_provider()))
+        .clone()
+}
+
+fn system_roots() -> Result<Arc<RootCertStore>, TrustError> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let roots = ROOTS.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Arc::new(roots)
+    });
+    if roots.is_empty() {
+        return Err(TrustError::NoneOnSystem);
+    }
+    Ok(roots.clone())
+}
+
+impl Trust {
+    /// TLS 1.2 and 1.3 client settings that trust these authorities, without ALPN.
+    ///
+    /// # Errors
+    /// Tells when there is nothing to trust.
+    pub fn client_config(&self) -> Result<ClientConfig, TrustError> {
+        let roots = match self {
+            Self::System => system_roots()?,
+            Self::Only(certificates) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates {
+                    roots
+                        .add(certificate.clone())
+                        .map_err(|error| TrustError::Unusable(error.to_string()))?;
+                }
+                Arc::new(roots)
+            }
+        };
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TrustError::Unusable(error.to_string()))?;
+        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+}

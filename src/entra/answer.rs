@@ -1,0 +1,269 @@
+//! The only reader of what the token endpoint answers: a [`Token`] or a [`TokenError`]. It trusts nothing in the body,
+//! and takes numbers as numbers or as text, because several token services send text.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use crate::entra::refusal::Refusal;
+use crate::model::Secret;
+
+/// Largest answer that is read; Entra's tokens with many groups stay below a tenth of it.
+pub(super) const ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Longest token that is used; a request head with a longer one would be refused upstream.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Life of a token whose answer names none: short, so that a wrong guess heals itself (an endless one would not).
+const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
+/// Longest life believed; Entra's longest is 28 hours.
+const LIFE_MAX: Duration = Duration::from_secs(48 * 3600);
+
+/// Why there is no token.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TokenError {
+    /// No connection, or it broke before an answer.
+    #[error("the token endpoint cannot be reached: {0}")]
+    Unreachable(String),
+    /// No whole answer within the deadline.
+    #[error("the token endpoint did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The answer broke off.
+    #[error("the answer of the token endpoint broke off")]
+    Cut,
+    /// More bytes than any token answer has.
+    #[error("the answer of the token endpoint is larger than {ANSWER_BYTES_MAX} bytes")]
+    TooLarge,
+    /// A 200 without a body.
+    #[error("the token endpoint answered 200 with an empty body")]
+    Empty,
+    /// A web page, as a captive portal or a proxy sends it.
+    #[error("the token endpoint answered with a web page; is there a proxy or portal between?")]
+    Html,
+    /// A body that is not the JSON of RFC 6749 section 5.1.
+    #[error("the token endpoint answered 200 with something other than JSON")]
+    NotJson,
+    /// JSON without a usable `access_token`.
+    #[error("the answer of the token endpoint has no usable access_token")]
+    NoToken,
+    /// A token whose life is over when it arrives.
+    #[error("the token endpoint gave a token that has already expired")]
+    BornExpired,
+    /// A token of another type than Bearer.
+    #[error("the token endpoint gave a token of another type than Bearer")]
+    NotBearer,
+    /// A redirect, which a token request must not follow.
+    #[error(
+        "the token endpoint answered with a redirect (status {0}), which is not followed; check the authority"
+    )]
+    Redirected(u16),
+    /// The file cannot be read.
+    #[error("the token file cannot be read: {0}")]
+    File(String),
+    /// The token in the file has expired.
+    #[error("the token in the file has expired; the program that writes it has stopped renewing it")]
+    FileExpired,
+    /// Entra says no.
+    #[error("the token endpoint refused: {0}")]
+    Refused(Box<Refused>),
+}
+
+/// A refusal with the sentence for the log.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// What was read from the answer.
+    pub refusal: Refusal,
+    /// Names identity, tenant and client id, the cause and who mends it.
+    pub sentence: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+/// What a good answer says.
+#[derive(Debug)]
+pub(super) struct Granted {
+    /// The token.
+    pub token: Secret,
+    /// How long it may be used, counted from when it was asked for.
+    pub life: Duration,
+    /// When the issuer wants it renewed, counted likewise.
+    pub refresh_in: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(f64),
+    Text(String),
+}
+
+impl Seconds {
+    fn duration(&self) -> Option<Duration> {
+        let seconds = match self {
+            Self::Number(number) => *number,
+            Self::Text(text) => text.trim().parse().ok()?,
+        };
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+}
+
+#[derive(Deserialize)]
+struct Fields {
+    access_token: Option<String>,
+    token_type: Option<String>,
+    expires_in: Option<Seconds>,
+    refresh_in: Option<Seconds>,
+}
+
+/// Reads the body of a 200.
+///
+/// # Errors
+/// Names what is wrong with the body.
+pub(super) fn read(body: &[u8]) -> Result<Granted, TokenError> {
+    let text = body.trim_ascii();
+    if text.is_empty() {
+        return Err(TokenError::Empty);
+    }
+    if text.starts_with(b"<") {
+        return Err(TokenError::Html);
+    }
+    let fields: Fields = serde_json::from_slice(text).map_err(|_| TokenError::NotJson)?;
+    let token = fields.access_token.map(Secret::new).ok_or(TokenError::NoToken)?;
+    if !usable(token.expose()) {
+        return Err(TokenError::NoToken);
+    }
+    if fields
+        .token_type
+        .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
+    {
+        return Err(TokenError::NotBearer);
+    }
+    let told = fields
+        .expires_in
+        .as_ref()
+        .and_then(Seconds::duration)
+        .unwrap_or(UNKNOWN_LIFE);
+    // The token's own dates are compared with each other, not with our clock, which may be wrong by years.
+    let own = claims(token.expose())
+        .and_then(|claims| claims.life())
+        .unwrap_or(LIFE_MAX);
+    Ok(Granted {
+        life: told.min(own).min(LIFE_MAX),
+        refresh_in: fields.refresh_in.as_ref().and_then(Seconds::duration),
+        token,
+    })
+}
+
+/// Whether a text can be sent as a bearer token (RFC 6750 section 2.1, and no longer than any server takes).
+pub(super) fn usable(token: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
+    !token.is_empty() && token.len() <= TOKEN_BYTES_MAX && token.bytes().all(plain)
+}
+
+/// Dates inside a token. They are read without checking its signature: they may shorten its use, never lengthen it.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct Claims {
+    exp: Option<f64>,
+    iat: Option<f64>,
+    nbf: Option<f64>,
+}
+
+impl Claims {
+    fn life(&self) -> Option<Duration> {
+        let start = self.iat.or(self.nbf)?;
+        Duration::try_from_secs_f64(self.exp? - start).ok()
+    }
+
+    /// End of life in seconds since the epoch.
+    pub(super) fn expires(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.exp?).ok()
+    }
+}
+
+/// The dates of a JWT, or nothing when the token is opaque.
+pub(super) fn claims(token: &str) -> Option<Claims> {
+    let mut parts = token.split('.');
+    let (_head, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    serde_json::from_slice(&payload).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::proptest;
+
+    use super::TokenError;
+    use super::claims;
+    use super::read;
+
+    fn jwt(payload: &str) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload))
+    }
+
+    #[test]
+    fn numbers_may_be_texts() {
+        let granted = read(br#"{"access_token":"a.b","expires_in":"3599","refresh_in":"1800"}"#).unwrap();
+        assert_eq!(granted.life, Duration::from_secs(3599));
+        assert_eq!(granted.refresh_in, Some(Duration::from_secs(1800)));
+    }
+
+    #[test]
+    fn a_token_that_says_it_lives_shorter_is_believed() {
+        let token = jwt(r#"{"iat":1000,"exp":1060}"#);
+        let body = format!(r#"{{"token_type":"bearer","access_token":"{token}","expires_in":3599}}"#);
+        assert_eq!(read(body.as_bytes()).unwrap().life, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn an_unknown_life_is_short() {
+        assert_eq!(
+            read(br#"{"access_token":"opaque"}"#).unwrap().life,
+            Duration::from_secs(300)
+        );
+    }
+
+    #[test]
+    fn each_useless_answer_has_its_name() {
+        let name = |body: &[u8]| read(body).map(|_| ()).unwrap_err().to_string();
+        assert!(name(b" \r\n").contains("empty"));
+        assert!(name(b"<!doctype html>").contains("web page"));
+        assert!(name(b"ok").contains("other than JSON"));
+        assert!(name(b"{}").contains("no usable access_token"));
+        assert!(name(br#"{"access_token":"a b"}"#).contains("no usable access_token"));
+        assert!(name(br#"{"access_token":"a\nb"}"#).contains("no usable access_token"));
+        assert!(matches!(
+            read(br#"{"access_token":"a","token_type":"PoP"}"#),
+            Err(TokenError::NotBearer)
+        ));
+    }
+
+    #[test]
+    fn an_opaque_token_has_no_claims() {
+        for token in ["opaque", "a.b.c", "a.b.c.d", ""] {
+            assert!(claims(token).is_none(), "{token}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_ends_the_reader(body in proptest::collection::vec(0u8..=255, 0..300)) {
+            let _ = read(&body);
+        }
+
+        #[test]
+        fn no_token_ends_the_reader(token in "[ -~]{0,200}") {
+            let _ = claims(&token);
+        }
+    }
+}

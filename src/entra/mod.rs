@@ -1,0 +1,177 @@
+//! Access tokens of every identity: get one, forget one that a trigger refused, tell how each identity is doing.
+//! That is all that the rest of the gateway knows about Entra.
+
+mod answer;
+mod cache;
+mod grant;
+pub mod refusal;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+pub use answer::TokenError;
+pub use cache::Forgotten;
+pub use cache::Health;
+pub use cache::Token;
+pub use cache::Unavailable;
+
+use crate::config::IdentitySettings;
+use crate::config::TrustError;
+use crate::counters::Counters;
+use crate::entra::cache::Slot;
+use crate::entra::refusal::Outlook;
+use crate::model::IdentityName;
+use crate::problem::Kind;
+use crate::problem::Problem;
+
+/// An identity and its token.
+#[derive(Clone)]
+pub struct Identity {
+    slot: Arc<Slot>,
+    settings: Arc<IdentitySettings>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("name", &self.settings.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// A token that has not expired.
+    ///
+    /// # Errors
+    /// The failure of the last try, while it is remembered.
+    pub async fn token(&self) -> Result<Arc<Token>, Unavailable> {
+        self.slot.token().await
+    }
+
+    /// Drops `token` because a trigger refused it; a newer one stays.
+    pub fn forget(&self, token: &Arc<Token>) -> Forgotten {
+        self.slot.forget(token)
+    }
+
+    /// How the identity is doing.
+    pub fn health(&self) -> Health {
+        self.slot.health()
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &IdentitySettings {
+        &self.settings
+    }
+}
+
+/// The tokens of all identities. Dropping it ends their renewal.
+#[derive(Debug)]
+pub struct Tokens {
+    identities: HashMap<IdentityName, Identity>,
+    minders: Vec<AbortHandle>,
+}
+
+impl Tokens {
+    /// Makes all identities and starts to fetch and renew their tokens on `control`.
+    ///
+    /// # Errors
+    /// When an identity has no certificate authority to trust.
+    pub fn build(
+        settings: &[IdentitySettings],
+        control: &Handle,
+        counters: &Counters,
+    ) -> Result<Self, TrustError> {
+        let mut tokens = Self {
+            identities: HashMap::new(),
+            minders: Vec::new(),
+        };
+        for settings in settings {
+            let fetch = grant::fetcher(settings)?;
+            let slot = Slot::new(settings.name.clone(), fetch, control.clone(), counters.clone());
+            tokens
+                .minders
+                .push(control.spawn(slot.clone().mind()).abort_handle());
+            let identity = Identity {
+                slot,
+                settings: Arc::new(settings.clone()),
+            };
+            tokens.identities.insert(settings.name.clone(), identity);
+        }
+        Ok(tokens)
+    }
+
+    /// The identity of this name.
+    pub fn identity(&self, name: &IdentityName) -> Option<&Identity> {
+        self.identities.get(name)
+    }
+
+    /// All identities, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.identities.values()
+    }
+
+    /// Writes age and remaining life of every token into the gauges.
+    pub fn gauge(&self) {
+        for identity in self.identities.values() {
+            identity.slot.gauge();
+        }
+    }
+}
+
+impl Drop for Tokens {
+    fn drop(&mut self) {
+        for minder in &self.minders {
+            minder.abort();
+        }
+    }
+}
+
+impl TokenError {
+    /// A word for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout(_) => "timeout",
+            Self::Cut => "cut",
+            Self::TooLarge => "too-large",
+            Self::Empty => "empty",
+            Self::Html => "html",
+            Self::NotJson => "not-json",
+            Self::NoToken => "no-token",
+            Self::NotBearer => "not-bearer",
+            Self::BornExpired => "born-expired",
+            Self::Redirected(_) => "redirected",
+            Self::File(_) => "file",
+            Self::FileExpired => "file-expired",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Whether somebody has to mend something before a token can come.
+    fn needs_mending(&self) -> bool {
+        match self {
+            Self::Refused(refused) => refused.refusal.outlook == Outlook::AfterMending,
+            Self::Redirected(_) | Self::File(_) | Self::FileExpired => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<Unavailable> for Problem {
+    fn from(unavailable: Unavailable) -> Self {
+        let Unavailable { error, wait } = unavailable;
+        let kind = if error.needs_mending() {
+            Kind::TokenRefused
+        } else {
+            Kind::TokenUnavailable
+        };
+        Self::from(kind)
+            .because(error.to_string())
+            .wait(wait.max(Duration::from_secs(1)))
+    }
+}

@@ -1,0 +1,479 @@
+//! Calling triggers: permits, connections, deadlines, and whether anything of a request has left. It knows nothing of
+//! callers or of how a token is got; `gateway` hands it a finished head and body.
+
+pub mod fault;
+pub mod outbound;
+mod pool;
+pub mod reply;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http_body::Body;
+use http_body::Frame;
+use http_body::SizeHint;
+use hyper::body::Incoming;
+use rustls::pki_types::ServerName;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+pub use pool::Age;
+pub use pool::ConnectError;
+pub use pool::Lease;
+
+use crate::config::RouteSettings;
+use crate::config::Trust;
+use crate::config::TrustError;
+use crate::counters::Counters;
+use crate::flow::pool::Host;
+use crate::flow::pool::Target;
+use crate::model::TriggerUrl;
+use crate::problem::Again;
+use crate::problem::Kind;
+use crate::problem::Problem;
+
+/// Whatever makes a body fail.
+pub type BodyError = Box<dyn Error + Send + Sync>;
+/// A body that arrives while it is sent.
+pub type StreamedBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
+
+/// The body of a request to a trigger.
+pub enum Outgoing {
+    /// Whole in memory, to be sent in one piece with its length.
+    Held(Option<Bytes>),
+    /// Passed on as it arrives.
+    Streamed(StreamedBody),
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Held(bytes) => {
+                let bytes = bytes.take().filter(|bytes| !bytes.is_empty());
+                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Streamed(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Held(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Held(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Streamed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// How far the body of a request has come; shared between the body, the deadline of the answer and the log line.
+#[derive(Debug)]
+pub struct Progress {
+    born: Instant,
+    last_millis: AtomicU64,
+    bytes: AtomicU64,
+    done: AtomicBool,
+    abandoned: AtomicBool,
+}
+
+impl Progress {
+    /// Progress that begins now.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            born: Instant::now(),
+            last_millis: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            done: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+        })
+    }
+
+    /// Notes that a piece of so many bytes went on.
+    pub fn moved(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let millis = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// Notes that the last piece went on.
+    pub fn done(&self) {
+        self.moved(0);
+        self.done.store(true, Ordering::Release);
+    }
+
+    /// Whether the whole body was handed over.
+    pub fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Notes that nobody waits for the answer any more.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that went on.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn quiet_for(&self) -> Duration {
+        let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
+        self.born.elapsed().saturating_sub(last)
+    }
+
+    /// Ends when nothing has moved for `limit`.
+    async fn silence(&self, limit: Duration) {
+        loop {
+            let quiet = self.quiet_for();
+            if quiet >= limit {
+                return;
+            }
+            tokio::time::sleep(limit - quiet).await;
+        }
+    }
+}
+
+/// Whether any byte of a request has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// None has: the request may be sent on another connection.
+    Nothing,
+    /// Some have: the trigger may have seen a whole request.
+    Something,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Every permit and every waiting place is taken, or the wait took too long.
+    #[error("{in_flight} requests to this trigger are under way and {waiting} wait; {why}")]
+    Busy {
+        /// Requests under way at most.
+        in_flight: usize,
+        /// Requests that were waiting.
+        waiting: usize,
+        /// Which of the two limits was met.
+        why: &'static str,
+        /// When to come back.
+        wait: Duration,
+    },
+    /// No head of an answer in time.
+    #[error("no answer from the trigger within {0:?}")]
+    Timeout(Duration),
+    /// The connection broke.
+    #[error("the connection to the trigger was lost: {0}")]
+    Lost(String, Sent),
+    /// What came is not HTTP.
+    #[error("the answer of the trigger is not valid HTTP: {0}")]
+    Invalid(String),
+}
+
+impl From<FlowError> for Problem {
+    fn from(error: FlowError) -> Self {
+        let problem = match &error {
+            FlowError::Connect(ConnectError::Timeout(..)) => Self::from(Kind::FlowConnectTimeout),
+            FlowError::Connect(_) => Self::from(Kind::FlowUnreachable),
+            FlowError::Busy { wait, .. } => Self::from(Kind::FlowBusy).wait(*wait),
+            FlowError::Timeout(_) => Self::from(Kind::FlowTimeout),
+            FlowError::Lost(_, Sent::Nothing) => Self::from(Kind::FlowConnectionLost).again(Again::Later),
+            FlowError::Lost(_, Sent::Something) => Self::from(Kind::FlowConnectionLost),
+            FlowError::Invalid(_) => Self::from(Kind::FlowAnswerInvalid),
+        };
+        problem.because(error.to_string())
+    }
+}
+
+/// A trigger with its connections and its permits, shared by all workers.
+#[derive(Debug)]
+pub struct Trigger {
+    url: TriggerUrl,
+    host: Arc<Host>,
+    authority: HeaderValue,
+    permits: Arc<Semaphore>,
+    in_flight_max: usize,
+    waiting: AtomicUsize,
+    waiting_max: usize,
+    waiting_timeout: Duration,
+    response_timeout: Duration,
+}
+
+/// All triggers, in the order of the routes, and the hosts they live on.
+#[derive(Debug)]
+pub struct Flows {
+    /// One for each route.
+    pub triggers: Vec<Arc<Trigger>>,
+    hosts: Vec<Arc<Host>>,
+}
+
+impl Flows {
+    /// Makes the triggers of all routes; routes on one host with the same trust share its connections.
+    ///
+    /// # Errors
+    /// When there is no certificate authority to trust.
+    pub fn build(routes: &[RouteSettings], workers: usize, counters: &Counters) -> Result<Self, TrustError> {
+        let mut hosts: HashMap<HostKey, Arc<Host>> = HashMap::new();
+        let mut triggers = Vec::with_capacity(routes.len());
+        for route in routes {
+            let key = HostKey::of(route);
+            let host = match hosts.get(&key) {
+                Some(host) => host.clone(),
+                None => {
+                    let host = make_host(route, workers, counters)?;
+                    hosts.insert(key, host.clone());
+                    host
+                }
+            };
+            triggers.push(Arc::new(make_trigger(route, host)?));
+        }
+        Ok(Self {
+            triggers,
+            hosts: hosts.into_values().collect(),
+        })
+    }
+
+    /// Closes connections of this worker that were idle for too long.
+    pub fn sweep(&self, worker: usize) {
+        for host in &self.hosts {
+            host.sweep(worker);
+        }
+    }
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct HostKey {
+    name: String,
+    port: u16,
+    trust: Vec<Vec<u8>>,
+    timeouts: [Duration; 2],
+}
+
+impl HostKey {
+    fn of(route: &RouteSettings) -> Self {
+        let trust = match &route.upstream.trust {
+            Trust::System => Vec::new(),
+            Trust::Only(certificates) => certificates.iter().map(|der| der.to_vec()).collect(),
+        };
+        Self {
+            name: route.trigger.host().to_owned(),
+            port: route.trigger.port(),
+            trust,
+            timeouts: [route.upstream.connect_timeout, route.upstream.idle_timeout],
+        }
+    }
+}
+
+fn make_host(route: &RouteSettings, workers: usize, counters: &Counters) -> Result<Arc<Host>, TrustError> {
+    let name = route
+        .trigger
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
+    let server_name = ServerName::try_from(name.clone())
+        .map_err(|_| TrustError::Unusable(format!("{name} is no name a certificate can carry")))?;
+    let target = Target {
+        name,
+        port: route.trigger.port(),
+        server_name,
+        tls: Arc::new(route.upstream.trust.client_config()?),
+        connect_timeout: route.upstream.connect_timeout,
+        idle_timeout: route.upstream.idle_timeout,
+    };
+    Ok(Host::new(target, workers, counters.clone()))
+}
+
+fn make_trigger(route: &RouteSettings, host: Arc<Host>) -> Result<Trigger, TrustError> {
+    let authority = HeaderValue::try_from(route.trigger.authority())
+        .map_err(|_| TrustError::Unusable("the trigger's host is no header value".to_owned()))?;
+    Ok(Trigger {
+        url: route.trigger.clone(),
+        host,
+        authority,
+        permits: Arc::new(Semaphore::new(route.upstream.in_flight_max)),
+        in_flight_max: route.upstream.in_flight_max,
+        waiting: AtomicUsize::new(0),
+        waiting_max: route.upstream.waiting_max,
+        waiting_timeout: route.upstream.waiting_timeout,
+        response_timeout: route.upstream.response_timeout,
+    })
+}
+
+/// A place in the waiting room, left when dropped.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer with the connection it comes over.
+#[derive(Debug)]
+pub struct Answer {
+    /// Head and body of the answer.
+    pub response: Response<Incoming>,
+    /// The connection; it is given back once the body has ended.
+    pub lease: Lease,
+}
+
+impl Trigger {
+    /// Its address.
+    pub fn url(&self) -> &TriggerUrl {
+        &self.url
+    }
+
+    /// The `Host` field for it.
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// Time between two pieces of an answer's body.
+    pub fn response_timeout(&self) -> Duration {
+        self.response_timeout
+    }
+
+    /// Waits, within bounds, for the right to send one request.
+    ///
+    /// # Errors
+    /// [`FlowError::Busy`] when the waiting room is full or the wait takes too long.
+    pub async fn permit(&self) -> Result<OwnedSemaphorePermit, FlowError> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let place = Place(&self.waiting);
+        if before >= self.waiting_max {
+            return Err(self.busy(before, "the waiting room is full"));
+        }
+        let wait = tokio::time::timeout(self.waiting_timeout, self.permits.clone().acquire_owned()).await;
+        drop(place);
+        match wait {
+            Ok(Ok(permit)) => Ok(permit),
+            // The semaphore is never closed, so this is the time-out.
+            Ok(Err(_)) | Err(_) => Err(self.busy(before, "the wait took too long")),
+        }
+    }
+
+    fn busy(&self, waiting: usize, why: &'static str) -> FlowError {
+        FlowError::Busy {
+            in_flight: self.in_flight_max,
+            waiting,
+            why,
+            wait: self.waiting_timeout,
+        }
+    }
+
+    /// A connection: one in the pool, or else a new one.
+    ///
+    /// # Errors
+    /// [`FlowError::Connect`]; nothing has been sent then.
+    pub async fn connection(&self, worker: usize) -> Result<Lease, FlowError> {
+        match self.host.take(worker) {
+            Some(lease) => Ok(lease),
+            None => self.new_connection(worker).await,
+        }
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// [`FlowError::Connect`]; nothing has been sent then.
+    pub async fn new_connection(&self, worker: usize) -> Result<Lease, FlowError> {
+        Ok(self.host.connect(worker).await?)
+    }
+
+    /// Sends a request and waits for the head of the answer. The deadline counts from the last piece of the body.
+    ///
+    /// # Errors
+    /// Each error says whether any byte has left.
+    pub async fn send(
+        &self,
+        mut lease: Lease,
+        request: Request<Outgoing>,
+        progress: Option<&Progress>,
+    ) -> Result<Answer, FlowError> {
+        let sending = lease.sender().try_send_request(request);
+        let outcome = match progress {
+            None => tokio::time::timeout(self.response_timeout, sending).await.ok(),
+            Some(progress) => {
+                tokio::select! {
+                    biased;
+                    outcome = sending => Some(outcome),
+                    () = progress.silence(self.response_timeout) => None,
+                }
+            }
+        };
+        match outcome {
+            Some(Ok(response)) => Ok(Answer { response, lease }),
+            Some(Err(mut error)) => {
+                let kept = error.take_message().is_some() || lease.written() == 0;
+                let sent = if kept { Sent::Nothing } else { Sent::Something };
+                Err(read_error(error.error(), sent))
+            }
+            None => Err(FlowError::Timeout(self.response_timeout)),
+        }
+    }
+}
+
+fn read_error(error: &hyper::Error, sent: Sent) -> FlowError {
+    let text = describe(error);
+    if error.is_parse() {
+        return FlowError::Invalid(text);
+    }
+    FlowError::Lost(text, sent)
+}
+
+/// An error with its causes; hyper's own text names only the outermost.
+pub fn describe(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held(bytes) => write!(f, "Held({:?} bytes)", bytes.as_ref().map(Bytes::len)),
+            Self::Streamed(_) => f.write_str("Streamed"),
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The head that leaves for the trigger: which fields of the caller pass, which never do, and what the gateway sets
+//! itself. Flows branch on what vendors send, so everything end-to-end passes unless there is a reason against it.
+
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::header;
+
+use crate::model::RequestId;
+use crate::problem::Kind;
+use crate::problem::Problem;
+
+/// Fields the gateway sets for the flow; a caller cannot send any `x-flowgate-` field.
+pub const CALLER: HeaderName = HeaderName::from_static("x-flowgate-caller");
+/// Label of the key the caller showed.
+pub const KEY_ID: HeaderName = HeaderName::from_static("x-flowgate-key-id");
+/// Address the caller was judged by.
+pub const ORIGIN: HeaderName = HeaderName::from_static("x-flowgate-origin");
+/// Id of the request.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-flowgate-request-id");
+/// Becomes the run's client tracking id, so that a run is found by a request id (Azure Monitor for Logic Apps).
+pub const TRACKING_ID: HeaderName = HeaderName::from_static("x-ms-client-tracking-id");
+/// W3C Trace Context.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// What is known about the caller of an admitted request.
+#[derive(Debug)]
+pub struct Introduction {
+    /// Id of the request.
+    pub request: RequestId,
+    /// Name of the caller.
+    pub caller: HeaderValue,
+    /// Label of its key, if it showed one.
+    pub key: Option<HeaderValue>,
+    /// The address it was judged by.
+    pub origin: HeaderValue,
+}
+
+/// What becomes of a caller's header field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Pass,
+    Drop,
+}
+
+/// Judges a field by its lower-case name.
+fn fate(name: &str) -> Fate {
+    let dropped = match name {
+        // Hop-by-hop (RFC 9110 section 7.6.1) and framing, which the next hop gets from us.
+        "connection"
+        | "keep-alive"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "proxy-connection"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade"
+        | "http2-settings"
+        | "host"
+        | "content-length"
+        | "expect" => true,
+        // The trigger accepts one authorization scheme, and it is ours; cookies are for browsers.
+        "authorization" | "cookie" | "cookie2" => true,
+        // A compressed fault could not be read, and a compressed answer could not be told from one.
+        "accept-encoding" => true,
+        // The origin is stated by us; a caller's own claims about addresses would be believed by some flows.
+        "forwarded" | "x-real-ip" => true,
+        // Set by us, with the caller's trace in it when it has a valid one.
+        "traceparent" | "tracestate" => true,
+        _ => name.starts_with("x-") && dropped_extension(name),
+    };
+    if dropped { Fate::Drop } else { Fate::Pass }
+}
+
+fn dropped_extension(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || name.starts_with("x-flowgate-")
+        || (name.starts_with("x-ms-") && !name.starts_with("x-ms-dynamics-"))
+}
+
+/// Refuses fields whose name becomes one that is read, dropped or set here once `_` is taken for `-`, as CGI-like
+/// servers take it.
+///
+/// # Errors
+/// [`Kind::MalformedRequest`] naming the field.
+pub fn refuse_lookalikes(headers: &HeaderMap, credentials: &[HeaderName]) -> Result<(), Problem> {
+    for name in headers.keys().filter(|name| name.as_str().contains('_')) {
+        let read_as = name.as_str().replace('_', "-");
+        let ours = fate(&read_as) == Fate::Drop || credentials.iter().any(|place| place.as_str() == read_as);
+        if ours {
+            let detail = format!("the header field {name} could be read as {read_as}");
+            return Err(Problem::from(Kind::MalformedRequest).detail(detail));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the head for the trigger out of the caller's, which stays as it is for a second try.
+pub fn head(
+    from: &HeaderMap,
+    credentials: &[HeaderName],
+    host: &HeaderValue,
+    bearer: Option<&HeaderValue>,
+    who: &Introduction,
+) -> HeaderMap {
+    let mut to = HeaderMap::with_capacity(from.len() + 8);
+    let listed = connection_listed(from);
+    to.insert(header::HOST, host.clone());
+    for (name, value) in from {
+        let listed = !listed.is_empty()
+            && listed
+                .iter()
+                .any(|other| other.eq_ignore_ascii_case(name.as_str()));
+        if fate(name.as_str()) == Fate::Drop || listed || credentials.contains(name) {
+            continue;
+        }
+        to.append(name.clone(), value.clone());
+    }
+    if let Some(bearer) = bearer {
+        to.insert(header::AUTHORIZATION, bearer.clone());
+    }
+    let id = format_id(who.request);
+    to.insert(TRACKING_ID, id.clone());
+    to.insert(REQUEST_ID, id);
+    to.insert(CALLER, who.caller.clone());
+    if let Some(key) = &who.key {
+        to.insert(KEY_ID, key.clone());
+    }
+    to.insert(ORIGIN, who.origin.clone());
+    trace(from, who.request, &mut to);
+    to
+}
+
+/// The id as a header value.
+pub fn format_id(id: RequestId) -> HeaderValue {
+    // A UUID is plain ASCII, so the fallback is never taken.
+    HeaderValue::try_from(id.to_string()).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// Names in the `Connection` field: hop-by-hop for this request (RFC 9110 section 7.6.1).
+fn connection_listed(from: &HeaderMap) -> Vec<&str> {
+    let fields = from
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    fields
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty() && !matches!(*name, "close" | "keep-alive"))
+        .collect()
+}
+
+/// Continues the caller's trace, or starts one whose trace id is the request id (W3C Trace Context section 3.2).
+fn trace(from: &HeaderMap, request: RequestId, to: &mut HeaderMap) {
+    let sent = from
+        .get(TRACEPARENT)
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| is_traceparent(text));
+    let bytes = request.as_bytes();
+    // The last eight bytes of a version 7 UUID are random but for two bits, and that is all a span id needs.
+    let span = bytes
+        .iter()
+        .skip(8)
+        .fold(0u64, |span, byte| span << 8 | u64::from(*byte));
+    let mut text = String::with_capacity(55);
+    match sent {
+        Some(sent) => {
+            text.push_str(sent.get(..36).unwrap_or_default());
+            text.push_str(&format!("{span:016x}"));
+            text.push_str(sent.get(52..55).unwrap_or_default());
+        }
+        None => {
+            let trace = u128::from_be_bytes(*bytes);
+            text.push_str(&format!("00-{trace:032x}-{span:016x}-00"));
+        }
+    }
+    if let Ok(value) = HeaderValue::try_from(text) {
+        to.insert(TRACEPARENT, value);
+    }
+    if sent.is_some() {
+        for state in from.get_all(&TRACESTATE) {
+            to.append(TRACESTATE, state.clone());
+        }
+    }
+}
+
+/// Whether a text is a version 00 `traceparent`.
+fn is_traceparent(text: &str) -> bool {
+    let hex = |part: &str| {
+        part.bytes()
+            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
+    };
+    let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    let parts: Vec<&str> = text.split('-').collect();
+    match parts.as_slice() {
+        ["00", trace, span, flags] => {
+            trace.len() == 32
+                && span.len() == 16
+                && flags.len() == 2
+                && hex(trace)
+                && hex(span)
+                && hex(flags)
+                && !zero(trace)
+                && !zero(span)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use http::HeaderName;
+    use http::HeaderValue;
+    use proptest::prelude::proptest;
+
+    use super::Introduction;
+    use super::head;
+    use super::is_traceparent;
+    use super::refuse_lookalikes;
+    use crate::model::RequestId;
+
+    fn introduction() -> Introduction {
+        Introduction {
+            request: RequestId::new(),
+            caller: HeaderValue::from_static("shop"),
+            key: Some(HeaderValue::from_static("2026")),
+            origin: HeaderValue::from_static("192.0.2.7"),
+        }
+    }
+
+    fn sent(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut from = HeaderMap::new();
+        for (name, value) in fields {
+            from.append(
+                HeaderName::try_from(*name).unwrap(),
+                HeaderValue::try_from(*value).unwrap(),
+            );
+        }
+        let bearer = HeaderValue::from_static("Bearer ours");
+        let credentials = [HeaderName::from_static("x-api-key")];
+        head(
+            &from,
+            &credentials,
+            &HeaderValue::from_static("flow.example"),
+            Some(&bearer),
+            &introduction(),
+        )
+    }
+
+    #[test]
+    fn what_vendors_send_reaches_the_flow() {
+        let to = sent(&[
+            ("content-type", "application/json"),
+            ("x-github-event", "push"),
+            ("x-ms-dynamics-organization", "org"),
+            ("x-hub-signature-256", "sha256=ab"),
+            ("user-agent", "Hook/1"),
+            ("x_custom", "1"),
+        ]);
+        for name in [
+            "content-type",
+            "x-github-event",
+            "x-ms-dynamics-organization",
+            "x-hub-signature-256",
+            "user-agent",
+            "x_custom",
+        ] {
+            assert!(to.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_must_not_travel_does_not() {
+        let names = [
+            "authorization",
+            "cookie",
+            "x-api-key",
+            "accept-encoding",
+            "x-forwarded-for",
+            "forwarded",
+            "x-real-ip",
+            "x-ms-client-scope",
+            "x-ms-workflow-run-id",
+            "x-flowgate-admin",
+            "connection",
+            "x-hop",
+            "te",
+            "transfer-encoding",
+            "content-length",
+            "expect",
+            "proxy-authorization",
+        ];
+        let fields: Vec<_> = names
+            .map(|name| {
+                (
+                    name,
+                    if name == "connection" {
+                        "X-Hop, close"
+                    } else {
+                        "forged"
+                    },
+                )
+            })
+            .to_vec();
+        let to = sent(&fields);
+        for (name, value) in &to {
+            assert_ne!(value, "forged", "{name}");
+        }
+        assert_eq!(to["authorization"], "Bearer ours");
+        assert_eq!(to["host"], "flow.example");
+    }
+
+    #[test]
+    fn nobody_forges_who_calls() {
+        let to = sent(&[
+            ("x-flowgate-caller", "admin"),
+            ("x-flowgate-origin", "10.0.0.1"),
+            ("x-ms-client-tracking-id", "mine"),
+        ]);
+        assert_eq!(
+            to.get_all("x-flowgate-caller").iter().collect::<Vec<_>>(),
+            ["shop"]
+        );
+        assert_eq!(to["x-flowgate-origin"], "192.0.2.7");
+        assert_eq!(to["x-flowgate-key-id"], "2026");
+        assert_eq!(to["x-ms-client-tracking-id"], to["x-flowgate-request-id"]);
+    }
+
+    #[test]
+    fn a_name_that_could_be_read_as_ours_is_refused() {
+        let credentials = [HeaderName::from_static("x-api-key")];
+        for name in [
+            "x_flowgate_caller",
+            "x-api_key",
+            "transfer_encoding",
+            "x_forwarded_for",
+            "content_length",
+        ] {
+            let mut from = HeaderMap::new();
+            from.insert(HeaderName::try_from(name).unwrap(), HeaderValue::from_static("1"));
+            assert!(refuse_lookalikes(&from, &credentials).is_err(), "{name}");
+        }
+        let mut from = HeaderMap::new();
+        from.insert("my_field", HeaderValue::from_static("1"));
+        assert!(refuse_lookalikes(&from, &credentials).is_ok());
+    }
+
+    #[test]
+    fn a_trace_goes_on_with_our_span() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let to = sent(&[("traceparent", trace), ("tracestate", "a=1")]);
+        let text = to["traceparent"].to_str().unwrap();
+        assert!(is_traceparent(text), "{text}");
+        assert_eq!(&text[..36], &trace[..36]);
+        assert_ne!(&text[36..52], &trace[36..52]);
+        assert_eq!(&text[52..], "-01");
+        assert_eq!(to["tracestate"], "a=1");
+        let to = sent(&[("traceparent", "garbage"), ("tracestate", "a=1")]);
+        assert!(is_traceparent(to["traceparent"].to_str().unwrap()));
+        assert!(!to.contains_key("tracestate"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_traceparent_ends_the_reader(text in "[ -~]{0,60}") {
+            let to = sent(&[("traceparent", &text)]);
+            assert!(is_traceparent(to["traceparent"].to_str().unwrap()));
+        }
+    }
+}

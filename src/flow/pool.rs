@@ -1,0 +1,335 @@
+//! Kept-alive TLS connections to one host, one pool for each worker so that no lock is ever contended. It decides when
+//! a connection may be used again, and knows whether any byte of a request has left.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::client::conn::http1;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::counters::Counted;
+use crate::counters::Counters;
+use crate::flow::Outgoing;
+
+/// Idle connections kept for each host and worker; more are closed.
+const IDLE_MAX: usize = 256;
+/// Time an attempt at one address gets before the next address is tried.
+const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Largest read buffer of an upstream connection; it also bounds the head of an answer. Bytes.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Why there is no connection. Nothing has been sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name has no address.
+    #[error("the name {0} cannot be resolved: {1}")]
+    Name(String, io::Error),
+    /// No address accepts a connection.
+    #[error("no connection to {0}: {1}")]
+    Tcp(String, io::Error),
+    /// TLS failed: wrong name, unknown authority, no common version.
+    #[error("TLS with {0} failed: {1}")]
+    Tls(String, io::Error),
+    /// HTTP could not be started.
+    #[error("HTTP with {0} failed: {1}")]
+    Http(String, hyper::Error),
+    /// The deadline passed.
+    #[error("no connection to {0} within {1:?}")]
+    Timeout(String, Duration),
+}
+
+/// A host that triggers live on, with its connections.
+pub(super) struct Host {
+    name: String,
+    port: u16,
+    server_name: ServerName<'static>,
+    tls: TlsConnector,
+    connect_timeout: Duration,
+    idle_timeout: Duration,
+    pools: Box<[Mutex<Vec<Idle>>]>,
+    counters: Counters,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("name", &self.name)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Idle {
+    link: Link,
+    since: Instant,
+}
+
+/// An open connection.
+struct Link {
+    sender: SendRequest<Outgoing>,
+    meter: Arc<Meter>,
+}
+
+/// Whether a connection has served before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// Opened for this request.
+    New,
+    /// Taken from the pool.
+    Reused,
+}
+
+/// A connection in the hands of one request. Dropped, it is closed; [`Lease::give_back`] returns it to the pool.
+pub struct Lease {
+    link: Link,
+    host: Arc<Host>,
+    worker: usize,
+    mark: u64,
+    /// Whether the connection has served before.
+    pub age: Age,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("host", &self.host)
+            .field("age", &self.age)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is needed to reach a host.
+pub(super) struct Target {
+    /// Name or address, without port.
+    pub name: String,
+    /// Port.
+    pub port: u16,
+    /// Name the certificate must carry.
+    pub server_name: ServerName<'static>,
+    /// TLS settings with the authorities to trust.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// Time for name look-up, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// Time an unused connection is kept.
+    pub idle_timeout: Duration,
+}
+
+impl Host {
+    /// A host without connections yet.
+    pub(super) fn new(target: Target, workers: usize, counters: Counters) -> Arc<Self> {
+        Arc::new(Self {
+            name: target.name,
+            port: target.port,
+            server_name: target.server_name,
+            tls: TlsConnector::from(target.tls),
+            connect_timeout: target.connect_timeout,
+            idle_timeout: target.idle_timeout,
+            pools: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
+            counters,
+        })
+    }
+
+    /// An idle connection of this worker, the one used last first, so that unneeded ones grow old.
+    pub(super) fn take(self: &Arc<Self>, worker: usize) -> Option<Lease> {
+        let pool = self.pools.get(worker)?;
+        loop {
+            let idle = pool.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if idle.since.elapsed() < self.idle_timeout && idle.link.sender.is_ready() {
+                self.counters.upstream_reused.inc();
+                return Some(self.lease(idle.link, worker, Age::Reused));
+            }
+        }
+    }
+
+    fn lease(self: &Arc<Self>, link: Link, worker: usize, age: Age) -> Lease {
+        let mark = link.meter.written.load(Ordering::Relaxed);
+        Lease {
+            link,
+            host: self.clone(),
+            worker,
+            mark,
+            age,
+        }
+    }
+
+    /// Closes connections of this worker that were idle for too long.
+    pub(super) fn sweep(&self, worker: usize) {
+        let Some(pool) = self.pools.get(worker) else {
+            return;
+        };
+        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.retain(|idle| idle.since.elapsed() < self.idle_timeout && !idle.link.sender.is_closed());
+        if pool.is_empty() {
+            pool.shrink_to_fit();
+        }
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// Names the step that failed; nothing has been sent then.
+    pub(super) async fn connect(self: &Arc<Self>, worker: usize) -> Result<Lease, ConnectError> {
+        // Boxed: the handshake's state is large and lives for a moment of the request's future.
+        let link = tokio::time::timeout(self.connect_timeout, Box::pin(self.open())).await;
+        match link {
+            Ok(link) => Ok(self.lease(link?, worker, Age::New)),
+            Err(_) => Err(ConnectError::Timeout(self.name.clone(), self.connect_timeout)),
+        }
+    }
+
+    async fn open(&self) -> Result<Link, ConnectError> {
+        let tcp = self.tcp().await?;
+        // The head and a small body leave in one write; waiting for more would only add delay.
+        let _ = tcp.set_nodelay(true);
+        let stream = self
+            .tls
+            .connect(self.server_name.clone(), tcp)
+            .await
+            .map_err(|error| ConnectError::Tls(self.name.clone(), error))?;
+        let meter = Arc::new(Meter::default());
+        let io = TokioIo::new(Metered {
+            stream,
+            meter: meter.clone(),
+        });
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .handshake(io)
+            .await
+            .map_err(|error| ConnectError::Http(self.name.clone(), error))?;
+        self.counters.upstream_opened.inc();
+        let open = Counted::on(&self.counters.upstream_connections);
+        tokio::spawn(async move {
+            let _open = open;
+            // Its error reaches the request in flight; an idle connection that ends is not news.
+            let _ = connection.await;
+        });
+        Ok(Link { sender, meter })
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, ConnectError> {
+        let found = tokio::net::lookup_host((self.name.as_str(), self.port)).await;
+        let addresses: Vec<_> = found
+            .map_err(|error| ConnectError::Name(self.name.clone(), error))?
+            .collect();
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            match tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error,
+                Err(_) => {
+                    last = io::Error::new(io::ErrorKind::TimedOut, "no answer to the connection attempt")
+                }
+            }
+        }
+        Err(ConnectError::Tcp(self.name.clone(), last))
+    }
+}
+
+impl Lease {
+    /// The way to send on this connection.
+    pub fn sender(&mut self) -> &mut SendRequest<Outgoing> {
+        &mut self.link.sender
+    }
+
+    /// Bytes handed to TLS since the lease began.
+    pub fn written(&self) -> u64 {
+        self.link.meter.written.load(Ordering::Relaxed) - self.mark
+    }
+
+    /// Returns the connection after a whole answer; a closed one, or one too many, is dropped.
+    pub fn give_back(self) {
+        let Self {
+            link, host, worker, ..
+        } = self;
+        if link.sender.is_closed() {
+            return;
+        }
+        let Some(pool) = host.pools.get(worker) else {
+            return;
+        };
+        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < IDLE_MAX {
+            pool.push(Idle {
+                link,
+                since: Instant::now(),
+            });
+        }
+    }
+}
+
+/// Bytes that TLS has taken from HTTP on one connection.
+#[derive(Debug, Default)]
+struct Meter {
+    written: AtomicU64,
+}
+
+/// The stream under HTTP, counted.
+struct Metered {
+    stream: TlsStream<TcpStream>,
+    meter: Arc<Meter>,
+}
+
+impl Metered {
+    fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &result {
+            self.meter.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.count(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.count(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,244 @@
+//! The answer on its way to the caller: its body, and inside it the request's log line, which is written when the last
+//! byte has left. It gives the upstream connection back once the flow's answer has ended.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Response;
+use http_body::Body;
+use http_body::Frame;
+use http_body::SizeHint;
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+
+use crate::flow::BodyError;
+use crate::flow::Lease;
+use crate::flow::describe;
+use crate::flow::outbound;
+use crate::gateway::journal::AnsweredBy;
+use crate::gateway::journal::Journal;
+use crate::problem::Problem;
+
+/// Id of the request, for the caller's support ticket.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Who gave the answer: `gateway`, `platform` or `flow`.
+pub(super) const ANSWER: HeaderName = HeaderName::from_static("x-flowgate-answer");
+
+/// The body of an answer.
+pub struct AnswerBody {
+    source: Source,
+    journal: Option<Journal>,
+}
+
+enum Source {
+    /// The gateway's own words.
+    Own(Option<Bytes>),
+    /// The flow's.
+    Flow(Box<FlowBody>),
+}
+
+/// The body of a flow's answer while it arrives.
+pub(super) struct FlowBody {
+    /// Pieces read ahead while the answer was being judged.
+    pub first: VecDeque<Bytes>,
+    /// What is still to come; none after the end.
+    pub rest: Option<Incoming>,
+    /// The connection it comes over.
+    pub lease: Option<Lease>,
+    /// The trigger's permit, held until the answer has ended.
+    pub permit: Option<OwnedSemaphorePermit>,
+    /// Time between two pieces.
+    pub timeout: Duration,
+    /// Runs while nothing arrives.
+    pub timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.source {
+            Source::Own(_) => "AnswerBody::Own",
+            Source::Flow(_) => "AnswerBody::Flow",
+        })
+    }
+}
+
+/// The answer for a problem, with its line.
+pub(super) fn problem(problem: &Problem, by: AnsweredBy, mut journal: Journal) -> Response<AnswerBody> {
+    journal.problem(problem);
+    own(problem.answer(journal.request()), by, journal)
+}
+
+/// An answer of the gateway itself.
+pub(super) fn own(answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal) -> Response<AnswerBody> {
+    let (mut head, bytes) = answer.into_parts();
+    journal.answered(head.status.as_u16(), by);
+    head.headers
+        .insert(REQUEST_ID, outbound::format_id(journal.request()));
+    head.headers.insert(ANSWER, HeaderValue::from_static(by.as_str()));
+    let body = AnswerBody {
+        source: Source::Own(Some(bytes)),
+        journal: Some(journal),
+    };
+    Response::from_parts(head, body.noticed())
+}
+
+/// An answer of the flow, its head already filtered.
+pub(super) fn flow(
+    mut head: http::response::Parts,
+    body: FlowBody,
+    mut journal: Journal,
+) -> Response<AnswerBody> {
+    journal.answered(head.status.as_u16(), AnsweredBy::Flow);
+    head.headers
+        .insert(REQUEST_ID, outbound::format_id(journal.request()));
+    head.headers
+        .insert(ANSWER, HeaderValue::from_static(AnsweredBy::Flow.as_str()));
+    let body = AnswerBody {
+        source: Source::Flow(Box::new(body)),
+        journal: Some(journal),
+    };
+    Response::from_parts(head, body.noticed())
+}
+
+impl AnswerBody {
+    /// Nothing, and no line.
+    pub fn empty() -> Self {
+        Self {
+            source: Source::Own(None),
+            journal: None,
+        }
+    }
+
+    /// Without a body nobody polls for the end, so it is noted here.
+    fn noticed(mut self) -> Self {
+        if self.is_end_stream() {
+            self.finish();
+        }
+        self
+    }
+
+    fn finish(&mut self) {
+        if let Some(mut journal) = self.journal.take() {
+            journal.complete();
+        }
+        if let Source::Flow(flow) = &mut self.source {
+            flow.rest = None;
+            flow.permit = None;
+            if let Some(lease) = flow.lease.take() {
+                lease.give_back();
+            }
+        }
+    }
+
+    fn sent(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(journal) = &mut self.journal {
+            journal.sent(data.len() as u64);
+        }
+        if self.is_end_stream() {
+            self.finish();
+        }
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    /// Ends the answer visibly: the caller sees a broken transfer, not a short one that looks whole.
+    fn cut(&mut self, cause: String) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(mut journal) = self.journal.take() {
+            journal.cut(cause.clone());
+        }
+        if let Source::Flow(flow) = &mut self.source {
+            flow.rest = None;
+            flow.lease = None;
+            flow.permit = None;
+        }
+        Poll::Ready(Some(Err(cause.into())))
+    }
+
+    /// Reads the rest of an answer whose caller has gone, so that its line tells how it ended.
+    pub async fn read_out(mut self) {
+        use http_body_util::BodyExt;
+        while let Some(Ok(_)) = self.frame().await {}
+    }
+}
+
+impl FlowBody {
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, String>>> {
+        loop {
+            let Some(rest) = &mut self.rest else {
+                return Poll::Ready(None);
+            };
+            match Pin::new(rest).poll_frame(cx) {
+                Poll::Pending => {
+                    let timeout = self.timeout;
+                    let timer = self
+                        .timer
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+                    return timer.as_mut().poll(cx).map(|()| {
+                        Some(Err(format!(
+                            "the flow sent nothing more of its answer for {timeout:?}"
+                        )))
+                    });
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(describe(&error)))),
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.timer = None;
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let piece = match &mut self.source {
+            Source::Own(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()).map(Ok),
+            Source::Flow(flow) => match flow.first.pop_front() {
+                Some(bytes) => Some(Ok(bytes)),
+                None => std::task::ready!(flow.poll_rest(cx)),
+            },
+        };
+        match piece {
+            Some(Ok(data)) => self.sent(data),
+            Some(Err(cause)) => self.cut(cause),
+            None => {
+                self.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Source::Flow(flow) => flow.first.is_empty() && flow.rest.as_ref().is_none_or(Body::is_end_stream),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Flow(flow) if flow.first.is_empty() => flow
+                .rest
+                .as_ref()
+                .map_or(SizeHint::with_exact(0), Body::size_hint),
+            Source::Flow(_) => SizeHint::default(),
+        }
+    }
+}

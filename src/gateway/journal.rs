@@ -1,0 +1,580 @@
+//! One line for each request, written when its last byte has left or its caller has gone, whatever path led there:
+//! the line is written on drop. Never in a line: bodies, query values, keys, tokens.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::Method;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::counters::Counters;
+use crate::counters::OutcomeLabels;
+use crate::flow::Age;
+use crate::flow::Progress;
+use crate::model::CallerName;
+use crate::model::KeyLabel;
+use crate::model::RequestId;
+use crate::model::RouteName;
+use crate::model::clock;
+use crate::problem::Problem;
+
+/// Version of the line's schema; it rises when a field changes its meaning or goes away.
+pub const SCHEMA_VERSION: u8 = 1;
+
+/// Where finished lines go. It must not block: requests wait for it.
+pub trait Sink: Send + Sync {
+    /// Takes one line, with its line feed.
+    fn line(&self, line: &[u8]);
+
+    /// Lines that were dropped because the writer could not keep up.
+    fn dropped(&self) -> u64 {
+        0
+    }
+}
+
+/// How lines are written, and where to.
+#[derive(Clone)]
+pub struct Log {
+    sink: Option<Arc<dyn Sink>>,
+    form: Form,
+    stopping: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("form", &self.form)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Form of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One JSON object.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+impl Log {
+    /// Lines to this sink.
+    pub fn new(sink: Arc<dyn Sink>, form: Form) -> Self {
+        Self {
+            sink: Some(sink),
+            form,
+            stopping: Arc::default(),
+        }
+    }
+
+    /// No lines.
+    pub fn off() -> Self {
+        Self {
+            sink: None,
+            form: Form::Json,
+            stopping: Arc::default(),
+        }
+    }
+
+    /// Lines that were dropped because the writer could not keep up.
+    pub fn dropped(&self) -> u64 {
+        self.sink.as_ref().map_or(0, |sink| sink.dropped())
+    }
+
+    /// Notes that what still runs is being cut: requests that end from now on are not their callers' doing.
+    pub fn stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes the line of a connection that ended below HTTP, or was refused there.
+    pub fn connection(&self, line: &ConnectionLine<'_>) {
+        let Some(sink) = &self.sink else { return };
+        let bytes = match self.form {
+            Form::Json => json(line),
+            Form::Text => {
+                let peer = line.address;
+                let detail = line.detail.as_deref().unwrap_or_default();
+                format!("{} {peer} connection {} {detail}\n", line.time, line.reason).into_bytes()
+            }
+        };
+        sink.line(&bytes);
+    }
+}
+
+fn json(line: &impl Serialize) -> Vec<u8> {
+    // These plain fields cannot fail to serialize.
+    let mut bytes = serde_json::to_vec(line).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+/// What is logged about a connection that was refused or broke below HTTP.
+#[derive(Debug, Serialize)]
+pub struct ConnectionLine<'a> {
+    /// Version of the schema.
+    pub v: u8,
+    /// When it ended, RFC 3339.
+    pub time: String,
+    /// Always `connection`.
+    pub kind: &'static str,
+    /// The peer's address.
+    pub address: IpAddr,
+    /// A word from the code.
+    pub reason: &'static str,
+    /// What happened, and what the peer offered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Cow<'a, str>>,
+}
+
+impl<'a> ConnectionLine<'a> {
+    /// A line about this peer, now.
+    pub fn new(address: IpAddr, reason: &'static str, detail: Option<Cow<'a, str>>) -> Self {
+        Self {
+            v: SCHEMA_VERSION,
+            time: clock::stamp(),
+            kind: "connection",
+            address,
+            reason,
+            detail,
+        }
+    }
+}
+
+/// Who gave the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnsweredBy {
+    /// The gateway itself.
+    Gateway,
+    /// The flow platform, translated by the gateway.
+    Platform,
+    /// The flow; passed unchanged.
+    Flow,
+}
+
+impl AnsweredBy {
+    /// The value of `x-flowgate-answer`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Platform => "platform",
+            Self::Flow => "flow",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum End {
+    /// The last byte of the answer has left.
+    Complete,
+    /// The caller went first.
+    CallerGone,
+    /// The answer broke off on the flow's side.
+    FlowCut,
+    /// The gateway stopped before the request had ended.
+    Stopped,
+}
+
+#[derive(Debug, Serialize)]
+struct Millis {
+    total: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flow: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct RequestLine<'a> {
+    v: u8,
+    time: String,
+    kind: &'static str,
+    request: String,
+    route: Option<&'a str>,
+    caller: Option<&'a str>,
+    key: Option<&'a str>,
+    address: IpAddr,
+    protocol: &'static str,
+    method: &'a str,
+    status: Option<u16>,
+    answer: Option<AnsweredBy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    bytes_in: u64,
+    bytes_out: u64,
+    ms: Millis,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'static str>,
+    end: End,
+}
+
+/// The line of one request as it grows. It is written when dropped.
+pub struct Journal(Box<Line>);
+
+struct Line {
+    log: Log,
+    counters: Counters,
+    request: RequestId,
+    started: Instant,
+    address: IpAddr,
+    protocol: &'static str,
+    method: Method,
+    route: Option<RouteName>,
+    caller: Option<CallerName>,
+    key: Option<KeyLabel>,
+    status: Option<u16>,
+    answer: Option<AnsweredBy>,
+    problem: Option<&'static str>,
+    limit: Option<&'static str>,
+    cause: Option<String>,
+    target: Option<String>,
+    progress: Option<Arc<Progress>>,
+    bytes_in: u64,
+    bytes_out: u64,
+    token_time: Option<Duration>,
+    flow_time: Option<Duration>,
+    body_time: Duration,
+    run: Option<String>,
+    upstream: Option<Age>,
+    end: End,
+}
+
+impl Journal {
+    /// Opens the line of a request.
+    pub fn open(
+        log: &Log,
+        counters: &Counters,
+        address: IpAddr,
+        protocol: &'static str,
+        method: &Method,
+    ) -> Self {
+        Self(Box::new(Line {
+            log: log.clone(),
+            counters: counters.clone(),
+            request: RequestId::new(),
+            started: Instant::now(),
+            address,
+            protocol,
+            method: method.clone(),
+            route: None,
+            caller: None,
+            key: None,
+            status: None,
+            answer: None,
+            problem: None,
+            limit: None,
+            cause: None,
+            target: None,
+            progress: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            token_time: None,
+            flow_time: None,
+            body_time: Duration::ZERO,
+            run: None,
+            upstream: None,
+            end: End::CallerGone,
+        }))
+    }
+
+    /// Id of the request.
+    pub fn request(&self) -> RequestId {
+        self.0.request
+    }
+
+    /// Notes the route.
+    pub fn route(&mut self, name: &RouteName) {
+        self.0.route = Some(name.clone());
+    }
+
+    /// Notes who calls.
+    pub fn caller(&mut self, name: &CallerName, key: Option<&KeyLabel>) {
+        self.0.caller = Some(name.clone());
+        self.0.key = key.cloned();
+    }
+
+    /// Notes the path of a request that no route has. Long segments are masked: they could be somebody's secret.
+    pub fn target(&mut self, path: &str) {
+        let mut text = String::new();
+        for segment in path.split('/').skip(1).take(8) {
+            let plain = segment.len() <= 20 && segment.bytes().all(|byte| byte.is_ascii_graphic());
+            text.push('/');
+            text.push_str(if plain { segment } else { "***" });
+        }
+        self.0.target = Some(text);
+    }
+
+    /// Notes the problem that is the answer, or the reason that there is none.
+    pub fn problem(&mut self, problem: &Problem) {
+        self.0.problem = Some(problem.kind().row().code);
+        self.0.limit = problem.limit_name();
+        if let Some(cause) = problem.cause().or(problem.told()) {
+            self.0.cause = Some(cause.to_owned());
+        }
+        self.0.counters.refused(problem.kind().row().code);
+    }
+
+    /// Adds to what the log knows about the cause.
+    pub fn cause(&mut self, cause: impl Into<String>) {
+        self.0.cause = Some(cause.into());
+    }
+
+    /// Notes the body's progress; its bytes are read at the end.
+    pub fn body(&mut self, progress: &Arc<Progress>, took: Duration) {
+        self.0.progress = Some(progress.clone());
+        self.0.body_time = took;
+    }
+
+    /// Notes bytes of a body that was read but went nowhere.
+    pub fn discarded(&mut self, bytes: u64) {
+        self.0.bytes_in += bytes;
+    }
+
+    /// Notes how long the token took.
+    pub fn token_time(&mut self, time: Duration) {
+        self.0.token_time = Some(self.0.token_time.unwrap_or_default() + time);
+    }
+
+    /// Notes how long the trigger took, and over which connection it was called.
+    pub fn flow_time(&mut self, time: Duration, age: Age) {
+        self.0.flow_time = Some(self.0.flow_time.unwrap_or_default() + time);
+        self.0.upstream = Some(age);
+    }
+
+    /// Notes the run that was started.
+    pub fn run(&mut self, run: Option<String>) {
+        self.0.run = run;
+    }
+
+    /// Notes the answer's status and who gave it.
+    pub fn answered(&mut self, status: u16, by: AnsweredBy) {
+        self.0.status = Some(status);
+        self.0.answer = Some(by);
+    }
+
+    /// Notes bytes of the answer's body.
+    pub fn sent(&mut self, bytes: u64) {
+        self.0.bytes_out += bytes;
+    }
+
+    /// Notes that the whole answer has left.
+    pub fn complete(&mut self) {
+        // The answer of a call whose caller has gone is read to its end, but nobody got it.
+        let abandoned = self
+            .0
+            .progress
+            .as_ref()
+            .is_some_and(|progress| progress.is_abandoned());
+        self.0.end = if abandoned { End::CallerGone } else { End::Complete };
+    }
+
+    /// Notes that the answer broke off on the flow's side.
+    pub fn cut(&mut self, cause: impl Into<String>) {
+        self.0.end = End::FlowCut;
+        self.0.cause = Some(cause.into());
+    }
+}
+
+impl Line {
+    fn bytes_in(&self) -> u64 {
+        self.bytes_in + self.progress.as_ref().map_or(0, |progress| progress.bytes())
+    }
+
+    fn count(&self) {
+        let outcome = match (self.problem, self.end) {
+            (Some(code), _) => code,
+            (None, End::Complete) => "answered",
+            (None, End::CallerGone) => "caller-gone",
+            (None, End::FlowCut) => "flow-cut",
+            (None, End::Stopped) => "stopped",
+        };
+        let route = self.route.as_ref().map_or("-", RouteName::as_str).into();
+        self.counters
+            .requests
+            .get_or_create(&OutcomeLabels { route, outcome })
+            .inc();
+        let others =
+            self.flow_time.unwrap_or_default() + self.token_time.unwrap_or_default() + self.body_time;
+        let own = self.started.elapsed().saturating_sub(others);
+        self.counters.own_time.observe(own.as_secs_f64());
+    }
+
+    fn write(&self) {
+        let Some(sink) = &self.log.sink else { return };
+        let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let line = RequestLine {
+            v: SCHEMA_VERSION,
+            time: clock::stamp(),
+            kind: "request",
+            request: self.request.to_string(),
+            route: self.route.as_ref().map(RouteName::as_str),
+            caller: self.caller.as_ref().map(CallerName::as_str),
+            key: self.key.as_ref().map(KeyLabel::as_str),
+            address: self.address,
+            protocol: self.protocol,
+            method: self.method.as_str(),
+            status: self.status,
+            answer: self.answer,
+            problem: self.problem,
+            limit: self.limit,
+            cause: self.cause.as_deref(),
+            target: self.target.as_deref(),
+            bytes_in: self.bytes_in(),
+            bytes_out: self.bytes_out,
+            ms: Millis {
+                total: millis(self.started.elapsed()),
+                token: self.token_time.map(millis),
+                flow: self.flow_time.map(millis),
+            },
+            run: self.run.as_deref(),
+            upstream: self.upstream.map(|age| match age {
+                Age::New => "new",
+                Age::Reused => "reused",
+            }),
+            end: self.end,
+        };
+        match self.log.form {
+            Form::Json => sink.line(&json(&line)),
+            Form::Text => sink.line(text(&line).as_bytes()),
+        }
+    }
+}
+
+/// The line for people: the same facts, the usual ones first.
+fn text(line: &RequestLine<'_>) -> String {
+    let mut text = String::with_capacity(160);
+    let or_dash = |field: Option<&str>| field.unwrap_or("-").to_owned();
+    let status = line.status.map_or("---".to_owned(), |status| status.to_string());
+    let _ = write!(
+        text,
+        "{} {} {} {} {} {} {}ms",
+        line.time,
+        line.address,
+        line.method.escape_default(),
+        or_dash(line.route),
+        or_dash(line.caller),
+        status,
+        line.ms.total
+    );
+    let mut field = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            // Causes can quote what others sent; control characters must not reach a terminal.
+            let _ = write!(text, " {name}={}", value.escape_debug());
+        }
+    };
+    field("problem", line.problem);
+    field("run", line.run);
+    field("cause", line.cause);
+    field("target", line.target);
+    field("request", Some(&line.request));
+    text.push('\n');
+    text
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if self.0.end == End::CallerGone && self.0.log.stopping.load(Ordering::Relaxed) {
+            self.0.end = End::Stopped;
+        }
+        self.0.count();
+        self.0.write();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::sync::Mutex;
+
+    use http::Method;
+
+    use super::AnsweredBy;
+    use super::Form;
+    use super::Journal;
+    use super::Log;
+    use super::Sink;
+    use crate::counters::Counters;
+    use crate::problem::Kind;
+    use crate::problem::Problem;
+
+    #[derive(Default)]
+    struct Lines(Mutex<Vec<String>>);
+
+    impl Sink for Lines {
+        fn line(&self, line: &[u8]) {
+            self.0
+                .lock()
+                .unwrap()
+                .push(String::from_utf8(line.to_vec()).unwrap());
+        }
+    }
+
+    fn journal(form: Form) -> (Arc<Lines>, Journal) {
+        let lines = Arc::new(Lines::default());
+        let log = Log::new(lines.clone(), form);
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        (
+            lines,
+            Journal::open(&log, &Counters::new(), address, "h1", &Method::POST),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_line_is_written_once_whatever_happened() {
+        let (lines, mut journal) = journal(Form::Json);
+        journal.answered(200, AnsweredBy::Flow);
+        journal.complete();
+        drop(journal);
+        let written = lines.0.lock().unwrap();
+        assert_eq!(written.len(), 1);
+        let line: serde_json::Value = serde_json::from_str(&written[0]).unwrap();
+        assert_eq!(line["v"], 1);
+        assert_eq!(line["end"], "complete");
+        assert_eq!(line["answer"], "flow");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_is_told_apart() {
+        let (lines, journal) = journal(Form::Json);
+        drop(journal);
+        assert!(lines.0.lock().unwrap()[0].contains(r#""end":"caller-gone""#));
+    }
+
+    #[tokio::test]
+    async fn a_cause_cannot_break_out_of_its_line() {
+        for form in [Form::Json, Form::Text] {
+            let (lines, mut journal) = journal(form);
+            journal.problem(&Problem::from(Kind::FlowFailed).because("a\nb\u{1b}[31m\"c"));
+            drop(journal);
+            let line = lines.0.lock().unwrap()[0].clone();
+            assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+            assert!(!line.contains('\u{1b}'), "{line:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_segment_of_an_unknown_path_is_masked() {
+        let (lines, mut journal) = journal(Form::Json);
+        journal.target("/hooks/0123456789abcdef0123456789abcdef/x");
+        drop(journal);
+        assert!(lines.0.lock().unwrap()[0].contains("/hooks/***/x"));
+    }
+}

@@ -1,0 +1,218 @@
+//! Everything a request needs, built once from the settings: [`Gateway`]. It introduces policy, tokens and triggers to
+//! one another, which do not know each other; `pipeline.rs` is the path a request takes through them.
+
+mod answer;
+mod detach;
+mod host;
+pub mod journal;
+mod payload;
+mod pipeline;
+mod query;
+mod ready;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::HeaderName;
+use http::HeaderValue;
+use tokio::runtime::Handle;
+
+pub use answer::AnswerBody;
+pub use pipeline::Connection;
+pub use pipeline::Defect;
+pub use ready::Readiness;
+
+use crate::config::Config;
+use crate::config::Proof;
+use crate::config::QueryPass;
+use crate::config::ReadyRequires;
+use crate::config::RelativePath;
+use crate::config::RouteSettings;
+use crate::config::TrustError;
+use crate::counters::Counters;
+use crate::counters::RouteLabels;
+use crate::entra::Identity;
+use crate::entra::Tokens;
+use crate::flow::Flows;
+use crate::flow::Trigger;
+use crate::gateway::journal::Log;
+use crate::gateway::payload::Budget;
+use crate::gateway::payload::Rules;
+use crate::model::RouteName;
+use crate::policy::Access;
+use crate::policy::Callers;
+use crate::policy::Matching;
+use crate::policy::Networks;
+use crate::policy::Quotas;
+use crate::policy::Routes;
+
+/// Everything a request needs.
+#[derive(Debug)]
+pub struct Gateway {
+    routes: Routes<Arc<Route>>,
+    list: Vec<Arc<Route>>,
+    quotas: Quotas,
+    tokens: Tokens,
+    flows: Flows,
+    budget: Arc<Budget>,
+    counters: Counters,
+    log: Log,
+    ready_requires: ReadyRequires,
+    serving: AtomicBool,
+    headers_max: usize,
+}
+
+/// A public address and all that is decided for it.
+#[derive(Debug)]
+pub struct Route {
+    index: usize,
+    name: RouteName,
+    access: Access,
+    networks: Networks,
+    rules: Rules,
+    identity: Option<Identity>,
+    trigger: Arc<Trigger>,
+    credentials: Vec<HeaderName>,
+    query: QueryPass,
+    relative_path: RelativePath,
+    flow_time: prometheus_client::metrics::histogram::Histogram,
+}
+
+/// Why a gateway cannot be built from settings that are right in themselves.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Nothing to trust, or not usable.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Two routes clash; the check of the settings names both places.
+    #[error("the routes clash: {0}")]
+    Routes(String),
+}
+
+impl Gateway {
+    /// Builds the gateway and starts to fetch tokens on `control`.
+    ///
+    /// # Errors
+    /// When this machine has no certificate authorities to trust.
+    pub fn build(
+        config: &Config,
+        control: &Handle,
+        counters: &Counters,
+        log: Log,
+    ) -> Result<Arc<Self>, BuildError> {
+        let tokens = Tokens::build(&config.identities, control, counters)?;
+        let flows = Flows::build(&config.routes, config.workers, counters)?;
+        let callers = Arc::new(Callers::build(&config.callers, config.key_pepper.as_ref()));
+        let mut list = Vec::with_capacity(config.routes.len());
+        for ((index, settings), trigger) in config.routes.iter().enumerate().zip(&flows.triggers) {
+            let access = Access::build(&settings.callers, &settings.key_places, &callers);
+            let route = Route {
+                index,
+                name: settings.name.clone(),
+                credentials: access.header_places().to_vec(),
+                access,
+                networks: Networks::build(&settings.networks),
+                rules: rules(config, settings),
+                identity: match &settings.proof {
+                    Proof::Identity(name) => tokens.identity(name).cloned(),
+                    Proof::Signed => None,
+                },
+                trigger: trigger.clone(),
+                query: settings.query.clone(),
+                relative_path: settings.relative_path,
+                flow_time: counters
+                    .flow_time
+                    .get_or_create(&RouteLabels {
+                        route: settings.name.as_str().into(),
+                    })
+                    .clone(),
+            };
+            list.push(Arc::new(route));
+        }
+        let table = config.routes.iter().map(Matching::from).zip(list.iter().cloned());
+        let routes = Routes::build(table).map_err(|error| BuildError::Routes(error.to_string()))?;
+        Ok(Arc::new(Self {
+            routes,
+            list,
+            quotas: Quotas::build(&config.quotas, &config.callers, &config.routes),
+            tokens,
+            flows,
+            budget: Budget::new(config.bodies.held_bytes_budget, counters.clone()),
+            counters: counters.clone(),
+            log,
+            ready_requires: config
+                .admin
+                .as_ref()
+                .map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
+            serving: AtomicBool::new(false),
+            headers_max: config.connections.headers_max,
+        }))
+    }
+
+    /// Says whether new requests are welcome: not before all listeners are bound, and not while draining.
+    pub fn set_serving(&self, serving: Serving) {
+        self.serving.store(serving == Serving::Yes, Ordering::Relaxed);
+    }
+
+    /// Where lines about connections go.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// What is counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Gives back what this worker has held idle for too long.
+    pub fn sweep(&self, worker: usize) {
+        self.flows.sweep(worker);
+    }
+
+    /// Forgets addresses whose failures have all been forgiven.
+    pub fn sweep_limits(&self) {
+        self.quotas.sweep();
+    }
+
+    /// Brings the gauges that nobody else moves up to date.
+    pub fn gauge(&self) {
+        self.tokens.gauge();
+        self.counters
+            .limiter_entries
+            .set(i64::try_from(self.quotas.entries()).unwrap_or(i64::MAX));
+        self.counters
+            .log_dropped
+            .set(i64::try_from(self.log.dropped()).unwrap_or(i64::MAX));
+        self.counters.ready.set(i64::from(self.readiness().is_ready()));
+    }
+}
+
+/// Whether new requests are welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// They are.
+    Yes,
+    /// The gateway is starting or draining.
+    No,
+}
+
+fn rules(config: &Config, route: &RouteSettings) -> Rules {
+    let hold_bytes_max = config.bodies.hold_bytes_max;
+    Rules {
+        bytes_max: route.body_bytes_max,
+        hold_bytes_max,
+        timeout: config.bodies.timeout,
+    }
+}
+
+/// The name of a caller as a header value: names are plain ASCII by their type.
+fn header_value(text: &str) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// How often [`Gateway::sweep`] is worth calling.
+pub const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+/// How often [`Gateway::sweep_limits`] is worth calling.
+pub const LIMITS_SWEEP_PERIOD: Duration = Duration::from_secs(60);

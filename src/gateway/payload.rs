@@ -1,0 +1,455 @@
+//! The body of a request: held whole when it is small, streamed when it is large, counted and timed in both cases.
+//! It also gets rid of what a refused caller is still sending, within narrow bounds.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use http::HeaderMap;
+use http::header;
+use http_body::Body;
+use http_body::Frame;
+use http_body::SizeHint;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tokio::time::Sleep;
+
+use crate::counters::Counters;
+use crate::flow::BodyError;
+use crate::flow::Outgoing;
+use crate::flow::Progress;
+use crate::problem::Kind;
+use crate::problem::Problem;
+
+/// What a refused caller may still send before the answer; bytes.
+pub(super) const DRAIN_BYTES_MAX: u64 = 64 * 1024;
+/// Time it has for that.
+pub(super) const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Memory for held bodies, over all requests.
+#[derive(Debug)]
+pub(super) struct Budget {
+    used: AtomicUsize,
+    bytes_max: usize,
+    counters: Counters,
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    pub(super) fn new(bytes_max: usize, counters: Counters) -> Arc<Self> {
+        Arc::new(Self {
+            used: AtomicUsize::new(0),
+            bytes_max,
+            counters,
+        })
+    }
+
+    fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, Problem> {
+        let mut reservation = Reservation {
+            budget: self.clone(),
+            bytes: 0,
+        };
+        reservation.grow(bytes)?;
+        Ok(reservation)
+    }
+}
+
+/// A part of the budget, returned when dropped.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Reservation {
+    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.budget.bytes_max {
+            self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+            let cause = format!(
+                "{before} of {} bytes for held bodies are taken",
+                self.budget.bytes_max
+            );
+            return Err(Problem::from(Kind::GatewayBusy)
+                .because(cause)
+                .wait(Duration::from_secs(1)));
+        }
+        self.bytes += bytes;
+        self.budget.counters.held_bytes.inc_by(bytes as i64);
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.counters.held_bytes.dec_by(self.bytes as i64);
+    }
+}
+
+/// The rules for one body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// Largest body, bytes.
+    pub bytes_max: u64,
+    /// Bodies up to this size are held, bytes.
+    pub hold_bytes_max: usize,
+    /// Time for a whole held body, and between two pieces of a streamed one.
+    pub timeout: Duration,
+}
+
+/// A body that may go on.
+pub(super) enum Payload {
+    /// Whole in memory; it can be sent again.
+    Held(Bytes, Option<Reservation>),
+    /// Still arriving.
+    Streamed(Streamed),
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held(bytes, _) => write!(f, "Held({} bytes)", bytes.len()),
+            Self::Streamed(_) => f.write_str("Streamed"),
+        }
+    }
+}
+
+/// The length that a request states. hyper has made sure that it is one number.
+pub(super) fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Why a body cannot be taken at all, told before any of it is read.
+///
+/// # Errors
+/// [`Kind::BodyTooLarge`] with both sizes.
+pub(super) fn check_length(headers: &HeaderMap, rules: &Rules) -> Result<(), Problem> {
+    match stated_length(headers) {
+        Some(length) if length > rules.bytes_max => Err(too_large(Some(length), rules.bytes_max)),
+        _ => Ok(()),
+    }
+}
+
+fn too_large(length: Option<u64>, bytes_max: u64) -> Problem {
+    let detail = match length {
+        Some(length) => format!("the body has {length} bytes; this address accepts {bytes_max}"),
+        None => format!("the body has more than the {bytes_max} bytes that this address accepts"),
+    };
+    Problem::from(Kind::BodyTooLarge).detail(detail)
+}
+
+fn too_slow(timeout: Duration) -> Problem {
+    Problem::from(Kind::BodyTimeout)
+        .detail(format!(
+            "no more of the body arrived within {} s",
+            timeout.as_secs_f64()
+        ))
+        .wait(Duration::from_secs(1))
+}
+
+fn broken(error: &dyn std::error::Error) -> Problem {
+    Problem::from(Kind::MalformedRequest)
+        .detail("the body broke off or its framing is wrong")
+        .because(crate::flow::describe(error))
+}
+
+impl Payload {
+    /// Reads a body up to the hold size; what is larger goes on as a stream.
+    ///
+    /// # Errors
+    /// [`Kind::BodyTooLarge`], [`Kind::BodyTimeout`], [`Kind::GatewayBusy`], [`Kind::MalformedRequest`].
+    pub(super) async fn read(
+        mut body: Incoming,
+        headers: &HeaderMap,
+        rules: Rules,
+        budget: &Arc<Budget>,
+        progress: &Arc<Progress>,
+    ) -> Result<Self, Problem> {
+        if body.is_end_stream() {
+            return Ok(Self::Held(Bytes::new(), None));
+        }
+        let stated = stated_length(headers);
+        let held_max = rules.hold_bytes_max as u64;
+        if stated.is_some_and(|length| length > held_max) {
+            return Ok(Self::Streamed(Streamed::new(
+                Pieces::default(),
+                body,
+                stated,
+                rules,
+                progress,
+            )));
+        }
+        let mut reservation = match stated {
+            Some(length) => budget.reserve(usize::try_from(length).unwrap_or(usize::MAX))?,
+            None => budget.reserve(0)?,
+        };
+        let deadline = Instant::now() + rules.timeout;
+        let mut pieces = Pieces::default();
+        loop {
+            let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
+                Err(_) => return Err(too_slow(rules.timeout)),
+                Ok(None) => break,
+                Ok(Some(Err(error))) => return Err(broken(&error)),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            // Trailers end here: no trigger reads them, and nothing in them may count as a field of the head.
+            let Ok(data) = frame.into_data() else { continue };
+            if stated.is_none() {
+                reservation.grow(data.len())?;
+            }
+            pieces.push(data);
+            if pieces.bytes > rules.bytes_max {
+                return Err(too_large(None, rules.bytes_max));
+            }
+            if pieces.bytes > held_max {
+                let mut streamed = Streamed::new(pieces, body, stated, rules, progress);
+                streamed.reservation = Some(reservation);
+                return Ok(Self::Streamed(streamed));
+            }
+        }
+        let bytes = pieces.join();
+        progress.moved(bytes.len() as u64);
+        Ok(Self::Held(bytes, Some(reservation)))
+    }
+
+    /// The body to send, for the first time or, if it is held, once more.
+    pub(super) fn outgoing(&mut self) -> Option<Outgoing> {
+        match self {
+            Self::Held(bytes, _) => Some(Outgoing::Held(Some(bytes.clone()))),
+            Self::Streamed(streamed) => {
+                let streamed = streamed.take()?;
+                Some(Outgoing::Streamed(Box::pin(streamed)))
+            }
+        }
+    }
+
+    /// What ended a streamed body early, if something did.
+    pub(super) fn fate(&self) -> Option<Arc<OnceLock<Ending>>> {
+        match self {
+            Self::Held(..) => None,
+            Self::Streamed(streamed) => Some(streamed.ending.clone()),
+        }
+    }
+}
+
+/// Data of a body in the order of arrival.
+#[derive(Default)]
+struct Pieces {
+    list: Vec<Bytes>,
+    bytes: u64,
+}
+
+impl Pieces {
+    fn push(&mut self, data: Bytes) {
+        self.bytes += data.len() as u64;
+        self.list.push(data);
+    }
+
+    fn join(mut self) -> Bytes {
+        if self.list.len() <= 1 {
+            return self.list.pop().unwrap_or_default();
+        }
+        let mut whole = BytesMut::with_capacity(usize::try_from(self.bytes).unwrap_or_default());
+        for piece in &self.list {
+            whole.extend_from_slice(piece);
+        }
+        whole.freeze()
+    }
+}
+
+/// Why a streamed body ended before its end.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// More bytes than the route accepts.
+    TooLarge(u64),
+    /// Nothing more for too long.
+    TooSlow(Duration),
+    /// The caller went, or its framing is wrong.
+    Broken(String),
+}
+
+impl From<&Ending> for Problem {
+    fn from(ending: &Ending) -> Self {
+        match ending {
+            Ending::TooLarge(bytes_max) => too_large(None, *bytes_max),
+            Ending::TooSlow(timeout) => too_slow(*timeout),
+            Ending::Broken(cause) => Self::from(Kind::MalformedRequest)
+                .detail("the body broke off or its framing is wrong")
+                .because(cause.clone()),
+        }
+    }
+}
+
+/// A body that goes on while it arrives: counted, timed, without trailers.
+pub(super) struct Streamed {
+    first: std::vec::IntoIter<Bytes>,
+    body: Option<Incoming>,
+    left: u64,
+    rules: Rules,
+    stated: Option<u64>,
+    timer: Option<Pin<Box<Sleep>>>,
+    progress: Arc<Progress>,
+    ending: Arc<OnceLock<Ending>>,
+    reservation: Option<Reservation>,
+}
+
+impl Streamed {
+    fn new(
+        first: Pieces,
+        body: Incoming,
+        stated: Option<u64>,
+        rules: Rules,
+        progress: &Arc<Progress>,
+    ) -> Self {
+        Self {
+            first: first.list.into_iter(),
+            body: Some(body),
+            left: rules.bytes_max,
+            rules,
+            stated,
+            timer: None,
+            progress: progress.clone(),
+            ending: Arc::default(),
+            reservation: None,
+        }
+    }
+
+    /// Moves the stream out; what stays behind knows only its ending.
+    fn take(&mut self) -> Option<Self> {
+        let body = self.body.take()?;
+        Some(Self {
+            first: std::mem::take(&mut self.first),
+            body: Some(body),
+            left: self.left,
+            rules: self.rules,
+            stated: self.stated,
+            timer: None,
+            progress: self.progress.clone(),
+            ending: self.ending.clone(),
+            reservation: self.reservation.take(),
+        })
+    }
+
+    fn end(&self, ending: Ending) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let text = format!("{ending:?}");
+        // The first ending stands: what follows is its consequence.
+        let _ = self.ending.set(ending);
+        Poll::Ready(Some(Err(text.into())))
+    }
+
+    fn pass(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let bytes = data.len() as u64;
+        if bytes > self.left {
+            return self.end(Ending::TooLarge(self.rules.bytes_max));
+        }
+        self.left -= bytes;
+        self.timer = None;
+        self.progress.moved(bytes);
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn pending(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let timeout = self.rules.timeout;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        match timer.as_mut().poll(cx) {
+            Poll::Ready(()) => self.end(Ending::TooSlow(timeout)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Body for Streamed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(data) = self.first.next() {
+            return self.pass(data);
+        }
+        // What was held while its size was unknown has gone on by now.
+        self.reservation = None;
+        loop {
+            let Some(body) = &mut self.body else {
+                return Poll::Ready(None);
+            };
+            match Pin::new(body).poll_frame(cx) {
+                Poll::Pending => return self.pending(cx),
+                Poll::Ready(None) => {
+                    self.progress.done();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    return self.end(Ending::Broken(crate::flow::describe(&error)));
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => return self.pass(data),
+                    Err(_trailers) => {}
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let end = self.first.len() == 0 && self.body.as_ref().is_none_or(Body::is_end_stream);
+        if end {
+            // A body with a stated length ends without another poll.
+            self.progress.done();
+        }
+        end
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (self.stated, &self.body) {
+            (Some(_), Some(body)) => body.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// Whether a body was read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drained {
+    /// The connection can serve another request.
+    Whole,
+    /// The caller is still sending: the connection must be closed.
+    Partly,
+}
+
+/// Reads on after a refusal, so that a caller that is still sending gets to see the answer. Nothing is read where
+/// `Expect` stands: polling the body would invite the caller to send it.
+pub(super) async fn drain(mut body: Incoming, headers: &HeaderMap) -> (Drained, u64) {
+    if body.is_end_stream() {
+        return (Drained::Whole, 0);
+    }
+    let expects = headers.contains_key(header::EXPECT);
+    if expects || stated_length(headers).is_some_and(|length| length > DRAIN_BYTES_MAX) {
+        return (Drained::Partly, 0);
+    }
+    let deadline = Instant::now() + DRAIN_TIME;
+    let mut bytes = 0;
+    loop {
+        match tokio::time::timeout_at(deadline, body.frame()).await {
+            Ok(None) => return (Drained::Whole, bytes),
+            Ok(Some(Ok(frame))) => bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Ok(Some(Err(_))) | Err(_) => return (Drained::Partly, bytes),
+        }
+        if bytes > DRAIN_BYTES_MAX {
+            return (Drained::Partly, bytes);
+        }
+    }
+}

@@ -1,0 +1,593 @@
+//! The one straight path of a request: checks without waiting, then the body, then token and trigger. Each step that
+//! fails ends the path with a problem; nothing is decided twice, and nothing of the body is read before the caller is
+//! known.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::Uri;
+use http::Version;
+use http::header;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::config::IdentitySettings;
+use crate::config::RelativePath;
+use crate::entra::Forgotten;
+use crate::entra::Token;
+use crate::flow::Answer;
+use crate::flow::FlowError;
+use crate::flow::Outgoing;
+use crate::flow::Progress;
+use crate::flow::Sent;
+use crate::flow::fault;
+use crate::flow::fault::Evidence;
+use crate::flow::fault::Expected;
+use crate::flow::fault::Fault;
+use crate::flow::fault::Reading;
+use crate::flow::outbound;
+use crate::flow::outbound::Introduction;
+use crate::flow::reply;
+use crate::gateway::Gateway;
+use crate::gateway::Route;
+use crate::gateway::answer;
+use crate::gateway::answer::AnswerBody;
+use crate::gateway::answer::FlowBody;
+use crate::gateway::detach::Detach;
+use crate::gateway::header_value;
+use crate::gateway::host;
+use crate::gateway::journal::AnsweredBy;
+use crate::gateway::journal::Journal;
+use crate::gateway::payload;
+use crate::gateway::payload::Drained;
+use crate::gateway::payload::Payload;
+use crate::gateway::query;
+use crate::model::TriggerUrl;
+use crate::model::clock;
+use crate::model::trigger::Family;
+use crate::policy::Attempt;
+use crate::policy::Caller;
+use crate::policy::Origin;
+use crate::problem::Again;
+use crate::problem::Kind;
+use crate::problem::Problem;
+
+/// How much of a failed answer is read to find out whose it is; every fault of the platform is far smaller. Bytes.
+const JUDGED_BYTES_MAX: usize = 64 * 1024;
+/// Time for that much.
+const JUDGED_TIME: Duration = Duration::from_secs(10);
+/// Tries on other connections while no byte of the request has left.
+const TRIES_MAX: usize = 3;
+
+/// What the connection of a request tells about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection<'a> {
+    /// The peer.
+    pub peer: SocketAddr,
+    /// The worker that serves it.
+    pub worker: usize,
+    /// `h1` or `h2`.
+    pub protocol: &'static str,
+    /// Path that is answered with the gateway's health, if the listener has one.
+    pub health_path: Option<&'a str>,
+    /// What the guard under HTTP found wrong with the head that was replaced by this request.
+    pub defect: Option<Defect>,
+}
+
+/// What the guard under HTTP found wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// The head can be read in two ways; the text says where.
+    Malformed(&'static str),
+    /// The head is larger than the settings allow.
+    TooLarge,
+}
+
+/// A request that passed every check, and its way to the trigger. Only `admit` makes one, only `forward` takes one.
+struct Admitted {
+    head: Parts,
+    payload: Payload,
+    route: Arc<Route>,
+    target: PathAndQuery,
+    who: Introduction,
+    progress: Arc<Progress>,
+    worker: usize,
+}
+
+/// A request whose head passed every check.
+struct Known {
+    route: Arc<Route>,
+    target: PathAndQuery,
+    who: Introduction,
+}
+
+impl Gateway {
+    /// Answers a request, whatever happens.
+    pub async fn handle(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        via: Connection<'_>,
+    ) -> Response<AnswerBody> {
+        let address = Origin::of_peer(via.peer).address();
+        let journal = Journal::open(&self.log, &self.counters, address, via.protocol, request.method());
+        let id = journal.request();
+        match AssertUnwindSafe(self.answer(request, via, journal))
+            .catch_unwind()
+            .await
+        {
+            Ok(response) => response,
+            Err(_) => {
+                tracing::error!(request = %id, "a request met a mistake in the gateway; please report it");
+                let mut response = Response::new(AnswerBody::empty());
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                response
+            }
+        }
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        via: Connection<'_>,
+        mut journal: Journal,
+    ) -> Response<AnswerBody> {
+        let (head, body) = request.into_parts();
+        if via.health_path.is_some_and(|path| path == head.uri.path()) && via.defect.is_none() {
+            return self.health(&head, body, journal).await;
+        }
+        let known = match self.check(&head, via, &mut journal) {
+            Ok(known) => known,
+            Err(problem) => return refuse(&problem, &head, body, journal).await,
+        };
+        let progress = Progress::new();
+        let started = Instant::now();
+        let read = Payload::read(body, &head.headers, known.route.rules, &self.budget, &progress).await;
+        journal.body(&progress, started.elapsed());
+        let payload = match read {
+            Ok(payload) => payload,
+            Err(problem) => return closing(answer::problem(&problem, AnsweredBy::Gateway, journal), &head),
+        };
+        let Known { route, target, who } = known;
+        let version = head.version;
+        let worker = via.worker;
+        let streamed = matches!(payload, Payload::Streamed(_));
+        let admitted = Admitted {
+            head,
+            payload,
+            route,
+            target,
+            who,
+            progress: progress.clone(),
+            worker,
+        };
+        let mut response = Detach::new(Box::pin(forward(admitted, journal)), progress.clone()).await;
+        if streamed && !progress.is_done() && version < Version::HTTP_2 {
+            // The caller may still be sending what nobody reads any more.
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// The path on which a balancer asks for health: whatever it sends is read and dropped, within bounds.
+    async fn health(&self, head: &Parts, body: Incoming, mut journal: Journal) -> Response<AnswerBody> {
+        let (drained, bytes) = payload::drain(body, &head.headers).await;
+        journal.discarded(bytes);
+        let (status, text) = match self.is_ready() {
+            true => (StatusCode::OK, "ok\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        };
+        let mut answer = Response::new(Bytes::from_static(text.as_bytes()));
+        *answer.status_mut() = status;
+        answer
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let response = answer::own(answer, AnsweredBy::Gateway, journal);
+        match drained {
+            Drained::Whole => response,
+            Drained::Partly => closing(response, head),
+        }
+    }
+
+    /// All checks that need nothing but the head, cheap ones first.
+    fn check(&self, head: &Parts, via: Connection<'_>, journal: &mut Journal) -> Result<Known, Problem> {
+        let origin = Origin::of_peer(via.peer);
+        match via.defect {
+            Some(Defect::Malformed(what)) => return Err(Problem::from(Kind::MalformedRequest).detail(what)),
+            Some(Defect::TooLarge) => return Err(Kind::HeadTooLarge.into()),
+            None => {}
+        }
+        let host = self.host(head)?;
+        let path = head.uri.path();
+        let found = match self.routes.find(&host, path, &head.method) {
+            Ok(found) => found,
+            Err(problem) => {
+                journal.target(path);
+                return Err(problem);
+            }
+        };
+        let route = found.value;
+        journal.route(&route.name);
+        outbound::refuse_lookalikes(&head.headers, &route.credentials)?;
+        route.networks.admit(origin)?;
+        let caller = self.identify(route, head, origin)?;
+        journal.caller(&caller.name, caller.label.as_ref());
+        self.quotas.admit(caller.index, route.index)?;
+        payload::check_length(&head.headers, &route.rules)?;
+        let target = target(route, found.rest, head.uri.query())?;
+        Ok(Known {
+            route: route.clone(),
+            target,
+            who: introduce(journal, &caller, origin),
+        })
+    }
+
+    /// Checks what every request must keep, and tells the host it is meant for.
+    fn host<'a>(&self, head: &'a Parts) -> Result<Cow<'a, str>, Problem> {
+        if head
+            .uri
+            .path_and_query()
+            .is_some_and(|target| target.as_str().len() > query::TARGET_BYTES_MAX)
+        {
+            return Err(Kind::TargetTooLong.into());
+        }
+        if head.headers.len() > self.headers_max {
+            return Err(Kind::HeadTooLarge.into());
+        }
+        let expect = head.headers.get(header::EXPECT);
+        if expect.is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+            return Err(Kind::ExpectationFailed.into());
+        }
+        host::of(head)
+    }
+
+    /// Finds out who calls. Guessing costs: failures of an address are limited before a key is even looked at.
+    fn identify(&self, route: &Route, head: &Parts, origin: Origin) -> Result<Caller, Problem> {
+        self.quotas.admit_address(origin)?;
+        let caller = route.access.identify(&head.headers, origin, clock::wall);
+        if let Err(problem) = &caller
+            && Attempt::of(problem.kind()) == Attempt::Failed
+        {
+            self.quotas.count_failure(origin);
+        }
+        caller
+    }
+}
+
+fn introduce(journal: &Journal, caller: &Caller, origin: Origin) -> Introduction {
+    Introduction {
+        request: journal.request(),
+        caller: header_value(caller.name.as_str()),
+        key: caller.label.as_ref().map(|label| header_value(label.as_str())),
+        origin: header_value(&origin.address().to_string()),
+    }
+}
+
+/// The target for the trigger: its own path and query as configured, and what the route lets through of the caller's.
+fn target(route: &Route, rest: Option<&str>, caller_query: Option<&str>) -> Result<PathAndQuery, Problem> {
+    let url = route.trigger.url();
+    let rest = rest.filter(|rest| route.relative_path == RelativePath::Appended && !rest.is_empty());
+    let base = match rest {
+        Some(rest) => url.with_relative(rest).map_err(|error| {
+            Problem::from(Kind::MalformedRequest).detail(format!("the rest of the path: {error}"))
+        })?,
+        None => url.path_and_query().clone(),
+    };
+    if caller_query.is_none() || route.query == crate::config::QueryPass::None {
+        return Ok(base);
+    }
+    let mut text = base.as_str().to_owned();
+    query::append(&mut text, caller_query, &route.query);
+    if text.len() > query::TARGET_BYTES_MAX {
+        return Err(Kind::TargetTooLong.into());
+    }
+    PathAndQuery::try_from(text).map_err(|_| Kind::MalformedRequest.into())
+}
+
+/// Answers a refusal, after reading on for a moment so that the caller gets to see it.
+async fn refuse(
+    problem: &Problem,
+    head: &Parts,
+    body: Incoming,
+    mut journal: Journal,
+) -> Response<AnswerBody> {
+    let (drained, bytes) = payload::drain(body, &head.headers).await;
+    journal.discarded(bytes);
+    let response = answer::problem(problem, AnsweredBy::Gateway, journal);
+    match drained {
+        Drained::Whole if problem.kind() != Kind::HeadTooLarge => response,
+        _ => closing(response, head),
+    }
+}
+
+/// Asks for the connection to be closed after this answer; HTTP/2 has no such field (RFC 9113 section 8.2.2).
+fn closing(mut response: Response<AnswerBody>, head: &Parts) -> Response<AnswerBody> {
+    if head.version < Version::HTTP_2 {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Whether a token was already replaced for this request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Round {
+    First,
+    Second,
+}
+
+/// What is to be done after one try.
+enum Next {
+    Pass(Box<http::response::Parts>, FlowBody),
+    Problem(Problem, AnsweredBy),
+    /// The trigger refused this token; the same bytes may go once more with a fresh one.
+    FreshToken(Fault, Arc<Token>),
+}
+
+/// Gets a token, calls the trigger, reads what comes back.
+async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<AnswerBody> {
+    let mut round = Round::First;
+    loop {
+        let next = match attempt(&mut admitted, &mut journal, round).await {
+            Ok(next) => next,
+            Err(problem) => Next::Problem(problem, AnsweredBy::Gateway),
+        };
+        match next {
+            Next::Problem(problem, by) => return answer::problem(&problem, by, journal),
+            Next::Pass(head, body) => return answer::flow(*head, body, journal),
+            Next::FreshToken(fault, token) => {
+                let forgotten = admitted
+                    .route
+                    .identity
+                    .as_ref()
+                    .map(|identity| identity.forget(&token));
+                if forgotten != Some(Forgotten::Yes) {
+                    let problem = fault_problem(&fault, &admitted, Some(&token));
+                    return answer::problem(&problem, AnsweredBy::Platform, journal);
+                }
+                journal.cause(format!(
+                    "the trigger refused the token, a fresh one was fetched: {fault}"
+                ));
+                round = Round::Second;
+            }
+        }
+    }
+}
+
+async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -> Result<Next, Problem> {
+    let token = match &admitted.route.identity {
+        None => None,
+        Some(identity) => {
+            let started = Instant::now();
+            let token = identity.token().await;
+            journal.token_time(started.elapsed());
+            Some(token?)
+        }
+    };
+    let permit = admitted.route.trigger.permit().await?;
+    let Answer { response, lease } = send(admitted, token.as_deref(), journal).await?;
+    let (head, body) = response.into_parts();
+    let run = reply::run_id(&head.headers);
+    journal.run(run.clone());
+    let mut body = FlowBody {
+        first: VecDeque::new(),
+        rest: Some(body),
+        lease: Some(lease),
+        permit: Some(permit),
+        timeout: admitted.route.trigger.response_timeout(),
+        timer: None,
+    };
+    if run.is_none() && (head.status.is_client_error() || head.status.is_server_error()) {
+        let seen = judge(&mut body).await;
+        let evidence = Evidence {
+            status: head.status,
+            run_id: None,
+            content_type: head
+                .headers
+                .get(header::CONTENT_TYPE)
+                .and_then(|value| value.to_str().ok()),
+            www_authenticate: head
+                .headers
+                .get(header::WWW_AUTHENTICATE)
+                .and_then(|value| value.to_str().ok()),
+            body: &seen,
+        };
+        if let Reading::Fault(fault) = fault::classify(&evidence) {
+            body.settle();
+            let repeatable = matches!(admitted.payload, Payload::Held(..)) && round == Round::First;
+            let suspect = fault.row.credential == fault::Credential::Suspect;
+            return Ok(match token {
+                Some(token) if suspect && repeatable => Next::FreshToken(fault, token),
+                token => {
+                    let wait = retry_after(&head.headers);
+                    let problem = fault_problem(&fault, admitted, token.as_ref());
+                    Next::Problem(
+                        wait.into_iter().fold(problem, Problem::wait),
+                        AnsweredBy::Platform,
+                    )
+                }
+            });
+        }
+    }
+    let mut head = head;
+    head.headers = reply::head(head.status, head.headers, admitted.route.trigger.url().host());
+    head.version = Version::HTTP_11;
+    Ok(Next::Pass(Box::new(head), body))
+}
+
+/// Sends the request; on another connection as long as not a byte of it has left.
+async fn send(
+    admitted: &mut Admitted,
+    token: Option<&Token>,
+    journal: &mut Journal,
+) -> Result<Answer, Problem> {
+    let trigger = admitted.route.trigger.clone();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let lease = match tries {
+            TRIES_MAX.. => trigger.new_connection(admitted.worker).await?,
+            _ => trigger.connection(admitted.worker).await?,
+        };
+        let age = lease.age;
+        let fate = admitted.payload.fate();
+        let Some(body) = admitted.payload.outgoing() else {
+            return Err(
+                Problem::from(Kind::FlowConnectionLost).because("a streamed body cannot be sent again")
+            );
+        };
+        let streamed = matches!(body, Outgoing::Streamed(_));
+        if !streamed {
+            // A held body is handed over with the head: from here on the answer is awaited even if nobody waits.
+            admitted.progress.done();
+        }
+        let request = outgoing_request(admitted, token, body);
+        let started = Instant::now();
+        let sent = trigger
+            .send(lease, request, streamed.then_some(&*admitted.progress))
+            .await;
+        let took = started.elapsed();
+        journal.flow_time(took, age);
+        admitted.route.flow_time.observe(took.as_secs_f64());
+        let error = match sent {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        if let Some(ending) = fate.as_ref().and_then(|fate| fate.get()) {
+            return Err(ending.into());
+        }
+        let again = matches!(&error, FlowError::Lost(_, Sent::Nothing)) && !streamed && tries < TRIES_MAX;
+        if !again {
+            return Err(error.into());
+        }
+    }
+}
+
+fn outgoing_request(admitted: &Admitted, token: Option<&Token>, body: Outgoing) -> Request<Outgoing> {
+    let trigger = &admitted.route.trigger;
+    let mut request = Request::new(body);
+    *request.method_mut() = admitted.head.method.clone();
+    *request.uri_mut() = Uri::from(admitted.target.clone());
+    *request.headers_mut() = outbound::head(
+        &admitted.head.headers,
+        &admitted.route.credentials,
+        trigger.authority(),
+        token.map(Token::header),
+        &admitted.who,
+    );
+    request
+}
+
+/// Reads ahead in a failed answer, so that the fault table can look at it. What was read stays in the body.
+async fn judge(body: &mut FlowBody) -> Bytes {
+    let deadline = Instant::now() + JUDGED_TIME;
+    let mut seen = Vec::new();
+    while let Some(rest) = &mut body.rest {
+        match tokio::time::timeout_at(deadline, rest.frame()).await {
+            Ok(None) => body.rest = None,
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    seen.extend_from_slice(&data);
+                    body.first.push_back(data);
+                }
+            }
+            // A body that breaks here breaks again for whoever reads on.
+            Ok(Some(Err(_))) | Err(_) => break,
+        }
+        if seen.len() > JUDGED_BYTES_MAX {
+            return Bytes::new();
+        }
+    }
+    Bytes::from(seen)
+}
+
+fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
+    let seconds = headers
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse::<u64>()
+        .ok()?;
+    // A day is longer than any throttling the platform documents; more would be a wrong or hostile number.
+    Some(Duration::from_secs(seconds.min(86_400)))
+}
+
+/// The caller's problem and the operator's sentence for a fault of the platform.
+fn fault_problem(fault: &Fault, admitted: &Admitted, token: Option<&Arc<Token>>) -> Problem {
+    let kind = match fault.row.answer {
+        fault::Answer::FlowRefusedToken => Kind::FlowRefusedToken,
+        fault::Answer::FlowMisconfigured => Kind::FlowMisconfigured,
+        fault::Answer::FlowOff => Kind::FlowOff,
+        fault::Answer::FlowGone => Kind::FlowGone,
+        fault::Answer::FlowThrottled => Kind::FlowThrottled,
+        fault::Answer::FlowNoResponse => Kind::FlowNoResponse,
+        fault::Answer::FlowTimeout => Kind::FlowTimeout,
+        fault::Answer::RequestRejectedBySchema => Kind::BodyRefusedByFlow,
+        fault::Answer::RequestTooLarge => Kind::BodyTooLarge,
+        fault::Answer::FlowFailed => Kind::FlowFailed,
+    };
+    let mut cause = format!("{} Who mends it: {}.", fault.private(), fault.row.mender.as_str());
+    let identity = admitted.route.identity.as_ref();
+    if let (fault::Answer::FlowRefusedToken, Some(identity), Some(token)) =
+        (fault.row.answer, identity, token)
+    {
+        let settings = identity.settings();
+        let expected = Expected {
+            audience: wanted_audience(admitted.route.trigger.url(), settings),
+            tenant: &settings.tenant,
+            now: clock::wall(),
+        };
+        cause.push_str(&format!(" Identity {}: ", settings.name));
+        cause.push_str(&fault::explain_mismatch(token.text().expose(), &expected));
+    }
+    let again = match fault.row.run {
+        fault::Run::No if kind.row().again == Again::Later => Again::Later,
+        _ => Again::No,
+    };
+    Problem::from(kind).because(cause).again(again)
+}
+
+/// The audience that the trigger compares with. Owners of Logic Apps can choose their own, which only the identity's
+/// scope can tell; all other flows want that of their cloud.
+fn wanted_audience<'a>(url: &TriggerUrl, identity: &'a IdentitySettings) -> &'a str {
+    match url.family() {
+        Family::Consumption | Family::Standard => &identity.audience,
+        Family::PowerPlatform | Family::PowerPlatformScaleUnit | Family::Other => {
+            url.cloud().unwrap_or(identity.cloud).audience()
+        }
+    }
+}
+
+impl FlowBody {
+    /// Ends an answer that was read for its fault: a connection whose answer has ended serves on.
+    fn settle(&mut self) {
+        let ended = self.rest.take().is_none();
+        if let Some(lease) = self.lease.take().filter(|_| ended) {
+            lease.give_back();
+        }
+    }
+}
+
+impl Drop for FlowBody {
+    fn drop(&mut self) {
+        // The permit goes last: while a connection is open, its trigger counts the request as under way.
+        drop(self.lease.take());
+        drop(self.permit.take());
+    }
+}

@@ -1,0 +1,116 @@
+//! Which query parameters of the caller go on to the trigger, byte for byte. The trigger's own parameters never come
+//! from a caller, however they are spelled.
+
+use percent_encoding::percent_decode_str;
+
+use crate::config::QueryPass;
+
+/// Parameters by which a trigger is addressed and signed (Logic Apps: "Trigger workflows with HTTPS endpoints").
+const TRIGGERS_OWN: [&str; 5] = ["sp", "sv", "sig", "se", "api-version"];
+
+/// Longest request target a trigger accepts (Power Automate: "Limits and configuration"); bytes.
+pub(super) const TARGET_BYTES_MAX: usize = 16_384;
+
+/// Appends to `target` what passes of `query`. The target already has a query of its own, or not.
+pub(super) fn append(target: &mut String, query: Option<&str>, pass: &QueryPass) {
+    let Some(query) = query else { return };
+    if *pass == QueryPass::None {
+        return;
+    }
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        if passes(pair, pass) {
+            target.push(if target.contains('?') { '&' } else { '?' });
+            target.push_str(pair);
+        }
+    }
+}
+
+fn passes(pair: &str, pass: &QueryPass) -> bool {
+    // Some servers split at `;` as well: a pair must not hide one of the trigger's own parameters behind it.
+    if pair.split(';').any(|part| is_triggers_own(&name_of(part))) {
+        return false;
+    }
+    match pass {
+        QueryPass::None => false,
+        QueryPass::All => true,
+        QueryPass::Named(names) => {
+            let name = name_of(pair);
+            names.iter().any(|wanted| *wanted == name)
+        }
+    }
+}
+
+/// The decoded name of a pair; what cannot be decoded keeps its replacement marks and matches nothing.
+fn name_of(pair: &str) -> String {
+    let raw = pair.split('=').next().unwrap_or_default();
+    percent_decode_str(raw)
+        .decode_utf8_lossy()
+        .replace('+', " ")
+        .trim()
+        .to_owned()
+}
+
+fn is_triggers_own(name: &str) -> bool {
+    TRIGGERS_OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
+        // Decoded once more: a server that decodes twice must not find one either.
+        || TRIGGERS_OWN.iter().any(|own| {
+            percent_decode_str(name).decode_utf8_lossy().trim().eq_ignore_ascii_case(own)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::proptest;
+
+    use super::TRIGGERS_OWN;
+    use super::append;
+    use crate::config::QueryPass;
+
+    fn passed(query: &str, pass: &QueryPass) -> String {
+        let mut target = "/invoke?api-version=1".to_owned();
+        append(&mut target, Some(query), pass);
+        target.trim_start_matches("/invoke?api-version=1").to_owned()
+    }
+
+    #[test]
+    fn only_listed_parameters_pass_byte_for_byte() {
+        let pass = QueryPass::Named(vec!["a".into(), "b c".into()]);
+        assert_eq!(
+            passed("a=%2f1&x=2&b+c=3&b%20c=4&A=5", &pass),
+            "&a=%2f1&b+c=3&b%20c=4"
+        );
+        assert_eq!(passed("a=1", &QueryPass::None), "");
+    }
+
+    #[test]
+    fn the_triggers_own_parameters_never_pass() {
+        for query in [
+            "sig=x",
+            "SIG=x",
+            "s%69g=x",
+            "s%2569g=x",
+            "api-version=1",
+            "a=1;sig=x",
+            "%73p=1",
+            "sv",
+            "se=",
+            "+sig=1",
+        ] {
+            assert_eq!(passed(query, &QueryPass::All), "", "{query}");
+        }
+        assert_eq!(passed("signal=1&sigx=2", &QueryPass::All), "&signal=1&sigx=2");
+    }
+
+    proptest! {
+        #[test]
+        fn no_spelling_smuggles_a_signature(query in "[a-zA-Z0-9%;&=+-]{0,60}") {
+            let out = passed(&query, &QueryPass::All);
+            for pair in out.split(['&', ';']) {
+                let name = pair.split('=').next().unwrap_or_default();
+                let name = percent_decode_str(name).decode_utf8_lossy().to_lowercase();
+                assert!(!TRIGGERS_OWN.contains(&name.trim()), "{out}");
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Whether the gateway can serve, route by route and identity by identity, with the reason where it cannot. Computed
+//! from the tokens in hand at the moment of the question, so it cannot stay green by mistake.
+
+use serde::Serialize;
+use std::sync::atomic::Ordering;
+
+use crate::config::ReadyRequires;
+use crate::gateway::Gateway;
+use crate::gateway::Route;
+
+/// The answer of `/readyz?verbose`.
+#[derive(Debug, Serialize)]
+pub struct Readiness {
+    /// `ready`, `not-serving` (starting or draining) or `no-token`.
+    pub status: &'static str,
+    /// What the settings ask for: `any-route` or `all-routes`.
+    pub requires: &'static str,
+    /// Each identity.
+    pub identities: Vec<IdentityState>,
+    /// Each route that cannot serve.
+    pub routes_not_ready: Vec<RouteState>,
+}
+
+/// How an identity is doing.
+#[derive(Debug, Serialize)]
+pub struct IdentityState {
+    /// Its name.
+    pub name: String,
+    /// Whether it has a token that has not expired.
+    pub ready: bool,
+    /// Seconds until its token expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<u64>,
+    /// The last failure, while it has not been followed by a success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// A route that cannot serve.
+#[derive(Debug, Serialize)]
+pub struct RouteState {
+    /// Its name.
+    pub name: String,
+    /// What it lacks.
+    pub why: String,
+}
+
+impl Readiness {
+    /// Whether the gateway is ready.
+    pub fn is_ready(&self) -> bool {
+        self.status == "ready"
+    }
+}
+
+impl Route {
+    fn lacks(&self) -> Option<String> {
+        let identity = self.identity.as_ref()?;
+        match identity.health().expires_in {
+            Some(_) => None,
+            None => Some(format!("identity {} has no token", identity.settings().name)),
+        }
+    }
+}
+
+impl Gateway {
+    /// Whether the gateway can serve, and why not.
+    pub fn readiness(&self) -> Readiness {
+        let mut identities: Vec<_> = self
+            .tokens
+            .identities()
+            .map(|identity| {
+                let health = identity.health();
+                IdentityState {
+                    name: identity.settings().name.to_string(),
+                    ready: health.expires_in.is_some(),
+                    expires_in_seconds: health.expires_in.map(|left| left.as_secs()),
+                    why: health.failure,
+                }
+            })
+            .collect();
+        identities.sort_by(|one, other| one.name.cmp(&other.name));
+        let lacking = self.list.iter().filter_map(|route| {
+            let why = route.lacks()?;
+            Some(RouteState {
+                name: route.name.to_string(),
+                why,
+            })
+        });
+        let routes_not_ready: Vec<_> = lacking.collect();
+        let enough = match self.ready_requires {
+            ReadyRequires::AnyRoute => routes_not_ready.len() < self.list.len(),
+            ReadyRequires::AllRoutes => routes_not_ready.is_empty(),
+        };
+        let status = match (self.serving.load(Ordering::Relaxed), enough) {
+            (false, _) => "not-serving",
+            (true, false) => "no-token",
+            (true, true) => "ready",
+        };
+        let requires = match self.ready_requires {
+            ReadyRequires::AnyRoute => "any-route",
+            ReadyRequires::AllRoutes => "all-routes",
+        };
+        Readiness {
+            status,
+            requires,
+            identities,
+            routes_not_ready,
+        }
+    }
+
+    /// Whether the gateway can serve, without the reasons; cheap enough for a public health path.
+    pub fn is_ready(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+            && match self.ready_requires {
+                ReadyRequires::AnyRoute => self.list.iter().any(|route| route.lacks().is_none()),
+                ReadyRequires::AllRoutes => self.list.iter().all(|route| route.lacks().is_none()),
+            }
+    }
+}

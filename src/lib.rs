@@ -1,0 +1,21 @@
+//! Flowgate: an authenticating TLS reverse proxy for HTTP-triggered Power Automate and Logic Apps flows.
+//!
+//! Callers that cannot get an Entra token post plain or API-key requests over TLS. The gateway checks them against
+//! allow-lists and limits, adds an access token for the flow service, calls the trigger, and turns every failure into
+//! an answer that says who must do what.
+//!
+//! Modules stand on floors and name lower floors only: `model`; `problem` and `counters`; `config`; `policy`, `entra`
+//! and `flow`, which do not know each other; `gateway`; `server`; and on the roof `cli` and the program itself.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod counters;
+pub mod entra;
+pub mod flow;
+pub mod gateway;
+pub mod model;
+pub mod policy;
+pub mod problem;
+pub mod server;

@@ -1,0 +1,144 @@
+//! Values that every floor may use: names that cannot be confused with one another, the request id, secrets and
+//! the trigger address. Nothing here does I/O or waits.
+
+pub mod clock;
+pub mod secret;
+pub mod trigger;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use secret::Secret;
+pub use trigger::Cloud;
+pub use trigger::TriggerUrl;
+
+/// Longest name of a route, caller, identity or key label, in bytes: it becomes a header value and a metric label.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Why a text cannot be a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a name has 1 to 64 characters out of a-z, A-Z, 0-9, '-', '_' and '.'")]
+pub struct NameError;
+
+fn check_name(text: &str) -> Result<(), NameError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(plain) {
+        return Err(NameError);
+    }
+    Ok(())
+}
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident)+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes a name that is safe as a header value, a metric label and a log field.
+            ///
+            /// # Errors
+            /// [`NameError`] for an empty, overlong or oddly spelled text.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                check_name(text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+    )+};
+}
+
+names! {
+    /// Name of a route, as the settings give it.
+    RouteName
+    /// Name of a caller, as the settings give it.
+    CallerName
+    /// Name of an Entra identity, as the settings give it.
+    IdentityName
+    /// Label of one key of a caller: tells keys apart in log and headers without showing any.
+    KeyLabel
+}
+
+impl CallerName {
+    /// The name under which calls to a route that is open to everybody are counted and logged.
+    pub fn anonymous() -> Self {
+        Self("anonymous".into())
+    }
+}
+
+/// Identifies one request in log, headers and problems: a UUID of version 7 (RFC 9562), so ids sort by time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(uuid::Uuid);
+
+impl RequestId {
+    /// A fresh id.
+    pub fn new() -> Self {
+        Self(uuid::Uuid::now_v7())
+    }
+
+    /// The 16 bytes of the id; they serve as the trace id of a request that came without one.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl Default for RequestId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CallerName;
+    use super::NameError;
+    use super::RequestId;
+    use super::RouteName;
+
+    #[test]
+    fn a_name_is_safe_in_a_header_and_a_label() {
+        for bad in ["", "a b", "a\"b", "ü", "a\nb", &"x".repeat(65)] {
+            assert_eq!(RouteName::parse(bad), Err(NameError), "{bad:?}");
+        }
+        assert_eq!(
+            CallerName::parse("erp-1.north_2").unwrap().as_str(),
+            "erp-1.north_2"
+        );
+    }
+
+    #[test]
+    fn request_ids_sort_by_time() {
+        let first = RequestId::new().to_string();
+        let second = RequestId::new().to_string();
+        assert!(first < second, "{first} {second}");
+        assert_eq!(first.len(), 36);
+    }
+}

@@ -1,0 +1,409 @@
+//! Finds the key in the header of a request: in the places the route reads, and nowhere else. Whose key it
+//! is, and whether it still holds, is decided in `key.rs`.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::GeneralPurpose;
+use base64::engine::GeneralPurposeConfig;
+use http::HeaderMap;
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+use zeroize::Zeroizing;
+
+use crate::config::KeyPlace;
+use crate::policy::key::KEY_BYTES_MAX;
+use crate::problem::Kind;
+use crate::problem::Problem;
+
+/// Longest Basic credentials that are decoded: a longest key and as long a user name, in base64.
+const BASIC_BYTES_MAX: usize = (2 * KEY_BYTES_MAX + 1).div_ceil(3) * 4;
+
+// Callers that write RFC 7617 by hand often leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Reads the key from the places of one route.
+#[derive(Debug, Clone)]
+pub struct KeyReader {
+    headers: Box<[HeaderName]>,
+    authorization: Reading,
+}
+
+/// What `Authorization` means on a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Ignored,
+    /// The key follows the scheme, whatever that is.
+    Key,
+    /// Basic has the key as its password; other schemes are not for us.
+    Password,
+    /// Basic has the key as its password, after other schemes it follows plainly.
+    Both,
+}
+
+/// What a request shows as its key.
+pub enum Candidate<'h> {
+    /// As it stands in the header.
+    Plain(&'h [u8]),
+    /// Decoded from Basic credentials; wiped when dropped.
+    Password(Zeroizing<Vec<u8>>),
+    /// Basic credentials that cannot be decoded, or are far too long: no caller has such a key.
+    Unreadable,
+}
+
+impl Candidate<'_> {
+    /// The key; empty when it is unreadable.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Plain(bytes) => bytes,
+            Self::Password(bytes) => bytes,
+            Self::Unreadable => &[],
+        }
+    }
+
+    fn same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unreadable, _) | (_, Self::Unreadable) => false,
+            _ => verify_slices_are_equal(self.as_bytes(), other.as_bytes()).is_ok(),
+        }
+    }
+}
+
+impl KeyReader {
+    /// Reads at these places.
+    pub fn build(places: &[KeyPlace]) -> Self {
+        let mut headers = Vec::new();
+        let mut authorization = Reading::Ignored;
+        for place in places {
+            authorization = match (place, authorization) {
+                (KeyPlace::Header(name), reading) => {
+                    headers.push(name.clone());
+                    reading
+                }
+                (KeyPlace::Authorization, Reading::Ignored | Reading::Key) => Reading::Key,
+                (KeyPlace::Basic, Reading::Ignored | Reading::Password) => Reading::Password,
+                (KeyPlace::Authorization | KeyPlace::Basic, _) => Reading::Both,
+            };
+        }
+        Self {
+            headers: headers.into_boxed_slice(),
+            authorization,
+        }
+    }
+
+    /// The header fields to take out of the request before it goes on. `Authorization` is not among them: it
+    /// never goes on, whether it is read here or not.
+    pub fn header_places(&self) -> &[HeaderName] {
+        &self.headers
+    }
+
+    /// The key of a request, if it shows one. An empty value is no key; the same key twice is one key.
+    ///
+    /// # Errors
+    /// `keys-differ` when two places, or two lines of one field, have different keys.
+    pub fn read<'h>(&self, headers: &'h HeaderMap) -> Result<Option<Candidate<'h>>, Problem> {
+        let mut found = None;
+        for name in &self.headers {
+            for value in headers.get_all(name) {
+                found = merge(found, plain(value.as_bytes()))?;
+            }
+        }
+        if self.authorization != Reading::Ignored {
+            for value in headers.get_all(AUTHORIZATION) {
+                found = merge(found, self.authorization.read(value.as_bytes()))?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Reading {
+    fn read(self, value: &[u8]) -> Option<Candidate<'_>> {
+        let value = value.trim_ascii();
+        let Some((scheme, rest)) = split_scheme(value) else {
+            // Without a space there is no scheme, so there cannot be Basic credentials either.
+            return if self == Self::Password {
+                None
+            } else {
+                plain(value)
+            };
+        };
+        // Schemes are compared without case (RFC 9110 section 11.1).
+        match (self, scheme.eq_ignore_ascii_case(b"basic")) {
+            (Self::Ignored, _) | (Self::Password, false) => None,
+            (Self::Password | Self::Both, true) => password(rest),
+            (Self::Key, _) | (Self::Both, false) => plain(rest),
+        }
+    }
+}
+
+fn split_scheme(value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let space = value.iter().position(|byte| matches!(byte, b' ' | b'\t'))?;
+    let (scheme, rest) = value.split_at_checked(space)?;
+    Some((scheme, rest.trim_ascii()))
+}
+
+fn plain(value: &[u8]) -> Option<Candidate<'_>> {
+    let value = value.trim_ascii();
+    (!value.is_empty()).then_some(Candidate::Plain(value))
+}
+
+// RFC 7617 section 2: base64 of user, colon, password; the user cannot have a colon, the password can.
+fn password(encoded: &[u8]) -> Option<Candidate<'static>> {
+    if encoded.len() > BASIC_BYTES_MAX {
+        return Some(Candidate::Unreadable);
+    }
+    // Room for everything at once, because a buffer that grows leaves a copy behind.
+    let mut decoded = Zeroizing::new(Vec::with_capacity(encoded.len()));
+    if BASE64.decode_vec(encoded, &mut decoded).is_err() {
+        return Some(Candidate::Unreadable);
+    }
+    let Some(colon) = decoded.iter().position(|byte| *byte == b':') else {
+        return Some(Candidate::Unreadable);
+    };
+    decoded.drain(..=colon);
+    (!decoded.is_empty()).then_some(Candidate::Password(decoded))
+}
+
+fn merge<'h>(
+    found: Option<Candidate<'h>>,
+    next: Option<Candidate<'h>>,
+) -> Result<Option<Candidate<'h>>, Problem> {
+    match (found, next) {
+        (Some(one), Some(other)) if !one.same_as(&other) => {
+            Err(Problem::from(Kind::KeysDiffer).because("two different keys in one request"))
+        }
+        (Some(one), _) => Ok(Some(one)),
+        (None, next) => Ok(next),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use http::HeaderMap;
+    use http::HeaderName;
+    use http::HeaderValue;
+    use proptest::prelude::any;
+    use proptest::proptest;
+
+    use super::BASE64;
+    use super::BASIC_BYTES_MAX;
+    use super::Candidate;
+    use super::KeyReader;
+    use crate::config::KeyPlace;
+    use crate::problem::Kind;
+
+    fn headers(lines: &[(&str, &[u8])]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.parse::<HeaderName>().unwrap(),
+                    HeaderValue::from_bytes(value).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    fn header(name: &str) -> KeyPlace {
+        KeyPlace::Header(name.parse().unwrap())
+    }
+
+    fn read(places: &[KeyPlace], lines: &[(&str, &[u8])]) -> Result<Option<Vec<u8>>, Kind> {
+        match KeyReader::build(places).read(&headers(lines)) {
+            Ok(Some(Candidate::Unreadable)) => Ok(Some(b"(unreadable)".to_vec())),
+            Ok(found) => Ok(found.map(|candidate| candidate.as_bytes().to_vec())),
+            Err(problem) => Err(problem.kind()),
+        }
+    }
+
+    fn key(text: &str) -> Result<Option<Vec<u8>>, Kind> {
+        Ok(Some(text.as_bytes().to_vec()))
+    }
+
+    fn basic(text: &str) -> String {
+        format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(text))
+    }
+
+    #[test]
+    fn a_header_value_is_the_key() {
+        let places = [header("x-api-key"), header("x-functions-key")];
+        assert_eq!(read(&places, &[("x-api-key", b" k 1\t")]), key("k 1"));
+        assert_eq!(read(&places, &[("x-functions-key", b"k1")]), key("k1"));
+        assert_eq!(
+            read(&places, &[("x-api-key", "schlüssel".as_bytes())]),
+            key("schlüssel")
+        );
+    }
+
+    #[test]
+    fn a_place_that_is_not_read_is_no_credential() {
+        assert_eq!(
+            read(&[header("x-api-key")], &[("authorization", b"Bearer k1")]),
+            Ok(None)
+        );
+        assert_eq!(
+            read(&[KeyPlace::Authorization], &[("x-api-key", b"k1")]),
+            Ok(None)
+        );
+        assert_eq!(
+            read(&[], &[("x-api-key", b"k1"), ("authorization", b"k1")]),
+            Ok(None)
+        );
+        assert_eq!(
+            read(&[KeyPlace::Basic], &[("authorization", b"Bearer k1")]),
+            Ok(None)
+        );
+        assert_eq!(read(&[KeyPlace::Basic], &[("authorization", b"k1")]), Ok(None));
+    }
+
+    #[test]
+    fn any_scheme_or_none_may_stand_before_the_key() {
+        for value in ["Bearer k1", "k1", "ApiKey   k1 ", "bearer\tk1", "Basic k1"] {
+            assert_eq!(
+                read(&[KeyPlace::Authorization], &[("authorization", value.as_bytes())]),
+                key("k1"),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn basic_has_the_key_as_password_after_the_first_colon() {
+        for places in [
+            vec![KeyPlace::Basic],
+            vec![KeyPlace::Basic, KeyPlace::Authorization],
+        ] {
+            for (text, expected) in [
+                ("user:k1", "k1"),
+                (":k1", "k1"),
+                ("user:a:b", "a:b"),
+                ("ü:schlüssel", "schlüssel"),
+            ] {
+                let value = basic(text);
+                for value in [
+                    value.clone(),
+                    value.replace("Basic", "bAsIc"),
+                    value.replace('=', ""),
+                ] {
+                    assert_eq!(
+                        read(&places, &[("authorization", value.as_bytes())]),
+                        key(expected),
+                        "{value}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn with_both_readings_other_schemes_show_the_key_plainly() {
+        let places = [KeyPlace::Authorization, KeyPlace::Basic];
+        assert_eq!(read(&places, &[("authorization", b"Bearer k1")]), key("k1"));
+        assert_eq!(read(&places, &[("authorization", b"k1")]), key("k1"));
+    }
+
+    #[test]
+    fn basic_that_cannot_be_read_is_still_a_credential() {
+        let long = basic(&format!("user:{}", "k".repeat(BASIC_BYTES_MAX)));
+        for value in [
+            "Basic !!!",
+            "Basic dXNlcg==",
+            "Basic A",
+            "Basic dXNlcjprMQ== x",
+            &long,
+        ] {
+            assert_eq!(
+                read(&[KeyPlace::Basic], &[("authorization", value.as_bytes())]),
+                key("(unreadable)"),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_value_is_absent() {
+        let places = [header("x-api-key"), KeyPlace::Authorization];
+        assert_eq!(
+            read(&places, &[("x-api-key", b""), ("authorization", b"  ")]),
+            Ok(None)
+        );
+        assert_eq!(
+            read(&places, &[("x-api-key", b""), ("authorization", b"Bearer k1")]),
+            key("k1")
+        );
+        assert_eq!(
+            read(
+                &[KeyPlace::Basic],
+                &[("authorization", basic("user:").as_bytes())]
+            ),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn the_same_key_twice_is_one_key() {
+        let places = [header("x-api-key"), KeyPlace::Basic];
+        let basic = basic("user:k1");
+        let lines: [(&str, &[u8]); 3] = [
+            ("x-api-key", b"k1"),
+            ("x-api-key", b"k1 "),
+            ("authorization", basic.as_bytes()),
+        ];
+        assert_eq!(read(&places, &lines), key("k1"));
+    }
+
+    #[test]
+    fn two_different_keys_are_refused() {
+        let places = [header("x-api-key"), header("x-other"), KeyPlace::Basic];
+        for lines in [
+            [("x-api-key", b"k1".as_slice()), ("x-api-key", b"k2".as_slice())],
+            [("x-api-key", b"k1"), ("x-other", b"k22")],
+            [("x-api-key", b"k1"), ("authorization", b"Basic !!!")],
+            [("authorization", b"Basic !!!"), ("authorization", b"Basic !!!")],
+        ] {
+            assert_eq!(read(&places, &lines), Err(Kind::KeysDiffer), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn the_headers_read_are_the_headers_to_strip() {
+        let reader = KeyReader::build(&[header("x-api-key"), KeyPlace::Basic, header("x-other")]);
+        assert_eq!(reader.header_places(), ["x-api-key", "x-other"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_breaks_the_reader(
+            scheme in "(basic |bearer )?",
+            value in proptest::collection::vec(32u8..127, 0..64),
+        ) {
+            let mut line = scheme.into_bytes();
+            line.extend(value);
+            let both = [KeyPlace::Basic, KeyPlace::Authorization];
+            for places in [&both[..1], &both[1..], &both] {
+                let _ = read(places, &[("authorization", &line)]);
+            }
+        }
+
+        #[test]
+        fn every_password_comes_back(
+            user in "[^:]*",
+            password in proptest::collection::vec(any::<u8>(), 1..64),
+        ) {
+            let mut text = user.into_bytes();
+            text.push(b':');
+            text.extend(&password);
+            for encoded in [BASE64.encode(&text), base64::prelude::BASE64_STANDARD_NO_PAD.encode(&text)] {
+                let line = format!("Basic {encoded}");
+                let found = read(&[KeyPlace::Basic], &[("authorization", line.as_bytes())]);
+                assert_eq!(found, Ok(Some(password.clone())));
+            }
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! Whose key it is: a table from digests to callers. The keys themselves are in no memory of ours; where in a
+//! request a key stands is read in `credential.rs`, and what its owner may call is decided in `caller.rs`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::hash::Hasher;
+use std::time::SystemTime;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest;
+use aws_lc_rs::hmac;
+
+use crate::config::CallerSettings;
+use crate::config::KeyDigest;
+use crate::config::KeySettings;
+use crate::config::KeyState;
+use crate::model::KeyLabel;
+use crate::model::Secret;
+use crate::policy::credential::Candidate;
+
+/// Longest key that is looked up. A longer one is unknown without being hashed, so that the work for a guess
+/// is bounded.
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// All keys of all callers, by digest.
+#[derive(Debug, Default)]
+pub struct Keys {
+    plain: HashMap<Digest, Holder>,
+    peppered: Option<Peppered>,
+}
+
+/// Keys whose digests are made with the pepper.
+#[derive(Debug)]
+struct Peppered {
+    pepper: hmac::Key,
+    keys: HashMap<Digest, Holder>,
+}
+
+/// A digest whose comparison takes the same time wherever two of them differ.
+#[derive(Debug, Clone, Copy)]
+struct Digest([u8; 32]);
+
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl Eq for Digest {}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
+
+/// Who has a key, and when it holds.
+#[derive(Debug)]
+struct Holder {
+    caller: usize,
+    label: KeyLabel,
+    not_before: Option<SystemTime>,
+    expires: Option<SystemTime>,
+    state: KeyState,
+}
+
+/// A key that is known and holds.
+#[derive(Debug)]
+pub struct Identified<'k> {
+    /// Index of its caller in the settings.
+    pub caller: usize,
+    /// Its label.
+    pub label: &'k KeyLabel,
+}
+
+/// Why a key identifies nobody.
+#[derive(Debug)]
+pub enum KeyFault<'k> {
+    /// No caller has it. What is there of its digest lets an operator recognise it, and nobody recover it.
+    Unknown(Trace),
+    /// A caller has it, but it does not hold.
+    Lapsed {
+        /// Index of its caller in the settings.
+        caller: usize,
+        /// Its label.
+        label: &'k KeyLabel,
+        /// Why it does not hold.
+        why: Lapse,
+    },
+}
+
+/// The beginning of the digest of an unknown key, or why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trace {
+    /// First bytes of its SHA-256.
+    Sha256([u8; 4]),
+    /// First bytes of its HMAC-SHA-256 under the pepper.
+    HmacSha256([u8; 4]),
+    /// It is longer than [`KEY_BYTES_MAX`].
+    TooLong,
+    /// It could not be decoded.
+    Unreadable,
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sha256(start) => write!(
+                f,
+                "no caller has the key sha256:{:08x}...",
+                u32::from_be_bytes(*start)
+            ),
+            Self::HmacSha256(start) => {
+                write!(
+                    f,
+                    "no caller has the key hmac-sha256:{:08x}...",
+                    u32::from_be_bytes(*start)
+                )
+            }
+            Self::TooLong => write!(f, "the key is longer than {KEY_BYTES_MAX} bytes"),
+            Self::Unreadable => f.write_str("the Basic credentials cannot be decoded"),
+        }
+    }
+}
+
+/// Why a known key does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lapse {
+    /// It is switched off.
+    Disabled,
+    /// Its first day has not come.
+    NotYetValid,
+    /// Its last day has passed.
+    Expired,
+}
+
+impl fmt::Display for Lapse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disabled => "is disabled",
+            Self::NotYetValid => "is not valid yet",
+            Self::Expired => "has expired",
+        })
+    }
+}
+
+impl Keys {
+    /// Builds the table. A digest that two callers have belongs to the first; without a pepper nothing
+    /// matches a peppered digest. The settings are checked for both.
+    pub fn build(callers: &[CallerSettings], pepper: Option<&Secret>) -> Self {
+        let mut plain = HashMap::new();
+        let mut peppered = HashMap::new();
+        for (caller, settings) in callers.iter().enumerate() {
+            for key in &settings.keys {
+                let (table, digest) = match key.digest {
+                    KeyDigest::Sha256(digest) => (&mut plain, digest),
+                    KeyDigest::HmacSha256(digest) => (&mut peppered, digest),
+                };
+                table
+                    .entry(Digest(digest))
+                    .or_insert_with(|| Holder::new(caller, key));
+            }
+        }
+        let pepper = pepper.filter(|_| !peppered.is_empty());
+        let peppered = pepper.map(|pepper| Peppered {
+            pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.expose().as_bytes()),
+            keys: peppered,
+        });
+        Self { plain, peppered }
+    }
+
+    /// Says whose key it is. The clock is read only for a key that has dates.
+    ///
+    /// # Errors
+    /// [`KeyFault`] for a key that nobody has, or that does not hold now.
+    pub fn identify(
+        &self,
+        candidate: &Candidate<'_>,
+        now: impl FnOnce() -> SystemTime,
+    ) -> Result<Identified<'_>, KeyFault<'_>> {
+        let holder = self.look_up(candidate).map_err(KeyFault::Unknown)?;
+        let Holder {
+            caller, ref label, ..
+        } = *holder;
+        match holder.lapse(now) {
+            None => Ok(Identified { caller, label }),
+            Some(why) => Err(KeyFault::Lapsed { caller, label, why }),
+        }
+    }
+
+    fn look_up(&self, candidate: &Candidate<'_>) -> Result<&Holder, Trace> {
+        if matches!(candidate, Candidate::Unreadable) {
+            return Err(Trace::Unreadable);
+        }
+        let key = candidate.as_bytes();
+        if key.len() > KEY_BYTES_MAX {
+            return Err(Trace::TooLong);
+        }
+        let mut trace = None;
+        if !self.plain.is_empty() || self.peppered.is_none() {
+            let digest = digest::digest(&digest::SHA256, key);
+            trace = trace.or(start(digest.as_ref()).map(Trace::Sha256));
+            if let Some(holder) = find(&self.plain, digest.as_ref()) {
+                return Ok(holder);
+            }
+        }
+        if let Some(peppered) = &self.peppered {
+            let digest = hmac::sign(&peppered.pepper, key);
+            trace = trace.or(start(digest.as_ref()).map(Trace::HmacSha256));
+            if let Some(holder) = find(&peppered.keys, digest.as_ref()) {
+                return Ok(holder);
+            }
+        }
+        Err(trace.unwrap_or(Trace::Unreadable))
+    }
+}
+
+impl Holder {
+    fn new(caller: usize, key: &KeySettings) -> Self {
+        let KeySettings {
+            ref label,
+            not_before,
+            expires,
+            state,
+            ..
+        } = *key;
+        Self {
+            caller,
+            label: label.clone(),
+            not_before,
+            expires,
+            state,
+        }
+    }
+
+    fn lapse(&self, now: impl FnOnce() -> SystemTime) -> Option<Lapse> {
+        if self.state == KeyState::Disabled {
+            return Some(Lapse::Disabled);
+        }
+        if self.not_before.is_none() && self.expires.is_none() {
+            return None;
+        }
+        let now = now();
+        if self.not_before.is_some_and(|first| now < first) {
+            return Some(Lapse::NotYetValid);
+        }
+        self.expires
+            .is_some_and(|end| now >= end)
+            .then_some(Lapse::Expired)
+    }
+}
+
+// Both digests have 32 bytes, so the conversion always succeeds.
+fn find<'k>(keys: &'k HashMap<Digest, Holder>, digest: &[u8]) -> Option<&'k Holder> {
+    keys.get(&Digest(digest.try_into().ok()?))
+}
+
+fn start(digest: &[u8]) -> Option<[u8; 4]> {
+    digest.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+    use std::time::SystemTime;
+
+    use aws_lc_rs::digest;
+    use aws_lc_rs::hmac;
+
+    use super::Candidate;
+    use super::KEY_BYTES_MAX;
+    use super::KeyFault;
+    use super::Keys;
+    use super::Lapse;
+    use super::Trace;
+    use crate::config::CallerSettings;
+    use crate::config::KeyDigest;
+    use crate::config::KeySettings;
+    use crate::config::KeyState;
+    use crate::config::NetworkSettings;
+    use crate::model::CallerName;
+    use crate::model::KeyLabel;
+    use crate::model::Secret;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn sha256(key: &str) -> KeyDigest {
+        KeyDigest::Sha256(
+            digest::digest(&digest::SHA256, key.as_bytes())
+                .as_ref()
+                .try_into()
+                .unwrap(),
+        )
+    }
+
+    fn peppered(key: &str) -> KeyDigest {
+        let pepper = hmac::Key::new(hmac::HMAC_SHA256, b"pepper");
+        KeyDigest::HmacSha256(hmac::sign(&pepper, key.as_bytes()).as_ref().try_into().unwrap())
+    }
+
+    fn key(label: &str, digest: KeyDigest) -> KeySettings {
+        let label = KeyLabel::parse(label).unwrap();
+        KeySettings {
+            label,
+            digest,
+            not_before: None,
+            expires: None,
+            state: KeyState::Enabled,
+        }
+    }
+
+    fn caller(name: &str, keys: Vec<KeySettings>) -> CallerSettings {
+        let name = CallerName::parse(name).unwrap();
+        CallerSettings {
+            name,
+            keys,
+            networks: NetworkSettings::default(),
+            rate: None,
+        }
+    }
+
+    fn identify<'k>(keys: &'k Keys, key: &str) -> Result<(usize, &'k str), KeyFault<'k>> {
+        let found = keys.identify(&Candidate::Plain(key.as_bytes()), || NOW)?;
+        Ok((found.caller, found.label.as_str()))
+    }
+
+    fn lapse(key: KeySettings) -> Option<Lapse> {
+        let keys = Keys::build(&[caller("erp", vec![key])], None);
+        match identify(&keys, "k1") {
+            Ok(_) => None,
+            Err(KeyFault::Lapsed { why, .. }) => Some(why),
+            Err(KeyFault::Unknown(trace)) => panic!("{trace}"),
+        }
+    }
+
+    #[test]
+    fn a_key_leads_to_its_caller_and_label() {
+        let callers = [
+            caller("erp", vec![key("old", sha256("k1")), key("new", sha256("k2"))]),
+            caller("shop", vec![key("only", peppered("k3"))]),
+        ];
+        let keys = Keys::build(&callers, Some(&Secret::new("pepper")));
+        assert_eq!(identify(&keys, "k1").unwrap(), (0, "old"));
+        assert_eq!(identify(&keys, "k2").unwrap(), (0, "new"));
+        assert_eq!(identify(&keys, "k3").unwrap(), (1, "only"));
+        assert!(identify(&keys, "k4").is_err());
+    }
+
+    #[test]
+    fn an_unknown_key_leaves_the_start_of_its_digest() {
+        let trace = |keys: &Keys| match identify(keys, "hello").unwrap_err() {
+            KeyFault::Unknown(trace) => trace.to_string(),
+            KeyFault::Lapsed { why, .. } => panic!("{why}"),
+        };
+        // The digest of "hello" as sha256sum prints it.
+        assert_eq!(
+            trace(&Keys::default()),
+            "no caller has the key sha256:2cf24dba..."
+        );
+        let peppered = Keys::build(
+            &[caller("a", vec![key("x", peppered("k"))])],
+            Some(&Secret::new("pepper")),
+        );
+        assert!(trace(&peppered).starts_with("no caller has the key hmac-sha256:"));
+    }
+
+    #[test]
+    fn without_the_pepper_no_peppered_key_is_known() {
+        let callers = [caller("erp", vec![key("x", peppered("k1"))])];
+        assert!(identify(&Keys::build(&callers, None), "k1").is_err());
+        assert!(identify(&Keys::build(&callers, Some(&Secret::new("salt"))), "k1").is_err());
+        assert!(identify(&Keys::build(&callers, Some(&Secret::new("pepper"))), "k1").is_ok());
+    }
+
+    #[test]
+    fn a_digest_is_not_its_own_key() {
+        let keys = Keys::build(&[caller("erp", vec![key("x", sha256("k1"))])], None);
+        let KeyDigest::Sha256(digest) = sha256("k1") else {
+            unreachable!()
+        };
+        assert!(keys.identify(&Candidate::Plain(&digest), || NOW).is_err());
+    }
+
+    #[test]
+    fn an_overlong_key_is_unknown() {
+        let longest = "k".repeat(KEY_BYTES_MAX);
+        let longer = "k".repeat(KEY_BYTES_MAX + 1);
+        let callers = [caller(
+            "erp",
+            vec![key("a", sha256(&longest)), key("b", sha256(&longer))],
+        )];
+        let keys = Keys::build(&callers, None);
+        assert!(identify(&keys, &longest).is_ok());
+        assert!(matches!(
+            identify(&keys, &longer),
+            Err(KeyFault::Unknown(Trace::TooLong))
+        ));
+    }
+
+    #[test]
+    fn unreadable_credentials_are_unknown() {
+        let keys = Keys::build(&[caller("erp", vec![key("x", sha256(""))])], None);
+        let fault = keys.identify(&Candidate::Unreadable, || NOW).unwrap_err();
+        assert!(matches!(fault, KeyFault::Unknown(Trace::Unreadable)));
+    }
+
+    #[test]
+    fn a_key_holds_from_its_first_moment_to_before_its_last() {
+        let second = Duration::from_secs(1);
+        let dated = |not_before, expires| {
+            lapse(KeySettings {
+                not_before: Some(not_before),
+                expires: Some(expires),
+                ..key("x", sha256("k1"))
+            })
+        };
+        assert_eq!(dated(NOW, NOW + second), None);
+        assert_eq!(dated(NOW + second, NOW + 2 * second), Some(Lapse::NotYetValid));
+        assert_eq!(dated(NOW - second, NOW), Some(Lapse::Expired));
+    }
+
+    #[test]
+    fn a_disabled_key_does_not_hold() {
+        let disabled = KeySettings {
+            state: KeyState::Disabled,
+            ..key("x", sha256("k1"))
+        };
+        assert_eq!(lapse(disabled), Some(Lapse::Disabled));
+    }
+
+    #[test]
+    fn the_clock_is_not_read_for_a_key_without_dates() {
+        let keys = Keys::build(&[caller("erp", vec![key("x", sha256("k1"))])], None);
+        assert!(
+            keys.identify(&Candidate::Plain(b"k1"), || panic!("clock was read"))
+                .is_ok()
+        );
+    }
+}

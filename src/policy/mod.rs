@@ -1,0 +1,36 @@
+//! Decisions about a request: who calls, which route it is for, whether it may, and how often. Nothing here
+//! waits, opens a socket or knows the flow; each machine is built once from the settings and then only read.
+//!
+//! The gateway asks in this order, and the first refusal is the answer:
+//!
+//! 1. [`Origin::of_peer`]: the caller's address.
+//! 2. [`host::parse`] and [`Routes::find`]: the route, from a path that can be read in one way only.
+//! 3. [`Networks::admit`]: the networks of the route.
+//! 4. [`Quotas::admit_address`]: failed authentications of the address, before any key is looked at, so that
+//!    guessing keys costs something.
+//! 5. [`Access::identify`]: the caller, by key or network, with its own networks; if [`Attempt::of`] the
+//!    problem is a failure, [`Quotas::count_failure`] remembers it.
+//! 6. [`Quotas::admit`]: the limits of caller, route and gateway, all of them tested before any is taken
+//!    from.
+
+pub mod address;
+pub mod caller;
+pub mod credential;
+pub mod host;
+pub mod key;
+pub mod path;
+pub mod quota;
+pub mod route;
+
+pub use address::Networks;
+pub use address::Origin;
+pub use address::Refused;
+pub use caller::Access;
+pub use caller::Attempt;
+pub use caller::Caller;
+pub use caller::Callers;
+pub use quota::Quotas;
+pub use route::Found;
+pub use route::Matching;
+pub use route::RouteError;
+pub use route::Routes;

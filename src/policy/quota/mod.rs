@@ -1,0 +1,487 @@
+//! How often: the limits of address, caller, route and gateway. All limits that a request meets are tested
+//! before any is taken from, so that a refused request costs nothing; who calls and for which route is known
+//! before.
+
+mod limiter;
+mod table;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::CallerSettings;
+use crate::config::QuotaSettings;
+use crate::config::Rate;
+use crate::config::RouteSettings;
+use crate::policy::address::Origin;
+use crate::policy::quota::limiter::Limiter;
+use crate::policy::quota::limiter::Ticks;
+use crate::policy::quota::table::Addresses;
+use crate::problem::Kind;
+use crate::problem::LimitNotice;
+use crate::problem::Problem;
+
+/// All limits and their state.
+#[derive(Debug)]
+pub struct Quotas {
+    failures: Arc<Failures>,
+    callers: Box<[Option<Arc<Limit>>]>,
+    routes: Box<[Option<Arc<Limit>>]>,
+    gateway: Option<Arc<Limit>>,
+    clock: Ticks,
+}
+
+/// The limit of failed authentications.
+#[derive(Debug)]
+struct Failures {
+    rate: Rate,
+    addresses_max: usize,
+    addresses: Addresses,
+}
+
+/// A limit with what is said about it when it refuses.
+#[derive(Debug)]
+struct Limit {
+    scope: Scope,
+    name: String,
+    rate: Rate,
+    limiter: Limiter,
+}
+
+/// What a limit is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Scope {
+    Address,
+    Caller,
+    Route,
+    Gateway,
+}
+
+impl Scope {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Caller => "caller",
+            Self::Route => "route",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+impl Quotas {
+    /// Builds all limits, unused. An index in `callers` or `routes` is the index to ask with.
+    pub fn build(settings: &QuotaSettings, callers: &[CallerSettings], routes: &[RouteSettings]) -> Self {
+        let start = Draft {
+            clock: Ticks::start(),
+            known: HashMap::new(),
+            failures: None,
+        };
+        start.finish(settings, callers, &names(routes))
+    }
+
+    /// Builds the limits of new settings. A limit whose name and rate have not changed keeps its state, so
+    /// that a reload is no way around it.
+    #[must_use]
+    pub fn renew(
+        &self,
+        settings: &QuotaSettings,
+        callers: &[CallerSettings],
+        routes: &[RouteSettings],
+    ) -> Self {
+        let limits = self
+            .callers
+            .iter()
+            .chain(&self.routes)
+            .chain([&self.gateway])
+            .flatten();
+        let known = limits
+            .map(|limit| ((limit.scope, limit.name.as_str()), limit))
+            .collect();
+        let draft = Draft {
+            clock: self.clock,
+            known,
+            failures: Some(&self.failures),
+        };
+        draft.finish(settings, callers, &names(routes))
+    }
+
+    /// Lets an address show a key, unless it has shown too many wrong ones. Nothing is taken.
+    ///
+    /// # Errors
+    /// `rate-limited`, for the limit `address`.
+    pub fn admit_address(&self, origin: Origin) -> Result<(), Problem> {
+        let Failures { rate, addresses, .. } = &*self.failures;
+        addresses.probe(origin.bucket()).map_err(|wait| {
+            let cause = format!("too many failed authentications from {origin}");
+            refusal(Scope::Address, rate, wait).because(cause)
+        })
+    }
+
+    /// Remembers that an address has shown a wrong key.
+    pub fn count_failure(&self, origin: Origin) {
+        // A limit that others have spent meanwhile refuses the next request; this one is refused already.
+        let _ = self.failures.addresses.take(origin.bucket());
+    }
+
+    /// Takes a request from the limits of its caller, its route and the gateway: from all of them or from
+    /// none.
+    ///
+    /// # Errors
+    /// `rate-limited`, for the limit that makes the caller wait longest.
+    pub fn admit(&self, caller: Option<usize>, route: usize) -> Result<(), Problem> {
+        let caller = caller.and_then(|index| self.callers.get(index));
+        let limits = [caller, self.routes.get(route), Some(&self.gateway)]
+            .map(|limit| limit.and_then(Option::as_ref).map(Arc::as_ref));
+        test_all(&limits)?;
+        take_all(&limits)
+    }
+
+    /// Addresses whose failures are remembered one by one.
+    pub fn entries(&self) -> usize {
+        self.failures.addresses.entries()
+    }
+
+    /// Forgets addresses whose failures have all been forgiven. To be called now and then, because the table
+    /// sweeps itself only while failures come in.
+    pub fn sweep(&self) {
+        self.failures.addresses.sweep();
+    }
+}
+
+/// The limits that one request meets.
+type Met<'a> = [Option<&'a Limit>; 3];
+
+fn test_all(limits: &Met<'_>) -> Result<(), Problem> {
+    let mut longest = None;
+    for limit in limits.iter().flatten() {
+        if let Err(wait) = limit.limiter.probe()
+            && longest.is_none_or(|(_, known)| wait > known)
+        {
+            longest = Some((limit, wait));
+        }
+    }
+    longest.map_or(Ok(()), |(limit, wait)| Err(limit.refuse(wait)))
+}
+
+fn take_all(limits: &Met<'_>) -> Result<(), Problem> {
+    for (index, limit) in limits.iter().enumerate() {
+        let Some(limit) = limit else { continue };
+        // Somebody else may have taken the last one since the test.
+        if let Err(wait) = limit.limiter.take() {
+            let taken = limits.iter().take(index).flatten();
+            taken.for_each(|taken| taken.limiter.give_back());
+            return Err(limit.refuse(wait));
+        }
+    }
+    Ok(())
+}
+
+impl Limit {
+    fn refuse(&self, wait: Duration) -> Problem {
+        let cause = format!("the limit of {} {} is spent", self.scope.as_str(), self.name);
+        refusal(self.scope, &self.rate, wait).because(cause)
+    }
+}
+
+fn refusal(scope: Scope, rate: &Rate, wait: Duration) -> Problem {
+    let window_seconds = rate.per.as_secs() + u64::from(rate.per.subsec_nanos() > 0);
+    let notice = LimitNotice {
+        name: scope.as_str(),
+        quota: rate.requests,
+        window_seconds: window_seconds.max(1),
+    };
+    Problem::from(Kind::RateLimited).wait(wait).limit(notice)
+}
+
+fn names(routes: &[RouteSettings]) -> Vec<(&str, Option<Rate>)> {
+    routes
+        .iter()
+        .map(|route| (route.name.as_str(), route.rate))
+        .collect()
+}
+
+/// What is there before the limits are built: nothing, or the limits of the settings before.
+struct Draft<'a> {
+    clock: Ticks,
+    known: HashMap<(Scope, &'a str), &'a Arc<Limit>>,
+    failures: Option<&'a Arc<Failures>>,
+}
+
+impl Draft<'_> {
+    fn finish(
+        &self,
+        settings: &QuotaSettings,
+        callers: &[CallerSettings],
+        routes: &[(&str, Option<Rate>)],
+    ) -> Quotas {
+        Quotas {
+            failures: self.failures(settings),
+            callers: callers
+                .iter()
+                .map(|caller| self.limit(Scope::Caller, caller.name.as_str(), caller.rate))
+                .collect(),
+            routes: routes
+                .iter()
+                .map(|(name, rate)| self.limit(Scope::Route, name, *rate))
+                .collect(),
+            gateway: self.limit(Scope::Gateway, "as a whole", settings.gateway),
+            clock: self.clock,
+        }
+    }
+
+    fn limit(&self, scope: Scope, name: &str, rate: Option<Rate>) -> Option<Arc<Limit>> {
+        let rate = rate?;
+        if let Some(known) = self.known.get(&(scope, name))
+            && known.rate == rate
+        {
+            return Some(Arc::clone(known));
+        }
+        Some(Arc::new(Limit {
+            scope,
+            name: name.to_owned(),
+            rate,
+            limiter: Limiter::new(&rate, self.clock),
+        }))
+    }
+
+    fn failures(&self, settings: &QuotaSettings) -> Arc<Failures> {
+        let QuotaSettings {
+            failed_authentications: rate,
+            addresses_max,
+            ..
+        } = *settings;
+        match self.failures {
+            Some(known) if known.rate == rate && known.addresses_max == addresses_max => Arc::clone(known),
+            _ => {
+                let addresses = Addresses::new(&rate, addresses_max, self.clock);
+                Arc::new(Failures {
+                    rate,
+                    addresses_max,
+                    addresses,
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::Draft;
+    use super::Quotas;
+    use super::Ticks;
+    use super::take_all;
+    use crate::config::CallerSettings;
+    use crate::config::NetworkSettings;
+    use crate::config::QuotaSettings;
+    use crate::config::Rate;
+    use crate::model::CallerName;
+    use crate::model::RequestId;
+    use crate::policy::address::Origin;
+    use crate::problem::Kind;
+    use crate::problem::Problem;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn rate(requests: u32, seconds: u64, burst: u32) -> Rate {
+        Rate {
+            requests,
+            per: Duration::from_secs(seconds),
+            burst,
+        }
+    }
+
+    fn settings(gateway: Option<Rate>) -> QuotaSettings {
+        QuotaSettings {
+            gateway,
+            failed_authentications: rate(1, 60, 2),
+            addresses_max: 1_000,
+        }
+    }
+
+    fn caller(name: &str, rate: Option<Rate>) -> CallerSettings {
+        let name = CallerName::parse(name).unwrap();
+        CallerSettings {
+            name,
+            keys: Vec::new(),
+            networks: NetworkSettings::default(),
+            rate,
+        }
+    }
+
+    // One caller and two routes, of which the second has no limit.
+    fn quotas(caller_rate: Option<Rate>, route: Option<Rate>, gateway: Option<Rate>) -> Quotas {
+        let draft = Draft {
+            clock: Ticks::start(),
+            known: HashMap::new(),
+            failures: None,
+        };
+        draft.finish(
+            &settings(gateway),
+            &[caller("erp", caller_rate)],
+            &[("orders", route), ("free", None)],
+        )
+    }
+
+    fn limit(problem: &Problem) -> (Option<&'static str>, String) {
+        let answer = problem.answer(RequestId::new());
+        (
+            problem.limit_name(),
+            answer.headers()["retry-after"].to_str().unwrap().to_owned(),
+        )
+    }
+
+    fn admitted(quotas: &Quotas, caller: Option<usize>, route: usize) -> usize {
+        (0..1_000)
+            .take_while(|_| quotas.admit(caller, route).is_ok())
+            .count()
+    }
+
+    fn origin(text: &str) -> Origin {
+        Origin::of_peer(SocketAddr::new(text.parse().unwrap(), 40_000))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_limits_everything_passes() {
+        let quotas = quotas(None, None, None);
+        assert_eq!(admitted(&quotas, Some(0), 0), 1_000);
+        assert_eq!(admitted(&quotas, None, 1), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_limit_refuses_under_its_own_name() {
+        let tight = Some(rate(6, 60, 2));
+        for (quotas, name, cause) in [
+            (
+                quotas(tight, None, None),
+                "caller",
+                "the limit of caller erp is spent",
+            ),
+            (
+                quotas(None, tight, None),
+                "route",
+                "the limit of route orders is spent",
+            ),
+            (
+                quotas(None, None, tight),
+                "gateway",
+                "the limit of gateway as a whole is spent",
+            ),
+        ] {
+            assert_eq!(admitted(&quotas, Some(0), 0), 2);
+            let problem = quotas.admit(Some(0), 0).unwrap_err();
+            assert_eq!(problem.kind(), Kind::RateLimited);
+            assert_eq!(limit(&problem), (Some(name), "10".to_owned()));
+            assert_eq!(problem.cause(), Some(cause));
+            let answer = problem.answer(RequestId::new());
+            assert_eq!(
+                answer.headers()["ratelimit-policy"].to_str().unwrap(),
+                format!("\"{name}\";q=6;w=60")
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_refill() {
+        let quotas = quotas(Some(rate(60, 60, 4)), None, None);
+        assert_eq!(admitted(&quotas, Some(0), 0), 4);
+        advance(3 * SECOND).await;
+        assert_eq!(admitted(&quotas, Some(0), 0), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_request_takes_nothing_from_the_other_limits() {
+        let quotas = quotas(Some(rate(1, 60, 3)), Some(rate(1, 60, 1)), Some(rate(1, 60, 10)));
+        assert_eq!(admitted(&quotas, Some(0), 0), 1);
+        for _ in 0..100 {
+            assert_eq!(quotas.admit(Some(0), 0).unwrap_err().limit_name(), Some("route"));
+        }
+        assert_eq!(admitted(&quotas, Some(0), 1), 2);
+        assert_eq!(admitted(&quotas, None, 1), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_wait_is_reported() {
+        let spent = |caller, route, gateway| {
+            let quotas = quotas(Some(caller), Some(route), Some(gateway));
+            assert_eq!(admitted(&quotas, Some(0), 0), 1);
+            limit(&quotas.admit(Some(0), 0).unwrap_err())
+        };
+        let (slow, quick) = (rate(1, 30, 1), rate(1, 5, 1));
+        assert_eq!(spent(quick, slow, quick), (Some("route"), "30".to_owned()));
+        assert_eq!(spent(slow, quick, quick), (Some("caller"), "30".to_owned()));
+        assert_eq!(spent(quick, quick, slow), (Some("gateway"), "30".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guessing_keys_runs_into_the_limit_of_the_address() {
+        let quotas = quotas(None, None, None);
+        for _ in 0..2 {
+            quotas.admit_address(origin("192.0.2.1")).unwrap();
+            quotas.count_failure(origin("192.0.2.1"));
+        }
+        let problem = quotas.admit_address(origin("::ffff:192.0.2.1")).unwrap_err();
+        assert_eq!(limit(&problem), (Some("address"), "60".to_owned()));
+        assert_eq!(
+            problem.cause(),
+            Some("too many failed authentications from 192.0.2.1")
+        );
+        assert!(quotas.admit_address(origin("192.0.2.2")).is_ok());
+        assert_eq!(quotas.entries(), 1);
+        advance(120 * SECOND).await;
+        quotas.sweep();
+        assert_eq!(quotas.entries(), 0);
+        assert!(quotas.admit_address(origin("192.0.2.1")).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_settings_keep_the_state_of_unchanged_limits() {
+        let tight = Some(rate(1, 60, 2));
+        let quotas = quotas(tight, None, tight);
+        assert_eq!(admitted(&quotas, Some(0), 0), 2);
+        quotas.count_failure(origin("192.0.2.1"));
+        let callers = [caller("new", tight), caller("erp", tight)];
+        let kept = quotas.renew(&settings(None), &callers, &[]);
+        assert_eq!(admitted(&kept, Some(1), 0), 0);
+        assert_eq!(admitted(&kept, Some(0), 0), 2);
+        assert_eq!(kept.entries(), 1);
+        let changed = quotas.renew(&settings(None), &[caller("erp", Some(rate(1, 60, 3)))], &[]);
+        assert_eq!(admitted(&changed, Some(0), 0), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_loses_a_race_gives_back_what_it_took() {
+        let quotas = quotas(Some(rate(1, 60, 3)), Some(rate(1, 60, 1)), Some(rate(1, 60, 3)));
+        let limits = [&quotas.callers[0], &quotas.routes[0], &quotas.gateway].map(Option::as_deref);
+        assert!(take_all(&limits).is_ok());
+        // The route is spent now, as if another request had taken from it after this one was tested.
+        for _ in 0..100 {
+            assert_eq!(take_all(&limits).unwrap_err().limit_name(), Some("route"));
+        }
+        assert_eq!(admitted(&quotas, Some(0), 1), 2);
+    }
+
+    #[test]
+    fn threads_together_get_no_more_than_any_limit() {
+        let quotas = quotas(
+            Some(rate(1, 3600, 500)),
+            Some(rate(1, 3600, 300)),
+            Some(rate(1, 3600, 400)),
+        );
+        let admitted: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..500).filter(|_| quotas.admit(Some(0), 0).is_ok()).count()))
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        // A taker that loses gives back a moment later, and may have kept one other away from the limits it
+        // holds.
+        assert!((296..=300).contains(&admitted), "{admitted}");
+        assert_eq!(quotas.admit(Some(0), 0).unwrap_err().limit_name(), Some("route"));
+    }
+}

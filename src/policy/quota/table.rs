@@ -1,0 +1,379 @@
+//! Failed authentications of each address, in memory that cannot grow past its limit. An address without
+//! failures is not in the table; when the table is full, newcomers share a fixed number of cells until others
+//! are forgiven.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use governor::RateLimiter;
+use governor::clock::Clock;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+
+use crate::config::Rate;
+use crate::policy::address::Bucket;
+use crate::policy::quota::limiter::Governor;
+use crate::policy::quota::limiter::Mode;
+use crate::policy::quota::limiter::Ticks;
+use crate::policy::quota::limiter::decide_on;
+use crate::policy::quota::limiter::quota;
+use crate::policy::quota::limiter::wait;
+
+// Enough that two threads rarely want the same one.
+const SHARDS_MAX: usize = 64;
+
+// 128 KiB. To close them all, a flood must fail this many times the burst, and go on at this many times the
+// rate.
+const SHARED_CELLS: usize = 16_384;
+
+// A flood must not make every failure walk its shard.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// The limit of failed authentications of each address.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    governor: Governor<Ask, Handle>,
+    table: Arc<Table>,
+    clock: Ticks,
+}
+
+impl Addresses {
+    pub(super) fn new(rate: &Rate, addresses_max: usize, clock: Ticks) -> Self {
+        let table = Arc::new(Table::new(addresses_max, clock));
+        Self {
+            governor: RateLimiter::new(quota(rate), Handle(Arc::clone(&table)), clock),
+            table,
+            clock,
+        }
+    }
+
+    /// Whether an address may try a key, or how long it must wait.
+    pub(super) fn probe(&self, bucket: Bucket) -> Result<(), Duration> {
+        // Nearly always nobody has failed of late, and the answer is here without a lock or a look at the
+        // clock.
+        if self.table.entries() == 0 {
+            return Ok(());
+        }
+        self.ask(bucket, Mode::Probe)
+    }
+
+    /// Takes one failure from an address.
+    pub(super) fn take(&self, bucket: Bucket) -> Result<(), Duration> {
+        self.ask(bucket, Mode::Take)
+    }
+
+    /// Addresses in the table.
+    pub(super) fn entries(&self) -> usize {
+        self.table.entries()
+    }
+
+    /// Forgets addresses whose failures have all been forgiven, and gives their memory back.
+    pub(super) fn sweep(&self) {
+        for shard in &self.table.shards {
+            self.table.sweep(&mut lock(shard), self.clock.now());
+        }
+    }
+
+    fn ask(&self, bucket: Bucket, mode: Mode) -> Result<(), Duration> {
+        self.governor
+            .check_key(&Ask { bucket, mode })
+            .map_err(|refusal| wait(&refusal, &self.clock))
+    }
+}
+
+/// What is done to which cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Ask {
+    bucket: Bucket,
+    mode: Mode,
+}
+
+/// The table as governor sees it.
+#[derive(Debug)]
+struct Handle(Arc<Table>);
+
+#[derive(Debug)]
+struct Table {
+    shards: Box<[Mutex<Shard>]>,
+    shard_entries_max: usize,
+    shared: Box<[AtomicU64]>,
+    // Keyed at random, so that nobody can choose addresses that fall into one shard or one shared cell.
+    hasher: RandomState,
+    entries: AtomicUsize,
+    clock: Ticks,
+}
+
+/// Theoretical arrival times in nanoseconds; once its time has passed, an entry says no more than its
+/// absence.
+#[derive(Debug)]
+struct Shard {
+    arrivals: HashMap<Bucket, u64, RandomState>,
+    next_sweep: Nanos,
+}
+
+impl StateStore for Handle {
+    type Key = Ask;
+
+    fn measure_and_replace<T, F, E>(&self, ask: &Ask, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let Table {
+            shards,
+            shared,
+            hasher,
+            ..
+        } = &*self.0;
+        // The map inside a shard uses the lowest and the highest bits of the same hash.
+        let hash = hasher.hash_one(ask.bucket) >> 24;
+        let (Some(shard), Some(cell)) = (pick(shards, hash), pick(shared, hash >> 6)) else {
+            // Neither is ever empty.
+            return decide(None).map(|(answer, _)| answer);
+        };
+        let mut shard = lock(shard);
+        if ask.mode == Mode::Take {
+            self.0.sweep_when_due(&mut shard);
+        }
+        if let Some(arrival) = shard.arrivals.get_mut(&ask.bucket) {
+            let (answer, next) = decide(Some(Nanos::new(*arrival)))?;
+            if ask.mode == Mode::Take {
+                *arrival = next.as_u64();
+            }
+            return Ok(answer);
+        }
+        if shard.arrivals.len() >= self.0.shard_entries_max {
+            drop(shard);
+            return decide_on(cell, ask.mode, decide);
+        }
+        let (answer, next) = decide(None)?;
+        if ask.mode == Mode::Take {
+            shard.arrivals.insert(ask.bucket, next.as_u64());
+            self.0.entries.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(answer)
+    }
+}
+
+impl Table {
+    fn new(addresses_max: usize, clock: Ticks) -> Self {
+        let shards = addresses_max.clamp(1, SHARDS_MAX);
+        let hasher = RandomState::new();
+        let shard = || Shard {
+            arrivals: HashMap::with_hasher(hasher.clone()),
+            next_sweep: Nanos::new(0),
+        };
+        Self {
+            shards: (0..shards).map(|_| Mutex::new(shard())).collect(),
+            shard_entries_max: (addresses_max / shards).max(1),
+            shared: (0..SHARED_CELLS).map(|_| AtomicU64::new(0)).collect(),
+            hasher,
+            entries: AtomicUsize::new(0),
+            clock,
+        }
+    }
+
+    fn entries(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    fn sweep_when_due(&self, shard: &mut Shard) {
+        let now = self.clock.now();
+        if now >= shard.next_sweep {
+            self.sweep(shard, now);
+        }
+    }
+
+    fn sweep(&self, shard: &mut Shard, now: Nanos) {
+        let before = shard.arrivals.len();
+        shard.arrivals.retain(|_, arrival| *arrival > now.as_u64());
+        self.entries
+            .fetch_sub(before - shard.arrivals.len(), Ordering::Relaxed);
+        // A map keeps its memory when it is emptied; a shard that is filling up is not made to move every
+        // second.
+        if shard.arrivals.len() < shard.arrivals.capacity() / 4 {
+            shard.arrivals.shrink_to(shard.arrivals.len() * 2);
+        }
+        shard.next_sweep = now + SWEEP_EVERY;
+    }
+}
+
+fn pick<T>(places: &[T], hash: u64) -> Option<&T> {
+    let count = u64::try_from(places.len()).ok()?;
+    places.get(usize::try_from(hash.checked_rem(count)?).ok()?)
+}
+
+// Nothing in here can panic half-way through a change, so what a poisoned lock guards is whole.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::net::Ipv6Addr;
+    use std::net::SocketAddr;
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::Addresses;
+    use super::SHARED_CELLS;
+    use super::lock;
+    use crate::config::Rate;
+    use crate::policy::address::Bucket;
+    use crate::policy::address::Origin;
+    use crate::policy::quota::limiter::Ticks;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const RATE: Rate = Rate {
+        requests: 1,
+        per: Duration::from_secs(60),
+        burst: 3,
+    };
+
+    fn addresses(addresses_max: usize) -> Addresses {
+        Addresses::new(&RATE, addresses_max, Ticks::start())
+    }
+
+    fn v4(number: u32) -> Bucket {
+        Origin::of_peer(SocketAddr::new(Ipv4Addr::from(number).into(), 1)).bucket()
+    }
+
+    fn v6(network: u64, host: u64) -> Bucket {
+        let address = u128::from(network) << 64 | u128::from(host);
+        Origin::of_peer(SocketAddr::new(Ipv6Addr::from(address).into(), 1)).bucket()
+    }
+
+    fn capacity(addresses: &Addresses) -> usize {
+        addresses
+            .table
+            .shards
+            .iter()
+            .map(|shard| lock(shard).arrivals.capacity())
+            .sum()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_is_refused_after_its_failures_and_forgiven_in_time() {
+        let addresses = addresses(100);
+        for _ in 0..3 {
+            assert!(addresses.probe(v4(1)).is_ok());
+            assert!(addresses.take(v4(1)).is_ok());
+        }
+        assert_eq!(addresses.probe(v4(1)), Err(60 * SECOND));
+        assert!(addresses.probe(v4(2)).is_ok());
+        advance(60 * SECOND).await;
+        assert!(addresses.probe(v4(1)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_makes_no_entry() {
+        let addresses = addresses(100);
+        assert!(addresses.take(v4(0)).is_ok());
+        for number in 1..1_000 {
+            assert!(addresses.probe(v4(number)).is_ok());
+        }
+        assert_eq!(addresses.entries(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_ipv6_network_of_64_bits_is_one_address() {
+        let addresses = addresses(100);
+        for host in 0..3 {
+            assert!(addresses.take(v6(0x2001_0db8_0000_0001, host)).is_ok());
+        }
+        assert!(addresses.probe(v6(0x2001_0db8_0000_0001, 77)).is_err());
+        assert!(addresses.probe(v6(0x2001_0db8_0000_0002, 77)).is_ok());
+        assert_eq!(addresses.entries(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_addresses_keeps_the_table_bounded_and_old_entries_their_own() {
+        let addresses = addresses(10_000);
+        assert!(addresses.take(v4(0)).is_ok());
+        for number in 1..=1_000_000 {
+            let _ = addresses.take(v6(number << 20, 1));
+        }
+        assert!(addresses.entries() <= 10_000, "{}", addresses.entries());
+        assert!(capacity(&addresses) < 20_000, "{}", capacity(&addresses));
+        // The address from before has its own cell: one failure taken, two left.
+        assert!(addresses.take(v4(0)).is_ok());
+        assert!(addresses.take(v4(0)).is_ok());
+        assert!(addresses.probe(v4(0)).is_err());
+        // A newcomer finds the cell it shares spent.
+        assert!(addresses.probe(v4(1)).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_flood_the_memory_comes_back() {
+        let addresses = addresses(10_000);
+        for number in 0..20_000 {
+            let _ = addresses.take(v4(number));
+        }
+        let full = capacity(&addresses);
+        advance(180 * SECOND).await;
+        addresses.sweep();
+        assert_eq!(addresses.entries(), 0);
+        assert!(
+            capacity(&addresses) < full / 50,
+            "{} of {full}",
+            capacity(&addresses)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn forgiven_addresses_make_room_for_newcomers() {
+        let addresses = addresses(1);
+        assert!(addresses.take(v4(1)).is_ok());
+        advance(61 * SECOND).await;
+        assert!(addresses.take(v4(2)).is_ok());
+        assert_eq!(addresses.entries(), 1);
+        for _ in 0..2 {
+            assert!(addresses.take(v4(2)).is_ok());
+        }
+        assert!(addresses.probe(v4(2)).is_err());
+        assert!(addresses.probe(v4(1)).is_ok());
+        let untouched = |cell: &AtomicU64| cell.load(Ordering::Relaxed) == 0;
+        assert!(addresses.table.shared.iter().all(untouched));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_table_still_limits_newcomers() {
+        let addresses = addresses(0);
+        assert!(addresses.take(v4(1)).is_ok());
+        for _ in 0..3 {
+            assert!(addresses.take(v4(2)).is_ok());
+        }
+        assert!(addresses.probe(v4(2)).is_err());
+        assert_eq!(addresses.entries(), 1);
+        assert_eq!(addresses.table.shared.len(), SHARED_CELLS);
+    }
+
+    #[test]
+    fn threads_together_take_no_more_than_the_burst() {
+        let rate = Rate {
+            requests: 1,
+            per: 3600 * SECOND,
+            burst: 100,
+        };
+        let addresses = Addresses::new(&rate, 1_000, Ticks::start());
+        let taken: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..200).filter(|_| addresses.take(v4(7)).is_ok()).count()))
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!(taken, 100);
+    }
+}

@@ -1,0 +1,478 @@
+//! The one table of answers the gateway gives itself (RFC 9457), and [`Problem`], a row of it on its way out together
+//! with its private cause. It decides status, code and words for callers; what happened inside stays in the cause.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::StatusCode;
+use http::header;
+use serde::Serialize;
+
+use crate::model::RequestId;
+
+/// What the caller is told about where to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The credential it showed, or failed to show.
+    Credential,
+    /// The request itself.
+    Request,
+    /// A rule of the gateway that a better credential would not change.
+    Policy,
+    /// Nothing but time: too fast, too slow, too busy.
+    Time,
+    /// Nothing the caller did; the operator has the cause in the log.
+    NotYourFault,
+}
+
+impl Reason {
+    /// The word used in the body and in the documentation.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Credential => "credential",
+            Self::Request => "request",
+            Self::Policy => "policy",
+            Self::Time => "time",
+            Self::NotYourFault => "not-your-fault",
+        }
+    }
+}
+
+/// Whether the same request may be sent again: only when no run can have started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// No run has started, and the same request can succeed later.
+    Later,
+    /// It would fail the same way, or a run may have started.
+    No,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// Status of the answer.
+    pub status: StatusCode,
+    /// Stable code in body, log and metrics.
+    pub code: &'static str,
+    /// What the caller is told about where to look.
+    pub reason: Reason,
+    /// Whether the same request may be sent again.
+    pub again: Again,
+    /// One sentence for the caller.
+    pub title: &'static str,
+}
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $kind:ident $status:ident $code:literal $reason:ident $again:ident $title:literal;)+) => {
+        /// Every answer the gateway gives itself.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Kind {
+            $($(#[$doc])* $kind,)+
+        }
+
+        impl Kind {
+            /// Every kind, in the order of the table.
+            pub const ALL: &'static [Kind] = &[$(Kind::$kind),+];
+
+            /// The public row of this kind.
+            pub const fn row(self) -> &'static Row {
+                match self {
+                    $(Kind::$kind => const {
+                        &Row {
+                            status: StatusCode::$status,
+                            code: $code,
+                            reason: Reason::$reason,
+                            again: Again::$again,
+                            title: $title,
+                        }
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+problems! {
+    /// The request can be read in two ways, or not at all.
+    MalformedRequest BAD_REQUEST "malformed-request" Request No
+        "The request is malformed or can be read in two ways.";
+    /// The flow's own schema refused the body (`TriggerInputSchemaMismatch`).
+    BodyRefusedByFlow BAD_REQUEST "body-refused-by-flow" Request No
+        "The body does not match the schema that the flow expects; no run was started.";
+    /// No key where the route reads one.
+    KeyMissing UNAUTHORIZED "key-missing" Credential No
+        "This address needs an API key and the request carries none where it is read.";
+    /// No caller of this route has the key.
+    KeyUnknown UNAUTHORIZED "key-unknown" Credential No
+        "The API key is not known.";
+    /// The key is known but outside its dates or switched off.
+    KeyExpired UNAUTHORIZED "key-expired" Credential No
+        "The API key has expired, is not valid yet or was switched off.";
+    /// Two different keys in one request.
+    KeysDiffer UNAUTHORIZED "keys-differ" Credential No
+        "The request carries two different API keys; send exactly one.";
+    /// A known caller that this route does not list.
+    CallerNotAllowed FORBIDDEN "caller-not-allowed" Policy No
+        "The API key is valid, but its owner may not call this address.";
+    /// The address is outside the networks of route or caller.
+    AddressRefused FORBIDDEN "address-refused" Policy No
+        "Requests from this network address are not accepted here.";
+    /// No route has this host and path.
+    RouteUnknown NOT_FOUND "route-unknown" Request No
+        "There is nothing at this address.";
+    /// The route exists, for other methods.
+    MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" Request No
+        "This address does not accept this method; see the Allow header.";
+    /// The body did not arrive in its time.
+    BodyTimeout REQUEST_TIMEOUT "body-timeout" Time Later
+        "The body of the request did not arrive in time.";
+    /// The body is larger than the route accepts.
+    BodyTooLarge PAYLOAD_TOO_LARGE "body-too-large" Policy No
+        "The body is larger than this address accepts.";
+    /// The request target is longer than any trigger accepts.
+    TargetTooLong URI_TOO_LONG "target-too-long" Request No
+        "The address of the request is too long.";
+    /// An expectation other than `100-continue`.
+    ExpectationFailed EXPECTATION_FAILED "expectation-failed" Request No
+        "The Expect header asks for something other than 100-continue.";
+    /// One of the limits refused.
+    RateLimited TOO_MANY_REQUESTS "rate-limited" Time Later
+        "Too many requests; wait for the time in Retry-After.";
+    /// Too many header fields.
+    HeadTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large" Request No
+        "The request has too many or too large header fields.";
+    /// A mistake in the gateway itself.
+    Internal INTERNAL_SERVER_ERROR "internal" NotYourFault No
+        "The gateway failed to handle the request.";
+    /// Entra refuses the identity of the route.
+    TokenRefused BAD_GATEWAY "token-refused" NotYourFault Later
+        "The gateway could not sign in to the flow service; its operator must act.";
+    /// Entra cannot be reached, is slow or answers with nonsense.
+    TokenUnavailable SERVICE_UNAVAILABLE "token-unavailable" NotYourFault Later
+        "The gateway cannot sign in to the flow service right now.";
+    /// The trigger refuses a token that Entra gave.
+    FlowRefusedToken BAD_GATEWAY "flow-refused-token" NotYourFault Later
+        "The flow does not accept the sign-in of the gateway; its operator or the flow's owner must act.";
+    /// The route or the flow is set up in a way that cannot work.
+    FlowMisconfigured BAD_GATEWAY "flow-misconfigured" NotYourFault Later
+        "The flow behind this address is not set up for the gateway; its operator must act.";
+    /// The flow is switched off.
+    FlowOff SERVICE_UNAVAILABLE "flow-off" NotYourFault Later
+        "The flow behind this address is switched off; no run was started.";
+    /// The flow or its trigger does not exist any more.
+    FlowGone BAD_GATEWAY "flow-gone" NotYourFault Later
+        "The flow behind this address does not exist any more; its operator must act.";
+    /// The platform throttles the flow.
+    FlowThrottled SERVICE_UNAVAILABLE "flow-throttled" Time Later
+        "The flow platform accepts no more requests for this flow at the moment.";
+    /// The flow ran and did not answer (`NoResponse`).
+    FlowNoResponse BAD_GATEWAY "flow-no-response" NotYourFault No
+        "The flow did not give an answer; a run has probably started.";
+    /// The flow did not answer in time.
+    FlowTimeout GATEWAY_TIMEOUT "flow-timeout" NotYourFault No
+        "The flow did not answer in time; a run may have started.";
+    /// The platform failed, or its answer says nothing known.
+    FlowFailed BAD_GATEWAY "flow-failed" NotYourFault No
+        "The flow platform failed; a run may have started.";
+    /// The trigger cannot be reached; nothing was sent.
+    FlowUnreachable BAD_GATEWAY "flow-unreachable" NotYourFault Later
+        "The flow platform cannot be reached; nothing was sent.";
+    /// The trigger could not be connected in time; nothing was sent.
+    FlowConnectTimeout GATEWAY_TIMEOUT "flow-connect-timeout" NotYourFault Later
+        "The flow platform did not accept a connection in time; nothing was sent.";
+    /// The answer is not valid HTTP, or can be read in two ways.
+    FlowAnswerInvalid BAD_GATEWAY "flow-answer-invalid" NotYourFault No
+        "The flow platform gave an answer that cannot be trusted; a run may have started.";
+    /// The connection to the trigger was lost after the request had begun to leave.
+    FlowConnectionLost BAD_GATEWAY "flow-connection-lost" NotYourFault No
+        "The connection to the flow platform was lost; a run may have started.";
+    /// Every permit and every waiting place of the trigger is taken.
+    FlowBusy SERVICE_UNAVAILABLE "flow-busy" Time Later
+        "Too many requests for this flow are under way.";
+    /// The memory for held bodies is spent.
+    GatewayBusy SERVICE_UNAVAILABLE "gateway-busy" Time Later
+        "The gateway is handling too much at the moment.";
+}
+
+/// What the `RateLimit` fields say about the limit that refused.
+#[derive(Debug, Clone)]
+pub struct LimitNotice {
+    /// Name of the limit: `address`, `caller`, `route` or `gateway`.
+    pub name: &'static str,
+    /// Requests allowed in a window.
+    pub quota: u32,
+    /// The window in whole seconds, at least 1.
+    pub window_seconds: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    cause: Option<Cow<'static, str>>,
+    detail: Option<String>,
+    wait: Option<Duration>,
+    again: Option<Again>,
+    allow: Option<HeaderValue>,
+    limit: Option<LimitNotice>,
+}
+
+/// An answer the gateway gives itself: a public row, and beside it what only the log may know.
+#[derive(Debug)]
+pub struct Problem {
+    kind: Kind,
+    // Boxed on first use: a bare problem stays two words, and `Result` small.
+    inner: Option<Box<Inner>>,
+}
+
+impl From<Kind> for Problem {
+    fn from(kind: Kind) -> Self {
+        Self { kind, inner: None }
+    }
+}
+
+/// The body of a problem.
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    instance: &'a str,
+    retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+}
+
+impl Problem {
+    fn inner(&mut self) -> &mut Inner {
+        self.inner.get_or_insert_default()
+    }
+
+    /// Adds what happened inside, for the log alone.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Cow<'static, str>>) -> Self {
+        self.inner().cause = Some(cause.into());
+        self
+    }
+
+    /// Adds a sentence for the caller, made of nothing but the caller's own data and the public rules of the route.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.inner().detail = Some(detail.into());
+        self
+    }
+
+    /// Adds how long the caller should wait; it is rounded up to whole seconds and is at least one.
+    #[must_use]
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.inner().wait = Some(wait);
+        self
+    }
+
+    /// Says otherwise than the row whether the same request may be sent again.
+    #[must_use]
+    pub fn again(mut self, again: Again) -> Self {
+        self.inner().again = Some(again);
+        self
+    }
+
+    /// Adds the methods that the address accepts (RFC 9110 section 10.2.1).
+    #[must_use]
+    pub fn allow(mut self, methods: HeaderValue) -> Self {
+        self.inner().allow = Some(methods);
+        self
+    }
+
+    /// Names the limit that refused.
+    #[must_use]
+    pub fn limit(mut self, notice: LimitNotice) -> Self {
+        self.inner().limit = Some(notice);
+        self
+    }
+
+    /// The kind, and with it the public row.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What happened inside, for the log alone.
+    pub fn cause(&self) -> Option<&str> {
+        self.inner.as_ref()?.cause.as_deref()
+    }
+
+    /// The sentence for the caller, beyond the row's own.
+    pub fn told(&self) -> Option<&str> {
+        self.inner.as_ref()?.detail.as_deref()
+    }
+
+    /// The name of the limit that refused, if one did.
+    pub fn limit_name(&self) -> Option<&'static str> {
+        Some(self.inner.as_ref()?.limit.as_ref()?.name)
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        let wait = self.inner.as_ref()?.wait?;
+        // Rounded up: a caller that waits the time it was told must not be refused again.
+        Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
+    }
+
+    /// Whether the same request may be sent again.
+    pub fn retryable(&self) -> bool {
+        let told = self.inner.as_ref().and_then(|inner| inner.again);
+        told.unwrap_or(self.kind.row().again) == Again::Later
+    }
+
+    /// Status, header fields and body of the answer.
+    pub fn answer(&self, request: RequestId) -> http::Response<Bytes> {
+        let row = self.kind.row();
+        let instance = format!("urn:uuid:{request}");
+        let body = Body {
+            kind: &format!("urn:flowgate:problem:{}", row.code),
+            title: row.title,
+            status: row.status.as_u16(),
+            code: row.code,
+            reason: row.reason.as_str(),
+            detail: self.told(),
+            instance: &instance,
+            retryable: self.retryable(),
+            retry_after: self.retry_after(),
+        };
+        // Serializing these plain fields into memory cannot fail; an empty body would still carry the status.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = http::Response::new(Bytes::from(body));
+        *response.status_mut() = row.status;
+        self.fill(response.headers_mut());
+        response
+    }
+
+    fn fill(&self, headers: &mut HeaderMap) {
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.kind.row().status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 section 11.6.1 demands a challenge; the scheme is ours, the code tells what was wrong.
+            let challenge = match self.kind {
+                Kind::KeyMissing => "ApiKey realm=\"flowgate\"",
+                Kind::KeyExpired => "ApiKey realm=\"flowgate\", error=\"key-expired\"",
+                Kind::KeysDiffer => "ApiKey realm=\"flowgate\", error=\"keys-differ\"",
+                _ => "ApiKey realm=\"flowgate\", error=\"key-unknown\"",
+            };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        let Some(inner) = &self.inner else { return };
+        if let Some(allow) = &inner.allow {
+            headers.insert(header::ALLOW, allow.clone());
+        }
+        if let Some(limit) = &inner.limit {
+            let reset = self.retry_after().unwrap_or(1);
+            let policy = format!("\"{}\";q={};w={}", limit.name, limit.quota, limit.window_seconds);
+            let state = format!("\"{}\";r=0;t={reset}", limit.name);
+            if let (Ok(policy), Ok(state)) = (HeaderValue::try_from(policy), HeaderValue::try_from(state)) {
+                headers.insert("ratelimit-policy", policy);
+                headers.insert("ratelimit", state);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.row().code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use super::Again;
+    use super::Kind;
+    use super::LimitNotice;
+    use super::Problem;
+    use super::Reason;
+    use crate::model::RequestId;
+
+    #[test]
+    fn codes_are_unique() {
+        let codes: HashSet<_> = Kind::ALL.iter().map(|kind| kind.row().code).collect();
+        assert_eq!(codes.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn callers_are_blamed_only_for_what_they_can_mend() {
+        for kind in Kind::ALL {
+            let row = kind.row();
+            let blamed = row.status.is_client_error();
+            assert_eq!(
+                blamed,
+                row.reason != Reason::NotYourFault && !row.status.is_server_error(),
+                "{} answers {} for {:?}",
+                row.code,
+                row.status,
+                row.reason
+            );
+        }
+    }
+
+    #[test]
+    fn a_problem_tells_nothing_of_its_cause() {
+        let problem = Problem::from(Kind::TokenRefused).because("canary-cause");
+        let answer = problem.answer(RequestId::new());
+        let body = String::from_utf8(answer.body().to_vec()).unwrap();
+        assert!(!format!("{body} {:?}", answer.headers()).contains("canary"));
+        assert_eq!(problem.cause(), Some("canary-cause"));
+    }
+
+    #[test]
+    fn a_refused_rate_names_its_limit_and_the_time() {
+        let notice = LimitNotice {
+            name: "caller",
+            quota: 10,
+            window_seconds: 60,
+        };
+        let answer = Problem::from(Kind::RateLimited)
+            .wait(Duration::from_millis(1500))
+            .limit(notice)
+            .answer(RequestId::new());
+        assert_eq!(answer.status(), 429);
+        assert_eq!(answer.headers()["retry-after"], "2");
+        assert_eq!(answer.headers()["ratelimit-policy"], "\"caller\";q=10;w=60");
+        assert_eq!(answer.headers()["ratelimit"], "\"caller\";r=0;t=2");
+        let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+        assert_eq!(body["retry_after"], 2);
+        assert_eq!(body["retryable"], true);
+        assert_eq!(body["reason"], "time");
+    }
+
+    #[test]
+    fn a_401_carries_a_challenge() {
+        for kind in [
+            Kind::KeyMissing,
+            Kind::KeyUnknown,
+            Kind::KeyExpired,
+            Kind::KeysDiffer,
+        ] {
+            let answer = Problem::from(kind).answer(RequestId::new());
+            assert!(answer.headers().contains_key("www-authenticate"));
+        }
+    }
+
+    #[test]
+    fn an_override_decides_whether_to_send_again() {
+        assert!(!Problem::from(Kind::FlowFailed).retryable());
+        assert!(Problem::from(Kind::FlowFailed).again(Again::Later).retryable());
+    }
+}

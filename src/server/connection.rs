@@ -1,0 +1,481 @@
+//! One connection's life: handshake, requests, rest, age, end. An idle HTTP/1 connection is parked: HTTP is taken off,
+//! and only the stream waits for the next byte. It decides when a connection ends; what is answered is decided above.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::Request;
+use http::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::server::conn::http2;
+use hyper::service::Service;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio::time::Sleep;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config::ConnectionSettings;
+use crate::flow::describe;
+use crate::gateway::AnswerBody;
+use crate::gateway::Connection;
+use crate::gateway::Gateway;
+use crate::gateway::journal::ConnectionLine;
+use crate::server::Phase;
+use crate::server::guard::Guard;
+use crate::server::guard::Signs;
+use crate::server::tls;
+use crate::server::tls::Offer;
+
+/// Rest after which HTTP is taken off an idle connection. Shorter pauses are common between requests of one burst,
+/// and putting HTTP back costs a few allocations.
+const PARK_AFTER: Duration = Duration::from_millis(500);
+/// Largest read buffer of a connection; bytes.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Windows of HTTP/2 (Envoy's advice for edge proxies): 64 KiB a stream, 1 MiB a connection.
+const H2_STREAM_WINDOW: u32 = 64 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
+const H2_SEND_BUFFER: usize = 64 * 1024;
+/// A peer that still sends after the last answer is read for this long, so that the answer is not lost in a reset.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+/// And for so many bytes.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// What connections of one listener share within a worker.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Who answers.
+    pub gateway: Arc<Gateway>,
+    /// The worker.
+    pub worker: usize,
+    /// Deadlines and limits.
+    pub settings: Arc<ConnectionSettings>,
+    /// Path answered with the gateway's health.
+    pub health_path: Option<Arc<str>>,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve_tls(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    config: Arc<rustls::ServerConfig>,
+    shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+) {
+    let deadline = shared.settings.handshake_timeout;
+    // Boxed: the handshake's state is large and lives shortly.
+    let handshake = tokio::time::timeout(deadline, Box::pin(handshake(tcp, config))).await;
+    let stream = match handshake {
+        Ok(Ok(stream)) => stream,
+        Ok(Err((error, offer))) => return handshake_failed(&shared, peer, &error, offer),
+        Err(_) => {
+            let detail = format!("no whole handshake within {deadline:?}");
+            return refused(&shared, peer, "handshake-timeout", Some(detail));
+        }
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2) {
+        return serve_http2(stream, peer, shared, phase).await;
+    }
+    serve_http1(stream, peer, shared, phase).await;
+}
+
+/// Serves one connection without TLS, HTTP/1 only.
+pub(super) async fn serve_plain(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+) {
+    serve_http1(tcp, peer, shared, phase).await;
+}
+
+async fn handshake(
+    tcp: TcpStream,
+    config: Arc<rustls::ServerConfig>,
+) -> Result<TlsStream<TcpStream>, (std::io::Error, Option<Offer>)> {
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
+    let start = start.await.map_err(|error| (error, None))?;
+    let offer = Offer::of(&start.client_hello());
+    start
+        .into_stream(config)
+        .await
+        .map_err(|error| (error, Some(offer)))
+}
+
+fn handshake_failed(shared: &Shared, peer: SocketAddr, error: &std::io::Error, offer: Option<Offer>) {
+    let (reason, sentence) = tls::explain(error);
+    let detail = match offer {
+        Some(offer) => format!("{sentence}; it {offer}"),
+        None => sentence,
+    };
+    let labels = crate::counters::ReasonLabels { reason };
+    shared
+        .gateway
+        .counters()
+        .handshakes_failed
+        .get_or_create(&labels)
+        .inc();
+    refused(shared, peer, reason, Some(detail));
+}
+
+/// Writes the line of a connection that did not end as it should.
+pub(super) fn refused(shared: &Shared, peer: SocketAddr, reason: &'static str, detail: Option<String>) {
+    shared.gateway.counters().refused(reason);
+    let address = peer.ip().to_canonical();
+    shared
+        .gateway
+        .log()
+        .connection(&ConnectionLine::new(address, reason, detail.map(Into::into)));
+}
+
+/// A stream whose socket can be waited on without reading.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// The socket underneath.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// Hands requests of one connection to the gateway.
+#[derive(Clone)]
+struct Requests {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    protocol: &'static str,
+    signs: Arc<Signs>,
+    in_flight: Arc<InFlight>,
+}
+
+/// Requests of one connection.
+#[derive(Debug, Default)]
+struct InFlight {
+    now: AtomicUsize,
+    served: AtomicUsize,
+}
+
+struct Running(Arc<InFlight>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let this = self.clone();
+        self.in_flight.now.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.served.fetch_add(1, Ordering::Relaxed);
+        let running = Running(self.in_flight.clone());
+        Box::pin(async move {
+            let via = Connection {
+                peer: this.peer,
+                worker: this.shared.worker,
+                protocol: this.protocol,
+                health_path: this.shared.health_path.as_deref(),
+                defect: this.signs.defect(),
+            };
+            let response = this.shared.gateway.handle(request, via).await;
+            drop(running);
+            Ok(response)
+        })
+    }
+}
+
+/// Why an HTTP/1 connection was given back by hyper.
+enum Leave {
+    /// It is idle and may rest.
+    Park,
+    /// The peer closed it, or it was closed after an answer.
+    Ended,
+    /// hyper or the stream failed.
+    Failed(hyper::Error),
+    /// A deadline passed.
+    Late(&'static str),
+}
+
+async fn serve_http1<S: Stream>(
+    stream: S,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let guard = Guard::http1(stream, shared.settings.head_bytes_max);
+    let signs = guard.signs().clone();
+    let in_flight = Arc::new(InFlight::default());
+    let requests = Requests {
+        shared: shared.clone(),
+        peer,
+        protocol: "h1",
+        signs: signs.clone(),
+        in_flight,
+    };
+    let born = Instant::now();
+    let mut guard = guard;
+    loop {
+        let (leave, back) = http1_requests(guard, &requests, born, &mut phase).await;
+        match leave {
+            Leave::Park => {}
+            Leave::Ended => return linger(back.into_stream()).await,
+            Leave::Late(reason) => return refused(&shared, peer, reason, None),
+            Leave::Failed(error) => {
+                return http1_failed(&shared, peer, &error, &signs, back.into_stream()).await;
+            }
+        }
+        guard = back;
+        if rest(guard.stream().socket(), &shared.settings, born, &mut phase).await == Rest::Over {
+            // Saying goodbye tells the peer that this is no fault; it may take its time to read it.
+            let _ = tokio::time::timeout(LINGER_TIME, guard.into_stream().shutdown()).await;
+            return;
+        }
+    }
+}
+
+/// Lets hyper serve until the connection is idle or over.
+async fn http1_requests<S: Stream>(
+    guard: Guard<S>,
+    requests: &Requests,
+    born: Instant,
+    phase: &mut watch::Receiver<Phase>,
+) -> (Leave, Guard<S>) {
+    let settings = &requests.shared.settings;
+    let signs = &requests.signs;
+    let mut connection = Box::new(
+        http1::Builder::new()
+            // A caller that has sent all it wants may close its side and still wait for the answer.
+            .half_close(true)
+            .header_read_timeout(None)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(TokioIo::new(guard), requests.clone()),
+    );
+    let mut timer = Box::pin(tokio::time::sleep(PARK_AFTER));
+    let mut quiet_since: Option<Instant> = None;
+    let opened = Instant::now();
+    let mut draining = Draining::No;
+    let leave = loop {
+        tokio::select! {
+            biased;
+            result = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => match result {
+                Ok(()) => break Leave::Ended,
+                Err(error) => break Leave::Failed(error),
+            },
+            () = timer.as_mut() => {}
+            () = told_to_stop(phase, draining) => {}
+        }
+        let now = Instant::now();
+        let over = *phase.borrow() != Phase::Serve || now >= born + settings.age_max;
+        if over && draining == Draining::No {
+            draining = Draining::Yes;
+            Pin::new(&mut *connection).graceful_shutdown();
+            continue;
+        }
+        if let Some(since) = signs.head_since()
+            && now >= since + settings.head_timeout
+        {
+            break Leave::Late("head-timeout");
+        }
+        let idle = signs.is_quiet() && requests.in_flight.now.load(Ordering::Relaxed) == 0;
+        let served = requests.in_flight.served.load(Ordering::Relaxed);
+        if !idle {
+            quiet_since = None;
+        } else if served == 0 && now >= opened + settings.head_timeout {
+            break Leave::Late("no-request");
+        } else if served > 0 && now >= *quiet_since.get_or_insert(now) + PARK_AFTER {
+            break Leave::Park;
+        }
+        let next = signs
+            .head_since()
+            .map_or(now + PARK_AFTER, |since| since + settings.head_timeout);
+        timer
+            .as_mut()
+            .reset(next.max(now + Duration::from_millis(10)).min(now + PARK_AFTER));
+    };
+    let parts = connection.into_parts();
+    (leave, parts.io.into_inner())
+}
+
+/// Whether a connection was told to close after what it is doing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Draining {
+    Yes,
+    No,
+}
+
+/// Ends when the gateway stops serving; never, once that is known.
+async fn told_to_stop(phase: &mut watch::Receiver<Phase>, draining: Draining) {
+    if draining == Draining::Yes {
+        return std::future::pending().await;
+    }
+    // A closed channel means that the worker is gone: then this connection is too.
+    let _ = phase.wait_for(|phase| *phase != Phase::Serve).await;
+}
+
+/// How a rest ended.
+#[derive(PartialEq, Eq)]
+enum Rest {
+    /// The peer sends again, or has closed; reading will tell.
+    Woken,
+    /// It was too long, or the gateway stops.
+    Over,
+}
+
+async fn rest(
+    socket: &TcpStream,
+    settings: &ConnectionSettings,
+    born: Instant,
+    phase: &mut watch::Receiver<Phase>,
+) -> Rest {
+    let idle = Instant::now() + settings.idle_timeout.saturating_sub(PARK_AFTER);
+    let end = idle.min(born + settings.age_max);
+    let timer: Pin<Box<Sleep>> = Box::pin(tokio::time::sleep_until(end));
+    tokio::select! {
+        biased;
+        _ = socket.readable() => Rest::Woken,
+        () = timer => Rest::Over,
+        () = told_to_stop(phase, Draining::No) => Rest::Over,
+    }
+}
+
+async fn http1_failed<S: Stream>(
+    shared: &Shared,
+    peer: SocketAddr,
+    error: &hyper::Error,
+    signs: &Signs,
+    stream: S,
+) {
+    // What the guard refused was answered and has its request line; a peer that leaves is not news.
+    if signs.defect().is_none() && (error.is_parse() || error.is_parse_too_large()) {
+        refused(shared, peer, "malformed-head", Some(describe(error)));
+    }
+    linger(stream).await;
+}
+
+/// Closes our side and reads on for a moment: closing with unread bytes would make the kernel reset the connection,
+/// and the peer could lose the answer.
+async fn linger<S: Stream>(mut stream: S) {
+    let deadline = Instant::now() + LINGER_TIME;
+    if tokio::time::timeout_at(deadline, stream.shutdown())
+        .await
+        .is_err()
+    {
+        return;
+    }
+    let mut space = [0u8; 2048];
+    let mut read = 0;
+    while read < LINGER_BYTES_MAX {
+        match tokio::time::timeout_at(deadline, stream.read(&mut space)).await {
+            Ok(Ok(count)) if count > 0 => read += count,
+            _ => return,
+        }
+    }
+}
+
+async fn serve_http2(
+    stream: TlsStream<TcpStream>,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let settings = shared.settings.clone();
+    let guard = Guard::http2(stream);
+    let in_flight = Arc::new(InFlight::default());
+    let requests = Requests {
+        shared: shared.clone(),
+        peer,
+        protocol: "h2",
+        signs: guard.signs().clone(),
+        in_flight: in_flight.clone(),
+    };
+    let head_bytes = u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX);
+    let mut connection = Box::pin(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(settings.streams_max)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_send_buf_size(H2_SEND_BUFFER)
+            .max_header_list_size(head_bytes)
+            .keep_alive_interval(settings.idle_timeout)
+            .keep_alive_timeout(settings.head_timeout)
+            .serve_connection(TokioIo::new(guard), requests),
+    );
+    let born = Instant::now();
+    let mut idle_since = Instant::now();
+    let mut draining = Draining::No;
+    let mut timer = Box::pin(tokio::time::sleep(settings.head_timeout));
+    let mut seen = 0;
+    loop {
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => return http2_ended(&shared, peer, result),
+            () = timer.as_mut() => {}
+            () = told_to_stop(&mut phase, draining) => {}
+        }
+        let now = Instant::now();
+        let served = in_flight.served.load(Ordering::Relaxed);
+        if in_flight.now.load(Ordering::Relaxed) > 0 || served != seen {
+            idle_since = now;
+            seen = served;
+        }
+        let patience = if served == 0 {
+            settings.head_timeout
+        } else {
+            settings.idle_timeout
+        };
+        let stop = *phase.borrow() != Phase::Serve || now >= born + settings.age_max;
+        if draining == Draining::No && (stop || now >= idle_since + patience) {
+            draining = Draining::Yes;
+            connection.as_mut().graceful_shutdown();
+        } else if draining == Draining::Yes && now >= idle_since + patience + settings.head_timeout {
+            // Told to go, nothing under way, and still there.
+            return;
+        }
+        timer.as_mut().reset(
+            now + settings
+                .head_timeout
+                .min(settings.idle_timeout)
+                .min(Duration::from_secs(5)),
+        );
+    }
+}
+
+fn http2_ended(shared: &Shared, peer: SocketAddr, result: Result<(), hyper::Error>) {
+    let Err(error) = result else { return };
+    let text = describe(&error);
+    // A peer that closes or resets the connection is not news; what h2 refuses is.
+    let protocol = !(error.is_closed() || error.is_canceled() || error.is_incomplete_message())
+        && std::error::Error::source(&error).is_some_and(|source| !source.is::<std::io::Error>());
+    if protocol && !text.contains("NO_ERROR") && !text.contains("not connected") {
+        refused(shared, peer, "malformed-http2", Some(text));
+    }
+}

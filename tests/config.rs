@@ -1,0 +1,669 @@
+//! Promises about the settings: the samples of `config/` work, the reference leaves no key out, a report shows every
+//! mistake with line and caret, and no report shows a secret.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use flowgate::config::Environment;
+use flowgate::config::Secrets;
+use flowgate::config::Severity;
+use flowgate::config::Style;
+use flowgate::config::load;
+use flowgate::config::parse;
+use flowgate::config::schema;
+use rcgen::BasicConstraints;
+use rcgen::CertificateParams;
+use rcgen::IsCa;
+use rcgen::KeyPair;
+
+const SAMPLES: [&str; 5] = [
+    "flowgate.toml",
+    "minimal.toml",
+    "webhook-vendor.toml",
+    "on-prem.toml",
+    "behind-balancer.toml",
+];
+
+const SIGNED: &str = "https://prod-00.westeurope.logic.azure.com/workflows/00000000000000000000000000000000/triggers/manual/paths/invoke?api-version=2016-10-01&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=canary-signature";
+
+fn samples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
+}
+
+/// A folder with the samples and everything they name.
+fn installation() -> (tempfile::TempDir, Environment) {
+    let root = tempfile::tempdir().unwrap();
+    let folder = |name: &str| {
+        let path = root.path().join(name);
+        fs::create_dir(&path).unwrap();
+        path
+    };
+    let (config, certs, secrets) = (folder("config"), folder("certs"), folder("secrets"));
+    for name in SAMPLES {
+        fs::copy(samples().join(name), config.join(name)).unwrap();
+    }
+    let now = SystemTime::now();
+    let mut partners_key = String::new();
+    for (file, name) in [
+        ("hooks", "hooks.example.com"),
+        ("partners", "partners.example.com"),
+        ("site", "localhost"),
+        ("gateway", "gateway.example"),
+        ("inspection-ca", "inspection.example"),
+    ] {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = now.into();
+        params.not_after = (now + Duration::from_secs(90 * 86_400)).into();
+        if file == "inspection-ca" {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        let key = KeyPair::generate().unwrap();
+        fs::write(
+            certs.join(format!("{file}.pem")),
+            params.self_signed(&key).unwrap().pem(),
+        )
+        .unwrap();
+        write_secret(&certs.join(format!("{file}.key")), &key.serialize_pem());
+        if file == "partners" {
+            partners_key = key.serialize_pem();
+        }
+    }
+    for name in ["flow-token", "pepper", "client-secret"] {
+        write_secret(&secrets.join(name), "canary-of-more-than-16-bytes\n");
+    }
+    fs::write(
+        config.join("erp-networks.txt"),
+        "# plant\n192.0.2.0/25\n2001:db8:2::/48 # office\n",
+    )
+    .unwrap();
+    fs::write(config.join("blocked-networks.txt"), "198.51.100.7\n").unwrap();
+    fs::write(config.join("vendor-networks.txt"), "203.0.113.0/24\n").unwrap();
+    let keys = format!(
+        "first sha256:{}\nold sha256:{} enabled=false\n",
+        "3".repeat(64),
+        "4".repeat(64)
+    );
+    fs::write(config.join("partner-keys.txt"), &keys).unwrap();
+    fs::write(config.join("warehouse-keys.txt"), &keys).unwrap();
+    let environment = Environment::from_pairs([
+        ("FLOWGATE_CLIENT_SECRET", "canary-secret"),
+        ("FLOWGATE_CONTOSO_SECRET", "canary-secret"),
+        ("FLOWGATE_PEPPER", "canary-pepper-of-more-than-16-bytes"),
+        ("FLOWGATE_PARTNERS_KEY", partners_key.as_str()),
+        ("FLOWGATE_NEWSLETTER_TRIGGER", SIGNED),
+        ("FLOWGATE_ALARM_TRIGGER", SIGNED),
+    ]);
+    (root, environment)
+}
+
+fn write_secret(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+fn no_variables() -> Environment {
+    Environment::from_pairs([("", ""); 0])
+}
+
+/// The report of a text that needs nothing from outside.
+#[track_caller]
+fn report(text: &str) -> String {
+    match parse(text, Path::new("flowgate.toml"), &no_variables()) {
+        Ok(_) => panic!("there is no mistake in {text}"),
+        Err(report) => report.render(Style::Plain),
+    }
+}
+
+#[test]
+fn every_sample_works_without_a_warning() {
+    let (root, environment) = installation();
+    for name in SAMPLES {
+        match load(&root.path().join("config").join(name), &environment) {
+            Ok((config, warnings)) => {
+                let shown: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+                assert!(shown.is_empty(), "{name}: {}", shown.join("\n"));
+                assert!(
+                    !format!("{config:?}").contains("canary"),
+                    "{name} prints a secret"
+                );
+            }
+            Err(report) => panic!("{report}"),
+        }
+    }
+}
+
+#[test]
+fn every_sample_can_be_checked_without_its_secrets() {
+    for name in SAMPLES {
+        let checked = load(&samples().join(name), &no_variables().with(Secrets::Unresolved));
+        let (_, warnings) = checked.unwrap_or_else(|report| panic!("{report}"));
+        for warning in warnings {
+            assert!(
+                warning
+                    .what()
+                    .ends_with("is not on this machine and was not checked"),
+                "{warning}"
+            );
+        }
+    }
+}
+
+#[test]
+fn samples_are_known_to_this_test() {
+    let found: BTreeSet<_> = fs::read_dir(samples())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(found, SAMPLES.iter().map(|name| (*name).to_owned()).collect());
+}
+
+/// Every key of a schema, as `table.key`.
+fn keys_of_schema(
+    node: &serde_json::Value,
+    root: &serde_json::Value,
+    path: &str,
+    keys: &mut BTreeSet<String>,
+) {
+    if let Some(reference) = node["$ref"].as_str() {
+        let target = root.pointer(reference.trim_start_matches('#')).unwrap();
+        return keys_of_schema(target, root, path, keys);
+    }
+    for branch in node["anyOf"].as_array().into_iter().flatten() {
+        keys_of_schema(branch, root, path, keys);
+    }
+    if !node["items"].is_null() {
+        keys_of_schema(&node["items"], root, path, keys);
+    }
+    for (name, property) in node["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        assert!(property["description"].is_string(), "{path} has no description");
+        keys_of_schema(property, root, &path, keys);
+        keys.insert(path);
+    }
+}
+
+fn keys_of_file(value: &toml::Value, path: &str, keys: &mut BTreeSet<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                let path = format!("{path}.{name}");
+                keys_of_file(value, &path, keys);
+                keys.insert(path);
+            }
+        }
+        toml::Value::Array(list) => list.iter().for_each(|value| keys_of_file(value, path, keys)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_reference_leaves_no_key_out() {
+    let schema = schema();
+    let mut known = BTreeSet::new();
+    keys_of_schema(&schema, &schema, "", &mut known);
+    assert!(
+        known.contains(".listener.certificate.chain") && known.contains(".route.rate.burst"),
+        "{known:?}"
+    );
+    let text = fs::read_to_string(samples().join("flowgate.toml")).unwrap();
+    let mut shown = BTreeSet::new();
+    keys_of_file(&toml::Value::Table(text.parse().unwrap()), "", &mut shown);
+    assert_eq!(shown, known);
+}
+
+#[test]
+fn one_run_shows_every_mistake_with_line_and_caret() {
+    let text = r#"
+[gateway]
+worker = 2
+drain_timeout = 30
+
+[[listener]]
+adress = "0.0.0.0:8443"
+http2 = "yes"
+plain_http = "private-networks"
+plain_http_from = ["10.0.0.1/8"]
+
+[[caller]]
+name = "shop"
+networks = ["10.0.0.0/8"]
+
+[[route]]
+name = "orders"
+path = "orders"
+callers = ["shpo"]
+identity = "contoso"
+"#;
+    assert_eq!(
+        report(text),
+        r#"error: unknown key `worker`
+ --> flowgate.toml:3:1
+  |
+3 | worker = 2
+  | ^^^^^^
+  |
+  = help: did you mean `workers`?
+
+error: expected a duration such as "30s" or "1h30m", found a whole number
+ --> flowgate.toml:4:17
+  |
+4 | drain_timeout = 30
+  |                 ^^
+  |
+  = help: a duration has a unit and stands in quotes, for example "10s"
+
+error: unknown key `adress`
+ --> flowgate.toml:7:1
+  |
+7 | adress = "************"
+  | ^^^^^^
+  |
+  = help: did you mean `address`?
+
+error: expected true or false, found a string
+ --> flowgate.toml:8:9
+  |
+8 | http2 = "yes"
+  |         ^^^^^
+  |
+  = help: write it without quotes
+
+error: the network has bits set beyond its prefix length
+  --> flowgate.toml:10:20
+   |
+10 | plain_http_from = ["10.0.0.1/8"]
+   |                    ^^^^^^^^^^^^
+   |
+   = help: write 10.0.0.0/8, or 10.0.0.1 for the one address
+
+error: `trigger` is missing
+  --> flowgate.toml:16:1
+   |
+16 | [[route]]
+   | ^^^^^^^^^
+   |
+   = help: copy the address from the trigger of the flow
+
+error: a path starts with a slash
+  --> flowgate.toml:18:8
+   |
+18 | path = "orders"
+   |        ^^^^^^^^
+   |
+   = help: write "/orders"
+
+error: there is no caller "shpo"
+  --> flowgate.toml:19:12
+   |
+19 | callers = ["shpo"]
+   |            ^^^^^^
+   |
+   = help: did you mean "shop"?
+
+error: there is no identity "contoso"
+  --> flowgate.toml:20:12
+   |
+20 | identity = "contoso"
+   |            ^^^^^^^^^
+   |
+   = help: add [[identity]] with name = "contoso"
+
+9 mistakes
+"#
+    );
+}
+
+#[test]
+fn a_clash_shows_both_places() {
+    let text = r#"
+[[listener]]
+address = "0.0.0.0:8443"
+plain_http = "private-networks"
+plain_http_from = ["10.0.0.0/8"]
+
+[[caller]]
+name = "shop"
+networks = ["10.0.0.0/8"]
+[[caller.key]]
+label = "a"
+digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+
+[[caller]]
+name = "shop"
+[[caller.key]]
+label = "a"
+digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+
+[[route]]
+name = "orders"
+path = "/orders/{id}"
+callers = ["shop"]
+signed = true
+trigger = "https://t.example/?sp=1&sig=canary"
+
+[[route]]
+name = "orders2"
+path = "/orders/{number}"
+anonymous = true
+callers = ["shop"]
+signed = true
+trigger = "env:SIGNED"
+"#;
+    let environment = Environment::from_pairs([("SIGNED", SIGNED)]);
+    let report = parse(text, Path::new("flowgate.toml"), &environment).unwrap_err();
+    assert_eq!(
+        report.render(Style::Plain),
+        r#"error: the caller "shop" is there twice
+  --> flowgate.toml:15:8
+   |
+15 | name = "shop"
+   |        ^^^^^^
+   |
+  ::: flowgate.toml:8:8
+   |
+ 8 | name = "shop"
+   |        ------ first here
+
+error: the same key is given twice
+  --> flowgate.toml:18:10
+   |
+18 | digest = "sha256:****************************************************************"
+   |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+  ::: flowgate.toml:12:10
+   |
+12 | digest = "sha256:****************************************************************"
+   |          ------------------------------------------------------------------------- first here
+
+error: a trigger address with a signature must not be written into the settings file
+  --> flowgate.toml:25:11
+   |
+25 | trigger = "https://t.example/?sp=1&sig=******"
+   |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: whoever has the signature can start the flow; keep the address in an environment variable or a file, and write trigger = "env:NAME" or "file:PATH" here
+
+error: the route clashes with the route "orders"
+  --> flowgate.toml:29:8
+   |
+29 | path = "/orders/{number}"
+   |        ^^^^^^^^^^^^^^^^^^
+   |
+  ::: flowgate.toml:22:8
+   |
+22 | path = "/orders/{id}"
+   |        -------------- declared here
+   |
+   = help: /orders/{id} and this path match the same requests
+
+error: a route either lists its callers or is open to everybody
+  --> flowgate.toml:30:13
+   |
+30 | anonymous = true
+   |             ^^^^
+   |
+  ::: flowgate.toml:31:11
+   |
+31 | callers = ["shop"]
+   |           -------- callers are listed here
+
+5 mistakes
+"#
+    );
+}
+
+#[test]
+fn all_syntax_errors_come_in_one_report() {
+    let text = "[gateway\nworkers = 2\n[log]\nlevel = info\n[admin]\naddress = \"127.0.0.1\n";
+    assert_eq!(
+        report(text),
+        r#"error: this is not TOML: unclosed table, expected `]`
+ --> flowgate.toml:1:9
+  |
+1 | [gateway
+  |         ^
+
+error: this is not TOML: invalid float, expected `inf`
+ --> flowgate.toml:4:9
+  |
+4 | level = info
+  |         ^^^^
+  |
+  = help: text stands in quotes
+
+error: this is not TOML: invalid basic string, expected `"`
+ --> flowgate.toml:6:21
+  |
+6 | address = "127.0.0.1
+  |                     ^
+
+3 mistakes
+"#
+    );
+}
+
+#[test]
+fn a_key_given_twice_does_not_hide_other_mistakes() {
+    let text = "[log]\nlevel = \"info\"\nlevel = \"warn\"\nformat = \"xml\"\n[[listener]]\n";
+    assert_eq!(
+        report(text),
+        r#"error: `route` is missing
+--> flowgate.toml
+ = help: add [[route]] with a name, a path, callers and the address of a trigger
+
+error: this key is given twice in the same table
+ --> flowgate.toml:3:1
+  |
+3 | level = "warn"
+  | ^^^^^
+
+error: unknown value
+ --> flowgate.toml:4:10
+  |
+4 | format = "xml"
+  |          ^^^^^
+  |
+  = help: write "auto" or "json" or "text"
+
+error: `address` is missing
+ --> flowgate.toml:5:1
+  |
+5 | [[listener]]
+  | ^^^^^^^^^^^^
+  |
+  = help: write for example address = "0.0.0.0:8443"
+
+error: the listener has no certificate
+ --> flowgate.toml:5:1
+  |
+5 | [[listener]]
+  | ^^^^^^^^^^^^
+  |
+  = help: add [[listener.certificate]] with chain and key; where a load balancer before the gateway ends TLS, set plain_http = "behind-tls-balancer"
+
+5 mistakes
+"#
+    );
+}
+
+#[test]
+fn brackets_are_corrected() {
+    assert_eq!(
+        report("[listener]\naddress = \"0.0.0.0:1\"\n[[gateway]]\nworkers = 1\n"),
+        ""
+    );
+}
+
+#[test]
+fn no_report_shows_a_secret() {
+    let lines = [
+        "[keys]\npepper = \"canary-1\"",
+        "[keys]\npeper = \"canary-2\"",
+        "[keys]\npepper = canary-3",
+        "[keys]\npepper = \"canary-4",
+        "[keys]\npepper = 5\npepper = \"canary-5\"",
+        "[[identity]]\nclient_secret = \"canary-6\"",
+        "[[identity]]\nclient_secret = [\"canary-7\"]",
+        "[[identity]]\nclient_secret = { value = \"canary-8\" }",
+        "[[identity]]\nclientsecret = \"canary-9\"",
+        "[[identity]]\nclient_id = \"canary-10\"",
+        "[[identity]]\npassword = \"canary-11\"",
+        "[[identity]]\nauthority = \"https://user:canary-12@login.example\"",
+        "[[identity]]\nclient_secret = \"env:canary 13\"",
+        "[[identity]]\nclient_secret = \"env:NOT_SET\" # canary-14",
+        "[[caller]]\nkey = [{ label = \"a\", digest = \"canary-15\" }]",
+        "[[caller.key]]\ndigest = \"sha256:canary-16\"",
+        "[[caller]]\nkey = \"canary-17\"",
+        "[[listener.certificate]]\nkey = \"\"\"-----BEGIN PRIVATE KEY-----\ncanary-18\n\"\"\"",
+        "[[route]]\ntrigger = \"https://a.example/x?sig=canary-19\"",
+        "[[route]]\ntrigger = \"http://a.example/x?sp=1&sig=canary-20&sv=1\"",
+        "[[route]]\ntrigger = [\"https://a.example/x?sig=canary-21\"]",
+        "[[route]]\ntriger = \"https://a.example/x?SIG=canary-22\"",
+        "[[route]]\ntrigger = \"https://a.example/x%3Fsig%3Dcanary-23\"",
+        "[[route]]\nhost = \"https://a.example/x?sig=canary-24\"",
+        "[[route]]\nenabled = true\nx-api-key = \"canary-25\"",
+    ];
+    for text in lines {
+        let shown = report(text);
+        assert!(!shown.contains("canary"), "{shown}");
+        let all = lines.join("\n");
+        assert!(!report(&all).contains("canary"));
+    }
+}
+
+#[test]
+fn a_secret_in_the_environment_is_never_shown() {
+    let text = "[[identity]]\nname = \"a\"\nclient_secret = \"env:S\"\n[[route]]\nname = \"r\"\nsigned = true\n\
+                trigger = \"env:T\"\n[[listener]]\n[[listener.certificate]]\nchain = \"x\"\nkey = \"env:K\"\n";
+    let environment = Environment::from_pairs([
+        ("S", "canary-1"),
+        ("T", "http://x/?sig=canary-2"),
+        ("K", "canary-3"),
+    ]);
+    let report = parse(text, Path::new("flowgate.toml"), &environment).unwrap_err();
+    assert!(!format!("{report} {report:?}").contains("canary"), "{report}");
+}
+
+#[test]
+fn a_file_of_nothing_but_mistakes_gives_a_report_of_bounded_length() {
+    let text: String = (0..1000)
+        .map(|number| format!("[[caller]]\nname = \"a b {number}\"\n"))
+        .collect();
+    let shown = report(&text);
+    assert!(
+        shown.ends_with("100 mistakes; the rest is not shown\n"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_settings_file_that_is_not_there_is_a_mistake() {
+    let report = load(Path::new("no/such.toml"), &no_variables()).unwrap_err();
+    assert_eq!(
+        report.render(Style::Plain),
+        "error: file no/such.toml does not exist\n--> no/such.toml\n\n1 mistake\n"
+    );
+    assert_eq!(report.mistakes()[0].severity(), Severity::Mistake);
+    assert_eq!(report.mistakes()[0].line(), None);
+}
+
+#[test]
+fn colour_is_for_terminals_only() {
+    let report = parse("x = 1", Path::new("flowgate.toml"), &no_variables()).unwrap_err();
+    assert!(!report.render(Style::Plain).contains('\u{1b}'));
+    assert!(report.render(Style::Color).contains('\u{1b}'));
+}
+
+#[test]
+fn long_lists_load_in_no_time() {
+    let (root, environment) = installation();
+    let config = root.path().join("config");
+    let keys: String = (0..100_000u32)
+        .map(|number| format!("key-{number} sha256:{number:064x}\n"))
+        .collect();
+    fs::write(config.join("partner-keys.txt"), keys).unwrap();
+    let networks: String = (0..100_000u32)
+        .map(|number| format!("{}\n", std::net::Ipv4Addr::from(0x0a00_0000 + number)))
+        .collect();
+    fs::write(config.join("erp-networks.txt"), networks).unwrap();
+    let started = Instant::now();
+    let (config, _) =
+        load(&config.join("flowgate.toml"), &environment).unwrap_or_else(|report| panic!("{report}"));
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(
+        config
+            .callers
+            .iter()
+            .map(|caller| caller.keys.len())
+            .sum::<usize>(),
+        100_002
+    );
+    assert!(
+        config
+            .routes
+            .iter()
+            .any(|route| route.networks.allow.len() > 100_000)
+    );
+}
+
+#[test]
+fn ten_thousand_routes_load_in_bounded_time() {
+    let (root, environment) = installation();
+    let path = root.path().join("config/minimal.toml");
+    let mut text = fs::read_to_string(&path).unwrap();
+    let route = text[text.find("[[route]]").unwrap()..].to_owned();
+    for number in 0..10_000 {
+        text.push_str(
+            &route
+                .replace("\"orders\"", &format!("\"orders-{number}\""))
+                .replace("\"/orders\"", &format!("\"/{number}/orders/{{id}}\"")),
+        );
+    }
+    let started = Instant::now();
+    let (config, _) = parse(&text, &path, &environment).unwrap_or_else(|report| panic!("{report}"));
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(config.routes.len(), 10_001);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_text_makes_the_check_fail_in_another_way_than_by_a_report(
+        start in 0usize..2000,
+        length in 0usize..60,
+        put in "[\\[\\]{}\"'=#.,a-z0-9ü \n\\\\]{0,12}",
+    ) {
+        let text = fs::read_to_string(samples().join("minimal.toml")).unwrap();
+        let start = start.min(text.len());
+        let end = (start + length).min(text.len());
+        let Some((before, after)) = text.get(..start).zip(text.get(end..)) else { return Ok(()) };
+        let text = format!("{before}{put}{after}");
+        let environment = no_variables().with(Secrets::Unresolved);
+        if let Err(report) = parse(&text, &samples().join("minimal.toml"), &environment) {
+            proptest::prop_assert!(!report.mistakes().is_empty());
+            proptest::prop_assert!(report.to_string().contains("mistake"));
+        }
+    }
+}

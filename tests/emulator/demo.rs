@@ -1,0 +1,361 @@
+//! `cargo run --example demo`: the emulator of Entra and the trigger and a real gateway in one process. Real requests
+//! go through real TLS sockets; each row of the table compares what came back with what is promised. Without `--once`
+//! both stay up afterwards, with ready-made `curl` lines to try.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a demo prints, and ends when its own machinery fails"
+)]
+
+#[path = "mod.rs"]
+mod emulator;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use comfy_table::Table;
+use comfy_table::presets;
+use emulator::Answer;
+use emulator::Condition;
+use emulator::Emulator;
+use emulator::Trigger;
+use flowgate::config;
+use flowgate::config::Environment;
+use flowgate::counters::Counters;
+use flowgate::gateway::journal::Form;
+use flowgate::gateway::journal::Log;
+use flowgate::gateway::journal::Sink;
+use flowgate::server::Server;
+use serde_json::Value;
+use serde_json::json;
+use tokio::sync::Notify;
+
+const TENANT: &str = "11111111-2222-4333-8444-555555555555";
+const APP: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+const OID: &str = "99999999-8888-4777-8666-555555555555";
+const SECRET: &str = "the-demo-secret";
+const KEY: &str = "demo-key-of-the-shop";
+
+/// Log lines of the gateway, as an operator would read them.
+#[derive(Default)]
+struct Lines {
+    lines: Mutex<Vec<Value>>,
+    came: Notify,
+}
+
+impl Sink for Lines {
+    fn line(&self, line: &[u8]) {
+        if let Ok(line) = serde_json::from_slice(line) {
+            self.lines.lock().unwrap().push(line);
+            self.came.notify_waiters();
+        }
+    }
+}
+
+impl Lines {
+    async fn of(&self, request: &str) -> Value {
+        loop {
+            let came = self.came.notified();
+            tokio::pin!(came);
+            came.as_mut().enable();
+            if let Some(line) = self
+                .lines
+                .lock()
+                .unwrap()
+                .iter()
+                .find(|line| line["request"] == request)
+            {
+                return line.clone();
+            }
+            came.await;
+        }
+    }
+}
+
+/// One row: what is sent, and what is promised to come back.
+struct Row {
+    what: &'static str,
+    path: &'static str,
+    key: Option<&'static str>,
+    body: String,
+    status: u16,
+    /// `flow`, or the code of a problem.
+    answer: &'static str,
+}
+
+fn row(
+    what: &'static str,
+    path: &'static str,
+    key: Option<&'static str>,
+    status: u16,
+    answer: &'static str,
+) -> Row {
+    Row {
+        what,
+        path,
+        key,
+        body: json!({"order": 17}).to_string(),
+        status,
+        answer,
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let large = "x".repeat(2 * 1024 * 1024);
+    vec![
+        row("a call that is accepted", "/orders", Some(KEY), 200, "flow"),
+        row("no key", "/orders", None, 401, "key-missing"),
+        row("a wrong key", "/orders", Some("guessed"), 401, "key-unknown"),
+        row(
+            "an address not on the list",
+            "/internal",
+            Some(KEY),
+            403,
+            "address-refused",
+        ),
+        row("in time", "/slow-lane", Some(KEY), 202, "flow"),
+        row("too fast", "/slow-lane", Some(KEY), 429, "rate-limited"),
+        Row {
+            body: large,
+            ..row("a body too large", "/orders", Some(KEY), 413, "body-too-large")
+        },
+        row(
+            "a flow that wants OAuth, called without",
+            "/signed",
+            Some(KEY),
+            502,
+            "flow-misconfigured",
+        ),
+        row(
+            "a token whose claims do not match",
+            "/mismatch",
+            Some(KEY),
+            502,
+            "flow-refused-token",
+        ),
+        row("a flow that is switched off", "/off", Some(KEY), 503, "flow-off"),
+        row(
+            "a flow that never answers",
+            "/silent",
+            Some(KEY),
+            504,
+            "flow-timeout",
+        ),
+        row(
+            "Entra refuses the secret",
+            "/secret",
+            Some(KEY),
+            502,
+            "token-refused",
+        ),
+    ]
+}
+
+fn settings(emulator: &Emulator) -> String {
+    let flow = &emulator.flow;
+    let answer = Answer::json(200, &json!({"accepted": true}));
+    let orders = flow.add(Trigger::any_user(TENANT).does(answer));
+    let lane = flow.add(Trigger::any_user(TENANT).does(Answer::Accepted));
+    let picky = flow.add(Trigger::any_user(TENANT).does(Answer::Accepted));
+    let off = flow.add(Trigger::any_user(TENANT).condition(Condition::Disabled));
+    let silent = flow.add(Trigger::any_user(TENANT).does(Answer::Never));
+    // The owner has switched this flow from "Anyone" to "Any user in my tenant"; the gateway has the old address.
+    let switched = format!(
+        "{}&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        flow.add(Trigger::any_user(TENANT)).url()
+    );
+    std::fs::write(emulator.dir().join("signed-trigger"), switched).unwrap();
+    let ca = emulator.ca_file();
+    let leaf = emulator
+        .ca
+        .leaf(&["localhost"])
+        .write(emulator.dir(), "gateway")
+        .unwrap();
+    let identity = |name: &str, secret: &str, more: &str| {
+        format!(
+            "[[identity]]\nname = \"{name}\"\ntenant = \"{TENANT}\"\nclient_id = \"{APP}\"\n\
+             client_secret = \"env:{secret}\"\nauthority = \"{}\"\nca_file = {ca:?}\n{more}\n",
+            emulator.entra.authority()
+        )
+    };
+    let route = |name: &str, trigger: &str, more: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\npath = \"/{name}\"\ncallers = [\"shop\"]\ntrigger = {trigger:?}\n\
+             ca_file = {ca:?}\n{more}\n"
+        )
+    };
+    let mine = "identity = \"contoso\"";
+    [
+        format!(
+            "[admin]\naddress = \"127.0.0.1:0\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+             [[listener.certificate]]\nchain = {:?}\nkey = \"file:{}\"\n",
+            leaf.chain,
+            leaf.key.display()
+        ),
+        identity("contoso", "DEMO_SECRET", ""),
+        identity(
+            "wrong-audience",
+            "DEMO_SECRET",
+            "scope = \"https://graph.microsoft.com/.default\"",
+        ),
+        identity("wrong-secret", "DEMO_WRONG_SECRET", ""),
+        format!(
+            "[[caller]]\nname = \"shop\"\n[[caller.key]]\nlabel = \"demo\"\ndigest = \"{}\"\n",
+            digest(KEY)
+        ),
+        route("orders", &orders.url(), mine),
+        route(
+            "internal",
+            &orders.url(),
+            &format!("{mine}\nnetworks = [\"192.0.2.0/24\"]"),
+        ),
+        route(
+            "slow-lane",
+            &lane.url(),
+            &format!("{mine}\nrate = {{ requests = 1, per = \"1m\", burst = 1 }}"),
+        ),
+        route("signed", "file:signed-trigger", "signed = true"),
+        route("mismatch", &picky.url(), "identity = \"wrong-audience\""),
+        route("off", &off.url(), mine),
+        route(
+            "silent",
+            &silent.url(),
+            &format!("{mine}\nresponse_timeout = \"1s\""),
+        ),
+        route("secret", &orders.url(), "identity = \"wrong-secret\""),
+    ]
+    .concat()
+}
+
+fn digest(key: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+fn start(dir: &Path, settings: &str, lines: Arc<Lines>) -> Server {
+    let path = dir.join("flowgate.toml");
+    std::fs::write(&path, settings).unwrap();
+    let environment = Environment::from_pairs([("DEMO_SECRET", SECRET), ("DEMO_WRONG_SECRET", "expired")]);
+    let (config, _) = match config::load(&path, &environment) {
+        Ok(loaded) => loaded,
+        Err(report) => panic!("{}", report.render(config::Style::Plain)),
+    };
+    Server::start(&config, &Counters::new(), Log::new(lines, Form::Json)).unwrap()
+}
+
+/// Sends one request and tells its status, who answered, and the gateway's line about it.
+async fn call(client: &reqwest::Client, address: &str, row: &Row, lines: &Lines) -> (u16, String, Value) {
+    let mut request = client
+        .post(format!("{address}{}", row.path))
+        .header("content-type", "application/json")
+        .body(row.body.clone());
+    if let Some(key) = row.key {
+        request = request.header("x-api-key", key);
+    }
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let from_flow = response.headers()["x-flowgate-answer"] == "flow";
+    let body = response.bytes().await.unwrap();
+    let code = match serde_json::from_slice::<Value>(&body) {
+        Ok(body) if !from_flow => body["code"].as_str().unwrap_or_default().to_owned(),
+        _ => "flow".to_owned(),
+    };
+    (status, code, lines.of(&id).await)
+}
+
+/// The first sentences of what the log tells the operator.
+fn told(line: &Value) -> String {
+    let text = match (line["run"].as_str(), line["cause"].as_str()) {
+        (Some(run), _) => format!("run {run}"),
+        (None, Some(cause)) => cause.to_owned(),
+        (None, None) => "-".to_owned(),
+    };
+    text
+}
+
+async fn show(client: &reqwest::Client, address: &str, lines: &Lines) -> usize {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_width(150);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    table.set_header([
+        "what is sent",
+        "status",
+        "answer",
+        "kept",
+        "what the log tells the operator",
+    ]);
+    let mut broken = 0;
+    for row in rows() {
+        let (status, answer, line) = call(client, address, &row, lines).await;
+        let kept = status == row.status && answer == row.answer;
+        broken += usize::from(!kept);
+        let verdict = if kept {
+            "yes".to_owned()
+        } else {
+            format!("NO: {} {}", row.status, row.answer)
+        };
+        table.add_row([
+            row.what.to_owned(),
+            status.to_string(),
+            answer,
+            verdict,
+            told(&line),
+        ]);
+    }
+    println!("{table}");
+    broken
+}
+
+fn try_it(emulator: &Emulator, address: &str) {
+    let ca = emulator.ca_file();
+    let ca = ca.display();
+    println!("\nTry it yourself (Ctrl-C ends the demo):\n");
+    println!("  curl -i --cacert {ca} {address}/orders -H 'X-API-Key: {KEY}' -d '{{\"order\": 18}}'");
+    println!("  curl -i --cacert {ca} {address}/orders -u anyone:{KEY} -d '{{\"order\": 19}}'");
+    println!("  curl -i --cacert {ca} {address}/orders -H 'X-API-Key: guessed' -d '{{}}'");
+    println!("  curl -i --cacert {ca} {address}/off -H 'X-API-Key: {KEY}' -d '{{}}'");
+}
+
+async fn demo() -> ExitCode {
+    let once = std::env::args().any(|argument| argument == "--once");
+    let emulator = Emulator::start().await;
+    emulator.register_app(TENANT, APP, SECRET, OID);
+    emulator.entra.allow_audience("https://graph.microsoft.com");
+    let lines = Arc::new(Lines::default());
+    let server = start(emulator.dir(), &settings(&emulator), lines.clone());
+    let address = format!("https://localhost:{}", server.addresses()[0].port());
+    let admin = server.admin_address().unwrap();
+    println!("The gateway listens on {address}, its admin listener on http://{admin}/readyz?verbose\n");
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(emulator.ca.client_config(&["http/1.1"]))
+        .no_proxy()
+        .timeout(Duration::from_secs(30))
+        .build()
+        .unwrap();
+    let broken = show(&client, &address, &lines).await;
+    if !once {
+        try_it(&emulator, &address);
+        // An error means that the signal cannot be had; then there is nothing to wait for.
+        let _ = tokio::signal::ctrl_c().await;
+    }
+    server.stop(std::future::ready(())).await;
+    if broken > 0 {
+        println!("{broken} rows differ from their promise");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    demo().await
+}

@@ -1,0 +1,23 @@
+//! Promises to users, kept through real TLS sockets against the emulator of Entra and the trigger.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "../emulator/mod.rs"]
+mod emulator;
+mod harness;
+
+mod admission;
+mod faults;
+mod forwarding;
+mod limits;
+mod listening;
+mod payloads;
+mod secrets;
+mod shutdown;
+mod tokens;
