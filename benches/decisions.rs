@@ -1,1 +1,209 @@
-fn main() {}
+//! The checks of one request without I/O: networks, route, key, limits, and the head that leaves. Run with few and with
+//! many entries, because none of them may cost more for that.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a bench ends when its own machinery fails"
+)]
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use criterion::Criterion;
+use criterion::criterion_group;
+use criterion::criterion_main;
+use flowgate::config::CallerSettings;
+use flowgate::config::CallersSettings;
+use flowgate::config::KeyDigest;
+use flowgate::config::KeyPlace;
+use flowgate::config::KeySettings;
+use flowgate::config::KeyState;
+use flowgate::config::NetworkSettings;
+use flowgate::config::QuotaSettings;
+use flowgate::config::Rate;
+use flowgate::flow::outbound;
+use flowgate::flow::outbound::Introduction;
+use flowgate::model::CallerName;
+use flowgate::model::KeyLabel;
+use flowgate::model::RequestId;
+use flowgate::policy::Access;
+use flowgate::policy::Callers;
+use flowgate::policy::Matching;
+use flowgate::policy::Networks;
+use flowgate::policy::Origin;
+use flowgate::policy::Quotas;
+use flowgate::policy::Routes;
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+
+/// Few and many: entries of each table.
+const SIZES: [usize; 2] = [1, 100_000];
+/// Routes are fewer than keys: the issue speaks of thousands.
+const ROUTES: [usize; 2] = [1, 10_000];
+
+fn generous() -> Rate {
+    Rate {
+        requests: 1_000_000,
+        per: Duration::from_secs(1),
+        burst: 1_000_000,
+    }
+}
+
+fn callers(keys: usize) -> Vec<CallerSettings> {
+    let keys = (0..keys).map(|number| KeySettings {
+        label: KeyLabel::parse(&format!("k{number}")).unwrap(),
+        digest: KeyDigest::of(format!("key-{number}").as_bytes(), None),
+        not_before: None,
+        expires: None,
+        state: KeyState::Enabled,
+    });
+    vec![CallerSettings {
+        name: CallerName::parse("shop").unwrap(),
+        keys: keys.collect(),
+        networks: NetworkSettings::default(),
+        rate: Some(generous()),
+    }]
+}
+
+fn origin() -> Origin {
+    Origin::of_peer(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7)), 4242))
+}
+
+fn headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("host", "hooks.example"),
+        ("content-type", "application/json"),
+        ("content-length", "1024"),
+        ("user-agent", "Vendor-Hook/1.0"),
+        ("x-api-key", "key-0"),
+        ("x-event", "order.created"),
+        ("authorization", "Bearer from-the-vendor"),
+        ("accept", "*/*"),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    headers
+}
+
+fn networks(criterion: &mut Criterion) {
+    for size in SIZES {
+        let allow = (0..u32::try_from(size).unwrap())
+            .map(|number| {
+                format!("{}/32", Ipv4Addr::from(0x0a00_0000 + number * 7))
+                    .parse()
+                    .unwrap()
+            })
+            .collect();
+        let networks = Networks::build(&NetworkSettings {
+            allow,
+            deny: Vec::new(),
+        });
+        let origin = Origin::of_peer(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 0)), 1));
+        assert!(networks.admit(origin).is_ok());
+        criterion.bench_function(&format!("networks/{size}"), |bench| {
+            bench.iter(|| networks.admit(black_box(origin)).is_ok());
+        });
+    }
+}
+
+fn routes(criterion: &mut Criterion) {
+    for size in ROUTES {
+        let paths: Vec<String> = (0..size)
+            .map(|number| format!("/hooks/r{number}/{{id}}"))
+            .collect();
+        let methods = [Method::POST];
+        let table = paths.iter().enumerate().map(|(number, path)| {
+            (
+                Matching {
+                    host: Some("hooks.example"),
+                    path,
+                    methods: &methods,
+                },
+                number,
+            )
+        });
+        let routes = Routes::build(table).unwrap();
+        criterion.bench_function(&format!("route/{size}"), |bench| {
+            bench.iter(|| {
+                routes
+                    .find(
+                        black_box("hooks.example"),
+                        black_box("/hooks/r0/17"),
+                        &Method::POST,
+                    )
+                    .is_ok()
+            });
+        });
+    }
+}
+
+fn keys(criterion: &mut Criterion) {
+    for size in SIZES {
+        let callers = Arc::new(Callers::build(&callers(size), None));
+        let listed = CallersSettings::Named(vec![CallerName::parse("shop").unwrap()]);
+        let places = [
+            KeyPlace::Header(HeaderName::from_static("x-api-key")),
+            KeyPlace::Authorization,
+        ];
+        let access = Access::build(&listed, &places[..1], &callers);
+        let headers = headers();
+        criterion.bench_function(&format!("key/{size}"), |bench| {
+            bench.iter(|| {
+                access
+                    .identify(black_box(&headers), origin(), || SystemTime::UNIX_EPOCH)
+                    .is_ok()
+            });
+        });
+    }
+}
+
+fn limits(criterion: &mut Criterion) {
+    let settings = QuotaSettings {
+        gateway: Some(generous()),
+        failed_authentications: Rate {
+            requests: 10,
+            per: Duration::from_secs(60),
+            burst: 10,
+        },
+        addresses_max: 65_536,
+    };
+    let quotas = Quotas::build(&settings, &callers(1), &[]);
+    criterion.bench_function("limits", |bench| {
+        bench.iter(|| {
+            quotas
+                .admit_address(black_box(origin()))
+                .and_then(|()| quotas.admit(Some(0), 0))
+                .is_ok()
+        });
+    });
+}
+
+fn head(criterion: &mut Criterion) {
+    let headers = headers();
+    let credentials = [HeaderName::from_static("x-api-key")];
+    let host = HeaderValue::from_static("prod-01.westeurope.logic.azure.com");
+    let bearer = HeaderValue::try_from(format!("Bearer {}", "t".repeat(1500))).unwrap();
+    let who = Introduction {
+        request: RequestId::new(),
+        caller: HeaderValue::from_static("shop"),
+        key: Some(HeaderValue::from_static("k0")),
+        origin: HeaderValue::from_static("10.0.0.7"),
+    };
+    criterion.bench_function("head", |bench| {
+        bench.iter(|| outbound::head(black_box(&headers), &credentials, &host, Some(&bearer), &who));
+    });
+}
+
+criterion_group!(decisions, networks, routes, keys, limits, head);
+criterion_main!(decisions);

@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Metric;
 use prometheus_client::registry::Registry;
 
 /// Route and how its request ended: `answered`, or the code of a problem.
@@ -116,6 +117,12 @@ fn flow_buckets() -> Histogram {
     ])
 }
 
+/// Registers a figure and hands it on.
+fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
 impl Default for Counters {
     fn default() -> Self {
         Self::new()
@@ -124,133 +131,111 @@ impl Default for Counters {
 
 impl Counters {
     /// Fresh counters, all at zero.
+    #[expect(clippy::too_many_lines, reason = "a list: one entry for each figure")]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("flowgate");
         let r = &mut registry;
-        let requests = Family::default();
-        r.register("requests", "Requests by route and outcome", requests.clone());
-        let refusals = Family::default();
-        r.register(
-            "refusals",
-            "Requests and connections refused by the gateway",
-            refusals.clone(),
-        );
-        let connections = Gauge::default();
-        r.register("connections", "Open connections of callers", connections.clone());
-        let connections_accepted = Counter::default();
-        r.register(
-            "connections_accepted",
-            "Connections accepted",
-            connections_accepted.clone(),
-        );
-        let handshakes_failed = Family::default();
-        r.register(
-            "handshakes_failed",
-            "TLS handshakes that failed",
-            handshakes_failed.clone(),
-        );
-        let token_fetches = Family::default();
-        r.register(
-            "token_fetches",
-            "Token requests by identity and outcome",
-            token_fetches.clone(),
-        );
-        let token_expires_in = Family::default();
-        r.register(
-            "token_expires_in_seconds",
-            "Seconds until the current token expires",
-            token_expires_in.clone(),
-        );
-        let token_age = Family::default();
-        r.register(
-            "token_age_seconds",
-            "Seconds since the current token was fetched",
-            token_age.clone(),
-        );
-        let upstream_opened = Counter::default();
-        r.register(
-            "upstream_opened",
-            "Connections opened to triggers",
-            upstream_opened.clone(),
-        );
-        let upstream_reused = Counter::default();
-        r.register(
-            "upstream_reused",
-            "Requests sent over an open connection",
-            upstream_reused.clone(),
-        );
-        let upstream_connections = Gauge::default();
-        r.register(
-            "upstream_connections",
-            "Open connections to triggers",
-            upstream_connections.clone(),
-        );
-        let token_retries = Counter::default();
-        r.register(
-            "token_retries",
-            "Requests sent once more with a fresh token",
-            token_retries.clone(),
-        );
-        let own_time = own_buckets();
-        r.register(
-            "own_time_seconds",
-            "Time spent in the gateway itself",
-            own_time.clone(),
-        );
-        let flow_time: Family<RouteLabels, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(flow_buckets);
-        r.register(
-            "flow_time_seconds",
-            "Time the trigger took to answer",
-            flow_time.clone(),
-        );
-        let limiter_entries = Gauge::default();
-        r.register(
-            "limiter_entries",
-            "Addresses with remembered failures",
-            limiter_entries.clone(),
-        );
-        let held_bytes = Gauge::default();
-        r.register(
-            "held_body_bytes",
-            "Bytes of held bodies in memory",
-            held_bytes.clone(),
-        );
-        let log_dropped = Gauge::default();
-        r.register(
-            "log_lines_dropped",
-            "Log lines dropped under pressure",
-            log_dropped.clone(),
-        );
-        let ready = Gauge::default();
-        r.register("ready", "1 while the gateway is ready", ready.clone());
-        let certificate_days = Family::default();
-        r.register(
-            "certificate_days_left",
-            "Days until a certificate expires",
-            certificate_days.clone(),
-        );
+        let flow_times = Family::new_with_constructor(flow_buckets as fn() -> Histogram);
+        let counters = Self {
+            registry: Arc::default(),
+            requests: add(r, "requests", "Requests by route and outcome", Family::default()),
+            refusals: add(
+                r,
+                "refusals",
+                "Requests and connections refused",
+                Family::default(),
+            ),
+            connections: add(r, "connections", "Open connections of callers", Gauge::default()),
+            connections_accepted: add(
+                r,
+                "connections_accepted",
+                "Connections accepted",
+                Counter::default(),
+            ),
+            handshakes_failed: add(
+                r,
+                "handshakes_failed",
+                "TLS handshakes that failed",
+                Family::default(),
+            ),
+            token_fetches: add(r, "token_fetches", "Token requests by outcome", Family::default()),
+            token_expires_in: add(
+                r,
+                "token_expires_in_seconds",
+                "Seconds until the current token expires",
+                Family::default(),
+            ),
+            token_age: add(
+                r,
+                "token_age_seconds",
+                "Seconds since the current token was fetched",
+                Family::default(),
+            ),
+            upstream_opened: add(
+                r,
+                "upstream_opened",
+                "Connections opened to triggers",
+                Counter::default(),
+            ),
+            upstream_reused: add(
+                r,
+                "upstream_reused",
+                "Requests sent over an open connection",
+                Counter::default(),
+            ),
+            upstream_connections: add(
+                r,
+                "upstream_connections",
+                "Open connections to triggers",
+                Gauge::default(),
+            ),
+            token_retries: add(
+                r,
+                "token_retries",
+                "Requests sent once more with a fresh token",
+                Counter::default(),
+            ),
+            own_time: add(
+                r,
+                "own_time_seconds",
+                "Time spent in the gateway itself",
+                own_buckets(),
+            ),
+            flow_time: add(
+                r,
+                "flow_time_seconds",
+                "Time the trigger took to answer",
+                flow_times,
+            ),
+            limiter_entries: add(
+                r,
+                "limiter_entries",
+                "Addresses with remembered failures",
+                Gauge::default(),
+            ),
+            held_bytes: add(
+                r,
+                "held_body_bytes",
+                "Bytes of held bodies in memory",
+                Gauge::default(),
+            ),
+            log_dropped: add(
+                r,
+                "log_lines_dropped",
+                "Log lines dropped under pressure",
+                Gauge::default(),
+            ),
+            ready: add(r, "ready", "1 while the gateway is ready", Gauge::default()),
+            certificate_days: add(
+                r,
+                "certificate_days_left",
+                "Days until a certificate expires",
+                Family::default(),
+            ),
+        };
         Self {
             registry: Arc::new(registry),
-            requests,
-            refusals,
-            connections,
-            connections_accepted,
-            handshakes_failed,
-            token_fetches,
-            token_expires_in,
-            token_age,
-            upstream_opened,
-            upstream_reused,
-            upstream_connections,
-            token_retries,
-            own_time,
-            flow_time,
-            limiter_entries,
-            held_bytes,
-            log_dropped,
-            ready,
-            certificate_days,
+            ..counters
         }
     }
 

@@ -1,11 +1,14 @@
-//! Promises about the settings: the samples of `config/` work, the reference leaves no key out, a report shows every
-//! mistake with line and caret, and no report shows a secret.
+//! Promises about the settings: the samples of `config/` work, the reference leaves no key out, a report
+//! shows every mistake with line and caret, and no report shows a secret.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking, some measure time, and a whole report is long"
 )]
 
 use std::collections::BTreeSet;
@@ -501,9 +504,48 @@ error: the listener has no certificate
 
 #[test]
 fn brackets_are_corrected() {
+    let text = "log = 2027-01-31\nroute = 1\n[listener]\naddress = \"0.0.0.0:1\"\n[[gateway]]\nworkers = 1\n\
+                [limits]\ngateway = [1, \"1s\"]\n";
     assert_eq!(
-        report("[listener]\naddress = \"0.0.0.0:1\"\n[[gateway]]\nworkers = 1\n"),
-        ""
+        report(text),
+        r#"error: expected a table, found a date
+ --> flowgate.toml:1:7
+  |
+1 | log = 2027-01-31
+  |       ^^^^^^^^^^
+
+error: expected a list of tables, found a whole number
+ --> flowgate.toml:2:9
+  |
+2 | route = 1
+  |         ^
+  |
+  = help: write [[route]], with double brackets
+
+error: expected a list of tables, found a table
+ --> flowgate.toml:3:1
+  |
+3 | [listener]
+  | ^^^^^^^^^^
+  |
+  = help: write [[listener]], with double brackets
+
+error: expected a table, found a list of tables
+ --> flowgate.toml:5:1
+  |
+5 | [[gateway]]
+  | ^^^^^^^^^^^
+  |
+  = help: write [gateway], with single brackets
+
+error: expected a table, found a list
+ --> flowgate.toml:8:11
+  |
+8 | gateway = [1, "1s"]
+  |           ^^^^^^^^^
+
+5 mistakes
+"#
     );
 }
 
@@ -534,6 +576,9 @@ fn no_report_shows_a_secret() {
         "[[route]]\ntriger = \"https://a.example/x?SIG=canary-22\"",
         "[[route]]\ntrigger = \"https://a.example/x%3Fsig%3Dcanary-23\"",
         "[[route]]\nhost = \"https://a.example/x?sig=canary-24\"",
+        "[[route]]\npath = \"a?sig=canary-26\"",
+        "[[route]]\npath = \"/:sig=canary-27\"",
+        "[[route]]\nidentity = \"canary-28~aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
         "[[route]]\nenabled = true\nx-api-key = \"canary-25\"",
     ];
     for text in lines {
@@ -546,8 +591,10 @@ fn no_report_shows_a_secret() {
 
 #[test]
 fn a_secret_in_the_environment_is_never_shown() {
-    let text = "[[identity]]\nname = \"a\"\nclient_secret = \"env:S\"\n[[route]]\nname = \"r\"\nsigned = true\n\
-                trigger = \"env:T\"\n[[listener]]\n[[listener.certificate]]\nchain = \"x\"\nkey = \"env:K\"\n";
+    let text = "[[identity]]\nname = \"a\"\nclient_secret = \"env:S\"\n[[route]]\nname = \"r\"\n\
+        signed = true\n\
+                trigger = \"env:T\"\n[[listener]]\n[[listener.certificate]]\nchain = \"x\"\n\
+                    key = \"env:K\"\n";
     let environment = Environment::from_pairs([
         ("S", "canary-1"),
         ("T", "http://x/?sig=canary-2"),
@@ -644,6 +691,27 @@ fn ten_thousand_routes_load_in_bounded_time() {
         started.elapsed()
     );
     assert_eq!(config.routes.len(), 10_001);
+}
+
+#[test]
+fn a_large_file_full_of_mistakes_is_refused_in_bounded_time() {
+    let callers: String = (0..5000)
+        .map(|number| format!("[[caller]]\nname = \"caller-{number}\"\nnetworks = [\"10.0.0.0/8\"]\n"))
+        .collect();
+    let routes: String = (0..5000)
+        .map(|number| {
+            let wrong = if number % 100 == 0 { "methods = 1\n" } else { "" };
+            format!("[[route]]\nname = \"r{number}\"\n{wrong}callers = [\"coller-{number}\"]\n")
+        })
+        .collect();
+    let started = Instant::now();
+    let shown = report(&format!("{callers}{routes}"));
+    assert!(
+        started.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        started.elapsed()
+    );
+    assert!(shown.ends_with("the rest is not shown\n"));
 }
 
 proptest::proptest! {

@@ -1,6 +1,7 @@
-//! The mirror of the settings file: one struct per table, every key optional, every leaf with its place in the text.
-//! Unknown keys and wrong types are refused here; what values mean, and which keys must be there, is for `check`.
-//! The doc comments are what an editor shows: they become the descriptions of the JSON Schema.
+//! The mirror of the settings file: one struct per table, every key optional, every leaf with its place in
+//! the text. Unknown keys and wrong types are refused here; what values mean, and which keys must be there,
+//! is for `check`. The doc comments are what an editor shows: they become the descriptions of the JSON
+//! Schema.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -16,7 +17,8 @@ use crate::config::leaf::Size;
 use crate::config::leaf::Span;
 use crate::config::leaf::Table;
 
-/// Running requests get this long when the gateway stops: orchestrators kill a process 30 s after asking it to end.
+/// Running requests get this long when the gateway stops: orchestrators kill a process 30 s after asking it
+/// to end.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Open connections: at some 20 kB each, 200 MB.
 pub(super) const CONNECTIONS_MAX: u64 = 10_000;
@@ -159,7 +161,8 @@ pub(super) struct Connections {
 pub(super) struct Bodies {
     /// Time for a whole held body, and between two pieces of a streamed one; default "30s".
     pub(super) timeout: Length,
-    /// Bodies up to this size are read whole before the flow is called, larger ones are streamed; default "64 KiB".
+    /// Bodies up to this size are read whole before the flow is called, larger ones are streamed; default "64
+    /// KiB".
     pub(super) hold_size_max: Bytes,
     /// Memory for held bodies over all requests; default "64 MiB".
     pub(super) held_budget: Bytes,
@@ -250,7 +253,8 @@ pub(super) struct Log {
     pub(super) format: Option<At<Format>>,
     /// Whether each request gets a line; default true.
     pub(super) access: Switch,
-    /// Least level of the lines that are not about one request: "error", "warn", "info" (default), "debug", "trace".
+    /// Least level of the lines that are not about one request: "error", "warn", "info" (default), "debug",
+    /// "trace".
     pub(super) level: Option<At<Level>>,
 }
 
@@ -302,7 +306,8 @@ pub(super) struct CertificateTable {
     pub(super) key: Text,
     /// Names served with this certificate; default: the names in the certificate.
     pub(super) names: Texts,
-    /// Whether it also serves callers that ask for an unknown name or none; default: the first certificate does.
+    /// Whether it also serves callers that ask for an unknown name or none; default: the first certificate
+    /// does.
     pub(super) default: Switch,
 }
 
@@ -397,7 +402,8 @@ pub(super) struct Route {
     pub(super) deny_networks: Texts,
     /// File with more such networks, one a line.
     pub(super) deny_networks_file: Text,
-    /// Where a key is read: "header:NAME", "authorization", "basic"; default: header:x-api-key and both others.
+    /// Where a key is read: "header:NAME", "authorization", "basic"; default: header:x-api-key and both
+    /// others.
     pub(super) key_from: Texts,
     /// Its rate over all callers; default 150 per "1s", burst 300.
     pub(super) rate: Option<Table<RateTable>>,
@@ -421,9 +427,13 @@ pub(super) struct Route {
     pub(super) waiting_max: Number,
     /// Time a request may wait; default "5s".
     pub(super) waiting_timeout: Length,
+    /// Address to connect to in place of what the trigger's name resolves to, for private endpoints whose names
+    /// public DNS does not know. The certificate must still carry the trigger's name.
+    pub(super) connect_to: Option<At<String>>,
     /// Time for name look-up, TCP and TLS to the trigger; default "5s".
     pub(super) connect_timeout: Length,
-    /// Time from the end of the request to the head of the answer, and between two pieces of its body; default "125s".
+    /// Time from the end of the request to the head of the answer, and between two pieces of its body;
+    /// default "125s".
     pub(super) response_timeout: Length,
     /// Time an unused connection to the trigger is kept; default "60s".
     pub(super) upstream_idle_timeout: Length,

@@ -1,5 +1,5 @@
-//! The leaves of the mirror: a value with its place in the text, and the kinds of values TOML has no type for.
-//! They keep what was written; whether it is a good duration, size or date is for `check`.
+//! The leaves of the mirror: a value with its place in the text, and the kinds of values TOML has no type
+//! for. They keep what was written; whether it is a good duration, size or date is for `check`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -104,7 +104,8 @@ impl<T: JsonSchema> JsonSchema for Table<T> {
     }
 }
 
-/// A struct that is read from keys and values only. By itself it would also take a list, one value for each field.
+/// A struct that is read from keys and values only. By itself it would also take a list, one value for each
+/// field.
 #[derive(Debug, Clone)]
 struct Keyed<T>(T);
 
@@ -219,7 +220,11 @@ impl JsonSchema for Size {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        schemars::json_schema!({ "type": ["string", "integer"], "minimum": 0, "examples": ["64 KiB", "1 MiB"] })
+        schemars::json_schema!({
+            "type": ["string", "integer"],
+            "minimum": 0,
+            "examples": ["64 KiB", "1 MiB"]
+        })
     }
 }
 

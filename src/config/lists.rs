@@ -1,5 +1,5 @@
-//! Networks, key digests and dates, one by one and in files with one entry a line. It decides what an entry means;
-//! which lists there are, and whether two entries clash, is for `check`.
+//! Networks, key digests and dates, one by one and in files with one entry a line. It decides what an entry
+//! means; which lists there are, and whether two entries clash, is for `check`.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -21,8 +21,8 @@ use crate::model::KeyLabel;
 /// Largest list file: 100,000 keys take 10 MB.
 pub(super) const LIST_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Reads a network prefix or a single address. IPv4 addresses in their IPv6 form become IPv4, so that one network
-/// is written and found in one way.
+/// Reads a network prefix or a single address. IPv4 addresses in their IPv6 form become IPv4, so that one
+/// network is written and found in one way.
 pub(super) fn network(text: &str) -> Result<IpNet, Flaw> {
     let network = match text.parse::<IpNet>() {
         Ok(network) => network,
@@ -160,7 +160,8 @@ pub(super) struct KeyLine {
     pub(super) state: KeyState,
 }
 
-/// The keys of a file: `LABEL DIGEST [not_before=..] [expires=..] [enabled=false]` a line, `#` begins a comment.
+/// The keys of a file: `LABEL DIGEST [not_before=..] [expires=..] [enabled=false]` a line, `#` begins a
+/// comment.
 pub(super) fn keys(text: &str) -> impl Iterator<Item = Result<Entry<KeyLine>, Misplaced>> {
     entries(text).map(|(start, line)| key(start, line))
 }
@@ -330,7 +331,8 @@ mod tests {
     fn a_key_line_has_a_label_a_digest_and_options() {
         let hex = "0a".repeat(32);
         let text = format!(
-            "\u{feff}# all keys\n\nerp sha256:{hex}\r\n  old hmac-sha256:{hex} expires=2020-01-01 enabled=false # x\n"
+            "\u{feff}# all keys\n\nerp sha256:{hex}\r\n\
+               old hmac-sha256:{hex} expires=2020-01-01 enabled=false # x\n"
         );
         let keys: Vec<_> = keys(&text).map(|entry| entry.ok().unwrap().value).collect();
         assert_eq!(keys.len(), 2);

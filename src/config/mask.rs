@@ -1,6 +1,6 @@
-//! Hides what must not be printed in a line of settings: values at secret keys, signatures, passwords in addresses,
-//! comments. It works on the text and not on what the text means, because files with syntax errors are printed too.
-//! Every byte keeps its place, so that carets still point to the right column.
+//! Hides what must not be printed in a line of settings: values at secret keys, signatures, passwords in
+//! addresses, comments. It works on the text and not on what the text means, because files with syntax errors
+//! are printed too. Every byte keeps its place, so that carets still point to the right column.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -233,7 +233,8 @@ impl Scanner<'_> {
         if is_shown {
             return value;
         }
-        // A secret without quotes may hold any character, so nothing up to the end of the line is safe to show.
+        // A secret without quotes may hold any character, so nothing up to the end of the line is safe to
+        // show.
         let end = self.line_end(value);
         self.hidden.push(Hidden {
             range: value..end,

@@ -1,5 +1,6 @@
-//! Mistakes in the settings, and the report that shows all of them with line and caret. A mistake keeps the line it is
-//! about, with every secret in it already hidden, so that it can be shown long after the file is gone.
+//! Mistakes in the settings, and the report that shows all of them with line and caret. A mistake keeps the
+//! line it is about, with every secret in it already hidden, so that it can be shown long after the file is
+//! gone.
 
 use std::fmt;
 use std::ops::Range;

@@ -457,6 +457,8 @@ pub enum QueryPass {
 pub struct UpstreamSettings {
     /// Certificates trusted for the trigger.
     pub trust: Trust,
+    /// Address to connect to in place of what the trigger's name resolves to.
+    pub connect_to: Option<SocketAddr>,
     /// Requests to the trigger at one time.
     pub in_flight_max: usize,
     /// Requests that may wait for one of those.

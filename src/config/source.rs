@@ -1,5 +1,6 @@
-//! Everything outside the settings file that its meaning depends on: environment variables, secret files and the time.
-//! It turns `env:NAME` and `file:PATH` into secrets. Nothing else in the product reads an environment variable.
+//! Everything outside the settings file that its meaning depends on: environment variables, secret files and
+//! the time. It turns `env:NAME` and `file:PATH` into secrets. Nothing else in the product reads an
+//! environment variable.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::config::mask;
 use crate::config::mistake::Flaw;
 use crate::model::Secret;
+use crate::model::clock;
 
 /// Largest secret: a key with a long chain around it is far below.
 pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -23,8 +25,8 @@ pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
 pub enum Secrets {
     /// They are read and must be there.
     Resolved,
-    /// They are not read, and other files may be missing: placeholders stand for all of them, so the result can be
-    /// looked at but not served. For checks on a machine other than the one that runs the gateway.
+    /// They are not read, and other files may be missing: placeholders stand for all of them, so the result
+    /// can be looked at but not served. For checks on a machine other than the one that runs the gateway.
     Unresolved,
 }
 
@@ -48,7 +50,7 @@ impl Environment {
         Self {
             variables: Variables::Process,
             secrets: Secrets::Resolved,
-            now: clock(),
+            now: clock::wall(),
         }
     }
 
@@ -65,7 +67,7 @@ impl Environment {
         Self {
             variables: Variables::Pairs(pairs),
             secrets: Secrets::Resolved,
-            now: clock(),
+            now: clock::wall(),
         }
     }
 
@@ -93,7 +95,8 @@ impl Environment {
         self.now
     }
 
-    /// Reads the secret of a reference that did not come from a settings file; `folder` is where relative paths begin.
+    /// Reads the secret of a reference that did not come from a settings file; `folder` is where relative
+    /// paths begin.
     ///
     /// # Errors
     /// Says in words what is wrong with the reference or with what it points to.
@@ -122,7 +125,7 @@ impl Environment {
         }
     }
 
-    #[allow(
+    #[expect(
         clippy::disallowed_methods,
         reason = "the one place that reads the environment"
     )]
@@ -142,14 +145,6 @@ impl Environment {
                 .hint("set it before starting Flowgate")
         })
     }
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "dates in settings are judged by the wall clock, read once"
-)]
-fn clock() -> SystemTime {
-    SystemTime::now()
 }
 
 /// Where a secret lies.

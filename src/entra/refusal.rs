@@ -780,7 +780,7 @@ mod tests {
     #[test]
     fn a_federated_token_without_a_record_is_read() {
         let text = "AADSTS70021: No matching federated identity record found for presented assertion. \
-                    Assertion Issuer: 'https://oidc.prod-aks.azure.com/XXXXXX/'. Assertion Subject: \
+                    Assertion Issuer: 'https://oidc.prod-aks.azure.com/0a1b2c3d/'. Assertion Subject: \
                     'system:serviceaccount:default:workload-identity-sa'. Assertion Audience: \
                     'api://AzureADTokenExchange'.\r\nTrace ID: fb3d2015-bc17-4bb9-bb85-30c5cf1aaaa7\r\n\
                     Correlation ID: fb3d2015-bc17-4bb9-bb85-30c5cf1aaaa7\r\nTimestamp: 2022-01-20 22:54:42Z";

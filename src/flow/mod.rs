@@ -9,6 +9,7 @@ pub mod reply;
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -278,6 +279,7 @@ struct HostKey {
     name: String,
     port: u16,
     trust: Vec<Vec<u8>>,
+    connect_to: Option<SocketAddr>,
     timeouts: [Duration; 2],
 }
 
@@ -291,6 +293,7 @@ impl HostKey {
             name: route.trigger.host().to_owned(),
             port: route.trigger.port(),
             trust,
+            connect_to: route.upstream.connect_to,
             timeouts: [route.upstream.connect_timeout, route.upstream.idle_timeout],
         }
     }
@@ -309,6 +312,7 @@ fn make_host(route: &RouteSettings, workers: usize, counters: &Counters) -> Resu
         name,
         port: route.trigger.port(),
         server_name,
+        connect_to: route.upstream.connect_to,
         tls: Arc::new(route.upstream.trust.client_config()?),
         connect_timeout: route.upstream.connect_timeout,
         idle_timeout: route.upstream.idle_timeout,

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -61,6 +62,7 @@ pub(super) struct Host {
     name: String,
     port: u16,
     server_name: ServerName<'static>,
+    connect_to: Option<SocketAddr>,
     tls: TlsConnector,
     connect_timeout: Duration,
     idle_timeout: Duration,
@@ -124,6 +126,8 @@ pub(super) struct Target {
     pub port: u16,
     /// Name the certificate must carry.
     pub server_name: ServerName<'static>,
+    /// Address to connect to in place of what the name resolves to.
+    pub connect_to: Option<SocketAddr>,
     /// TLS settings with the authorities to trust.
     pub tls: Arc<rustls::ClientConfig>,
     /// Time for name look-up, TCP and TLS together.
@@ -139,6 +143,7 @@ impl Host {
             name: target.name,
             port: target.port,
             server_name: target.server_name,
+            connect_to: target.connect_to,
             tls: TlsConnector::from(target.tls),
             connect_timeout: target.connect_timeout,
             idle_timeout: target.idle_timeout,
@@ -224,13 +229,19 @@ impl Host {
         Ok(Link { sender, meter })
     }
 
-    async fn tcp(&self) -> Result<TcpStream, ConnectError> {
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        if let Some(address) = self.connect_to {
+            return Ok(vec![address]);
+        }
         let found = tokio::net::lookup_host((self.name.as_str(), self.port)).await;
-        let addresses: Vec<_> = found
+        Ok(found
             .map_err(|error| ConnectError::Name(self.name.clone(), error))?
-            .collect();
+            .collect())
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, ConnectError> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
+        for address in self.addresses().await? {
             match tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = error,

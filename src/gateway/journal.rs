@@ -357,6 +357,11 @@ impl Journal {
         self.0.upstream = Some(age);
     }
 
+    /// Counts a request that is sent once more with a fresh token.
+    pub fn resent(&self) {
+        self.0.counters.token_retries.inc();
+    }
+
     /// Notes the run that was started.
     pub fn run(&mut self, run: Option<String>) {
         self.0.run = run;

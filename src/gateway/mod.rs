@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::SystemTime;
 
 use http::HeaderName;
 use http::HeaderValue;
@@ -30,8 +31,10 @@ use crate::config::QueryPass;
 use crate::config::ReadyRequires;
 use crate::config::RelativePath;
 use crate::config::RouteSettings;
+use crate::config::Transport;
 use crate::config::TrustError;
 use crate::counters::Counters;
+use crate::counters::NameLabels;
 use crate::counters::RouteLabels;
 use crate::entra::Identity;
 use crate::entra::Tokens;
@@ -41,6 +44,7 @@ use crate::gateway::journal::Log;
 use crate::gateway::payload::Budget;
 use crate::gateway::payload::Rules;
 use crate::model::RouteName;
+use crate::model::clock;
 use crate::policy::Access;
 use crate::policy::Callers;
 use crate::policy::Matching;
@@ -62,6 +66,7 @@ pub struct Gateway {
     ready_requires: ReadyRequires,
     serving: AtomicBool,
     headers_max: usize,
+    certificates: Vec<(Arc<str>, SystemTime)>,
 }
 
 /// A public address and all that is decided for it.
@@ -148,6 +153,7 @@ impl Gateway {
                 .map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
             serving: AtomicBool::new(false),
             headers_max: config.connections.headers_max,
+            certificates: certificates(config),
         }))
     }
 
@@ -185,6 +191,14 @@ impl Gateway {
         self.counters
             .log_dropped
             .set(i64::try_from(self.log.dropped()).unwrap_or(i64::MAX));
+        for (name, not_after) in &self.certificates {
+            let left = not_after.duration_since(clock::wall()).unwrap_or_default();
+            let labels = NameLabels { name: name.clone() };
+            self.counters
+                .certificate_days
+                .get_or_create(&labels)
+                .set(left.as_secs_f64() / 86_400.0);
+        }
         self.counters.ready.set(i64::from(self.readiness().is_ready()));
     }
 }
@@ -205,6 +219,22 @@ fn rules(config: &Config, route: &RouteSettings) -> Rules {
         hold_bytes_max,
         timeout: config.bodies.timeout,
     }
+}
+
+/// The certificates of all listeners, each by its first name, and when they end.
+fn certificates(config: &Config) -> Vec<(Arc<str>, SystemTime)> {
+    let settings = config
+        .listeners
+        .iter()
+        .filter_map(|listener| match &listener.transport {
+            Transport::Tls(settings) => Some(&settings.certificates),
+            Transport::Plain { .. } => None,
+        });
+    let named = settings.flatten().map(|certificate| {
+        let name = certificate.names.first().map_or("-", String::as_str);
+        (name.into(), certificate.not_after)
+    });
+    named.collect()
 }
 
 /// The name of a caller as a header value: names are plain ASCII by their type.

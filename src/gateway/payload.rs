@@ -110,7 +110,10 @@ pub(super) struct Rules {
 /// A body that may go on.
 pub(super) enum Payload {
     /// Whole in memory; it can be sent again.
-    Held(Bytes, Option<Reservation>),
+    Held(
+        Bytes,
+        #[expect(dead_code, reason = "it goes back to the budget when dropped")] Option<Reservation>,
+    ),
     /// Still arriving.
     Streamed(Streamed),
 }

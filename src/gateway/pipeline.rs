@@ -360,6 +360,7 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
                     let problem = fault_problem(&fault, &admitted, Some(&token));
                     return answer::problem(&problem, AnsweredBy::Platform, journal);
                 }
+                journal.resent();
                 journal.cause(format!(
                     "the trigger refused the token, a fresh one was fetched: {fault}"
                 ));

@@ -35,7 +35,7 @@ fn passes(pair: &str, pass: &QueryPass) -> bool {
         QueryPass::All => true,
         QueryPass::Named(names) => {
             let name = name_of(pair);
-            names.iter().any(|wanted| *wanted == name)
+            names.contains(&name)
         }
     }
 }

@@ -4,7 +4,10 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::type_complexity,
     missing_docs,
+    unreachable_pub,
     reason = "a test fails by panicking"
 )]
 

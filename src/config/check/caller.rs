@@ -1,5 +1,5 @@
-//! Callers, and their keys from the settings file and from key files. A key belongs to one caller: the same digest
-//! twice would make it a matter of chance who called.
+//! Callers, and their keys from the settings file and from key files. A key belongs to one caller: the same
+//! digest twice would make it a matter of chance who called.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -375,7 +375,8 @@ mod tests {
         assert_eq!(
             sample(&key("a", "expires = 5")).mistakes(),
             [
-                "expected a date such as 2027-01-31, or a moment such as 2027-01-31T12:00:00Z, found a whole number"
+                "expected a date such as 2027-01-31, or a moment such as 2027-01-31T12:00:00Z, found a \
+                 whole number"
             ]
         );
     }

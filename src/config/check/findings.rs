@@ -1,5 +1,5 @@
-//! Collects what is wrong while the check goes on. It knows which keys were already reported, so that one mistake does
-//! not bring forth another, and turns everything into the report at the end.
+//! Collects what is wrong while the check goes on. It knows which keys were already reported, so that one
+//! mistake does not bring forth another, and turns everything into the report at the end.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -99,7 +99,7 @@ impl Findings {
     }
 
     pub(super) fn mistake(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
-        if self.is_full() {
+        if !self.has_room() {
             return;
         }
         let place = self.place(mark.into());
@@ -108,7 +108,7 @@ impl Findings {
 
     /// A mistake with two places; `label` says what the second has to do with the first.
     pub(super) fn clash(&mut self, mark: impl Into<Mark>, flaw: Flaw, other: impl Into<Mark>, label: &str) {
-        if self.is_full() {
+        if !self.has_room() {
             return;
         }
         let (place, other) = (self.place(mark.into()), self.place(other.into()));
@@ -153,7 +153,7 @@ impl Findings {
         let flaw = Flaw::new(format!("`{key}` is missing")).hint(hint);
         if table == ROOT {
             // The whole file lacks it, so no line is to blame.
-            if self.is_full() {
+            if !self.has_room() {
                 return;
             }
             self.mistakes
@@ -168,13 +168,13 @@ impl Findings {
         self.mistakes.len()
     }
 
-    /// Whether no further mistake will be kept; asking counts as having had one more.
-    fn is_full(&mut self) -> bool {
+    /// Whether another mistake will be kept; asking counts as having had one.
+    pub(super) fn has_room(&mut self) -> bool {
         if self.mistakes.len() < MISTAKES_MAX {
-            return false;
+            return true;
         }
         self.more = More::Cut;
-        true
+        false
     }
 
     /// The report, if anything was wrong, and the warnings otherwise.

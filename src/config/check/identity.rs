@@ -1,5 +1,5 @@
-//! Entra identities: the mistakes here cost most when they are found late, as refused tokens, so each known one is
-//! named before the first request.
+//! Entra identities: the mistakes here cost most when they are found late, as refused tokens, so each known
+//! one is named before the first request.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -61,8 +61,8 @@ impl Check<'_> {
                 let reported = |key| self.findings.was_reported(identity.span(), key);
                 if !reported("client_secret") && !reported("token_file") {
                     let flaw = Flaw::new("the identity has nothing to get a token with");
-                    let hint = "set client_secret = \"env:NAME\", or token_file for a token that another program \
-                                keeps fresh";
+                    let hint = "set client_secret = \"env:NAME\", or token_file for a token that another \
+                                program keeps fresh";
                     self.findings.mistake(identity, flaw.hint(hint));
                 }
                 None
@@ -187,7 +187,8 @@ impl Check<'_> {
                 );
             }
         }
-        // A shorter life would run out between two writes of the file, a longer one outlives every token of Entra.
+        // A shorter life would run out between two writes of the file, a longer one outlives every token of
+        // Entra.
         let bounds = Duration::from_secs(60)..=DAY;
         let life = self.duration(identity.token_life.as_ref(), file::TOKEN_LIFE, bounds);
         let path = self.path(value)?;
@@ -415,9 +416,13 @@ mod tests {
 
     #[test]
     fn an_identity_gets_its_presets_from_its_cloud() {
-        let sample = Sample::default().with("identity", &format!(
-            "name = \"contoso\"\ncloud = \"gcc-high\"\ntenant = \"{GUID}\"\nclient_id = \"{GUID}\"\nclient_secret = \"env:SECRET\""
-        ));
+        let sample = Sample::default().with(
+            "identity",
+            &format!(
+                "name = \"contoso\"\ncloud = \"gcc-high\"\ntenant = \"{GUID}\"\nclient_id = \"{GUID}\"\n\
+             client_secret = \"env:SECRET\""
+            ),
+        );
         let config = sample.config();
         let identity = &config.identities[0];
         assert_eq!(identity.scope, Cloud::GccHigh.scope());
@@ -456,11 +461,15 @@ mod tests {
 
     #[test]
     fn a_foreign_scope_is_worth_a_warning() {
-        let sample = Sample::default().with("identity", &format!(
-            "name = \"contoso\"\ntenant = \"{GUID}\"\nclient_id = \"{GUID}\"\nclient_secret = \"env:SECRET\"\n\
+        let sample = Sample::default().with(
+            "identity",
+            &format!(
+                "name = \"contoso\"\ntenant = \"{GUID}\"\nclient_id = \"{GUID}\"\n\
+             client_secret = \"env:SECRET\"\n\
              scope = \"{}\"",
-            Cloud::China.scope()
-        ));
+                Cloud::China.scope()
+            ),
+        );
         assert_eq!(
             sample.warnings(),
             ["this is the scope of the cloud \"china\", and the identity is in \"public\""]

@@ -104,8 +104,8 @@ impl Check<'_> {
                 let reported = |key| self.findings.was_reported(listener.span(), key);
                 if !reported("certificate") && !reported("plain_http") {
                     let flaw = Flaw::new("the listener has no certificate");
-                    let hint = "add [[listener.certificate]] with chain and key; where a load balancer before the \
-                                gateway ends TLS, set plain_http = \"behind-tls-balancer\"";
+                    let hint = "add [[listener.certificate]] with chain and key; where a load balancer \
+                                before the gateway ends TLS, set plain_http = \"behind-tls-balancer\"";
                     self.findings.mistake(listener, flaw.hint(hint));
                 }
                 None
@@ -232,8 +232,8 @@ mod tests {
     #[test]
     fn a_listener_speaks_tls_or_says_why_not() {
         assert_eq!(sample("").mistakes(), ["the listener has no certificate"]);
-        let both = "plain_http = \"private-networks\"\nplain_http_from = [\"10.0.0.0/8\"]\n[[listener.certificate]]\n\
-                    chain = \"a.pem\"\nkey = \"file:a.key\"";
+        let both = "plain_http = \"private-networks\"\nplain_http_from = [\"10.0.0.0/8\"]\n\
+                    [[listener.certificate]]\nchain = \"a.pem\"\nkey = \"file:a.key\"";
         assert_eq!(
             sample(both).mistakes(),
             ["a listener has either certificates or `plain_http`, not both"]

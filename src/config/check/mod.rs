@@ -1,5 +1,5 @@
-//! From the mirror of the settings file to checked settings. It goes on after a mistake, so that one run shows all of
-//! them; settings come out only if there was none.
+//! From the mirror of the settings file to checked settings. It goes on after a mistake, so that one run
+//! shows all of them; settings come out only if there was none.
 
 mod caller;
 mod findings;

@@ -11,6 +11,7 @@ use crate::config::check::tree;
 use crate::config::leaf::At;
 use crate::config::mistake::Flaw;
 use crate::model::NameError;
+use crate::model::RouteName;
 
 /// Names of one kind.
 pub(super) struct Names {
@@ -40,7 +41,16 @@ impl Names {
             given.used = true;
             return true;
         }
-        if self.complete && !findings.was_reported(findings::ROOT, self.kind) {
+        // What can be no name may be anything, a secret included, and is not repeated.
+        if RouteName::parse(value).is_err() {
+            findings.mistake(
+                value,
+                Flaw::new(format!("this is not the name of any {}", self.kind)),
+            );
+            return false;
+        }
+        // The search for a near name is the dear part, and vain once the report is full.
+        if self.complete && findings.has_room() && !findings.was_reported(findings::ROOT, self.kind) {
             let flaw = Flaw::new(format!("there is no {} \"{}\"", self.kind, value.as_str()));
             let flaw = match tree::closest(value, self.given.keys().map(String::as_str)) {
                 Some(meant) => flaw.hint(format!("did you mean \"{meant}\"?")),

@@ -59,6 +59,10 @@ pub(super) fn check_plain(text: &str) -> Result<(), Flaw> {
 }
 
 fn check_frame(text: &str) -> Result<(), Flaw> {
+    if text.contains(['?', '#']) {
+        return Err(Flaw::new("a path ends before `?` and `#`")
+            .hint("query parameters to pass on belong into `query`"));
+    }
     if !text.starts_with('/') {
         let flaw = Flaw::new("a path starts with a slash");
         return Err(match text.split_once("://") {
@@ -70,10 +74,6 @@ fn check_frame(text: &str) -> Result<(), Flaw> {
         return Err(Flaw::new(format!(
             "the path is longer than {PATH_BYTES_MAX} bytes"
         )));
-    }
-    if text.contains(['?', '#']) {
-        return Err(Flaw::new("a path ends before `?` and `#`")
-            .hint("query parameters to pass on belong into `query`"));
     }
     if text.contains('%') {
         return Err(Flaw::new("a path is not percent-encoded here")
@@ -97,8 +97,12 @@ enum Segment<'a> {
 fn check_segment(segment: &str) -> Result<Segment<'_>, Flaw> {
     if let Some(name) = segment.strip_prefix(':') {
         // The form of other routers would silently become plain text here.
-        return Err(Flaw::new("a path segment cannot begin with a colon")
-            .hint(format!("write {{{name}}} for a parameter")));
+        let flaw = Flaw::new("a path segment cannot begin with a colon");
+        return Err(if is_parameter(name) {
+            flaw.hint(format!("write {{{name}}} for a parameter"))
+        } else {
+            flaw.hint("write {name} for a parameter")
+        });
     }
     let Some((before, rest)) = segment.split_once('{') else {
         check_letters(segment)?;
@@ -115,8 +119,7 @@ fn check_segment(segment: &str) -> Result<Segment<'_>, Flaw> {
     let (name, is_rest) = inside
         .strip_prefix('*')
         .map_or((inside, false), |name| (name, true));
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if name.is_empty() || !name.bytes().all(plain) {
+    if !is_parameter(name) {
         return Err(
             Flaw::new("a path parameter has a name of letters, digits and `_`")
                 .hint("write for example {id}"),
@@ -130,6 +133,13 @@ fn check_segment(segment: &str) -> Result<Segment<'_>, Flaw> {
     } else {
         Segment::Parameter(name)
     })
+}
+
+fn is_parameter(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// What RFC 3986 section 3.3 allows in a segment without encoding, less the star.
@@ -187,7 +197,8 @@ pub(super) fn check_certificate_name(text: &str) -> Result<String, Flaw> {
         .hint("write for example \"hooks.example.com\" or \"*.example.com\""))
 }
 
-/// Whether this is a host as it stands in an address: a name, an IPv4 address, or an IPv6 address in brackets.
+/// Whether this is a host as it stands in an address: a name, an IPv4 address, or an IPv6 address in
+/// brackets.
 pub(super) fn is_host(text: &str) -> bool {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
@@ -235,8 +246,8 @@ struct Place {
 }
 
 impl Paths {
-    /// Adds a route, or names the one that is in its way. Equal templates get along while their methods differ; a
-    /// different template that could match the same path does not.
+    /// Adds a route, or names the one that is in its way. Equal templates get along while their methods
+    /// differ; a different template that could match the same path does not.
     pub(super) fn add(
         &mut self,
         host: Option<&str>,
@@ -437,6 +448,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the time that passes is what is tested")]
     fn ten_thousand_routes_are_compared_in_no_time() {
         let mut paths = Paths::default();
         let started = Instant::now();

@@ -1,5 +1,5 @@
-//! Routes: who may call which path, and which flow stands behind it. A route lists its callers or says that it is open;
-//! there is no default that lets anybody in.
+//! Routes: who may call which path, and which flow stands behind it. A route lists its callers or says that
+//! it is open; there is no default that lets anybody in.
 
 use http::HeaderName;
 use http::Method;
@@ -279,8 +279,8 @@ impl Check<'_> {
                 let reported = |key| self.findings.was_reported(route.span(), key);
                 if !reported("identity") && !reported("signed") {
                     let flaw = Flaw::new("the route does not say how the flow is convinced to start");
-                    let hint = "set identity = \"NAME\" for a token, or signed = true if the trigger's address carries \
-                                a signature";
+                    let hint = "set identity = \"NAME\" for a token, or signed = true if the trigger's \
+                                address carries a signature";
                     self.findings.mistake(route, flaw.hint(hint));
                 }
                 None
@@ -356,6 +356,10 @@ impl Check<'_> {
     fn upstream(&mut self, route: &Route) -> UpstreamSettings {
         UpstreamSettings {
             trust: self.trust(route.ca_file.as_ref()),
+            connect_to: route
+                .connect_to
+                .as_ref()
+                .and_then(|address| self.socket_address(address)),
             in_flight_max: self.count(route.in_flight_max.as_ref(), file::IN_FLIGHT_MAX, 1..=100_000),
             waiting_max: self.count(route.waiting_max.as_ref(), file::WAITING_MAX, 0..=1_000_000),
             waiting_timeout: self.duration(
@@ -436,7 +440,8 @@ mod tests {
             "{report}"
         );
         let report = sample(&format!(
-            "name = \"a\"\npath = \"/a\"\ncallers = [\"shop\"]\nidentity = \"contosso\"\ntrigger = \"{TRIGGER}\""
+            "name = \"a\"\npath = \"/a\"\ncallers = [\"shop\"]\nidentity = \"contosso\"\n\
+             trigger = \"{TRIGGER}\""
         ))
         .report();
         assert!(report.contains("did you mean \"contoso\"?"), "{report}");
@@ -453,11 +458,11 @@ mod tests {
             sample(&format!("{lines}signed = true\nidentity = \"contoso\"")).mistakes(),
             ["a route has either an identity or a signed trigger address, not both"]
         );
-        let unsigned = sample(&format!("{lines}signed = true"));
-        assert_eq!(unsigned.mistakes().len(), 1);
-        let twice = sample(&format!(
-            "name = \"a\"\npath = \"/a\"\ncallers = [\"shop\"]\ntrigger = \"env:SIGNED\"\nidentity = \"contoso\""
-        ));
+        assert_eq!(sample(&format!("{lines}signed = true")).mistakes().len(), 1);
+        let twice = sample(
+            "name = \"a\"\npath = \"/a\"\ncallers = [\"shop\"]\ntrigger = \"env:SIGNED\"\n\
+             identity = \"contoso\"",
+        );
         assert_eq!(
             twice.mistakes(),
             ["trigger address carries a signature (sig) although the route uses an identity"]
@@ -467,7 +472,8 @@ mod tests {
     #[test]
     fn a_signature_in_the_file_is_refused_and_not_shown() {
         let sample = sample(&format!(
-            "name = \"a\"\npath = \"/a\"\ncallers = [\"shop\"]\nsigned = true\ntrigger = \"{TRIGGER}&sp=x&sv=1&sig=canary\""
+            "name = \"a\"\npath = \"/a\"\ncallers = [\"shop\"]\nsigned = true\n\
+             trigger = \"{TRIGGER}&sp=x&sv=1&sig=canary\""
         ));
         let report = sample.report();
         assert!(
@@ -483,7 +489,8 @@ mod tests {
     #[test]
     fn clashing_routes_are_both_shown() {
         let second = signed(
-            "callers = [\"shop\"]\n[[route]]\nname = \"b\"\npath = \"/a\"\nsigned = true\ntrigger = \"env:SIGNED\"\nanonymous = true",
+            "callers = [\"shop\"]\n[[route]]\nname = \"b\"\npath = \"/a\"\nsigned = true\n\
+             trigger = \"env:SIGNED\"\nanonymous = true",
         );
         let report = second.report();
         assert!(

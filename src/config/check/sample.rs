@@ -29,16 +29,21 @@ impl Default for Sample {
         let tables = BTreeMap::from([
             (
                 "listener",
-                "address = \"127.0.0.1:0\"\nplain_http = \"private-networks\"\nplain_http_from = [\"127.0.0.0/8\"]"
+                "address = \"127.0.0.1:0\"\nplain_http = \"private-networks\"\n\
+                 plain_http_from = [\"127.0.0.0/8\"]"
                     .to_owned(),
             ),
             (
                 "identity",
                 format!(
-                    "name = \"contoso\"\ntenant = \"{GUID}\"\nclient_id = \"{GUID}\"\nclient_secret = \"env:SECRET\""
+                    "name = \"contoso\"\ntenant = \"{GUID}\"\nclient_id = \"{GUID}\"\n\
+                     client_secret = \"env:SECRET\""
                 ),
             ),
-            ("caller", "name = \"shop\"\nnetworks = [\"10.0.0.0/8\"]".to_owned()),
+            (
+                "caller",
+                "name = \"shop\"\nnetworks = [\"10.0.0.0/8\"]".to_owned(),
+            ),
             (
                 "route",
                 format!(

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -95,7 +94,9 @@ impl Check<'_> {
         if self.is_elsewhere(value, &path) {
             return Some(Chain::Absent);
         }
-        self.findings.keep(value, read_chain(&path)).map(Chain::Read)
+        self.findings
+            .keep(value, read_certificates(&path))
+            .map(Chain::Read)
     }
 
     fn certified(&mut self, chain: Chain, value: &At<String>, secret: &Secret) -> Option<CertifiedKey> {
@@ -220,11 +221,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> 
     )
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
-    read_certificates(path)
-}
-
-fn read_authorities(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
     let certificates = read_certificates(path)?;
     let mut store = rustls::RootCertStore::empty();
     for (index, certificate) in certificates.iter().enumerate() {
@@ -344,7 +341,8 @@ fn placeholder(chain: Vec<CertificateDer<'static>>, provider: &CryptoProvider) -
     Ok(CertifiedKey::new(chain, key))
 }
 
-/// Whether a name in a certificate covers a name to be served (RFC 6125 section 6.4.3: a star stands for one label).
+/// Whether a name in a certificate covers a name to be served (RFC 6125 section 6.4.3: a star stands for one
+/// label).
 fn covers(own: &str, name: &str) -> bool {
     if own == name {
         return true;
@@ -368,6 +366,7 @@ mod tests {
     use crate::config::TlsSettings;
     use crate::config::Transport;
     use crate::config::check::sample::Sample;
+    use crate::model::clock::wall;
 
     struct Made {
         chain: String,
@@ -391,7 +390,7 @@ mod tests {
     }
 
     fn made(names: &[&str]) -> Made {
-        let now = SystemTime::now();
+        let now = wall();
         make(names, now - days(1), now + days(90))
     }
 
@@ -422,7 +421,7 @@ mod tests {
         );
         let Certificate { names, not_after, .. } = &tls(&sample).certificates[0];
         assert_eq!(names, &["hooks.example.com", "*.example.org", "127.0.0.1"]);
-        assert!(*not_after > SystemTime::now() + days(89));
+        assert!(*not_after > wall() + days(89));
         assert!(sample.warnings().is_empty(), "{:?}", sample.warnings());
     }
 
@@ -476,7 +475,7 @@ mod tests {
 
     #[test]
     fn dates_of_certificates_give_warnings_and_no_more() {
-        let now = SystemTime::now();
+        let now = wall();
         for (begins, ends, reason) in [
             (now - days(9), now - days(2), "the certificate expired on "),
             (

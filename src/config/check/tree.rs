@@ -1,5 +1,5 @@
-//! From text to the mirror of the settings file, past every mistake: what cannot be read is reported, taken out, and
-//! the rest is read again. Also the guess which word was meant.
+//! From text to the mirror of the settings file, past every mistake: what cannot be read is reported, taken
+//! out, and the rest is read again. Also the guess which word was meant.
 
 use std::ops::Range;
 
@@ -65,6 +65,9 @@ pub(super) fn read(text: &str, findings: &mut Findings) -> Option<File> {
     None
 }
 
+/// Keys under which there are lists of tables.
+const TABLE_LISTS: [&str; 6] = ["listener", "certificate", "identity", "caller", "key", "route"];
+
 /// A key that was taken out.
 struct Cut {
     table: Range<usize>,
@@ -118,16 +121,18 @@ impl Found {
 /// Takes the innermost key out whose name or value lies exactly at `span`.
 fn take_out(table: &mut DeTable<'_>, at: Range<usize>, span: &Range<usize>) -> Option<Cut> {
     let hit = table.iter().find_map(|(key, value)| {
-        let element = match value.get_ref() {
-            // An element that is no table has no key of its own: the whole list goes.
-            DeValue::Array(list) => list
-                .iter()
-                .find(|element| !element.get_ref().is_table() && element.span() == *span),
-            _ => None,
-        };
-        let found = element.unwrap_or(value).get_ref();
+        // An element that is no table has no key of its own: the whole list goes.
+        let elements = value
+            .get_ref()
+            .as_array()
+            .into_iter()
+            .flat_map(|list| list.iter());
+        let element = elements
+            .into_iter()
+            .find(|element| !element.get_ref().is_table() && element.span() == *span);
+        let found = Found::of(element.unwrap_or(value).get_ref());
         let hit = element.is_some() || key.span() == *span || value.span() == *span;
-        hit.then(|| (key.clone(), Found::of(found)))
+        hit.then(|| (key.clone(), found))
     });
     if let Some((key, found)) = hit {
         table.remove(&key);
@@ -137,28 +142,25 @@ fn take_out(table: &mut DeTable<'_>, at: Range<usize>, span: &Range<usize>) -> O
             found,
         });
     }
-    for (_, value) in table.iter_mut() {
-        let at = value.span();
-        let cut = match value.get_mut() {
-            DeValue::Table(inner) => take_out(inner, at, span),
-            DeValue::Array(list) => list.iter_mut().find_map(|element| {
-                let at = element.span();
-                match element.get_mut() {
-                    DeValue::Table(inner) => take_out(inner, at, span),
-                    _ => None,
-                }
-            }),
-            _ => None,
-        };
-        if cut.is_some() {
-            return cut;
-        }
-    }
-    None
+    table
+        .iter_mut()
+        .find_map(|(_, value)| take_out_below(value, span))
 }
 
-/// Says in our words what is wrong, and which key of the same table was probably meant. The reader's own message
-/// quotes the value, which may be a secret.
+fn take_out_below(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Cut> {
+    let at = value.span();
+    match value.get_mut() {
+        DeValue::Table(table) => take_out(table, at, span),
+        DeValue::Array(list) => {
+            let mut tables = list.iter_mut().filter(|element| element.get_ref().is_table());
+            tables.find_map(|element| take_out_below(element, span))
+        }
+        _ => None,
+    }
+}
+
+/// Says in our words what is wrong, and which key of the same table was probably meant. The reader's own
+/// message quotes the value, which may be a secret.
 fn explain(message: &str, cut: &Cut) -> (Flaw, Option<String>) {
     let expected = message
         .rsplit_once(", expected ")
@@ -188,7 +190,7 @@ fn explain(message: &str, cut: &Cut) -> (Flaw, Option<String>) {
     }
     let expected = match expected {
         "a boolean" => "true or false",
-        "a sequence" if cut.found == Found::Table => "a list of tables",
+        "a sequence" if TABLE_LISTS.contains(&cut.key.as_str()) => "a list of tables",
         "a sequence" => "a list",
         "u64" => "a whole number, 0 or more",
         _ if is_date => "a table",
@@ -198,7 +200,7 @@ fn explain(message: &str, cut: &Cut) -> (Flaw, Option<String>) {
     let flaw = Flaw::new(format!("expected {expected}, found {}", cut.found.text()));
     let key = &cut.key;
     let flaw = match (expected, cut.found) {
-        ("a list of tables", Found::Table) => flaw.hint(format!("write [[{key}]], with double brackets")),
+        ("a list of tables", _) => flaw.hint(format!("write [[{key}]], with double brackets")),
         ("a table", Found::Tables) => flaw.hint(format!("write [{key}], with single brackets")),
         ("a list", Found::String) => flaw.hint("put it in brackets, [\"...\"]"),
         ("true or false", Found::String) => flaw.hint("write it without quotes"),
@@ -227,8 +229,8 @@ pub(super) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
     near.min_by_key(|(distance, _)| *distance).map(|(_, other)| other)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours that turn one word into the other (optimal string
-/// alignment).
+/// Insertions, deletions, replacements and swaps of neighbours that turn one word into the other (optimal
+/// string alignment).
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut before: Vec<usize> = Vec::new();

@@ -1,4 +1,5 @@
-//! The trigger address of a route: where it comes from, and whether it fits the way the route convinces the flow.
+//! The trigger address of a route: where it comes from, and whether it fits the way the route convinces the
+//! flow.
 
 use crate::config::IdentitySettings;
 use crate::config::Proof;
@@ -95,8 +96,8 @@ fn inline_signature(proof: Option<&Proof>) -> Flaw {
     match proof {
         Some(Proof::Identity(_)) => flaw.hint("take sp, sv and sig off: the identity takes their place"),
         _ => flaw.hint(
-            "whoever has the signature can start the flow; keep the address in an environment variable or a file, \
-             and write trigger = \"env:NAME\" or \"file:PATH\" here",
+            "whoever has the signature can start the flow; keep the address in an environment variable or a \
+             file, and write trigger = \"env:NAME\" or \"file:PATH\" here",
         ),
     }
 }

@@ -1,6 +1,6 @@
-//! Values that occur all over the file: durations, sizes, numbers, rates, addresses, paths, secrets. Each is read,
-//! held against its bounds, and reported where it fails. What comes back after a mistake is never used, because a file
-//! with a mistake never becomes settings.
+//! Values that occur all over the file: durations, sizes, numbers, rates, addresses, paths, secrets. Each is
+//! read, held against its bounds, and reported where it fails. What comes back after a mistake is never used,
+//! because a file with a mistake never becomes settings.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -184,7 +184,8 @@ impl Check<'_> {
         true
     }
 
-    /// Warns of a file that must be there when the gateway runs, but may appear later than the settings are read.
+    /// Warns of a file that must be there when the gateway runs, but may appear later than the settings are
+    /// read.
     pub(super) fn expect_file(&mut self, value: &At<String>, path: &Path) {
         if self.environment.secrets() == Secrets::Resolved && fs::metadata(path).is_err() {
             self.findings.warn(
