@@ -24,6 +24,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
+use http::StatusCode;
 use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
@@ -442,6 +443,10 @@ impl Trigger {
             }
         };
         match outcome {
+            // A switch to another protocol was not asked for, and would leave the connection to nobody.
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Err(FlowError::Invalid("it switches protocols".to_owned()))
+            }
             Some(Ok(response)) => Ok(Answer { response, lease }),
             Some(Err(mut error)) => {
                 let kept = error.take_message().is_some() || lease.written() == 0;

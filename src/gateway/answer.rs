@@ -25,6 +25,7 @@ use crate::flow::describe;
 use crate::flow::outbound;
 use crate::gateway::journal::AnsweredBy;
 use crate::gateway::journal::Journal;
+use crate::model::RequestId;
 use crate::problem::Problem;
 
 /// Id of the request, for the caller's support ticket.
@@ -76,6 +77,14 @@ pub(super) fn problem(problem: &Problem, by: AnsweredBy, mut journal: Journal) -
     own(problem.answer(journal.request()), by, journal)
 }
 
+/// The answer for a problem whose request has lost its line.
+pub(super) fn without_line(problem: &Problem, request: RequestId) -> Response<AnswerBody> {
+    problem.answer(request).map(|bytes| AnswerBody {
+        source: Source::Own(Some(bytes)),
+        journal: None,
+    })
+}
+
 /// An answer of the gateway itself.
 pub(super) fn own(answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal) -> Response<AnswerBody> {
     let (mut head, bytes) = answer.into_parts();
@@ -109,14 +118,6 @@ pub(super) fn flow(
 }
 
 impl AnswerBody {
-    /// Nothing, and no line.
-    pub fn empty() -> Self {
-        Self {
-            source: Source::Own(None),
-            journal: None,
-        }
-    }
-
     /// Without a body nobody polls for the end, so it is noted here.
     fn noticed(mut self) -> Self {
         if self.is_end_stream() {

@@ -367,10 +367,16 @@ impl Journal {
         self.0.run = run;
     }
 
-    /// Notes the answer's status and who gave it.
+    /// Notes the answer's status and who gave it. What was spent until now, and not on waiting for others, is the
+    /// gateway's own time.
     pub fn answered(&mut self, status: u16, by: AnsweredBy) {
-        self.0.status = Some(status);
-        self.0.answer = Some(by);
+        let line = &mut self.0;
+        line.status = Some(status);
+        line.answer = Some(by);
+        let waited =
+            line.flow_time.unwrap_or_default() + line.token_time.unwrap_or_default() + line.body_time;
+        let own = line.started.elapsed().saturating_sub(waited);
+        line.counters.own_time.observe(own.as_secs_f64());
     }
 
     /// Notes bytes of the answer's body.
@@ -414,10 +420,6 @@ impl Line {
             .requests
             .get_or_create(&OutcomeLabels { route, outcome })
             .inc();
-        let others =
-            self.flow_time.unwrap_or_default() + self.token_time.unwrap_or_default() + self.body_time;
-        let own = self.started.elapsed().saturating_sub(others);
-        self.counters.own_time.observe(own.as_secs_f64());
     }
 
     fn write(&self) {

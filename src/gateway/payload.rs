@@ -52,15 +52,6 @@ impl Budget {
             counters,
         })
     }
-
-    fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, Problem> {
-        let mut reservation = Reservation {
-            budget: self.clone(),
-            bytes: 0,
-        };
-        reservation.grow(bytes)?;
-        Ok(reservation)
-    }
 }
 
 /// A part of the budget, returned when dropped.
@@ -192,9 +183,10 @@ impl Payload {
                 progress,
             )));
         }
-        let mut reservation = match stated {
-            Some(length) => budget.reserve(usize::try_from(length).unwrap_or(usize::MAX))?,
-            None => budget.reserve(0)?,
+        // Taken as bytes arrive: a caller that announces a body and sends none must not spend what others need.
+        let mut reservation = Reservation {
+            budget: budget.clone(),
+            bytes: 0,
         };
         let deadline = Instant::now() + rules.timeout;
         let mut pieces = Pieces::default();
@@ -207,9 +199,7 @@ impl Payload {
             };
             // Trailers end here: no trigger reads them, and nothing in them may count as a field of the head.
             let Ok(data) = frame.into_data() else { continue };
-            if stated.is_none() {
-                reservation.grow(data.len())?;
-            }
+            reservation.grow(data.len())?;
             pieces.push(data);
             if pieces.bytes > rules.bytes_max {
                 return Err(too_large(None, rules.bytes_max));

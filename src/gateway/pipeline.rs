@@ -131,9 +131,7 @@ impl Gateway {
             Ok(response) => response,
             Err(_) => {
                 tracing::error!(request = %id, "a request met a mistake in the gateway; please report it");
-                let mut response = Response::new(AnswerBody::empty());
-                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                response
+                answer::without_line(&Kind::Internal.into(), id)
             }
         }
     }

@@ -8,10 +8,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use http::Response;
+use http_body::Body;
+use http_body::Frame;
+use http_body::SizeHint;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::server::conn::http2;
@@ -31,6 +37,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::ConnectionSettings;
+use crate::flow::BodyError;
 use crate::flow::describe;
 use crate::gateway::AnswerBody;
 use crate::gateway::Connection;
@@ -172,7 +179,7 @@ struct Requests {
     in_flight: Arc<InFlight>,
 }
 
-/// Requests of one connection.
+/// Requests of one connection: a request is running until its answer has left.
 #[derive(Debug, Default)]
 struct InFlight {
     now: AtomicUsize,
@@ -187,8 +194,34 @@ impl Drop for Running {
     }
 }
 
+/// An answer's body that keeps its request running.
+struct RunningBody {
+    body: AnswerBody,
+    _running: Running,
+}
+
+impl Body for RunningBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 impl Service<Request<Incoming>> for Requests {
-    type Response = Response<AnswerBody>;
+    type Response = Response<RunningBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
@@ -206,8 +239,10 @@ impl Service<Request<Incoming>> for Requests {
                 defect: this.signs.defect(),
             };
             let response = this.shared.gateway.handle(request, via).await;
-            drop(running);
-            Ok(response)
+            Ok(response.map(|body| RunningBody {
+                body,
+                _running: running,
+            }))
         })
     }
 }
@@ -285,7 +320,8 @@ async fn http1_requests<S: Stream>(
     let leave = loop {
         tokio::select! {
             biased;
-            result = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => match result {
+            // Polled as a whole: hyper ends by flushing and closing its side, and only then is every byte out.
+            result = &mut *connection => match result {
                 Ok(()) => break Leave::Ended,
                 Err(error) => break Leave::Failed(error),
             },
@@ -321,7 +357,9 @@ async fn http1_requests<S: Stream>(
             .reset(next.max(now + Duration::from_millis(10)).min(now + PARK_AFTER));
     };
     let parts = connection.into_parts();
-    (leave, parts.io.into_inner())
+    let mut guard = parts.io.into_inner();
+    guard.unread(&parts.read_buf);
+    (leave, guard)
 }
 
 /// Whether a connection was told to close after what it is doing.

@@ -24,7 +24,9 @@ use crate::server::framing::Framing;
 use crate::server::framing::Step;
 
 /// What hyper gets to read in place of a head that was refused; the service answers it with the defect.
-const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+///
+/// Its method is a dash, because that of the refused head is not known for certain.
+const STAND_IN: &[u8] = b"- / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 /// Bytes read at once while a head is incomplete.
 const HEAD_READ_BYTES: usize = 4 * 1024;
 
@@ -156,9 +158,20 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         // The first defect stands; after it nothing more is read.
         let _ = self.signs.defect.set(defect);
         self.signs.head_since.store(0, Ordering::Relaxed);
-        self.held = BytesMut::new();
-        self.cleared = 0;
-        out.put_slice(STAND_IN);
+        self.held = BytesMut::from(STAND_IN);
+        self.cleared = STAND_IN.len();
+        self.deliver(out);
+    }
+
+    /// Takes back what hyper has read and not used.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut held = BytesMut::from(bytes);
+        held.extend_from_slice(&self.held);
+        self.held = held;
+        self.cleared += bytes.len();
     }
 
     /// Reads on, to have a whole head.
@@ -171,7 +184,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
     }
 
     fn poll_read_http1(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.signs.defect().is_some() {
+        if self.cleared == 0 && self.signs.defect().is_some() {
             // hyper answers and closes; it must not see another byte.
             return Poll::Pending;
         }

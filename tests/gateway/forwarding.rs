@@ -362,3 +362,128 @@ async fn a_flow_that_is_called_with_get_works() {
         (405, Some("GET"))
     );
 }
+
+#[tokio::test]
+async fn a_pause_in_the_middle_of_an_answer_does_not_end_it() {
+    use crate::emulator::Gate;
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+
+    let world = World::new().await;
+    let gate = Gate::closed();
+    let stream = Flow::Stream {
+        chunks: 2,
+        chunk_bytes: 1000,
+        gate: Some(gate.clone()),
+    };
+    let trigger = world.emulator.flow.add(Trigger::any_user(TENANT).does(stream));
+    let gateway = world.start_with(&world.route("orders", "/orders", &trigger.url(), ""));
+    let mut caller = gateway.tls_stream().await;
+    let head = format!(
+        "POST /orders HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+    );
+    caller.write_all(head.as_bytes()).await.unwrap();
+    gate.arrived(1).await;
+    let mut answer = Vec::new();
+    let mut space = [0u8; 4096];
+    while answer.len() < 1000 {
+        let count = caller.read(&mut space).await.unwrap();
+        answer.extend_from_slice(&space[..count]);
+    }
+    // Longer than the rest after which an idle connection is parked.
+    let quiet = tokio::time::timeout(std::time::Duration::from_millis(1200), caller.read(&mut space)).await;
+    assert!(quiet.is_err(), "nothing was released: {quiet:?}");
+    gate.open();
+    caller.read_to_end(&mut answer).await.unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(
+        text.ends_with("\r\n0\r\n\r\n"),
+        "the answer must end as it should: {}",
+        text.len()
+    );
+    assert_eq!(
+        gateway.lines.wait_for(|line| line["end"] == "complete").await["bytes_out"],
+        2000
+    );
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_the_whole_answer_before_the_connection_closes() {
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+
+    let world = World::new().await;
+    let stream = Flow::Stream {
+        chunks: 128,
+        chunk_bytes: 65_536,
+        gate: None,
+    };
+    let trigger = world.emulator.flow.add(Trigger::any_user(TENANT).does(stream));
+    let gateway = world.start_with(&world.route("orders", "/orders", &trigger.url(), ""));
+    let mut caller = gateway.tls_stream().await;
+    let head = format!(
+        "POST /orders HTTP/1.0\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: 2\r\n\r\n{{}}"
+    );
+    caller.write_all(head.as_bytes()).await.unwrap();
+    // The trigger has been called and the answer fills every buffer on the way before a byte of it is read.
+    trigger.run_count().reached(1).await;
+    let mut answer = Vec::new();
+    caller.read_to_end(&mut answer).await.unwrap();
+    let body = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    assert_eq!(answer.len() - body, 128 * 65_536);
+}
+
+#[tokio::test]
+async fn a_connection_serves_on_after_a_rest() {
+    let world = World::new().await;
+    let trigger = world
+        .emulator
+        .flow
+        .add(Trigger::any_user(TENANT).does(Flow::Accepted));
+    let gateway = world.start_with(&world.route("orders", "/orders", &trigger.url(), ""));
+    let mut connection = gateway.connect().await;
+    let request = || {
+        post("/orders")
+            .header("x-api-key", KEY)
+            .body(Full::from("{}"))
+            .unwrap()
+    };
+    for _ in 0..2 {
+        assert_eq!(connection.send(request()).await.status, 202);
+        let rested = tokio::time::timeout(
+            std::time::Duration::from_millis(800),
+            std::future::pending::<()>(),
+        )
+        .await;
+        assert!(rested.is_err());
+        assert!(connection.is_open());
+    }
+    assert_eq!(connection.send(request()).await.status, 202);
+}
+
+#[tokio::test]
+async fn every_field_of_a_line_is_documented() {
+    let world = World::new().await;
+    let trigger = world
+        .emulator
+        .flow
+        .add(Trigger::any_user(TENANT).does(Flow::Accepted));
+    let gateway = world.start_with(&world.route("orders", "/orders", &trigger.url(), ""));
+    gateway.post("/orders", "{}").await;
+    gateway.post("/nowhere", "{}").await;
+    gateway.post("/orders", &"x".repeat(2 * 1024 * 1024)).await;
+    gateway
+        .lines
+        .wait_for(|line| line["problem"] == "body-too-large")
+        .await;
+    let readme = include_str!("../../README.md");
+    for line in gateway.lines.all() {
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        for field in line.as_object().unwrap().keys() {
+            assert!(
+                readme.contains(&format!("`{field}`")),
+                "README.md does not explain the field {field}"
+            );
+        }
+    }
+}
