@@ -194,8 +194,10 @@ fn head(criterion: &mut Criterion) {
     let credentials = [HeaderName::from_static("x-api-key")];
     let host = HeaderValue::from_static("prod-01.westeurope.logic.azure.com");
     let bearer = HeaderValue::try_from(format!("Bearer {}", "t".repeat(1500))).unwrap();
+    let request = RequestId::new();
     let who = Introduction {
-        request: RequestId::new(),
+        request,
+        request_value: outbound::format_id(request),
         caller: HeaderValue::from_static("shop"),
         key: Some(HeaderValue::from_static("k0")),
         origin: HeaderValue::from_static("10.0.0.7"),

@@ -1,6 +1,7 @@
 //! Every counter, gauge and histogram as a typed handle, and the text they are scraped as. Labels are handed in by the
 //! floors above and come from settings or code, never from a request, so their number is bounded.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -54,10 +55,33 @@ pub struct FetchLabels {
 
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// Handles of everything that is counted.
+/// Everything that is counted. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Counters {
-    registry: Arc<Registry>,
+pub struct Counters(Arc<Figures>);
+
+impl Deref for Counters {
+    type Target = Figures;
+
+    fn deref(&self) -> &Figures {
+        &self.0
+    }
+}
+
+/// What is counted for one route with every request.
+#[derive(Debug)]
+pub struct RouteFigures {
+    /// Name of the route.
+    pub route: Arc<str>,
+    /// Requests that were answered by the flow.
+    pub answered: Counter,
+    /// Time the trigger took, in seconds.
+    pub flow_time: Histogram,
+}
+
+/// Handles of everything that is counted.
+#[derive(Debug)]
+pub struct Figures {
+    registry: Registry,
     /// Requests by route and outcome.
     pub requests: Family<OutcomeLabels, Counter>,
     /// Requests and connections refused by the gateway, by reason.
@@ -136,8 +160,8 @@ impl Counters {
         let mut registry = Registry::with_prefix("flowgate");
         let r = &mut registry;
         let flow_times = Family::new_with_constructor(flow_buckets as fn() -> Histogram);
-        let counters = Self {
-            registry: Arc::default(),
+        let figures = Figures {
+            registry: Registry::default(),
             requests: add(r, "requests", "Requests by route and outcome", Family::default()),
             refusals: add(
                 r,
@@ -233,10 +257,22 @@ impl Counters {
                 Family::default(),
             ),
         };
-        Self {
-            registry: Arc::new(registry),
-            ..counters
-        }
+        Self(Arc::new(Figures { registry, ..figures }))
+    }
+
+    /// The figures of one route, looked up once.
+    pub fn of_route(&self, name: &str) -> Arc<RouteFigures> {
+        let route: Arc<str> = name.into();
+        let labels = RouteLabels { route: route.clone() };
+        let answered = OutcomeLabels {
+            route: route.clone(),
+            outcome: "answered",
+        };
+        Arc::new(RouteFigures {
+            route,
+            answered: self.requests.get_or_create(&answered).clone(),
+            flow_time: self.flow_time.get_or_create(&labels).clone(),
+        })
     }
 
     /// Counts one refusal.

@@ -149,16 +149,19 @@ impl Slot {
         })
     }
 
+    /// A token that has not expired, if there is one without asking.
+    pub(super) fn at_hand(&self) -> Option<Arc<Token>> {
+        self.current
+            .load_full()
+            .filter(|token| Instant::now() < token.expires)
+    }
+
     /// A token that has not expired.
     ///
     /// # Errors
     /// The failure of the last try, while it is remembered.
     pub(super) async fn token(self: &Arc<Self>) -> Result<Arc<Token>, Unavailable> {
-        if let Some(token) = self
-            .current
-            .load_full()
-            .filter(|token| Instant::now() < token.expires)
-        {
+        if let Some(token) = self.at_hand() {
             return Ok(token);
         }
         let slot = self.clone();

@@ -45,6 +45,11 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
+    /// A token that has not expired, if there is one without asking.
+    pub fn token_at_hand(&self) -> Option<Arc<Token>> {
+        self.slot.at_hand()
+    }
+
     /// A token that has not expired.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub struct Introduction {
     /// Id of the request.
     pub request: RequestId,
+    /// The same id as a header value.
+    pub request_value: HeaderValue,
     /// Name of the caller.
     pub caller: HeaderValue,
     /// Label of its key, if it showed one.
@@ -121,9 +123,8 @@ pub fn head(
     if let Some(bearer) = bearer {
         to.insert(header::AUTHORIZATION, bearer.clone());
     }
-    let id = format_id(who.request);
-    to.insert(TRACKING_ID, id.clone());
-    to.insert(REQUEST_ID, id);
+    to.insert(TRACKING_ID, who.request_value.clone());
+    to.insert(REQUEST_ID, who.request_value.clone());
     to.insert(CALLER, who.caller.clone());
     if let Some(key) = &who.key {
         to.insert(KEY_ID, key.clone());
@@ -136,7 +137,7 @@ pub fn head(
 /// The id as a header value.
 pub fn format_id(id: RequestId) -> HeaderValue {
     // A UUID is plain ASCII, so the fallback is never taken.
-    HeaderValue::try_from(id.to_string()).unwrap_or(HeaderValue::from_static("-"))
+    HeaderValue::from_str(id.encode(&mut [0; 36])).unwrap_or(HeaderValue::from_static("-"))
 }
 
 /// Names in the `Connection` field: hop-by-hop for this request (RFC 9110 section 7.6.1).
@@ -158,30 +159,43 @@ fn trace(from: &HeaderMap, request: RequestId, to: &mut HeaderMap) {
         .get(TRACEPARENT)
         .and_then(|value| value.to_str().ok())
         .filter(|text| is_traceparent(text));
-    let bytes = request.as_bytes();
-    // The last eight bytes of a version 7 UUID are random but for two bits, and that is all a span id needs.
-    let span = bytes
-        .iter()
-        .skip(8)
-        .fold(0u64, |span, byte| span << 8 | u64::from(*byte));
-    let mut text = String::with_capacity(55);
+    let own = request.as_bytes();
+    let mut text = [b'-'; TRACEPARENT_BYTES];
     match sent {
-        Some(sent) => {
-            text.push_str(sent.get(..36).unwrap_or_default());
-            text.push_str(&format!("{span:016x}"));
-            text.push_str(sent.get(52..55).unwrap_or_default());
-        }
+        Some(sent) => copy(&mut text, sent.as_bytes()),
         None => {
-            let trace = u128::from_be_bytes(*bytes);
-            text.push_str(&format!("00-{trace:032x}-{span:016x}-00"));
+            copy(&mut text, b"00");
+            hex(text.iter_mut().skip(3), own);
+            hex(text.iter_mut().skip(53), &[0]);
         }
     }
-    if let Ok(value) = HeaderValue::try_from(text) {
+    // The last eight bytes of a version 7 UUID are random but for two bits, and that is all a span id needs.
+    hex(text.iter_mut().skip(36), own.split_at(8).1);
+    if let Ok(value) = HeaderValue::from_bytes(&text) {
         to.insert(TRACEPARENT, value);
     }
     if sent.is_some() {
         for state in from.get_all(&TRACESTATE) {
             to.append(TRACESTATE, state.clone());
+        }
+    }
+}
+
+/// Length of a version 00 `traceparent`.
+const TRACEPARENT_BYTES: usize = 55;
+
+fn copy(to: &mut [u8], from: &[u8]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+}
+
+/// Writes bytes as lower-case hexadecimal digits.
+fn hex<'a>(mut to: impl Iterator<Item = &'a mut u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for nibble in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+        if let (Some(to), Some(digit)) = (to.next(), DIGITS.get(usize::from(nibble))) {
+            *to = *digit;
         }
     }
 }
@@ -193,20 +207,18 @@ fn is_traceparent(text: &str) -> bool {
             .all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
     };
     let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-    let parts: Vec<&str> = text.split('-').collect();
-    match parts.as_slice() {
-        ["00", trace, span, flags] => {
-            trace.len() == 32
-                && span.len() == 16
-                && flags.len() == 2
-                && hex(trace)
-                && hex(span)
-                && hex(flags)
-                && !zero(trace)
-                && !zero(span)
-        }
-        _ => false,
-    }
+    let mut parts = text.split('-');
+    let (Some("00"), Some(trace), Some(span), Some(flags), None) = (
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+    ) else {
+        return false;
+    };
+    let lengths = (trace.len(), span.len(), flags.len()) == (32, 16, 2);
+    lengths && hex(trace) && hex(span) && hex(flags) && !zero(trace) && !zero(span)
 }
 
 #[cfg(test)]
@@ -217,14 +229,17 @@ mod tests {
     use proptest::prelude::proptest;
 
     use super::Introduction;
+    use super::format_id;
     use super::head;
     use super::is_traceparent;
     use super::refuse_lookalikes;
     use crate::model::RequestId;
 
     fn introduction() -> Introduction {
+        let request = RequestId::new();
         Introduction {
-            request: RequestId::new(),
+            request,
+            request_value: format_id(request),
             caller: HeaderValue::from_static("shop"),
             key: Some(HeaderValue::from_static("2026")),
             origin: HeaderValue::from_static("192.0.2.7"),

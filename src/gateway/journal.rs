@@ -15,12 +15,12 @@ use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::counters::OutcomeLabels;
+use crate::counters::RouteFigures;
 use crate::flow::Age;
 use crate::flow::Progress;
 use crate::model::CallerName;
 use crate::model::KeyLabel;
 use crate::model::RequestId;
-use crate::model::RouteName;
 use crate::model::clock;
 use crate::problem::Problem;
 
@@ -40,16 +40,18 @@ pub trait Sink: Send + Sync {
 
 /// How lines are written, and where to.
 #[derive(Clone)]
-pub struct Log {
+pub struct Log(Arc<Desk>);
+
+struct Desk {
     sink: Option<Arc<dyn Sink>>,
     form: Form,
-    stopping: Arc<AtomicBool>,
+    stopping: AtomicBool,
 }
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Log")
-            .field("form", &self.form)
+            .field("form", &self.0.form)
             .finish_non_exhaustive()
     }
 }
@@ -66,36 +68,36 @@ pub enum Form {
 impl Log {
     /// Lines to this sink.
     pub fn new(sink: Arc<dyn Sink>, form: Form) -> Self {
-        Self {
+        Self(Arc::new(Desk {
             sink: Some(sink),
             form,
-            stopping: Arc::default(),
-        }
+            stopping: AtomicBool::new(false),
+        }))
     }
 
     /// No lines.
     pub fn off() -> Self {
-        Self {
+        Self(Arc::new(Desk {
             sink: None,
             form: Form::Json,
-            stopping: Arc::default(),
-        }
+            stopping: AtomicBool::new(false),
+        }))
     }
 
     /// Lines that were dropped because the writer could not keep up.
     pub fn dropped(&self) -> u64 {
-        self.sink.as_ref().map_or(0, |sink| sink.dropped())
+        self.0.sink.as_ref().map_or(0, |sink| sink.dropped())
     }
 
     /// Notes that what still runs is being cut: requests that end from now on are not their callers' doing.
     pub fn stopping(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.0.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Writes the line of a connection that ended below HTTP, or was refused there.
     pub fn connection(&self, line: &ConnectionLine<'_>) {
-        let Some(sink) = &self.sink else { return };
-        let bytes = match self.form {
+        let Some(sink) = &self.0.sink else { return };
+        let bytes = match self.0.form {
             Form::Json => json(line),
             Form::Text => {
                 let peer = line.address;
@@ -235,7 +237,7 @@ struct Line {
     address: IpAddr,
     protocol: &'static str,
     method: Method,
-    route: Option<RouteName>,
+    route: Option<Arc<RouteFigures>>,
     caller: Option<CallerName>,
     key: Option<KeyLabel>,
     status: Option<u16>,
@@ -299,8 +301,8 @@ impl Journal {
     }
 
     /// Notes the route.
-    pub fn route(&mut self, name: &RouteName) {
-        self.0.route = Some(name.clone());
+    pub fn route(&mut self, figures: &Arc<RouteFigures>) {
+        self.0.route = Some(figures.clone());
     }
 
     /// Notes who calls.
@@ -353,6 +355,9 @@ impl Journal {
 
     /// Notes how long the trigger took, and over which connection it was called.
     pub fn flow_time(&mut self, time: Duration, age: Age) {
+        if let Some(figures) = &self.0.route {
+            figures.flow_time.observe(time.as_secs_f64());
+        }
         self.0.flow_time = Some(self.0.flow_time.unwrap_or_default() + time);
         self.0.upstream = Some(age);
     }
@@ -410,12 +415,21 @@ impl Line {
     fn count(&self) {
         let outcome = match (self.problem, self.end) {
             (Some(code), _) => code,
-            (None, End::Complete) => "answered",
+            (None, End::Complete) => match &self.route {
+                Some(figures) => {
+                    figures.answered.inc();
+                    return;
+                }
+                None => "answered",
+            },
             (None, End::CallerGone) => "caller-gone",
             (None, End::FlowCut) => "flow-cut",
             (None, End::Stopped) => "stopped",
         };
-        let route = self.route.as_ref().map_or("-", RouteName::as_str).into();
+        let route = self
+            .route
+            .as_ref()
+            .map_or_else(|| "-".into(), |figures| figures.route.clone());
         self.counters
             .requests
             .get_or_create(&OutcomeLabels { route, outcome })
@@ -423,14 +437,14 @@ impl Line {
     }
 
     fn write(&self) {
-        let Some(sink) = &self.log.sink else { return };
+        let Some(sink) = &self.log.0.sink else { return };
         let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         let line = RequestLine {
             v: SCHEMA_VERSION,
             time: clock::stamp(),
             kind: "request",
             request: self.request.to_string(),
-            route: self.route.as_ref().map(RouteName::as_str),
+            route: self.route.as_ref().map(|figures| &*figures.route),
             caller: self.caller.as_ref().map(CallerName::as_str),
             key: self.key.as_ref().map(KeyLabel::as_str),
             address: self.address,
@@ -456,7 +470,7 @@ impl Line {
             }),
             end: self.end,
         };
-        match self.log.form {
+        match self.log.0.form {
             Form::Json => sink.line(&json(&line)),
             Form::Text => sink.line(text(&line).as_bytes()),
         }
@@ -496,7 +510,7 @@ fn text(line: &RequestLine<'_>) -> String {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        if self.0.end == End::CallerGone && self.0.log.stopping.load(Ordering::Relaxed) {
+        if self.0.end == End::CallerGone && self.0.log.0.stopping.load(Ordering::Relaxed) {
             self.0.end = End::Stopped;
         }
         self.0.count();

@@ -35,7 +35,7 @@ use crate::config::Transport;
 use crate::config::TrustError;
 use crate::counters::Counters;
 use crate::counters::NameLabels;
-use crate::counters::RouteLabels;
+use crate::counters::RouteFigures;
 use crate::entra::Identity;
 use crate::entra::Tokens;
 use crate::flow::Flows;
@@ -67,6 +67,8 @@ pub struct Gateway {
     serving: AtomicBool,
     headers_max: usize,
     certificates: Vec<(Arc<str>, SystemTime)>,
+    /// The callers' names as header values, in the order of the settings.
+    caller_values: Vec<HeaderValue>,
 }
 
 /// A public address and all that is decided for it.
@@ -82,7 +84,7 @@ pub struct Route {
     credentials: Vec<HeaderName>,
     query: QueryPass,
     relative_path: RelativePath,
-    flow_time: prometheus_client::metrics::histogram::Histogram,
+    figures: Arc<RouteFigures>,
 }
 
 /// Why a gateway cannot be built from settings that are right in themselves.
@@ -127,12 +129,7 @@ impl Gateway {
                 trigger: trigger.clone(),
                 query: settings.query.clone(),
                 relative_path: settings.relative_path,
-                flow_time: counters
-                    .flow_time
-                    .get_or_create(&RouteLabels {
-                        route: settings.name.as_str().into(),
-                    })
-                    .clone(),
+                figures: counters.of_route(settings.name.as_str()),
             };
             list.push(Arc::new(route));
         }
@@ -154,6 +151,11 @@ impl Gateway {
             serving: AtomicBool::new(false),
             headers_max: config.connections.headers_max,
             certificates: certificates(config),
+            caller_values: config
+                .callers
+                .iter()
+                .map(|caller| header_value(caller.name.as_str()))
+                .collect(),
         }))
     }
 

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use crate::config::IdentitySettings;
 use crate::config::RelativePath;
 use crate::entra::Forgotten;
+use crate::entra::Identity;
 use crate::entra::Token;
 use crate::flow::Answer;
 use crate::flow::FlowError;
@@ -77,6 +78,8 @@ const TRIES_MAX: usize = 3;
 pub struct Connection<'a> {
     /// The peer.
     pub peer: SocketAddr,
+    /// The peer's address as a header value, made once for all requests of the connection.
+    pub origin: &'a HeaderValue,
     /// The worker that serves it.
     pub worker: usize,
     /// `h1` or `h2`.
@@ -85,6 +88,13 @@ pub struct Connection<'a> {
     pub health_path: Option<&'a str>,
     /// What the guard under HTTP found wrong with the head that was replaced by this request.
     pub defect: Option<Defect>,
+}
+
+impl Connection<'_> {
+    /// The address by which a peer is judged, as a header value.
+    pub fn origin_value(peer: SocketAddr) -> HeaderValue {
+        header_value(&Origin::of_peer(peer).address().to_string())
+    }
 }
 
 /// What the guard under HTTP found wrong.
@@ -219,7 +229,7 @@ impl Gateway {
             }
         };
         let route = found.value;
-        journal.route(&route.name);
+        journal.route(&route.figures);
         outbound::refuse_lookalikes(&head.headers, &route.credentials)?;
         route.networks.admit(origin)?;
         let caller = self.identify(route, head, origin)?;
@@ -230,7 +240,7 @@ impl Gateway {
         Ok(Known {
             route: route.clone(),
             target,
-            who: introduce(journal, &caller, origin),
+            who: self.introduce(journal, &caller, via.origin),
         })
     }
 
@@ -253,6 +263,19 @@ impl Gateway {
         host::of(head)
     }
 
+    fn introduce(&self, journal: &Journal, caller: &Caller, origin: &HeaderValue) -> Introduction {
+        let name = caller.index.and_then(|index| self.caller_values.get(index));
+        Introduction {
+            request: journal.request(),
+            request_value: outbound::format_id(journal.request()),
+            caller: name
+                .cloned()
+                .unwrap_or_else(|| header_value(caller.name.as_str())),
+            key: caller.label.as_ref().map(|label| header_value(label.as_str())),
+            origin: origin.clone(),
+        }
+    }
+
     /// Finds out who calls. Guessing costs: failures of an address are limited before a key is even looked at.
     fn identify(&self, route: &Route, head: &Parts, origin: Origin) -> Result<Caller, Problem> {
         self.quotas.admit_address(origin)?;
@@ -263,15 +286,6 @@ impl Gateway {
             self.quotas.count_failure(origin);
         }
         caller
-    }
-}
-
-fn introduce(journal: &Journal, caller: &Caller, origin: Origin) -> Introduction {
-    Introduction {
-        request: journal.request(),
-        caller: header_value(caller.name.as_str()),
-        key: caller.label.as_ref().map(|label| header_value(label.as_str())),
-        origin: header_value(&origin.address().to_string()),
     }
 }
 
@@ -371,12 +385,7 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
 async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -> Result<Next, Problem> {
     let token = match &admitted.route.identity {
         None => None,
-        Some(identity) => {
-            let started = Instant::now();
-            let token = identity.token().await;
-            journal.token_time(started.elapsed());
-            Some(token?)
-        }
+        Some(identity) => Some(token(identity, journal).await?),
     };
     let permit = admitted.route.trigger.permit().await?;
     let Answer { response, lease } = send(admitted, token.as_deref(), journal).await?;
@@ -429,6 +438,17 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
     Ok(Next::Pass(Box::new(head), body))
 }
 
+/// The identity's token: at hand nearly always, or else waited for.
+async fn token(identity: &Identity, journal: &mut Journal) -> Result<Arc<Token>, Problem> {
+    if let Some(token) = identity.token_at_hand() {
+        return Ok(token);
+    }
+    let started = Instant::now();
+    let token = identity.token().await;
+    journal.token_time(started.elapsed());
+    Ok(token?)
+}
+
 /// Sends the request; on another connection as long as not a byte of it has left.
 async fn send(
     admitted: &mut Admitted,
@@ -462,7 +482,6 @@ async fn send(
             .await;
         let took = started.elapsed();
         journal.flow_time(took, age);
-        admitted.route.flow_time.observe(took.as_secs_f64());
         let error = match sent {
             Ok(answer) => return Ok(answer),
             Err(error) => error,

@@ -92,6 +92,11 @@ impl RequestId {
         Self(uuid::Uuid::now_v7())
     }
 
+    /// Writes the id into `space` and gives it back as text.
+    pub fn encode(self, space: &mut [u8; 36]) -> &str {
+        self.0.as_hyphenated().encode_lower(space)
+    }
+
     /// The 16 bytes of the id; they serve as the trace id of a request that came without one.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http::Request;
 use http::Response;
 use http_body::Body;
@@ -171,22 +172,43 @@ impl Stream for TlsStream<TcpStream> {
 
 /// Hands requests of one connection to the gateway.
 #[derive(Clone)]
-struct Requests {
+struct Requests(Arc<Line>);
+
+/// What all requests of one connection share.
+struct Line {
     shared: Arc<Shared>,
     peer: SocketAddr,
+    origin: HeaderValue,
     protocol: &'static str,
     signs: Arc<Signs>,
-    in_flight: Arc<InFlight>,
-}
-
-/// Requests of one connection: a request is running until its answer has left.
-#[derive(Debug, Default)]
-struct InFlight {
+    /// Requests that are running: until their answer has left.
     now: AtomicUsize,
     served: AtomicUsize,
 }
 
-struct Running(Arc<InFlight>);
+impl Requests {
+    fn new(shared: &Arc<Shared>, peer: SocketAddr, protocol: &'static str, signs: &Arc<Signs>) -> Self {
+        Self(Arc::new(Line {
+            shared: shared.clone(),
+            peer,
+            origin: Connection::origin_value(peer),
+            protocol,
+            signs: signs.clone(),
+            now: AtomicUsize::new(0),
+            served: AtomicUsize::new(0),
+        }))
+    }
+
+    fn running(&self) -> usize {
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    fn served(&self) -> usize {
+        self.0.served.load(Ordering::Relaxed)
+    }
+}
+
+struct Running(Arc<Line>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -226,19 +248,20 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let this = self.clone();
-        self.in_flight.now.fetch_add(1, Ordering::Relaxed);
-        self.in_flight.served.fetch_add(1, Ordering::Relaxed);
-        let running = Running(self.in_flight.clone());
+        self.0.now.fetch_add(1, Ordering::Relaxed);
+        self.0.served.fetch_add(1, Ordering::Relaxed);
+        let running = Running(self.0.clone());
         Box::pin(async move {
+            let line = &*running.0;
             let via = Connection {
-                peer: this.peer,
-                worker: this.shared.worker,
-                protocol: this.protocol,
-                health_path: this.shared.health_path.as_deref(),
-                defect: this.signs.defect(),
+                peer: line.peer,
+                origin: &line.origin,
+                worker: line.shared.worker,
+                protocol: line.protocol,
+                health_path: line.shared.health_path.as_deref(),
+                defect: line.signs.defect(),
             };
-            let response = this.shared.gateway.handle(request, via).await;
+            let response = line.shared.gateway.handle(request, via).await;
             Ok(response.map(|body| RunningBody {
                 body,
                 _running: running,
@@ -267,14 +290,7 @@ async fn serve_http1<S: Stream>(
 ) {
     let guard = Guard::http1(stream, shared.settings.head_bytes_max);
     let signs = guard.signs().clone();
-    let in_flight = Arc::new(InFlight::default());
-    let requests = Requests {
-        shared: shared.clone(),
-        peer,
-        protocol: "h1",
-        signs: signs.clone(),
-        in_flight,
-    };
+    let requests = Requests::new(&shared, peer, "h1", &signs);
     let born = Instant::now();
     let mut guard = guard;
     loop {
@@ -303,8 +319,8 @@ async fn http1_requests<S: Stream>(
     born: Instant,
     phase: &mut watch::Receiver<Phase>,
 ) -> (Leave, Guard<S>) {
-    let settings = &requests.shared.settings;
-    let signs = &requests.signs;
+    let settings = &requests.0.shared.settings;
+    let signs = &requests.0.signs;
     let mut connection = Box::new(
         http1::Builder::new()
             // A caller that has sent all it wants may close its side and still wait for the answer.
@@ -340,8 +356,8 @@ async fn http1_requests<S: Stream>(
         {
             break Leave::Late("head-timeout");
         }
-        let idle = signs.is_quiet() && requests.in_flight.now.load(Ordering::Relaxed) == 0;
-        let served = requests.in_flight.served.load(Ordering::Relaxed);
+        let idle = signs.is_quiet() && requests.running() == 0;
+        let served = requests.served();
         if !idle {
             quiet_since = None;
         } else if served == 0 && now >= opened + settings.head_timeout {
@@ -446,14 +462,8 @@ async fn serve_http2(
 ) {
     let settings = shared.settings.clone();
     let guard = Guard::http2(stream);
-    let in_flight = Arc::new(InFlight::default());
-    let requests = Requests {
-        shared: shared.clone(),
-        peer,
-        protocol: "h2",
-        signs: guard.signs().clone(),
-        in_flight: in_flight.clone(),
-    };
+    let requests = Requests::new(&shared, peer, "h2", guard.signs());
+    let line = requests.clone();
     let head_bytes = u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX);
     let mut connection = Box::pin(
         http2::Builder::new(TokioExecutor::new())
@@ -480,8 +490,8 @@ async fn serve_http2(
             () = told_to_stop(&mut phase, draining) => {}
         }
         let now = Instant::now();
-        let served = in_flight.served.load(Ordering::Relaxed);
-        if in_flight.now.load(Ordering::Relaxed) > 0 || served != seen {
+        let served = line.served();
+        if line.running() > 0 || served != seen {
             idle_since = now;
             seen = served;
         }
