@@ -98,7 +98,7 @@ pub(super) async fn serve_tls(
         }
     };
     if stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2) {
-        return serve_http2(stream, peer, shared, phase).await;
+        return Box::pin(serve_http2(stream, peer, shared, phase)).await;
     }
     serve_http1(stream, peer, shared, phase).await;
 }
@@ -113,17 +113,21 @@ pub(super) async fn serve_plain(
     serve_http1(tcp, peer, shared, phase).await;
 }
 
+/// Boxed once after the handshake: it is large, and every future that holds it would carry it in full.
+type SecureStream = Box<TlsStream<TcpStream>>;
+
 async fn handshake(
     tcp: TcpStream,
     config: Arc<rustls::ServerConfig>,
-) -> Result<TlsStream<TcpStream>, (std::io::Error, Option<Offer>)> {
+) -> Result<SecureStream, (std::io::Error, Option<Offer>)> {
     let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
     let start = start.await.map_err(|error| (error, None))?;
     let offer = Offer::of(&start.client_hello());
-    start
+    let stream = start
         .into_stream(config)
         .await
-        .map_err(|error| (error, Some(offer)))
+        .map_err(|error| (error, Some(offer)))?;
+    Ok(Box::new(stream))
 }
 
 fn handshake_failed(shared: &Shared, peer: SocketAddr, error: &std::io::Error, offer: Option<Offer>) {
@@ -164,7 +168,7 @@ impl Stream for TcpStream {
     }
 }
 
-impl Stream for TlsStream<TcpStream> {
+impl Stream for SecureStream {
     fn socket(&self) -> &TcpStream {
         self.get_ref().0
     }
@@ -297,10 +301,11 @@ async fn serve_http1<S: Stream>(
         let (leave, back) = http1_requests(guard, &requests, born, &mut phase).await;
         match leave {
             Leave::Park => {}
-            Leave::Ended => return linger(back.into_stream()).await,
+            Leave::Ended => return Box::pin(linger(back.into_stream())).await,
             Leave::Late(reason) => return refused(&shared, peer, reason, None),
             Leave::Failed(error) => {
-                return http1_failed(&shared, peer, &error, &signs, back.into_stream()).await;
+                http1_failed(&shared, peer, &error, &signs);
+                return Box::pin(linger(back.into_stream())).await;
             }
         }
         guard = back;
@@ -420,18 +425,11 @@ async fn rest(
     }
 }
 
-async fn http1_failed<S: Stream>(
-    shared: &Shared,
-    peer: SocketAddr,
-    error: &hyper::Error,
-    signs: &Signs,
-    stream: S,
-) {
+fn http1_failed(shared: &Shared, peer: SocketAddr, error: &hyper::Error, signs: &Signs) {
     // What the guard refused was answered and has its request line; a peer that leaves is not news.
     if signs.defect().is_none() && (error.is_parse() || error.is_parse_too_large()) {
         refused(shared, peer, "malformed-head", Some(describe(error)));
     }
-    linger(stream).await;
 }
 
 /// Closes our side and reads on for a moment: closing with unread bytes would make the kernel reset the connection,
@@ -455,7 +453,7 @@ async fn linger<S: Stream>(mut stream: S) {
 }
 
 async fn serve_http2(
-    stream: TlsStream<TcpStream>,
+    stream: SecureStream,
     peer: SocketAddr,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
