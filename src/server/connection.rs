@@ -483,7 +483,9 @@ async fn serve_http2(
     loop {
         tokio::select! {
             biased;
-            result = connection.as_mut() => return http2_ended(&shared, peer, result),
+            result = connection.as_mut() => {
+                return http2_ended(&shared, peer, &line.0.signs, result);
+            }
             () = timer.as_mut() => {}
             () = told_to_stop(&mut phase, draining) => {}
         }
@@ -515,7 +517,10 @@ async fn serve_http2(
     }
 }
 
-fn http2_ended(shared: &Shared, peer: SocketAddr, result: Result<(), hyper::Error>) {
+fn http2_ended(shared: &Shared, peer: SocketAddr, signs: &Signs, result: Result<(), hyper::Error>) {
+    if signs.is_flooded() {
+        return refused(shared, peer, "http2-flood", None);
+    }
     let Err(error) = result else { return };
     let text = describe(&error);
     // A peer that closes or resets the connection is not news; what h2 refuses is.

@@ -20,6 +20,7 @@ use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
 use crate::gateway::Defect;
+use crate::server::frames::Frames;
 use crate::server::framing::Framing;
 use crate::server::framing::Step;
 
@@ -40,6 +41,7 @@ pub(super) struct Signs {
     between: AtomicBool,
     read_blocked: AtomicBool,
     write_blocked: AtomicBool,
+    flooded: AtomicBool,
 }
 
 impl Signs {
@@ -51,12 +53,18 @@ impl Signs {
             between: AtomicBool::new(true),
             read_blocked: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
+            flooded: AtomicBool::new(false),
         })
     }
 
     /// What was wrong with the head that was refused, if one was.
     pub(super) fn defect(&self) -> Option<Defect> {
         self.defect.get().copied()
+    }
+
+    /// Whether the connection was ended because of a flood of HTTP/2 frames.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Relaxed)
     }
 
     /// Since when a head has been arriving.
@@ -87,8 +95,8 @@ impl Signs {
 enum Watch {
     /// HTTP/1: heads are held back until they are whole.
     Http1(Framing),
-    /// HTTP/2 frames pass; h2 itself refuses malformed requests stream by stream.
-    Http2,
+    /// HTTP/2 frames pass and are counted; h2 itself refuses malformed requests stream by stream.
+    Http2(Frames),
 }
 
 /// A stream that is watched.
@@ -118,7 +126,7 @@ impl<S> Guard<S> {
     pub(super) fn http2(stream: S) -> Self {
         Self {
             stream,
-            watch: Watch::Http2,
+            watch: Watch::Http2(Frames::new()),
             held: BytesMut::new(),
             cleared: 0,
             signs: Signs::new(),
@@ -219,6 +227,25 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         self.poll_held(cx, out)
     }
 
+    fn poll_read_http2(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
+        let Watch::Http2(frames) = &mut self.watch else {
+            return Poll::Ready(Ok(()));
+        };
+        if frames
+            .look(out.filled().get(before..).unwrap_or_default())
+            .is_err()
+        {
+            self.signs.flooded.store(true, Ordering::Relaxed);
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "too many HTTP/2 control frames",
+            )));
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_held(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.cleared > 0 {
@@ -280,7 +307,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     ) -> Poll<io::Result<()>> {
         let result = match self.watch {
             Watch::Http1(_) => self.poll_read_http1(cx, out),
-            Watch::Http2 => Pin::new(&mut self.stream).poll_read(cx, out),
+            Watch::Http2(_) => self.poll_read_http2(cx, out),
         };
         self.signs
             .read_blocked
@@ -290,7 +317,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
 }
 
 impl<S> Guard<S> {
-    fn wrote<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.signs
             .write_blocked
             .store(result.is_pending(), Ordering::Relaxed);
@@ -298,10 +325,19 @@ impl<S> Guard<S> {
     }
 }
 
+impl<S> Guard<S> {
+    fn sent(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Watch::Http2(frames), Poll::Ready(Ok(bytes))) = (&mut self.watch, &result) {
+            frames.sent(*bytes);
+        }
+        self.wrote(result)
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(result)
+        self.sent(result)
     }
 
     fn poll_write_vectored(
@@ -310,7 +346,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(result)
+        self.sent(result)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,6 +3,7 @@
 
 mod admin;
 mod connection;
+mod frames;
 mod framing;
 mod guard;
 mod tls;

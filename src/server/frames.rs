@@ -1,0 +1,194 @@
+//! Counts what a peer sends over HTTP/2 without asking for anything (RFC 9113 section 10.5): frames that cost work and
+//! carry no request. h2 ends some floods by itself; pings, settings, priorities, window updates and unknown frames it
+//! answers or drops without end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Such frames a peer may send at once.
+const BURST: u32 = 1_000;
+/// And in each second after that.
+const PER_SECOND: u32 = 100;
+/// Further ones for each request: cancelling it, and the windows it needs, is normal.
+const PER_REQUEST: u32 = 8;
+/// Further ones for so many bytes sent to it: a reader opens its window again about once in 16 KiB.
+const BYTES_PER_FRAME: u64 = 2 * 1024;
+
+/// Length of the connection preface (RFC 9113 section 3.4).
+const PREFACE_BYTES: u64 = 24;
+const HEADER_BYTES: usize = 9;
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+
+/// Follows the frames of one connection.
+#[derive(Debug)]
+pub(super) struct Frames {
+    /// Bytes of the preface or of a payload that are still to come.
+    skip: u64,
+    header: [u8; HEADER_BYTES],
+    have: usize,
+    credit: u32,
+    counted: Instant,
+    /// Bytes sent to the peer that have not become credit yet.
+    sent: u64,
+}
+
+/// The peer has sent too many of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flood;
+
+impl Frames {
+    pub(super) fn new() -> Self {
+        Self {
+            skip: PREFACE_BYTES,
+            header: [0; HEADER_BYTES],
+            have: 0,
+            credit: BURST,
+            counted: Instant::now(),
+            sent: 0,
+        }
+    }
+
+    /// Notes bytes sent to the peer.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+        let frames = u32::try_from(self.sent / BYTES_PER_FRAME).unwrap_or(u32::MAX);
+        self.sent %= BYTES_PER_FRAME;
+        self.credit = self.credit.saturating_add(frames);
+    }
+
+    /// Looks at bytes from the peer.
+    pub(super) fn look(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
+        while !bytes.is_empty() {
+            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+            self.skip -= skipped as u64;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            let Some((first, rest)) = bytes.split_first() else {
+                break;
+            };
+            if let Some(place) = self.header.get_mut(self.have) {
+                *place = *first;
+            }
+            self.have += 1;
+            bytes = rest;
+            if self.have == HEADER_BYTES {
+                self.have = 0;
+                self.frame()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self) -> Result<(), Flood> {
+        let [high, middle, low, kind, ..] = self.header;
+        let length = u64::from(high) << 16 | u64::from(middle) << 8 | u64::from(low);
+        self.skip = length;
+        match (kind, length) {
+            (HEADERS, _) => {
+                self.credit = self.credit.saturating_add(PER_REQUEST);
+                Ok(())
+            }
+            (DATA, 1..) => Ok(()),
+            _ => self.spend(),
+        }
+    }
+
+    fn spend(&mut self) -> Result<(), Flood> {
+        if self.credit == 0 {
+            self.refill();
+        }
+        self.credit = self.credit.checked_sub(1).ok_or(Flood)?;
+        Ok(())
+    }
+
+    /// The clock is asked only when the credit is gone.
+    fn refill(&mut self) {
+        let passed = self.counted.elapsed().min(Duration::from_secs(10));
+        let earned = passed.as_millis() * u128::from(PER_SECOND) / 1000;
+        self.credit = u32::try_from(earned).unwrap_or(BURST).min(BURST);
+        if self.credit > 0 {
+            self.counted = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::proptest;
+
+    use super::BURST;
+    use super::Flood;
+    use super::Frames;
+    use super::PREFACE_BYTES;
+
+    fn frame(kind: u8, payload: usize) -> Vec<u8> {
+        let length = u32::try_from(payload).unwrap().to_be_bytes();
+        let mut bytes = vec![length[1], length[2], length[3], kind, 0, 0, 0, 0, 0];
+        bytes.extend(std::iter::repeat_n(0, payload));
+        bytes
+    }
+
+    fn opened() -> Frames {
+        let mut frames = Frames::new();
+        frames.look(&[0; PREFACE_BYTES as usize]).unwrap();
+        frames
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_kind_of_flood_ends() {
+        // PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION, unknown, empty DATA.
+        for (kind, payload) in [(2, 5), (3, 4), (4, 0), (6, 8), (8, 4), (9, 3), (0xbe, 7), (0, 0)] {
+            let mut frames = opened();
+            let one = frame(kind, payload);
+            let good = (0..).take_while(|_| frames.look(&one).is_ok()).count();
+            assert_eq!(good, BURST as usize, "frame type {kind}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_works_is_not_a_flood() {
+        let mut frames = opened();
+        for _ in 0..10_000 {
+            frames.look(&frame(1, 100)).unwrap();
+            frames.look(&frame(0, 1000)).unwrap();
+            frames.look(&frame(3, 4)).unwrap();
+        }
+        let mut frames = opened();
+        for _ in 0..100_000 {
+            frames.sent(16 * 1024);
+            frames.look(&frame(8, 4)).unwrap();
+            frames.look(&frame(8, 4)).unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_forgives() {
+        let mut frames = opened();
+        let ping = frame(6, 8);
+        while frames.look(&ping).is_ok() {}
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let good = (0..).take_while(|_| frames.look(&ping).is_ok()).count();
+        assert!((90..=110).contains(&good), "{good}");
+        assert_eq!(frames.look(&ping), Err(Flood));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_change_the_count(sizes in proptest::collection::vec((0u8..12, 0usize..40), 1..50), cut in 1usize..20) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let bytes: Vec<u8> = sizes.iter().flat_map(|(kind, payload)| frame(*kind, *payload)).collect();
+                let mut whole = opened();
+                let mut pieces = opened();
+                whole.look(&bytes).unwrap();
+                for piece in bytes.chunks(cut) {
+                    pieces.look(piece).unwrap();
+                }
+                assert_eq!((whole.credit, whole.skip, whole.have), (pieces.credit, pieces.skip, pieces.have));
+            });
+        }
+    }
+}
