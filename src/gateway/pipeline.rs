@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::HeaderValue;
+use http::Method;
 use http::Request;
 use http::Response;
 use http::StatusCode;
@@ -20,6 +21,7 @@ use http::Version;
 use http::header;
 use http::request::Parts;
 use http::uri::PathAndQuery;
+use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -256,8 +258,8 @@ impl Gateway {
         if head.headers.len() > self.headers_max {
             return Err(Kind::HeadTooLarge.into());
         }
-        let expect = head.headers.get(header::EXPECT);
-        if expect.is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        let mut expects = head.headers.get_all(header::EXPECT).iter();
+        if expects.any(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
             return Err(Kind::ExpectationFailed.into());
         }
         host::of(head)
@@ -320,8 +322,10 @@ async fn refuse(
     let (drained, bytes) = payload::drain(body, &head.headers).await;
     journal.discarded(bytes);
     let response = answer::problem(problem, AnsweredBy::Gateway, journal);
+    // Whoever sent what can be read in two ways may mean something else by what follows, too.
+    let last = matches!(problem.kind(), Kind::MalformedRequest | Kind::HeadTooLarge);
     match drained {
-        Drained::Whole if problem.kind() != Kind::HeadTooLarge => response,
+        Drained::Whole if !last => response,
         _ => closing(response, head),
     }
 }
@@ -498,6 +502,10 @@ async fn send(
 
 fn outgoing_request(admitted: &Admitted, token: Option<&Token>, body: Outgoing) -> Request<Outgoing> {
     let trigger = &admitted.route.trigger;
+    // RFC 9110 section 8.6: where a body is usual, its absence is said. Some front ends answer 411 otherwise, and hyper
+    // leaves the field out when there is nothing to send.
+    let usual = matches!(admitted.head.method, Method::POST | Method::PUT | Method::PATCH);
+    let empty = usual && body.is_end_stream();
     let mut request = Request::new(body);
     *request.method_mut() = admitted.head.method.clone();
     *request.uri_mut() = Uri::from(admitted.target.clone());
@@ -508,6 +516,11 @@ fn outgoing_request(admitted: &Admitted, token: Option<&Token>, body: Outgoing) 
         token.map(Token::header),
         &admitted.who,
     );
+    if empty {
+        request
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     request
 }
 

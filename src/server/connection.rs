@@ -45,6 +45,7 @@ use crate::gateway::Connection;
 use crate::gateway::Gateway;
 use crate::gateway::journal::ConnectionLine;
 use crate::server::Phase;
+use crate::server::framing::Limits;
 use crate::server::guard::Guard;
 use crate::server::guard::Signs;
 use crate::server::tls;
@@ -53,8 +54,10 @@ use crate::server::tls::Offer;
 /// Rest after which HTTP is taken off an idle connection. Shorter pauses are common between requests of one burst,
 /// and putting HTTP back costs a few allocations.
 const PARK_AFTER: Duration = Duration::from_millis(500);
-/// Largest read buffer of a connection; bytes.
+/// Largest read buffer of a connection; bytes. Heads that may be larger get a larger one.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Header fields that hyper reads without asking for memory.
+const FIELDS_INLINE_MAX: usize = 100;
 /// Windows of HTTP/2 (Envoy's advice for edge proxies): 64 KiB a stream, 1 MiB a connection.
 const H2_STREAM_WINDOW: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -62,8 +65,8 @@ const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 const H2_SEND_BUFFER: usize = 64 * 1024;
 /// A peer that still sends after the last answer is read for this long, so that the answer is not lost in a reset.
 const LINGER_TIME: Duration = Duration::from_secs(2);
-/// And for so many bytes.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// And for so many bytes: a few times the usual limit of a body, for callers that send it all before they look.
+const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What connections of one listener share within a worker.
 #[derive(Debug)]
@@ -84,17 +87,22 @@ pub(super) async fn serve_tls(
     peer: SocketAddr,
     config: Arc<rustls::ServerConfig>,
     shared: Arc<Shared>,
-    phase: watch::Receiver<Phase>,
+    mut phase: watch::Receiver<Phase>,
 ) {
     let deadline = shared.settings.handshake_timeout;
-    // Boxed: the handshake's state is large and lives shortly.
-    let handshake = tokio::time::timeout(deadline, Box::pin(handshake(tcp, config))).await;
+    let handshake = tokio::select! {
+        biased;
+        // Boxed: the handshake's state is large and lives shortly.
+        done = tokio::time::timeout(deadline, Box::pin(handshake(tcp, config))) => done,
+        // Nobody is served on a connection that is not there yet, so it holds up no stop.
+        () = told_to_stop(&mut phase, Draining::No) => return,
+    };
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err((error, offer))) => return handshake_failed(&shared, peer, &error, offer),
         Err(_) => {
             let detail = format!("no whole handshake within {deadline:?}");
-            return refused(&shared, peer, "handshake-timeout", Some(detail));
+            return handshake_refused(&shared, peer, "handshake-timeout", detail);
         }
     };
     if stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2) {
@@ -136,6 +144,10 @@ fn handshake_failed(shared: &Shared, peer: SocketAddr, error: &std::io::Error, o
         Some(offer) => format!("{sentence}; it {offer}"),
         None => sentence,
     };
+    handshake_refused(shared, peer, reason, detail);
+}
+
+fn handshake_refused(shared: &Shared, peer: SocketAddr, reason: &'static str, detail: String) {
     let labels = crate::counters::ReasonLabels { reason };
     shared
         .gateway
@@ -278,6 +290,8 @@ impl Service<Request<Incoming>> for Requests {
 enum Leave {
     /// It is idle and may rest.
     Park,
+    /// It is idle, and too old or no longer wanted.
+    Over,
     /// The peer closed it, or it was closed after an answer.
     Ended,
     /// hyper or the stream failed.
@@ -292,7 +306,11 @@ async fn serve_http1<S: Stream>(
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let guard = Guard::http1(stream, shared.settings.head_bytes_max);
+    let limits = Limits {
+        bytes_max: shared.settings.head_bytes_max,
+        fields_max: shared.settings.headers_max,
+    };
+    let guard = Guard::http1(stream, limits);
     let signs = guard.signs().clone();
     let requests = Requests::new(&shared, peer, "h1", &signs);
     let born = Instant::now();
@@ -301,6 +319,7 @@ async fn serve_http1<S: Stream>(
         let (leave, back) = http1_requests(guard, &requests, born, &mut phase).await;
         match leave {
             Leave::Park => {}
+            Leave::Over => return Box::pin(goodbye(back.into_stream())).await,
             Leave::Ended => return Box::pin(linger(back.into_stream())).await,
             Leave::Late(reason) => return refused(&shared, peer, reason, None),
             Leave::Failed(error) => {
@@ -310,9 +329,7 @@ async fn serve_http1<S: Stream>(
         }
         guard = back;
         if rest(guard.stream().socket(), &shared.settings, born, &mut phase).await == Rest::Over {
-            // Saying goodbye tells the peer that this is no fault; it may take its time to read it.
-            let _ = tokio::time::timeout(LINGER_TIME, guard.into_stream().shutdown()).await;
-            return;
+            return Box::pin(goodbye(guard.into_stream())).await;
         }
     }
 }
@@ -326,14 +343,8 @@ async fn http1_requests<S: Stream>(
 ) -> (Leave, Guard<S>) {
     let settings = &requests.0.shared.settings;
     let signs = &requests.0.signs;
-    let mut connection = Box::new(
-        http1::Builder::new()
-            // A caller that has sent all it wants may close its side and still wait for the answer.
-            .half_close(true)
-            .header_read_timeout(None)
-            .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(TokioIo::new(guard), requests.clone()),
-    );
+    let mut connection =
+        Box::new(http1_builder(settings).serve_connection(TokioIo::new(guard), requests.clone()));
     let mut timer = Box::pin(tokio::time::sleep(PARK_AFTER));
     let mut quiet_since: Option<Instant> = None;
     let opened = Instant::now();
@@ -341,20 +352,20 @@ async fn http1_requests<S: Stream>(
     let leave = loop {
         tokio::select! {
             biased;
+            // Asked first, so that an answer given from now on says that it is the last.
+            () = told_to_stop(phase, draining) => {}
             // Polled as a whole: hyper ends by flushing and closing its side, and only then is every byte out.
             result = &mut *connection => match result {
                 Ok(()) => break Leave::Ended,
                 Err(error) => break Leave::Failed(error),
             },
             () = timer.as_mut() => {}
-            () = told_to_stop(phase, draining) => {}
         }
         let now = Instant::now();
         let over = *phase.borrow() != Phase::Serve || now >= born + settings.age_max;
         if over && draining == Draining::No {
             draining = Draining::Yes;
             Pin::new(&mut *connection).graceful_shutdown();
-            continue;
         }
         if let Some(since) = signs.head_since()
             && now >= since + settings.head_timeout
@@ -362,6 +373,10 @@ async fn http1_requests<S: Stream>(
             break Leave::Late("head-timeout");
         }
         let idle = signs.is_quiet() && requests.running() == 0;
+        if idle && draining == Draining::Yes {
+            // hyper by itself would wait for the first request of a connection that has sent none.
+            break Leave::Over;
+        }
         let served = requests.served();
         if !idle {
             quiet_since = None;
@@ -381,6 +396,20 @@ async fn http1_requests<S: Stream>(
     let mut guard = parts.io.into_inner();
     guard.unread(&parts.read_buf);
     (leave, guard)
+}
+
+/// hyper with limits no tighter than the guard's, whose refusals are answered in our own words.
+fn http1_builder(settings: &ConnectionSettings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        // A caller that has sent all it wants may close its side and still wait for the answer.
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_buf_size(BUFFER_BYTES_MAX.max(settings.head_bytes_max));
+    if settings.headers_max > FIELDS_INLINE_MAX {
+        builder.max_headers(settings.headers_max);
+    }
+    builder
 }
 
 /// Whether a connection was told to close after what it is doing.
@@ -430,6 +459,11 @@ fn http1_failed(shared: &Shared, peer: SocketAddr, error: &hyper::Error, signs: 
     if signs.defect().is_none() && (error.is_parse() || error.is_parse_too_large()) {
         refused(shared, peer, "malformed-head", Some(describe(error)));
     }
+}
+
+/// Closes an idle connection. The goodbye tells the peer that this is no fault; it may take its time to read it.
+async fn goodbye<S: Stream>(mut stream: S) {
+    let _ = tokio::time::timeout(LINGER_TIME, stream.shutdown()).await;
 }
 
 /// Closes our side and reads on for a moment: closing with unread bytes would make the kernel reset the connection,
@@ -483,11 +517,9 @@ async fn serve_http2(
     loop {
         tokio::select! {
             biased;
-            result = connection.as_mut() => {
-                return http2_ended(&shared, peer, &line.0.signs, result);
-            }
-            () = timer.as_mut() => {}
             () = told_to_stop(&mut phase, draining) => {}
+            result = connection.as_mut() => return http2_ended(&shared, peer, &line.0.signs, result),
+            () = timer.as_mut() => {}
         }
         let now = Instant::now();
         let served = line.served();

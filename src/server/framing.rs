@@ -27,7 +27,16 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Framing {
     state: State,
-    head_bytes_max: usize,
+    limits: Limits,
+}
+
+/// How large a head may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Bytes.
+    pub bytes_max: usize,
+    /// Header fields.
+    pub fields_max: usize,
 }
 
 #[derive(Debug)]
@@ -51,10 +60,10 @@ struct Head {
 
 impl Framing {
     /// A connection before its first request.
-    pub(super) fn new(head_bytes_max: usize) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
             state: State::Head(Head::default()),
-            head_bytes_max,
+            limits,
         }
     }
 
@@ -71,7 +80,7 @@ impl Framing {
     /// Looks at the bytes at hand. For a head these are all its bytes so far; for a body the new ones.
     pub(super) fn look(&mut self, bytes: &[u8]) -> Step {
         match &mut self.state {
-            State::Head(head) => match head.scan(bytes, self.head_bytes_max) {
+            State::Head(head) => match head.scan(bytes, self.limits) {
                 Ok(None) => Step::Wait,
                 Ok(Some(end)) => {
                     let next = head.body();
@@ -102,10 +111,10 @@ impl Framing {
 
 impl Head {
     /// Goes on from where the last look ended; tells where the head ends.
-    fn scan(&mut self, bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, Defect> {
+    fn scan(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<usize>, Defect> {
         while let Some(at) = bytes.get(self.scanned..).and_then(|rest| memchr(b'\n', rest)) {
             let feed = self.scanned + at;
-            if feed >= bytes_max {
+            if feed >= limits.bytes_max {
                 return Err(Defect::TooLarge);
             }
             let line = bytes.get(self.line_start..feed).unwrap_or_default();
@@ -123,10 +132,14 @@ impl Head {
                 self.check_whole()?;
                 return Ok(Some(feed + 1));
             }
+            // The first line is not a field. hyper has a limit of its own, which it answers without our words.
+            if self.lines > limits.fields_max {
+                return Err(Defect::TooLarge);
+            }
             self.line(line)?;
             self.lines += 1;
         }
-        if bytes.len() >= bytes_max {
+        if bytes.len() >= limits.bytes_max {
             return Err(Defect::TooLarge);
         }
         self.scanned = bytes.len();
@@ -360,14 +373,19 @@ mod tests {
     use proptest::prelude::proptest;
 
     use super::Framing;
+    use super::Limits;
     use super::Step;
     use crate::gateway::Defect;
 
     const HEAD_MAX: usize = 1024;
+    const LIMITS: Limits = Limits {
+        bytes_max: HEAD_MAX,
+        fields_max: 10,
+    };
 
     /// Feeds bytes in pieces of `size`, as a guard does, and tells what came of each message.
     fn follow(bytes: &[u8], size: usize) -> Vec<String> {
-        let mut framing = Framing::new(HEAD_MAX);
+        let mut framing = Framing::new(LIMITS);
         let mut seen = Vec::new();
         let mut held: Vec<u8> = Vec::new();
         let mut passed: Vec<u8> = Vec::new();
@@ -496,6 +514,16 @@ mod tests {
         for size in [1, 100, 10_000] {
             let seen = follow(long.as_bytes(), size);
             assert_eq!(seen, [format!("refused: {:?}", Defect::TooLarge)]);
+        }
+    }
+
+    #[test]
+    fn a_head_has_a_number_of_fields() {
+        let head = |fields: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(fields));
+        for size in [1, 100, 10_000] {
+            assert_eq!(follow(head(10).as_bytes(), size), [head(10)]);
+            let refused = format!("refused: {:?}", Defect::TooLarge);
+            assert_eq!(follow(head(11).as_bytes(), size), [refused]);
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::gateway::Defect;
 use crate::server::frames::Frames;
 use crate::server::framing::Framing;
+use crate::server::framing::Limits;
 use crate::server::framing::Step;
 
 /// What hyper gets to read in place of a head that was refused; the service answers it with the defect.
@@ -111,8 +112,8 @@ pub(super) struct Guard<S> {
 
 impl<S> Guard<S> {
     /// Watches an HTTP/1 connection.
-    pub(super) fn http1(stream: S, head_bytes_max: usize) -> Self {
-        let watch = Watch::Http1(Framing::new(head_bytes_max));
+    pub(super) fn http1(stream: S, limits: Limits) -> Self {
+        let watch = Watch::Http1(Framing::new(limits));
         Self {
             stream,
             watch,
@@ -371,11 +372,17 @@ mod tests {
     use super::Guard;
     use super::STAND_IN;
     use crate::gateway::Defect;
+    use crate::server::framing::Limits;
+
+    const LIMITS: Limits = Limits {
+        bytes_max: 1024,
+        fields_max: 100,
+    };
 
     /// Feeds pieces and reads what hyper would see, with a small buffer so that nothing fits at once.
     async fn seen(pieces: &[&[u8]], buffer: usize) -> (Vec<u8>, Option<Defect>) {
         let (mut peer, stream) = tokio::io::duplex(64);
-        let mut guard = Guard::http1(stream, 1024);
+        let mut guard = Guard::http1(stream, LIMITS);
         let signs = guard.signs().clone();
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
         let writer = tokio::spawn(async move {
@@ -431,7 +438,7 @@ mod tests {
         peer.write_all(&[head.as_slice(), b"+3\r\nabc\r\n"].concat())
             .await
             .unwrap();
-        let mut guard = Guard::http1(stream, 1024);
+        let mut guard = Guard::http1(stream, LIMITS);
         let mut space = vec![0; 8192];
         assert!(guard.read(&mut space).await.is_err());
     }

@@ -26,6 +26,7 @@ use socket2::Type;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
+use tokio::runtime::Handle;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::sync::watch;
@@ -83,10 +84,41 @@ pub struct Server {
     admin: Option<SocketAddr>,
     phase: watch::Sender<Phase>,
     workers: Vec<JoinHandle<()>>,
-    control: Option<Runtime>,
+    control: Control,
     drain_timeout: Duration,
     log: Log,
     open: Arc<Open>,
+}
+
+/// The control runtime. Dropped, it ends without waiting: tokio panics when a runtime is dropped inside another one,
+/// and that is where a start that failed would drop it.
+#[derive(Debug)]
+struct Control {
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl Control {
+    fn start() -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("flowgate-control")
+            .enable_all()
+            .build()?;
+        let handle = runtime.handle().clone();
+        Ok(Self {
+            runtime: Some(runtime),
+            handle,
+        })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Open connections of all workers.
@@ -115,24 +147,19 @@ impl Server {
     /// # Errors
     /// Names the address that cannot be bound, or what is missing.
     pub fn start(config: &Config, counters: &Counters, log: Log) -> Result<Self, StartError> {
-        let control = Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("flowgate-control")
-            .enable_all()
-            .build()
-            .map_err(StartError::Worker)?;
+        let control = Control::start().map_err(StartError::Worker)?;
         let sockets = bind_all(config)?;
         let addresses = sockets
             .iter()
             .filter_map(|socket| socket.first()?.local_addr().ok())
             .collect();
-        let gateway = Gateway::build(config, control.handle(), counters, log.clone())?;
+        let gateway = Gateway::build(config, &control.handle, counters, log.clone())?;
         let (phase, _) = watch::channel(Phase::Serve);
         let open = Arc::new(Open::default());
         let plan = Plan::new(config, &gateway, &open)?;
         let workers = start_workers(config, plan, sockets, &phase)?;
-        let admin = start_admin(config, &control, &gateway)?;
-        control.spawn(sweep_limits(gateway.clone()));
+        let admin = start_admin(config, &control.handle, &gateway)?;
+        control.handle.spawn(sweep_limits(gateway.clone()));
         gateway.set_serving(Serving::Yes);
         let drain_timeout = config.connections.drain_timeout;
         Ok(Self {
@@ -141,7 +168,7 @@ impl Server {
             admin,
             phase,
             workers,
-            control: Some(control),
+            control,
             drain_timeout,
             log,
             open,
@@ -178,7 +205,7 @@ impl Server {
         }
         self.phase.send_replace(Phase::Cut);
         let workers = std::mem::take(&mut self.workers);
-        let control = self.control.take();
+        let control = self.control.runtime.take();
         let joined = tokio::task::spawn_blocking(move || {
             for worker in workers {
                 // A worker that panicked has said so already.
@@ -201,9 +228,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.phase.send_replace(Phase::Cut);
-        if let Some(control) = self.control.take() {
-            control.shutdown_background();
-        }
     }
 }
 
@@ -279,7 +303,9 @@ impl Plan {
 fn bind_all(config: &Config) -> Result<Vec<Vec<StdListener>>, StartError> {
     let mut all = Vec::with_capacity(config.listeners.len());
     for listener in &config.listeners {
-        let first = bind(listener.address).map_err(|error| StartError::Bind(listener.address, error))?;
+        let first = claim(listener.address)
+            .and_then(|()| bind(listener.address, Sharing::Workers))
+            .map_err(|error| StartError::Bind(listener.address, error))?;
         // Port 0 becomes a real one with the first socket; the others join it.
         let address = first
             .local_addr()
@@ -293,9 +319,18 @@ fn bind_all(config: &Config) -> Result<Vec<Vec<StdListener>>, StartError> {
     Ok(all)
 }
 
+/// Makes sure that the port is free. Sockets that share it among our workers would share it with another process of
+/// this account as well, and each would get a part of the callers.
+fn claim(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
 #[cfg(target_os = "linux")]
 fn another(_sockets: &[StdListener], address: SocketAddr) -> io::Result<StdListener> {
-    bind(address)
+    bind(address, Sharing::Workers)
 }
 
 // Elsewhere several sockets on one port do not share the load: the workers accept from one queue in turn.
@@ -306,12 +341,23 @@ fn another(sockets: &[StdListener], _address: SocketAddr) -> io::Result<StdListe
         .map_or_else(|| Err(io::ErrorKind::NotFound.into()), StdListener::try_clone)
 }
 
-fn bind(address: SocketAddr) -> io::Result<StdListener> {
+/// Who may listen on an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// A socket for each worker; the kernel spreads connections over them.
+    Workers,
+    /// One socket: another process on the same address would answer some of the questions.
+    Alone,
+}
+
+fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     #[cfg(target_os = "linux")]
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(sharing == Sharing::Workers)?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = sharing;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -463,7 +509,7 @@ async fn sweep_limits(gateway: Arc<Gateway>) {
 
 fn start_admin(
     config: &Config,
-    control: &Runtime,
+    control: &Handle,
     gateway: &Arc<Gateway>,
 ) -> Result<Option<SocketAddr>, StartError> {
     let Some(settings) = &config.admin else {
@@ -471,7 +517,7 @@ fn start_admin(
     };
     let failed = |error| StartError::Bind(settings.address, error);
     let _inside = control.enter();
-    let listener = bind(settings.address)
+    let listener = bind(settings.address, Sharing::Alone)
         .and_then(TcpListener::from_std)
         .map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

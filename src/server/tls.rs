@@ -177,7 +177,9 @@ pub(super) fn explain(error: &io::Error) -> (&'static str, String) {
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls13RequiredForQuic
             | PeerIncompatible::SupportedVersionsExtensionRequired
-            | PeerIncompatible::Tls12NotOfferedOrEnabled,
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            // The extension came with TLS 1.2; a library that does not send it is older, or as good as.
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
         ) => (
             "old-version",
             "the peer offers no TLS version from 1.2 on; its TLS library must be renewed",

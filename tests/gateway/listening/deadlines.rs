@@ -1,0 +1,240 @@
+//! How long a connection may take, rest and live, and how many there may be.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::harness::PATIENCE;
+use crate::harness::Running;
+use crate::listening::Talk;
+use crate::listening::order;
+use crate::listening::order_bytes;
+use crate::listening::served;
+
+/// A rest after which an idle connection has been parked for sure.
+const LONG_REST: Duration = Duration::from_millis(1200);
+
+async fn has_line(gateway: &Running, reason: &str) {
+    gateway
+        .lines
+        .wait_for(|line| line["kind"] == "connection" && line["reason"] == reason)
+        .await;
+}
+
+fn connection_lines(gateway: &Running) -> Vec<String> {
+    let mut lines = gateway.lines.all();
+    lines.retain(|line| line.contains("\"kind\":\"connection\""));
+    lines
+}
+
+#[tokio::test]
+async fn half_a_head_is_cut_at_its_deadline() {
+    let (_world, gateway, trigger) = served("[connections]\nhead_timeout = \"400ms\"\n").await;
+    let mut talk = gateway.talk().await;
+    let began = Instant::now();
+    talk.say("POST /orders HTTP/1.1\r\nHost: local").await;
+    assert_eq!(talk.rest().await, "");
+    assert!(
+        began.elapsed() >= Duration::from_millis(400),
+        "{:?}",
+        began.elapsed()
+    );
+    has_line(&gateway, "head-timeout").await;
+    assert_eq!(trigger.request_count().get(), 0);
+}
+
+#[tokio::test]
+async fn a_head_that_drips_has_no_more_time_than_another() {
+    let (_world, gateway, _) = served("[connections]\nhead_timeout = \"400ms\"\n").await;
+    let mut talk = gateway.talk().await;
+    talk.say("POST /orders HTTP/1.1\r\nHost: localhost\r\n").await;
+    let drip = async {
+        while talk.try_say("x: y\r\n").await.is_ok() {
+            if tokio::time::timeout(Duration::from_millis(50), talk.more()).await == Ok(0) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, drip)
+        .await
+        .expect("it may drip for ever");
+    has_line(&gateway, "head-timeout").await;
+}
+
+#[tokio::test]
+async fn half_a_head_after_an_answer_has_the_same_deadline() {
+    let (_world, gateway, _) = served("[connections]\nhead_timeout = \"400ms\"\n").await;
+    for rest in [Duration::ZERO, LONG_REST] {
+        let mut talk = gateway.talk().await;
+        talk.say(order_bytes("")).await;
+        assert_eq!(talk.hear().await.status, 202);
+        talk.silence(rest).await;
+        talk.say("POST /orders HTTP/1.1\r\n").await;
+        let began = Instant::now();
+        assert_eq!(talk.rest().await, "");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "that was the idle limit"
+        );
+    }
+    gateway
+        .lines
+        .wait_for(|_| connection_lines(&gateway).len() == 2)
+        .await;
+    assert!(
+        connection_lines(&gateway)
+            .iter()
+            .all(|line| line.contains("head-timeout"))
+    );
+}
+
+#[tokio::test]
+async fn who_sends_nothing_after_the_handshake_is_cut() {
+    let (_world, gateway, _) = served("[connections]\nhead_timeout = \"400ms\"\n").await;
+    let mut talk = gateway.talk().await;
+    assert_eq!(talk.rest().await, "");
+    has_line(&gateway, "no-request").await;
+}
+
+#[tokio::test]
+async fn who_sends_nothing_on_http2_is_cut() {
+    let (_world, gateway, _) = served("[connections]\nhead_timeout = \"400ms\"\n").await;
+    let sender = gateway.connect_h2().await;
+    let closed = async {
+        while !sender.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed)
+        .await
+        .expect("it stays for ever");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_its_time_without_a_complaint() {
+    let (_world, gateway, _) = served("[connections]\nidle_timeout = \"1s\"\n").await;
+    let mut talk = gateway.talk().await;
+    talk.say(order_bytes("")).await;
+    assert_eq!(talk.hear().await.status, 202);
+    let began = Instant::now();
+    assert_eq!(talk.rest().await, "");
+    let rested = began.elapsed();
+    assert!(
+        rested >= Duration::from_millis(900) && rested < Duration::from_secs(5),
+        "{rested:?}"
+    );
+    assert_eq!(connection_lines(&gateway), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed_after_its_time() {
+    let (_world, gateway, _) = served("[connections]\nidle_timeout = \"500ms\"\n").await;
+    let mut sender = gateway.connect_h2().await;
+    let request = http::Request::post("https://localhost/orders").header("x-api-key", crate::harness::KEY);
+    let request = request.body(http_body_util::Full::from("{}")).unwrap();
+    assert_eq!(crate::harness::send_h2(&mut sender, request).await.status, 202);
+    let closed = async {
+        while !sender.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed)
+        .await
+        .expect("it stays for ever");
+}
+
+#[tokio::test]
+async fn a_connection_that_rested_serves_on() {
+    let (_world, gateway, trigger) = served("").await;
+    let mut talk = gateway.talk().await;
+    for _ in 0..3 {
+        talk.say(order_bytes("")).await;
+        assert_eq!(talk.hear().await.status, 202);
+        talk.silence(LONG_REST).await;
+    }
+    // The first byte of a head wakes it, the rest may come later.
+    let bytes = order_bytes("");
+    let (first, rest) = bytes.split_at(1);
+    talk.say(first).await;
+    talk.silence(Duration::from_millis(100)).await;
+    talk.say(rest).await;
+    assert_eq!(talk.hear().await.status, 202);
+    assert_eq!(trigger.runs(), 4);
+    assert_eq!(connection_lines(&gateway), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_long_answer_does_not_count_as_rest() {
+    let (_world, gateway, trigger) =
+        served("[connections]\nidle_timeout = \"200ms\"\nhead_timeout = \"200ms\"\n").await;
+    let gate = trigger.hold();
+    let mut talk = gateway.talk().await;
+    talk.say(order_bytes("")).await;
+    gate.arrived(1).await;
+    talk.silence(LONG_REST).await;
+    gate.release(1);
+    assert_eq!(talk.hear().await.status, 202);
+}
+
+#[tokio::test]
+async fn an_old_connection_ends_with_an_answer_that_says_so() {
+    let (_world, gateway, trigger) = served("[connections]\nage_max = \"1s\"\n").await;
+    let mut talk = gateway.talk().await;
+    talk.say(order_bytes("")).await;
+    let young = talk.hear().await;
+    assert_eq!(young.header("connection"), None);
+    let gate = trigger.hold();
+    talk.say(order_bytes("")).await;
+    gate.arrived(1).await;
+    talk.silence(Duration::from_millis(1700)).await;
+    gate.release(1);
+    let old = talk.hear().await;
+    assert_eq!(
+        (old.status.as_u16(), old.header("connection")),
+        (202, Some("close"))
+    );
+    assert_eq!(talk.rest().await, "");
+}
+
+#[tokio::test]
+async fn an_old_idle_connection_is_closed() {
+    let (_world, gateway, _) = served("[connections]\nage_max = \"1s\"\n").await;
+    let mut talk = gateway.talk().await;
+    talk.say(order_bytes("")).await;
+    assert_eq!(talk.hear().await.status, 202);
+    let began = Instant::now();
+    assert_eq!(talk.rest().await, "");
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_are_cut_until_one_leaves() {
+    let (_world, gateway, trigger) = served("[connections]\nmax = 2\n").await;
+    let mut kept = gateway.connect().await;
+    assert_eq!(kept.send(order()).await.status, 202);
+    let mut leaving = gateway.connect().await;
+    assert_eq!(leaving.send(order()).await.status, 202);
+
+    let mut third = Talk::new(TcpStream::connect(gateway.address).await.unwrap());
+    assert_eq!(third.rest().await, "");
+    has_line(&gateway, "connections-full").await;
+    assert_eq!(kept.send(order()).await.status, 202, "those inside are served");
+
+    drop(leaving);
+    let left = async {
+        while !gateway
+            .admin("/metrics")
+            .await
+            .1
+            .contains("\nflowgate_connections 1\n")
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, left)
+        .await
+        .expect("the place stays taken");
+    assert_eq!(gateway.send(order()).await.status, 202);
+    assert_eq!(trigger.runs(), 4);
+}

@@ -1,0 +1,92 @@
+//! Plain HTTP, for those who asked for it in so many words.
+
+use tokio::net::TcpStream;
+
+use crate::emulator::TriggerHandle;
+use crate::harness::Running;
+use crate::harness::World;
+use crate::listening::Talk;
+use crate::listening::order_bytes;
+use crate::listening::served;
+
+/// A gateway with a second listener, in plain HTTP for peers of this network.
+async fn plain(from: &str) -> (World, Running, TriggerHandle) {
+    let listener = "[[listener]]\naddress = \"127.0.0.1:0\"\nplain_http = \"private-networks\"";
+    served(&format!("{listener}\nplain_http_from = [\"{from}\"]\n")).await
+}
+
+async fn talk(gateway: &Running) -> Talk<TcpStream> {
+    Talk::new(TcpStream::connect(gateway.server.addresses()[1]).await.unwrap())
+}
+
+#[tokio::test]
+async fn listed_networks_are_served_in_plain_http() {
+    let (_world, gateway, trigger) = plain("127.0.0.0/8").await;
+    let mut talk = talk(&gateway).await;
+    for _ in 0..2 {
+        talk.say(order_bytes("")).await;
+        let answer = talk.hear().await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        assert_eq!(gateway.lines.of(&answer).await["protocol"], "h1");
+    }
+    assert_eq!(trigger.runs(), 2);
+}
+
+#[tokio::test]
+async fn other_networks_are_cut_before_a_word() {
+    let (_world, gateway, trigger) = plain("10.0.0.0/8").await;
+    let mut talk = talk(&gateway).await;
+    // It may be cut while it writes.
+    let _ = talk.try_say(order_bytes("")).await;
+    assert_eq!(talk.rest().await, "");
+    gateway
+        .lines
+        .wait_for(|line| line["kind"] == "connection" && line["reason"] == "plain-http-address")
+        .await;
+    assert_eq!(trigger.request_count().get(), 0);
+}
+
+#[tokio::test]
+async fn plain_http_needs_a_key_like_any_other() {
+    let (_world, gateway, trigger) = plain("127.0.0.0/8").await;
+    let mut talk = talk(&gateway).await;
+    talk.say("POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
+        .await;
+    assert_eq!(talk.hear().await.code(), "key-missing");
+    assert_eq!(trigger.request_count().get(), 0);
+}
+
+#[tokio::test]
+async fn http2_is_not_spoken_in_plain() {
+    let (_world, gateway, trigger) = plain("127.0.0.0/8").await;
+    let mut preface = talk(&gateway).await;
+    preface
+        .say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await;
+    let heard = preface.rest().await;
+    assert!(heard.is_empty() || heard.starts_with("HTTP/1.1 4"), "{heard:?}");
+
+    let mut upgrade = talk(&gateway).await;
+    let more = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    upgrade.say(order_bytes(more)).await;
+    assert_eq!(
+        upgrade.hear().await.status,
+        202,
+        "an offer to upgrade is not taken up"
+    );
+    let seen = trigger.last_request();
+    for name in ["upgrade", "http2-settings"] {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn tls_on_the_plain_port_is_not_answered_as_a_request() {
+    let (_world, gateway, trigger) = plain("127.0.0.0/8").await;
+    let mut talk = talk(&gateway).await;
+    talk.say(b"\x16\x03\x01\x00\x2a\x01\x00\x00\x26\x03\x03 and more\r\n\r\n")
+        .await;
+    let heard = talk.rest().await;
+    assert!(heard.is_empty() || heard.starts_with("HTTP/1.1 400"), "{heard:?}");
+    assert_eq!(trigger.request_count().get(), 0);
+}
