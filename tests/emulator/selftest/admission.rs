@@ -138,7 +138,7 @@ async fn a_tenant_mode_trigger_wants_exactly_the_right_token() {
     let got = call(&emulator, post(&format!("{target}&sp=a&sv=1.0&sig=b"), &[], "{}")).await;
     assert_eq!(
         (got.status, got.code().as_str()),
-        (401, "DirectApiInvalidAuthorizationScheme")
+        (401, "DirectApiAuthorizationRequired")
     );
     assert_eq!(trigger.runs(), 0);
 
