@@ -281,7 +281,7 @@ pub(super) enum PlainHttp {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listener {
-    /// Address to listen on, for example "0.0.0.0:8443" or "[::]:8443".
+    /// Address to listen on, for example `0.0.0.0:8443` or `[::]:8443`.
     pub(super) address: Text,
     /// Whether HTTP/2 is offered beside HTTP/1.1; default true. Only with TLS.
     pub(super) http2: Switch,

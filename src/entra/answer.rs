@@ -1,4 +1,4 @@
-//! The only reader of what the token endpoint answers: a [`Token`] or a [`TokenError`]. It trusts nothing in the body,
+//! The only reader of what the token endpoint answers: what was granted, or a [`TokenError`]. It trusts nothing in the body,
 //! and takes numbers as numbers or as text, because several token services send text.
 
 use std::time::Duration;
