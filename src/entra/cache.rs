@@ -38,6 +38,8 @@ const FAILED_PAUSE_MAX: Duration = Duration::from_secs(15);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// A token refused by a trigger is replaced at most once in this time.
 const FORGET_PERIOD: Duration = Duration::from_secs(60);
+/// Taken off a token's life: its dates are whole seconds, so it may end that much earlier than the answer says.
+const ROUNDING: Duration = Duration::from_secs(1);
 /// Least time between two successful fetches, whatever the answer says about renewal.
 const RENEW_MIN: Duration = Duration::from_secs(1);
 
@@ -282,14 +284,12 @@ impl Slot {
         let mut header = HeaderValue::try_from(format!("Bearer {}", granted.token.expose()))
             .map_err(|_| TokenError::NoToken)?;
         header.set_sensitive(true);
-        let expires = asked + granted.life;
+        let life = granted.life - (granted.life / 2).min(ROUNDING);
+        let expires = asked + life;
         if expires <= Instant::now() {
             return Err(TokenError::BornExpired);
         }
-        let wanted = granted
-            .refresh_in
-            .unwrap_or(granted.life)
-            .min(granted.life * 4 / 5);
+        let wanted = granted.refresh_in.unwrap_or(life).min(life * 4 / 5);
         let refresh_at = asked + jittered(wanted).max(RENEW_MIN);
         Ok(Arc::new(Token {
             header,
@@ -560,7 +560,7 @@ mod tests {
         let asked = endpoint.asked.lock().unwrap().clone();
         let after = asked[1] - asked[0];
         assert!(
-            after >= Duration::from_secs(720) && after <= Duration::from_secs(800),
+            after >= Duration::from_secs(719) && after <= Duration::from_secs(800),
             "{after:?}"
         );
         minder.abort();

@@ -330,7 +330,7 @@ async fn readiness_can_ask_for_every_route() {
 #[tokio::test]
 async fn a_short_token_is_renewed_before_anybody_waits() {
     let world = World::new().await;
-    world.emulator.entra.lifetime(Duration::from_secs(2));
+    world.emulator.entra.lifetime(Duration::from_secs(4));
     let trigger = accepting(&world);
     let fast = "{ requests = 100000, per = \"1s\", burst = 100000 }";
     let settings = format!(
@@ -344,7 +344,7 @@ async fn a_short_token_is_renewed_before_anybody_waits() {
     gateway.ready().await;
     let mut connection = gateway.connect().await;
     let renewed = async {
-        while world.emulator.entra.token_requests().get() < 4 {
+        while world.emulator.entra.token_requests().get() < 3 {
             let request = crate::harness::post("/orders")
                 .header("x-api-key", KEY)
                 .body(Full::from("{}"))
