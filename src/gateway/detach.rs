@@ -4,29 +4,73 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 
 use http::Response;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use crate::flow::Progress;
 use crate::gateway::answer::AnswerBody;
 
 type Call = Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>;
 
+/// Calls whose callers have gone. A gateway that stops waits for them as for all others.
+#[derive(Debug, Default)]
+pub(super) struct Departed {
+    count: AtomicUsize,
+    ended: Notify,
+}
+
+impl Departed {
+    /// Ends when none is left.
+    pub(super) async fn none(&self) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// One of them.
+struct Orphan(Arc<Departed>);
+
+impl Orphan {
+    fn of(departed: &Arc<Departed>) -> Self {
+        departed.count.fetch_add(1, Ordering::AcqRel);
+        Self(departed.clone())
+    }
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.ended.notify_waiters();
+    }
+}
+
 /// A call that goes on in a task of its own when it is dropped after its body was handed over.
 pub(super) struct Detach {
     call: Option<Call>,
     progress: Arc<Progress>,
+    departed: Arc<Departed>,
 }
 
 impl Detach {
     /// Wraps a call; `progress` tells whether its body was handed over.
-    pub(super) fn new(call: Call, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(call: Call, progress: Arc<Progress>, departed: &Arc<Departed>) -> Self {
         Self {
             call: Some(call),
             progress,
+            departed: departed.clone(),
         }
     }
 }
@@ -52,7 +96,11 @@ impl Drop for Detach {
         self.progress.abandon();
         // Outside a runtime (it is shutting down) nothing can be awaited any more.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move { call.await.into_body().read_out().await });
+            let orphan = Orphan::of(&self.departed);
+            runtime.spawn(async move {
+                call.await.into_body().read_out().await;
+                drop(orphan);
+            });
         }
     }
 }

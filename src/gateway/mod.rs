@@ -40,6 +40,7 @@ use crate::entra::Identity;
 use crate::entra::Tokens;
 use crate::flow::Flows;
 use crate::flow::Trigger;
+use crate::gateway::detach::Departed;
 use crate::gateway::journal::Log;
 use crate::gateway::payload::Budget;
 use crate::gateway::payload::Rules;
@@ -66,6 +67,7 @@ pub struct Gateway {
     ready_requires: ReadyRequires,
     serving: AtomicBool,
     headers_max: usize,
+    departed: Arc<Departed>,
     certificates: Vec<(Arc<str>, SystemTime)>,
     /// The callers' names as header values, in the order of the settings.
     caller_values: Vec<HeaderValue>,
@@ -150,6 +152,7 @@ impl Gateway {
                 .map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
             serving: AtomicBool::new(false),
             headers_max: config.connections.headers_max,
+            departed: Arc::default(),
             certificates: certificates(config),
             caller_values: config
                 .callers
@@ -162,6 +165,11 @@ impl Gateway {
     /// Says whether new requests are welcome: not before all listeners are bound, and not while draining.
     pub fn set_serving(&self, serving: Serving) {
         self.serving.store(serving == Serving::Yes, Ordering::Relaxed);
+    }
+
+    /// Ends when no call is under way whose caller has gone.
+    pub async fn departed(&self) {
+        self.departed.none().await;
     }
 
     /// Where lines about connections go.

@@ -183,7 +183,12 @@ impl Gateway {
             progress: progress.clone(),
             worker,
         };
-        let mut response = Detach::new(Box::pin(forward(admitted, journal)), progress.clone()).await;
+        let mut response = Detach::new(
+            Box::pin(forward(admitted, journal)),
+            progress.clone(),
+            &self.departed,
+        )
+        .await;
         if streamed && !progress.is_done() && version < Version::HTTP_2 {
             // The caller may still be sending what nobody reads any more.
             response

@@ -199,7 +199,7 @@ impl Server {
         let seconds = self.drain_timeout.as_secs();
         tracing::info!(connections = running, drain_seconds = seconds, "draining");
         tokio::select! {
-            () = self.open.emptied() => tracing::info!("drained"),
+            () = self.emptied() => tracing::info!("drained"),
             () = tokio::time::sleep(self.drain_timeout) => self.cut("the drain time is over"),
             () = hurry => self.cut("a second signal came"),
         }
@@ -216,6 +216,12 @@ impl Server {
             }
         });
         let _ = joined.await;
+    }
+
+    /// Ends when no connection is open and no call is under way.
+    async fn emptied(&self) {
+        self.open.emptied().await;
+        self.gateway.departed().await;
     }
 
     fn cut(&self, why: &str) {
