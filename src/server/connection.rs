@@ -45,6 +45,7 @@ use crate::gateway::Connection;
 use crate::gateway::Gateway;
 use crate::gateway::journal::ConnectionLine;
 use crate::server::Phase;
+use crate::server::Seat;
 use crate::server::framing::Limits;
 use crate::server::guard::Guard;
 use crate::server::guard::Signs;
@@ -88,6 +89,7 @@ pub(super) async fn serve_tls(
     config: Arc<rustls::ServerConfig>,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
+    seat: Seat,
 ) {
     let deadline = shared.settings.handshake_timeout;
     let handshake = tokio::select! {
@@ -106,9 +108,9 @@ pub(super) async fn serve_tls(
         }
     };
     if stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2) {
-        return Box::pin(serve_http2(stream, peer, shared, phase)).await;
+        return Box::pin(serve_http2(stream, peer, shared, phase, seat)).await;
     }
-    serve_http1(stream, peer, shared, phase).await;
+    serve_http1(stream, peer, shared, phase, seat).await;
 }
 
 /// Serves one connection without TLS, HTTP/1 only.
@@ -117,8 +119,9 @@ pub(super) async fn serve_plain(
     peer: SocketAddr,
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
+    seat: Seat,
 ) {
-    serve_http1(tcp, peer, shared, phase).await;
+    serve_http1(tcp, peer, shared, phase, seat).await;
 }
 
 /// Boxed once after the handshake: it is large, and every future that holds it would carry it in full.
@@ -197,19 +200,28 @@ struct Line {
     origin: HeaderValue,
     protocol: &'static str,
     signs: Arc<Signs>,
+    /// Kept until the last request has ended: an HTTP/2 request may outlive its connection for a moment.
+    _seat: Seat,
     /// Requests that are running: until their answer has left.
     now: AtomicUsize,
     served: AtomicUsize,
 }
 
 impl Requests {
-    fn new(shared: &Arc<Shared>, peer: SocketAddr, protocol: &'static str, signs: &Arc<Signs>) -> Self {
+    fn new(
+        shared: &Arc<Shared>,
+        peer: SocketAddr,
+        protocol: &'static str,
+        signs: &Arc<Signs>,
+        seat: Seat,
+    ) -> Self {
         Self(Arc::new(Line {
             shared: shared.clone(),
             peer,
             origin: Connection::origin_value(peer),
             protocol,
             signs: signs.clone(),
+            _seat: seat,
             now: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
         }))
@@ -305,6 +317,7 @@ async fn serve_http1<S: Stream>(
     peer: SocketAddr,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
+    seat: Seat,
 ) {
     let limits = Limits {
         bytes_max: shared.settings.head_bytes_max,
@@ -312,7 +325,7 @@ async fn serve_http1<S: Stream>(
     };
     let guard = Guard::http1(stream, limits);
     let signs = guard.signs().clone();
-    let requests = Requests::new(&shared, peer, "h1", &signs);
+    let requests = Requests::new(&shared, peer, "h1", &signs, seat);
     let born = Instant::now();
     let mut guard = guard;
     loop {
@@ -491,10 +504,11 @@ async fn serve_http2(
     peer: SocketAddr,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
+    seat: Seat,
 ) {
     let settings = shared.settings.clone();
     let guard = Guard::http2(stream);
-    let requests = Requests::new(&shared, peer, "h2", guard.signs());
+    let requests = Requests::new(&shared, peer, "h2", guard.signs(), seat);
     let line = requests.clone();
     let head_bytes = u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX);
     let mut connection = Box::pin(

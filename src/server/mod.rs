@@ -487,20 +487,14 @@ fn welcome(
     match &speaks.transport {
         Spoken::Tls(config) => {
             let config = config.clone();
-            tokio::spawn(async move {
-                connection::serve_tls(tcp, peer, config, shared, phase).await;
-                drop(seat);
-            });
+            tokio::spawn(connection::serve_tls(tcp, peer, config, shared, phase, seat));
         }
         Spoken::Plain(from) => {
             let address: IpAddr = peer.ip().to_canonical();
             if !from.iter().any(|network| network.contains(&address)) {
                 return connection::refused(&shared, peer, "plain-http-address", None);
             }
-            tokio::spawn(async move {
-                connection::serve_plain(tcp, peer, shared, phase).await;
-                drop(seat);
-            });
+            tokio::spawn(connection::serve_plain(tcp, peer, shared, phase, seat));
         }
     }
 }
