@@ -17,7 +17,7 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Life of a token whose answer names none: short, so that a wrong guess heals itself (an endless one would not).
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 /// Longest life believed; Entra's longest is 28 hours.
-const LIFE_MAX: Duration = Duration::from_secs(48 * 3600);
+pub(super) const LIFE_MAX: Duration = Duration::from_secs(48 * 3600);
 
 /// Why there is no token.
 #[derive(Debug, Clone, thiserror::Error)]

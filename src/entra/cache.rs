@@ -14,12 +14,14 @@ use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use moka::future::Cache;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::counters::FetchLabels;
 use crate::counters::IdentityLabels;
 use crate::entra::answer::Granted;
+use crate::entra::answer::LIFE_MAX;
 use crate::entra::answer::TokenError;
 use crate::entra::grant::Fetch;
 use crate::entra::refusal::Outlook;
@@ -56,6 +58,11 @@ impl Token {
     /// `Bearer` and the token, marked sensitive so that HTTP libraries do not print it.
     pub fn header(&self) -> &HeaderValue {
         &self.header
+    }
+
+    /// Whether its life is over.
+    pub fn is_over(&self) -> bool {
+        Instant::now() >= self.expires
     }
 
     /// The token itself, for reading its claims.
@@ -127,6 +134,7 @@ pub(super) struct Slot {
     control: Handle,
     counters: Counters,
     state: Mutex<State>,
+    forgotten: Notify,
 }
 
 #[derive(Default)]
@@ -148,6 +156,7 @@ impl Slot {
             control,
             counters,
             state: Mutex::default(),
+            forgotten: Notify::new(),
         })
     }
 
@@ -197,6 +206,8 @@ impl Slot {
         }
         state.forgot = Some(Instant::now());
         self.current.store(None);
+        // A renewal must not depend on another request coming by: none comes while readiness is red.
+        self.forgotten.notify_one();
         Forgotten::Yes
     }
 
@@ -207,7 +218,10 @@ impl Slot {
                 Outcome::Token(token) => token.refresh_at,
                 Outcome::Refused { until, .. } => until,
             };
-            tokio::time::sleep_until(due).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                () = self.forgotten.notified() => {}
+            }
         }
     }
 
@@ -284,7 +298,8 @@ impl Slot {
         let mut header = HeaderValue::try_from(format!("Bearer {}", granted.token.expose()))
             .map_err(|_| TokenError::NoToken)?;
         header.set_sensitive(true);
-        let life = granted.life - (granted.life / 2).min(ROUNDING);
+        let life = granted.life.min(LIFE_MAX);
+        let life = life - (life / 2).min(ROUNDING);
         let expires = asked + life;
         if expires <= Instant::now() {
             return Err(TokenError::BornExpired);
@@ -583,6 +598,27 @@ mod tests {
         tokio::time::advance(Duration::from_secs(61)).await;
         assert_eq!(slot.forget(&two), Forgotten::Yes);
         assert_eq!(slot.token().await.unwrap().header(), "Bearer three");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forgotten_token_is_replaced_although_nobody_asks() {
+        let endpoint = Endpoint::script([Step::Token("one", 3600), Step::Fail, Step::Token("two", 3600)]);
+        let slot = endpoint.slot();
+        let minder = tokio::spawn(slot.clone().mind());
+        let one = slot.token().await.unwrap();
+        assert_eq!(slot.forget(&one), Forgotten::Yes);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(endpoint.count(), 3);
+        assert!(slot.health().expires_in.is_some());
+        minder.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absurd_life_is_cut() {
+        let endpoint = Endpoint::script([Step::Token("one", u64::MAX / 4)]);
+        let slot = endpoint.slot();
+        slot.token().await.unwrap();
+        assert!(slot.health().expires_in.unwrap() <= Duration::from_secs(48 * 3600));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,9 +4,8 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
+use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
 use futures_util::future::BoxFuture;
@@ -14,7 +13,6 @@ use percent_encoding::AsciiSet;
 use percent_encoding::NON_ALPHANUMERIC;
 use percent_encoding::utf8_percent_encode;
 use tokio::io::AsyncReadExt;
-use tokio::time::Instant;
 
 use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
@@ -76,7 +74,6 @@ pub(super) fn fetcher(identity: &IdentitySettings) -> Result<Fetch, TrustError> 
             let file = Arc::new(TokenFile {
                 path: path.clone(),
                 life: *life,
-                seen: Mutex::new(None),
             });
             Ok(Arc::new(move || {
                 let file = file.clone();
@@ -186,13 +183,11 @@ fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
 struct TokenFile {
     path: PathBuf,
     life: Duration,
-    /// The text seen last, and since when: an opaque token's life counts from there.
-    seen: Mutex<Option<(Secret, Instant)>>,
 }
 
 impl TokenFile {
     async fn read(&self) -> Result<Granted, TokenError> {
-        let text = read_small(&self.path).await?;
+        let (text, changed) = read_small(&self.path).await?;
         let token = text.expose().trim();
         let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
         if !answer::usable(token) {
@@ -200,13 +195,16 @@ impl TokenFile {
                 "it holds something other than one token".to_owned(),
             ));
         }
-        let since = self.since(token);
         let left = match answer::claims(token).and_then(|claims| claims.expires()) {
             Some(expires) => {
                 let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
                 expires.saturating_sub(now)
             }
-            None => self.life.saturating_sub(since.elapsed()),
+            // An opaque token lives from the change of its file, also for a gateway that was started later.
+            None => {
+                let age = clock::wall().duration_since(changed).unwrap_or_default();
+                self.life.saturating_sub(age)
+            }
         };
         if left.is_zero() {
             return Err(TokenError::FileExpired);
@@ -217,23 +215,14 @@ impl TokenFile {
             refresh_in: Some(FILE_PERIOD),
         })
     }
-
-    fn since(&self, token: &str) -> Instant {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*seen {
-            Some((text, since)) if text.same_as(token) => *since,
-            _ => {
-                let now = Instant::now();
-                *seen = Some((Secret::new(token), now));
-                now
-            }
-        }
-    }
 }
 
-async fn read_small(path: &Path) -> Result<Secret, TokenError> {
+/// The text of a small file, and when it was changed last.
+async fn read_small(path: &Path) -> Result<(Secret, SystemTime), TokenError> {
     let failed = |error: std::io::Error| TokenError::File(format!("{}: {error}", path.display()));
     let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let metadata = file.metadata().await.map_err(failed)?;
+    let changed = metadata.modified().map_err(failed)?;
     let mut text = String::new();
     let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
     let text = read.map(|_| Secret::new(text)).map_err(failed)?;
@@ -243,7 +232,7 @@ async fn read_small(path: &Path) -> Result<Secret, TokenError> {
             path.display()
         )));
     }
-    Ok(text)
+    Ok((text, changed))
 }
 
 #[cfg(test)]

@@ -219,6 +219,21 @@ impl From<FlowError> for Problem {
     }
 }
 
+/// A request without an answer.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub error: FlowError,
+    /// The body, if it came back untouched.
+    pub body: Option<Outgoing>,
+}
+
+impl From<FlowError> for Failed {
+    fn from(error: FlowError) -> Self {
+        Self { error, body: None }
+    }
+}
+
 /// A trigger with its connections and its permits, shared by all workers.
 #[derive(Debug)]
 pub struct Trigger {
@@ -430,7 +445,7 @@ impl Trigger {
         mut lease: Lease,
         request: Request<Outgoing>,
         progress: Option<&Progress>,
-    ) -> Result<Answer, FlowError> {
+    ) -> Result<Answer, Failed> {
         let sending = lease.sender().try_send_request(request);
         let outcome = match progress {
             None => tokio::time::timeout(self.response_timeout, sending).await.ok(),
@@ -445,15 +460,19 @@ impl Trigger {
         match outcome {
             // A switch to another protocol was not asked for, and would leave the connection to nobody.
             Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(FlowError::Invalid("it switches protocols".to_owned()))
+                Err(FlowError::Invalid("it switches protocols".to_owned()).into())
             }
             Some(Ok(response)) => Ok(Answer { response, lease }),
             Some(Err(mut error)) => {
-                let kept = error.take_message().is_some() || lease.written() == 0;
+                let body = error.take_message().map(Request::into_body);
+                let kept = body.is_some() || lease.written() == 0;
                 let sent = if kept { Sent::Nothing } else { Sent::Something };
-                Err(read_error(error.error(), sent))
+                Err(Failed {
+                    error: read_error(error.error(), sent),
+                    body,
+                })
             }
-            None => Err(FlowError::Timeout(self.response_timeout)),
+            None => Err(FlowError::Timeout(self.response_timeout).into()),
         }
     }
 }

@@ -27,6 +27,9 @@ use crate::problem::Problem;
 /// Version of the line's schema; it rises when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u8 = 1;
 
+/// Longest part of a method that is written; real ones are shorter.
+const METHOD_BYTES_MAX: usize = 32;
+
 /// Where finished lines go. It must not block: requests wait for it.
 pub trait Sink: Send + Sync {
     /// Takes one line, with its line feed.
@@ -315,7 +318,7 @@ impl Journal {
     pub fn target(&mut self, path: &str) {
         let mut text = String::new();
         for segment in path.split('/').skip(1).take(8) {
-            let plain = segment.len() <= 20 && segment.bytes().all(|byte| byte.is_ascii_graphic());
+            let plain = segment.len() <= 16 && segment.bytes().all(|byte| byte.is_ascii_graphic());
             text.push('/');
             text.push_str(if plain { segment } else { "***" });
         }
@@ -340,12 +343,17 @@ impl Journal {
     /// Notes the body's progress; its bytes are read at the end.
     pub fn body(&mut self, progress: &Arc<Progress>, took: Duration) {
         self.0.progress = Some(progress.clone());
-        self.0.body_time = took;
+        self.0.body_time += took;
     }
 
     /// Notes bytes of a body that was read but went nowhere.
     pub fn discarded(&mut self, bytes: u64) {
         self.0.bytes_in += bytes;
+    }
+
+    /// Notes time spent on waiting for others than the token and the flow.
+    pub(super) fn waited(&mut self, time: Duration) {
+        self.0.body_time += time;
     }
 
     /// Notes how long the token took.
@@ -449,7 +457,11 @@ impl Line {
             key: self.key.as_ref().map(KeyLabel::as_str),
             address: self.address,
             protocol: self.protocol,
-            method: self.method.as_str(),
+            method: self
+                .method
+                .as_str()
+                .get(..METHOD_BYTES_MAX)
+                .unwrap_or(self.method.as_str()),
             status: self.status,
             answer: self.answer,
             problem: self.problem,

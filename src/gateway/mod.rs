@@ -52,6 +52,7 @@ use crate::policy::Matching;
 use crate::policy::Networks;
 use crate::policy::Quotas;
 use crate::policy::Routes;
+use crate::policy::credential::KeyReader;
 
 /// Everything a request needs.
 #[derive(Debug)]
@@ -120,7 +121,8 @@ impl Gateway {
             let route = Route {
                 index,
                 name: settings.name.clone(),
-                credentials: access.header_places().to_vec(),
+                // Kept from the flow also where no key is read: vendors send one header everywhere.
+                credentials: KeyReader::build(&settings.key_places).header_places().to_vec(),
                 access,
                 networks: Networks::build(&settings.networks),
                 rules: rules(config, settings),

@@ -235,28 +235,34 @@ impl Payload {
     }
 }
 
-/// Data of a body in the order of arrival.
+/// Data of a body in the order of arrival. One piece stays as it came; more are copied together, because a small piece
+/// keeps the whole buffer alive in which it arrived.
 #[derive(Default)]
 struct Pieces {
-    list: Vec<Bytes>,
+    only: Bytes,
+    joined: BytesMut,
     bytes: u64,
 }
 
 impl Pieces {
     fn push(&mut self, data: Bytes) {
         self.bytes += data.len() as u64;
-        self.list.push(data);
+        if self.only.is_empty() && self.joined.is_empty() {
+            self.only = data;
+            return;
+        }
+        if self.joined.is_empty() {
+            self.joined.extend_from_slice(&std::mem::take(&mut self.only));
+        }
+        self.joined.extend_from_slice(&data);
     }
 
-    fn join(mut self) -> Bytes {
-        if self.list.len() <= 1 {
-            return self.list.pop().unwrap_or_default();
+    fn join(self) -> Bytes {
+        if self.joined.is_empty() {
+            self.only
+        } else {
+            self.joined.freeze()
         }
-        let mut whole = BytesMut::with_capacity(usize::try_from(self.bytes).unwrap_or_default());
-        for piece in &self.list {
-            whole.extend_from_slice(piece);
-        }
-        whole.freeze()
     }
 }
 
@@ -285,7 +291,7 @@ impl From<&Ending> for Problem {
 
 /// A body that goes on while it arrives: counted, timed, without trailers.
 pub(super) struct Streamed {
-    first: std::vec::IntoIter<Bytes>,
+    first: Bytes,
     body: Option<Incoming>,
     left: u64,
     rules: Rules,
@@ -305,7 +311,7 @@ impl Streamed {
         progress: &Arc<Progress>,
     ) -> Self {
         Self {
-            first: first.list.into_iter(),
+            first: first.join(),
             body: Some(body),
             left: rules.bytes_max,
             rules,
@@ -371,7 +377,8 @@ impl Body for Streamed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(data) = self.first.next() {
+        if !self.first.is_empty() {
+            let data = std::mem::take(&mut self.first);
             return self.pass(data);
         }
         // What was held while its size was unknown has gone on by now.
@@ -398,7 +405,7 @@ impl Body for Streamed {
     }
 
     fn is_end_stream(&self) -> bool {
-        let end = self.first.len() == 0 && self.body.as_ref().is_none_or(Body::is_end_stream);
+        let end = self.first.is_empty() && self.body.as_ref().is_none_or(Body::is_end_stream);
         if end {
             // A body with a stated length ends without another poll.
             self.progress.done();

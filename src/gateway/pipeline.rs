@@ -36,6 +36,7 @@ use crate::flow::FlowError;
 use crate::flow::Outgoing;
 use crate::flow::Progress;
 use crate::flow::Sent;
+use crate::flow::describe;
 use crate::flow::fault;
 use crate::flow::fault::Evidence;
 use crate::flow::fault::Expected;
@@ -324,7 +325,9 @@ async fn refuse(
     body: Incoming,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
+    let waiting = Instant::now();
     let (drained, bytes) = payload::drain(body, &head.headers).await;
+    journal.waited(waiting.elapsed());
     journal.discarded(bytes);
     let response = answer::problem(problem, AnsweredBy::Gateway, journal);
     // Whoever sent what can be read in two ways may mean something else by what follows, too.
@@ -392,12 +395,16 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
 }
 
 async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -> Result<Next, Problem> {
-    let token = match &admitted.route.identity {
+    let waiting = Instant::now();
+    let permit = admitted.route.trigger.permit().await;
+    journal.waited(waiting.elapsed());
+    let permit = permit?;
+    // After the wait, because a token may end during it.
+    let mut token = match &admitted.route.identity {
         None => None,
         Some(identity) => Some(token(identity, journal).await?),
     };
-    let permit = admitted.route.trigger.permit().await?;
-    let Answer { response, lease } = send(admitted, token.as_deref(), journal).await?;
+    let Answer { response, lease } = send(admitted, &mut token, journal).await?;
     let (head, body) = response.into_parts();
     let run = reply::run_id(&head.headers);
     journal.run(run.clone());
@@ -410,7 +417,7 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
         timer: None,
     };
     if run.is_none() && (head.status.is_client_error() || head.status.is_server_error()) {
-        let seen = judge(&mut body).await;
+        let seen = judge(&mut body).await?;
         let evidence = Evidence {
             status: head.status,
             run_id: None,
@@ -461,20 +468,25 @@ async fn token(identity: &Identity, journal: &mut Journal) -> Result<Arc<Token>,
 /// Sends the request; on another connection as long as not a byte of it has left.
 async fn send(
     admitted: &mut Admitted,
-    token: Option<&Token>,
+    token: &mut Option<Arc<Token>>,
     journal: &mut Journal,
 ) -> Result<Answer, Problem> {
     let trigger = admitted.route.trigger.clone();
+    let mut unsent = None;
     let mut tries = 0;
     loop {
         tries += 1;
+        let waiting = Instant::now();
         let lease = match tries {
-            TRIES_MAX.. => trigger.new_connection(admitted.worker).await?,
-            _ => trigger.connection(admitted.worker).await?,
+            TRIES_MAX.. => trigger.new_connection(admitted.worker).await,
+            _ => trigger.connection(admitted.worker).await,
         };
+        journal.waited(waiting.elapsed());
+        let lease = lease?;
+        renew_if_over(admitted, token, journal).await?;
         let age = lease.age;
         let fate = admitted.payload.fate();
-        let Some(body) = admitted.payload.outgoing() else {
+        let Some(body) = unsent.take().or_else(|| admitted.payload.outgoing()) else {
             return Err(
                 Problem::from(Kind::FlowConnectionLost).because("a streamed body cannot be sent again")
             );
@@ -484,25 +496,42 @@ async fn send(
             // A held body is handed over with the head: from here on the answer is awaited even if nobody waits.
             admitted.progress.done();
         }
-        let request = outgoing_request(admitted, token, body);
+        let request = outgoing_request(admitted, token.as_deref(), body);
         let started = Instant::now();
         let sent = trigger
             .send(lease, request, streamed.then_some(&*admitted.progress))
             .await;
-        let took = started.elapsed();
-        journal.flow_time(took, age);
-        let error = match sent {
+        journal.flow_time(started.elapsed(), age);
+        let failed = match sent {
             Ok(answer) => return Ok(answer),
-            Err(error) => error,
+            Err(failed) => failed,
         };
         if let Some(ending) = fate.as_ref().and_then(|fate| fate.get()) {
             return Err(ending.into());
         }
-        let again = matches!(&error, FlowError::Lost(_, Sent::Nothing)) && !streamed && tries < TRIES_MAX;
+        let nothing = matches!(&failed.error, FlowError::Lost(_, Sent::Nothing));
+        // A streamed body can go again only if it came back untouched.
+        let again = nothing && (!streamed || failed.body.is_some()) && tries < TRIES_MAX;
         if !again {
-            return Err(error.into());
+            return Err(failed.error.into());
         }
+        unsent = failed.body.filter(|_| streamed);
     }
+}
+
+/// A token may end while a connection is opened; it must not travel after that.
+async fn renew_if_over(
+    admitted: &Admitted,
+    held: &mut Option<Arc<Token>>,
+    journal: &mut Journal,
+) -> Result<(), Problem> {
+    if let (Some(identity), true) = (
+        &admitted.route.identity,
+        held.as_ref().is_some_and(|token| token.is_over()),
+    ) {
+        *held = Some(token(identity, journal).await?);
+    }
+    Ok(())
 }
 
 fn outgoing_request(admitted: &Admitted, token: Option<&Token>, body: Outgoing) -> Request<Outgoing> {
@@ -530,7 +559,7 @@ fn outgoing_request(admitted: &Admitted, token: Option<&Token>, body: Outgoing) 
 }
 
 /// Reads ahead in a failed answer, so that the fault table can look at it. What was read stays in the body.
-async fn judge(body: &mut FlowBody) -> Bytes {
+async fn judge(body: &mut FlowBody) -> Result<Bytes, Problem> {
     let deadline = Instant::now() + JUDGED_TIME;
     let mut seen = Vec::new();
     while let Some(rest) = &mut body.rest {
@@ -542,14 +571,17 @@ async fn judge(body: &mut FlowBody) -> Bytes {
                     body.first.push_back(data);
                 }
             }
-            // A body that breaks here breaks again for whoever reads on.
-            Ok(Some(Err(_))) | Err(_) => break,
+            // Nothing has gone to the caller yet, and the body itself would end quietly after its error.
+            Ok(Some(Err(error))) => {
+                return Err(Problem::from(Kind::FlowConnectionLost).because(describe(&error)));
+            }
+            Err(_) => break,
         }
         if seen.len() > JUDGED_BYTES_MAX {
-            return Bytes::new();
+            return Ok(Bytes::new());
         }
     }
-    Bytes::from(seen)
+    Ok(Bytes::from(seen))
 }
 
 fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {

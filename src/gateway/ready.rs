@@ -53,6 +53,13 @@ impl Readiness {
 }
 
 impl Route {
+    /// Whether it can serve; cheap, for a path that anybody may ask.
+    fn can_serve(&self) -> bool {
+        self.identity
+            .as_ref()
+            .is_none_or(|identity| identity.token_at_hand().is_some())
+    }
+
     fn lacks(&self) -> Option<String> {
         let identity = self.identity.as_ref()?;
         match identity.health().expires_in {
@@ -112,8 +119,8 @@ impl Gateway {
     pub fn is_ready(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
             && match self.ready_requires {
-                ReadyRequires::AnyRoute => self.list.iter().any(|route| route.lacks().is_none()),
-                ReadyRequires::AllRoutes => self.list.iter().all(|route| route.lacks().is_none()),
+                ReadyRequires::AnyRoute => self.list.iter().any(|route| route.can_serve()),
+                ReadyRequires::AllRoutes => self.list.iter().all(|route| route.can_serve()),
             }
     }
 }

@@ -64,6 +64,8 @@ const H2_STREAM_WINDOW: u32 = 64 * 1024;
 const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
 const H2_SEND_BUFFER: usize = 64 * 1024;
+/// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
+const LAST_WORDS: Duration = Duration::from_secs(600);
 /// A peer that still sends after the last answer is read for this long, so that the answer is not lost in a reset.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// And for so many bytes: a few times the usual limit of a body, for callers that send it all before they look.
@@ -385,6 +387,9 @@ async fn http1_requests<S: Stream>(
         {
             break Leave::Late("head-timeout");
         }
+        if stalled(signs, settings, now) {
+            break Leave::Late("write-stalled");
+        }
         let idle = signs.is_quiet() && requests.running() == 0;
         if idle && draining == Draining::Yes {
             // hyper by itself would wait for the first request of a connection that has sent none.
@@ -409,6 +414,14 @@ async fn http1_requests<S: Stream>(
     let mut guard = parts.io.into_inner();
     guard.unread(&parts.read_buf);
     (leave, guard)
+}
+
+/// Whether the peer has taken nothing of an answer for as long as a connection may be idle. Its request would hold the
+/// trigger's permit for ever.
+fn stalled(signs: &Signs, settings: &ConnectionSettings, now: Instant) -> bool {
+    signs
+        .write_since()
+        .is_some_and(|since| now >= since + settings.idle_timeout)
 }
 
 /// hyper with limits no tighter than the guard's, whose refusals are answered in our own words.
@@ -536,6 +549,9 @@ async fn serve_http2(
             () = timer.as_mut() => {}
         }
         let now = Instant::now();
+        if stalled(&line.0.signs, &settings, now) {
+            return refused(&shared, peer, "write-stalled", None);
+        }
         let served = line.served();
         if line.running() > 0 || served != seen {
             idle_since = now;
@@ -553,6 +569,9 @@ async fn serve_http2(
         } else if draining == Draining::Yes && now >= idle_since + patience + settings.head_timeout {
             // Told to go, nothing under way, and still there.
             return;
+        } else if now >= born + settings.age_max + LAST_WORDS {
+            // A stream whose window the peer never opens again would go on for ever.
+            return refused(&shared, peer, "too-old", None);
         }
         timer.as_mut().reset(
             now + settings

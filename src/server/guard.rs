@@ -42,6 +42,8 @@ pub(super) struct Signs {
     between: AtomicBool,
     read_blocked: AtomicBool,
     write_blocked: AtomicBool,
+    /// Milliseconds after `born`, plus one, since which no byte could be written; 0 while writing goes on.
+    write_since: AtomicU64,
     flooded: AtomicBool,
 }
 
@@ -54,6 +56,7 @@ impl Signs {
             between: AtomicBool::new(true),
             read_blocked: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
+            write_since: AtomicU64::new(0),
             flooded: AtomicBool::new(false),
         })
     }
@@ -74,6 +77,16 @@ impl Signs {
         Some(self.born + std::time::Duration::from_millis(millis))
     }
 
+    /// Since when the peer has taken none of the bytes that wait for it.
+    pub(super) fn write_since(&self) -> Option<Instant> {
+        let millis = self.write_since.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.born + std::time::Duration::from_millis(millis))
+    }
+
+    fn stamp(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
     /// Whether nothing of a request is under way in the stream: not read, not to be written.
     pub(super) fn is_quiet(&self) -> bool {
         self.between.load(Ordering::Relaxed)
@@ -86,8 +99,7 @@ impl Signs {
         if !framing.is_in_head() {
             self.head_since.store(0, Ordering::Relaxed);
         } else if self.head_since.load(Ordering::Relaxed) == 0 {
-            let millis = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-            self.head_since.store(millis + 1, Ordering::Relaxed);
+            self.head_since.store(self.stamp(), Ordering::Relaxed);
         }
     }
 }
@@ -319,9 +331,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
 
 impl<S> Guard<S> {
     fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.signs
-            .write_blocked
-            .store(result.is_pending(), Ordering::Relaxed);
+        let signs = &*self.signs;
+        signs.write_blocked.store(result.is_pending(), Ordering::Relaxed);
+        if result.is_ready() {
+            signs.write_since.store(0, Ordering::Relaxed);
+        } else if signs.write_since.load(Ordering::Relaxed) == 0 {
+            signs.write_since.store(signs.stamp(), Ordering::Relaxed);
+        }
         result
     }
 }

@@ -394,7 +394,8 @@ fn start_workers(
         let worker = thread.spawn(move || {
             runtime.block_on(work(index, plan, sockets, phase));
             // Dropping the runtime drops what was cut, and with it the log lines of those requests are written.
-            drop(runtime);
+            // A name look-up that hangs in the system must not hold up the end.
+            runtime.shutdown_timeout(Duration::from_millis(100));
         });
         workers.push(worker.map_err(StartError::Worker)?);
     }

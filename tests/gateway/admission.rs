@@ -347,3 +347,23 @@ async fn lookalikes_of_our_fields_are_refused() {
     assert_eq!(answer.status, 202);
     assert_eq!(trigger.last_request().header("my_own_field"), Some("1"));
 }
+
+#[tokio::test]
+async fn a_key_is_kept_from_the_flow_also_where_none_is_read() {
+    let more = "[[caller]]\nname = \"erp\"\nnetworks = [\"127.0.0.0/8\"]\n";
+    let (_world, gateway, trigger) = gateway(more, |world, url| {
+        [
+            world.route("open", "/open", url, "anonymous = true"),
+            world.route("erp", "/erp", url, "callers = [\"erp\"]"),
+        ]
+        .concat()
+    })
+    .await;
+    for path in ["/open", "/erp"] {
+        assert_eq!(
+            with_headers(&gateway, path, &[("x-api-key", KEY)]).await.status,
+            202
+        );
+        assert_eq!(trigger.last_request().header("x-api-key"), None, "{path}");
+    }
+}

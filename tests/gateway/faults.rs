@@ -535,3 +535,49 @@ async fn each_trigger_gets_the_token_of_its_own_identity() {
     let request = post("/mine").body(Full::from("{}")).unwrap();
     assert_eq!(gateway.send(request).await.status, 401);
 }
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_while_it_is_judged_is_no_answer() {
+    let (_world, gateway, trigger) = world("").await;
+    trigger.change(|settings| *settings = settings.clone().unchecked());
+    let raw = b"HTTP/1.1 422 Unprocessable\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    trigger.next(Flow::raw(raw.to_vec()));
+    let answer = gateway.post("/orders", "{}").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (502, "flow-connection-lost")
+    );
+    assert_eq!(answer.json()["retryable"], false);
+}
+
+#[tokio::test]
+async fn a_token_does_not_end_in_the_waiting_room() {
+    let world = World::new().await;
+    let trigger = world
+        .emulator
+        .flow
+        .add(Trigger::any_user(TENANT).does(Flow::Accepted));
+    world.emulator.entra.lifetime(std::time::Duration::from_secs(4));
+    let route = world.route(
+        "orders",
+        "/orders",
+        &trigger.url(),
+        "in_flight_max = 1\nwaiting_timeout = \"10s\"",
+    );
+    let gateway = Arc::new(world.start_with(&route));
+    gateway.ready().await;
+    let gate = trigger.hold();
+    let call = || {
+        let gateway = gateway.clone();
+        tokio::spawn(async move { gateway.post("/orders", "{}").await })
+    };
+    let first = call();
+    gate.arrived(1).await;
+    let second = call();
+    // Both the first token and the one after it have been replaced when the second call gets its turn.
+    world.emulator.entra.token_requests().reached(3).await;
+    gate.open();
+    assert_eq!(first.await.unwrap().status, 202);
+    assert_eq!(second.await.unwrap().status, 202);
+    assert_ne!(trigger.requests()[0].bearer(), trigger.requests()[1].bearer());
+}

@@ -487,3 +487,41 @@ async fn every_field_of_a_line_is_documented() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_caller_that_stops_reading_does_not_hold_the_flow_for_ever() {
+    use tokio::io::AsyncWriteExt;
+
+    let world = World::new().await;
+    let stream = Flow::Stream {
+        chunks: 1024,
+        chunk_bytes: 65_536,
+        gate: None,
+    };
+    let trigger = world.emulator.flow.add(Trigger::any_user(TENANT).does(stream));
+    let settings = format!(
+        "[connections]\nidle_timeout = \"1s\"\n{}{}",
+        world.base(),
+        world.route(
+            "orders",
+            "/orders",
+            &trigger.url(),
+            "in_flight_max = 1\nwaiting_timeout = \"15s\""
+        )
+    );
+    let gateway = world.start(&settings);
+    let mut reader = gateway.tls_stream().await;
+    let head = format!(
+        "POST /orders HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: 2\r\n\r\n{{}}"
+    );
+    reader.write_all(head.as_bytes()).await.unwrap();
+    trigger.run_count().reached(1).await;
+    trigger.does(Flow::Accepted);
+    // The one permit comes free although the first caller never reads another byte.
+    assert_eq!(gateway.post("/orders", "{}").await.status, 202);
+    gateway
+        .lines
+        .wait_for(|line| line["reason"] == "write-stalled")
+        .await;
+    drop(reader);
+}
