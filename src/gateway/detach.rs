@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -58,37 +59,48 @@ impl Drop for Orphan {
 }
 
 /// A call that goes on in a task of its own when it is dropped after its body was handed over.
-pub(super) struct Detach {
+pub(super) struct Detach<'a> {
     call: Option<Call>,
+    handed_over: &'a AtomicBool,
     progress: Arc<Progress>,
     departed: Arc<Departed>,
 }
 
-impl Detach {
-    /// Wraps a call; `progress` tells whether its body was handed over.
-    pub(super) fn new(call: Call, progress: Arc<Progress>, departed: &Arc<Departed>) -> Self {
+impl<'a> Detach<'a> {
+    /// Wraps a call; `progress` tells whether its body was handed over, and `handed_over` is told.
+    pub(super) fn new(
+        call: Call,
+        progress: Arc<Progress>,
+        departed: &Arc<Departed>,
+        handed_over: &'a AtomicBool,
+    ) -> Self {
         Self {
             call: Some(call),
+            handed_over,
             progress,
             departed: departed.clone(),
         }
     }
 }
 
-impl Future for Detach {
+impl Future for Detach<'_> {
     type Output = Response<AnswerBody>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(call) = &mut self.call else {
             return Poll::Pending;
         };
-        let answer = std::task::ready!(call.as_mut().poll(cx));
+        let polled = call.as_mut().poll(cx);
+        if self.progress.is_done() {
+            self.handed_over.store(true, Ordering::Relaxed);
+        }
+        let answer = std::task::ready!(polled);
         self.call = None;
         Poll::Ready(answer)
     }
 }
 
-impl Drop for Detach {
+impl Drop for Detach<'_> {
     fn drop(&mut self) {
         let Some(call) = self.call.take().filter(|_| self.progress.is_done()) else {
             return;

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -89,6 +90,8 @@ pub struct Connection<'a> {
     pub protocol: &'static str,
     /// Path that is answered with the gateway's health, if the listener has one.
     pub health_path: Option<&'a str>,
+    /// Told when the body of the request has been handed over to the trigger.
+    pub handed_over: &'a AtomicBool,
     /// What the guard under HTTP found wrong with the head that was replaced by this request.
     pub defect: Option<Defect>,
 }
@@ -188,6 +191,7 @@ impl Gateway {
             Box::pin(forward(admitted, journal)),
             progress.clone(),
             &self.departed,
+            via.handed_over,
         )
         .await;
         if streamed && !progress.is_done() && version < Version::HTTP_2 {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -47,6 +48,7 @@ use crate::gateway::journal::ConnectionLine;
 use crate::server::Phase;
 use crate::server::Seat;
 use crate::server::framing::Limits;
+use crate::server::guard::Answering;
 use crate::server::guard::Guard;
 use crate::server::guard::Signs;
 use crate::server::tls;
@@ -66,6 +68,8 @@ const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 const H2_SEND_BUFFER: usize = 64 * 1024;
 /// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
 const LAST_WORDS: Duration = Duration::from_secs(600);
+/// Time that a request may still wait for its turn after its caller has closed its side.
+const HALF_CLOSED_TIME: Duration = Duration::from_millis(400);
 /// A peer that still sends after the last answer is read for this long, so that the answer is not lost in a reset.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// And for so many bytes: a few times the usual limit of a body, for callers that send it all before they look.
@@ -207,6 +211,8 @@ struct Line {
     /// Requests that are running: until their answer has left.
     now: AtomicUsize,
     served: AtomicUsize,
+    /// Whether the body of the latest request has been handed over to the trigger.
+    handed_over: AtomicBool,
 }
 
 impl Requests {
@@ -226,6 +232,7 @@ impl Requests {
             _seat: seat,
             now: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
+            handed_over: AtomicBool::new(false),
         }))
     }
 
@@ -242,6 +249,7 @@ struct Running(Arc<Line>);
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.0.signs.answering(Answering::No);
         self.0.now.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -280,6 +288,8 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.0.now.fetch_add(1, Ordering::Relaxed);
         self.0.served.fetch_add(1, Ordering::Relaxed);
+        self.0.handed_over.store(false, Ordering::Relaxed);
+        self.0.signs.answering(Answering::Yes);
         let running = Running(self.0.clone());
         Box::pin(async move {
             let line = &*running.0;
@@ -289,6 +299,7 @@ impl Service<Request<Incoming>> for Requests {
                 worker: line.shared.worker,
                 protocol: line.protocol,
                 health_path: line.shared.health_path.as_deref(),
+                handed_over: &line.handed_over,
                 defect: line.signs.defect(),
             };
             let response = line.shared.gateway.handle(request, via).await;
@@ -310,6 +321,8 @@ enum Leave {
     Ended,
     /// hyper or the stream failed.
     Failed(hyper::Error),
+    /// The peer has left, and nobody would take the answer of a call that has not begun.
+    Gone,
     /// A deadline passed.
     Late(&'static str),
 }
@@ -336,6 +349,7 @@ async fn serve_http1<S: Stream>(
             Leave::Park => {}
             Leave::Over => return Box::pin(goodbye(back.into_stream())).await,
             Leave::Ended => return Box::pin(linger(back.into_stream())).await,
+            Leave::Gone => return,
             Leave::Late(reason) => return refused(&shared, peer, reason, None),
             Leave::Failed(error) => {
                 http1_failed(&shared, peer, &error, &signs);
@@ -390,6 +404,9 @@ async fn http1_requests<S: Stream>(
         if stalled(signs, settings, now) {
             break Leave::Late("write-stalled");
         }
+        if has_left(requests, now) {
+            break Leave::Gone;
+        }
         let idle = signs.is_quiet() && requests.running() == 0;
         if idle && draining == Draining::Yes {
             // hyper by itself would wait for the first request of a connection that has sent none.
@@ -424,12 +441,22 @@ fn stalled(signs: &Signs, settings: &ConnectionSettings, now: Instant) -> bool {
         .is_some_and(|since| now >= since + settings.idle_timeout)
 }
 
+/// Whether the peer has left before the body of its request was handed over. A peer may close its side and still wait
+/// for the answer; one whose request still waits a while later is taken for gone, so that no run starts for nobody.
+fn has_left(requests: &Requests, now: Instant) -> bool {
+    let line = &*requests.0;
+    let waiting = requests.running() > 0 && !line.handed_over.load(Ordering::Relaxed);
+    waiting
+        && line
+            .signs
+            .closed_since()
+            .is_some_and(|since| now >= since + HALF_CLOSED_TIME)
+}
+
 /// hyper with limits no tighter than the guard's, whose refusals are answered in our own words.
 fn http1_builder(settings: &ConnectionSettings) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        // A caller that has sent all it wants may close its side and still wait for the answer.
-        .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX.max(settings.head_bytes_max));
     if settings.headers_max > FIELDS_INLINE_MAX {

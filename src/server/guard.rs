@@ -44,7 +44,19 @@ pub(super) struct Signs {
     write_blocked: AtomicBool,
     /// Milliseconds after `born`, plus one, since which no byte could be written; 0 while writing goes on.
     write_since: AtomicU64,
+    /// Milliseconds after `born`, plus one, at which the peer closed its side; 0 while it is open.
+    closed_since: AtomicU64,
+    answering: AtomicBool,
     flooded: AtomicBool,
+}
+
+/// Whether a request is being answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answering {
+    /// One is.
+    Yes,
+    /// None is.
+    No,
 }
 
 impl Signs {
@@ -57,6 +69,8 @@ impl Signs {
             read_blocked: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
             write_since: AtomicU64::new(0),
+            closed_since: AtomicU64::new(0),
+            answering: AtomicBool::new(false),
             flooded: AtomicBool::new(false),
         })
     }
@@ -80,6 +94,22 @@ impl Signs {
     /// Since when the peer has taken none of the bytes that wait for it.
     pub(super) fn write_since(&self) -> Option<Instant> {
         let millis = self.write_since.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.born + std::time::Duration::from_millis(millis))
+    }
+
+    /// Notes whether a request is being answered.
+    pub(super) fn answering(&self, now: Answering) {
+        self.answering.store(now == Answering::Yes, Ordering::Relaxed);
+    }
+
+    /// Whether a whole request has been read and its answer has not left.
+    fn is_mid_answer(&self) -> bool {
+        self.between.load(Ordering::Relaxed) && self.answering.load(Ordering::Relaxed)
+    }
+
+    /// Since when the peer has closed its side.
+    pub(super) fn closed_since(&self) -> Option<Instant> {
+        let millis = self.closed_since.load(Ordering::Relaxed).checked_sub(1)?;
         Some(self.born + std::time::Duration::from_millis(millis))
     }
 
@@ -204,10 +234,38 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         Poll::Ready(Ok(more.filled().len()))
     }
 
+    /// Reads on only to learn that the peer has closed its side. What comes instead is the next request: it is kept
+    /// unread until the answer has left and hyper asks again.
+    fn wait_for_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.held.is_empty() {
+            return Poll::Pending;
+        }
+        match std::task::ready!(self.read_more(cx))? {
+            0 => self.ended(),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// The peer has closed its side. While its request is being answered hyper must not hear of it: the answer is still
+    /// wanted, perhaps, and hyper would drop the request. It asks again when the answer has left.
+    fn ended(&self) -> Poll<io::Result<()>> {
+        let signs = &*self.signs;
+        if signs.is_mid_answer() {
+            if signs.closed_since.load(Ordering::Relaxed) == 0 {
+                signs.closed_since.store(signs.stamp(), Ordering::Relaxed);
+            }
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_read_http1(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.cleared == 0 && self.signs.defect().is_some() {
             // hyper answers and closes; it must not see another byte.
             return Poll::Pending;
+        }
+        if self.cleared == 0 && self.signs.is_mid_answer() {
+            return self.wait_for_answer(cx);
         }
         let Watch::Http1(framing) = &mut self.watch else {
             return Poll::Pending;
@@ -217,7 +275,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
             let bytes = out.filled().get(before..).unwrap_or_default();
             if bytes.is_empty() {
-                return Poll::Ready(Ok(()));
+                return self.ended();
             }
             let verdict = clear(framing, bytes);
             self.signs.note(framing);
@@ -277,7 +335,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
                 }
                 Cleared::Bytes(0) => {
                     if std::task::ready!(self.read_more(cx))? == 0 {
-                        return Poll::Ready(Ok(()));
+                        return self.ended();
                     }
                 }
                 Cleared::Bytes(count) => self.cleared = count,

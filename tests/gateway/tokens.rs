@@ -480,3 +480,55 @@ async fn an_opaque_token_from_a_file_serves() {
     let left = file["expires_in_seconds"].as_u64().unwrap();
     assert!((110..=120).contains(&left), "{left}");
 }
+
+#[tokio::test]
+async fn a_caller_that_leaves_while_its_token_is_fetched_starts_no_run() {
+    use tokio::io::AsyncWriteExt;
+
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let gate = world.emulator.entra.hold();
+    let gateway = world.start_with(&world.route("orders", "/orders", &trigger.url(), ""));
+    let request = format!(
+        "POST /orders HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: 2\r\n\r\n{{}}"
+    );
+    let mut caller = gateway.tls_stream().await;
+    caller.write_all(request.as_bytes()).await.unwrap();
+    gate.arrived(1).await;
+    drop(caller);
+    let line = gateway.lines.wait_for(|line| line["end"] == "caller-gone").await;
+    assert_eq!(line["status"], Value::Null);
+    gate.open();
+    gateway.ready().await;
+    assert_eq!(trigger.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_that_closes_only_its_own_side_gets_its_answer() {
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let gateway = world.start_with(&world.route("orders", "/orders", &trigger.url(), ""));
+    gateway.ready().await;
+    let gate = trigger.hold();
+    let request = format!(
+        "POST /orders HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: 2\r\n\r\n{{}}"
+    );
+    let mut caller = gateway.tls_stream().await;
+    caller.write_all(request.as_bytes()).await.unwrap();
+    caller.shutdown().await.unwrap();
+    gate.arrived(1).await;
+    // Longer than a request may wait for its turn after its caller has closed its side.
+    let quiet = tokio::time::timeout(Duration::from_millis(1200), std::future::pending::<()>()).await;
+    assert!(quiet.is_err());
+    gate.open();
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    assert_eq!(
+        gateway.lines.wait_for(|line| line["status"] == 202).await["end"],
+        "complete"
+    );
+}
