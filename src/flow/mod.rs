@@ -25,6 +25,7 @@ use http::HeaderValue;
 use http::Request;
 use http::Response;
 use http::StatusCode;
+use http::header;
 use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
@@ -458,11 +459,10 @@ impl Trigger {
             }
         };
         match outcome {
-            // A switch to another protocol was not asked for, and would leave the connection to nobody.
-            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(FlowError::Invalid("it switches protocols".to_owned()).into())
-            }
-            Some(Ok(response)) => Ok(Answer { response, lease }),
+            Some(Ok(response)) => match doubt(&response) {
+                Some(why) => Err(FlowError::Invalid(why.to_owned()).into()),
+                None => Ok(Answer { response, lease }),
+            },
             Some(Err(mut error)) => {
                 let body = error.take_message().map(Request::into_body);
                 let kept = body.is_some() || lease.written() == 0;
@@ -474,6 +474,30 @@ impl Trigger {
             }
             None => Err(FlowError::Timeout(self.response_timeout).into()),
         }
+    }
+}
+
+/// Why an answer cannot be passed on although it parses: where it ends must be told once, in one way (RFC 9112 section
+/// 6.3), or the caller would see another end than we do.
+fn doubt(response: &Response<Incoming>) -> Option<&'static str> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // It was not asked for, and would leave the connection to nobody.
+        return Some("it switches protocols");
+    }
+    let mut codings = response.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let mut lengths = response.headers().get_all(header::CONTENT_LENGTH).iter();
+    let plain = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    match (codings.next(), lengths.next()) {
+        (Some(_), Some(_)) => Some("it tells its length in two ways"),
+        (Some(coding), None)
+            if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") =>
+        {
+            Some("its transfer coding is something other than chunked")
+        }
+        (None, Some(length)) if lengths.next().is_some() || !plain(length) => {
+            Some("its length is not one number")
+        }
+        _ => None,
     }
 }
 

@@ -442,6 +442,10 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
             return Ok(match token {
                 Some(token) if suspect && repeatable => Next::FreshToken(fault, token),
                 token => {
+                    if let (true, Some(identity), Some(token)) = (suspect, &admitted.route.identity, &token) {
+                        // This body cannot go again, but the next request shall not meet the same refusal.
+                        identity.forget(token);
+                    }
                     let wait = retry_after(&head.headers);
                     let problem = fault_problem(&fault, admitted, token.as_ref());
                     Next::Problem(

@@ -45,6 +45,8 @@ enum State {
     /// Bytes of the body that are still to come.
     Length(u64),
     Chunks(Chunks),
+    /// What was wrong; nothing after it can be told apart.
+    Broken(&'static str),
 }
 
 /// What is known of a head that is still arriving.
@@ -103,8 +105,12 @@ impl Framing {
                     self.state = State::Head(Head::default());
                     Step::Pass(passed)
                 }
-                Err(what) => Step::Broken(what),
+                Err(what) => {
+                    self.state = State::Broken(what);
+                    Step::Broken(what)
+                }
             },
+            State::Broken(what) => Step::Broken(what),
         }
     }
 }
