@@ -1,32 +1,14 @@
 //! One connection's life: handshake, requests, rest, age, end. An idle HTTP/1 connection is parked: HTTP is taken off,
 //! and only the stream waits for the next byte. It decides when a connection ends; what is answered is decided above.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::HeaderValue;
-use http::Request;
-use http::Response;
-use http_body::Body;
-use http_body::Frame;
-use http_body::SizeHint;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::server::conn::http2;
-use hyper::service::Service;
-use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
-use hyper_util::rt::TokioTimer;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
@@ -39,18 +21,17 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::ConnectionSettings;
-use crate::flow::BodyError;
 use crate::flow::describe;
-use crate::gateway::AnswerBody;
-use crate::gateway::Connection;
 use crate::gateway::Gateway;
 use crate::gateway::journal::ConnectionLine;
 use crate::server::Phase;
 use crate::server::Seat;
 use crate::server::framing::Limits;
-use crate::server::guard::Answering;
 use crate::server::guard::Guard;
 use crate::server::guard::Signs;
+use crate::server::http2;
+use crate::server::http2::Requests;
+use crate::server::http2::stalled;
 use crate::server::tls;
 use crate::server::tls::Offer;
 
@@ -61,13 +42,6 @@ const PARK_AFTER: Duration = Duration::from_millis(500);
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Header fields that hyper reads without asking for memory.
 const FIELDS_INLINE_MAX: usize = 100;
-/// Windows of HTTP/2 (Envoy's advice for edge proxies): 64 KiB a stream, 1 MiB a connection.
-const H2_STREAM_WINDOW: u32 = 64 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
-const H2_SEND_BUFFER: usize = 64 * 1024;
-/// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
-const LAST_WORDS: Duration = Duration::from_secs(600);
 /// Time that a request may still wait for its turn after its caller has closed its side.
 const HALF_CLOSED_TIME: Duration = Duration::from_millis(400);
 /// A peer that still sends after the last answer is read for this long, so that the answer is not lost in a reset.
@@ -114,7 +88,7 @@ pub(super) async fn serve_tls(
         }
     };
     if stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2) {
-        return Box::pin(serve_http2(stream, peer, shared, phase, seat)).await;
+        return Box::pin(http2::serve(stream, peer, shared, phase, seat)).await;
     }
     serve_http1(stream, peer, shared, phase, seat).await;
 }
@@ -131,7 +105,7 @@ pub(super) async fn serve_plain(
 }
 
 /// Boxed once after the handshake: it is large, and every future that holds it would carry it in full.
-type SecureStream = Box<TlsStream<TcpStream>>;
+pub(super) type SecureStream = Box<TlsStream<TcpStream>>;
 
 async fn handshake(
     tcp: TcpStream,
@@ -192,122 +166,6 @@ impl Stream for TcpStream {
 impl Stream for SecureStream {
     fn socket(&self) -> &TcpStream {
         self.get_ref().0
-    }
-}
-
-/// Hands requests of one connection to the gateway.
-#[derive(Clone)]
-struct Requests(Arc<Line>);
-
-/// What all requests of one connection share.
-struct Line {
-    shared: Arc<Shared>,
-    peer: SocketAddr,
-    origin: HeaderValue,
-    protocol: &'static str,
-    signs: Arc<Signs>,
-    /// Kept until the last request has ended: an HTTP/2 request may outlive its connection for a moment.
-    _seat: Seat,
-    /// Requests that are running: until their answer has left.
-    now: AtomicUsize,
-    served: AtomicUsize,
-    /// Whether the body of the latest request has been handed over to the trigger.
-    handed_over: AtomicBool,
-}
-
-impl Requests {
-    fn new(
-        shared: &Arc<Shared>,
-        peer: SocketAddr,
-        protocol: &'static str,
-        signs: &Arc<Signs>,
-        seat: Seat,
-    ) -> Self {
-        Self(Arc::new(Line {
-            shared: shared.clone(),
-            peer,
-            origin: Connection::origin_value(peer),
-            protocol,
-            signs: signs.clone(),
-            _seat: seat,
-            now: AtomicUsize::new(0),
-            served: AtomicUsize::new(0),
-            handed_over: AtomicBool::new(false),
-        }))
-    }
-
-    fn running(&self) -> usize {
-        self.0.now.load(Ordering::Relaxed)
-    }
-
-    fn served(&self) -> usize {
-        self.0.served.load(Ordering::Relaxed)
-    }
-}
-
-struct Running(Arc<Line>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.signs.answering(Answering::No);
-        self.0.now.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An answer's body that keeps its request running.
-struct RunningBody {
-    body: AnswerBody,
-    _running: Running,
-}
-
-impl Body for RunningBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Service<Request<Incoming>> for Requests {
-    type Response = Response<RunningBody>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.0.now.fetch_add(1, Ordering::Relaxed);
-        self.0.served.fetch_add(1, Ordering::Relaxed);
-        self.0.handed_over.store(false, Ordering::Relaxed);
-        self.0.signs.answering(Answering::Yes);
-        let running = Running(self.0.clone());
-        Box::pin(async move {
-            let line = &*running.0;
-            let via = Connection {
-                peer: line.peer,
-                origin: &line.origin,
-                worker: line.shared.worker,
-                protocol: line.protocol,
-                health_path: line.shared.health_path.as_deref(),
-                handed_over: &line.handed_over,
-                defect: line.signs.defect(),
-            };
-            let response = line.shared.gateway.handle(request, via).await;
-            Ok(response.map(|body| RunningBody {
-                body,
-                _running: running,
-            }))
-        })
     }
 }
 
@@ -433,14 +291,6 @@ async fn http1_requests<S: Stream>(
     (leave, guard)
 }
 
-/// Whether the peer has taken nothing of an answer for as long as a connection may be idle. Its request would hold the
-/// trigger's permit for ever.
-fn stalled(signs: &Signs, settings: &ConnectionSettings, now: Instant) -> bool {
-    signs
-        .write_since()
-        .is_some_and(|since| now >= since + settings.idle_timeout)
-}
-
 /// Whether the peer has left before the body of its request was handed over. A peer may close its side and still wait
 /// for the answer; one whose request still waits a while later is taken for gone, so that no run starts for nobody.
 fn has_left(requests: &Requests, now: Instant) -> bool {
@@ -467,13 +317,13 @@ fn http1_builder(settings: &ConnectionSettings) -> http1::Builder {
 
 /// Whether a connection was told to close after what it is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Draining {
+pub(super) enum Draining {
     Yes,
     No,
 }
 
 /// Ends when the gateway stops serving; never, once that is known.
-async fn told_to_stop(phase: &mut watch::Receiver<Phase>, draining: Draining) {
+pub(super) async fn told_to_stop(phase: &mut watch::Receiver<Phase>, draining: Draining) {
     if draining == Draining::Yes {
         return std::future::pending().await;
     }
@@ -536,89 +386,5 @@ async fn linger<S: Stream>(mut stream: S) {
             Ok(Ok(count)) if count > 0 => read += count,
             _ => return,
         }
-    }
-}
-
-async fn serve_http2(
-    stream: SecureStream,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
-    mut phase: watch::Receiver<Phase>,
-    seat: Seat,
-) {
-    let settings = shared.settings.clone();
-    let guard = Guard::http2(stream);
-    let requests = Requests::new(&shared, peer, "h2", guard.signs(), seat);
-    let line = requests.clone();
-    let head_bytes = u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX);
-    let mut connection = Box::pin(
-        http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(settings.streams_max)
-            .initial_stream_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .max_send_buf_size(H2_SEND_BUFFER)
-            .max_header_list_size(head_bytes)
-            .keep_alive_interval(settings.idle_timeout)
-            .keep_alive_timeout(settings.head_timeout)
-            .serve_connection(TokioIo::new(guard), requests),
-    );
-    let born = Instant::now();
-    let mut idle_since = Instant::now();
-    let mut draining = Draining::No;
-    let mut timer = Box::pin(tokio::time::sleep(settings.head_timeout));
-    let mut seen = 0;
-    loop {
-        tokio::select! {
-            biased;
-            () = told_to_stop(&mut phase, draining) => {}
-            result = connection.as_mut() => return http2_ended(&shared, peer, &line.0.signs, result),
-            () = timer.as_mut() => {}
-        }
-        let now = Instant::now();
-        if stalled(&line.0.signs, &settings, now) {
-            return refused(&shared, peer, "write-stalled", None);
-        }
-        let served = line.served();
-        if line.running() > 0 || served != seen {
-            idle_since = now;
-            seen = served;
-        }
-        let patience = if served == 0 {
-            settings.head_timeout
-        } else {
-            settings.idle_timeout
-        };
-        let stop = *phase.borrow() != Phase::Serve || now >= born + settings.age_max;
-        if draining == Draining::No && (stop || now >= idle_since + patience) {
-            draining = Draining::Yes;
-            connection.as_mut().graceful_shutdown();
-        } else if draining == Draining::Yes && now >= idle_since + patience + settings.head_timeout {
-            // Told to go, nothing under way, and still there.
-            return;
-        } else if now >= born + settings.age_max + LAST_WORDS {
-            // A stream whose window the peer never opens again would go on for ever.
-            return refused(&shared, peer, "too-old", None);
-        }
-        timer.as_mut().reset(
-            now + settings
-                .head_timeout
-                .min(settings.idle_timeout)
-                .min(Duration::from_secs(5)),
-        );
-    }
-}
-
-fn http2_ended(shared: &Shared, peer: SocketAddr, signs: &Signs, result: Result<(), hyper::Error>) {
-    if signs.is_flooded() {
-        return refused(shared, peer, "http2-flood", None);
-    }
-    let Err(error) = result else { return };
-    let text = describe(&error);
-    // A peer that closes or resets the connection is not news; what h2 refuses is.
-    let protocol = !(error.is_closed() || error.is_canceled() || error.is_incomplete_message())
-        && std::error::Error::source(&error).is_some_and(|source| !source.is::<std::io::Error>());
-    if protocol && !text.contains("NO_ERROR") && !text.contains("not connected") {
-        refused(shared, peer, "malformed-http2", Some(text));
     }
 }

@@ -6,6 +6,7 @@ mod connection;
 mod frames;
 mod framing;
 mod guard;
+mod http2;
 mod tls;
 
 use std::io;

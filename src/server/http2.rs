@@ -1,0 +1,261 @@
+//! HTTP/2 connections: hyper speaks the protocol, and the deadlines, the age and the drain around it are ours.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http_body::Body;
+use http_body::Frame;
+use http_body::SizeHint;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::Service;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::ConnectionSettings;
+use crate::flow::BodyError;
+use crate::flow::describe;
+use crate::gateway::AnswerBody;
+use crate::gateway::Connection;
+use crate::server::Phase;
+use crate::server::Seat;
+use crate::server::connection::Draining;
+use crate::server::connection::SecureStream;
+use crate::server::connection::Shared;
+use crate::server::connection::refused;
+use crate::server::connection::told_to_stop;
+use crate::server::guard::Answering;
+use crate::server::guard::Guard;
+use crate::server::guard::Signs;
+
+/// Windows of HTTP/2 (Envoy's advice for edge proxies): 64 KiB a stream, 1 MiB a connection.
+const H2_STREAM_WINDOW: u32 = 64 * 1024;
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
+const H2_SEND_BUFFER: usize = 64 * 1024;
+/// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
+const LAST_WORDS: Duration = Duration::from_secs(600);
+
+/// Hands requests of one connection to the gateway.
+#[derive(Clone)]
+pub(super) struct Requests(pub(super) Arc<Line>);
+
+/// What all requests of one connection share.
+pub(super) struct Line {
+    pub(super) shared: Arc<Shared>,
+    peer: SocketAddr,
+    origin: HeaderValue,
+    protocol: &'static str,
+    pub(super) signs: Arc<Signs>,
+    /// Kept until the last request has ended: an HTTP/2 request may outlive its connection for a moment.
+    _seat: Seat,
+    /// Requests that are running: until their answer has left.
+    now: AtomicUsize,
+    served: AtomicUsize,
+    /// Whether the body of the latest request has been handed over to the trigger.
+    pub(super) handed_over: AtomicBool,
+}
+
+impl Requests {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        peer: SocketAddr,
+        protocol: &'static str,
+        signs: &Arc<Signs>,
+        seat: Seat,
+    ) -> Self {
+        Self(Arc::new(Line {
+            shared: shared.clone(),
+            peer,
+            origin: Connection::origin_value(peer),
+            protocol,
+            signs: signs.clone(),
+            _seat: seat,
+            now: AtomicUsize::new(0),
+            served: AtomicUsize::new(0),
+            handed_over: AtomicBool::new(false),
+        }))
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn served(&self) -> usize {
+        self.0.served.load(Ordering::Relaxed)
+    }
+}
+
+struct Running(Arc<Line>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.signs.answering(Answering::No);
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's body that keeps its request running.
+pub(super) struct RunningBody {
+    body: AnswerBody,
+    _running: Running,
+}
+
+impl Body for RunningBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<RunningBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.0.now.fetch_add(1, Ordering::Relaxed);
+        self.0.served.fetch_add(1, Ordering::Relaxed);
+        self.0.handed_over.store(false, Ordering::Relaxed);
+        self.0.signs.answering(Answering::Yes);
+        let running = Running(self.0.clone());
+        Box::pin(async move {
+            let line = &*running.0;
+            let via = Connection {
+                peer: line.peer,
+                origin: &line.origin,
+                worker: line.shared.worker,
+                protocol: line.protocol,
+                health_path: line.shared.health_path.as_deref(),
+                handed_over: &line.handed_over,
+                defect: line.signs.defect(),
+            };
+            let response = line.shared.gateway.handle(request, via).await;
+            Ok(response.map(|body| RunningBody {
+                body,
+                _running: running,
+            }))
+        })
+    }
+}
+
+/// Whether the peer has taken nothing of an answer for as long as a connection may be idle. Its request would hold the
+/// trigger's permit for ever.
+pub(super) fn stalled(signs: &Signs, settings: &ConnectionSettings, now: Instant) -> bool {
+    signs
+        .write_since()
+        .is_some_and(|since| now >= since + settings.idle_timeout)
+}
+
+pub(super) async fn serve(
+    stream: SecureStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    mut phase: watch::Receiver<Phase>,
+    seat: Seat,
+) {
+    let settings = shared.settings.clone();
+    let guard = Guard::http2(stream);
+    let requests = Requests::new(&shared, peer, "h2", guard.signs(), seat);
+    let line = requests.clone();
+    let head_bytes = u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX);
+    let mut connection = Box::pin(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(settings.streams_max)
+            .initial_stream_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_send_buf_size(H2_SEND_BUFFER)
+            .max_header_list_size(head_bytes)
+            .keep_alive_interval(settings.idle_timeout)
+            .keep_alive_timeout(settings.head_timeout)
+            .serve_connection(TokioIo::new(guard), requests),
+    );
+    let born = Instant::now();
+    let mut idle_since = Instant::now();
+    let mut draining = Draining::No;
+    let mut timer = Box::pin(tokio::time::sleep(settings.head_timeout));
+    let mut seen = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = told_to_stop(&mut phase, draining) => {}
+            result = connection.as_mut() => return http2_ended(&shared, peer, &line.0.signs, result),
+            () = timer.as_mut() => {}
+        }
+        let now = Instant::now();
+        if stalled(&line.0.signs, &settings, now) {
+            return refused(&shared, peer, "write-stalled", None);
+        }
+        let served = line.served();
+        if line.running() > 0 || served != seen {
+            idle_since = now;
+            seen = served;
+        }
+        let patience = if served == 0 {
+            settings.head_timeout
+        } else {
+            settings.idle_timeout
+        };
+        let stop = *phase.borrow() != Phase::Serve || now >= born + settings.age_max;
+        if draining == Draining::No && (stop || now >= idle_since + patience) {
+            draining = Draining::Yes;
+            connection.as_mut().graceful_shutdown();
+        } else if draining == Draining::Yes && now >= idle_since + patience + settings.head_timeout {
+            // Told to go, nothing under way, and still there.
+            return;
+        } else if now >= born + settings.age_max + LAST_WORDS {
+            // A stream whose window the peer never opens again would go on for ever.
+            return refused(&shared, peer, "too-old", None);
+        }
+        timer.as_mut().reset(
+            now + settings
+                .head_timeout
+                .min(settings.idle_timeout)
+                .min(Duration::from_secs(5)),
+        );
+    }
+}
+
+fn http2_ended(shared: &Shared, peer: SocketAddr, signs: &Signs, result: Result<(), hyper::Error>) {
+    if signs.is_flooded() {
+        return refused(shared, peer, "http2-flood", None);
+    }
+    let Err(error) = result else { return };
+    let text = describe(&error);
+    // A peer that closes or resets the connection is not news; what h2 refuses is.
+    let protocol = !(error.is_closed() || error.is_canceled() || error.is_incomplete_message())
+        && std::error::Error::source(&error).is_some_and(|source| !source.is::<std::io::Error>());
+    if protocol && !text.contains("NO_ERROR") && !text.contains("not connected") {
+        refused(shared, peer, "malformed-http2", Some(text));
+    }
+}
