@@ -31,6 +31,7 @@ use flowgate::config::QuotaSettings;
 use flowgate::config::Rate;
 use flowgate::flow::outbound;
 use flowgate::flow::outbound::Introduction;
+use flowgate::flow::outbound::Parcel;
 use flowgate::model::CallerName;
 use flowgate::model::KeyLabel;
 use flowgate::model::RequestId;
@@ -45,6 +46,7 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
+use http::uri::PathAndQuery;
 
 /// Few and many: entries of each table.
 const SIZES: [usize; 2] = [1, 100_000];
@@ -194,16 +196,26 @@ fn head(criterion: &mut Criterion) {
     let credentials = [HeaderName::from_static("x-api-key")];
     let host = HeaderValue::from_static("prod-01.westeurope.logic.azure.com");
     let bearer = HeaderValue::try_from(format!("Bearer {}", "t".repeat(1500))).unwrap();
+    let target = PathAndQuery::from_static("/workflows/0123456789abcdef/triggers/manual/paths/invoke");
     let request = RequestId::new();
     let who = Introduction {
         request,
-        request_value: outbound::format_id(request),
         caller: HeaderValue::from_static("shop"),
         key: Some(HeaderValue::from_static("k0")),
         origin: HeaderValue::from_static("10.0.0.7"),
     };
     criterion.bench_function("head", |bench| {
-        bench.iter(|| outbound::head(black_box(&headers), &credentials, &host, Some(&bearer), &who));
+        bench.iter(|| {
+            outbound::head(&Parcel {
+                method: &Method::POST,
+                target: black_box(&target),
+                from: black_box(&headers),
+                credentials: &credentials,
+                host: &host,
+                bearer: Some(&bearer),
+                who: &who,
+            })
+        });
     });
 }
 

@@ -19,3 +19,4 @@ pub mod model;
 pub mod policy;
 pub mod problem;
 pub mod server;
+pub mod wire;

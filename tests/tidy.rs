@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("model", 0),
     ("problem", 1),
     ("counters", 1),
+    ("wire", 1),
     ("config", 2),
     ("policy", 3),
     ("entra", 3),

@@ -1,6 +1,7 @@
 //! Calling triggers: permits, connections, deadlines, and whether anything of a request has left. It knows nothing of
 //! callers or of how a token is got; `gateway` hands it a finished head and body.
 
+mod exchange;
 pub mod fault;
 pub mod outbound;
 mod pool;
@@ -16,25 +17,19 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
-use http::Request;
-use http::Response;
-use http::StatusCode;
-use http::header;
 use http_body::Body;
-use http_body::Frame;
-use http_body::SizeHint;
-use hyper::body::Incoming;
 use rustls::pki_types::ServerName;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+pub use exchange::Answer;
+pub use exchange::AnswerBody;
+pub use exchange::Call;
 pub use pool::Age;
 pub use pool::ConnectError;
 pub use pool::Lease;
@@ -58,41 +53,9 @@ pub type StreamedBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send
 /// The body of a request to a trigger.
 pub enum Outgoing {
     /// Whole in memory, to be sent in one piece with its length.
-    Held(Option<Bytes>),
+    Held(Bytes),
     /// Passed on as it arrives.
     Streamed(StreamedBody),
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            Self::Held(bytes) => {
-                let bytes = bytes.take().filter(|bytes| !bytes.is_empty());
-                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
-            }
-            Self::Streamed(body) => body.as_mut().poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Held(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Streamed(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Held(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Streamed(body) => body.size_hint(),
-        }
-    }
 }
 
 /// How far the body of a request has come; shared between the body, the deadline of the answer and the log line.
@@ -150,20 +113,9 @@ impl Progress {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn quiet_for(&self) -> Duration {
-        let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
-        self.born.elapsed().saturating_sub(last)
-    }
-
-    /// Ends when nothing has moved for `limit`.
-    async fn silence(&self, limit: Duration) {
-        loop {
-            let quiet = self.quiet_for();
-            if quiet >= limit {
-                return;
-            }
-            tokio::time::sleep(limit - quiet).await;
-        }
+    /// When something moved last.
+    fn last(&self) -> Instant {
+        self.born + Duration::from_millis(self.last_millis.load(Ordering::Relaxed))
     }
 }
 
@@ -362,15 +314,6 @@ impl Drop for Place<'_> {
     }
 }
 
-/// An answer with the connection it comes over.
-#[derive(Debug)]
-pub struct Answer {
-    /// Head and body of the answer.
-    pub response: Response<Incoming>,
-    /// The connection; it is given back once the body has ended.
-    pub lease: Lease,
-}
-
 impl Trigger {
     /// Its address.
     pub fn url(&self) -> &TriggerUrl {
@@ -443,70 +386,12 @@ impl Trigger {
     /// Each error says whether any byte has left.
     pub async fn send(
         &self,
-        mut lease: Lease,
-        request: Request<Outgoing>,
+        lease: Lease,
+        call: Call,
         progress: Option<&Progress>,
     ) -> Result<Answer, Failed> {
-        let sending = lease.sender().try_send_request(request);
-        let outcome = match progress {
-            None => tokio::time::timeout(self.response_timeout, sending).await.ok(),
-            Some(progress) => {
-                tokio::select! {
-                    biased;
-                    outcome = sending => Some(outcome),
-                    () = progress.silence(self.response_timeout) => None,
-                }
-            }
-        };
-        match outcome {
-            Some(Ok(response)) => match doubt(&response) {
-                Some(why) => Err(FlowError::Invalid(why.to_owned()).into()),
-                None => Ok(Answer { response, lease }),
-            },
-            Some(Err(mut error)) => {
-                let body = error.take_message().map(Request::into_body);
-                let kept = body.is_some() || lease.written() == 0;
-                let sent = if kept { Sent::Nothing } else { Sent::Something };
-                Err(Failed {
-                    error: read_error(error.error(), sent),
-                    body,
-                })
-            }
-            None => Err(FlowError::Timeout(self.response_timeout).into()),
-        }
+        exchange::send(lease, call, self.response_timeout, progress).await
     }
-}
-
-/// Why an answer cannot be passed on although it parses: where it ends must be told once, in one way (RFC 9112 section
-/// 6.3), or the caller would see another end than we do.
-fn doubt(response: &Response<Incoming>) -> Option<&'static str> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // It was not asked for, and would leave the connection to nobody.
-        return Some("it switches protocols");
-    }
-    let mut codings = response.headers().get_all(header::TRANSFER_ENCODING).iter();
-    let mut lengths = response.headers().get_all(header::CONTENT_LENGTH).iter();
-    let plain = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
-    match (codings.next(), lengths.next()) {
-        (Some(_), Some(_)) => Some("it tells its length in two ways"),
-        (Some(coding), None)
-            if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") =>
-        {
-            Some("its transfer coding is something other than chunked")
-        }
-        (None, Some(length)) if lengths.next().is_some() || !plain(length) => {
-            Some("its length is not one number")
-        }
-        _ => None,
-    }
-}
-
-fn read_error(error: &hyper::Error, sent: Sent) -> FlowError {
-    let text = describe(error);
-    if error.is_parse() {
-        return FlowError::Invalid(text);
-    }
-    FlowError::Lost(text, sent)
 }
 
 /// An error with its causes; hyper's own text names only the outermost.
@@ -524,7 +409,7 @@ pub fn describe(error: &dyn Error) -> String {
 impl fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Held(bytes) => write!(f, "Held({:?} bytes)", bytes.as_ref().map(Bytes::len)),
+            Self::Held(bytes) => write!(f, "Held({} bytes)", bytes.len()),
             Self::Streamed(_) => f.write_str("Streamed"),
         }
     }

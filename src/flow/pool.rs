@@ -4,23 +4,12 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
 use std::time::Duration;
 
-use hyper::client::conn::http1;
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
-use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -28,14 +17,14 @@ use tokio_rustls::client::TlsStream;
 
 use crate::counters::Counted;
 use crate::counters::Counters;
-use crate::flow::Outgoing;
+use crate::flow::Sent;
+use crate::flow::exchange::is_silent;
+use crate::wire::Timer;
 
 /// Idle connections kept for each host and worker; more are closed.
 const IDLE_MAX: usize = 256;
 /// Time an attempt at one address gets before the next address is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
-/// Largest read buffer of an upstream connection; it also bounds the head of an answer. Bytes.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Why there is no connection. Nothing has been sent.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +38,6 @@ pub enum ConnectError {
     /// TLS failed: wrong name, unknown authority, no common version.
     #[error("TLS with {0} failed: {1}")]
     Tls(String, io::Error),
-    /// HTTP could not be started.
-    #[error("HTTP with {0} failed: {1}")]
-    Http(String, hyper::Error),
     /// The deadline passed.
     #[error("no connection to {0} within {1:?}")]
     Timeout(String, Duration),
@@ -85,9 +71,11 @@ struct Idle {
 }
 
 /// An open connection.
-struct Link {
-    sender: SendRequest<Outgoing>,
-    meter: Arc<Meter>,
+pub(super) struct Link {
+    pub stream: Box<TlsStream<TcpStream>>,
+    /// For the answer's deadline; kept with the connection so that each request moves it instead of making one.
+    pub timer: Timer,
+    _open: Counted,
 }
 
 /// Whether a connection has served before.
@@ -101,10 +89,11 @@ pub enum Age {
 
 /// A connection in the hands of one request. Dropped, it is closed; [`Lease::give_back`] returns it to the pool.
 pub struct Lease {
-    link: Link,
+    pub(super) link: Link,
     host: Arc<Host>,
     worker: usize,
-    mark: u64,
+    /// Bytes of the request that TLS has taken.
+    pub(super) sent: u64,
     /// Whether the connection has served before.
     pub age: Age,
 }
@@ -156,8 +145,8 @@ impl Host {
     pub(super) fn take(self: &Arc<Self>, worker: usize) -> Option<Lease> {
         let pool = self.pools.get(worker)?;
         loop {
-            let idle = pool.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            if idle.since.elapsed() < self.idle_timeout && idle.link.sender.is_ready() {
+            let mut idle = pool.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            if idle.since.elapsed() < self.idle_timeout && is_silent(&mut idle.link.stream) {
                 self.counters.upstream_reused.inc();
                 return Some(self.lease(idle.link, worker, Age::Reused));
             }
@@ -165,12 +154,11 @@ impl Host {
     }
 
     fn lease(self: &Arc<Self>, link: Link, worker: usize, age: Age) -> Lease {
-        let mark = link.meter.written.load(Ordering::Relaxed);
         Lease {
             link,
             host: self.clone(),
             worker,
-            mark,
+            sent: 0,
             age,
         }
     }
@@ -181,7 +169,7 @@ impl Host {
             return;
         };
         let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.retain(|idle| idle.since.elapsed() < self.idle_timeout && !idle.link.sender.is_closed());
+        pool.retain_mut(|idle| idle.since.elapsed() < self.idle_timeout && is_silent(&mut idle.link.stream));
         if pool.is_empty() {
             pool.shrink_to_fit();
         }
@@ -209,24 +197,12 @@ impl Host {
             .connect(self.server_name.clone(), tcp)
             .await
             .map_err(|error| ConnectError::Tls(self.name.clone(), error))?;
-        let meter = Arc::new(Meter::default());
-        let io = TokioIo::new(Metered {
-            stream,
-            meter: meter.clone(),
-        });
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(BUFFER_BYTES_MAX)
-            .handshake(io)
-            .await
-            .map_err(|error| ConnectError::Http(self.name.clone(), error))?;
         self.counters.upstream_opened.inc();
-        let open = Counted::on(&self.counters.upstream_connections);
-        tokio::spawn(async move {
-            let _open = open;
-            // Its error reaches the request in flight; an idle connection that ends is not news.
-            let _ = connection.await;
-        });
-        Ok(Link { sender, meter })
+        Ok(Link {
+            stream: Box::new(stream),
+            timer: Timer::default(),
+            _open: Counted::on(&self.counters.upstream_connections),
+        })
     }
 
     async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
@@ -255,24 +231,20 @@ impl Host {
 }
 
 impl Lease {
-    /// The way to send on this connection.
-    pub fn sender(&mut self) -> &mut SendRequest<Outgoing> {
-        &mut self.link.sender
+    /// Whether the trigger may have seen anything of the request.
+    pub(super) fn fate(&self) -> Sent {
+        if self.sent == 0 {
+            Sent::Nothing
+        } else {
+            Sent::Something
+        }
     }
 
-    /// Bytes handed to TLS since the lease began.
-    pub fn written(&self) -> u64 {
-        self.link.meter.written.load(Ordering::Relaxed) - self.mark
-    }
-
-    /// Returns the connection after a whole answer; a closed one, or one too many, is dropped.
+    /// Returns the connection after a whole answer; one too many is dropped.
     pub fn give_back(self) {
         let Self {
             link, host, worker, ..
         } = self;
-        if link.sender.is_closed() {
-            return;
-        }
         let Some(pool) = host.pools.get(worker) else {
             return;
         };
@@ -283,64 +255,5 @@ impl Lease {
                 since: Instant::now(),
             });
         }
-    }
-}
-
-/// Bytes that TLS has taken from HTTP on one connection.
-#[derive(Debug, Default)]
-struct Meter {
-    written: AtomicU64,
-}
-
-/// The stream under HTTP, counted.
-struct Metered {
-    stream: TlsStream<TcpStream>,
-    meter: Arc<Meter>,
-}
-
-impl Metered {
-    fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = &result {
-            self.meter.written.fetch_add(*bytes as u64, Ordering::Relaxed);
-        }
-        result
-    }
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.count(result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.count(result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

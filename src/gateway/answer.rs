@@ -9,19 +9,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Response;
+use http::StatusCode;
 use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
-use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
+use crate::flow;
 use crate::flow::BodyError;
-use crate::flow::Lease;
-use crate::flow::describe;
 use crate::flow::outbound;
 use crate::gateway::journal::AnsweredBy;
 use crate::gateway::journal::Journal;
@@ -50,10 +50,8 @@ enum Source {
 pub(super) struct FlowBody {
     /// Pieces read ahead while the answer was being judged.
     pub first: VecDeque<Bytes>,
-    /// What is still to come; none after the end.
-    pub rest: Option<Incoming>,
-    /// The connection it comes over.
-    pub lease: Option<Lease>,
+    /// What is still to come, with the connection it comes over; none after the end.
+    pub rest: Option<flow::AnswerBody>,
     /// The trigger's permit, held until the answer has ended.
     pub permit: Option<OwnedSemaphorePermit>,
     /// Time between two pieces.
@@ -100,21 +98,23 @@ pub(super) fn own(answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal)
 }
 
 /// An answer of the flow, its head already filtered.
-pub(super) fn flow(
-    mut head: http::response::Parts,
-    body: FlowBody,
+pub(super) fn from_flow(
+    status: StatusCode,
+    mut headers: HeaderMap,
+    body: Box<FlowBody>,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
-    journal.answered(head.status.as_u16(), AnsweredBy::Flow);
-    head.headers
-        .insert(REQUEST_ID, outbound::format_id(journal.request()));
-    head.headers
-        .insert(ANSWER, HeaderValue::from_static(AnsweredBy::Flow.as_str()));
+    journal.answered(status.as_u16(), AnsweredBy::Flow);
+    headers.insert(REQUEST_ID, outbound::format_id(journal.request()));
+    headers.insert(ANSWER, HeaderValue::from_static(AnsweredBy::Flow.as_str()));
     let body = AnswerBody {
-        source: Source::Flow(Box::new(body)),
+        source: Source::Flow(body),
         journal: Some(journal),
     };
-    Response::from_parts(head, body.noticed())
+    let mut response = Response::new(body.noticed());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }
 
 impl AnswerBody {
@@ -133,9 +133,6 @@ impl AnswerBody {
         if let Source::Flow(flow) = &mut self.source {
             flow.rest = None;
             flow.permit = None;
-            if let Some(lease) = flow.lease.take() {
-                lease.give_back();
-            }
         }
     }
 
@@ -156,7 +153,6 @@ impl AnswerBody {
         }
         if let Source::Flow(flow) = &mut self.source {
             flow.rest = None;
-            flow.lease = None;
             flow.permit = None;
         }
         Poll::Ready(Some(Err(cause.into())))
@@ -170,33 +166,30 @@ impl AnswerBody {
 }
 
 impl FlowBody {
+    /// Bytes still to come, where that is known.
+    fn length(&self) -> Option<u64> {
+        let first: usize = self.first.iter().map(Bytes::len).sum();
+        let rest = self.rest.as_ref().map_or(Some(0), flow::AnswerBody::length)?;
+        Some(first as u64 + rest)
+    }
+
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, String>>> {
-        loop {
-            let Some(rest) = &mut self.rest else {
-                return Poll::Ready(None);
-            };
-            match Pin::new(rest).poll_frame(cx) {
-                Poll::Pending => {
-                    let timeout = self.timeout;
-                    let timer = self
-                        .timer
-                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-                    return timer.as_mut().poll(cx).map(|()| {
-                        Some(Err(format!(
-                            "the flow sent nothing more of its answer for {timeout:?}"
-                        )))
-                    });
-                }
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(describe(&error)))),
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.timer = None;
-                    if let Ok(data) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(data)));
-                    }
-                }
-            }
-        }
+        let Some(rest) = &mut self.rest else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(piece) = rest.poll_data(cx) else {
+            let timeout = self.timeout;
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+            return timer.as_mut().poll(cx).map(|()| {
+                Some(Err(format!(
+                    "the flow sent nothing more of its answer for {timeout:?}"
+                )))
+            });
+        };
+        self.timer = None;
+        Poll::Ready(piece)
     }
 }
 
@@ -228,18 +221,16 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Source::Flow(flow) => flow.first.is_empty() && flow.rest.as_ref().is_none_or(Body::is_end_stream),
+            Source::Flow(flow) => {
+                flow.first.is_empty() && flow.rest.as_ref().is_none_or(flow::AnswerBody::is_over)
+            }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Source::Flow(flow) if flow.first.is_empty() => flow
-                .rest
-                .as_ref()
-                .map_or(SizeHint::with_exact(0), Body::size_hint),
-            Source::Flow(_) => SizeHint::default(),
+            Source::Flow(flow) => flow.length().map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

@@ -21,8 +21,8 @@ use http::HeaderValue;
 use tokio::runtime::Handle;
 
 pub use answer::AnswerBody;
+pub use payload::Inbound;
 pub use pipeline::Connection;
-pub use pipeline::Defect;
 pub use ready::Readiness;
 
 use crate::config::Config;

@@ -30,6 +30,63 @@ use crate::flow::Progress;
 use crate::problem::Kind;
 use crate::problem::Problem;
 
+/// The body of a request as it comes from the connection.
+pub enum Inbound {
+    /// Whole already: it came with its head, or there is none.
+    Whole(Bytes),
+    /// Arriving over HTTP/1.
+    Http1(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>),
+    /// Arriving over HTTP/2.
+    Http2(Incoming),
+}
+
+impl fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(bytes) => write!(f, "Whole({} bytes)", bytes.len()),
+            Self::Http1(_) => f.write_str("Http1"),
+            Self::Http2(_) => f.write_str("Http2"),
+        }
+    }
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Whole(bytes) => {
+                let bytes = Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty());
+                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Http1(body) => body.as_mut().poll_frame(cx),
+            Self::Http2(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// What a refused caller may still send before the answer; bytes.
 pub(super) const DRAIN_BYTES_MAX: u64 = 64 * 1024;
 /// Time it has for that.
@@ -62,6 +119,13 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
+    fn of(budget: &Arc<Budget>) -> Self {
+        Self {
+            budget: budget.clone(),
+            bytes: 0,
+        }
+    }
+
     fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
         let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > self.budget.bytes_max {
@@ -118,7 +182,7 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// The length that a request states. hyper has made sure that it is one number.
+/// The length that a request states. The connection has made sure that it is one number.
 pub(super) fn stated_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -163,17 +227,27 @@ impl Payload {
     /// # Errors
     /// [`Kind::BodyTooLarge`], [`Kind::BodyTimeout`], [`Kind::GatewayBusy`], [`Kind::MalformedRequest`].
     pub(super) async fn read(
-        mut body: Incoming,
+        mut body: Inbound,
         headers: &HeaderMap,
         rules: Rules,
         budget: &Arc<Budget>,
         progress: &Arc<Progress>,
     ) -> Result<Self, Problem> {
+        let held_max = rules.hold_bytes_max as u64;
+        match &mut body {
+            Inbound::Whole(bytes) if bytes.is_empty() => return Ok(Self::Held(Bytes::new(), None)),
+            Inbound::Whole(bytes) if bytes.len() as u64 <= held_max.min(rules.bytes_max) => {
+                let mut reservation = Reservation::of(budget);
+                reservation.grow(bytes.len())?;
+                progress.moved(bytes.len() as u64);
+                return Ok(Self::Held(std::mem::take(bytes), Some(reservation)));
+            }
+            _ => {}
+        }
         if body.is_end_stream() {
             return Ok(Self::Held(Bytes::new(), None));
         }
         let stated = stated_length(headers);
-        let held_max = rules.hold_bytes_max as u64;
         if stated.is_some_and(|length| length > held_max) {
             return Ok(Self::Streamed(Streamed::new(
                 Pieces::default(),
@@ -184,17 +258,14 @@ impl Payload {
             )));
         }
         // Taken as bytes arrive: a caller that announces a body and sends none must not spend what others need.
-        let mut reservation = Reservation {
-            budget: budget.clone(),
-            bytes: 0,
-        };
+        let mut reservation = Reservation::of(budget);
         let deadline = Instant::now() + rules.timeout;
         let mut pieces = Pieces::default();
         loop {
             let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
                 Err(_) => return Err(too_slow(rules.timeout)),
                 Ok(None) => break,
-                Ok(Some(Err(error))) => return Err(broken(&error)),
+                Ok(Some(Err(error))) => return Err(broken(&*error)),
                 Ok(Some(Ok(frame))) => frame,
             };
             // Trailers end here: no trigger reads them, and nothing in them may count as a field of the head.
@@ -218,7 +289,7 @@ impl Payload {
     /// The body to send, for the first time or, if it is held, once more.
     pub(super) fn outgoing(&mut self) -> Option<Outgoing> {
         match self {
-            Self::Held(bytes, _) => Some(Outgoing::Held(Some(bytes.clone()))),
+            Self::Held(bytes, _) => Some(Outgoing::Held(bytes.clone())),
             Self::Streamed(streamed) => {
                 let streamed = streamed.take()?;
                 Some(Outgoing::Streamed(Box::pin(streamed)))
@@ -292,7 +363,7 @@ impl From<&Ending> for Problem {
 /// A body that goes on while it arrives: counted, timed, without trailers.
 pub(super) struct Streamed {
     first: Bytes,
-    body: Option<Incoming>,
+    body: Option<Inbound>,
     left: u64,
     rules: Rules,
     stated: Option<u64>,
@@ -305,7 +376,7 @@ pub(super) struct Streamed {
 impl Streamed {
     fn new(
         first: Pieces,
-        body: Incoming,
+        body: Inbound,
         stated: Option<u64>,
         rules: Rules,
         progress: &Arc<Progress>,
@@ -394,7 +465,7 @@ impl Body for Streamed {
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    return self.end(Ending::Broken(crate::flow::describe(&error)));
+                    return self.end(Ending::Broken(crate::flow::describe(&*error)));
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => return self.pass(data),
@@ -432,7 +503,7 @@ pub(super) enum Drained {
 
 /// Reads on after a refusal, so that a caller that is still sending gets to see the answer. Nothing is read where
 /// `Expect` stands: polling the body would invite the caller to send it.
-pub(super) async fn drain(mut body: Incoming, headers: &HeaderMap) -> (Drained, u64) {
+pub(super) async fn drain(mut body: Inbound, headers: &HeaderMap) -> (Drained, u64) {
     if body.is_end_stream() {
         return (Drained::Whole, 0);
     }

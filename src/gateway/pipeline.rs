@@ -12,19 +12,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use http::HeaderMap;
 use http::HeaderValue;
-use http::Method;
 use http::Request;
 use http::Response;
 use http::StatusCode;
-use http::Uri;
 use http::Version;
 use http::header;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http_body::Body;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::config::IdentitySettings;
@@ -33,11 +29,11 @@ use crate::entra::Forgotten;
 use crate::entra::Identity;
 use crate::entra::Token;
 use crate::flow::Answer;
+use crate::flow::Call;
 use crate::flow::FlowError;
 use crate::flow::Outgoing;
 use crate::flow::Progress;
 use crate::flow::Sent;
-use crate::flow::describe;
 use crate::flow::fault;
 use crate::flow::fault::Evidence;
 use crate::flow::fault::Expected;
@@ -45,6 +41,7 @@ use crate::flow::fault::Fault;
 use crate::flow::fault::Reading;
 use crate::flow::outbound;
 use crate::flow::outbound::Introduction;
+use crate::flow::outbound::Parcel;
 use crate::flow::reply;
 use crate::gateway::Gateway;
 use crate::gateway::Route;
@@ -58,6 +55,7 @@ use crate::gateway::journal::AnsweredBy;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload;
 use crate::gateway::payload::Drained;
+use crate::gateway::payload::Inbound;
 use crate::gateway::payload::Payload;
 use crate::gateway::query;
 use crate::model::TriggerUrl;
@@ -69,6 +67,7 @@ use crate::policy::Origin;
 use crate::problem::Again;
 use crate::problem::Kind;
 use crate::problem::Problem;
+use crate::wire::Defect;
 
 /// How much of a failed answer is read to find out whose it is; every fault of the platform is far smaller. Bytes.
 const JUDGED_BYTES_MAX: usize = 64 * 1024;
@@ -92,7 +91,7 @@ pub struct Connection<'a> {
     pub health_path: Option<&'a str>,
     /// Told when the body of the request has been handed over to the trigger.
     pub handed_over: &'a AtomicBool,
-    /// What the guard under HTTP found wrong with the head that was replaced by this request.
+    /// What is wrong with the head, if it could not be read: then the request stands in for it.
     pub defect: Option<Defect>,
 }
 
@@ -101,15 +100,6 @@ impl Connection<'_> {
     pub fn origin_value(peer: SocketAddr) -> HeaderValue {
         header_value(&Origin::of_peer(peer).address().to_string())
     }
-}
-
-/// What the guard under HTTP found wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Defect {
-    /// The head can be read in two ways; the text says where.
-    Malformed(&'static str),
-    /// The head is larger than the settings allow.
-    TooLarge,
 }
 
 /// A request that passed every check, and its way to the trigger. Only `admit` makes one, only `forward` takes one.
@@ -134,7 +124,7 @@ impl Gateway {
     /// Answers a request, whatever happens.
     pub async fn handle(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<Inbound>,
         via: Connection<'_>,
     ) -> Response<AnswerBody> {
         let address = Origin::of_peer(via.peer).address();
@@ -154,7 +144,7 @@ impl Gateway {
 
     async fn answer(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<Inbound>,
         via: Connection<'_>,
         mut journal: Journal,
     ) -> Response<AnswerBody> {
@@ -204,7 +194,7 @@ impl Gateway {
     }
 
     /// The path on which a balancer asks for health: whatever it sends is read and dropped, within bounds.
-    async fn health(&self, head: &Parts, body: Incoming, mut journal: Journal) -> Response<AnswerBody> {
+    async fn health(&self, head: &Parts, body: Inbound, mut journal: Journal) -> Response<AnswerBody> {
         let (drained, bytes) = payload::drain(body, &head.headers).await;
         journal.discarded(bytes);
         let (status, text) = match self.is_ready() {
@@ -279,7 +269,6 @@ impl Gateway {
         let name = caller.index.and_then(|index| self.caller_values.get(index));
         Introduction {
             request: journal.request(),
-            request_value: outbound::format_id(journal.request()),
             caller: name
                 .cloned()
                 .unwrap_or_else(|| header_value(caller.name.as_str())),
@@ -326,7 +315,7 @@ fn target(route: &Route, rest: Option<&str>, caller_query: Option<&str>) -> Resu
 async fn refuse(
     problem: &Problem,
     head: &Parts,
-    body: Incoming,
+    body: Inbound,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
     let waiting = Instant::now();
@@ -361,7 +350,7 @@ enum Round {
 
 /// What is to be done after one try.
 enum Next {
-    Pass(Box<http::response::Parts>, FlowBody),
+    Pass(StatusCode, HeaderMap, Box<FlowBody>),
     Problem(Problem, AnsweredBy),
     /// The trigger refused this token; the same bytes may go once more with a fresh one.
     FreshToken(Fault, Arc<Token>),
@@ -377,7 +366,7 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
         };
         match next {
             Next::Problem(problem, by) => return answer::problem(&problem, by, journal),
-            Next::Pass(head, body) => return answer::flow(*head, body, journal),
+            Next::Pass(status, headers, body) => return answer::from_flow(status, headers, body, journal),
             Next::FreshToken(fault, token) => {
                 let forgotten = admitted
                     .route
@@ -408,35 +397,36 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
         None => None,
         Some(identity) => Some(token(identity, journal).await?),
     };
-    let Answer { response, lease } = send(admitted, &mut token, journal).await?;
-    let (head, body) = response.into_parts();
-    let run = reply::run_id(&head.headers);
+    let Answer {
+        status,
+        headers,
+        body,
+    } = send(admitted, &mut token, journal).await?;
+    let run = reply::run_id(&headers);
     journal.run(run.clone());
     let mut body = FlowBody {
         first: VecDeque::new(),
         rest: Some(body),
-        lease: Some(lease),
         permit: Some(permit),
         timeout: admitted.route.trigger.response_timeout(),
         timer: None,
     };
-    if run.is_none() && (head.status.is_client_error() || head.status.is_server_error()) {
+    if run.is_none() && (status.is_client_error() || status.is_server_error()) {
         let seen = judge(&mut body).await?;
         let evidence = Evidence {
-            status: head.status,
+            status,
             run_id: None,
-            content_type: head
-                .headers
+            content_type: headers
                 .get(header::CONTENT_TYPE)
                 .and_then(|value| value.to_str().ok()),
-            www_authenticate: head
-                .headers
+            www_authenticate: headers
                 .get(header::WWW_AUTHENTICATE)
                 .and_then(|value| value.to_str().ok()),
             body: &seen,
         };
         if let Reading::Fault(fault) = fault::classify(&evidence) {
-            body.settle();
+            // A connection whose answer has ended serves on.
+            drop(body.rest.take());
             let repeatable = matches!(admitted.payload, Payload::Held(..)) && round == Round::First;
             let suspect = fault.row.credential == fault::Credential::Suspect;
             return Ok(match token {
@@ -446,7 +436,7 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
                         // This body cannot go again, but the next request shall not meet the same refusal.
                         identity.forget(token);
                     }
-                    let wait = retry_after(&head.headers);
+                    let wait = retry_after(&headers);
                     let problem = fault_problem(&fault, admitted, token.as_ref());
                     Next::Problem(
                         wait.into_iter().fold(problem, Problem::wait),
@@ -456,10 +446,8 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
             });
         }
     }
-    let mut head = head;
-    head.headers = reply::head(head.status, head.headers, admitted.route.trigger.url().host());
-    head.version = Version::HTTP_11;
-    Ok(Next::Pass(Box::new(head), body))
+    let headers = reply::head(status, headers, admitted.route.trigger.url().host());
+    Ok(Next::Pass(status, headers, Box::new(body)))
 }
 
 /// The identity's token: at hand nearly always, or else waited for.
@@ -479,7 +467,8 @@ async fn send(
     token: &mut Option<Arc<Token>>,
     journal: &mut Journal,
 ) -> Result<Answer, Problem> {
-    let trigger = admitted.route.trigger.clone();
+    let route = admitted.route.clone();
+    let trigger = &route.trigger;
     let mut unsent = None;
     let mut tries = 0;
     loop {
@@ -491,7 +480,7 @@ async fn send(
         };
         journal.waited(waiting.elapsed());
         let lease = lease?;
-        renew_if_over(admitted, token, journal).await?;
+        renew_if_over(route.identity.as_ref(), token, journal).await?;
         let age = lease.age;
         let fate = admitted.payload.fate();
         let Some(body) = unsent.take().or_else(|| admitted.payload.outgoing()) else {
@@ -504,10 +493,14 @@ async fn send(
             // A held body is handed over with the head: from here on the answer is awaited even if nobody waits.
             admitted.progress.done();
         }
-        let request = outgoing_request(admitted, token.as_deref(), body);
+        let call = Call {
+            head: outbound::head(&parcel(admitted, token.as_deref())),
+            method: admitted.head.method.clone(),
+            body,
+        };
         let started = Instant::now();
         let sent = trigger
-            .send(lease, request, streamed.then_some(&*admitted.progress))
+            .send(lease, call, streamed.then_some(&*admitted.progress))
             .await;
         journal.flow_time(started.elapsed(), age);
         let failed = match sent {
@@ -529,41 +522,28 @@ async fn send(
 
 /// A token may end while a connection is opened; it must not travel after that.
 async fn renew_if_over(
-    admitted: &Admitted,
+    identity: Option<&Identity>,
     held: &mut Option<Arc<Token>>,
     journal: &mut Journal,
 ) -> Result<(), Problem> {
-    if let (Some(identity), true) = (
-        &admitted.route.identity,
-        held.as_ref().is_some_and(|token| token.is_over()),
-    ) {
+    if let Some(identity) = identity
+        && held.as_ref().is_some_and(|token| token.is_over())
+    {
         *held = Some(token(identity, journal).await?);
     }
     Ok(())
 }
 
-fn outgoing_request(admitted: &Admitted, token: Option<&Token>, body: Outgoing) -> Request<Outgoing> {
-    let trigger = &admitted.route.trigger;
-    // RFC 9110 section 8.6: where a body is usual, its absence is said. Some front ends answer 411 otherwise, and hyper
-    // leaves the field out when there is nothing to send.
-    let usual = matches!(admitted.head.method, Method::POST | Method::PUT | Method::PATCH);
-    let empty = usual && body.is_end_stream();
-    let mut request = Request::new(body);
-    *request.method_mut() = admitted.head.method.clone();
-    *request.uri_mut() = Uri::from(admitted.target.clone());
-    *request.headers_mut() = outbound::head(
-        &admitted.head.headers,
-        &admitted.route.credentials,
-        trigger.authority(),
-        token.map(Token::header),
-        &admitted.who,
-    );
-    if empty {
-        request
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+fn parcel<'a>(admitted: &'a Admitted, token: Option<&'a Token>) -> Parcel<'a> {
+    Parcel {
+        method: &admitted.head.method,
+        target: &admitted.target,
+        from: &admitted.head.headers,
+        credentials: &admitted.route.credentials,
+        host: admitted.route.trigger.authority(),
+        bearer: token.map(Token::header),
+        who: &admitted.who,
     }
-    request
 }
 
 /// Reads ahead in a failed answer, so that the fault table can look at it. What was read stays in the body.
@@ -571,17 +551,15 @@ async fn judge(body: &mut FlowBody) -> Result<Bytes, Problem> {
     let deadline = Instant::now() + JUDGED_TIME;
     let mut seen = Vec::new();
     while let Some(rest) = &mut body.rest {
-        match tokio::time::timeout_at(deadline, rest.frame()).await {
+        match tokio::time::timeout_at(deadline, rest.data()).await {
             Ok(None) => body.rest = None,
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    seen.extend_from_slice(&data);
-                    body.first.push_back(data);
-                }
+            Ok(Some(Ok(data))) => {
+                seen.extend_from_slice(&data);
+                body.first.push_back(data);
             }
             // Nothing has gone to the caller yet, and the body itself would end quietly after its error.
-            Ok(Some(Err(error))) => {
-                return Err(Problem::from(Kind::FlowConnectionLost).because(describe(&error)));
+            Ok(Some(Err(what))) => {
+                return Err(Problem::from(Kind::FlowConnectionLost).because(what));
             }
             Err(_) => break,
         }
@@ -592,7 +570,7 @@ async fn judge(body: &mut FlowBody) -> Result<Bytes, Problem> {
     Ok(Bytes::from(seen))
 }
 
-fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers
         .get(header::RETRY_AFTER)?
         .to_str()
@@ -650,20 +628,10 @@ fn wanted_audience<'a>(url: &TriggerUrl, identity: &'a IdentitySettings) -> &'a 
     }
 }
 
-impl FlowBody {
-    /// Ends an answer that was read for its fault: a connection whose answer has ended serves on.
-    fn settle(&mut self) {
-        let ended = self.rest.take().is_none();
-        if let Some(lease) = self.lease.take().filter(|_| ended) {
-            lease.give_back();
-        }
-    }
-}
-
 impl Drop for FlowBody {
     fn drop(&mut self) {
         // The permit goes last: while a connection is open, its trigger counts the request as under way.
-        drop(self.lease.take());
+        drop(self.rest.take());
         drop(self.permit.take());
     }
 }

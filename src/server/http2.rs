@@ -33,6 +33,7 @@ use crate::flow::BodyError;
 use crate::flow::describe;
 use crate::gateway::AnswerBody;
 use crate::gateway::Connection;
+use crate::gateway::Inbound;
 use crate::server::Phase;
 use crate::server::Seat;
 use crate::server::connection::Draining;
@@ -40,7 +41,6 @@ use crate::server::connection::SecureStream;
 use crate::server::connection::Shared;
 use crate::server::connection::refused;
 use crate::server::connection::told_to_stop;
-use crate::server::guard::Answering;
 use crate::server::guard::Guard;
 use crate::server::guard::Signs;
 
@@ -68,8 +68,6 @@ pub(super) struct Line {
     /// Requests that are running: until their answer has left.
     now: AtomicUsize,
     served: AtomicUsize,
-    /// Whether the body of the latest request has been handed over to the trigger.
-    pub(super) handed_over: AtomicBool,
 }
 
 impl Requests {
@@ -89,7 +87,6 @@ impl Requests {
             _seat: seat,
             now: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
-            handed_over: AtomicBool::new(false),
         }))
     }
 
@@ -106,7 +103,6 @@ struct Running(Arc<Line>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.signs.answering(Answering::No);
         self.0.now.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -145,19 +141,19 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.0.now.fetch_add(1, Ordering::Relaxed);
         self.0.served.fetch_add(1, Ordering::Relaxed);
-        self.0.handed_over.store(false, Ordering::Relaxed);
-        self.0.signs.answering(Answering::Yes);
         let running = Running(self.0.clone());
         Box::pin(async move {
             let line = &*running.0;
+            let request = request.map(Inbound::Http2);
+            let handed_over = AtomicBool::new(false);
             let via = Connection {
                 peer: line.peer,
                 origin: &line.origin,
                 worker: line.shared.worker,
                 protocol: line.protocol,
                 health_path: line.shared.health_path.as_deref(),
-                handed_over: &line.handed_over,
-                defect: line.signs.defect(),
+                handed_over: &handed_over,
+                defect: None,
             };
             let response = line.shared.gateway.handle(request, via).await;
             Ok(response.map(|body| RunningBody {
@@ -184,7 +180,7 @@ pub(super) async fn serve(
     seat: Seat,
 ) {
     let settings = shared.settings.clone();
-    let guard = Guard::http2(stream);
+    let guard = Guard::new(stream);
     let requests = Requests::new(&shared, peer, "h2", guard.signs(), seat);
     let line = requests.clone();
     let head_bytes = u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX);

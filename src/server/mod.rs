@@ -4,8 +4,8 @@
 mod admin;
 mod connection;
 mod frames;
-mod framing;
 mod guard;
+mod http1;
 mod http2;
 mod tls;
 

@@ -395,6 +395,10 @@ async fn an_answer_is_awaited_and_logged_although_the_caller_has_gone() {
     gate.arrived(1).await;
     pending.abort();
     drop(pending.await);
+    // One more exchange on the connection: by its answer the gateway has heard that nobody waits for the first.
+    let nowhere = http::Request::get("https://localhost/nowhere");
+    let answer = sender.send_request(nowhere.body(Full::default()).unwrap()).await;
+    assert_eq!(answer.unwrap().status(), 404);
     drop(sender);
     gate.open();
     let line = gateway.lines.wait_for(|line| line["end"] == "caller-gone").await;

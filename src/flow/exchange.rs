@@ -1,0 +1,404 @@
+//! One request and its answer over one connection. A connection serves one exchange at a time, without a task of its
+//! own: whoever waits for the answer moves the bytes. It decides whether the connection may serve again; anything odd
+//! about an answer means that it may not.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use http::HeaderMap;
+use http::Method;
+use http::StatusCode;
+use http_body::Body;
+use tokio::time::Instant;
+
+use crate::flow::Failed;
+use crate::flow::FlowError;
+use crate::flow::Lease;
+use crate::flow::Outgoing;
+use crate::flow::Progress;
+use crate::flow::StreamedBody;
+use crate::flow::describe;
+use crate::wire;
+use crate::wire::Decoder;
+use crate::wire::Defect;
+use crate::wire::Limits;
+use crate::wire::Outbox;
+use crate::wire::Piece;
+use crate::wire::Scan;
+use crate::wire::Stream;
+
+/// How large the head of an answer may be: a platform's has some 30 fields and 3 kB.
+const ANSWER_LIMITS: Limits = Limits {
+    bytes_max: 64 * 1024,
+    fields_max: 256,
+};
+/// Answers of the 1xx class before the real one. None is asked for; a front end may send one or two.
+const INTERIM_MAX: usize = 8;
+/// Bytes read at once.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// A request for a trigger.
+pub struct Call {
+    /// Request line and fields, without those that tell the length and without the line that ends them.
+    pub head: Vec<u8>,
+    /// Its method: an answer to HEAD has no body.
+    pub method: Method,
+    /// Its body.
+    pub body: Outgoing,
+}
+
+impl fmt::Debug for Call {
+    // The head carries the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("method", &self.method)
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer whose body may still be arriving.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: AnswerBody,
+}
+
+/// The body of an answer. With its end the connection goes back to the pool; dropped before, it is closed.
+#[derive(Debug)]
+pub struct AnswerBody {
+    decoder: Decoder,
+    held: BytesMut,
+    lease: Option<Lease>,
+    /// Whether the connection may serve again after the end.
+    persists: bool,
+}
+
+/// Why a request does not leave whole.
+enum Broken {
+    /// Its body ended early: there is nothing to wait for.
+    Body(String),
+    /// The connection takes no more; an answer may have come before that.
+    Connection(String),
+}
+
+/// The request while it leaves.
+struct Upload<'a> {
+    outbox: Outbox,
+    body: Option<StreamedBody>,
+    chunked: bool,
+    progress: Option<&'a Progress>,
+}
+
+impl<'a> Upload<'a> {
+    fn new(call: Call, progress: Option<&'a Progress>) -> Self {
+        let mut outbox = Outbox::default();
+        *outbox.head() = call.head;
+        let head = outbox.head();
+        let mut upload = None;
+        let mut chunked = false;
+        let mut whole = Bytes::new();
+        match call.body {
+            Outgoing::Held(bytes) => {
+                // RFC 9110 section 8.6: where a body is usual, its absence is said. Some front ends answer 411 otherwise.
+                let usual = matches!(call.method, Method::POST | Method::PUT | Method::PATCH);
+                if usual || !bytes.is_empty() {
+                    length(head, bytes.len() as u64);
+                }
+                whole = bytes;
+            }
+            Outgoing::Streamed(body) => {
+                match body.size_hint().exact() {
+                    Some(bytes) => length(head, bytes),
+                    None => {
+                        chunked = true;
+                        head.extend_from_slice(b"transfer-encoding: chunked\r\n");
+                    }
+                }
+                upload = Some(body);
+            }
+        }
+        head.extend_from_slice(b"\r\n");
+        outbox.body(whole);
+        Self {
+            outbox,
+            body: upload,
+            chunked,
+            progress,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.body.is_none() && self.outbox.is_empty()
+    }
+
+    /// Moves what can be moved.
+    fn poll(&mut self, lease: &mut Lease, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            if !self.outbox.is_empty() {
+                let before = lease.sent;
+                let polled = self.outbox.poll_send(&mut lease.link.stream, cx, &mut lease.sent);
+                if let Some(progress) = self.progress.filter(|_| lease.sent > before) {
+                    progress.moved(0);
+                }
+                std::task::ready!(polled).map_err(|error| Broken::Connection(error.to_string()))?;
+            }
+            let Some(body) = &mut self.body else {
+                return Poll::Ready(Ok(()));
+            };
+            match std::task::ready!(body.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if self.chunked => self.outbox.chunk(data),
+                    Ok(data) => self.outbox.body(data),
+                    Err(_trailers) => {}
+                },
+                Some(Err(error)) => {
+                    self.body = None;
+                    return Poll::Ready(Err(Broken::Body(describe(&*error))));
+                }
+                None => {
+                    self.body = None;
+                    if self.chunked {
+                        self.outbox.last_chunk();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn length(head: &mut Vec<u8>, bytes: u64) {
+    use std::io::Write as _;
+    head.extend_from_slice(b"content-length: ");
+    // Writing into memory does not fail.
+    let _ = write!(head, "{bytes}\r\n");
+}
+
+/// The answer while it arrives.
+struct Download {
+    method: Method,
+    held: BytesMut,
+    scan: Scan,
+    interim: usize,
+}
+
+impl Download {
+    fn poll(
+        &mut self,
+        lease: &mut Lease,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<wire::ResponseHead, FlowError>> {
+        loop {
+            if let Some(head) = self.head()? {
+                return Poll::Ready(Ok(head));
+            }
+            let read = lease.link.stream.poll_more(cx, &mut self.held, READ_BYTES_MAX);
+            match std::task::ready!(read) {
+                Ok(0) => {
+                    let when = if self.held.is_empty() {
+                        "before"
+                    } else {
+                        "in the middle of"
+                    };
+                    let text = format!("the trigger closed it {when} the head of its answer");
+                    return Poll::Ready(Err(FlowError::Lost(text, lease.fate())));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    return Poll::Ready(Err(FlowError::Lost(error.to_string(), lease.fate())));
+                }
+            }
+        }
+    }
+
+    /// The head of the real answer, once it is whole.
+    fn head(&mut self) -> Result<Option<wire::ResponseHead>, FlowError> {
+        while !self.held.is_empty() {
+            let end = self.scan.look(&self.held, ANSWER_LIMITS).map_err(|defect| {
+                FlowError::Invalid(match defect {
+                    Defect::Malformed(what) => what.to_owned(),
+                    Defect::TooLarge => "its head has more than 64 KiB or 256 fields".to_owned(),
+                })
+            })?;
+            let Some(end) = end else { return Ok(None) };
+            let text = self.held.split_to(end).freeze();
+            let head =
+                wire::response(&text, &self.method).map_err(|what| FlowError::Invalid(what.to_owned()))?;
+            if !head.status.is_informational() {
+                return Ok(Some(head));
+            }
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                // It was not asked for, and would leave the connection to nobody.
+                return Err(FlowError::Invalid("it switches protocols".to_owned()));
+            }
+            self.interim += 1;
+            if self.interim > INTERIM_MAX {
+                let text = format!("more than {INTERIM_MAX} interim answers came before it");
+                return Err(FlowError::Invalid(text));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Sends a request and waits for the head of its answer, for `timeout` after the last piece of the body.
+pub(super) async fn send(
+    mut lease: Lease,
+    call: Call,
+    timeout: Duration,
+    progress: Option<&Progress>,
+) -> Result<Answer, Failed> {
+    let mut download = Download {
+        method: call.method.clone(),
+        held: BytesMut::new(),
+        scan: Scan::default(),
+        interim: 0,
+    };
+    let mut upload = Upload::new(call, progress);
+    let begun = Instant::now();
+    let mut failed = None;
+    let outcome = poll_fn(|cx| {
+        if failed.is_none()
+            && !upload.is_done()
+            && let Poll::Ready(Err(broken)) = upload.poll(&mut lease, cx)
+        {
+            match broken {
+                Broken::Body(what) => return Poll::Ready(Err(FlowError::Lost(what, lease.fate()))),
+                Broken::Connection(what) => failed = Some(FlowError::Lost(what, lease.fate())),
+            }
+        }
+        match download.poll(&mut lease, cx) {
+            Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
+            // What broke first is the reason.
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(failed.take().unwrap_or(error))),
+            Poll::Pending => {}
+        }
+        let deadline = progress.map_or(begun, Progress::last) + timeout;
+        std::task::ready!(lease.link.timer.poll_until(cx, deadline));
+        Poll::Ready(Err(failed.take().unwrap_or(FlowError::Timeout(timeout))))
+    });
+    let head = match outcome.await {
+        Ok(head) => head,
+        Err(error) => {
+            let untouched = lease.sent == 0;
+            let body = upload.body.filter(|_| untouched).map(Outgoing::Streamed);
+            return Err(Failed { error, body });
+        }
+    };
+    // An answer before the whole request was taken: the trigger may read on, or not.
+    let persists = head.persists && upload.is_done();
+    Ok(Answer {
+        status: head.status,
+        headers: head.headers,
+        body: AnswerBody {
+            decoder: Decoder::new(head.framing),
+            held: download.held,
+            lease: Some(lease),
+            persists,
+        }
+        .settled(),
+    })
+}
+
+impl AnswerBody {
+    /// The next piece; none at the end. The caller keeps the time.
+    ///
+    /// # Errors
+    /// A sentence for the log: the body is not whole.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, String>>> {
+        loop {
+            match self.decoder.next(&mut self.held) {
+                Ok(Piece::Data(data)) => {
+                    self.settle();
+                    return Poll::Ready(Some(Ok(data)));
+                }
+                Ok(Piece::End) => {
+                    self.settle();
+                    return Poll::Ready(None);
+                }
+                Ok(Piece::More) => {}
+                Err(what) => return Poll::Ready(Some(Err(self.broken(what)))),
+            }
+            let Some(lease) = &mut self.lease else {
+                return Poll::Ready(None);
+            };
+            match std::task::ready!(lease.link.stream.poll_more(cx, &mut self.held, READ_BYTES_MAX)) {
+                Ok(0) => {
+                    if let Err(what) = self.decoder.ended() {
+                        return Poll::Ready(Some(Err(self.broken(what))));
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(self.broken(error)))),
+            }
+        }
+    }
+
+    /// Waits for the next piece.
+    pub async fn data(&mut self) -> Option<Result<Bytes, String>> {
+        poll_fn(|cx| self.poll_data(cx)).await
+    }
+
+    fn broken(&mut self, what: impl fmt::Display) -> String {
+        self.lease = None;
+        self.decoder = Decoder::Done;
+        format!("the answer of the trigger broke off: {what}")
+    }
+
+    /// Whether nothing more comes.
+    pub fn is_over(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// Bytes still to come, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        match &self.decoder {
+            Decoder::Done => Some(0),
+            Decoder::Length(left) => Some(*left),
+            Decoder::Chunked(_) | Decoder::UntilClose => None,
+        }
+    }
+
+    fn settled(mut self) -> Self {
+        self.settle();
+        self
+    }
+
+    /// Gives the connection back once the body is over.
+    fn settle(&mut self) {
+        if !self.decoder.is_done() {
+            return;
+        }
+        if let Some(lease) = self.lease.take()
+            && self.persists
+            && self.held.is_empty()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+/// Whether a connection that has rested may serve: it is open and silent. An answer that nobody asked for would be
+/// taken for that of the next request.
+pub(super) fn is_silent(stream: &mut impl Stream) -> bool {
+    if stream.has_unread() {
+        return false;
+    }
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    if stream.socket().poll_read_ready(&mut cx).is_pending() {
+        return true;
+    }
+    // Something has come: the end, an answer, or only a record of TLS itself, as a ticket is one.
+    stream
+        .poll_more(&mut cx, &mut BytesMut::new(), READ_BYTES_MAX)
+        .is_pending()
+}

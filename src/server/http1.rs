@@ -1,0 +1,710 @@
+//! HTTP/1 connections: one request after the other, read and answered without a library between the stream and the
+//! gateway, so that every deadline is kept here and an idle connection holds no memory but that of TLS.
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::Uri;
+use http::Version;
+use http::header;
+use http_body::Body;
+use http_body::Frame;
+use http_body::SizeHint;
+use socket2::SockRef;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::ConnectionSettings;
+use crate::flow::BodyError;
+use crate::gateway::AnswerBody;
+use crate::gateway::Connection;
+use crate::gateway::Inbound;
+use crate::model::clock;
+use crate::server::Phase;
+use crate::server::Seat;
+use crate::server::connection::Shared;
+use crate::server::connection::refused;
+use crate::wire;
+use crate::wire::Decoder;
+use crate::wire::Defect;
+use crate::wire::Framing;
+use crate::wire::Limits;
+use crate::wire::Outbox;
+use crate::wire::Piece;
+use crate::wire::RequestHead;
+use crate::wire::Scan;
+use crate::wire::Stream;
+use crate::wire::Timer;
+
+/// Bytes read at once, of heads and of bodies.
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// Bytes read ahead while a request is being answered: the next one, on a connection that pipelines.
+const AHEAD_BYTES_MAX: usize = 4 * 1024;
+/// Time that a request may still wait for its turn after its caller has closed its side.
+const HALF_CLOSED_TIME: Duration = Duration::from_millis(400);
+/// A peer that still sends after the last answer is read for this long, so that the answer is not lost in a reset.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+/// And for so many bytes: a few times the usual limit of a body, for callers that send it all before they look.
+const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What invites a caller to send the body it has announced (RFC 9110 section 15.2.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// How a connection ends.
+enum End {
+    /// It is idle, and too old or no longer wanted: TLS says goodbye.
+    Over,
+    /// After an answer that was its last: the peer may still be sending.
+    Answered,
+    /// The peer has left, or there is nobody to tell.
+    Gone,
+    /// The answer broke off: the peer must see that it is not whole.
+    Cut,
+    /// A deadline passed; the word says which.
+    Late(&'static str),
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve<S: Stream>(
+    stream: S,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+    seat: Seat,
+) {
+    let mut line = Line {
+        timer: Timer::default(),
+        halt: Halt::new(phase),
+        born: Instant::now(),
+        peer,
+        origin: Connection::origin_value(peer),
+        shared,
+    };
+    let mut wire = Wire::new(stream);
+    let (end, wire) = loop {
+        match line.turn(wire).await {
+            Ok(back) => wire = back,
+            Err(ended) => break ended,
+        }
+    };
+    match (end, wire) {
+        (End::Over, Some(wire)) => Box::pin(goodbye(wire.stream)).await,
+        (End::Answered, Some(wire)) => Box::pin(linger(wire.stream)).await,
+        (End::Cut, Some(wire)) => {
+            // A reset: an answer that ends with its connection would look whole after anything else.
+            let _ = SockRef::from(wire.stream.socket()).set_linger(Some(Duration::ZERO));
+        }
+        (End::Late(reason), _) => refused(&line.shared, peer, reason, None),
+        _ => {}
+    }
+    drop(seat);
+}
+
+/// What a connection keeps from one request to the next.
+struct Line {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    origin: HeaderValue,
+    born: Instant,
+    timer: Timer,
+    halt: Halt,
+}
+
+/// The stream, and what of the peer's bytes has not been read.
+struct Wire<S> {
+    stream: S,
+    held: BytesMut,
+    body: Decoder,
+    /// Whether the peer waits to be asked for the body.
+    awaits_continue: bool,
+    /// Since when the peer has closed its side.
+    closed_since: Option<Instant>,
+    served: bool,
+}
+
+impl<S: Stream> Wire<S> {
+    fn new(stream: S) -> Self {
+        Self {
+            stream,
+            held: BytesMut::new(),
+            body: Decoder::Done,
+            awaits_continue: false,
+            closed_since: None,
+            served: false,
+        }
+    }
+
+    /// Reads ahead only to learn that the peer has left: fails if it has for certain.
+    fn watch(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        // What is held is the next request, to be read when the answer has left.
+        if self.closed_since.is_some() || !self.body.is_done() || !self.held.is_empty() {
+            return Ok(());
+        }
+        match self.stream.poll_more(cx, &mut self.held, AHEAD_BYTES_MAX) {
+            Poll::Ready(Ok(0)) => self.closed_since = Some(Instant::now()),
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Ok(_)) | Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    /// The next piece of the request's body.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            match self.body.next(&mut self.held) {
+                Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(data))),
+                Ok(Piece::End) => return Poll::Ready(None),
+                Ok(Piece::More) => {}
+                Err(what) => return Poll::Ready(Some(Err(what.into()))),
+            }
+            if self.awaits_continue {
+                std::task::ready!(self.invite(cx))?;
+            }
+            match std::task::ready!(self.stream.poll_more(cx, &mut self.held, READ_BYTES_MAX)) {
+                Ok(0) => {
+                    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the caller ended it early");
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    /// Asks for the body. So few bytes fit into any socket that has just been read from.
+    fn invite(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let stream = &mut self.stream;
+        let written = std::task::ready!(Pin::new(&mut *stream).poll_write(cx, CONTINUE))?;
+        self.awaits_continue = false;
+        if written < CONTINUE.len() {
+            return Poll::Ready(Err("the caller takes no bytes".into()));
+        }
+        std::task::ready!(Pin::new(stream).poll_flush(cx))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A stream that the body of a request and the connection use in turn.
+struct Lent<S>(Mutex<Option<Wire<S>>>);
+
+impl<S> Lent<S> {
+    fn lock(&self) -> MutexGuard<'_, Option<Wire<S>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The body of a request that is still arriving.
+struct Arriving<S> {
+    lent: Arc<Lent<S>>,
+    length: Option<u64>,
+}
+
+impl<S: Stream> Body for Arriving<S> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self.lent.lock() {
+            Some(wire) => wire
+                .poll_body(cx)
+                .map(|piece| piece.map(|data| data.map(Frame::data))),
+            None => Poll::Ready(Some(Err("the connection has gone on without it".into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lent.lock().as_ref().is_some_and(|wire| wire.body.is_done())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// Who has the stream while a request is being answered.
+enum Hands<S> {
+    Own(Wire<S>),
+    Lent(Arc<Lent<S>>),
+}
+
+impl<S: Stream> Hands<S> {
+    /// The body of the request, and who has the stream.
+    fn open(mut wire: Wire<S>, framing: Framing, expects: bool) -> (Inbound, Self) {
+        wire.body = Decoder::new(framing);
+        if let Framing::Length(length) = framing
+            && wire.held.len() as u64 >= length
+            && let Ok(Piece::Data(data)) = wire.body.next(&mut wire.held)
+        {
+            return (Inbound::Whole(data), Self::Own(wire));
+        }
+        if wire.body.is_done() {
+            return (Inbound::Whole(Bytes::new()), Self::Own(wire));
+        }
+        // A body that is on its way already needs no invitation.
+        wire.awaits_continue = expects && wire.held.is_empty();
+        let lent = Arc::new(Lent(Mutex::new(Some(wire))));
+        let body = Arriving {
+            lent: lent.clone(),
+            length: match framing {
+                Framing::Length(length) => Some(length),
+                _ => None,
+            },
+        };
+        (Inbound::Http1(Box::pin(body)), Self::Lent(lent))
+    }
+
+    fn watch(&mut self, cx: &mut Context<'_>) -> (io::Result<()>, Option<Instant>) {
+        let mut watched = |wire: &mut Wire<S>| (wire.watch(cx), wire.closed_since);
+        match self {
+            Self::Own(wire) => watched(wire),
+            Self::Lent(lent) => lent.lock().as_mut().map_or((Ok(()), None), watched),
+        }
+    }
+
+    fn back(self) -> Option<Wire<S>> {
+        match self {
+            Self::Own(wire) => Some(wire),
+            Self::Lent(lent) => lent.lock().take(),
+        }
+    }
+}
+
+/// Tells when the gateway stops serving. It is asked with each poll, and costs one look at a number.
+struct Halt {
+    looks: watch::Receiver<Phase>,
+    /// Wakes the connection; polled once, because the task that waits is always the same.
+    wakes: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    armed: bool,
+}
+
+impl Halt {
+    fn new(phase: watch::Receiver<Phase>) -> Self {
+        let looks = phase.clone();
+        let mut wakes = phase;
+        Self {
+            looks,
+            wakes: Some(Box::pin(async move {
+                // A closed channel means that the worker is gone: then this connection is too.
+                let _ = wakes.changed().await;
+            })),
+            armed: false,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.armed {
+            self.armed = true;
+            if let Some(wakes) = &mut self.wakes
+                && wakes.as_mut().poll(cx).is_ready()
+            {
+                self.wakes = None;
+            }
+        }
+        self.is_on()
+    }
+
+    fn is_on(&self) -> bool {
+        self.looks.has_changed().unwrap_or(true)
+    }
+}
+
+/// What arrives on an idle connection.
+enum Next {
+    Head(Box<RequestHead>),
+    Defect(Defect),
+    End(End),
+}
+
+impl Line {
+    fn settings(&self) -> &ConnectionSettings {
+        &self.shared.settings
+    }
+
+    /// Reads one request and answers it.
+    async fn turn<S: Stream>(&mut self, mut wire: Wire<S>) -> Turn<S> {
+        let head = match self.next(&mut wire).await {
+            Next::Head(head) => *head,
+            Next::Defect(defect) => return self.refuse(wire, defect).await,
+            Next::End(end) => return Err((end, Some(wire))),
+        };
+        wire.served = true;
+        let expects = head.version == Version::HTTP_11 && head.headers.contains_key(header::EXPECT);
+        let (body, hands) = Hands::open(wire, head.framing, expects);
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method;
+        *request.uri_mut() = head.target;
+        *request.version_mut() = head.version;
+        *request.headers_mut() = head.headers;
+        self.answer(request, hands, head.persists, None).await
+    }
+
+    /// Answers a head that cannot be read, in the place of which a request without meaning stands.
+    async fn refuse<S: Stream>(&mut self, mut wire: Wire<S>, defect: Defect) -> Turn<S> {
+        // What follows cannot be told apart.
+        wire.held = BytesMut::new();
+        let mut request = Request::new(Inbound::Whole(Bytes::new()));
+        // The method of such a head is not known for certain.
+        if let Ok(unknown) = Method::from_bytes(b"-") {
+            *request.method_mut() = unknown;
+        }
+        *request.uri_mut() = Uri::from_static("/");
+        self.answer(request, Hands::Own(wire), false, Some(defect)).await
+    }
+
+    /// Waits for a request and reads its head.
+    async fn next<S: Stream>(&mut self, wire: &mut Wire<S>) -> Next {
+        let limits = Limits {
+            bytes_max: self.settings().head_bytes_max,
+            fields_max: self.settings().headers_max,
+        };
+        let mut scan = Scan::default();
+        let idle_since = Instant::now();
+        let mut head_since = None;
+        poll_fn(|cx| {
+            loop {
+                if !wire.held.is_empty() {
+                    match scan.look(&wire.held, limits) {
+                        Ok(Some(end)) => {
+                            let text = wire.held.split_to(end).freeze();
+                            if wire.held.is_empty() {
+                                wire.held = BytesMut::new();
+                            }
+                            return Poll::Ready(match wire::request(&text) {
+                                Ok(head) => Next::Head(Box::new(head)),
+                                Err(defect) => Next::Defect(defect),
+                            });
+                        }
+                        Ok(None) => {}
+                        Err(defect) => return Poll::Ready(Next::Defect(defect)),
+                    }
+                    head_since.get_or_insert_with(Instant::now);
+                } else if wire.closed_since.is_some() {
+                    return Poll::Ready(Next::End(End::Gone));
+                } else if self.halt.poll(cx) {
+                    return Poll::Ready(Next::End(End::Over));
+                }
+                match wire.stream.poll_more(cx, &mut wire.held, READ_BYTES_MAX) {
+                    Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Next::End(End::Gone)),
+                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Pending => {}
+                }
+                let settings = &self.shared.settings;
+                let (deadline, end) = match head_since {
+                    Some(since) => (since + settings.head_timeout, End::Late("head-timeout")),
+                    None if !wire.served => (idle_since + settings.head_timeout, End::Late("no-request")),
+                    None => {
+                        let idle = idle_since + settings.idle_timeout;
+                        (idle.min(self.born + settings.age_max), End::Over)
+                    }
+                };
+                std::task::ready!(self.timer.poll_until(cx, deadline));
+                return Poll::Ready(Next::End(end));
+            }
+        })
+        .await
+    }
+
+    /// Lets the gateway answer, and sends the answer.
+    async fn answer<S: Stream>(
+        &mut self,
+        request: Request<Inbound>,
+        mut hands: Hands<S>,
+        persists: bool,
+        defect: Option<Defect>,
+    ) -> Turn<S> {
+        let shared = self.shared.clone();
+        let origin = self.origin.clone();
+        let asked = Asked {
+            head: request.method() == Method::HEAD,
+            version: request.version(),
+        };
+        let handed_over = AtomicBool::new(false);
+        let via = Connection {
+            peer: self.peer,
+            origin: &origin,
+            worker: shared.worker,
+            protocol: "h1",
+            health_path: shared.health_path.as_deref(),
+            handed_over: &handed_over,
+            defect,
+        };
+        let mut call = Box::pin(shared.gateway.handle(request, via));
+        let timer = &mut self.timer;
+        let response = poll_fn(|cx| {
+            if let Poll::Ready(response) = call.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            let (watched, closed_since) = hands.watch(cx);
+            if watched.is_err() {
+                return Poll::Ready(None);
+            }
+            // A peer may close its side and still wait for the answer; one whose request still waits a while later is
+            // taken for gone, so that no run starts for nobody.
+            if let Some(since) = closed_since
+                && !handed_over.load(Ordering::Relaxed)
+            {
+                std::task::ready!(timer.poll_until(cx, since + HALF_CLOSED_TIME));
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        })
+        .await;
+        // What is left of the call goes on by itself, or ends.
+        drop(call);
+        let Some(mut wire) = hands.back() else {
+            return Err((End::Gone, None));
+        };
+        let Some(response) = response else {
+            return Err((End::Gone, Some(wire)));
+        };
+        let reusable = persists
+            && wire.body.is_done()
+            && wire.closed_since.is_none()
+            && !self.halt.is_on()
+            && self.born.elapsed() < self.settings().age_max;
+        match self.send(&mut wire, response, asked, reusable).await {
+            Ok(()) => Ok(wire),
+            Err(end) => Err((end, Some(wire))),
+        }
+    }
+
+    /// Sends an answer; fails if the connection ends with it.
+    async fn send<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        response: Response<AnswerBody>,
+        asked: Asked,
+        reusable: bool,
+    ) -> Result<(), End> {
+        let (head, body) = response.into_parts();
+        let plan = Plan::new(head.status, &head.headers, &body.size_hint(), asked, reusable);
+        let mut outbox = Outbox::default();
+        plan.write(&head.headers, outbox.head());
+        let mut rest = Some(body);
+        let mut sent = 0;
+        let mut blocked_since = None;
+        let timeout = self.settings().idle_timeout;
+        let timer = &mut self.timer;
+        poll_fn(|cx| {
+            loop {
+                // The first piece leaves with the head.
+                if (outbox.is_empty() || sent == 0)
+                    && let Err(end) = refill(&mut outbox, &mut rest, plan.ending, cx)
+                {
+                    return Poll::Ready(Err(end));
+                }
+                if outbox.is_empty() {
+                    return if rest.is_some() {
+                        Poll::Pending
+                    } else {
+                        Poll::Ready(Ok(()))
+                    };
+                }
+                let before = sent;
+                match outbox.poll_send(&mut wire.stream, cx, &mut sent) {
+                    Poll::Ready(Ok(())) => blocked_since = None,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Gone)),
+                    Poll::Pending => {
+                        if sent > before {
+                            blocked_since = None;
+                        }
+                        // Its request would hold the trigger's permit for ever.
+                        let since = *blocked_since.get_or_insert_with(Instant::now);
+                        std::task::ready!(timer.poll_until(cx, since + timeout));
+                        return Poll::Ready(Err(End::Late("write-stalled")));
+                    }
+                }
+            }
+        })
+        .await?;
+        if plan.persists { Ok(()) } else { Err(End::Answered) }
+    }
+}
+
+/// How one request was answered: the connection goes on, or ends.
+type Turn<S> = Result<Wire<S>, (End, Option<Wire<S>>)>;
+
+/// What of a request decides how its answer is framed.
+#[derive(Clone, Copy)]
+struct Asked {
+    head: bool,
+    version: Version,
+}
+
+/// How the end of an answer is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// There is no body, or it is not wanted.
+    None,
+    Length(u64),
+    Chunked,
+    /// The connection ends with it.
+    Close,
+}
+
+/// The head of an answer as it will leave.
+struct Plan {
+    status: StatusCode,
+    ending: Ending,
+    /// The length that is told; also where no body follows.
+    length: Option<u64>,
+    persists: bool,
+    /// Whether the caller speaks HTTP/1.0: then it is answered so, and told if the connection persists.
+    old: bool,
+}
+
+impl Plan {
+    fn new(status: StatusCode, headers: &HeaderMap, size: &SizeHint, asked: Asked, reusable: bool) -> Self {
+        let bodiless = matches!(status.as_u16(), 100..=199 | 204 | 304);
+        let stated = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        let (ending, length) = match size.exact() {
+            // RFC 9110 section 8.6: what it would have been, if it is known.
+            _ if status == StatusCode::NOT_MODIFIED => (Ending::None, stated()),
+            _ if bodiless => (Ending::None, None),
+            exact if asked.head => (Ending::None, stated().or(exact.filter(|bytes| *bytes > 0))),
+            Some(bytes) => (Ending::Length(bytes), Some(bytes)),
+            None if asked.version == Version::HTTP_11 => (Ending::Chunked, None),
+            None => (Ending::Close, None),
+        };
+        let closes = headers
+            .get(header::CONNECTION)
+            .is_some_and(|options| options == "close");
+        Self {
+            status,
+            ending,
+            length,
+            persists: reusable && !closes && ending != Ending::Close,
+            old: asked.version == Version::HTTP_10,
+        }
+    }
+
+    /// Names and values were checked when they were read, so nothing in them can end a line.
+    fn write(&self, headers: &HeaderMap, to: &mut Vec<u8>) {
+        use std::io::Write as _;
+        to.reserve(HEAD_BYTES_USUAL);
+        to.extend_from_slice(if self.old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+        to.extend_from_slice(self.status.as_str().as_bytes());
+        to.push(b' ');
+        to.extend_from_slice(self.status.canonical_reason().unwrap_or_default().as_bytes());
+        to.extend_from_slice(b"\r\n");
+        for (name, value) in headers {
+            if matches!(
+                *name,
+                header::CONNECTION | header::CONTENT_LENGTH | header::TRANSFER_ENCODING
+            ) {
+                continue;
+            }
+            to.extend_from_slice(name.as_str().as_bytes());
+            to.extend_from_slice(b": ");
+            to.extend_from_slice(value.as_bytes());
+            to.extend_from_slice(b"\r\n");
+        }
+        if !headers.contains_key(header::DATE) {
+            to.extend_from_slice(b"date: ");
+            clock::date(to);
+            to.extend_from_slice(b"\r\n");
+        }
+        if let Some(length) = self.length {
+            // Writing into memory does not fail.
+            let _ = write!(to, "content-length: {length}\r\n");
+        }
+        if self.ending == Ending::Chunked {
+            to.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        if !self.persists {
+            to.extend_from_slice(b"connection: close\r\n");
+        } else if self.old {
+            to.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        to.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Memory asked for the head of an answer at once.
+const HEAD_BYTES_USUAL: usize = 512;
+
+/// Puts the next piece of the answer into the outbox, if it is there.
+fn refill(
+    outbox: &mut Outbox,
+    rest: &mut Option<AnswerBody>,
+    ending: Ending,
+    cx: &mut Context<'_>,
+) -> Result<(), End> {
+    while let Some(body) = rest {
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Pending => return Ok(()),
+            // Ends visibly: the peer must not take a part for the whole.
+            Poll::Ready(Some(Err(_))) => return Err(End::Cut),
+            Poll::Ready(None) => {
+                *rest = None;
+                if ending == Ending::Chunked {
+                    outbox.last_chunk();
+                }
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let over = body.is_end_stream();
+                if over {
+                    *rest = None;
+                }
+                let Ok(data) = frame.into_data() else { continue };
+                match ending {
+                    Ending::None => continue,
+                    Ending::Length(_) | Ending::Close => outbox.body(data),
+                    Ending::Chunked if over => outbox.final_chunk(data),
+                    Ending::Chunked => outbox.chunk(data),
+                }
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Closes an idle connection. The goodbye tells the peer that this is no fault; it may take its time to read it.
+async fn goodbye<S: Stream>(mut stream: S) {
+    let _ = tokio::time::timeout(LINGER_TIME, stream.shutdown()).await;
+}
+
+/// Closes our side and reads on for a moment: closing with unread bytes would make the kernel reset the connection,
+/// and the peer could lose the answer.
+async fn linger<S: Stream>(mut stream: S) {
+    let deadline = Instant::now() + LINGER_TIME;
+    if tokio::time::timeout_at(deadline, stream.shutdown())
+        .await
+        .is_err()
+    {
+        return;
+    }
+    let mut space = [0u8; 2048];
+    let mut read = 0;
+    while read < LINGER_BYTES_MAX {
+        match tokio::time::timeout_at(deadline, stream.read(&mut space)).await {
+            Ok(Ok(count)) if count > 0 => read += count,
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Where a body ends: after a stated number of bytes, with its last chunk, or with its connection.
+
+use bytes::Bytes;
+use bytes::BytesMut;
+
+use crate::wire::Framing;
+use crate::wire::chunks::Chunks;
+
+/// What comes next of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// So much of it.
+    Data(Bytes),
+    /// Nothing yet: more bytes must arrive.
+    More,
+    /// It is over; what else has arrived belongs to the next message.
+    End,
+}
+
+/// Takes one body out of a stream of bytes.
+#[derive(Debug)]
+pub enum Decoder {
+    /// The body is over.
+    Done,
+    /// So many bytes are still to come.
+    Length(u64),
+    /// Chunks are still to come.
+    Chunked(Box<Chunks>),
+    /// Everything until the connection ends.
+    UntilClose,
+}
+
+impl Decoder {
+    /// For a body that is framed like this.
+    pub fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::None | Framing::Length(0) => Self::Done,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Box::default()),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Whether the body is over.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Takes what has arrived of the body out of `held`.
+    ///
+    /// # Errors
+    /// What is wrong with its chunks. Nothing after it can be told apart.
+    pub fn next(&mut self, held: &mut BytesMut) -> Result<Piece, &'static str> {
+        match self {
+            Self::Done => Ok(Piece::End),
+            Self::Length(left) => {
+                let there = usize::try_from(*left).unwrap_or(usize::MAX).min(held.len());
+                if there == 0 {
+                    return Ok(Piece::More);
+                }
+                *left -= there as u64;
+                if *left == 0 {
+                    *self = Self::Done;
+                }
+                Ok(Piece::Data(take(held, there)))
+            }
+            Self::Chunked(chunks) => {
+                let piece = chunks.next(held)?;
+                if piece == Piece::End {
+                    *self = Self::Done;
+                }
+                Ok(piece)
+            }
+            Self::UntilClose if held.is_empty() => Ok(Piece::More),
+            Self::UntilClose => Ok(Piece::Data(std::mem::take(held).freeze())),
+        }
+    }
+
+    /// Notes that the connection has ended: whether the body is whole.
+    ///
+    /// # Errors
+    /// When more was to come.
+    pub fn ended(&mut self) -> Result<(), &'static str> {
+        match self {
+            Self::Done => Ok(()),
+            Self::UntilClose => {
+                *self = Self::Done;
+                Ok(())
+            }
+            Self::Length(_) | Self::Chunked(_) => Err("the connection ended in the middle of the body"),
+        }
+    }
+}
+
+/// Takes bytes from the front; all of them without leaving an empty handle behind that would keep the memory.
+pub(super) fn take(held: &mut BytesMut, count: usize) -> Bytes {
+    if count >= held.len() {
+        std::mem::take(held).freeze()
+    } else {
+        held.split_to(count).freeze()
+    }
+}

@@ -1,0 +1,278 @@
+//! The chunked coding (RFC 9112 section 7.1), followed byte by byte but for its data. Extensions and trailers are
+//! dropped unread, within bounds.
+
+use bytes::Buf;
+use bytes::BytesMut;
+
+use crate::wire::Piece;
+use crate::wire::body::take;
+
+/// Longest line of chunk extensions, bytes; nobody uses them for good.
+const EXTENSION_BYTES_MAX: usize = 256;
+/// Largest trailer section, bytes.
+const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Data of a chunk that is worth handing on by itself; smaller pieces are copied together. Bytes.
+const WORTH_BYTES: usize = 2 * 1024;
+
+/// A chunked body on its way.
+#[derive(Debug)]
+pub struct Chunks {
+    part: Part,
+    size: u64,
+    digits: u8,
+    extension_bytes: usize,
+    trailer_bytes: usize,
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self {
+            part: Part::Size,
+            size: 0,
+            digits: 0,
+            extension_bytes: 0,
+            trailer_bytes: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Size,
+    Extension,
+    SizeFeed,
+    Data,
+    DataReturn,
+    DataFeed,
+    TrailerStart,
+    Trailer,
+    TrailerFeed,
+    LastFeed,
+    Over,
+}
+
+impl Chunks {
+    /// Takes what has arrived.
+    pub(super) fn next(&mut self, held: &mut BytesMut) -> Result<Piece, &'static str> {
+        let mut joined = BytesMut::new();
+        loop {
+            self.framing(held)?;
+            if self.part == Part::Over && joined.is_empty() {
+                return Ok(Piece::End);
+            }
+            let there = usize::try_from(self.size).unwrap_or(usize::MAX).min(held.len());
+            if self.part != Part::Data || there == 0 {
+                break;
+            }
+            let alone = there == held.len() || there >= WORTH_BYTES;
+            if alone && !joined.is_empty() {
+                // What was copied together goes first; the rest is found again with the next call.
+                break;
+            }
+            self.size -= there as u64;
+            if self.size == 0 {
+                self.part = Part::DataReturn;
+            }
+            if alone {
+                return Ok(Piece::Data(take(held, there)));
+            }
+            joined.extend_from_slice(held.get(..there).unwrap_or_default());
+            held.advance(there);
+        }
+        if joined.is_empty() {
+            return Ok(Piece::More);
+        }
+        Ok(Piece::Data(joined.freeze()))
+    }
+
+    /// Reads on until data or the end is next, or nothing is left.
+    fn framing(&mut self, held: &mut BytesMut) -> Result<(), &'static str> {
+        let mut read = 0;
+        for byte in held.iter().copied() {
+            if matches!(self.part, Part::Data | Part::Over) {
+                break;
+            }
+            read += 1;
+            self.part = self.step(byte)?;
+        }
+        held.advance(read);
+        if held.is_empty() {
+            *held = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, byte: u8) -> Result<Part, &'static str> {
+        Ok(match (self.part, byte) {
+            (Part::Size, _) => self.size_byte(byte)?,
+            (Part::Extension, b'\r') => Part::SizeFeed,
+            (Part::Extension, _) => self.extension(byte)?,
+            (Part::SizeFeed, b'\n') => self.size_done(),
+            (Part::SizeFeed, _) => return Err("a chunk size ends without a line feed"),
+            (Part::DataReturn, b'\r') => Part::DataFeed,
+            (Part::DataFeed, b'\n') => Part::Size,
+            (Part::DataReturn | Part::DataFeed, _) => return Err("a chunk is longer than its size"),
+            (Part::TrailerStart, b'\r') => Part::LastFeed,
+            (Part::Trailer, b'\r') => Part::TrailerFeed,
+            (Part::TrailerStart | Part::Trailer, _) => self.trailer(byte)?,
+            (Part::TrailerFeed, b'\n') => Part::TrailerStart,
+            (Part::TrailerFeed, _) => return Err("a trailer line ends without a line feed"),
+            (Part::LastFeed, b'\n') => Part::Over,
+            (Part::LastFeed, _) => return Err("the last line of a chunked body is wrong"),
+            // Not asked for here: data and the end are taken elsewhere.
+            (Part::Data | Part::Over, _) => self.part,
+        })
+    }
+
+    fn size_byte(&mut self, byte: u8) -> Result<Part, &'static str> {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b';' if self.digits > 0 => return Ok(Part::Extension),
+            b'\r' if self.digits > 0 => return Ok(Part::SizeFeed),
+            _ => return Err("a chunk size is not a plain hexadecimal number"),
+        };
+        self.digits += 1;
+        // Fifteen digits are an exbibyte; more could only be meant to overflow somebody's number.
+        if self.digits > 15 {
+            return Err("a chunk size is too long");
+        }
+        self.size = self.size << 4 | u64::from(digit);
+        Ok(Part::Size)
+    }
+
+    fn extension(&mut self, byte: u8) -> Result<Part, &'static str> {
+        self.extension_bytes += 1;
+        if self.extension_bytes > EXTENSION_BYTES_MAX || byte < 0x20 || byte == 0x7f {
+            return Err("a chunk extension is too long or contains a control character");
+        }
+        Ok(Part::Extension)
+    }
+
+    fn size_done(&mut self) -> Part {
+        self.digits = 0;
+        self.extension_bytes = 0;
+        if self.size == 0 {
+            Part::TrailerStart
+        } else {
+            Part::Data
+        }
+    }
+
+    fn trailer(&mut self, byte: u8) -> Result<Part, &'static str> {
+        self.trailer_bytes += 1;
+        if self.trailer_bytes > TRAILER_BYTES_MAX || (byte < 0x20 && byte != b'\t') || byte == 0x7f {
+            return Err("the trailer is too long or contains a control character");
+        }
+        Ok(Part::Trailer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use proptest::prelude::proptest;
+
+    use super::Chunks;
+    use crate::wire::Piece;
+
+    /// Feeds bytes in pieces of `size`: the body, whether it is over, and what is left; or what is wrong.
+    fn decode(bytes: &[u8], size: usize) -> Result<(Vec<u8>, bool, Vec<u8>), &'static str> {
+        let mut chunks = Chunks::default();
+        let mut held = BytesMut::new();
+        let mut body = Vec::new();
+        let mut over = false;
+        for piece in bytes.chunks(size.max(1)) {
+            held.extend_from_slice(piece);
+            while !over {
+                match chunks.next(&mut held)? {
+                    Piece::Data(data) => body.extend_from_slice(&data),
+                    Piece::More => break,
+                    Piece::End => over = true,
+                }
+            }
+        }
+        Ok((body, over, held.to_vec()))
+    }
+
+    #[test]
+    fn a_body_is_taken_out_of_its_chunks() {
+        let sent = b"3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nT: v\r\n\r\nGET";
+        for size in [1, 2, 7, 1000] {
+            let (body, over, left) = decode(sent, size).unwrap();
+            assert_eq!((body.as_slice(), over), (&b"abc0123456789"[..], true));
+            assert_eq!(left, b"GET", "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn small_chunks_are_copied_together() {
+        let sent = b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n";
+        let mut held = BytesMut::from(&sent[..]);
+        let mut chunks = Chunks::default();
+        assert_eq!(chunks.next(&mut held), Ok(Piece::Data("abc".into())));
+        assert_eq!(chunks.next(&mut held), Ok(Piece::End));
+    }
+
+    #[test]
+    fn wrong_framing_is_told() {
+        for sent in [
+            "+3\r\nabc\r\n0\r\n\r\n",
+            "0x3\r\nabc\r\n0\r\n\r\n",
+            "3\nabc\r\n0\r\n\r\n",
+            "3\r\nabcd\r\n0\r\n\r\n",
+            "3\r\nabc\n0\r\n\r\n",
+            "\r\nabc\r\n0\r\n\r\n",
+            ";x\r\nabc\r\n0\r\n\r\n",
+            "fffffffffffffffff\r\nabc",
+            "3 \r\nabc\r\n0\r\n\r\n",
+            "3;\n\r\nabc\r\n0\r\n\r\n",
+            "0\r\nT: a\nb\r\n\r\n",
+            "0\r\n\rX",
+        ] {
+            for size in [1, 3, 1000] {
+                assert!(
+                    decode(sent.as_bytes(), size).is_err(),
+                    "{sent:?} in pieces of {size}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_have_bounds() {
+        let extension = format!("1;{}\r\na\r\n", "x".repeat(300));
+        assert!(decode(extension.as_bytes(), 64).is_err());
+        let trailer = format!("0\r\n{}\r\n", "t: v\r\n".repeat(3000));
+        assert!(decode(trailer.as_bytes(), 64).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_change_what_is_read(bytes in "[0-9a-f;\r\nxT: ]{0,60}", size in 1usize..9) {
+            let whole = decode(bytes.as_bytes(), 10_000);
+            assert_eq!(decode(bytes.as_bytes(), size).is_err(), whole.is_err());
+            if let Ok(whole) = whole {
+                assert_eq!(decode(bytes.as_bytes(), size).unwrap(), whole);
+            }
+        }
+
+        #[test]
+        fn what_is_put_into_chunks_comes_out(
+            chunks in proptest::collection::vec(proptest::collection::vec(0u8..=255, 1..5000), 0..6),
+            size in 1usize..9000,
+        ) {
+            let mut sent = Vec::new();
+            for chunk in &chunks {
+                sent.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                sent.extend_from_slice(chunk);
+                sent.extend_from_slice(b"\r\n");
+            }
+            sent.extend_from_slice(b"0\r\n\r\n");
+            let (body, over, left) = decode(&sent, size).unwrap();
+            assert_eq!(body, chunks.concat());
+            assert!(over && left.is_empty());
+        }
+    }
+}

@@ -1,0 +1,607 @@
+//! Heads of requests and answers (RFC 9112 sections 2 to 6), read strictly: what two readers could take for two things
+//! is refused with a sentence.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+use http::StatusCode;
+use http::Uri;
+use http::Version;
+use http::header;
+use memchr::memchr;
+
+/// How large a head may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes.
+    pub bytes_max: usize,
+    /// Header fields.
+    pub fields_max: usize,
+}
+
+/// What is wrong with a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// It can be read in two ways; the text says where.
+    Malformed(&'static str),
+    /// It is larger than the limits.
+    TooLarge,
+}
+
+/// How the end of a body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// By its length in bytes.
+    Length(u64),
+    /// By its last chunk.
+    Chunked,
+    /// By the end of the connection; answers only.
+    UntilClose,
+}
+
+/// Looks for the end of a head while it arrives. It remembers what it has looked at, so that a head that comes byte by
+/// byte costs no more than one that comes whole.
+#[derive(Debug, Default)]
+pub struct Scan {
+    scanned: usize,
+    line_start: usize,
+    lines: usize,
+}
+
+impl Scan {
+    /// Looks at all bytes of the head that have arrived, and tells where it ends once it does.
+    ///
+    /// # Errors
+    /// Line ends and beginnings that can be read in two ways, and a head above the limits, are told at once.
+    pub fn look(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<usize>, Defect> {
+        while let Some(at) = bytes.get(self.scanned..).and_then(|rest| memchr(b'\n', rest)) {
+            let feed = self.scanned + at;
+            if feed >= limits.bytes_max {
+                return Err(Defect::TooLarge);
+            }
+            let line = bytes.get(self.line_start..feed).unwrap_or_default();
+            let Some((b'\r', line)) = line.split_last() else {
+                return Err(Defect::Malformed(
+                    "a line of the head ends without a carriage return",
+                ));
+            };
+            self.scanned = feed + 1;
+            self.line_start = feed + 1;
+            match (line.first(), self.lines) {
+                (None, 0) => return Err(Defect::Malformed("there is an empty line before the head")),
+                (None, _) => {
+                    *self = Self::default();
+                    return Ok(Some(feed + 1));
+                }
+                // The first line is not a field.
+                (Some(_), lines) if lines > limits.fields_max => return Err(Defect::TooLarge),
+                (Some(b' ' | b'\t'), 1..) => {
+                    return Err(Defect::Malformed("a header field is folded over two lines"));
+                }
+                _ => self.lines += 1,
+            }
+        }
+        if bytes.len() >= limits.bytes_max {
+            return Err(Defect::TooLarge);
+        }
+        self.scanned = bytes.len();
+        Ok(None)
+    }
+}
+
+/// The head of a request.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// Its method; never CONNECT or TRACE.
+    pub method: Method,
+    /// Its target.
+    pub target: Uri,
+    /// HTTP/1.0 or HTTP/1.1.
+    pub version: Version,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub framing: Framing,
+    /// Whether another request may follow on the connection.
+    pub persists: bool,
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// Its status, 100 to 999.
+    pub status: StatusCode,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub framing: Framing,
+    /// Whether the connection may serve another request.
+    pub persists: bool,
+}
+
+/// Reads the head of a request that [`Scan`] has found the end of.
+///
+/// # Errors
+/// [`Defect::Malformed`] with what can be read in two ways.
+pub fn request(head: &Bytes) -> Result<RequestHead, Defect> {
+    read_request(head).map_err(Defect::Malformed)
+}
+
+fn read_request(head: &Bytes) -> Result<RequestHead, &'static str> {
+    let (line, fields_start) = first_line(head);
+    let (method, target, version) = request_line(head, line)?;
+    let fields = Fields::read(head, fields_start)?;
+    if fields.chunked && fields.length.is_some() {
+        return Err("both Content-Length and Transfer-Encoding are there");
+    }
+    if fields.chunked && version == Version::HTTP_10 {
+        return Err("Transfer-Encoding does not exist in HTTP/1.0");
+    }
+    let framing = match fields.length {
+        _ if fields.chunked => Framing::Chunked,
+        None | Some(0) => Framing::None,
+        Some(length) => Framing::Length(length),
+    };
+    Ok(RequestHead {
+        method,
+        target,
+        persists: fields.persists(version),
+        version,
+        framing,
+        headers: fields.map,
+    })
+}
+
+/// Reads the head of an answer to `method` that [`Scan`] has found the end of.
+///
+/// # Errors
+/// A sentence about what cannot be read, or in two ways (RFC 9112 section 6.3).
+pub fn response(head: &Bytes, method: &Method) -> Result<ResponseHead, &'static str> {
+    let (line, fields_start) = first_line(head);
+    let (status, version) = status_line(line)?;
+    let fields = Fields::read(head, fields_start)?;
+    if fields.chunked && fields.length.is_some() {
+        return Err("it tells its length in two ways");
+    }
+    if fields.chunked && version == Version::HTTP_10 {
+        return Err("it uses a transfer coding, which does not exist in HTTP/1.0");
+    }
+    let bodiless = matches!(status.as_u16(), 100..=199 | 204 | 304) || method == Method::HEAD;
+    let framing = match fields.length {
+        _ if bodiless => Framing::None,
+        _ if fields.chunked => Framing::Chunked,
+        Some(length) => Framing::Length(length),
+        None => Framing::UntilClose,
+    };
+    // A body where none can be: whatever was meant, what follows cannot be told apart.
+    let promised = fields.chunked || fields.length.is_some_and(|length| length > 0);
+    let contradicts = promised && status == StatusCode::NO_CONTENT;
+    let persists = fields.persists(version) && framing != Framing::UntilClose && !contradicts;
+    Ok(ResponseHead {
+        status,
+        persists,
+        framing,
+        headers: fields.map,
+    })
+}
+
+/// The first line without its end, and where the next one begins.
+fn first_line(head: &Bytes) -> (&[u8], usize) {
+    let feed = memchr(b'\n', head).unwrap_or(head.len());
+    let line = head.get(..feed.saturating_sub(1)).unwrap_or_default();
+    (line, feed + 1)
+}
+
+fn request_line(head: &Bytes, line: &[u8]) -> Result<(Method, Uri, Version), &'static str> {
+    const SHAPE: &str = "the request line is not a method, a target and HTTP/1.1, with single spaces between";
+    let space = memchr(b' ', line).ok_or(SHAPE)?;
+    let (method, rest) = line.split_at(space);
+    let rest = rest.get(1..).unwrap_or_default();
+    let space = memchr(b' ', rest).ok_or(SHAPE)?;
+    let (target, version) = rest.split_at(space);
+    let version = match version {
+        b" HTTP/1.1" => Version::HTTP_11,
+        b" HTTP/1.0" => Version::HTTP_10,
+        _ => return Err(SHAPE),
+    };
+    if target.is_empty() {
+        return Err(SHAPE);
+    }
+    if target
+        .iter()
+        .any(|byte| !matches!(byte, 0x21..=0x7e) || matches!(byte, b'#' | b'\\'))
+    {
+        return Err("the target contains '#', '\\' or a character that must be percent-encoded");
+    }
+    let method = Method::from_bytes(method).map_err(|_| "the method has characters that no method has")?;
+    if matches!(method, Method::CONNECT | Method::TRACE) {
+        return Err("the methods CONNECT and TRACE are not served");
+    }
+    let target = Uri::from_maybe_shared(head.slice_ref(target)).map_err(|_| "the target is no URL")?;
+    Ok((method, target, version))
+}
+
+fn status_line(line: &[u8]) -> Result<(StatusCode, Version), &'static str> {
+    const SHAPE: &str = "its first line is not HTTP/1.1 and a status of three digits";
+    let (version, rest) = line.split_at_checked(9).ok_or(SHAPE)?;
+    let version = match version {
+        b"HTTP/1.1 " => Version::HTTP_11,
+        b"HTTP/1.0 " => Version::HTTP_10,
+        _ => return Err(SHAPE),
+    };
+    let (status, reason) = rest.split_at_checked(3).ok_or(SHAPE)?;
+    if !matches!(reason.first(), None | Some(b' ')) {
+        return Err(SHAPE);
+    }
+    if reason.iter().any(|byte| is_control(*byte)) {
+        return Err("its first line contains a control character");
+    }
+    let status = StatusCode::from_bytes(status).map_err(|_| SHAPE)?;
+    Ok((status, version))
+}
+
+fn is_control(byte: u8) -> bool {
+    (byte < 0x20 && byte != b'\t') || byte == 0x7f
+}
+
+/// The fields of a head, and what they say of the message.
+struct Fields {
+    map: HeaderMap,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Fields {
+    fn read(head: &Bytes, mut at: usize) -> Result<Self, &'static str> {
+        let mut fields = Self {
+            map: HeaderMap::with_capacity(FIELDS_USUAL),
+            length: None,
+            chunked: false,
+            close: false,
+            keep_alive: false,
+        };
+        while let Some(rest) = head.get(at..) {
+            let Some(feed) = memchr(b'\n', rest) else { break };
+            let line = rest.get(..feed.saturating_sub(1)).unwrap_or_default();
+            if line.is_empty() {
+                break;
+            }
+            fields.line(head, line)?;
+            at += feed + 1;
+        }
+        Ok(fields)
+    }
+
+    fn line(&mut self, head: &Bytes, line: &[u8]) -> Result<(), &'static str> {
+        let colon = memchr(b':', line).ok_or("a line of the head has no colon")?;
+        let (name, value) = line.split_at(colon);
+        if let Some(b' ' | b'\t') = name.last() {
+            return Err("a header field has a space before its colon");
+        }
+        let name = HeaderName::from_bytes(name)
+            .map_err(|_| "the name of a header field is empty or has characters that no name has")?;
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        if name == header::CONTENT_LENGTH {
+            self.content_length(value)?;
+        } else if name == header::TRANSFER_ENCODING {
+            self.transfer_encoding(value)?;
+        } else if name == header::CONNECTION {
+            self.connection(value);
+        }
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(value))
+            .map_err(|_| "the head contains a control character")?;
+        self.map
+            .try_append(name, value)
+            .map_err(|_| "there are too many header fields")?;
+        Ok(())
+    }
+
+    fn content_length(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        if self.length.is_some() {
+            return Err("there are two Content-Length fields");
+        }
+        let canonical = !value.is_empty()
+            && value.len() <= 18
+            && value.iter().all(u8::is_ascii_digit)
+            && (value.len() == 1 || value.first() != Some(&b'0'));
+        if !canonical {
+            return Err("Content-Length is not one plain number");
+        }
+        let digits = value.iter().map(|digit| u64::from(digit - b'0'));
+        self.length = Some(digits.fold(0, |sum, digit| sum * 10 + digit));
+        Ok(())
+    }
+
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            return Err("Transfer-Encoding is something other than one 'chunked'");
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        for option in value.split(|byte| *byte == b',') {
+            let option = option.trim_ascii();
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    /// RFC 9112 section 9.3.
+    fn persists(&self, version: Version) -> bool {
+        !self.close && (version == Version::HTTP_11 || self.keep_alive)
+    }
+}
+
+/// Fields for which memory is asked at once.
+const FIELDS_USUAL: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::Method;
+    use http::Version;
+    use proptest::prelude::proptest;
+
+    use super::Defect;
+    use super::Framing;
+    use super::Limits;
+    use super::RequestHead;
+    use super::ResponseHead;
+    use super::Scan;
+    use super::request;
+    use super::response;
+
+    const LIMITS: Limits = Limits {
+        bytes_max: 1024,
+        fields_max: 10,
+    };
+
+    /// Lets a head arrive in pieces of `size`, as a connection does: the head, and what is left behind it.
+    fn arrive(bytes: &[u8], size: usize) -> Result<Option<(RequestHead, Vec<u8>)>, Defect> {
+        let mut scan = Scan::default();
+        let mut held = Vec::new();
+        for piece in bytes.chunks(size.max(1)) {
+            held.extend_from_slice(piece);
+            if let Some(end) = scan.look(&held, LIMITS)? {
+                let left = bytes[end..].to_vec();
+                held.truncate(end);
+                return Ok(Some((request(&Bytes::from(held))?, left)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(head: &str) -> Result<RequestHead, Defect> {
+        Ok(arrive(head.as_bytes(), 10_000)?.expect("a whole head").0)
+    }
+
+    fn answer_to(method: &Method, head: &str) -> Result<ResponseHead, &'static str> {
+        response(&Bytes::copy_from_slice(head.as_bytes()), method)
+    }
+
+    fn answer(head: &str) -> Result<ResponseHead, &'static str> {
+        answer_to(&Method::POST, head)
+    }
+
+    #[test]
+    fn a_head_is_read_and_what_follows_is_left() {
+        let all =
+            b"POST /a?b=c HTTP/1.1\r\nHost: a\r\nX-Two: 1\r\nx-two:\t2 \r\nContent-Length: 3\r\n\r\nabcGET";
+        for size in [1, 7, 1000] {
+            let (head, left) = arrive(all, size).unwrap().unwrap();
+            assert_eq!((head.method, head.version), (Method::POST, Version::HTTP_11));
+            assert_eq!(head.target, "/a?b=c");
+            assert_eq!(head.headers["host"], "a");
+            let two: Vec<_> = head.headers.get_all("x-two").iter().collect();
+            assert_eq!(two, ["1", "2"]);
+            assert_eq!((head.framing, head.persists), (Framing::Length(3), true));
+            assert_eq!(left, b"abcGET");
+        }
+    }
+
+    #[test]
+    fn a_connection_persists_as_its_version_and_fields_say() {
+        for (version, field, persists) in [
+            ("1.1", "x: y", true),
+            ("1.1", "Connection: close", false),
+            ("1.1", "Connection: x, Close", false),
+            ("1.0", "x: y", false),
+            ("1.0", "Connection: Keep-Alive", true),
+            ("1.0", "Connection: keep-alive, close", false),
+        ] {
+            let head = read(&format!("GET / HTTP/{version}\r\n{field}\r\n\r\n")).unwrap();
+            assert_eq!(head.persists, persists, "{version} {field}");
+        }
+    }
+
+    #[test]
+    fn heads_that_can_be_read_in_two_ways_are_refused() {
+        let heads = [
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\n: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+            "GET / HTTP/1.1\r\nna(me: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nn\u{e4}me: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\u{7f}b\r\n\r\n",
+            "GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a\rb HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /#x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /  HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1 \r\nHost: a\r\n\r\n",
+            "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+            "GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+            "GET / http/1.1\r\nHost: a\r\n\r\n",
+            "GET /\r\nHost: a\r\n\r\n",
+            "GET\r\nHost: a\r\n\r\n",
+            " / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "G(T / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
+            "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3, 3\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: -3\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 003\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 0x3\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length:\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked;q=1\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: \x0bchunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n",
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ];
+        for head in heads {
+            for size in [1, 3, 1000] {
+                let seen = arrive(head.as_bytes(), size);
+                assert!(
+                    matches!(seen, Err(Defect::Malformed(_))),
+                    "{head:?} in pieces of {size}: {seen:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_bare_line_feed_is_refused_before_the_head_is_whole() {
+        let mut scan = Scan::default();
+        assert!(scan.look(b"GET / HTTP/1.1\n", LIMITS).is_err());
+    }
+
+    #[test]
+    fn a_head_has_a_limit_of_bytes_and_of_fields() {
+        let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(LIMITS.bytes_max));
+        let head = |fields: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(fields));
+        for size in [1, 100, 10_000] {
+            assert_eq!(arrive(long.as_bytes(), size).unwrap_err(), Defect::TooLarge);
+            assert!(arrive(head(10).as_bytes(), size).unwrap().is_some());
+            assert_eq!(arrive(head(11).as_bytes(), size).unwrap_err(), Defect::TooLarge);
+        }
+    }
+
+    #[test]
+    fn an_answer_says_where_it_ends() {
+        for (head, framing, persists) in [
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n",
+                Framing::Length(3),
+                true,
+            ),
+            (
+                "HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n",
+                Framing::Length(0),
+                true,
+            ),
+            (
+                "HTTP/1.1 200 \r\ntransfer-encoding: chunked\r\n\r\n",
+                Framing::Chunked,
+                true,
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\n", Framing::UntilClose, false),
+            (
+                "HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\n",
+                Framing::Length(3),
+                false,
+            ),
+            ("HTTP/1.1 204 None\r\n\r\n", Framing::None, true),
+            (
+                "HTTP/1.1 204 None\r\ncontent-length: 3\r\n\r\n",
+                Framing::None,
+                false,
+            ),
+            (
+                "HTTP/1.1 304 Same\r\ncontent-length: 3\r\n\r\n",
+                Framing::None,
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 3\r\n\r\n",
+                Framing::Length(3),
+                false,
+            ),
+        ] {
+            let read = answer(head).unwrap();
+            assert_eq!((read.framing, read.persists), (framing, persists), "{head:?}");
+        }
+        let head = answer_to(&Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n").unwrap();
+        assert_eq!((head.framing, head.persists), (Framing::None, true));
+    }
+
+    #[test]
+    fn answers_that_can_be_read_in_two_ways_are_refused() {
+        for head in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: -3\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.1 2x0 OK\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/1.1  200 OK\r\n\r\n",
+            "HTTP/1.2 200 OK\r\n\r\n",
+            "HTTP/2 200\r\n\r\n",
+            "ICY 200 OK\r\n\r\n",
+            "HTTP/1.1 200 O\x01K\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nbad name: x\r\n\r\n",
+            "<html>\r\n\r\n",
+        ] {
+            assert!(answer(head).is_err(), "{head:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_change_what_is_read(
+            bytes in "(POST|GET) /[a-z]{0,3} HTTP/1.1\r?\n(host: a\r\n|content-length: [0-9]\r\n|transfer-encoding: chunked\r\n){0,3}\r\n[0-9a-f\r\n]{0,30}",
+            size in 1usize..9,
+        ) {
+            let tell = |seen: Result<Option<(RequestHead, Vec<u8>)>, Defect>| format!("{:?}", seen.map(|found| found.map(|(head, _)| head)));
+            assert_eq!(tell(arrive(bytes.as_bytes(), size)), tell(arrive(bytes.as_bytes(), 10_000)));
+        }
+
+        #[test]
+        fn no_bytes_end_the_reader(bytes in proptest::collection::vec(0u8..=255, 0..400), size in 1usize..50) {
+            let _ = arrive(&bytes, size);
+            let _ = response(&Bytes::from(bytes), &Method::GET);
+        }
+
+        #[test]
+        fn fields_come_out_as_they_went_in(
+            fields in proptest::collection::vec(("[a-z_-]{1,12}", "[!-~]([ -~]{0,20}[!-~])?"), 0..8),
+        ) {
+            let own = ["content-length", "transfer-encoding", "connection"];
+            let fields: Vec<_> = fields.into_iter().filter(|(name, _)| !own.contains(&name.as_str())).collect();
+            let text: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let head = read(&format!("GET / HTTP/1.1\r\n{text}\r\n")).unwrap();
+            for (name, value) in &fields {
+                assert!(head.headers.get_all(name.as_str()).iter().any(|got| got == value.as_str()));
+            }
+            assert_eq!(head.headers.len(), fields.len());
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! HTTP/1 on the wire (RFC 9112), the same for callers and triggers: where a head ends and what it says, where a body
+//! ends, how bytes get into and out of a stream. It decides what can be read in one way only, and refuses the rest;
+//! it knows nothing of callers, routes or flows.
+
+mod body;
+mod chunks;
+mod head;
+mod outbox;
+mod stream;
+mod timer;
+
+pub use body::Decoder;
+pub use body::Piece;
+pub use head::Defect;
+pub use head::Framing;
+pub use head::Limits;
+pub use head::RequestHead;
+pub use head::ResponseHead;
+pub use head::Scan;
+pub use head::request;
+pub use head::response;
+pub use outbox::Outbox;
+pub use stream::Stream;
+pub use timer::Timer;

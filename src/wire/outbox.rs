@@ -1,0 +1,173 @@
+//! Bytes on their way into a stream: a head, a piece of a body, what closes a chunk. They leave together, and what the
+//! stream does not take waits here.
+
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+
+use bytes::Buf;
+use bytes::Bytes;
+
+use crate::wire::Stream;
+
+/// What is to be sent next.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Bytes made here: heads and sizes of chunks.
+    head: Vec<u8>,
+    head_sent: usize,
+    /// A piece of a body as it came.
+    body: Bytes,
+    tail: &'static [u8],
+    flushed: bool,
+}
+
+impl Outbox {
+    /// A place to write a head into. What is there already leaves first.
+    pub fn head(&mut self) -> &mut Vec<u8> {
+        self.flushed = false;
+        &mut self.head
+    }
+
+    /// A piece of a body whose length was stated, or that ends with the connection.
+    pub fn body(&mut self, data: Bytes) {
+        self.flushed = false;
+        self.body = data;
+    }
+
+    /// A piece of a body as a chunk of its own.
+    pub fn chunk(&mut self, data: Bytes) {
+        if data.is_empty() {
+            // An empty chunk would be the last one.
+            return;
+        }
+        let mut digits = [0u8; 16];
+        let mut rest = data.len();
+        let mut first = digits.len();
+        while rest > 0 && first > 0 {
+            first -= 1;
+            if let Some(place) = digits.get_mut(first) {
+                *place = char::from_digit((rest & 15) as u32, 16).map_or(b'0', |digit| digit as u8);
+            }
+            rest >>= 4;
+        }
+        let head = self.head();
+        head.extend_from_slice(digits.get(first..).unwrap_or_default());
+        head.extend_from_slice(b"\r\n");
+        self.body = data;
+        self.tail = b"\r\n";
+    }
+
+    /// The last piece of a body as a chunk, and the end after it.
+    pub fn final_chunk(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return self.last_chunk();
+        }
+        self.chunk(data);
+        self.tail = b"\r\n0\r\n\r\n";
+    }
+
+    /// The end of a chunked body.
+    pub fn last_chunk(&mut self) {
+        self.head().extend_from_slice(b"0\r\n\r\n");
+    }
+
+    /// Whether everything was taken by the stream.
+    pub fn is_empty(&self) -> bool {
+        self.left() == 0 && self.flushed
+    }
+
+    /// Bytes that are still here.
+    pub fn left(&self) -> usize {
+        self.head.len() - self.head_sent + self.body.len() + self.tail.len()
+    }
+
+    /// Hands everything to the stream; `sent` grows by what it takes.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub fn poll_send(
+        &mut self,
+        stream: &mut impl Stream,
+        cx: &mut Context<'_>,
+        sent: &mut u64,
+    ) -> Poll<io::Result<()>> {
+        while self.left() > 0 {
+            let pieces = [
+                IoSlice::new(self.head.get(self.head_sent..).unwrap_or_default()),
+                IoSlice::new(&self.body),
+                IoSlice::new(self.tail),
+            ];
+            let count = std::task::ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &pieces))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *sent += count as u64;
+            self.advance(count);
+        }
+        if !self.flushed {
+            std::task::ready!(Pin::new(stream).poll_flush(cx))?;
+            self.flushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, count: usize) {
+        let of_head = count.min(self.head.len() - self.head_sent);
+        self.head_sent += of_head;
+        if self.head_sent == self.head.len() {
+            self.head.clear();
+            self.head_sent = 0;
+        }
+        let of_body = (count - of_head).min(self.body.len());
+        self.body.advance(of_body);
+        let of_tail = (count - of_head - of_body).min(self.tail.len());
+        self.tail = self.tail.get(of_tail..).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio::net::TcpStream;
+
+    use super::Outbox;
+
+    #[tokio::test]
+    async fn everything_leaves_in_its_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        // More than the sockets' buffers take at once.
+        let large = Bytes::from(vec![b'x'; 8 * 1024 * 1024]);
+        let mut expected = b"head\r\n800000\r\n".to_vec();
+        expected.extend_from_slice(&large);
+        expected.extend_from_slice(b"\r\n0\r\n\r\n");
+        let sending = async {
+            let mut outbox = Outbox::default();
+            let mut sent = 0;
+            outbox.head().extend_from_slice(b"head\r\n");
+            outbox.chunk(large.clone());
+            outbox.chunk(Bytes::new());
+            std::future::poll_fn(|cx| outbox.poll_send(&mut stream, cx, &mut sent))
+                .await
+                .unwrap();
+            outbox.last_chunk();
+            std::future::poll_fn(|cx| outbox.poll_send(&mut stream, cx, &mut sent))
+                .await
+                .unwrap();
+            assert!(outbox.is_empty());
+            drop(stream);
+            sent
+        };
+        let mut got = Vec::new();
+        let (sent, read) = tokio::join!(sending, peer.read_to_end(&mut got));
+        read.unwrap();
+        assert_eq!(sent as usize, expected.len());
+        assert!(got == expected, "the bytes differ");
+    }
+}

@@ -1,0 +1,116 @@
+//! Streams that HTTP/1 runs over: TLS and plain sockets, read without a buffer of their own, so that an idle connection
+//! holds none.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use tokio::io::AsyncBufRead;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+
+/// Bytes read from a plain socket at once.
+const PLAIN_READ_BYTES: usize = 16 * 1024;
+
+/// A stream of bytes over a socket.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Adds what arrives to `into`, at most `max` bytes; 0 at the end. Memory is asked for only when bytes are there.
+    ///
+    /// # Errors
+    /// Those of the socket and of TLS; an end without TLS's own goodbye is an error.
+    fn poll_more(&mut self, cx: &mut Context<'_>, into: &mut BytesMut, max: usize)
+    -> Poll<io::Result<usize>>;
+
+    /// The socket underneath.
+    fn socket(&self) -> &TcpStream;
+
+    /// Whether bytes have arrived that nobody has read yet.
+    fn has_unread(&self) -> bool;
+}
+
+fn take<S: AsyncBufRead + Unpin>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    into: &mut BytesMut,
+    max: usize,
+) -> Poll<io::Result<usize>> {
+    let there = std::task::ready!(Pin::new(&mut *stream).poll_fill_buf(cx))?;
+    let piece = there.get(..max).unwrap_or(there);
+    let count = piece.len();
+    into.extend_from_slice(piece);
+    Pin::new(stream).consume(count);
+    Poll::Ready(Ok(count))
+}
+
+impl Stream for Box<tokio_rustls::server::TlsStream<TcpStream>> {
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        take(&mut **self, cx, into, max)
+    }
+
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+
+    fn has_unread(&self) -> bool {
+        !self.get_ref().1.wants_read()
+    }
+}
+
+impl Stream for Box<tokio_rustls::client::TlsStream<TcpStream>> {
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        take(&mut **self, cx, into, max)
+    }
+
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+
+    fn has_unread(&self) -> bool {
+        !self.get_ref().1.wants_read()
+    }
+}
+
+thread_local! {
+    /// Where plain sockets are read into: one for each worker, not one for each connection.
+    static SPACE: RefCell<Vec<u8>> = RefCell::new(vec![0; PLAIN_READ_BYTES]);
+}
+
+impl Stream for TcpStream {
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        SPACE.with_borrow_mut(|space| {
+            let end = max.min(space.len());
+            let mut read = ReadBuf::new(space.get_mut(..end).unwrap_or_default());
+            std::task::ready!(Pin::new(self).poll_read(cx, &mut read))?;
+            into.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+    }
+
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+
+    fn has_unread(&self) -> bool {
+        false
+    }
+}

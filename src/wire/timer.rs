@@ -1,0 +1,65 @@
+//! A deadline that moves with every request. The runtime's timer is touched only when the earliest deadline it was
+//! ever told has passed: moving a deadline further away costs nothing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+
+use tokio::time::Instant;
+use tokio::time::Sleep;
+
+/// A timer that is told its deadline with each poll.
+#[derive(Debug, Default)]
+pub struct Timer(Option<Pin<Box<Sleep>>>);
+
+impl Timer {
+    /// Ends when the deadline has passed. The task is woken at it, or earlier without harm.
+    pub fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let sleep = self
+            .0
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if sleep.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::Timer;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_at_the_deadline_it_was_told_last() {
+        let begin = Instant::now();
+        let mut timer = Timer::default();
+        for millis in [500, 100, 900, 901, 300] {
+            let begin = Instant::now();
+            let deadline = begin + Duration::from_millis(millis);
+            poll_fn(|cx| timer.poll_until(cx, deadline)).await;
+            assert_eq!(begin.elapsed().as_millis(), u128::from(millis));
+        }
+        assert_eq!(begin.elapsed().as_millis(), 2701);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_has_passed_ends_at_once() {
+        let begin = Instant::now();
+        let mut timer = Timer::default();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        poll_fn(|cx| timer.poll_until(cx, begin)).await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(1));
+    }
+}
