@@ -200,9 +200,9 @@ fn head(criterion: &mut Criterion) {
     let request = RequestId::new();
     let who = Introduction {
         request,
-        caller: HeaderValue::from_static("shop"),
-        key: Some(HeaderValue::from_static("k0")),
-        origin: HeaderValue::from_static("10.0.0.7"),
+        caller: CallerName::parse("shop").unwrap(),
+        key: Some(KeyLabel::parse("k0").unwrap()),
+        origin: "10.0.0.7".into(),
     };
     criterion.bench_function("head", |bench| {
         bench.iter(|| {

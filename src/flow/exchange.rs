@@ -14,7 +14,6 @@ use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
 use http_body::Body;
-use tokio::time::Instant;
 
 use crate::flow::Failed;
 use crate::flow::FlowError;
@@ -23,9 +22,11 @@ use crate::flow::Outgoing;
 use crate::flow::Progress;
 use crate::flow::StreamedBody;
 use crate::flow::describe;
+use crate::model::clock;
 use crate::wire;
 use crate::wire::Decoder;
 use crate::wire::Defect;
+use crate::wire::Found;
 use crate::wire::Limits;
 use crate::wire::Outbox;
 use crate::wire::Piece;
@@ -229,10 +230,12 @@ impl Download {
                     Defect::TooLarge => "its head has more than 64 KiB or 256 fields".to_owned(),
                 })
             })?;
-            let Some(end) = end else { return Ok(None) };
+            let Some(Found { end, fields }) = end else {
+                return Ok(None);
+            };
             let text = self.held.split_to(end).freeze();
-            let head =
-                wire::response(&text, &self.method).map_err(|what| FlowError::Invalid(what.to_owned()))?;
+            let head = wire::response(&text, fields, &self.method)
+                .map_err(|what| FlowError::Invalid(what.to_owned()))?;
             if !head.status.is_informational() {
                 return Ok(Some(head));
             }
@@ -264,7 +267,7 @@ pub(super) async fn send(
         interim: 0,
     };
     let mut upload = Upload::new(call, progress);
-    let begun = Instant::now();
+    let begun = clock::now();
     let mut failed = None;
     let outcome = poll_fn(|cx| {
         if failed.is_none()

@@ -41,6 +41,7 @@ use crate::counters::Counters;
 use crate::flow::pool::Host;
 use crate::flow::pool::Target;
 use crate::model::TriggerUrl;
+use crate::model::clock;
 use crate::problem::Again;
 use crate::problem::Kind;
 use crate::problem::Problem;
@@ -72,7 +73,7 @@ impl Progress {
     /// Progress that begins now.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            born: Instant::now(),
+            born: clock::now(),
             last_millis: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             done: AtomicBool::new(false),
@@ -83,7 +84,8 @@ impl Progress {
     /// Notes that a piece of so many bytes went on.
     pub fn moved(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let millis = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let passed = clock::now().saturating_duration_since(self.born);
+        let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         self.last_millis.store(millis, Ordering::Relaxed);
     }
 

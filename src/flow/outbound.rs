@@ -1,6 +1,8 @@
 //! The head that leaves for the trigger: which fields of the caller pass, which never do, and what the gateway sets
 //! itself. Flows branch on what vendors send, so everything end-to-end passes unless there is a reason against it.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -8,6 +10,8 @@ use http::Method;
 use http::header;
 use http::uri::PathAndQuery;
 
+use crate::model::CallerName;
+use crate::model::KeyLabel;
 use crate::model::RequestId;
 use crate::problem::Kind;
 use crate::problem::Problem;
@@ -32,11 +36,11 @@ pub struct Introduction {
     /// Id of the request.
     pub request: RequestId,
     /// Name of the caller.
-    pub caller: HeaderValue,
+    pub caller: CallerName,
     /// Label of its key, if it showed one.
-    pub key: Option<HeaderValue>,
+    pub key: Option<KeyLabel>,
     /// The address it was judged by.
-    pub origin: HeaderValue,
+    pub origin: Arc<str>,
 }
 
 /// What becomes of a caller's header field.
@@ -148,9 +152,9 @@ pub fn head(parcel: &Parcel<'_>) -> Vec<u8> {
     let id = who.request.encode(&mut space).as_bytes();
     field(&mut to, TRACKING_ID, id);
     field(&mut to, REQUEST_ID, id);
-    field(&mut to, CALLER, who.caller.as_bytes());
+    field(&mut to, CALLER, who.caller.as_str().as_bytes());
     if let Some(key) = &who.key {
-        field(&mut to, KEY_ID, key.as_bytes());
+        field(&mut to, KEY_ID, key.as_str().as_bytes());
     }
     field(&mut to, ORIGIN, who.origin.as_bytes());
     trace(from, who.request, &mut to);
@@ -266,6 +270,8 @@ mod tests {
     use super::head;
     use super::is_traceparent;
     use super::refuse_lookalikes;
+    use crate::model::CallerName;
+    use crate::model::KeyLabel;
     use crate::model::RequestId;
     use crate::wire;
 
@@ -273,9 +279,9 @@ mod tests {
         let request = RequestId::new();
         Introduction {
             request,
-            caller: HeaderValue::from_static("shop"),
-            key: Some(HeaderValue::from_static("2026")),
-            origin: HeaderValue::from_static("192.0.2.7"),
+            caller: CallerName::parse("shop").unwrap(),
+            key: Some(KeyLabel::parse("2026").unwrap()),
+            origin: "192.0.2.7".into(),
         }
     }
 
@@ -299,7 +305,7 @@ mod tests {
             who: &introduction(),
         });
         text.extend_from_slice(b"\r\n");
-        let read = wire::request(&text.into()).unwrap();
+        let read = wire::request(&text.into(), 0).unwrap();
         assert_eq!(
             (read.method, read.target),
             (Method::POST, "/run?a=b".parse().unwrap())

@@ -19,6 +19,8 @@ use crate::counters::Counted;
 use crate::counters::Counters;
 use crate::flow::Sent;
 use crate::flow::exchange::is_silent;
+use crate::model::clock;
+use crate::wire::Socket;
 use crate::wire::Timer;
 
 /// Idle connections kept for each host and worker; more are closed.
@@ -72,7 +74,7 @@ struct Idle {
 
 /// An open connection.
 pub(super) struct Link {
-    pub stream: Box<TlsStream<TcpStream>>,
+    pub stream: Box<TlsStream<Socket>>,
     /// For the answer's deadline; kept with the connection so that each request moves it instead of making one.
     pub timer: Timer,
     _open: Counted,
@@ -146,7 +148,9 @@ impl Host {
         let pool = self.pools.get(worker)?;
         loop {
             let mut idle = pool.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            if idle.since.elapsed() < self.idle_timeout && is_silent(&mut idle.link.stream) {
+            if clock::now().saturating_duration_since(idle.since) < self.idle_timeout
+                && is_silent(&mut idle.link.stream)
+            {
                 self.counters.upstream_reused.inc();
                 return Some(self.lease(idle.link, worker, Age::Reused));
             }
@@ -169,7 +173,10 @@ impl Host {
             return;
         };
         let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.retain_mut(|idle| idle.since.elapsed() < self.idle_timeout && is_silent(&mut idle.link.stream));
+        pool.retain_mut(|idle| {
+            clock::now().saturating_duration_since(idle.since) < self.idle_timeout
+                && is_silent(&mut idle.link.stream)
+        });
         if pool.is_empty() {
             pool.shrink_to_fit();
         }
@@ -194,7 +201,7 @@ impl Host {
         let _ = tcp.set_nodelay(true);
         let stream = self
             .tls
-            .connect(self.server_name.clone(), tcp)
+            .connect(self.server_name.clone(), Socket::from(tcp))
             .await
             .map_err(|error| ConnectError::Tls(self.name.clone(), error))?;
         self.counters.upstream_opened.inc();
@@ -252,7 +259,7 @@ impl Lease {
         if pool.len() < IDLE_MAX {
             pool.push(Idle {
                 link,
-                since: Instant::now(),
+                since: clock::now(),
             });
         }
     }

@@ -1,10 +1,10 @@
-//! A call to a trigger that outlives its caller: once the body has been handed over the flow may be running, so the
-//! answer is awaited and logged although nobody is there to take it. Before that, a caller that leaves ends the call.
+//! A request that outlives its caller: once the body has been handed over the flow may be running, so the
+//! answer is awaited and logged although nobody is there to take it. Before that, a caller that leaves ends it.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::flow::Progress;
 use crate::gateway::answer::AnswerBody;
 
-type Call = Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>;
+type Work = Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>;
 
 /// Calls whose callers have gone. A gateway that stops waits for them as for all others.
 #[derive(Debug, Default)]
@@ -58,51 +58,53 @@ impl Drop for Orphan {
     }
 }
 
-/// A call that goes on in a task of its own when it is dropped after its body was handed over.
-pub(super) struct Detach<'a> {
-    call: Option<Call>,
-    handed_over: &'a AtomicBool,
+/// A request on its way. Dropped after its body was handed over, it goes on in a task of its own.
+pub struct Call {
+    work: Option<Work>,
     progress: Arc<Progress>,
     departed: Arc<Departed>,
 }
 
-impl<'a> Detach<'a> {
-    /// Wraps a call; `progress` tells whether its body was handed over, and `handed_over` is told.
-    pub(super) fn new(
-        call: Call,
-        progress: Arc<Progress>,
-        departed: &Arc<Departed>,
-        handed_over: &'a AtomicBool,
-    ) -> Self {
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Call {
+    /// Wraps the work; `progress` tells whether the body was handed over.
+    pub(super) fn new(work: Work, progress: Arc<Progress>, departed: &Arc<Departed>) -> Self {
         Self {
-            call: Some(call),
-            handed_over,
+            work: Some(work),
             progress,
             departed: departed.clone(),
         }
     }
+
+    /// Whether the whole body was handed over to the trigger: a run may have started.
+    pub fn is_handed_over(&self) -> bool {
+        self.progress.is_done()
+    }
 }
 
-impl Future for Detach<'_> {
+impl Future for Call {
     type Output = Response<AnswerBody>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(call) = &mut self.call else {
+        let Some(work) = &mut self.work else {
             return Poll::Pending;
         };
-        let polled = call.as_mut().poll(cx);
-        if self.progress.is_done() {
-            self.handed_over.store(true, Ordering::Relaxed);
-        }
-        let answer = std::task::ready!(polled);
-        self.call = None;
+        let answer = std::task::ready!(work.as_mut().poll(cx));
+        self.work = None;
         Poll::Ready(answer)
     }
 }
 
-impl Drop for Detach<'_> {
+impl Drop for Call {
     fn drop(&mut self) {
-        let Some(call) = self.call.take().filter(|_| self.progress.is_done()) else {
+        let Some(work) = self.work.take().filter(|_| self.progress.is_done()) else {
             return;
         };
         self.progress.abandon();
@@ -110,7 +112,7 @@ impl Drop for Detach<'_> {
         if let Ok(runtime) = Handle::try_current() {
             let orphan = Orphan::of(&self.departed);
             runtime.spawn(async move {
-                call.await.into_body().read_out().await;
+                work.await.into_body().read_out().await;
                 drop(orphan);
             });
         }

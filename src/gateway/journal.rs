@@ -273,7 +273,7 @@ impl Journal {
             log: log.clone(),
             counters: counters.clone(),
             request: RequestId::new(),
-            started: Instant::now(),
+            started: clock::now(),
             address,
             protocol,
             method: method.clone(),

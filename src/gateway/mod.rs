@@ -17,10 +17,10 @@ use std::time::Duration;
 use std::time::SystemTime;
 
 use http::HeaderName;
-use http::HeaderValue;
 use tokio::runtime::Handle;
 
 pub use answer::AnswerBody;
+pub use detach::Call;
 pub use payload::Inbound;
 pub use pipeline::Connection;
 pub use ready::Readiness;
@@ -70,8 +70,6 @@ pub struct Gateway {
     headers_max: usize,
     departed: Arc<Departed>,
     certificates: Vec<(Arc<str>, SystemTime)>,
-    /// The callers' names as header values, in the order of the settings.
-    caller_values: Vec<HeaderValue>,
 }
 
 /// A public address and all that is decided for it.
@@ -156,11 +154,6 @@ impl Gateway {
             headers_max: config.connections.headers_max,
             departed: Arc::default(),
             certificates: certificates(config),
-            caller_values: config
-                .callers
-                .iter()
-                .map(|caller| header_value(caller.name.as_str()))
-                .collect(),
         }))
     }
 
@@ -247,11 +240,6 @@ fn certificates(config: &Config) -> Vec<(Arc<str>, SystemTime)> {
         (name.into(), certificate.not_after)
     });
     named.collect()
-}
-
-/// The name of a caller as a header value: names are plain ASCII by their type.
-fn header_value(text: &str) -> HeaderValue {
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("-"))
 }
 
 /// How often [`Gateway::sweep`] is worth calling.

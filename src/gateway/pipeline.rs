@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,8 +27,8 @@ use crate::config::RelativePath;
 use crate::entra::Forgotten;
 use crate::entra::Identity;
 use crate::entra::Token;
+use crate::flow;
 use crate::flow::Answer;
-use crate::flow::Call;
 use crate::flow::FlowError;
 use crate::flow::Outgoing;
 use crate::flow::Progress;
@@ -48,8 +47,7 @@ use crate::gateway::Route;
 use crate::gateway::answer;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::answer::FlowBody;
-use crate::gateway::detach::Detach;
-use crate::gateway::header_value;
+use crate::gateway::detach::Call;
 use crate::gateway::host;
 use crate::gateway::journal::AnsweredBy;
 use crate::gateway::journal::Journal;
@@ -76,29 +74,36 @@ const JUDGED_TIME: Duration = Duration::from_secs(10);
 /// Tries on other connections while no byte of the request has left.
 const TRIES_MAX: usize = 3;
 
-/// What the connection of a request tells about it.
-#[derive(Debug, Clone, Copy)]
-pub struct Connection<'a> {
+/// What the connection of a request tells about it; made once for all its requests.
+#[derive(Debug)]
+pub struct Connection {
     /// The peer.
     pub peer: SocketAddr,
-    /// The peer's address as a header value, made once for all requests of the connection.
-    pub origin: &'a HeaderValue,
+    /// The address by which it is judged, as text.
+    pub origin: Arc<str>,
     /// The worker that serves it.
     pub worker: usize,
     /// `h1` or `h2`.
     pub protocol: &'static str,
     /// Path that is answered with the gateway's health, if the listener has one.
-    pub health_path: Option<&'a str>,
-    /// Told when the body of the request has been handed over to the trigger.
-    pub handed_over: &'a AtomicBool,
-    /// What is wrong with the head, if it could not be read: then the request stands in for it.
-    pub defect: Option<Defect>,
+    pub health_path: Option<Arc<str>>,
 }
 
-impl Connection<'_> {
-    /// The address by which a peer is judged, as a header value.
-    pub fn origin_value(peer: SocketAddr) -> HeaderValue {
-        header_value(&Origin::of_peer(peer).address().to_string())
+impl Connection {
+    /// The facts about a peer's connection.
+    pub fn new(
+        peer: SocketAddr,
+        worker: usize,
+        protocol: &'static str,
+        health_path: Option<&Arc<str>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            origin: Origin::of_peer(peer).address().to_string().into(),
+            worker,
+            protocol,
+            health_path: health_path.cloned(),
+        })
     }
 }
 
@@ -120,17 +125,27 @@ struct Known {
     who: Introduction,
 }
 
-impl Gateway {
-    /// Answers a request, whatever happens.
-    pub async fn handle(
-        self: &Arc<Self>,
-        request: Request<Inbound>,
-        via: Connection<'_>,
-    ) -> Response<AnswerBody> {
-        let address = Origin::of_peer(via.peer).address();
-        let journal = Journal::open(&self.log, &self.counters, address, via.protocol, request.method());
+/// A request's way through the gateway.
+struct Path {
+    gateway: Arc<Gateway>,
+    via: Arc<Connection>,
+    defect: Option<Defect>,
+    progress: Arc<Progress>,
+}
+
+impl Path {
+    async fn walk(self, request: Request<Inbound>) -> Response<AnswerBody> {
+        let gateway = &self.gateway;
+        let address = Origin::of_peer(self.via.peer).address();
+        let journal = Journal::open(
+            &gateway.log,
+            &gateway.counters,
+            address,
+            self.via.protocol,
+            request.method(),
+        );
         let id = journal.request();
-        match AssertUnwindSafe(self.answer(request, via, journal))
+        match AssertUnwindSafe(self.answer(request, journal))
             .catch_unwind()
             .await
         {
@@ -142,31 +157,26 @@ impl Gateway {
         }
     }
 
-    async fn answer(
-        self: &Arc<Self>,
-        request: Request<Inbound>,
-        via: Connection<'_>,
-        mut journal: Journal,
-    ) -> Response<AnswerBody> {
+    async fn answer(&self, request: Request<Inbound>, mut journal: Journal) -> Response<AnswerBody> {
+        let gateway = &self.gateway;
+        let progress = &self.progress;
         let (head, body) = request.into_parts();
-        if via.health_path.is_some_and(|path| path == head.uri.path()) && via.defect.is_none() {
-            return self.health(&head, body, journal).await;
+        if self.defect.is_none() && self.via.health_path.as_deref() == Some(head.uri.path()) {
+            return gateway.health(&head, body, journal).await;
         }
-        let known = match self.check(&head, via, &mut journal) {
+        let known = match gateway.check(&head, &self.via, self.defect, &mut journal) {
             Ok(known) => known,
             Err(problem) => return refuse(&problem, &head, body, journal).await,
         };
-        let progress = Progress::new();
-        let started = Instant::now();
-        let read = Payload::read(body, &head.headers, known.route.rules, &self.budget, &progress).await;
-        journal.body(&progress, started.elapsed());
+        let started = clock::now();
+        let read = Payload::read(body, &head.headers, known.route.rules, &gateway.budget, progress).await;
+        journal.body(progress, clock::now() - started);
         let payload = match read {
             Ok(payload) => payload,
             Err(problem) => return closing(answer::problem(&problem, AnsweredBy::Gateway, journal), &head),
         };
         let Known { route, target, who } = known;
         let version = head.version;
-        let worker = via.worker;
         let streamed = matches!(payload, Payload::Streamed(_));
         let admitted = Admitted {
             head,
@@ -175,15 +185,9 @@ impl Gateway {
             target,
             who,
             progress: progress.clone(),
-            worker,
+            worker: self.via.worker,
         };
-        let mut response = Detach::new(
-            Box::pin(forward(admitted, journal)),
-            progress.clone(),
-            &self.departed,
-            via.handed_over,
-        )
-        .await;
+        let mut response = forward(admitted, journal).await;
         if streamed && !progress.is_done() && version < Version::HTTP_2 {
             // The caller may still be sending what nobody reads any more.
             response
@@ -191,6 +195,26 @@ impl Gateway {
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+impl Gateway {
+    /// Answers a request, whatever happens. `defect` is what is wrong with the head that the request stands in for.
+    pub fn handle(
+        self: &Arc<Self>,
+        request: Request<Inbound>,
+        via: &Arc<Connection>,
+        defect: Option<Defect>,
+    ) -> Call {
+        let progress = Progress::new();
+        let path = Path {
+            gateway: self.clone(),
+            via: via.clone(),
+            defect,
+            progress: progress.clone(),
+        };
+        // One box for the whole path: whoever drops it decides whether it goes on without a caller.
+        Call::new(Box::pin(path.walk(request)), progress, &self.departed)
     }
 
     /// The path on which a balancer asks for health: whatever it sends is read and dropped, within bounds.
@@ -214,9 +238,15 @@ impl Gateway {
     }
 
     /// All checks that need nothing but the head, cheap ones first.
-    fn check(&self, head: &Parts, via: Connection<'_>, journal: &mut Journal) -> Result<Known, Problem> {
+    fn check(
+        &self,
+        head: &Parts,
+        via: &Connection,
+        defect: Option<Defect>,
+        journal: &mut Journal,
+    ) -> Result<Known, Problem> {
         let origin = Origin::of_peer(via.peer);
-        match via.defect {
+        match defect {
             Some(Defect::Malformed(what)) => return Err(Problem::from(Kind::MalformedRequest).detail(what)),
             Some(Defect::TooLarge) => return Err(Kind::HeadTooLarge.into()),
             None => {}
@@ -242,7 +272,12 @@ impl Gateway {
         Ok(Known {
             route: route.clone(),
             target,
-            who: self.introduce(journal, &caller, via.origin),
+            who: Introduction {
+                request: journal.request(),
+                caller: caller.name,
+                key: caller.label,
+                origin: via.origin.clone(),
+            },
         })
     }
 
@@ -263,18 +298,6 @@ impl Gateway {
             return Err(Kind::ExpectationFailed.into());
         }
         host::of(head)
-    }
-
-    fn introduce(&self, journal: &Journal, caller: &Caller, origin: &HeaderValue) -> Introduction {
-        let name = caller.index.and_then(|index| self.caller_values.get(index));
-        Introduction {
-            request: journal.request(),
-            caller: name
-                .cloned()
-                .unwrap_or_else(|| header_value(caller.name.as_str())),
-            key: caller.label.as_ref().map(|label| header_value(label.as_str())),
-            origin: origin.clone(),
-        }
     }
 
     /// Finds out who calls. Guessing costs: failures of an address are limited before a key is even looked at.
@@ -388,9 +411,9 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
 }
 
 async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -> Result<Next, Problem> {
-    let waiting = Instant::now();
+    let waiting = clock::now();
     let permit = admitted.route.trigger.permit().await;
-    journal.waited(waiting.elapsed());
+    journal.waited(clock::now() - waiting);
     let permit = permit?;
     // After the wait, because a token may end during it.
     let mut token = match &admitted.route.identity {
@@ -473,12 +496,12 @@ async fn send(
     let mut tries = 0;
     loop {
         tries += 1;
-        let waiting = Instant::now();
+        let waiting = clock::now();
         let lease = match tries {
             TRIES_MAX.. => trigger.new_connection(admitted.worker).await,
             _ => trigger.connection(admitted.worker).await,
         };
-        journal.waited(waiting.elapsed());
+        journal.waited(clock::now() - waiting);
         let lease = lease?;
         renew_if_over(route.identity.as_ref(), token, journal).await?;
         let age = lease.age;
@@ -493,16 +516,17 @@ async fn send(
             // A held body is handed over with the head: from here on the answer is awaited even if nobody waits.
             admitted.progress.done();
         }
-        let call = Call {
+        let call = flow::Call {
             head: outbound::head(&parcel(admitted, token.as_deref())),
             method: admitted.head.method.clone(),
             body,
         };
+        // Read anew: what was done in this turn until now is our own time, not the trigger's.
         let started = Instant::now();
         let sent = trigger
             .send(lease, call, streamed.then_some(&*admitted.progress))
             .await;
-        journal.flow_time(started.elapsed(), age);
+        journal.flow_time(clock::now().saturating_duration_since(started), age);
         let failed = match sent {
             Ok(answer) => return Ok(answer),
             Err(failed) => failed,

@@ -1,17 +1,54 @@
-//! The one place that reads the wall clock. Deadlines, limits and the life of tokens never ask it: it may jump by
+//! The clocks. Reading one costs as much as a look-up in a table, so a worker reads it once each time it is woken.
+//!
+//! This is the one place that reads the wall clock. Deadlines, limits and the life of tokens never ask it: it may jump by
 //! years, and they must not. Only dates that people wrote down (keys, certificates, log lines) are compared with it.
 
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::time::Duration;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
+use tokio::time::Instant;
 
 /// The wall clock.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// The monotonic clock, read when this turn began ([`turn`]); outside a turn it is read anew.
+pub fn now() -> Instant {
+    NOW.get().unwrap_or_else(Instant::now)
+}
+
+/// Does something for which time stands still: one turn of a task on its worker, which takes microseconds. Nothing in
+/// it may measure itself with [`now`].
+pub fn turn<T>(work: impl FnOnce() -> T) -> T {
+    struct Over(Option<Instant>);
+    impl Drop for Over {
+        fn drop(&mut self) {
+            NOW.set(self.0);
+        }
+    }
+    let _over = Over(NOW.replace(Some(Instant::now())));
+    work()
+}
+
+/// The wall clock, from the monotonic clock and a reading at most a second old. Good for what is shown, not for what is
+/// decided.
+pub fn wall_nearly() -> SystemTime {
+    let now = now();
+    if let Some((at, wall)) = WALL.get() {
+        let passed = now.saturating_duration_since(at);
+        if passed < Duration::from_secs(1) {
+            return wall.checked_add(passed).unwrap_or(wall);
+        }
+    }
+    let wall = wall();
+    WALL.set(Some((now, wall)));
+    wall
 }
 
 /// The wall clock as an RFC 3339 text in UTC with milliseconds.
@@ -24,13 +61,19 @@ pub fn stamp() -> String {
 }
 
 thread_local! {
+    /// The time for everything that is done in one turn of a worker.
+    static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// A wall clock reading and when it was made.
+    static WALL: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };
     /// The text of the second that was asked for last: a busy worker asks thousands of times for the same.
     static DATE: RefCell<(Duration, String)> = const { RefCell::new((Duration::ZERO, String::new())) };
 }
 
 /// Adds the wall clock as the value of a `Date` field (RFC 9110 section 6.6.1).
 pub fn date(to: &mut Vec<u8>) {
-    let now = wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = wall_nearly()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     DATE.with_borrow_mut(|(at, text)| {
         if at.as_secs() != now.as_secs() {
             *at = now;
@@ -46,14 +89,40 @@ pub fn date(to: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::date;
+    use super::now;
     use super::stamp;
+    use super::turn;
+    use super::wall;
+    use super::wall_nearly;
 
     #[test]
     fn a_stamp_is_rfc_3339_with_milliseconds() {
         let text = stamp();
         assert_eq!(text.len(), "2026-11-21T03:30:00.000Z".len(), "{text}");
         assert!(text.ends_with('Z'));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_stands_still_for_a_turn() {
+        let begin = now();
+        turn(|| {
+            assert_eq!(now(), begin);
+            turn(|| assert_eq!(now(), begin));
+            assert_eq!(now(), begin);
+        });
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(now() - begin, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn the_wall_clock_is_nearly_right() {
+        for _ in 0..2 {
+            let difference = wall().duration_since(wall_nearly()).unwrap_or_default();
+            assert!(difference < Duration::from_secs(1), "{difference:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod trigger;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 pub use secret::Secret;
 pub use trigger::Cloud;
@@ -86,10 +87,21 @@ impl CallerName {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId(uuid::Uuid);
 
+thread_local! {
+    /// Keeps the ids of one worker in their order within a millisecond.
+    static ORDER: uuid::ContextV7 = const { uuid::ContextV7::new() };
+}
+
 impl RequestId {
     /// A fresh id.
     pub fn new() -> Self {
-        Self(uuid::Uuid::now_v7())
+        let since = clock::wall_nearly()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        ORDER.with(|order| {
+            let time = uuid::Timestamp::from_unix(order, since.as_secs(), since.subsec_nanos());
+            Self(uuid::Uuid::new_v7(time))
+        })
     }
 
     /// Writes the id into `space` and gives it back as text.

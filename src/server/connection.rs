@@ -18,6 +18,7 @@ use crate::server::http1;
 use crate::server::http2;
 use crate::server::tls;
 use crate::server::tls::Offer;
+use crate::wire::Socket;
 
 /// What connections of one listener share within a worker.
 #[derive(Debug)]
@@ -75,13 +76,13 @@ pub(super) async fn serve_plain(
 }
 
 /// Boxed once after the handshake: it is large, and every future that holds it would carry it in full.
-pub(super) type SecureStream = Box<TlsStream<TcpStream>>;
+pub(super) type SecureStream = Box<TlsStream<Socket>>;
 
 async fn handshake(
     tcp: TcpStream,
     config: Arc<rustls::ServerConfig>,
 ) -> Result<SecureStream, (std::io::Error, Option<Offer>)> {
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp);
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), Socket::from(tcp));
     let start = start.await.map_err(|error| (error, None))?;
     let offer = Offer::of(&start.client_hello());
     let stream = start

@@ -6,12 +6,11 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -19,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytes::BytesMut;
 use http::HeaderMap;
-use http::HeaderValue;
 use http::Method;
 use http::Request;
 use http::Response;
@@ -49,6 +47,7 @@ use crate::server::connection::refused;
 use crate::wire;
 use crate::wire::Decoder;
 use crate::wire::Defect;
+use crate::wire::Found;
 use crate::wire::Framing;
 use crate::wire::Limits;
 use crate::wire::Outbox;
@@ -85,8 +84,19 @@ enum End {
     Late(&'static str),
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. Each time it is woken the clock is read once.
 pub(super) async fn serve<S: Stream>(
+    stream: S,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+    seat: Seat,
+) {
+    let mut life = pin!(live(stream, peer, shared, phase, seat));
+    poll_fn(|cx| clock::turn(|| life.as_mut().poll(cx))).await;
+}
+
+async fn live<S: Stream>(
     stream: S,
     peer: SocketAddr,
     shared: Arc<Shared>,
@@ -97,8 +107,7 @@ pub(super) async fn serve<S: Stream>(
         timer: Timer::default(),
         halt: Halt::new(phase),
         born: Instant::now(),
-        peer,
-        origin: Connection::origin_value(peer),
+        via: Connection::new(peer, shared.worker, "h1", shared.health_path.as_ref()),
         shared,
     };
     let mut wire = Wire::new(stream);
@@ -124,8 +133,7 @@ pub(super) async fn serve<S: Stream>(
 /// What a connection keeps from one request to the next.
 struct Line {
     shared: Arc<Shared>,
-    peer: SocketAddr,
-    origin: HeaderValue,
+    via: Arc<Connection>,
     born: Instant,
     timer: Timer,
     halt: Halt,
@@ -162,7 +170,7 @@ impl<S: Stream> Wire<S> {
             return Ok(());
         }
         match self.stream.poll_more(cx, &mut self.held, AHEAD_BYTES_MAX) {
-            Poll::Ready(Ok(0)) => self.closed_since = Some(Instant::now()),
+            Poll::Ready(Ok(0)) => self.closed_since = Some(clock::now()),
             Poll::Ready(Err(error)) => return Err(error),
             Poll::Ready(Ok(_)) | Poll::Pending => {}
         }
@@ -382,18 +390,18 @@ impl Line {
             fields_max: self.settings().headers_max,
         };
         let mut scan = Scan::default();
-        let idle_since = Instant::now();
+        let idle_since = clock::now();
         let mut head_since = None;
         poll_fn(|cx| {
             loop {
                 if !wire.held.is_empty() {
                     match scan.look(&wire.held, limits) {
-                        Ok(Some(end)) => {
+                        Ok(Some(Found { end, fields })) => {
                             let text = wire.held.split_to(end).freeze();
                             if wire.held.is_empty() {
                                 wire.held = BytesMut::new();
                             }
-                            return Poll::Ready(match wire::request(&text) {
+                            return Poll::Ready(match wire::request(&text, fields) {
                                 Ok(head) => Next::Head(Box::new(head)),
                                 Err(defect) => Next::Defect(defect),
                             });
@@ -401,7 +409,7 @@ impl Line {
                         Ok(None) => {}
                         Err(defect) => return Poll::Ready(Next::Defect(defect)),
                     }
-                    head_since.get_or_insert_with(Instant::now);
+                    head_since.get_or_insert_with(clock::now);
                 } else if wire.closed_since.is_some() {
                     return Poll::Ready(Next::End(End::Gone));
                 } else if self.halt.poll(cx) {
@@ -436,26 +444,14 @@ impl Line {
         persists: bool,
         defect: Option<Defect>,
     ) -> Turn<S> {
-        let shared = self.shared.clone();
-        let origin = self.origin.clone();
         let asked = Asked {
             head: request.method() == Method::HEAD,
             version: request.version(),
         };
-        let handed_over = AtomicBool::new(false);
-        let via = Connection {
-            peer: self.peer,
-            origin: &origin,
-            worker: shared.worker,
-            protocol: "h1",
-            health_path: shared.health_path.as_deref(),
-            handed_over: &handed_over,
-            defect,
-        };
-        let mut call = Box::pin(shared.gateway.handle(request, via));
+        let mut call = self.shared.gateway.handle(request, &self.via, defect);
         let timer = &mut self.timer;
         let response = poll_fn(|cx| {
-            if let Poll::Ready(response) = call.as_mut().poll(cx) {
+            if let Poll::Ready(response) = Pin::new(&mut call).poll(cx) {
                 return Poll::Ready(Some(response));
             }
             let (watched, closed_since) = hands.watch(cx);
@@ -465,7 +461,7 @@ impl Line {
             // A peer may close its side and still wait for the answer; one whose request still waits a while later is
             // taken for gone, so that no run starts for nobody.
             if let Some(since) = closed_since
-                && !handed_over.load(Ordering::Relaxed)
+                && !call.is_handed_over()
             {
                 std::task::ready!(timer.poll_until(cx, since + HALF_CLOSED_TIME));
                 return Poll::Ready(None);
@@ -485,7 +481,7 @@ impl Line {
             && wire.body.is_done()
             && wire.closed_since.is_none()
             && !self.halt.is_on()
-            && self.born.elapsed() < self.settings().age_max;
+            && clock::now() < self.born + self.settings().age_max;
         match self.send(&mut wire, response, asked, reusable).await {
             Ok(()) => Ok(wire),
             Err(end) => Err((end, Some(wire))),
@@ -533,7 +529,7 @@ impl Line {
                             blocked_since = None;
                         }
                         // Its request would hold the trigger's permit for ever.
-                        let since = *blocked_since.get_or_insert_with(Instant::now);
+                        let since = *blocked_since.get_or_insert_with(clock::now);
                         std::task::ready!(timer.poll_until(cx, since + timeout));
                         return Poll::Ready(Err(End::Late("write-stalled")));
                     }

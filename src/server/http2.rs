@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -13,7 +13,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::Request;
 use http::Response;
 use http_body::Body;
@@ -34,6 +33,7 @@ use crate::flow::describe;
 use crate::gateway::AnswerBody;
 use crate::gateway::Connection;
 use crate::gateway::Inbound;
+use crate::model::clock;
 use crate::server::Phase;
 use crate::server::Seat;
 use crate::server::connection::Draining;
@@ -59,9 +59,7 @@ pub(super) struct Requests(pub(super) Arc<Line>);
 /// What all requests of one connection share.
 pub(super) struct Line {
     pub(super) shared: Arc<Shared>,
-    peer: SocketAddr,
-    origin: HeaderValue,
-    protocol: &'static str,
+    via: Arc<Connection>,
     pub(super) signs: Arc<Signs>,
     /// Kept until the last request has ended: an HTTP/2 request may outlive its connection for a moment.
     _seat: Seat,
@@ -80,9 +78,7 @@ impl Requests {
     ) -> Self {
         Self(Arc::new(Line {
             shared: shared.clone(),
-            peer,
-            origin: Connection::origin_value(peer),
-            protocol,
+            via: Connection::new(peer, shared.worker, protocol, shared.health_path.as_ref()),
             signs: signs.clone(),
             _seat: seat,
             now: AtomicUsize::new(0),
@@ -142,20 +138,10 @@ impl Service<Request<Incoming>> for Requests {
         self.0.now.fetch_add(1, Ordering::Relaxed);
         self.0.served.fetch_add(1, Ordering::Relaxed);
         let running = Running(self.0.clone());
+        let request = request.map(Inbound::Http2);
+        let mut call = running.0.shared.gateway.handle(request, &running.0.via, None);
         Box::pin(async move {
-            let line = &*running.0;
-            let request = request.map(Inbound::Http2);
-            let handed_over = AtomicBool::new(false);
-            let via = Connection {
-                peer: line.peer,
-                origin: &line.origin,
-                worker: line.shared.worker,
-                protocol: line.protocol,
-                health_path: line.shared.health_path.as_deref(),
-                handed_over: &handed_over,
-                defect: None,
-            };
-            let response = line.shared.gateway.handle(request, via).await;
+            let response = poll_fn(|cx| clock::turn(|| Pin::new(&mut call).poll(cx))).await;
             Ok(response.map(|body| RunningBody {
                 body,
                 _running: running,

@@ -57,7 +57,7 @@ impl Scan {
     ///
     /// # Errors
     /// Line ends and beginnings that can be read in two ways, and a head above the limits, are told at once.
-    pub fn look(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<usize>, Defect> {
+    pub fn look(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<Found>, Defect> {
         while let Some(at) = bytes.get(self.scanned..).and_then(|rest| memchr(b'\n', rest)) {
             let feed = self.scanned + at;
             if feed >= limits.bytes_max {
@@ -74,8 +74,12 @@ impl Scan {
             match (line.first(), self.lines) {
                 (None, 0) => return Err(Defect::Malformed("there is an empty line before the head")),
                 (None, _) => {
+                    let fields = self.lines - 1;
                     *self = Self::default();
-                    return Ok(Some(feed + 1));
+                    return Ok(Some(Found {
+                        end: feed + 1,
+                        fields,
+                    }));
                 }
                 // The first line is not a field.
                 (Some(_), lines) if lines > limits.fields_max => return Err(Defect::TooLarge),
@@ -91,6 +95,15 @@ impl Scan {
         self.scanned = bytes.len();
         Ok(None)
     }
+}
+
+/// Where a head ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Its length in bytes, the empty line included.
+    pub end: usize,
+    /// Its header fields: memory for them is asked for once.
+    pub fields: usize,
 }
 
 /// The head of a request.
@@ -123,18 +136,18 @@ pub struct ResponseHead {
     pub persists: bool,
 }
 
-/// Reads the head of a request that [`Scan`] has found the end of.
+/// Reads the head of a request that [`Scan`] has found the end of, with about so many fields.
 ///
 /// # Errors
 /// [`Defect::Malformed`] with what can be read in two ways.
-pub fn request(head: &Bytes) -> Result<RequestHead, Defect> {
-    read_request(head).map_err(Defect::Malformed)
+pub fn request(head: &Bytes, fields: usize) -> Result<RequestHead, Defect> {
+    read_request(head, fields).map_err(Defect::Malformed)
 }
 
-fn read_request(head: &Bytes) -> Result<RequestHead, &'static str> {
+fn read_request(head: &Bytes, fields: usize) -> Result<RequestHead, &'static str> {
     let (line, fields_start) = first_line(head);
     let (method, target, version) = request_line(head, line)?;
-    let fields = Fields::read(head, fields_start)?;
+    let fields = Fields::read(head, fields_start, fields)?;
     if fields.chunked && fields.length.is_some() {
         return Err("both Content-Length and Transfer-Encoding are there");
     }
@@ -156,14 +169,14 @@ fn read_request(head: &Bytes) -> Result<RequestHead, &'static str> {
     })
 }
 
-/// Reads the head of an answer to `method` that [`Scan`] has found the end of.
+/// Reads the head of an answer to `method` that [`Scan`] has found the end of, with about so many fields.
 ///
 /// # Errors
 /// A sentence about what cannot be read, or in two ways (RFC 9112 section 6.3).
-pub fn response(head: &Bytes, method: &Method) -> Result<ResponseHead, &'static str> {
+pub fn response(head: &Bytes, fields: usize, method: &Method) -> Result<ResponseHead, &'static str> {
     let (line, fields_start) = first_line(head);
     let (status, version) = status_line(line)?;
-    let fields = Fields::read(head, fields_start)?;
+    let fields = Fields::read(head, fields_start, fields)?;
     if fields.chunked && fields.length.is_some() {
         return Err("it tells its length in two ways");
     }
@@ -258,9 +271,9 @@ struct Fields {
 }
 
 impl Fields {
-    fn read(head: &Bytes, mut at: usize) -> Result<Self, &'static str> {
+    fn read(head: &Bytes, mut at: usize, count: usize) -> Result<Self, &'static str> {
         let mut fields = Self {
-            map: HeaderMap::with_capacity(FIELDS_USUAL),
+            map: HeaderMap::with_capacity(count),
             length: None,
             chunked: false,
             close: false,
@@ -340,9 +353,6 @@ impl Fields {
     }
 }
 
-/// Fields for which memory is asked at once.
-const FIELDS_USUAL: usize = 12;
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -351,6 +361,7 @@ mod tests {
     use proptest::prelude::proptest;
 
     use super::Defect;
+    use super::Found;
     use super::Framing;
     use super::Limits;
     use super::RequestHead;
@@ -370,10 +381,10 @@ mod tests {
         let mut held = Vec::new();
         for piece in bytes.chunks(size.max(1)) {
             held.extend_from_slice(piece);
-            if let Some(end) = scan.look(&held, LIMITS)? {
+            if let Some(Found { end, fields }) = scan.look(&held, LIMITS)? {
                 let left = bytes[end..].to_vec();
                 held.truncate(end);
-                return Ok(Some((request(&Bytes::from(held))?, left)));
+                return Ok(Some((request(&Bytes::from(held), fields)?, left)));
             }
         }
         Ok(None)
@@ -384,7 +395,7 @@ mod tests {
     }
 
     fn answer_to(method: &Method, head: &str) -> Result<ResponseHead, &'static str> {
-        response(&Bytes::copy_from_slice(head.as_bytes()), method)
+        response(&Bytes::copy_from_slice(head.as_bytes()), 0, method)
     }
 
     fn answer(head: &str) -> Result<ResponseHead, &'static str> {
@@ -587,7 +598,7 @@ mod tests {
         #[test]
         fn no_bytes_end_the_reader(bytes in proptest::collection::vec(0u8..=255, 0..400), size in 1usize..50) {
             let _ = arrive(&bytes, size);
-            let _ = response(&Bytes::from(bytes), &Method::GET);
+            let _ = response(&Bytes::from(bytes), 0, &Method::GET);
         }
 
         #[test]

@@ -14,6 +14,8 @@ use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
+use crate::wire::Socket;
+
 /// Bytes read from a plain socket at once.
 const PLAIN_READ_BYTES: usize = 16 * 1024;
 
@@ -47,7 +49,7 @@ fn take<S: AsyncBufRead + Unpin>(
     Poll::Ready(Ok(count))
 }
 
-impl Stream for Box<tokio_rustls::server::TlsStream<TcpStream>> {
+impl Stream for Box<tokio_rustls::server::TlsStream<Socket>> {
     fn poll_more(
         &mut self,
         cx: &mut Context<'_>,
@@ -58,7 +60,7 @@ impl Stream for Box<tokio_rustls::server::TlsStream<TcpStream>> {
     }
 
     fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+        self.get_ref().0.tcp()
     }
 
     fn has_unread(&self) -> bool {
@@ -66,7 +68,7 @@ impl Stream for Box<tokio_rustls::server::TlsStream<TcpStream>> {
     }
 }
 
-impl Stream for Box<tokio_rustls::client::TlsStream<TcpStream>> {
+impl Stream for Box<tokio_rustls::client::TlsStream<Socket>> {
     fn poll_more(
         &mut self,
         cx: &mut Context<'_>,
@@ -77,7 +79,7 @@ impl Stream for Box<tokio_rustls::client::TlsStream<TcpStream>> {
     }
 
     fn socket(&self) -> &TcpStream {
-        self.get_ref().0
+        self.get_ref().0.tcp()
     }
 
     fn has_unread(&self) -> bool {

@@ -18,6 +18,7 @@ use governor::state::StateStore;
 use tokio::time::Instant;
 
 use crate::config::Rate;
+use crate::model::clock;
 
 // Governor counts nanoseconds in 64 bits, which last for 584 years, and adds without looking: interval times
 // burst stays below a quarter of them. No limit that anybody could notice is this slow.
@@ -31,7 +32,7 @@ pub(super) struct Ticks(Instant);
 
 impl Ticks {
     pub(super) fn start() -> Self {
-        Self(Instant::now())
+        Self(clock::now())
     }
 }
 
@@ -39,7 +40,9 @@ impl Clock for Ticks {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
-        Nanos::new(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Nanos::new(
+            u64::try_from(clock::now().saturating_duration_since(self.0).as_nanos()).unwrap_or(u64::MAX),
+        )
     }
 }
 
