@@ -21,6 +21,7 @@ mod forwarding;
 mod limits;
 mod listening;
 mod payloads;
+mod reading;
 mod secrets;
 mod shutdown;
 mod tokens;
