@@ -4,6 +4,7 @@
 
 mod below;
 mod bodies;
+mod changes;
 mod frames;
 mod hosts;
 mod http2;
@@ -31,7 +32,7 @@ use crate::listening::served;
 /// Time for the first of two pieces to be read alone. The verdict is the same if it is not.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Cases that are tried side by side.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 
 /// A request on HTTP/1 that must be refused, and what is wrong with it.
 struct Case {
