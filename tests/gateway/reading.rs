@@ -12,6 +12,7 @@ mod lengths;
 mod lines;
 mod lookalikes;
 mod paths;
+mod strict;
 mod targets;
 mod trailers;
 

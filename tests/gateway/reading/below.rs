@@ -288,3 +288,63 @@ async fn a_peer_that_simply_leaves_has_no_line() {
     bare(&gateway, b"GET / HTTP/1.1\r\n\r\n").await;
     assert_told(&gateway, 1, "not-tls", 1, "the only line").await;
 }
+
+/// Waits for the line of a connection, and expects its reason among the counts.
+async fn assert_noted(gateway: &Running, what: &str) {
+    let line = gateway.lines.wait_for(|line| line["kind"] == "connection").await;
+    let reason = line["reason"].as_str().unwrap();
+    let metrics = gateway.admin("/metrics").await.1;
+    let counter = format!("flowgate_refusals_total{{reason=\"{reason}\"}} ");
+    assert!(
+        metrics.contains(&counter),
+        "{what}: {counter} is missing in:\n{metrics}"
+    );
+    let lines = connection_lines(gateway);
+    assert_eq!(lines.len(), 1, "{what}: {lines:#?}");
+}
+
+#[tokio::test]
+async fn streams_that_http2_refuses_have_one_line_for_their_connection_and_a_count() {
+    let (world, gateway, trigger) = served("").await;
+    let mut peer = Peer::connect(&world, &gateway).await;
+    for head in [
+        and(":method", "POST"),
+        and("connection", "close"),
+        with(":path", ""),
+    ] {
+        let heard = peer.ask(&head, b"{}").await;
+        assert!(matches!(heard, Heard::Reset(_)), "{heard:?}");
+    }
+    assert_eq!(peer.ask(&good(), b"{}").await, Heard::status(202));
+    peer.leave().await;
+    assert_noted(&gateway, "streams that are reset").await;
+    assert_eq!(trigger.request_count().get(), 1);
+}
+
+#[tokio::test]
+async fn a_head_that_http2_finds_too_large_has_one_line_and_a_count() {
+    let (world, gateway, trigger) = served("").await;
+    let mut peer = Peer::connect(&world, &gateway).await;
+    let mut large = good();
+    large.extend((0..3).map(|_| (b"x-large".to_vec(), vec![b'x'; 5_000])));
+    let part = block(&large);
+    let more = block(&(0..8).map(|_| (b"x-large".to_vec(), vec![b'x'; 1_500])).collect());
+    let mut bytes = frame(HEADERS, END_STREAM, 1, &part);
+    bytes.extend(frame(CONTINUATION, 0, 1, &more));
+    bytes.extend(frame(CONTINUATION, END_HEADERS, 1, &more));
+    peer.write(&bytes).await;
+    let heard = peer.hear(1).await;
+    assert!(
+        matches!(
+            heard,
+            Heard::Reset(_) | Heard::Over(_) | Heard::Answer { status: 431, .. }
+        ),
+        "{heard:?}"
+    );
+    if !matches!(heard, Heard::Over(_)) {
+        peer.leave().await;
+    }
+    let told = |line: &Value| line["kind"] == "connection" || line["problem"] == "head-too-large";
+    gateway.lines.wait_for(told).await;
+    assert_eq!(trigger.request_count().get(), 0);
+}

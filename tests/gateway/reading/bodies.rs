@@ -77,7 +77,7 @@ async fn assert_nothing_begun(gateway: &Running, heads: u64, world: &World) {
     assert_eq!(gateway.send(order()).await.status, 202);
 }
 
-async fn refused_alone(cases: &[Case]) {
+pub(super) async fn refused_alone(cases: &[Case]) {
     let (world, gateway, _) = served("").await;
     for Case { what, bytes } in cases {
         let mut talk = gateway.talk().await;
@@ -89,7 +89,7 @@ async fn refused_alone(cases: &[Case]) {
     assert_nothing_begun(&gateway, 0, &world).await;
 }
 
-async fn refused_behind_a_good_one(cases: &[Case]) {
+pub(super) async fn refused_behind_a_good_one(cases: &[Case]) {
     let (world, gateway, _) = served("").await;
     each(cases, async |Case { what, bytes }| {
         let mut talk = gateway.talk().await;
@@ -104,7 +104,7 @@ async fn refused_behind_a_good_one(cases: &[Case]) {
     assert_nothing_begun(&gateway, cases.len() as u64, &world).await;
 }
 
-async fn refused_in_two_pieces(cases: &[Case]) {
+pub(super) async fn refused_in_two_pieces(cases: &[Case]) {
     let (world, gateway, _) = served("").await;
     for Case { what, bytes } in cases {
         let body = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
