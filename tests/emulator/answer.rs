@@ -13,6 +13,8 @@ use super::faults::UNLISTED;
 use super::gate::Gate;
 use super::record::Recorded;
 use super::reply::Reply;
+use super::steps::Stage;
+use super::steps::Steps;
 
 /// One answer of a trigger.
 #[derive(Clone, Debug)]
@@ -50,6 +52,8 @@ pub enum Answer {
         /// What happens to the connection then.
         then: After,
     },
+    /// Written by hand, step by step; no run is counted.
+    Steps(Steps),
     /// A run whose answer is a long chunked body of letters.
     Stream {
         /// How many chunks.
@@ -72,6 +76,8 @@ pub enum After {
     Close,
     /// It is cut, without the TLS goodbye.
     Cut,
+    /// It is reset: what has not arrived yet is lost.
+    Reset,
     /// It stays silent until the caller leaves.
     Stall,
 }
@@ -142,7 +148,9 @@ impl Answer {
             | Self::Cut
             | Self::Stream { .. }
             | Self::EchoHead => RunStarted::Yes,
-            Self::Platform(_) | Self::CutAtHead | Self::AtHead(_) | Self::Raw { .. } => RunStarted::No,
+            Self::Platform(_) | Self::CutAtHead | Self::AtHead(_) | Self::Raw { .. } | Self::Steps(_) => {
+                RunStarted::No
+            }
         }
     }
 
@@ -161,13 +169,18 @@ impl Answer {
             | Self::Cut
             | Self::CutAtHead
             | Self::AtHead(_)
-            | Self::Raw { .. } => false,
+            | Self::Raw { .. }
+            | Self::Steps(_) => false,
         }
     }
 
     /// Whether it is given before the body is read.
     pub fn is_at_head(&self) -> bool {
-        matches!(self, Self::AtHead(_) | Self::CutAtHead)
+        match self {
+            Self::AtHead(_) | Self::CutAtHead => true,
+            Self::Steps(steps) => steps.stage == Stage::Head,
+            _ => false,
+        }
     }
 }
 

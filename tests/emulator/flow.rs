@@ -50,6 +50,7 @@ struct State {
     polls: Count,
     hang_ups: Count,
     broken_bodies: Count,
+    written: Count,
 }
 
 /// A handle on the trigger endpoint; clones share everything.
@@ -83,6 +84,7 @@ impl Flow {
             polls: Count::new("polls"),
             hang_ups: Count::new("requests whose caller hung up"),
             broken_bodies: Count::new("bodies that stopped in the middle"),
+            written: Count::new("answers written by hand to their last step"),
         };
         Self {
             state: Arc::new(state),
@@ -217,6 +219,11 @@ impl Flow {
     /// How many bodies stopped before their end.
     pub fn broken_bodies(&self) -> &Count {
         &self.state.broken_bodies
+    }
+
+    /// How many answers written by hand got to their last step.
+    pub fn written(&self) -> &Count {
+        &self.state.written
     }
 
     pub(super) async fn serve(self, wire: Wire, connection: Connection) {

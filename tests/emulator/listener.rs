@@ -7,9 +7,12 @@ use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,6 +24,12 @@ use super::wire::Wire;
 
 /// The emulator closes connections beyond this number at once.
 const CONNECTIONS_MAX: u64 = 4096;
+/// What a server says that does not know of TLS.
+const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+/// How long a connection attempt on loopback takes at least when the queue is full.
+const KEPT_WAITING: Duration = Duration::from_millis(300);
+/// Linux holds one connection in the shortest queue; other systems hold a few.
+const CROWD_MAX: usize = 64;
 
 /// What happens to a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +42,10 @@ pub enum Door {
     Slam,
     /// It is accepted, but the handshake is never answered.
     Silent,
+    /// It is accepted and answered in plain text where TLS should begin.
+    Plain,
+    /// It waits outside: nobody accepts, and the queue of the system is full.
+    Full,
 }
 
 /// What happens to a connection after an answer.
@@ -162,16 +175,22 @@ impl Listener {
     {
         let mut doors = self.door.subscribe();
         let mut listener = Some(listener);
+        let mut crowd = None;
         let mut tasks = JoinSet::new();
         loop {
             let door = *doors.borrow_and_update();
             match door {
-                Door::Refuse => listener = None,
+                Door::Refuse => (listener, crowd) = (None, None),
+                Door::Full => {
+                    drop(listener.take());
+                    crowd = Crowd::gather(self.address).await.ok();
+                }
                 // The port was ours a moment ago; if it cannot be had again the next caller sees a refusal.
-                Door::Open | Door::Slam | Door::Silent if listener.is_none() => {
+                Door::Open | Door::Slam | Door::Silent | Door::Plain if listener.is_none() => {
+                    drop(crowd.take());
                     listener = TcpListener::bind(self.address).await.ok();
                 }
-                Door::Open | Door::Slam | Door::Silent => {}
+                Door::Open | Door::Slam | Door::Silent | Door::Plain => {}
             }
             self.door_applied.send_replace(door);
             tokio::select! {
@@ -192,7 +211,7 @@ impl Listener {
         }
     }
 
-    async fn attend<F, S>(self: Arc<Self>, stream: TcpStream, door: Door, number: u64, serve: S)
+    async fn attend<F, S>(self: Arc<Self>, mut stream: TcpStream, door: Door, number: u64, serve: S)
     where
         S: Fn(Wire, Connection) -> F,
         F: Future<Output = ()>,
@@ -200,6 +219,12 @@ impl Listener {
         let _open = self.open.enter();
         let evictions = self.evictions.subscribe();
         if door == Door::Silent {
+            wait_for_goodbye(&stream).await;
+            return;
+        }
+        if door == Door::Plain {
+            // The peer may leave at the first byte, which is what it should do.
+            let _ = stream.write_all(PLAIN_ANSWER).await;
             wait_for_goodbye(&stream).await;
             return;
         }
@@ -220,6 +245,33 @@ impl Listener {
             evictions,
         };
         serve(Wire::new(stream), connection).await;
+    }
+}
+
+/// A socket that listens and never accepts, and those that fill its queue. The next one to come hangs.
+struct Crowd {
+    _listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl Crowd {
+    async fn gather(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(0)?;
+        let mut waiting = Vec::new();
+        // On loopback a queue with room answers at once: whoever is kept waiting stands before a full one.
+        while let Ok(stream) = tokio::time::timeout(KEPT_WAITING, TcpStream::connect(address)).await {
+            waiting.push(stream?);
+            if waiting.len() > CROWD_MAX {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+        }
+        Ok(Self {
+            _listener: listener,
+            _waiting: waiting,
+        })
     }
 }
 

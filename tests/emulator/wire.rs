@@ -255,6 +255,14 @@ impl Wire {
         let _ = self.stream.shutdown().await;
     }
 
+    /// Makes dropping the wire reset the connection.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn reset_when_dropped(&self) -> io::Result<()> {
+        self.stream.get_ref().0.set_zero_linger()
+    }
+
     async fn copy(&mut self, mut left: u64, body: &mut Body, progress: &impl Fn(u64)) -> Result<(), Broken> {
         while left > 0 {
             if self.buffer.is_empty() {

@@ -26,6 +26,8 @@ use super::super::script::Cue;
 use super::super::session;
 use super::super::session::Exchange;
 use super::super::session::Next;
+use super::super::steps::Step;
+use super::super::steps::Steps;
 use super::super::trigger::Checks;
 use super::super::trigger::Place;
 use super::super::trigger::PlatformHeaders;
@@ -289,8 +291,10 @@ impl Flow {
     }
 
     async fn answer_at_head(&self, wire: &mut Wire, request: &Recorded, plan: Plan) -> Result<Next, Broken> {
-        let Answer::AtHead(reply) = &plan.answer else {
-            return Ok(Next::Cut);
+        let reply = match &plan.answer {
+            Answer::AtHead(reply) => reply,
+            Answer::Steps(steps) => return self.follow(wire, steps).await,
+            _ => return Ok(Next::Cut),
         };
         let reply = plan
             .dress(reply.clone(), false, request)
@@ -314,13 +318,9 @@ impl Flow {
             Answer::Cut | Answer::CutAtHead => return Ok(Next::Cut),
             Answer::Raw { bytes, then } => {
                 wire.send(bytes).await?;
-                return match then {
-                    After::KeepAlive => Ok(Next::KeepAlive),
-                    After::Close => Ok(Next::Close),
-                    After::Cut => Ok(Next::Cut),
-                    After::Stall => self.stall(wire).await,
-                };
+                return self.afterwards(wire, *then).await;
             }
+            Answer::Steps(steps) => return self.follow(wire, steps).await,
             Answer::Stream {
                 chunks,
                 chunk_bytes,
@@ -373,6 +373,40 @@ impl Flow {
         }
         wire.send(b"0\r\n\r\n").await?;
         Ok(Next::KeepAlive)
+    }
+
+    async fn follow(&self, wire: &mut Wire, steps: &Steps) -> Result<Next, Broken> {
+        for step in &steps.list {
+            match step {
+                Step::Send(bytes) => wire.send(bytes).await?,
+                Step::Repeat { bytes, times } => {
+                    for _ in 0..*times {
+                        wire.send(bytes).await?;
+                    }
+                }
+                Step::Pass(gate) => {
+                    tokio::select! {
+                        () = gate.pass() => {}
+                        () = wire.gone() => return self.hung_up(),
+                    }
+                }
+            }
+        }
+        self.state.written.add(1);
+        self.afterwards(wire, steps.then).await
+    }
+
+    async fn afterwards(&self, wire: &mut Wire, then: After) -> Result<Next, Broken> {
+        match then {
+            After::KeepAlive => Ok(Next::KeepAlive),
+            After::Close => Ok(Next::Close),
+            After::Cut => Ok(Next::Cut),
+            After::Reset => {
+                wire.reset_when_dropped()?;
+                Ok(Next::Cut)
+            }
+            After::Stall => self.stall(wire).await,
+        }
     }
 
     async fn stall(&self, wire: &mut Wire) -> Result<Next, Broken> {

@@ -28,6 +28,7 @@ use crate::emulator::Framing;
 use crate::emulator::Gate;
 use crate::emulator::PLATFORM_FAULTS;
 use crate::emulator::Reply;
+use crate::emulator::Steps;
 use crate::emulator::Trigger;
 use crate::emulator::faults::RunStarted;
 use crate::emulator::ids;
@@ -333,4 +334,30 @@ async fn ambiguous_requests_are_violations() {
         assert!(answer.starts_with("HTTP/1.1 400"), "{head:?}: {answer}");
     }
     assert_eq!(emulator.violations().len(), heads.len());
+}
+
+#[tokio::test]
+async fn an_answer_goes_step_by_step() {
+    let emulator = started().await;
+    let trigger = emulator.flow.add(Trigger::anyone());
+    let gate = Gate::closed();
+    let steps = Steps::new().send("HTTP/1.1 200 OK\r\n").pass(&gate);
+    let steps = steps.repeat("ab", 3).at_head().then(After::Reset);
+    trigger.next(steps.into());
+    let mut stream = dial(&emulator, &emulator.flow.origin()).await.unwrap();
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+        trigger.target()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 17];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(emulator.flow.written().get(), 0);
+    gate.open();
+    emulator.flow.written().reached(1).await;
+    let mut rest = Vec::new();
+    let end = stream.read_to_end(&mut rest).await.unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(b"ababab".starts_with(&rest));
+    emulator.assert_clean();
 }

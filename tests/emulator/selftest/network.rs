@@ -1,6 +1,7 @@
 //! Gates, connections, certificates and the life of the emulator.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -240,4 +241,24 @@ async fn the_servers_end_with_the_emulator() {
     drop(emulator);
     assert!(!matches!(stream.read(&mut [0; 1]).await, Ok(1..)));
     assert!(dial_with(&ca, &origin, &["http/1.1"]).await.is_err());
+}
+
+#[tokio::test]
+async fn who_comes_to_a_full_queue_hangs() {
+    let emulator = started().await;
+    let listener = emulator.flow.listener();
+    listener.set_door(Door::Full).await;
+    let hanging = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(listener.address()));
+    assert!(hanging.await.is_err());
+    assert_eq!(listener.connections().get(), 0);
+    listener.set_door(Door::Open).await;
+    assert!(dial(&emulator, &emulator.flow.origin()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_plain_answer_is_no_handshake() {
+    let emulator = started().await;
+    emulator.flow.listener().set_door(Door::Plain).await;
+    assert!(dial(&emulator, &emulator.flow.origin()).await.is_err());
+    emulator.flow.listener().open().settled_at(0).await;
 }
