@@ -74,6 +74,9 @@ pub enum After {
     KeepAlive,
     /// It is closed in order.
     Close,
+    /// Our side is closed in order, and read on until the caller closes too: an unread byte would reset the connection
+    /// and could take the answer with it.
+    Linger,
     /// It is cut, without the TLS goodbye.
     Cut,
     /// It is reset: what has not arrived yet is lost.

@@ -249,6 +249,24 @@ impl Wire {
         }
     }
 
+    /// Returns when the peer has closed its side. What comes meanwhile is thrown away, so it must be the end of the talk.
+    pub async fn drained(&mut self) {
+        loop {
+            self.buffer.clear();
+            if !matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..)) {
+                return;
+            }
+        }
+    }
+
+    /// Says the TLS goodbye and closes our side; the peer's stays open.
+    ///
+    /// # Errors
+    /// When the peer is gone.
+    pub async fn close_our_side(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+
     /// Ends the connection in order, with the TLS goodbye. Dropping a wire instead cuts it.
     pub async fn close(mut self) {
         // A peer that has left already makes this fail, which changes nothing.

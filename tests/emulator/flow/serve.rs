@@ -405,12 +405,17 @@ impl Flow {
                 wire.reset_when_dropped()?;
                 Ok(Next::Cut)
             }
+            After::Linger => {
+                wire.close_our_side().await?;
+                wire.drained().await;
+                Ok(Next::Cut)
+            }
             After::Stall => self.stall(wire).await,
         }
     }
 
     async fn stall(&self, wire: &mut Wire) -> Result<Next, Broken> {
-        wire.gone().await;
+        wire.drained().await;
         self.hung_up()
     }
 
