@@ -25,3 +25,4 @@ mod reading;
 mod secrets;
 mod shutdown;
 mod tokens;
+mod upstream;

@@ -1,0 +1,20 @@
+//! Interim answers: one or two do no harm, without end they do, and 101 was never asked for.
+
+use super::INVALID;
+use super::Verdict::Harmless;
+use super::bytes;
+use super::faults;
+
+const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
+const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+faults! {
+    early_hints_once: bytes(HINTS).send(GOOD) => Harmless(200, "ok");
+    continue_once: bytes(CONTINUE).send(GOOD) => Harmless(200, "ok");
+    continue_and_hints: bytes(CONTINUE).send(HINTS).send(GOOD) => Harmless(200, "ok");
+    switching_protocols: bytes("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+        => INVALID, ["101", "switch", "protocol"];
+    switching_protocols_and_going_on: bytes("HTTP/1.1 101 Switching Protocols\r\n\r\n").send(GOOD)
+        => INVALID, ["101", "switch", "protocol"];
+}
