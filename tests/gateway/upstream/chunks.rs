@@ -1,5 +1,8 @@
 //! Chunked bodies that are not what they say.
 
+use http::Request;
+use http_body_util::BodyExt;
+use http_body_util::Full;
 use serde_json::Value;
 
 use super::Stand;
@@ -14,6 +17,8 @@ use super::endless;
 use super::faults;
 use super::heads::GOAWAY;
 use crate::emulator::Steps;
+use crate::harness::KEY;
+use crate::harness::PATIENCE;
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 /// How the log may speak of them.
@@ -50,8 +55,10 @@ faults! {
     an_extension: then("2;name=value\r\n!!\r\n0\r\n\r\n") => Harmless(200, "ok!!");
     an_extension_without_end: then_endless("2;", "x") => Cut, CHUNK;
     extensions_without_end: then_endless("", "1;extension=of-some-length\r\nx\r\n") => Cut, CHUNK;
+    a_chunk_size_without_end: then_endless("", "0") => Cut, CHUNK;
     a_trailer: then("0\r\nX-Sum: 1\r\n\r\n") => Harmless(200, "ok");
     a_trailer_that_is_no_field: then("0\r\nno field\r\n\r\n") => Cut, TRAILER;
+    a_trailer_that_ends_in_a_bare_feed: then("0\r\nX-Sum: 1\n\r\n") => Cut, TRAILER;
     a_trailer_without_end: then_endless("0\r\nX-Sum: ", "1") => Cut, TRAILER;
     trailers_without_end: then_endless("0\r\n", "X-Sum: 1\r\n") => Cut, TRAILER;
 }
@@ -74,6 +81,27 @@ async fn a_flood_of_small_chunks_arrives_over_http1() {
     assert_eq!(seen.body.len(), FLOOD);
     let connection = stand.trigger.last_request().connection;
     assert_eq!(stand.ordinary(&mut caller, "after").await, connection);
+}
+
+/// Callers count frames that carry next to nothing and end the whole connection at too many, so chunks that came together
+/// must leave together. This caller begins to read when all has been sent.
+#[tokio::test]
+async fn a_flood_of_small_chunks_arrives_over_http2() {
+    let stand = Stand::new("").await;
+    let mut sender = stand.gateway.connect_h2().await;
+    stand.trigger.next(flood().into());
+    let request = Request::post("https://localhost/orders").header("x-api-key", KEY);
+    let sent = sender.send_request(request.body(Full::from("{}")).unwrap());
+    let answer = tokio::time::timeout(PATIENCE, sent).await.unwrap().unwrap();
+    stand
+        .gateway
+        .lines
+        .wait_for(|line| line["route"] == "orders")
+        .await;
+    let body = tokio::time::timeout(PATIENCE, answer.into_body().collect())
+        .await
+        .unwrap();
+    assert_eq!(body.unwrap().to_bytes().len(), FLOOD);
 }
 
 /// What a caller does not take, the gateway does not take either: it holds a few buffers of an answer, never all of it.

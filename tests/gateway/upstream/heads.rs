@@ -68,7 +68,12 @@ faults! {
     a_carriage_return_in_a_value: line("X-Field: a\rb") => INVALID, HEAD;
     an_empty_value: line("X-Field:") => Harmless(200, "ok");
 
+    bare_feeds: bytes("HTTP/1.1 200 OK\nContent-Length: 2\n\nok") => INVALID, HEAD;
+    a_bare_feed_behind_the_status: bytes("HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nok") => INVALID, HEAD;
+    a_bare_feed_behind_a_field: line("X-Field: 1\nX-Other: 2") => INVALID, HEAD;
+    a_bare_feed_at_the_end_of_a_head: bytes("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok") => INVALID, HEAD;
     a_bare_return_behind_the_status: bytes("HTTP/1.1 200 OK\rContent-Length: 2\r\n\r\nok") => INVALID, HEAD;
+    an_empty_line_before_the_head: bytes("\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") => INVALID, HEAD;
 
     fields_without_end: endless("HTTP/1.1 200 OK\r\n", "X-Field: 1\r\n") => INVALID, HEAD;
     a_value_without_end: endless("HTTP/1.1 200 OK\r\nX-Field: ", "x") => INVALID, HEAD;

@@ -3,11 +3,14 @@
 use super::INVALID;
 use super::Verdict::Harmless;
 use super::bytes;
+use super::endless;
 use super::faults;
 
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+/// How the log may speak of them.
+const INTERIM: [&str; 4] = ["interim", "1xx", "informational", "100"];
 
 faults! {
     early_hints_once: bytes(HINTS).send(GOOD) => Harmless(200, "ok");
@@ -17,4 +20,7 @@ faults! {
         => INVALID, ["101", "switch", "protocol"];
     switching_protocols_and_going_on: bytes("HTTP/1.1 101 Switching Protocols\r\n\r\n").send(GOOD)
         => INVALID, ["101", "switch", "protocol"];
+    thousands_of_continues: bytes(CONTINUE.repeat(10_000)).send(GOOD) => INVALID, INTERIM;
+    continues_without_end: endless("", CONTINUE) => INVALID, INTERIM;
+    hints_without_end: endless("", HINTS) => INVALID, INTERIM;
 }

@@ -75,6 +75,12 @@ async fn a_redirect_without_a_scheme_tells_nothing() {
     tells_nothing(&redirected(bare).await);
 }
 
+/// A reference without a host is one on the trigger's, so it means nothing on ours.
+#[tokio::test]
+async fn a_redirect_within_the_triggers_host_tells_nothing() {
+    tells_nothing(&redirected(|stand| stand.trigger.target()).await);
+}
+
 #[tokio::test]
 async fn a_redirect_to_elsewhere_is_passed_and_not_followed() {
     let elsewhere = "https://shop.example/orders/7";
