@@ -231,7 +231,12 @@ impl Download {
                 })
             })?;
             let Some(Found { end, fields }) = end else {
-                return Ok(None);
+                return match is_http(&self.held) {
+                    true => Ok(None),
+                    false => Err(FlowError::Invalid(
+                        "its head does not begin with HTTP/1".to_owned(),
+                    )),
+                };
             };
             let text = self.held.split_to(end).freeze();
             let head = wire::response(&text, fields, &self.method)
@@ -251,6 +256,12 @@ impl Download {
         }
         Ok(None)
     }
+}
+
+/// Whether bytes may be the beginning of an answer. What cannot become one is not waited for.
+fn is_http(bytes: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"HTTP/1.";
+    bytes.iter().zip(BEGIN).all(|(byte, wanted)| byte == wanted)
 }
 
 /// Sends a request and waits for the head of its answer, for `timeout` after the last piece of the body.

@@ -7,6 +7,8 @@ use http::HeaderValue;
 use http::StatusCode;
 use http::header;
 
+use crate::model::TriggerUrl;
+
 /// Names the run that a request started.
 const RUN_ID: HeaderName = HeaderName::from_static("x-ms-workflow-run-id");
 /// Longest run id that is logged; real ones have 33 characters.
@@ -41,7 +43,7 @@ fn stays(name: &str) -> bool {
 
 /// Takes out the fields that do not pass: those of this connection (RFC 9110 section 7.6.1), and the platform's. A
 /// `Location` on the trigger's own host is kept back: it can carry a signature, and the caller could not use it.
-pub fn head(status: StatusCode, mut fields: HeaderMap, trigger_host: &str) -> HeaderMap {
+pub fn head(status: StatusCode, mut fields: HeaderMap, trigger: &TriggerUrl) -> HeaderMap {
     let mut gone: Vec<HeaderName> = fields
         .keys()
         .filter(|name| stays(name.as_str()))
@@ -53,7 +55,7 @@ pub fn head(status: StatusCode, mut fields: HeaderMap, trigger_host: &str) -> He
     }
     for place in [header::LOCATION, header::CONTENT_LOCATION] {
         let mut values = fields.get_all(&place).iter();
-        if values.any(|value| is_platforms(status, value, trigger_host)) {
+        if values.any(|value| is_platforms(status, value, trigger)) {
             gone.push(place);
         }
     }
@@ -63,10 +65,20 @@ pub fn head(status: StatusCode, mut fields: HeaderMap, trigger_host: &str) -> He
     fields
 }
 
-fn is_platforms(status: StatusCode, value: &HeaderValue, trigger_host: &str) -> bool {
+fn is_platforms(status: StatusCode, value: &HeaderValue, trigger: &TriggerUrl) -> bool {
     let Ok(text) = value.to_str() else { return true };
     let text = text.to_ascii_lowercase();
-    status == StatusCode::ACCEPTED || text.contains(trigger_host) || text.contains("sig=")
+    // A relative one that begins as the trigger's own path does leads to the platform, and not to anything of ours.
+    let own_root = trigger
+        .path_and_query()
+        .path()
+        .split('/')
+        .nth(1)
+        .unwrap_or_default();
+    let relative = text.strip_prefix('/').is_some_and(|path| {
+        !own_root.is_empty() && path.split(['/', '?']).next() == Some(&own_root.to_ascii_lowercase())
+    });
+    status == StatusCode::ACCEPTED || relative || text.contains(trigger.host()) || text.contains("sig=")
 }
 
 #[cfg(test)]
@@ -77,6 +89,12 @@ mod tests {
 
     use super::head;
     use super::run_id;
+    use crate::model::TriggerUrl;
+
+    fn trigger() -> TriggerUrl {
+        let address = "https://prod-1.westus.logic.azure.com/workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-06-01";
+        TriggerUrl::parse(address).unwrap()
+    }
 
     fn answer(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -100,7 +118,7 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("location", "https://shop.example/orders/1"),
         ]);
-        let to = head(StatusCode::CREATED, from, "prod-1.logic.azure.com");
+        let to = head(StatusCode::CREATED, from, &trigger());
         let names: Vec<_> = to.keys().map(|name| name.as_str().to_owned()).collect();
         assert_eq!(names, ["content-type", "x-order", "location"]);
         assert_eq!(to.get_all("x-order").iter().count(), 2);
@@ -113,7 +131,7 @@ mod tests {
             ("x-hop", "1"),
             ("x-other", "2"),
         ]);
-        let to = head(StatusCode::OK, from, "prod-1.logic.azure.com");
+        let to = head(StatusCode::OK, from, &trigger());
         let names: Vec<_> = to.keys().map(|name| name.as_str().to_owned()).collect();
         assert_eq!(names, ["x-other"]);
     }
@@ -122,14 +140,15 @@ mod tests {
     fn a_location_of_the_platform_is_kept_back() {
         for (status, location) in [
             (StatusCode::ACCEPTED, "https://anything.example/"),
-            (StatusCode::OK, "https://prod-1.logic.azure.com/workflows/1"),
+            (
+                StatusCode::OK,
+                "https://prod-1.westus.logic.azure.com/workflows/1",
+            ),
             (StatusCode::OK, "https://other.example/?sig=abc"),
+            (StatusCode::FOUND, "/workflows/0123/runs/1"),
         ] {
             let from = answer(&[("location", location)]);
-            assert!(
-                head(status, from, "prod-1.logic.azure.com").is_empty(),
-                "{location}"
-            );
+            assert!(head(status, from, &trigger()).is_empty(), "{location}");
         }
     }
 

@@ -469,7 +469,7 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
             });
         }
     }
-    let headers = reply::head(status, headers, admitted.route.trigger.url().host());
+    let headers = reply::head(status, headers, admitted.route.trigger.url());
     Ok(Next::Pass(status, headers, Box::new(body)))
 }
 

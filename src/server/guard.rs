@@ -1,10 +1,11 @@
 //! The stream under HTTP/2: it counts the frames that cost work and carry no request, and remembers since when the peer
-//! has taken nothing of what is sent to it. h2 knows neither.
+//! has taken nothing of what is sent to it, and which streams were refused below us. h2 tells none of it.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::task::Context;
@@ -17,6 +18,7 @@ use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
 use crate::server::frames::Frames;
+use crate::server::resets::Resets;
 
 /// What the guard tells the connection.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub(super) struct Signs {
     /// Milliseconds after `born`, plus one, since which no byte could be written; 0 while writing goes on.
     write_since: AtomicU64,
     flooded: AtomicBool,
+    refused_streams: AtomicU32,
 }
 
 impl Signs {
@@ -33,12 +36,18 @@ impl Signs {
             born: Instant::now(),
             write_since: AtomicU64::new(0),
             flooded: AtomicBool::new(false),
+            refused_streams: AtomicU32::new(0),
         })
     }
 
     /// Whether the connection was ended because of a flood of frames.
     pub(super) fn is_flooded(&self) -> bool {
         self.flooded.load(Ordering::Relaxed)
+    }
+
+    /// Streams that h2 has refused by itself.
+    pub(super) fn refused_streams(&self) -> u32 {
+        self.refused_streams.load(Ordering::Relaxed)
     }
 
     /// Since when the peer has taken none of the bytes that wait for it.
@@ -56,6 +65,7 @@ impl Signs {
 pub(super) struct Guard<S> {
     stream: S,
     frames: Frames,
+    resets: Resets,
     signs: Arc<Signs>,
 }
 
@@ -65,6 +75,7 @@ impl<S> Guard<S> {
         Self {
             stream,
             frames: Frames::new(),
+            resets: Resets::default(),
             signs: Signs::new(),
         }
     }
@@ -84,9 +95,22 @@ impl<S> Guard<S> {
         result
     }
 
-    fn sent(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn sent(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &result {
             self.frames.sent(*bytes);
+            let mut left = *bytes;
+            for piece in pieces {
+                let taken = left.min(piece.len());
+                left -= taken;
+                let refused = self.resets.look(piece.get(..taken).unwrap_or_default());
+                if refused > 0 {
+                    self.signs.refused_streams.fetch_add(refused, Ordering::Relaxed);
+                }
+            }
         }
         self.wrote(result)
     }
@@ -115,7 +139,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.sent(result)
+        self.sent(result, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -124,7 +148,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.sent(result)
+        self.sent(result, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

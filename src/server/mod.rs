@@ -7,6 +7,7 @@ mod frames;
 mod guard;
 mod http1;
 mod http2;
+mod resets;
 mod tls;
 
 use std::io;

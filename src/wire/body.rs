@@ -87,7 +87,7 @@ impl Decoder {
                 *self = Self::Done;
                 Ok(())
             }
-            Self::Length(_) | Self::Chunked(_) => Err("the connection ended in the middle of the body"),
+            Self::Length(_) | Self::Chunked(_) => Err("the connection was closed in the middle of the body"),
         }
     }
 }

@@ -7,8 +7,10 @@ use bytes::BytesMut;
 use crate::wire::Piece;
 use crate::wire::body::take;
 
-/// Longest line of chunk extensions, bytes; nobody uses them for good.
+/// Longest extension of one chunk, bytes; nobody uses them for good.
 const EXTENSION_BYTES_MAX: usize = 256;
+/// Extensions of a whole body, bytes.
+const EXTENSIONS_BYTES_MAX: usize = 16 * 1024;
 /// Largest trailer section, bytes.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// Data of a chunk that is worth handing on by itself; smaller pieces are copied together. Bytes.
@@ -21,6 +23,7 @@ pub struct Chunks {
     size: u64,
     digits: u8,
     extension_bytes: usize,
+    extensions_bytes: usize,
     trailer_bytes: usize,
 }
 
@@ -31,6 +34,7 @@ impl Default for Chunks {
             size: 0,
             digits: 0,
             extension_bytes: 0,
+            extensions_bytes: 0,
             trailer_bytes: 0,
         }
     }
@@ -40,12 +44,14 @@ impl Default for Chunks {
 enum Part {
     Size,
     Extension,
+    Quoted,
     SizeFeed,
     Data,
     DataReturn,
     DataFeed,
     TrailerStart,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerFeed,
     LastFeed,
     Over,
@@ -106,15 +112,18 @@ impl Chunks {
         Ok(match (self.part, byte) {
             (Part::Size, _) => self.size_byte(byte)?,
             (Part::Extension, b'\r') => Part::SizeFeed,
-            (Part::Extension, _) => self.extension(byte)?,
+            (Part::Extension, b'"') => Part::Quoted,
+            (Part::Quoted, b'"') => Part::Extension,
+            (Part::Extension | Part::Quoted, _) => self.extension(byte)?,
             (Part::SizeFeed, b'\n') => self.size_done(),
             (Part::SizeFeed, _) => return Err("a chunk size ends without a line feed"),
             (Part::DataReturn, b'\r') => Part::DataFeed,
             (Part::DataFeed, b'\n') => Part::Size,
             (Part::DataReturn | Part::DataFeed, _) => return Err("a chunk is longer than its size"),
             (Part::TrailerStart, b'\r') => Part::LastFeed,
-            (Part::Trailer, b'\r') => Part::TrailerFeed,
-            (Part::TrailerStart | Part::Trailer, _) => self.trailer(byte)?,
+            (Part::TrailerName, b':') => Part::TrailerValue,
+            (Part::TrailerValue, b'\r') => Part::TrailerFeed,
+            (Part::TrailerStart | Part::TrailerName | Part::TrailerValue, _) => self.trailer(byte)?,
             (Part::TrailerFeed, b'\n') => Part::TrailerStart,
             (Part::TrailerFeed, _) => return Err("a trailer line ends without a line feed"),
             (Part::LastFeed, b'\n') => Part::Over,
@@ -144,10 +153,14 @@ impl Chunks {
 
     fn extension(&mut self, byte: u8) -> Result<Part, &'static str> {
         self.extension_bytes += 1;
-        if self.extension_bytes > EXTENSION_BYTES_MAX || byte < 0x20 || byte == 0x7f {
-            return Err("a chunk extension is too long or contains a control character");
+        self.extensions_bytes += 1;
+        // In quotes a backslash would hide a quote, and a line end would belong to the text, for those who read them.
+        let plain = matches!(byte, b'\t' | 0x20..=0x7e) && byte != b'\\';
+        let long = self.extension_bytes > EXTENSION_BYTES_MAX || self.extensions_bytes > EXTENSIONS_BYTES_MAX;
+        if long || !plain {
+            return Err("chunk extensions are too long or contain a character that none has");
         }
-        Ok(Part::Extension)
+        Ok(self.part)
     }
 
     fn size_done(&mut self) -> Part {
@@ -165,7 +178,14 @@ impl Chunks {
         if self.trailer_bytes > TRAILER_BYTES_MAX || (byte < 0x20 && byte != b'\t') || byte == 0x7f {
             return Err("the trailer is too long or contains a control character");
         }
-        Ok(Part::Trailer)
+        if self.part == Part::TrailerValue {
+            return Ok(Part::TrailerValue);
+        }
+        let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if !token {
+            return Err("a line of the trailer is no header field");
+        }
+        Ok(Part::TrailerName)
     }
 }
 
@@ -230,6 +250,11 @@ mod tests {
             "3;\n\r\nabc\r\n0\r\n\r\n",
             "0\r\nT: a\nb\r\n\r\n",
             "0\r\n\rX",
+            "3;x=\"\r\nabc\r\n0\r\n\r\n",
+            "0\r\nX-T\r\n\r\n",
+            "0\r\n: 1\r\n\r\n",
+            "0\r\nX-T : 1\r\n\r\n",
+            "0\r\nX-T: 1\r\n 2\r\n\r\n",
         ] {
             for size in [1, 3, 1000] {
                 assert!(
@@ -244,6 +269,8 @@ mod tests {
     fn extensions_and_trailers_have_bounds() {
         let extension = format!("1;{}\r\na\r\n", "x".repeat(300));
         assert!(decode(extension.as_bytes(), 64).is_err());
+        assert!(decode("1;x=y\r\na\r\n".repeat(17_000).as_bytes(), 64).is_err());
+        assert!(decode(b"2;x=y;z=\"1\"\r\n{}\r\n0;last\r\n\r\n", 64).is_ok());
         let trailer = format!("0\r\n{}\r\n", "t: v\r\n".repeat(3000));
         assert!(decode(trailer.as_bytes(), 64).is_err());
     }

@@ -1,0 +1,74 @@
+//! Follows the frames that leave over HTTP/2, to learn which streams h2 refuses by itself: it resets what is malformed
+//! (RFC 9113 section 8.1.1) and tells nobody.
+
+const HEADER_BYTES: usize = 9;
+/// Header, and the error code that is the payload of RST_STREAM.
+const RESET_BYTES: usize = HEADER_BYTES + 4;
+const RST_STREAM: u8 = 0x3;
+/// Codes by which a stream is refused for what its peer did: PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR and
+/// COMPRESSION_ERROR (RFC 9113 section 7).
+const BLAMING: [u32; 4] = [0x1, 0x3, 0x6, 0x9];
+
+/// Counts the streams that were refused.
+#[derive(Debug, Default)]
+pub(super) struct Resets {
+    /// Bytes of a payload that are still to leave.
+    skip: usize,
+    frame: [u8; RESET_BYTES],
+    have: usize,
+}
+
+impl Resets {
+    /// Looks at bytes that have left; tells how many streams they refuse.
+    pub(super) fn look(&mut self, mut bytes: &[u8]) -> u32 {
+        let mut refused = 0;
+        while !bytes.is_empty() {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            let Some((first, rest)) = bytes.split_first() else {
+                break;
+            };
+            if let Some(place) = self.frame.get_mut(self.have) {
+                *place = *first;
+            }
+            self.have += 1;
+            bytes = rest;
+            refused += u32::from(self.frame_refuses());
+        }
+        refused
+    }
+
+    /// Whether the frame that has been read so far refuses a stream.
+    fn frame_refuses(&mut self) -> bool {
+        let [high, middle, low, kind, _, _, _, _, _, code @ ..] = self.frame;
+        if self.have == HEADER_BYTES && kind != RST_STREAM {
+            self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+            self.have = 0;
+        } else if self.have == RESET_BYTES {
+            self.have = 0;
+            return BLAMING.contains(&u32::from_be_bytes(code));
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Resets;
+
+    fn reset(code: u8) -> Vec<u8> {
+        vec![0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, code]
+    }
+
+    #[test]
+    fn streams_that_are_refused_are_counted() {
+        let data = [&[0, 0, 3, 0, 1, 0, 0, 0, 1][..], b"abc"].concat();
+        let all = [data.clone(), reset(1), data, reset(0), reset(8), reset(6)].concat();
+        for size in [1, 2, 5, 1000] {
+            let mut resets = Resets::default();
+            let counted: u32 = all.chunks(size).map(|piece| resets.look(piece)).sum();
+            assert_eq!(counted, 2, "in pieces of {size}");
+        }
+    }
+}
