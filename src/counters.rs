@@ -37,6 +37,13 @@ pub struct ReasonLabels {
     pub reason: &'static str,
 }
 
+/// Number of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WorkerLabels {
+    /// Counted from 0.
+    pub worker: u32,
+}
+
 /// Name of an identity.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct IdentityLabels {
@@ -88,6 +95,8 @@ pub struct Figures {
     pub refusals: Family<ReasonLabels, Counter>,
     /// Open connections of callers.
     pub connections: Gauge,
+    /// Those of each worker.
+    pub worker_connections: Family<WorkerLabels, Gauge>,
     /// Connections accepted since the start.
     pub connections_accepted: Counter,
     /// Handshakes that failed, by reason.
@@ -170,6 +179,12 @@ impl Counters {
                 Family::default(),
             ),
             connections: add(r, "connections", "Open connections of callers", Gauge::default()),
+            worker_connections: add(
+                r,
+                "worker_connections",
+                "Open connections of each worker",
+                Family::default(),
+            ),
             connections_accepted: add(
                 r,
                 "connections_accepted",

@@ -22,6 +22,8 @@ use crate::config::leaf::Table;
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Open connections: at some 20 kB each, 200 MB.
 pub(super) const CONNECTIONS_MAX: u64 = 10_000;
+/// A tenth of all: a vendor behind one address keeps hundreds open, and no ten addresses fill the gateway.
+pub(super) const PER_ADDRESS_MAX: u64 = 1000;
 /// A handshake takes two round trips; this leaves room for lost packets.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request head fits in a few packets.
@@ -32,10 +34,16 @@ pub(super) const HEAD_SIZE_MAX: u64 = 32 * 1024;
 pub(super) const HEADERS_MAX: u64 = 100;
 /// Longer than the 60 s after which load balancers usually drop an idle connection, so that they do it first.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Long enough for a network that is gone for a moment, short enough not to hold a trigger's permit for nobody.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Old connections end once an hour, so that callers notice moved addresses and new certificates.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(3600);
 /// The number RFC 9113 section 6.5.2 asks for at least.
 pub(super) const HTTP2_STREAMS_MAX: u64 = 100;
+/// Envoy's advice for edge proxies; nearly every webhook body fits.
+pub(super) const HTTP2_STREAM_WINDOW: u64 = 64 * 1024;
+/// Envoy's advice for edge proxies: what one connection may make us hold.
+pub(super) const HTTP2_CONNECTION_WINDOW: u64 = 1024 * 1024;
 /// Time for a held body, and between two pieces of a streamed one.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Nearly every webhook body is smaller.
@@ -139,6 +147,10 @@ pub(super) struct Gateway {
 pub(super) struct Connections {
     /// Open connections on all listeners together; default 10000.
     pub(super) max: Number,
+    /// Open connections of one address (IPv6: of one /64); default 1000.
+    pub(super) per_address_max: Number,
+    /// Networks whose peers may open more than that: your own load balancers and gateways; default: none.
+    pub(super) per_address_exempt: Texts,
     /// Time for the TLS handshake; default "10s".
     pub(super) handshake_timeout: Length,
     /// Time from the first byte of a request head to its end; default "10s".
@@ -149,10 +161,16 @@ pub(super) struct Connections {
     pub(super) headers_max: Number,
     /// Time a connection may stay open without a request; default "75s".
     pub(super) idle_timeout: Length,
+    /// Time in which a caller must take some of the answer that waits for it; default "30s".
+    pub(super) write_timeout: Length,
     /// Age at which a connection is closed after the request it is serving; default "1h".
     pub(super) age_max: Length,
     /// Concurrent streams of one HTTP/2 connection; default 100.
     pub(super) http2_streams_max: Number,
+    /// Bytes a caller may send on one HTTP/2 stream before they are asked for; default "64 KiB".
+    pub(super) http2_stream_window: Bytes,
+    /// The same for all streams of a connection together; default "1 MiB".
+    pub(super) http2_connection_window: Bytes,
 }
 
 /// Limits and deadlines of bodies.

@@ -147,6 +147,10 @@ pub enum ReadyRequires {
 pub struct ConnectionSettings {
     /// Open connections on all listeners together.
     pub connections_max: usize,
+    /// Open connections of one address (IPv6: of one /64).
+    pub per_address_max: usize,
+    /// Networks whose peers may open more than that.
+    pub per_address_exempt: Vec<IpNet>,
     /// Time for the TLS handshake.
     pub handshake_timeout: Duration,
     /// Time from the first byte of a request head to its end.
@@ -157,10 +161,16 @@ pub struct ConnectionSettings {
     pub headers_max: usize,
     /// Time a connection may stay open without a request.
     pub idle_timeout: Duration,
+    /// Time in which a peer must take some of an answer that waits for it.
+    pub write_timeout: Duration,
     /// Age at which a connection is closed after the request it is serving.
     pub age_max: Duration,
     /// Concurrent HTTP/2 streams of one connection.
     pub streams_max: u32,
+    /// Receive window of an HTTP/2 stream; bytes.
+    pub stream_window: u32,
+    /// Receive window of an HTTP/2 connection; bytes.
+    pub connection_window: u32,
     /// Time running requests get to finish after the gateway was told to stop.
     pub drain_timeout: Duration,
 }

@@ -44,9 +44,6 @@ use crate::server::connection::told_to_stop;
 use crate::server::guard::Guard;
 use crate::server::guard::Signs;
 
-/// Windows of HTTP/2 (Envoy's advice for edge proxies): 64 KiB a stream, 1 MiB a connection.
-const H2_STREAM_WINDOW: u32 = 64 * 1024;
-const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
 const H2_SEND_BUFFER: usize = 64 * 1024;
 /// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
@@ -150,12 +147,11 @@ impl Service<Request<Incoming>> for Requests {
     }
 }
 
-/// Whether the peer has taken nothing of an answer for as long as a connection may be idle. Its request would hold the
-/// trigger's permit for ever.
+/// Whether the peer has taken nothing of an answer for as long as it may. Its request would hold the trigger's permit
+/// for ever.
 pub(super) fn stalled(signs: &Signs, settings: &ConnectionSettings, now: Instant) -> bool {
-    signs
-        .write_since()
-        .is_some_and(|since| now >= since + settings.idle_timeout)
+    let patience = settings.write_timeout.min(settings.idle_timeout);
+    signs.write_since().is_some_and(|since| now >= since + patience)
 }
 
 pub(super) async fn serve(
@@ -174,8 +170,8 @@ pub(super) async fn serve(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(settings.streams_max)
-            .initial_stream_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .initial_stream_window_size(settings.stream_window)
+            .initial_connection_window_size(settings.connection_window)
             .max_send_buf_size(H2_SEND_BUFFER)
             .max_header_list_size(head_bytes)
             .keep_alive_interval(settings.idle_timeout)

@@ -1,41 +1,37 @@
 //! Workers that accept and serve, a control runtime for everything that is not a request, and the way all of it ends:
 //! stop accepting, finish what runs, cut what does not finish in time.
 
+mod accept;
 mod admin;
 mod connection;
 mod frames;
 mod guard;
 mod http1;
 mod http2;
+mod refusals;
 mod resets;
+mod seats;
 mod tls;
 
 use std::io;
-use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use socket2::Domain;
 use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
 use tokio::net::TcpListener;
-use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::runtime::Handle;
 use tokio::runtime::Runtime;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::config::Transport;
-use crate::counters::Counted;
 use crate::counters::Counters;
 use crate::gateway::BuildError;
 use crate::gateway::Gateway;
@@ -43,13 +39,13 @@ use crate::gateway::LIMITS_SWEEP_PERIOD;
 use crate::gateway::SWEEP_PERIOD;
 use crate::gateway::Serving;
 use crate::gateway::journal::Log;
-use crate::server::connection::Shared;
+use crate::server::accept::Handed;
+use crate::server::accept::Plan;
+use crate::server::seats::Seat;
+use crate::server::seats::Seats;
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 4096;
-/// Pause after a failed accept: out of file descriptors, nothing gets better by trying at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// What the whole gateway is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -89,7 +85,7 @@ pub struct Server {
     control: Control,
     drain_timeout: Duration,
     log: Log,
-    open: Arc<Open>,
+    seats: Arc<Seats>,
 }
 
 /// The control runtime. Dropped, it ends without waiting: tokio panics when a runtime is dropped inside another one,
@@ -123,26 +119,6 @@ impl Drop for Control {
     }
 }
 
-/// Open connections of all workers.
-#[derive(Debug, Default)]
-struct Open {
-    count: AtomicUsize,
-    changed: Notify,
-}
-
-/// One open connection.
-struct Seat {
-    open: Arc<Open>,
-    _gauge: Counted,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.open.count.fetch_sub(1, Ordering::Relaxed);
-        self.open.changed.notify_waiters();
-    }
-}
-
 impl Server {
     /// Binds every listener, builds the gateway and starts its workers.
     ///
@@ -157,9 +133,9 @@ impl Server {
             .collect();
         let gateway = Gateway::build(config, &control.handle, counters, log.clone())?;
         let (phase, _) = watch::channel(Phase::Serve);
-        let open = Arc::new(Open::default());
-        let plan = Plan::new(config, &gateway, &open)?;
-        let workers = start_workers(config, plan, sockets, &phase)?;
+        let seats = Seats::new(&config.connections, config.workers, counters);
+        let (plan, handed) = Plan::new(config, &gateway, &seats)?;
+        let workers = start_workers(config, &plan, sockets, handed, &phase)?;
         let admin = start_admin(config, &control.handle, &gateway)?;
         control.handle.spawn(sweep_limits(gateway.clone()));
         gateway.set_serving(Serving::Yes);
@@ -173,7 +149,7 @@ impl Server {
             control,
             drain_timeout,
             log,
-            open,
+            seats,
         })
     }
 
@@ -197,7 +173,7 @@ impl Server {
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) {
         self.gateway.set_serving(Serving::No);
         self.phase.send_replace(Phase::Drain);
-        let running = self.open.count.load(Ordering::Relaxed);
+        let running = self.seats.taken();
         let seconds = self.drain_timeout.as_secs();
         tracing::info!(connections = running, drain_seconds = seconds, "draining");
         tokio::select! {
@@ -222,12 +198,12 @@ impl Server {
 
     /// Ends when no connection is open and no call is under way.
     async fn emptied(&self) {
-        self.open.emptied().await;
+        self.seats.emptied().await;
         self.gateway.departed().await;
     }
 
     fn cut(&self, why: &str) {
-        let left = self.open.count.load(Ordering::Relaxed);
+        let left = self.seats.taken();
         self.log.stopping();
         tracing::warn!(connections = left, "{why}: the rest is cut");
     }
@@ -236,74 +212,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.phase.send_replace(Phase::Cut);
-    }
-}
-
-impl Open {
-    async fn emptied(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if self.count.load(Ordering::Relaxed) == 0 {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    fn seat(self: &Arc<Self>, max: usize, counters: &Counters) -> Option<Seat> {
-        if self.count.fetch_add(1, Ordering::Relaxed) >= max {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Seat {
-            open: self.clone(),
-            _gauge: Counted::on(&counters.connections),
-        })
-    }
-}
-
-/// What each worker needs to know about each listener.
-#[derive(Clone)]
-struct Plan {
-    listeners: Vec<Speaks>,
-    gateway: Arc<Gateway>,
-    settings: Arc<crate::config::ConnectionSettings>,
-    open: Arc<Open>,
-}
-
-#[derive(Clone)]
-struct Speaks {
-    transport: Spoken,
-    health_path: Option<Arc<str>>,
-}
-
-#[derive(Clone)]
-enum Spoken {
-    Tls(Arc<rustls::ServerConfig>),
-    Plain(Arc<[IpNet]>),
-}
-
-impl Plan {
-    fn new(config: &Config, gateway: &Arc<Gateway>, open: &Arc<Open>) -> Result<Self, StartError> {
-        let mut listeners = Vec::with_capacity(config.listeners.len());
-        for listener in &config.listeners {
-            let transport = match &listener.transport {
-                Transport::Tls(settings) => Spoken::Tls(tls::server_config(settings)?),
-                Transport::Plain { from } => Spoken::Plain(from.clone().into()),
-            };
-            let health_path = listener.health_path.as_deref().map(Into::into);
-            listeners.push(Speaks {
-                transport,
-                health_path,
-            });
-        }
-        let settings = Arc::new(config.connections.clone());
-        Ok(Self {
-            listeners,
-            gateway: gateway.clone(),
-            settings,
-            open: open.clone(),
-        })
     }
 }
 
@@ -374,8 +282,9 @@ fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<StdListener> {
 
 fn start_workers(
     config: &Config,
-    plan: Plan,
+    plan: &Plan,
     sockets: Vec<Vec<StdListener>>,
+    handed: Vec<mpsc::Receiver<Handed>>,
     phase: &watch::Sender<Phase>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let mut by_worker: Vec<Vec<StdListener>> = (0..config.workers).map(|_| Vec::new()).collect();
@@ -385,7 +294,7 @@ fn start_workers(
         }
     }
     let mut workers = Vec::with_capacity(config.workers);
-    for (index, sockets) in by_worker.into_iter().enumerate() {
+    for (index, (sockets, handed)) in by_worker.into_iter().zip(handed).enumerate() {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
@@ -394,7 +303,7 @@ fn start_workers(
         let phase = phase.subscribe();
         let thread = std::thread::Builder::new().name(format!("flowgate-{index}"));
         let worker = thread.spawn(move || {
-            runtime.block_on(work(index, plan, sockets, phase));
+            runtime.block_on(work(index, plan, sockets, handed, phase));
             // Dropping the runtime drops what was cut, and with it the log lines of those requests are written.
             // A name look-up that hangs in the system must not hold up the end.
             runtime.shutdown_timeout(Duration::from_millis(100));
@@ -404,100 +313,20 @@ fn start_workers(
     Ok(workers)
 }
 
-async fn work(index: usize, plan: Plan, sockets: Vec<StdListener>, mut phase: watch::Receiver<Phase>) {
-    for (socket, speaks) in sockets.into_iter().zip(&plan.listeners) {
-        match TcpListener::from_std(socket) {
-            Ok(listener) => {
-                tokio::spawn(accept(
-                    listener,
-                    index,
-                    speaks.clone(),
-                    plan.clone(),
-                    phase.clone(),
-                ));
-            }
-            Err(error) => tracing::error!(worker = index, %error, "a worker cannot use its socket"),
-        }
-    }
+async fn work(
+    index: usize,
+    plan: Plan,
+    sockets: Vec<StdListener>,
+    handed: mpsc::Receiver<Handed>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    accept::open(index, &plan, sockets, handed, &phase);
     let mut sweep = tokio::time::interval(SWEEP_PERIOD);
     loop {
         tokio::select! {
             _ = sweep.tick() => plan.gateway.sweep(index),
             // A dropped server is a cut as well.
             _ = phase.wait_for(|phase| *phase == Phase::Cut) => return,
-        }
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    worker: usize,
-    speaks: Speaks,
-    plan: Plan,
-    mut phase: watch::Receiver<Phase>,
-) {
-    let shared = Arc::new(Shared {
-        gateway: plan.gateway.clone(),
-        worker,
-        settings: plan.settings.clone(),
-        health_path: speaks.health_path.clone(),
-    });
-    let connections = phase.clone();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            // Leaving the loop closes the listener.
-            _ = phase.wait_for(|phase| *phase != Phase::Serve) => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((tcp, peer)) => welcome(tcp, peer, &shared, &speaks, &plan, &connections),
-            Err(error) if is_about_one_connection(&error) => {}
-            Err(error) => {
-                plan.gateway.counters().refused("accept-failed");
-                tracing::warn!(%error, "cannot accept connections at the moment");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Errors of a connection that was gone before it was accepted (accept(2) on Linux passes them on).
-fn is_about_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
-}
-
-fn welcome(
-    tcp: TcpStream,
-    peer: SocketAddr,
-    shared: &Arc<Shared>,
-    speaks: &Speaks,
-    plan: &Plan,
-    phase: &watch::Receiver<Phase>,
-) {
-    let counters = plan.gateway.counters();
-    counters.connections_accepted.inc();
-    let Some(seat) = plan.open.seat(plan.settings.connections_max, counters) else {
-        return connection::refused(shared, peer, "connections-full", None);
-    };
-    // Answers leave in whole pieces; waiting for more would only add delay.
-    let _ = tcp.set_nodelay(true);
-    let shared = shared.clone();
-    let phase = phase.clone();
-    match &speaks.transport {
-        Spoken::Tls(config) => {
-            let config = config.clone();
-            tokio::spawn(connection::serve_tls(tcp, peer, config, shared, phase, seat));
-        }
-        Spoken::Plain(from) => {
-            let address: IpAddr = peer.ip().to_canonical();
-            if !from.iter().any(|network| network.contains(&address)) {
-                return connection::refused(&shared, peer, "plain-http-address", None);
-            }
-            tokio::spawn(connection::serve_plain(tcp, peer, shared, phase, seat));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! share: a gateway with one route, and a connection that is spoken byte by byte.
 
 mod admin;
+mod crowds;
 mod deadlines;
 mod handshakes;
 mod heads;

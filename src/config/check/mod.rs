@@ -64,6 +64,11 @@ use crate::model::Secret;
 /// Largest settings file: 10,000 routes take 4 MB.
 const SETTINGS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// A window begins with nearly so many bytes whatever is set (RFC 9113 section 6.9.2).
+const WINDOW_MIN: u64 = 64 * 1024;
+/// Larger ones only cost memory: the flow platform is far, but its callers send little.
+const WINDOW_MAX: u64 = 16 * 1024 * 1024;
+
 /// Below this a pepper can be guessed.
 const PEPPER_BYTES_MIN: usize = 16;
 
@@ -169,8 +174,21 @@ impl Check<'_> {
             file::HTTP2_STREAMS_MAX,
             1..=10_000,
         );
+        let stream_window = self.size(
+            table.http2_stream_window.as_ref(),
+            file::HTTP2_STREAM_WINDOW,
+            WINDOW_MIN..=WINDOW_MAX,
+        );
+        let connection_window = self.size(
+            table.http2_connection_window.as_ref(),
+            file::HTTP2_CONNECTION_WINDOW,
+            WINDOW_MIN..=WINDOW_MAX,
+        );
+        let per_address_max = table.per_address_max.as_ref();
         ConnectionSettings {
             connections_max: self.count(table.max.as_ref(), file::CONNECTIONS_MAX, 1..=10_000_000),
+            per_address_max: self.count(per_address_max, file::PER_ADDRESS_MAX, 1..=10_000_000),
+            per_address_exempt: self.network_list(table.per_address_exempt.as_ref()),
             handshake_timeout: self.duration(
                 table.handshake_timeout.as_ref(),
                 file::HANDSHAKE_TIMEOUT,
@@ -184,8 +202,15 @@ impl Check<'_> {
             head_bytes_max: usize::try_from(head_bytes).unwrap_or(usize::MAX),
             headers_max: self.count(table.headers_max.as_ref(), file::HEADERS_MAX, 1..=1000),
             idle_timeout: self.duration(table.idle_timeout.as_ref(), file::IDLE_TIMEOUT, MILLISECOND..=DAY),
+            write_timeout: self.duration(
+                table.write_timeout.as_ref(),
+                file::WRITE_TIMEOUT,
+                MILLISECOND..=HOUR,
+            ),
             age_max: self.duration(table.age_max.as_ref(), file::AGE_MAX, SECOND..=30 * DAY),
             streams_max: u32::try_from(streams).unwrap_or(u32::MAX),
+            stream_window: u32::try_from(stream_window).unwrap_or(u32::MAX),
+            connection_window: u32::try_from(connection_window).unwrap_or(u32::MAX),
             drain_timeout: self.duration(drain_timeout, file::DRAIN_TIMEOUT, MILLISECOND..=DAY),
         }
     }
@@ -437,6 +462,46 @@ mod tests {
         ] {
             assert_eq!(Sample::default().with(table, line).mistakes(), [what], "{line}");
         }
+    }
+
+    #[test]
+    fn bounds_of_connections_hold() {
+        for (line, what) in [
+            (
+                "write_timeout = \"2h\"",
+                "the value is too large; it must be at most 1h",
+            ),
+            (
+                "per_address_max = 0",
+                "the value is too small; it must be at least 1",
+            ),
+            (
+                "http2_stream_window = \"1 KiB\"",
+                "the value is too small; it must be at least 64.0 KiB",
+            ),
+            (
+                "http2_connection_window = \"17 MiB\"",
+                "the value is too large; it must be at most 16.0 MiB",
+            ),
+        ] {
+            assert_eq!(
+                Sample::default().with("connections", line).mistakes(),
+                [what],
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn exempt_networks_are_checked_like_all_networks() {
+        let exempt = |networks: &str| {
+            Sample::default().with("connections", &format!("per_address_exempt = [{networks}]"))
+        };
+        let config = exempt("\"10.0.1.0/24\", \"::ffff:192.0.2.1\"").config();
+        let read = format!("{:?}", config.connections.per_address_exempt);
+        assert_eq!(read, "[10.0.1.0/24, 192.0.2.1/32]");
+        let mistakes = exempt("\"10.0.1.1/24\"").mistakes();
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
     }
 
     #[test]

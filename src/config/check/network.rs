@@ -40,7 +40,7 @@ impl Check<'_> {
         NetworkSettings { allow, deny }
     }
 
-    fn network_list(&mut self, list: Option<&At<Vec<At<String>>>>) -> Vec<IpNet> {
+    pub(super) fn network_list(&mut self, list: Option<&At<Vec<At<String>>>>) -> Vec<IpNet> {
         let Some(list) = list else { return Vec::new() };
         list.iter()
             .filter_map(|value| self.findings.keep(value, lists::network(value)))

@@ -1,0 +1,325 @@
+//! Seats for connections: how many are taken in all, by one address and on each worker. It decides whether a newcomer
+//! gets one; who is turned away, and in what words, is the acceptor's business. Those inside are never asked to leave.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Notify;
+
+use crate::config::ConnectionSettings;
+use crate::config::NetworkSettings;
+use crate::counters::Counters;
+use crate::counters::WorkerLabels;
+use crate::policy::Networks;
+use crate::policy::Origin;
+use crate::policy::address::Bucket;
+
+/// Addresses for which memory is kept ready; what a flood of them took is given back.
+const ADDRESSES_KEPT: usize = 1024;
+
+/// The seats of all workers.
+#[derive(Debug)]
+pub(super) struct Seats {
+    max: usize,
+    taken: AtomicUsize,
+    changed: Notify,
+    per_address_max: usize,
+    exempt: Option<Networks>,
+    /// Taken seats of each address that has one, so never more entries than seats.
+    by_address: Mutex<HashMap<Bucket, usize>>,
+    by_worker: Box<[Gauge]>,
+    gauge: Gauge,
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Arc<Seats>,
+    bucket: Option<Bucket>,
+    worker: usize,
+}
+
+/// Whether the seats of a peer's address are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counting {
+    /// Unless it is in a network that the settings exempt.
+    ByAddress,
+    /// They are not: the listener lets in none but peers that the settings name.
+    Named,
+}
+
+/// Why there is no seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// All seats are taken.
+    Everywhere,
+    /// The address has as many as one may have.
+    OfAddress,
+}
+
+impl Full {
+    /// The word for log and metrics.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Everywhere => "connections-full",
+            Self::OfAddress => "connections-full-address",
+        }
+    }
+}
+
+impl Seats {
+    pub(super) fn new(settings: &ConnectionSettings, workers: usize, counters: &Counters) -> Arc<Self> {
+        let exempt = NetworkSettings {
+            allow: settings.per_address_exempt.clone(),
+            deny: Vec::new(),
+        };
+        let by_worker = (0..workers)
+            .map(|worker| {
+                let worker = u32::try_from(worker).unwrap_or(u32::MAX);
+                counters
+                    .worker_connections
+                    .get_or_create(&WorkerLabels { worker })
+                    .clone()
+            })
+            .collect();
+        Arc::new(Self {
+            max: settings.connections_max,
+            taken: AtomicUsize::new(0),
+            changed: Notify::new(),
+            per_address_max: settings.per_address_max,
+            // An empty list would let in everybody.
+            exempt: (!exempt.allow.is_empty()).then(|| Networks::build(&exempt)),
+            by_address: Mutex::default(),
+            by_worker,
+            gauge: counters.connections.clone(),
+        })
+    }
+
+    /// Takes a seat on a worker.
+    ///
+    /// # Errors
+    /// [`Full`] says what is.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        worker: usize,
+        peer: SocketAddr,
+        counting: Counting,
+    ) -> Result<Seat, Full> {
+        if self.taken.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::Everywhere);
+        }
+        let origin = Origin::of_peer(peer);
+        let bucket = (counting == Counting::ByAddress && !self.is_exempt(origin)).then(|| origin.bucket());
+        if let Some(bucket) = bucket
+            && !self.take_of_address(bucket)
+        {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::OfAddress);
+        }
+        self.gauge.inc();
+        if let Some(gauge) = self.by_worker.get(worker) {
+            gauge.inc();
+        }
+        Ok(Seat {
+            seats: self.clone(),
+            bucket,
+            worker,
+        })
+    }
+
+    /// Seats that are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Ends when no seat is taken.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.taken() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The worker with the fewest connections, if this one has noticeably more.
+    ///
+    /// Few connections are spread as evenly as they can be, give or take one, for each may carry a good part of the
+    /// load. With many, an eighth is what chance makes of it, and evening that out would only cost wake-ups.
+    pub(super) fn calmer(&self, worker: usize) -> Option<usize> {
+        let own = self.by_worker.get(worker)?.get();
+        let counts = self.by_worker.iter().map(Gauge::get).enumerate();
+        let (calmest, least) = counts.min_by_key(|(_, count)| *count)?;
+        (own > least + 1 + least / 8).then_some(calmest)
+    }
+
+    fn is_exempt(&self, origin: Origin) -> bool {
+        self.exempt
+            .as_ref()
+            .is_some_and(|exempt| exempt.admit(origin).is_ok())
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, HashMap<Bucket, usize>> {
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_of_address(&self, bucket: Bucket) -> bool {
+        let mut addresses = self.addresses();
+        let taken = addresses.entry(bucket).or_default();
+        let free = *taken < self.per_address_max;
+        *taken += usize::from(free);
+        free
+    }
+
+    fn leave_address(&self, bucket: Bucket) {
+        let mut addresses = self.addresses();
+        if let Entry::Occupied(mut taken) = addresses.entry(bucket) {
+            *taken.get_mut() -= 1;
+            if *taken.get() == 0 {
+                taken.remove();
+            }
+        }
+        let kept = addresses.len().saturating_mul(4).max(ADDRESSES_KEPT);
+        if addresses.capacity() > kept.saturating_mul(2) {
+            addresses.shrink_to(kept);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let seats = &*self.seats;
+        if let Some(bucket) = self.bucket {
+            seats.leave_address(bucket);
+        }
+        if let Some(gauge) = seats.by_worker.get(self.worker) {
+            gauge.dec();
+        }
+        seats.gauge.dec();
+        seats.taken.fetch_sub(1, Ordering::Relaxed);
+        seats.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::ADDRESSES_KEPT;
+    use super::Counting;
+    use super::Full;
+    use super::Seats;
+    use crate::config::ConnectionSettings;
+    use crate::counters::Counters;
+
+    fn seats(max: usize, per_address_max: usize, exempt: &[&str]) -> Arc<Seats> {
+        let time = Duration::from_secs(1);
+        let settings = ConnectionSettings {
+            connections_max: max,
+            per_address_max,
+            per_address_exempt: exempt.iter().map(|network| network.parse().unwrap()).collect(),
+            handshake_timeout: time,
+            head_timeout: time,
+            head_bytes_max: 0,
+            headers_max: 0,
+            idle_timeout: time,
+            write_timeout: time,
+            age_max: time,
+            streams_max: 0,
+            stream_window: 0,
+            connection_window: 0,
+            drain_timeout: time,
+        };
+        Seats::new(&settings, 3, &Counters::new())
+    }
+
+    fn peer(address: &str) -> SocketAddr {
+        SocketAddr::new(address.parse().unwrap(), 40_000)
+    }
+
+    #[test]
+    fn an_address_has_so_many_seats_and_gets_them_back() {
+        let seats = seats(100, 2, &[]);
+        let take = |address| seats.take(0, peer(address), Counting::ByAddress);
+        let first = take("192.0.2.1").unwrap();
+        let _second = take("::ffff:192.0.2.1").unwrap();
+        assert_eq!(take("192.0.2.1").unwrap_err(), Full::OfAddress);
+        let _neighbour = take("192.0.2.2").unwrap();
+        assert_eq!(seats.taken(), 3, "a refusal takes nothing");
+        drop(first);
+        take("192.0.2.1").unwrap();
+    }
+
+    #[test]
+    fn a_network_of_64_bits_is_one_address() {
+        let seats = seats(100, 1, &[]);
+        let take = |address| seats.take(0, peer(address), Counting::ByAddress);
+        let _one = take("2001:db8:0:1::1").unwrap();
+        assert_eq!(take("2001:db8:0:1:ffff::2").unwrap_err(), Full::OfAddress);
+        take("2001:db8:0:2::1").unwrap();
+    }
+
+    #[test]
+    fn an_exempt_network_has_all_seats_but_no_more() {
+        let seats = seats(3, 1, &["10.0.0.0/8"]);
+        let take = |address| seats.take(0, peer(address), Counting::ByAddress);
+        let kept = [take("10.0.0.1").unwrap(), take("10.0.0.1").unwrap()];
+        let _other = take("192.0.2.1").unwrap();
+        assert_eq!(take("10.0.0.1").unwrap_err(), Full::Everywhere);
+        drop(kept);
+        assert_eq!(take("192.0.2.1").unwrap_err(), Full::OfAddress);
+        seats.take(0, peer("192.0.2.1"), Counting::Named).unwrap();
+    }
+
+    #[test]
+    fn addresses_that_have_left_are_forgotten() {
+        let seats = seats(usize::MAX, 1, &[]);
+        let all: Vec<_> = (0..100_000u32)
+            .map(|number| {
+                let address = SocketAddr::from((number.to_be_bytes(), 1));
+                seats.take(0, address, Counting::ByAddress).unwrap()
+            })
+            .collect();
+        assert_eq!(seats.addresses().len(), 100_000);
+        drop(all);
+        let addresses = seats.addresses();
+        assert_eq!(addresses.len(), 0);
+        assert!(
+            addresses.capacity() <= 4 * ADDRESSES_KEPT,
+            "{}",
+            addresses.capacity()
+        );
+    }
+
+    #[test]
+    fn a_worker_that_is_much_busier_knows_a_calmer_one() {
+        let seats = seats(1000, 1000, &[]);
+        let take = |worker| seats.take(worker, peer("192.0.2.1"), Counting::Named).unwrap();
+        let mut taken = vec![take(0)];
+        assert_eq!(seats.calmer(0), None, "one more is not much");
+        taken.push(take(0));
+        assert_eq!(seats.calmer(0), Some(1));
+        taken.extend([take(1), take(2)]);
+        assert_eq!(seats.calmer(0), None);
+        for _ in 0..80 {
+            taken.extend([take(0), take(1), take(2)]);
+        }
+        taken.extend((0..9).map(|_| take(2)));
+        assert_eq!(seats.calmer(2), None, "ten of eighty are chance");
+        taken.extend((0..3).map(|_| take(2)));
+        assert_eq!(seats.calmer(2), Some(1));
+        assert_eq!(seats.calmer(1), None);
+    }
+}
