@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +20,6 @@ use http_body::SizeHint;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::Service;
-use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use tokio::sync::watch;
@@ -31,9 +29,9 @@ use crate::config::ConnectionSettings;
 use crate::flow::BodyError;
 use crate::flow::describe;
 use crate::gateway::AnswerBody;
+use crate::gateway::Call;
 use crate::gateway::Connection;
 use crate::gateway::Inbound;
-use crate::model::clock;
 use crate::server::Phase;
 use crate::server::Seat;
 use crate::server::connection::Draining;
@@ -43,6 +41,9 @@ use crate::server::connection::refused;
 use crate::server::connection::told_to_stop;
 use crate::server::guard::Guard;
 use crate::server::guard::Signs;
+use crate::server::pace;
+use crate::server::pace::Streams;
+use crate::server::pace::Turn;
 
 /// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
 const H2_SEND_BUFFER: usize = 64 * 1024;
@@ -66,16 +67,10 @@ pub(super) struct Line {
 }
 
 impl Requests {
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        peer: SocketAddr,
-        protocol: &'static str,
-        signs: &Arc<Signs>,
-        seat: Seat,
-    ) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, peer: SocketAddr, signs: &Arc<Signs>, seat: Seat) -> Self {
         Self(Arc::new(Line {
             shared: shared.clone(),
-            via: Connection::new(peer, shared.worker, protocol, shared.health_path.as_ref()),
+            via: Connection::new(peer, shared.worker, "h2", shared.health_path.as_ref()),
             signs: signs.clone(),
             _seat: seat,
             now: AtomicUsize::new(0),
@@ -100,10 +95,48 @@ impl Drop for Running {
     }
 }
 
+impl Line {
+    /// Time in which a reader must move on.
+    pub(super) fn write_timeout(&self) -> Duration {
+        self.shared.settings.write_timeout
+    }
+
+    /// A stream is reset because its reader did not move on.
+    pub(super) fn stream_stalled(&self) {
+        let detail = "an HTTP/2 stream whose reader took nothing of its answer was reset";
+        refused(
+            &self.shared,
+            self.via.peer,
+            "write-stalled",
+            Some(detail.to_owned()),
+        );
+    }
+}
+
 /// An answer's body that keeps its request running.
 pub(super) struct RunningBody {
     body: AnswerBody,
+    /// What is left of a frame that is handed on piece by piece.
+    rest: Bytes,
     _running: Running,
+}
+
+impl RunningBody {
+    fn new(body: AnswerBody, running: Running) -> Self {
+        // Before it asks for the first piece, HTTP/2 waits for the reader's window.
+        pace::tell(Turn::Reader);
+        Self {
+            body,
+            rest: Bytes::new(),
+            _running: running,
+        }
+    }
+
+    /// HTTP/2 gets an answer in pieces, so that it holds little for a slow reader, and that each step shows.
+    fn next(&mut self, data: Bytes) -> Bytes {
+        self.rest = data;
+        pace::piece(&mut self.rest)
+    }
 }
 
 impl Body for RunningBody {
@@ -114,36 +147,67 @@ impl Body for RunningBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if !self.rest.is_empty() {
+            pace::tell(Turn::Reader);
+            return Poll::Ready(Some(Ok(Frame::data(pace::piece(&mut self.rest)))));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        pace::tell(if polled.is_pending() {
+            Turn::Ours
+        } else {
+            Turn::Reader
+        });
+        polled.map_ok(|frame| frame.map_data(|data| self.next(data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = self.rest.len() as u64;
+        let mut hint = self.body.size_hint();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(hint.lower().saturating_add(rest));
+        hint
     }
 }
 
 impl Service<Request<Incoming>> for Requests {
     type Response = Response<RunningBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.0.now.fetch_add(1, Ordering::Relaxed);
         self.0.served.fetch_add(1, Ordering::Relaxed);
         let running = Running(self.0.clone());
         let request = request.map(Inbound::Http2);
-        let mut call = running.0.shared.gateway.handle(request, &running.0.via, None);
-        Box::pin(async move {
-            let response = poll_fn(|cx| clock::turn(|| Pin::new(&mut call).poll(cx))).await;
-            Ok(response.map(|body| RunningBody {
-                body,
-                _running: running,
-            }))
-        })
+        Answering {
+            call: running.0.shared.gateway.handle(request, &running.0.via, None),
+            running: Some(running),
+        }
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct Answering {
+    call: Call,
+    running: Option<Running>,
+}
+
+impl Future for Answering {
+    type Output = Result<Response<RunningBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = std::task::ready!(Pin::new(&mut self.call).poll(cx));
+        match self.running.take() {
+            Some(running) => Poll::Ready(Ok(response.map(|body| RunningBody::new(body, running)))),
+            // It is over; whoever asks again gets nothing more.
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -163,11 +227,11 @@ pub(super) async fn serve(
 ) {
     let settings = shared.settings.clone();
     let guard = Guard::new(stream);
-    let requests = Requests::new(&shared, peer, "h2", guard.signs(), seat);
+    let requests = Requests::new(&shared, peer, guard.signs(), seat);
     let line = requests.clone();
     let head_bytes = u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX);
     let mut connection = Box::pin(
-        http2::Builder::new(TokioExecutor::new())
+        http2::Builder::new(Streams::of(&requests.0))
             .timer(TokioTimer::new())
             .max_concurrent_streams(settings.streams_max)
             .initial_stream_window_size(settings.stream_window)

@@ -8,6 +8,7 @@ mod frames;
 mod guard;
 mod http1;
 mod http2;
+mod pace;
 mod refusals;
 mod resets;
 mod seats;

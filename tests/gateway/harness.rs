@@ -296,6 +296,11 @@ impl Running {
         tls_stream(self.address, &self.tls).await
     }
 
+    /// A TLS connection on which HTTP/2 was agreed.
+    pub async fn tls_stream_h2(&self) -> TlsStream<TcpStream> {
+        tls_stream(self.address, &self.tls_h2).await
+    }
+
     /// Sends one request on a connection of its own.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
         let mut connection = self.connect().await;
@@ -323,7 +328,7 @@ impl Running {
 
     /// A connection for many requests, HTTP/2.
     pub async fn connect_h2(&self) -> http2::SendRequest<Full<Bytes>> {
-        let io = TokioIo::new(tls_stream(self.address, &self.tls_h2).await);
+        let io = TokioIo::new(self.tls_stream_h2().await);
         let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(async move { drop(connection.await) });
         sender

@@ -9,6 +9,7 @@ mod heads;
 mod health;
 mod hosts;
 mod plain;
+mod readers;
 mod tls;
 
 use std::time::Duration;

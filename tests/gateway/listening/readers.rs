@@ -1,0 +1,168 @@
+//! Callers on HTTP/2 that read their answers slowly, or not at all.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::Response;
+use http_body_util::BodyExt;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::TokioIo;
+
+use crate::emulator::Answer as Flow;
+use crate::emulator::Gate;
+use crate::emulator::Trigger;
+use crate::emulator::TriggerHandle;
+use crate::harness::KEY;
+use crate::harness::PATIENCE;
+use crate::harness::Running;
+use crate::harness::TENANT;
+use crate::harness::World;
+use crate::harness::send_h2;
+
+type Caller = http2::SendRequest<Full<Bytes>>;
+
+/// A gateway with a flow of long answers at `/long`, one at a time, and one of short ones at `/orders`.
+async fn long_answers(
+    write_timeout: &str,
+    chunks: usize,
+    gate: Option<Gate>,
+) -> (World, Running, TriggerHandle) {
+    let world = World::new().await;
+    let long = Flow::Stream {
+        chunks,
+        chunk_bytes: 65_536,
+        gate,
+    };
+    let long = world.emulator.flow.add(Trigger::any_user(TENANT).does(long));
+    let short = Trigger::any_user(TENANT).does(Flow::Accepted);
+    let short = world.emulator.flow.add(short);
+    let gateway = world.start(&format!(
+        "[connections]\nwrite_timeout = \"{write_timeout}\"\n{}{}{}",
+        world.base(),
+        world.route(
+            "long",
+            "/long",
+            &long.url(),
+            "in_flight_max = 1\nwaiting_timeout = \"15s\""
+        ),
+        world.route("orders", "/orders", &short.url(), ""),
+    ));
+    gateway.ready().await;
+    (world, gateway, long)
+}
+
+/// A caller whose streams have a window of this size.
+async fn caller(gateway: &Running, window: u32) -> Caller {
+    let io = TokioIo::new(gateway.tls_stream_h2().await);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(window);
+    let (sender, connection) = builder.handshake(io).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    sender
+}
+
+fn request(path: &str) -> Request<Full<Bytes>> {
+    Request::post(format!("https://localhost{path}"))
+        .header("x-api-key", KEY)
+        .body(Full::from("{}"))
+        .unwrap()
+}
+
+async fn head(caller: &mut Caller) -> Response<Incoming> {
+    caller.ready().await.unwrap();
+    let answer = tokio::time::timeout(PATIENCE, caller.send_request(request("/long"))).await;
+    answer.expect("no head in time").unwrap()
+}
+
+/// Whether an answer broke off.
+async fn is_reset(body: Incoming) -> bool {
+    let read = tokio::time::timeout(PATIENCE, body.collect()).await;
+    read.expect("the stream stays for ever").is_err()
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_read_is_reset_and_the_others_live() {
+    for window in [0, 65_535] {
+        let (_world, gateway, long) = long_answers("500ms", 1024, None).await;
+        let mut caller = caller(&gateway, window).await;
+        let unread = head(&mut caller).await;
+        long.does(Flow::Accepted);
+        gateway
+            .lines
+            .wait_for(|line| line["kind"] == "connection" && line["reason"] == "write-stalled")
+            .await;
+        let cut = gateway.lines.wait_for(|line| line["route"] == "long").await;
+        assert_eq!(cut["end"], "caller-gone", "{cut}");
+        // The permit is free again, and the connection serves on.
+        assert_eq!(send_h2(&mut caller, request("/long")).await.status, 202);
+        assert_eq!(send_h2(&mut caller, request("/orders")).await.status, 202);
+        assert!(is_reset(unread.into_body()).await);
+        let (_, metrics) = gateway.admin("/metrics").await;
+        assert!(
+            metrics.contains("flowgate_refusals_total{reason=\"write-stalled\"} 1"),
+            "{metrics}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_slow_flow_is_not_taken_for_a_slow_reader() {
+    let gate = Gate::closed();
+    let (_world, gateway, long) = long_answers("300ms", 2, Some(gate.clone())).await;
+    let before = long.hold();
+    let mut caller = caller(&gateway, 65_535).await;
+    caller.ready().await.unwrap();
+    let mut answer = Box::pin(caller.send_request(request("/long")));
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut answer).await;
+    assert!(early.is_err(), "the flow has not answered yet");
+    before.open();
+    let mut body = answer.await.unwrap().into_body();
+    let mut read = 0;
+    while read < 65_536 {
+        read += body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+    }
+    let early = tokio::time::timeout(Duration::from_secs(1), body.frame()).await;
+    assert!(early.is_err(), "the flow has not gone on yet");
+    gate.open();
+    let rest = tokio::time::timeout(PATIENCE, body.collect()).await;
+    assert_eq!(rest.unwrap().unwrap().to_bytes().len(), 65_536);
+}
+
+#[tokio::test]
+async fn a_reader_that_is_slow_but_steady_gets_everything() {
+    let (_world, gateway, _) = long_answers("1500ms", 5, None).await;
+    let mut caller = caller(&gateway, 65_535).await;
+    let mut body = head(&mut caller).await.into_body();
+    let began = tokio::time::Instant::now();
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        let before = read / 16_384;
+        read += frame.unwrap().into_data().unwrap().len();
+        if read / 16_384 > before {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+    }
+    assert_eq!(read, 5 * 65_536);
+    assert!(
+        began.elapsed() > Duration::from_secs(2),
+        "too quick to show anything"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_arrives_whole_in_frames_of_ordinary_size() {
+    let (_world, gateway, _) = long_answers("10s", 20, None).await;
+    let mut caller = caller(&gateway, 1 << 20).await;
+    let mut body = head(&mut caller).await.into_body();
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        let data = frame.unwrap().into_data().unwrap();
+        assert!(data.len() <= 16 * 1024, "{}", data.len());
+        read += data.len();
+    }
+    assert_eq!(read, 20 * 65_536);
+}
