@@ -1,7 +1,11 @@
 //! Counts what a peer sends over HTTP/2 without asking for anything (RFC 9113 section 10.5): frames that cost work and
-//! carry no request. h2 ends some floods by itself; pings, settings, priorities, window updates and unknown frames it
-//! answers or drops without end.
+//! lead to no answer. h2 ends some floods by itself; pings, settings, priorities, window updates and unknown frames it
+//! answers or drops without end, and requests that it refuses itself, or that are cancelled once they run, it does not
+//! count at all. So frames spend, and answers earn.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,16 +14,49 @@ use tokio::time::Instant;
 const BURST: u32 = 1_000;
 /// And in each second after that.
 const PER_SECOND: u32 = 100;
-/// Further ones for each request: cancelling it, and the windows it needs, is normal.
-const PER_REQUEST: u32 = 8;
+/// Further ones for each request that reaches us and is answered: its own head, and the windows it needs. A request that
+/// is dropped before, by its caller or because of what its caller sent, takes them back.
+const PER_REQUEST: u32 = 9;
 /// Further ones for so many bytes sent to it: a reader opens its window again about once in 16 KiB.
 const BYTES_PER_FRAME: u64 = 2 * 1024;
+
+/// However well a peer has behaved, its flood ends after so many.
+const CREDIT_MAX: u32 = 10_000;
 
 /// Length of the connection preface (RFC 9113 section 3.4).
 const PREFACE_BYTES: u64 = 24;
 const HEADER_BYTES: usize = 9;
 const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
+
+/// How many such frames a peer may send. Its requests and the frames of its connection share it.
+#[derive(Debug)]
+pub(super) struct Credit(AtomicU32);
+
+impl Credit {
+    fn earn(&self, frames: u32) {
+        let credit = self.0.load(Ordering::Relaxed).saturating_add(frames);
+        self.0.store(credit.min(CREDIT_MAX), Ordering::Relaxed);
+    }
+
+    /// Takes one, if there is one.
+    fn spend(&self) -> bool {
+        let credit = self.0.load(Ordering::Relaxed);
+        self.0.store(credit.saturating_sub(1), Ordering::Relaxed);
+        credit > 0
+    }
+
+    /// Notes a request that reached us.
+    pub(super) fn request(&self) {
+        self.earn(PER_REQUEST);
+    }
+
+    /// Notes that such a request was dropped before its answer was whole.
+    pub(super) fn dropped(&self) {
+        let credit = self.0.load(Ordering::Relaxed);
+        self.0
+            .store(credit.saturating_sub(PER_REQUEST), Ordering::Relaxed);
+    }
+}
 
 /// Follows the frames of one connection.
 #[derive(Debug)]
@@ -28,7 +65,7 @@ pub(super) struct Frames {
     skip: u64,
     header: [u8; HEADER_BYTES],
     have: usize,
-    credit: u32,
+    credit: Arc<Credit>,
     counted: Instant,
     /// Bytes sent to the peer that have not become credit yet.
     sent: u64,
@@ -44,18 +81,25 @@ impl Frames {
             skip: PREFACE_BYTES,
             header: [0; HEADER_BYTES],
             have: 0,
-            credit: BURST,
+            credit: Arc::new(Credit(AtomicU32::new(BURST))),
             counted: Instant::now(),
             sent: 0,
         }
     }
 
+    /// What the peer may still send.
+    pub(super) fn credit(&self) -> &Arc<Credit> {
+        &self.credit
+    }
+
     /// Notes bytes sent to the peer.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
-        let frames = u32::try_from(self.sent / BYTES_PER_FRAME).unwrap_or(u32::MAX);
-        self.sent %= BYTES_PER_FRAME;
-        self.credit = self.credit.saturating_add(frames);
+        if self.sent >= BYTES_PER_FRAME {
+            let frames = u32::try_from(self.sent / BYTES_PER_FRAME).unwrap_or(u32::MAX);
+            self.sent %= BYTES_PER_FRAME;
+            self.credit.earn(frames);
+        }
     }
 
     /// Looks at bytes from the peer.
@@ -85,29 +129,26 @@ impl Frames {
         let length = u64::from(high) << 16 | u64::from(middle) << 8 | u64::from(low);
         self.skip = length;
         match (kind, length) {
-            (HEADERS, _) => {
-                self.credit = self.credit.saturating_add(PER_REQUEST);
-                Ok(())
-            }
             (DATA, 1..) => Ok(()),
             _ => self.spend(),
         }
     }
 
     fn spend(&mut self) -> Result<(), Flood> {
-        if self.credit == 0 {
-            self.refill();
+        if self.credit.spend() {
+            return Ok(());
         }
-        self.credit = self.credit.checked_sub(1).ok_or(Flood)?;
-        Ok(())
+        self.refill();
+        if self.credit.spend() { Ok(()) } else { Err(Flood) }
     }
 
     /// The clock is asked only when the credit is gone.
     fn refill(&mut self) {
         let passed = self.counted.elapsed().min(Duration::from_secs(10));
         let earned = passed.as_millis() * u128::from(PER_SECOND) / 1000;
-        self.credit = u32::try_from(earned).unwrap_or(BURST).min(BURST);
-        if self.credit > 0 {
+        let earned = u32::try_from(earned).unwrap_or(BURST).min(BURST);
+        if earned > 0 {
+            self.credit.earn(earned);
             self.counted = Instant::now();
         }
     }
@@ -115,11 +156,13 @@ impl Frames {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use proptest::prelude::proptest;
 
     use super::BURST;
+    use super::CREDIT_MAX;
     use super::Flood;
     use super::Frames;
     use super::PREFACE_BYTES;
@@ -139,8 +182,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_kind_of_flood_ends() {
-        // PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION, unknown, empty DATA.
-        for (kind, payload) in [(2, 5), (3, 4), (4, 0), (6, 8), (8, 4), (9, 3), (0xbe, 7), (0, 0)] {
+        // HEADERS that become no request, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION, unknown, empty DATA.
+        for (kind, payload) in [
+            (1, 30),
+            (2, 5),
+            (3, 4),
+            (4, 0),
+            (6, 8),
+            (8, 4),
+            (9, 3),
+            (0xbe, 7),
+            (0, 0),
+        ] {
             let mut frames = opened();
             let one = frame(kind, payload);
             let good = (0..).take_while(|_| frames.look(&one).is_ok()).count();
@@ -153,6 +206,7 @@ mod tests {
         let mut frames = opened();
         for _ in 0..10_000 {
             frames.look(&frame(1, 100)).unwrap();
+            frames.credit().request();
             frames.look(&frame(0, 1000)).unwrap();
             frames.look(&frame(3, 4)).unwrap();
         }
@@ -162,6 +216,31 @@ mod tests {
             frames.look(&frame(8, 4)).unwrap();
             frames.look(&frame(8, 4)).unwrap();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_are_dropped_are_a_flood() {
+        let mut frames = opened();
+        let begun = (0..).take_while(|_| {
+            let head = frames.look(&frame(1, 100));
+            frames.credit().request();
+            let reset = frames.look(&frame(3, 4));
+            frames.credit().dropped();
+            head.and(reset).is_ok()
+        });
+        let begun = begun.count();
+        assert!((400..600).contains(&begun), "{begun}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn good_behaviour_is_not_saved_up_for_ever() {
+        let mut frames = opened();
+        for _ in 0..1_000_000 {
+            frames.credit().request();
+        }
+        let ping = frame(6, 8);
+        let good = (0..).take_while(|_| frames.look(&ping).is_ok()).count();
+        assert_eq!(good, CREDIT_MAX as usize);
     }
 
     #[tokio::test(start_paused = true)]
@@ -187,7 +266,8 @@ mod tests {
                 for piece in bytes.chunks(cut) {
                     pieces.look(piece).unwrap();
                 }
-                assert_eq!((whole.credit, whole.skip, whole.have), (pieces.credit, pieces.skip, pieces.have));
+                let state = |frames: &Frames| (frames.credit.0.load(Ordering::Relaxed), frames.skip, frames.have);
+                assert_eq!(state(&whole), state(&pieces));
             });
         }
     }

@@ -71,10 +71,10 @@ pub(super) struct Guard<S> {
 
 impl<S> Guard<S> {
     /// Watches a connection from its preface on.
-    pub(super) fn new(stream: S) -> Self {
+    pub(super) fn new(stream: S, frames: Frames) -> Self {
         Self {
             stream,
-            frames: Frames::new(),
+            frames,
             resets: Resets::default(),
             signs: Signs::new(),
         }

@@ -39,6 +39,8 @@ use crate::server::connection::SecureStream;
 use crate::server::connection::Shared;
 use crate::server::connection::refused;
 use crate::server::connection::told_to_stop;
+use crate::server::frames::Credit;
+use crate::server::frames::Frames;
 use crate::server::guard::Guard;
 use crate::server::guard::Signs;
 use crate::server::pace;
@@ -50,6 +52,9 @@ const H2_SEND_BUFFER: usize = 64 * 1024;
 /// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
 const LAST_WORDS: Duration = Duration::from_secs(600);
 
+/// How h2 describes the code ENHANCE_YOUR_CALM, with which it ends a connection that floods (RFC 9113 section 7).
+const H2_FLOOD: &str = "detected: detected excessive load";
+
 /// Hands requests of one connection to the gateway.
 #[derive(Clone)]
 pub(super) struct Requests(pub(super) Arc<Line>);
@@ -59,6 +64,8 @@ pub(super) struct Line {
     pub(super) shared: Arc<Shared>,
     via: Arc<Connection>,
     pub(super) signs: Arc<Signs>,
+    /// What the peer may send without asking for anything.
+    credit: Arc<Credit>,
     /// Kept until the last request has ended: an HTTP/2 request may outlive its connection for a moment.
     _seat: Seat,
     /// Requests that are running: until their answer has left.
@@ -67,11 +74,18 @@ pub(super) struct Line {
 }
 
 impl Requests {
-    pub(super) fn new(shared: &Arc<Shared>, peer: SocketAddr, signs: &Arc<Signs>, seat: Seat) -> Self {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        peer: SocketAddr,
+        signs: &Arc<Signs>,
+        credit: &Arc<Credit>,
+        seat: Seat,
+    ) -> Self {
         Self(Arc::new(Line {
             shared: shared.clone(),
             via: Connection::new(peer, shared.worker, "h2", shared.health_path.as_ref()),
             signs: signs.clone(),
+            credit: credit.clone(),
             _seat: seat,
             now: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
@@ -87,11 +101,18 @@ impl Requests {
     }
 }
 
-struct Running(Arc<Line>);
+struct Running {
+    line: Arc<Line>,
+    /// Whether its answer is whole.
+    whole: bool,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::Relaxed);
+        self.line.now.fetch_sub(1, Ordering::Relaxed);
+        if !self.whole {
+            self.line.credit.dropped();
+        }
     }
 }
 
@@ -118,18 +139,25 @@ pub(super) struct RunningBody {
     body: AnswerBody,
     /// What is left of a frame that is handed on piece by piece.
     rest: Bytes,
-    _running: Running,
+    running: Running,
 }
 
 impl RunningBody {
     fn new(body: AnswerBody, running: Running) -> Self {
         // Before it asks for the first piece, HTTP/2 waits for the reader's window.
         pace::tell(Turn::Reader);
-        Self {
+        let mut body = Self {
             body,
             rest: Bytes::new(),
-            _running: running,
-        }
+            running,
+        };
+        body.note_end();
+        body
+    }
+
+    /// With the last piece the request has had its answer, whatever becomes of it.
+    fn note_end(&mut self) {
+        self.running.whole |= self.is_end_stream();
     }
 
     /// HTTP/2 gets an answer in pieces, so that it holds little for a slow reader, and that each step shows.
@@ -149,15 +177,23 @@ impl Body for RunningBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !self.rest.is_empty() {
             pace::tell(Turn::Reader);
-            return Poll::Ready(Some(Ok(Frame::data(pace::piece(&mut self.rest)))));
+            let piece = pace::piece(&mut self.rest);
+            self.note_end();
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        pace::tell(if polled.is_pending() {
-            Turn::Ours
-        } else {
-            Turn::Reader
-        });
-        polled.map_ok(|frame| frame.map_data(|data| self.next(data)))
+        if polled.is_pending() {
+            pace::tell(Turn::Ours);
+            return Poll::Pending;
+        }
+        pace::tell(Turn::Reader);
+        let polled = polled.map_ok(|frame| frame.map_data(|data| self.next(data)));
+        match polled {
+            Poll::Ready(Some(Ok(_))) => self.note_end(),
+            // Its end, or the flow broke off.
+            _ => self.running.whole = true,
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -183,10 +219,14 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.0.now.fetch_add(1, Ordering::Relaxed);
         self.0.served.fetch_add(1, Ordering::Relaxed);
-        let running = Running(self.0.clone());
+        self.0.credit.request();
+        let running = Running {
+            line: self.0.clone(),
+            whole: false,
+        };
         let request = request.map(Inbound::Http2);
         Answering {
-            call: running.0.shared.gateway.handle(request, &running.0.via, None),
+            call: self.0.shared.gateway.handle(request, &self.0.via, None),
             running: Some(running),
         }
     }
@@ -218,16 +258,41 @@ pub(super) fn stalled(signs: &Signs, settings: &ConnectionSettings, now: Instant
     signs.write_since().is_some_and(|since| now >= since + patience)
 }
 
+/// Serves one connection to its end.
 pub(super) async fn serve(
     stream: SecureStream,
     peer: SocketAddr,
     shared: Arc<Shared>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
     seat: Seat,
 ) {
-    let settings = shared.settings.clone();
-    let guard = Guard::new(stream);
-    let requests = Requests::new(&shared, peer, guard.signs(), seat);
+    let frames = Frames::new();
+    let credit = frames.credit().clone();
+    let guard = Guard::new(stream, frames);
+    let signs = guard.signs().clone();
+    let requests = Requests::new(&shared, peer, &signs, &credit, seat);
+    let ended = live(guard, requests, phase).await;
+    let streams = signs.refused_streams();
+    match ended {
+        Some((reason, detail)) => refused(&shared, peer, reason, detail),
+        // h2 resets what is malformed and tells nobody.
+        None if streams > 0 => {
+            let detail = format!("{streams} of its streams were malformed and have been reset");
+            refused(&shared, peer, "malformed-http2", Some(detail));
+        }
+        None => {}
+    }
+}
+
+/// Why a connection did not end as it should: a word from the code, and what happened.
+type Fault = (&'static str, Option<String>);
+
+async fn live(
+    guard: Guard<SecureStream>,
+    requests: Requests,
+    mut phase: watch::Receiver<Phase>,
+) -> Option<Fault> {
+    let settings = requests.0.shared.settings.clone();
     let line = requests.clone();
     let head_bytes = u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX);
     let mut connection = Box::pin(
@@ -251,12 +316,12 @@ pub(super) async fn serve(
         tokio::select! {
             biased;
             () = told_to_stop(&mut phase, draining) => {}
-            result = connection.as_mut() => return http2_ended(&shared, peer, &line.0.signs, result),
+            result = connection.as_mut() => return ended(&line.0.signs, result),
             () = timer.as_mut() => {}
         }
         let now = Instant::now();
         if stalled(&line.0.signs, &settings, now) {
-            return refused(&shared, peer, "write-stalled", None);
+            return Some(("write-stalled", None));
         }
         let served = line.served();
         if line.running() > 0 || served != seen {
@@ -274,10 +339,10 @@ pub(super) async fn serve(
             connection.as_mut().graceful_shutdown();
         } else if draining == Draining::Yes && now >= idle_since + patience + settings.head_timeout {
             // Told to go, nothing under way, and still there.
-            return;
+            return None;
         } else if now >= born + settings.age_max + LAST_WORDS {
             // A stream whose window the peer never opens again would go on for ever.
-            return refused(&shared, peer, "too-old", None);
+            return Some(("too-old", None));
         }
         timer.as_mut().reset(
             now + settings
@@ -288,16 +353,18 @@ pub(super) async fn serve(
     }
 }
 
-fn http2_ended(shared: &Shared, peer: SocketAddr, signs: &Signs, result: Result<(), hyper::Error>) {
+fn ended(signs: &Signs, result: Result<(), hyper::Error>) -> Option<Fault> {
     if signs.is_flooded() {
-        return refused(shared, peer, "http2-flood", None);
+        return Some(("http2-flood", None));
     }
-    let Err(error) = result else { return };
+    let error = result.err()?;
     let text = describe(&error);
+    if text.contains(H2_FLOOD) {
+        return Some(("http2-flood", Some(text)));
+    }
     // A peer that closes or resets the connection is not news; what h2 refuses is.
     let protocol = !(error.is_closed() || error.is_canceled() || error.is_incomplete_message())
         && std::error::Error::source(&error).is_some_and(|source| !source.is::<std::io::Error>());
-    if protocol && !text.contains("NO_ERROR") && !text.contains("not connected") {
-        refused(shared, peer, "malformed-http2", Some(text));
-    }
+    let refused = protocol && !text.contains("NO_ERROR") && !text.contains("not connected");
+    refused.then_some(("malformed-http2", Some(text)))
 }

@@ -4,6 +4,8 @@
 mod admin;
 mod crowds;
 mod deadlines;
+mod floods;
+mod frames;
 mod handshakes;
 mod heads;
 mod health;

@@ -1,0 +1,188 @@
+//! A peer on HTTP/2 that writes its frames byte by byte, so that it can write wrong ones.
+
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::io::ReadHalf;
+use tokio::io::WriteHalf;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::KEY;
+use crate::harness::PATIENCE;
+use crate::harness::Running;
+
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const PRIORITY: u8 = 2;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
+/// A type that no RFC has given a meaning.
+pub(super) const UNKNOWN: u8 = 0xbe;
+
+pub(super) const ACK: u8 = 1;
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+
+/// A frame that the gateway sent.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+    pub(super) payload: Vec<u8>,
+}
+
+/// A frame as bytes.
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A header field, written out in full (RFC 7541 section 6.2.2).
+pub(super) fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = vec![0];
+    for text in [name, value] {
+        number(&mut bytes, text.len());
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+/// The length of a string (RFC 7541 section 5.1).
+pub(super) fn number(bytes: &mut Vec<u8>, length: usize) {
+    if length < 127 {
+        bytes.push(u8::try_from(length).unwrap());
+        return;
+    }
+    bytes.push(127);
+    let mut rest = length - 127;
+    while rest >= 128 {
+        bytes.push(u8::try_from(rest % 128).unwrap() | 128);
+        rest /= 128;
+    }
+    bytes.push(u8::try_from(rest).unwrap());
+}
+
+/// The fields of an order with the key of `shop`.
+pub(super) fn order_fields() -> Vec<u8> {
+    // The method POST and the scheme https are in the table everybody has (RFC 7541 appendix A).
+    let mut block = vec![0x83, 0x87];
+    block.extend(field(":path", "/orders"));
+    block.extend(field(":authority", "localhost"));
+    block.extend(field("x-api-key", KEY));
+    block
+}
+
+/// The head of an order whose body is still to come.
+pub(super) fn order_head(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &order_fields())
+}
+
+/// The stream of this number; those of callers are odd.
+pub(super) fn stream(number: u32) -> u32 {
+    2 * number + 1
+}
+
+/// The peer.
+pub(super) struct Peer {
+    writer: WriteHalf<TlsStream<TcpStream>>,
+    heard: mpsc::UnboundedReceiver<Heard>,
+}
+
+impl Peer {
+    /// Connects and says hello.
+    pub(super) async fn connect(gateway: &Running) -> Self {
+        let (reader, mut writer) = tokio::io::split(gateway.tls_stream_h2().await);
+        let (sender, heard) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            // It ends with the connection, however that ends.
+            let _ = listen(reader, &sender).await;
+        });
+        writer
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        let mut peer = Self { writer, heard };
+        peer.say(&frame(SETTINGS, 0, 0, &[])).await;
+        peer
+    }
+
+    /// Writes to a gateway that may have closed; whether it could.
+    pub(super) async fn say(&mut self, bytes: &[u8]) -> bool {
+        let said = async {
+            self.writer.write_all(bytes).await?;
+            self.writer.flush().await
+        };
+        tokio::time::timeout(PATIENCE, said)
+            .await
+            .expect("it does not read")
+            .is_ok()
+    }
+
+    /// The next frame that fits; nothing once the connection is over.
+    pub(super) async fn hear(&mut self, fits: impl Fn(&Heard) -> bool) -> Option<Heard> {
+        let search = async {
+            loop {
+                let heard = self.heard.recv().await?;
+                if fits(&heard) {
+                    return Some(heard);
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, search)
+            .await
+            .expect("it neither says that nor closes")
+    }
+
+    /// Everything until the gateway closes.
+    pub(super) async fn rest(&mut self) -> Vec<Heard> {
+        let mut all = Vec::new();
+        let end = async {
+            while let Some(heard) = self.heard.recv().await {
+                all.push(heard);
+            }
+        };
+        tokio::time::timeout(PATIENCE, end)
+            .await
+            .expect("the connection stays");
+        all
+    }
+
+    /// Asks for an echo and waits for it, so that everything said before has been read.
+    pub(super) async fn catch_up(&mut self) -> bool {
+        self.say(&frame(PING, 0, 0, &[7; 8])).await
+            && self
+                .hear(|heard| heard.kind == PING && heard.flags == ACK)
+                .await
+                .is_some()
+    }
+}
+
+async fn listen(
+    mut reader: ReadHalf<TlsStream<TcpStream>>,
+    heard: &mpsc::UnboundedSender<Heard>,
+) -> std::io::Result<()> {
+    loop {
+        let mut head = [0; 9];
+        reader.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        reader.read_exact(&mut payload).await?;
+        let frame = Heard {
+            kind: head[3],
+            flags: head[4],
+            stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
+            payload,
+        };
+        if heard.send(frame).is_err() {
+            return Ok(());
+        }
+    }
+}
