@@ -123,7 +123,7 @@ pub struct Figures {
     pub limiter_entries: Gauge,
     /// Bytes of held bodies in memory.
     pub held_bytes: Gauge,
-    /// Log lines dropped because the writer could not keep up.
+    /// Log lines dropped because the writer could not keep up, or the system did not take them.
     pub log_dropped: Gauge,
     /// 1 while the gateway is ready.
     pub ready: Gauge,

@@ -4,6 +4,8 @@
 mod admin;
 mod crowds;
 mod deadlines;
+#[cfg(target_os = "linux")]
+mod exhaustion;
 mod floods;
 mod frames;
 mod handshakes;
