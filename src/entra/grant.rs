@@ -1,18 +1,13 @@
 //! How a token is asked for, one way for each kind of grant. It sends one request and hands the answer to
 //! `answer.rs` or `refusal.rs`; when to ask, and for how long to remember, is decided in `cache.rs`.
 
-use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use futures_util::future::BoxFuture;
 use percent_encoding::AsciiSet;
 use percent_encoding::NON_ALPHANUMERIC;
 use percent_encoding::utf8_percent_encode;
-use tokio::io::AsyncReadExt;
 
 use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
@@ -22,17 +17,12 @@ use crate::entra::answer::ANSWER_BYTES_MAX;
 use crate::entra::answer::Granted;
 use crate::entra::answer::Refused;
 use crate::entra::answer::TokenError;
+use crate::entra::file::TokenFile;
 use crate::entra::refusal;
 use crate::model::Secret;
-use crate::model::clock;
 
 /// Asks once for a token.
 pub(super) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Granted, TokenError>> + Send + Sync>;
-
-/// How often a token file is looked at: renewal programs replace it minutes before the old token ends.
-const FILE_PERIOD: Duration = Duration::from_secs(2);
-/// Largest token file that is read.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 // The bytes that application/x-www-form-urlencoded leaves as they are; a space becomes %20, which every server reads.
 const FORM: &AsciiSet = &NON_ALPHANUMERIC
@@ -71,10 +61,7 @@ pub(super) fn fetcher(identity: &IdentitySettings) -> Result<Fetch, TrustError> 
             }))
         }
         GrantSettings::TokenFile { path, life } => {
-            let file = Arc::new(TokenFile {
-                path: path.clone(),
-                life: *life,
-            });
+            let file = Arc::new(TokenFile::new(path.clone(), *life));
             Ok(Arc::new(move || {
                 let file = file.clone();
                 Box::pin(async move { file.read().await })
@@ -178,61 +165,6 @@ fn innermost(error: &reqwest::Error) -> String {
 fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
     let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-struct TokenFile {
-    path: PathBuf,
-    life: Duration,
-}
-
-impl TokenFile {
-    async fn read(&self) -> Result<Granted, TokenError> {
-        let (text, changed) = read_small(&self.path).await?;
-        let token = text.expose().trim();
-        let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
-        if !answer::usable(token) {
-            return Err(TokenError::File(
-                "it holds something other than one token".to_owned(),
-            ));
-        }
-        let left = match answer::claims(token).and_then(|claims| claims.expires()) {
-            Some(expires) => {
-                let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-                expires.saturating_sub(now)
-            }
-            // An opaque token lives from the change of its file, also for a gateway that was started later.
-            None => {
-                let age = clock::wall().duration_since(changed).unwrap_or_default();
-                self.life.saturating_sub(age)
-            }
-        };
-        if left.is_zero() {
-            return Err(TokenError::FileExpired);
-        }
-        Ok(Granted {
-            token: Secret::new(token),
-            life: left,
-            refresh_in: Some(FILE_PERIOD),
-        })
-    }
-}
-
-/// The text of a small file, and when it was changed last.
-async fn read_small(path: &Path) -> Result<(Secret, SystemTime), TokenError> {
-    let failed = |error: std::io::Error| TokenError::File(format!("{}: {error}", path.display()));
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
-    let metadata = file.metadata().await.map_err(failed)?;
-    let changed = metadata.modified().map_err(failed)?;
-    let mut text = String::new();
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
-    let text = read.map(|_| Secret::new(text)).map_err(failed)?;
-    if text.expose().len() as u64 > FILE_BYTES_MAX {
-        return Err(TokenError::File(format!(
-            "{}: larger than {FILE_BYTES_MAX} bytes",
-            path.display()
-        )));
-    }
-    Ok((text, changed))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod answer;
 mod cache;
+mod file;
 mod grant;
 pub mod refusal;
 

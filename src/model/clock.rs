@@ -51,6 +51,30 @@ pub fn wall_nearly() -> SystemTime {
     wall
 }
 
+/// The wall clock as it would be if nobody had set it since the start. Dates that others wrote, such as the end of a
+/// token, are compared with this one where a clock that jumps must not change the result.
+#[derive(Debug, Clone, Copy)]
+pub struct Steady {
+    wall: SystemTime,
+    since: Instant,
+}
+
+impl Steady {
+    /// Goes on from this moment of the wall clock.
+    pub fn from(wall: SystemTime) -> Self {
+        Self {
+            wall,
+            since: Instant::now(),
+        }
+    }
+
+    /// The moment now.
+    pub fn now(&self) -> SystemTime {
+        // The sum ends in the year 292 billion or so; until then the start is never given.
+        self.wall.checked_add(self.since.elapsed()).unwrap_or(self.wall)
+    }
+}
+
 /// The wall clock as an RFC 3339 text in UTC with milliseconds.
 pub fn stamp() -> String {
     match Timestamp::try_from(wall()) {

@@ -1,0 +1,171 @@
+//! A token that another program keeps fresh in a file: reads it, and finds out how long it will live. That is decided
+//! when a token is first seen and goes on from there on the monotonic clock; when to look again is said in `cache.rs`.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
+
+use crate::entra::answer;
+use crate::entra::answer::Granted;
+use crate::entra::answer::TokenError;
+use crate::model::Secret;
+use crate::model::clock;
+use crate::model::clock::Steady;
+
+/// How often a token file is looked at: renewal programs replace it minutes before the old token ends.
+const FILE_PERIOD: Duration = Duration::from_secs(2);
+/// Largest token file that is read.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The file and what is known of it.
+pub(super) struct TokenFile {
+    path: PathBuf,
+    /// Life of a token that does not tell its own.
+    life: Duration,
+    clock: Steady,
+    seen: Mutex<Option<Seen>>,
+}
+
+/// A file as it was first seen.
+struct Seen {
+    changed: SystemTime,
+    at: Instant,
+    left: Duration,
+}
+
+impl TokenFile {
+    pub(super) fn new(path: PathBuf, life: Duration) -> Self {
+        Self {
+            path,
+            life,
+            clock: Steady::from(clock::wall()),
+            seen: Mutex::new(None),
+        }
+    }
+
+    pub(super) async fn read(&self) -> Result<Granted, TokenError> {
+        let (text, changed) = read_small(&self.path).await?;
+        let token = text.expose().trim();
+        let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
+        if !answer::usable(token) {
+            return Err(TokenError::File(
+                "it holds something other than one token".to_owned(),
+            ));
+        }
+        let left = match answer::claims(token).and_then(|claims| claims.expires()) {
+            Some(expires) => self.left_until(expires),
+            None => self.left_since(changed, clock::wall()),
+        };
+        if left.is_zero() {
+            return Err(TokenError::FileExpired);
+        }
+        Ok(Granted {
+            token: Secret::new(token),
+            life: left,
+            refresh_in: Some(FILE_PERIOD),
+        })
+    }
+
+    /// Life of a token that tells its end. A clock that was set meanwhile would make it too long, or end it and every
+    /// one that follows.
+    fn left_until(&self, expires: Duration) -> Duration {
+        let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        expires.saturating_sub(now)
+    }
+
+    /// Life of an opaque token. It lives from the change of its file, also for a gateway that was started later; the
+    /// wall clock is asked once for each change, when both moments are on the same side of any jump.
+    fn left_since(&self, changed: SystemTime, wall: SystemTime) -> Duration {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = seen.as_ref().filter(|seen| seen.changed == changed) {
+            return seen.left.saturating_sub(seen.at.elapsed());
+        }
+        let age = wall.duration_since(changed).unwrap_or_default();
+        let left = self.life.saturating_sub(age);
+        *seen = Some(Seen {
+            changed,
+            at: Instant::now(),
+            left,
+        });
+        left
+    }
+}
+
+/// The text of a small file, and when it was changed last.
+async fn read_small(path: &Path) -> Result<(Secret, SystemTime), TokenError> {
+    let failed = |error: std::io::Error| TokenError::File(format!("{}: {error}", path.display()));
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let metadata = file.metadata().await.map_err(failed)?;
+    let changed = metadata.modified().map_err(failed)?;
+    let mut text = String::new();
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
+    let text = read.map(|_| Secret::new(text)).map_err(failed)?;
+    if text.expose().len() as u64 > FILE_BYTES_MAX {
+        return Err(TokenError::File(format!(
+            "{}: larger than {FILE_BYTES_MAX} bytes",
+            path.display()
+        )));
+    }
+    Ok((text, changed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+    use std::time::UNIX_EPOCH;
+
+    use super::TokenFile;
+    use crate::model::clock;
+
+    const LIFE: Duration = Duration::from_secs(3000);
+    const MINUTE: Duration = Duration::from_secs(60);
+    const YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+    fn file() -> TokenFile {
+        TokenFile::new(PathBuf::new(), LIFE)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_opaque_token_lives_on_however_the_wall_clock_jumps() {
+        let file = file();
+        let wall = clock::wall();
+        let changed = wall - MINUTE;
+        assert_eq!(file.left_since(changed, wall), LIFE - MINUTE);
+        tokio::time::advance(MINUTE).await;
+        for jumped in [wall + YEARS, wall - YEARS] {
+            assert_eq!(file.left_since(changed, jumped), LIFE - 2 * MINUTE);
+        }
+        tokio::time::advance(LIFE).await;
+        assert_eq!(file.left_since(changed, wall - YEARS), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_opaque_token_written_after_a_jump_has_its_whole_life() {
+        let file = file();
+        let wall = clock::wall();
+        file.left_since(wall, wall);
+        for jumped in [wall + YEARS, wall - YEARS] {
+            assert_eq!(file.left_since(jumped - MINUTE, jumped), LIFE - MINUTE);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_tells_its_end_is_compared_with_a_clock_that_does_not_jump() {
+        let file = file();
+        let start = file.clock.now().duration_since(UNIX_EPOCH).unwrap();
+        let expires = start + 60 * MINUTE;
+        assert_eq!(file.left_until(expires), 60 * MINUTE);
+        tokio::time::advance(10 * MINUTE).await;
+        assert_eq!(file.left_until(expires), 50 * MINUTE);
+        tokio::time::advance(YEARS).await;
+        assert_eq!(file.left_until(expires), Duration::ZERO);
+    }
+}
