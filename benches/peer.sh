@@ -17,6 +17,7 @@ config)
 workers = $BENCH_WORKERS
 [connections]
 max = 100000
+per_address_max = 100000
 idle_timeout = "10m"
 [limits]
 gateway = $rate
