@@ -206,15 +206,18 @@ fn head(criterion: &mut Criterion) {
     };
     criterion.bench_function("head", |bench| {
         bench.iter(|| {
-            outbound::head(&Parcel {
-                method: &Method::POST,
-                target: black_box(&target),
-                from: black_box(&headers),
-                credentials: &credentials,
-                host: &host,
-                bearer: Some(&bearer),
-                who: &who,
-            })
+            outbound::head(
+                &Parcel {
+                    method: &Method::POST,
+                    target: black_box(&target),
+                    from: black_box(&headers),
+                    credentials: &credentials,
+                    host: &host,
+                    bearer: Some(&bearer),
+                    who: &who,
+                },
+                Vec::new(),
+            )
         });
     });
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytes::BytesMut;
-use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
 use http_body::Body;
@@ -26,6 +25,7 @@ use crate::model::clock;
 use crate::wire;
 use crate::wire::Decoder;
 use crate::wire::Defect;
+use crate::wire::Fields;
 use crate::wire::Found;
 use crate::wire::Limits;
 use crate::wire::Outbox;
@@ -69,7 +69,7 @@ pub struct Answer {
     /// Its status.
     pub status: StatusCode,
     /// Its fields.
-    pub headers: HeaderMap,
+    pub fields: Fields,
     /// Its body.
     pub body: AnswerBody,
 }
@@ -310,9 +310,10 @@ pub(super) async fn send(
     };
     // An answer before the whole request was taken: the trigger may read on, or not.
     let persists = head.persists && upload.is_done();
+    lease.link.space = upload.outbox.into_space();
     Ok(Answer {
         status: head.status,
-        headers: head.headers,
+        fields: head.fields,
         body: AnswerBody {
             decoder: Decoder::new(head.framing),
             held: download.held,

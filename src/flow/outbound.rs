@@ -124,11 +124,12 @@ pub struct Parcel<'a> {
 
 /// Writes request line and fields for the trigger, without those that tell the length and without the empty line.
 ///
-/// Names and values were checked when they were read, so nothing in them can end a line.
-pub fn head(parcel: &Parcel<'_>) -> Vec<u8> {
+/// It goes into the memory of `to`. Names and values were checked when they were read, so nothing in them can end a line.
+pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
     let Parcel { from, who, .. } = *parcel;
     let bearer_bytes = parcel.bearer.map_or(0, HeaderValue::len);
-    let mut to = Vec::with_capacity(HEAD_BYTES_USUAL + bearer_bytes);
+    to.clear();
+    to.reserve(HEAD_BYTES_USUAL + bearer_bytes);
     to.extend_from_slice(parcel.method.as_str().as_bytes());
     to.push(b' ');
     to.extend_from_slice(parcel.target.as_str().as_bytes());
@@ -295,15 +296,18 @@ mod tests {
         }
         let bearer = HeaderValue::from_static("Bearer ours");
         let credentials = [HeaderName::from_static("x-api-key")];
-        let mut text = head(&Parcel {
-            method: &Method::POST,
-            target: &PathAndQuery::from_static("/run?a=b"),
-            from: &from,
-            credentials: &credentials,
-            host: &HeaderValue::from_static("flow.example"),
-            bearer: Some(&bearer),
-            who: &introduction(),
-        });
+        let mut text = head(
+            &Parcel {
+                method: &Method::POST,
+                target: &PathAndQuery::from_static("/run?a=b"),
+                from: &from,
+                credentials: &credentials,
+                host: &HeaderValue::from_static("flow.example"),
+                bearer: Some(&bearer),
+                who: &introduction(),
+            },
+            Vec::new(),
+        );
         text.extend_from_slice(b"\r\n");
         let read = wire::request(&text.into(), 0).unwrap();
         assert_eq!(

@@ -77,6 +77,8 @@ pub(super) struct Link {
     pub stream: Box<TlsStream<Socket>>,
     /// For the answer's deadline; kept with the connection so that each request moves it instead of making one.
     pub timer: Timer,
+    /// Memory for the head of a request, kept like the timer.
+    pub space: Vec<u8>,
     _open: Counted,
 }
 
@@ -208,6 +210,7 @@ impl Host {
         Ok(Link {
             stream: Box::new(stream),
             timer: Timer::default(),
+            space: Vec::new(),
             _open: Counted::on(&self.counters.upstream_connections),
         })
     }
@@ -238,6 +241,11 @@ impl Host {
 }
 
 impl Lease {
+    /// Memory for the head of the request.
+    pub fn take_space(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.link.space)
+    }
+
     /// Whether the trigger may have seen anything of the request.
     pub(super) fn fate(&self) -> Sent {
         if self.sent == 0 {

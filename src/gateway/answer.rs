@@ -27,6 +27,7 @@ use crate::gateway::journal::AnsweredBy;
 use crate::gateway::journal::Journal;
 use crate::model::RequestId;
 use crate::problem::Problem;
+use crate::wire::Fields;
 
 /// Id of the request, for the caller's support ticket.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -37,6 +38,37 @@ pub(super) const ANSWER: HeaderName = HeaderName::from_static("x-flowgate-answer
 pub struct AnswerBody {
     source: Source,
     journal: Option<Journal>,
+    passed: Option<Passed>,
+}
+
+/// The fields of a flow's answer beside those in the head itself: they pass as they are, and no map is made of them.
+#[derive(Debug)]
+pub struct Passed {
+    /// What passes of the trigger's fields.
+    pub fields: Fields,
+    /// Id of the request.
+    request: RequestId,
+}
+
+impl Passed {
+    /// Calls `take` with names and values in the order in which they go to the caller.
+    pub fn each(&self, mut take: impl FnMut(&[u8], &[u8])) {
+        for (name, value) in self.fields.iter() {
+            take(name, value);
+        }
+        take(
+            REQUEST_ID.as_str().as_bytes(),
+            self.request.encode(&mut [0; 36]).as_bytes(),
+        );
+        take(ANSWER.as_str().as_bytes(), AnsweredBy::Flow.as_str().as_bytes());
+    }
+
+    /// Puts the fields into the map of a head.
+    pub fn append_to(&self, headers: &mut HeaderMap) {
+        self.fields.append_to(headers);
+        headers.insert(REQUEST_ID, outbound::format_id(self.request));
+        headers.insert(ANSWER, HeaderValue::from_static(AnsweredBy::Flow.as_str()));
+    }
 }
 
 enum Source {
@@ -80,6 +112,7 @@ pub(super) fn without_line(problem: &Problem, request: RequestId) -> Response<An
     problem.answer(request).map(|bytes| AnswerBody {
         source: Source::Own(Some(bytes)),
         journal: None,
+        passed: None,
     })
 }
 
@@ -93,6 +126,7 @@ pub(super) fn own(answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal)
     let body = AnswerBody {
         source: Source::Own(Some(bytes)),
         journal: Some(journal),
+        passed: None,
     };
     Response::from_parts(head, body.noticed())
 }
@@ -100,24 +134,30 @@ pub(super) fn own(answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal)
 /// An answer of the flow, its head already filtered.
 pub(super) fn from_flow(
     status: StatusCode,
-    mut headers: HeaderMap,
+    fields: Fields,
     body: Box<FlowBody>,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
     journal.answered(status.as_u16(), AnsweredBy::Flow);
-    headers.insert(REQUEST_ID, outbound::format_id(journal.request()));
-    headers.insert(ANSWER, HeaderValue::from_static(AnsweredBy::Flow.as_str()));
     let body = AnswerBody {
         source: Source::Flow(body),
+        passed: Some(Passed {
+            fields,
+            request: journal.request(),
+        }),
         journal: Some(journal),
     };
     let mut response = Response::new(body.noticed());
     *response.status_mut() = status;
-    *response.headers_mut() = headers;
     response
 }
 
 impl AnswerBody {
+    /// The fields that belong to the head of this answer as well, for whoever writes it.
+    pub fn take_passed(&mut self) -> Option<Passed> {
+        self.passed.take()
+    }
+
     /// Without a body nobody polls for the end, so it is noted here.
     fn noticed(mut self) -> Self {
         if self.is_end_stream() {

@@ -20,6 +20,7 @@ use http::HeaderName;
 use tokio::runtime::Handle;
 
 pub use answer::AnswerBody;
+pub use answer::Passed;
 pub use detach::Call;
 pub use payload::Inbound;
 pub use pipeline::Connection;

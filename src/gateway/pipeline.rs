@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::HeaderMap;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
@@ -66,6 +65,7 @@ use crate::problem::Again;
 use crate::problem::Kind;
 use crate::problem::Problem;
 use crate::wire::Defect;
+use crate::wire::Fields;
 
 /// How much of a failed answer is read to find out whose it is; every fault of the platform is far smaller. Bytes.
 const JUDGED_BYTES_MAX: usize = 64 * 1024;
@@ -373,7 +373,7 @@ enum Round {
 
 /// What is to be done after one try.
 enum Next {
-    Pass(StatusCode, HeaderMap, Box<FlowBody>),
+    Pass(StatusCode, Fields, Box<FlowBody>),
     Problem(Problem, AnsweredBy),
     /// The trigger refused this token; the same bytes may go once more with a fresh one.
     FreshToken(Fault, Arc<Token>),
@@ -389,7 +389,7 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
         };
         match next {
             Next::Problem(problem, by) => return answer::problem(&problem, by, journal),
-            Next::Pass(status, headers, body) => return answer::from_flow(status, headers, body, journal),
+            Next::Pass(status, fields, body) => return answer::from_flow(status, fields, body, journal),
             Next::FreshToken(fault, token) => {
                 let forgotten = admitted
                     .route
@@ -422,10 +422,10 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
     };
     let Answer {
         status,
-        headers,
+        mut fields,
         body,
     } = send(admitted, &mut token, journal).await?;
-    let run = reply::run_id(&headers);
+    let run = reply::run_id(&fields);
     journal.run(run.clone());
     let mut body = FlowBody {
         first: VecDeque::new(),
@@ -439,12 +439,8 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
         let evidence = Evidence {
             status,
             run_id: None,
-            content_type: headers
-                .get(header::CONTENT_TYPE)
-                .and_then(|value| value.to_str().ok()),
-            www_authenticate: headers
-                .get(header::WWW_AUTHENTICATE)
-                .and_then(|value| value.to_str().ok()),
+            content_type: fields.text("content-type"),
+            www_authenticate: fields.text("www-authenticate"),
             body: &seen,
         };
         if let Reading::Fault(fault) = fault::classify(&evidence) {
@@ -459,7 +455,7 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
                         // This body cannot go again, but the next request shall not meet the same refusal.
                         identity.forget(token);
                     }
-                    let wait = retry_after(&headers);
+                    let wait = retry_after(&fields);
                     let problem = fault_problem(&fault, admitted, token.as_ref());
                     Next::Problem(
                         wait.into_iter().fold(problem, Problem::wait),
@@ -469,8 +465,8 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
             });
         }
     }
-    let headers = reply::head(status, headers, admitted.route.trigger.url());
-    Ok(Next::Pass(status, headers, Box::new(body)))
+    reply::head(status, &mut fields, admitted.route.trigger.url());
+    Ok(Next::Pass(status, fields, Box::new(body)))
 }
 
 /// The identity's token: at hand nearly always, or else waited for.
@@ -502,7 +498,7 @@ async fn send(
             _ => trigger.connection(admitted.worker).await,
         };
         journal.waited(clock::now() - waiting);
-        let lease = lease?;
+        let mut lease = lease?;
         renew_if_over(route.identity.as_ref(), token, journal).await?;
         let age = lease.age;
         let fate = admitted.payload.fate();
@@ -517,7 +513,7 @@ async fn send(
             admitted.progress.done();
         }
         let call = flow::Call {
-            head: outbound::head(&parcel(admitted, token.as_deref())),
+            head: outbound::head(&parcel(admitted, token.as_deref()), lease.take_space()),
             method: admitted.head.method.clone(),
             body,
         };
@@ -594,14 +590,8 @@ async fn judge(body: &mut FlowBody) -> Result<Bytes, Problem> {
     Ok(Bytes::from(seen))
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse::<u64>()
-        .ok()?;
+fn retry_after(fields: &Fields) -> Option<Duration> {
+    let seconds = fields.text("retry-after")?.parse::<u64>().ok()?;
     // A day is longer than any throttling the platform documents; more would be a wrong or hostile number.
     Some(Duration::from_secs(seconds.min(86_400)))
 }

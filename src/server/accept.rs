@@ -207,7 +207,8 @@ impl Door {
                 Counting::Named
             }
         };
-        // Answers leave in whole pieces; waiting for more would only add delay.
+        // Linux hands it on from the listener.
+        #[cfg(not(target_os = "linux"))]
         let _ = tcp.set_nodelay(true);
         let calmer = self.plan.seats.calmer(self.worker);
         let other = calmer.and_then(|worker| {

@@ -25,6 +25,7 @@ use http::StatusCode;
 use http::Uri;
 use http::Version;
 use http::header;
+use http::response::Parts;
 use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
@@ -39,6 +40,7 @@ use crate::flow::BodyError;
 use crate::gateway::AnswerBody;
 use crate::gateway::Connection;
 use crate::gateway::Inbound;
+use crate::gateway::Passed;
 use crate::model::clock;
 use crate::server::Phase;
 use crate::server::Seat;
@@ -496,10 +498,12 @@ impl Line {
         asked: Asked,
         reusable: bool,
     ) -> Result<(), End> {
-        let (head, body) = response.into_parts();
-        let plan = Plan::new(head.status, &head.headers, &body.size_hint(), asked, reusable);
+        let (head, mut body) = response.into_parts();
+        let passed = body.take_passed();
+        let stated = stated_length(&head.headers, passed.as_ref());
+        let plan = Plan::new(&head, stated, &body.size_hint(), asked, reusable);
         let mut outbox = Outbox::default();
-        plan.write(&head.headers, outbox.head());
+        plan.write(&head.headers, passed.as_ref(), outbox.head());
         let mut rest = Some(body);
         let mut sent = 0;
         let mut blocked_since = None;
@@ -574,19 +578,20 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(status: StatusCode, headers: &HeaderMap, size: &SizeHint, asked: Asked, reusable: bool) -> Self {
+    fn new(head: &Parts, stated: Option<u64>, size: &SizeHint, asked: Asked, reusable: bool) -> Self {
+        let status = head.status;
         let bodiless = matches!(status.as_u16(), 100..=199 | 204 | 304);
-        let stated = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
         let (ending, length) = match size.exact() {
             // RFC 9110 section 8.6: what it would have been, if it is known.
-            _ if status == StatusCode::NOT_MODIFIED => (Ending::None, stated()),
+            _ if status == StatusCode::NOT_MODIFIED => (Ending::None, stated),
             _ if bodiless => (Ending::None, None),
-            exact if asked.head => (Ending::None, stated().or(exact.filter(|bytes| *bytes > 0))),
+            exact if asked.head => (Ending::None, stated.or(exact.filter(|bytes| *bytes > 0))),
             Some(bytes) => (Ending::Length(bytes), Some(bytes)),
             None if asked.version == Version::HTTP_11 => (Ending::Chunked, None),
             None => (Ending::Close, None),
         };
-        let closes = headers
+        let closes = head
+            .headers
             .get(header::CONNECTION)
             .is_some_and(|options| options == "close");
         Self {
@@ -599,7 +604,7 @@ impl Plan {
     }
 
     /// Names and values were checked when they were read, so nothing in them can end a line.
-    fn write(&self, headers: &HeaderMap, to: &mut Vec<u8>) {
+    fn write(&self, headers: &HeaderMap, passed: Option<&Passed>, to: &mut Vec<u8>) {
         use std::io::Write as _;
         to.reserve(HEAD_BYTES_USUAL);
         to.extend_from_slice(if self.old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
@@ -607,19 +612,34 @@ impl Plan {
         to.push(b' ');
         to.extend_from_slice(self.status.canonical_reason().unwrap_or_default().as_bytes());
         to.extend_from_slice(b"\r\n");
-        for (name, value) in headers {
-            if matches!(
-                *name,
-                header::CONNECTION | header::CONTENT_LENGTH | header::TRANSFER_ENCODING
-            ) {
-                continue;
+        let mut dated = false;
+        let mut field = |name: &[u8], value: &[u8]| {
+            let framing = match name.len() {
+                10 => name.eq_ignore_ascii_case(b"connection"),
+                14 => name.eq_ignore_ascii_case(b"content-length"),
+                17 => name.eq_ignore_ascii_case(b"transfer-encoding"),
+                _ => false,
+            };
+            if framing {
+                return;
             }
-            to.extend_from_slice(name.as_str().as_bytes());
+            dated |= name.eq_ignore_ascii_case(b"date");
+            let start = to.len();
+            to.extend_from_slice(name);
+            if let Some(name) = to.get_mut(start..) {
+                name.make_ascii_lowercase();
+            }
             to.extend_from_slice(b": ");
-            to.extend_from_slice(value.as_bytes());
+            to.extend_from_slice(value);
             to.extend_from_slice(b"\r\n");
+        };
+        for (name, value) in headers {
+            field(name.as_str().as_bytes(), value.as_bytes());
         }
-        if !headers.contains_key(header::DATE) {
+        if let Some(passed) = passed {
+            passed.each(&mut field);
+        }
+        if !dated {
             to.extend_from_slice(b"date: ");
             clock::date(to);
             to.extend_from_slice(b"\r\n");
@@ -638,6 +658,15 @@ impl Plan {
         }
         to.extend_from_slice(b"\r\n");
     }
+}
+
+/// The length that an answer states of itself, also where no body follows.
+fn stated_length(headers: &HeaderMap, passed: Option<&Passed>) -> Option<u64> {
+    let text = match passed {
+        Some(passed) => passed.fields.text("content-length"),
+        None => headers.get(header::CONTENT_LENGTH)?.to_str().ok(),
+    };
+    text?.parse().ok()
 }
 
 /// Memory asked for the head of an answer at once.

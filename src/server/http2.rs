@@ -244,7 +244,13 @@ impl Future for Answering {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = std::task::ready!(Pin::new(&mut self.call).poll(cx));
         match self.running.take() {
-            Some(running) => Poll::Ready(Ok(response.map(|body| RunningBody::new(body, running)))),
+            Some(running) => {
+                let mut response = response;
+                if let Some(passed) = response.body_mut().take_passed() {
+                    passed.append_to(response.headers_mut());
+                }
+                Poll::Ready(Ok(response.map(|body| RunningBody::new(body, running))))
+            }
             // It is over; whoever asks again gets nothing more.
             None => Poll::Pending,
         }

@@ -9,8 +9,10 @@ use http::Method;
 use http::StatusCode;
 use http::Uri;
 use http::Version;
-use http::header;
 use memchr::memchr;
+
+use crate::wire::Fields;
+use crate::wire::fields;
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +138,7 @@ pub struct ResponseHead {
     /// Its status, 100 to 999.
     pub status: StatusCode,
     /// Its fields.
-    pub headers: HeaderMap,
+    pub fields: Fields,
     /// Its body.
     pub framing: Framing,
     /// Whether the connection may serve another request.
@@ -154,25 +156,33 @@ pub fn request(head: &Bytes, fields: usize) -> Result<RequestHead, Defect> {
 fn read_request(head: &Bytes, fields: usize) -> Result<RequestHead, &'static str> {
     let (line, fields_start) = first_line(head);
     let (method, target, version) = request_line(head, line)?;
-    let fields = Fields::read(head, fields_start, fields)?;
-    if fields.chunked && fields.length.is_some() {
+    let mut headers = HeaderMap::with_capacity(fields);
+    let told = each_field(head, fields_start, |name, value| {
+        let name = HeaderName::from_bytes(name).map_err(|_| fields::NO_NAME)?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(value)).map_err(|_| fields::CONTROL)?;
+        headers
+            .try_append(name, value)
+            .map_err(|_| "there are too many header fields")?;
+        Ok(())
+    })?;
+    if told.chunked && told.length.is_some() {
         return Err("both Content-Length and Transfer-Encoding are there");
     }
-    if fields.chunked && version == Version::HTTP_10 {
+    if told.chunked && version == Version::HTTP_10 {
         return Err("Transfer-Encoding does not exist in HTTP/1.0");
     }
-    let framing = match fields.length {
-        _ if fields.chunked => Framing::Chunked,
+    let framing = match told.length {
+        _ if told.chunked => Framing::Chunked,
         None | Some(0) => Framing::None,
         Some(length) => Framing::Length(length),
     };
     Ok(RequestHead {
         method,
         target,
-        persists: fields.persists(version),
+        persists: told.persists(version),
         version,
         framing,
-        headers: fields.map,
+        headers,
     })
 }
 
@@ -183,29 +193,30 @@ fn read_request(head: &Bytes, fields: usize) -> Result<RequestHead, &'static str
 pub fn response(head: &Bytes, fields: usize, method: &Method) -> Result<ResponseHead, &'static str> {
     let (line, fields_start) = first_line(head);
     let (status, version) = status_line(line)?;
-    let fields = Fields::read(head, fields_start, fields)?;
-    if fields.chunked && fields.length.is_some() {
+    let mut passed = Fields::of(head, fields);
+    let told = each_field(head, fields_start, |name, value| passed.add(name, value))?;
+    if told.chunked && told.length.is_some() {
         return Err("it tells its length in two ways");
     }
-    if fields.chunked && version == Version::HTTP_10 {
+    if told.chunked && version == Version::HTTP_10 {
         return Err("it uses a transfer coding, which does not exist in HTTP/1.0");
     }
     let bodiless = matches!(status.as_u16(), 100..=199 | 204 | 304) || method == Method::HEAD;
-    let framing = match fields.length {
+    let framing = match told.length {
         _ if bodiless => Framing::None,
-        _ if fields.chunked => Framing::Chunked,
+        _ if told.chunked => Framing::Chunked,
         Some(length) => Framing::Length(length),
         None => Framing::UntilClose,
     };
     // A body where none can be: whatever was meant, what follows cannot be told apart.
-    let promised = fields.chunked || fields.length.is_some_and(|length| length > 0);
+    let promised = told.chunked || told.length.is_some_and(|length| length > 0);
     let contradicts = promised && status == StatusCode::NO_CONTENT;
-    let persists = fields.persists(version) && framing != Framing::UntilClose && !contradicts;
+    let persists = told.persists(version) && framing != Framing::UntilClose && !contradicts;
     Ok(ResponseHead {
         status,
         persists,
         framing,
-        headers: fields.map,
+        fields: passed,
     })
 }
 
@@ -257,80 +268,55 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, Version), &'static str> {
     if !matches!(reason.first(), None | Some(b' ')) {
         return Err(SHAPE);
     }
-    if reason.iter().any(|byte| is_control(*byte)) {
+    if fields::has_control(reason) {
         return Err("its first line contains a control character");
     }
     let status = StatusCode::from_bytes(status).map_err(|_| SHAPE)?;
     Ok((status, version))
 }
 
-/// Takes off the white space that may stand around a value: spaces and tabs, and nothing else (RFC 9110 section 5.6.3).
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = value {
-        value = rest;
-    }
-    while let [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-fn is_control(byte: u8) -> bool {
-    (byte < 0x20 && byte != b'\t') || byte == 0x7f
-}
-
-/// The fields of a head, and what they say of the message.
-struct Fields {
-    map: HeaderMap,
+/// What the fields of a head say of the message.
+#[derive(Default)]
+struct Told {
     length: Option<u64>,
     chunked: bool,
     close: bool,
     keep_alive: bool,
 }
 
-impl Fields {
-    fn read(head: &Bytes, mut at: usize, count: usize) -> Result<Self, &'static str> {
-        let mut fields = Self {
-            map: HeaderMap::with_capacity(count),
-            length: None,
-            chunked: false,
-            close: false,
-            keep_alive: false,
-        };
-        while let Some(rest) = head.get(at..) {
-            let Some(feed) = memchr(b'\n', rest) else { break };
-            let line = rest.get(..feed.saturating_sub(1)).unwrap_or_default();
-            if line.is_empty() {
-                break;
-            }
-            fields.line(head, line)?;
-            at += feed + 1;
+/// Goes through the lines of a head after the first one.
+fn each_field<'a>(
+    head: &'a Bytes,
+    mut at: usize,
+    mut take: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), &'static str>,
+) -> Result<Told, &'static str> {
+    let mut told = Told::default();
+    while let Some(rest) = head.get(at..) {
+        let Some(feed) = memchr(b'\n', rest) else { break };
+        let line = rest.get(..feed.saturating_sub(1)).unwrap_or_default();
+        if line.is_empty() {
+            break;
         }
-        Ok(fields)
+        let (name, value) = fields::split(line)?;
+        told.note(name, value)?;
+        take(name, value)?;
+        at += feed + 1;
     }
+    Ok(told)
+}
 
-    fn line(&mut self, head: &Bytes, line: &[u8]) -> Result<(), &'static str> {
-        let colon = memchr(b':', line).ok_or("a line of the head has no colon")?;
-        let (name, value) = line.split_at(colon);
-        if let Some(b' ' | b'\t') = name.last() {
-            return Err("a header field has a space before its colon");
+impl Told {
+    /// By length first: nearly every name is decided without a comparison.
+    fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        match name.len() {
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_encoding(value),
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                self.connection(value);
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        let name = HeaderName::from_bytes(name)
-            .map_err(|_| "the name of a header field is empty or has characters that no name has")?;
-        let value = trim(value.get(1..).unwrap_or_default());
-        if name == header::CONTENT_LENGTH {
-            self.content_length(value)?;
-        } else if name == header::TRANSFER_ENCODING {
-            self.transfer_encoding(value)?;
-        } else if name == header::CONNECTION {
-            self.connection(value);
-        }
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(value))
-            .map_err(|_| "the head contains a control character")?;
-        self.map
-            .try_append(name, value)
-            .map_err(|_| "there are too many header fields")?;
-        Ok(())
     }
 
     fn content_length(&mut self, value: &[u8]) -> Result<(), &'static str> {
@@ -359,7 +345,7 @@ impl Fields {
 
     fn connection(&mut self, value: &[u8]) {
         for option in value.split(|byte| *byte == b',') {
-            let option = trim(option);
+            let option = fields::trim(option);
             self.close |= option.eq_ignore_ascii_case(b"close");
             self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }

@@ -4,6 +4,7 @@
 
 mod body;
 mod chunks;
+mod fields;
 mod head;
 mod outbox;
 mod socket;
@@ -12,6 +13,7 @@ mod timer;
 
 pub use body::Decoder;
 pub use body::Piece;
+pub use fields::Fields;
 pub use head::Defect;
 pub use head::Found;
 pub use head::Framing;

@@ -74,6 +74,12 @@ impl Outbox {
         self.head().extend_from_slice(b"0\r\n\r\n");
     }
 
+    /// The memory of the head, empty, for another one.
+    pub fn into_space(mut self) -> Vec<u8> {
+        self.head.clear();
+        self.head
+    }
+
     /// Whether everything was taken by the stream.
     pub fn is_empty(&self) -> bool {
         self.left() == 0 && self.flushed

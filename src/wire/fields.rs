@@ -1,0 +1,198 @@
+//! The fields of an answer on its way from a trigger to a caller: text that was checked once, and where in it names and
+//! values lie. Most answers only pass, and a map of them would be built to be taken apart again.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use memchr::memchr;
+
+/// Fields as they came, less those that were taken out.
+#[derive(Debug, Default)]
+pub struct Fields {
+    text: Bytes,
+    places: Vec<Place>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    name: (u32, u32),
+    value: (u32, u32),
+}
+
+/// What is wrong with a line that is no field.
+pub(super) const NO_COLON: &str = "a line of the head has no colon";
+pub(super) const SPACE_BEFORE_COLON: &str = "a header field has a space before its colon";
+pub(super) const NO_NAME: &str = "the name of a header field is empty or has characters that no name has";
+pub(super) const CONTROL: &str = "the head contains a control character";
+
+/// Name and value of a line, which has lost its end.
+pub(super) fn split(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+    let colon = memchr(b':', line).ok_or(NO_COLON)?;
+    let (name, value) = line.split_at(colon);
+    if let Some(b' ' | b'\t') = name.last() {
+        return Err(SPACE_BEFORE_COLON);
+    }
+    Ok((name, trim(value.get(1..).unwrap_or_default())))
+}
+
+/// Takes off the white space that may stand around a value: spaces and tabs, and nothing else (RFC 9110 section 5.6.3).
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Whether a text has a character that may stand in no value. It looks at every byte, so that it can look at many at
+/// once.
+pub(super) fn has_control(text: &[u8]) -> bool {
+    text.iter().fold(false, |found, byte| {
+        found | ((*byte < 0x20) & (*byte != b'\t')) | (*byte == 0x7f)
+    })
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+impl Fields {
+    /// No fields yet, of this head; with memory for so many.
+    pub(super) fn of(text: &Bytes, count: usize) -> Self {
+        Self {
+            text: text.clone(),
+            places: Vec::with_capacity(count),
+        }
+    }
+
+    /// Adds a field that lies in the head.
+    ///
+    /// # Errors
+    /// When name or value have characters that none has.
+    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        if !is_token(name) {
+            return Err(NO_NAME);
+        }
+        if has_control(value) {
+            return Err(CONTROL);
+        }
+        self.places.push(Place {
+            name: self.place(name),
+            value: self.place(value),
+        });
+        Ok(())
+    }
+
+    fn place(&self, part: &[u8]) -> (u32, u32) {
+        // Both lie in one head, whose size has a limit far below four gigabytes.
+        let start = (part.as_ptr().addr()).saturating_sub(self.text.as_ptr().addr());
+        (
+            u32::try_from(start).unwrap_or(u32::MAX),
+            u32::try_from(start + part.len()).unwrap_or(u32::MAX),
+        )
+    }
+
+    fn part(&self, (start, end): (u32, u32)) -> &[u8] {
+        self.text.get(start as usize..end as usize).unwrap_or_default()
+    }
+
+    /// Names and values in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.places
+            .iter()
+            .map(|place| (self.part(place.name), self.part(place.value)))
+    }
+
+    /// All values of a field.
+    pub fn get_all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.iter()
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+
+    /// The first value of a field, if it is text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let value = self.get_all(name).next()?;
+        value
+            .is_ascii()
+            .then(|| std::str::from_utf8(value).ok())
+            .flatten()
+    }
+
+    /// Keeps only the fields that pass.
+    pub fn retain(&mut self, mut passes: impl FnMut(&[u8], &[u8]) -> bool) {
+        let mut places = std::mem::take(&mut self.places);
+        places.retain(|place| passes(self.part(place.name), self.part(place.value)));
+        self.places = places;
+    }
+
+    /// Adds the fields to a map.
+    pub fn append_to(&self, map: &mut HeaderMap) {
+        for place in &self.places {
+            let (start, end) = place.value;
+            let value = self.text.slice(start as usize..end as usize);
+            // Both were checked when they were read.
+            if let (Ok(name), Ok(value)) = (
+                HeaderName::from_bytes(self.part(place.name)),
+                HeaderValue::from_maybe_shared(value),
+            ) {
+                map.append(name, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderMap;
+
+    use super::Fields;
+    use super::split;
+
+    fn fields(lines: &'static [&'static str]) -> (Bytes, Vec<Result<(), &'static str>>, Fields) {
+        let text = Bytes::from(lines.join("\r\n"));
+        let mut fields = Fields::of(&text, lines.len());
+        let mut results = Vec::new();
+        for line in text.split(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            results.push(split(line).and_then(|(name, value)| fields.add(name, value)));
+        }
+        (text.clone(), results, fields)
+    }
+
+    #[test]
+    fn fields_are_found_whatever_their_case() {
+        let (_text, results, mut fields) = fields(&["Content-Type:  a/b ", "x-one: 1", "X-ONE: 2"]);
+        assert_eq!(results, [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(fields.text("content-type"), Some("a/b"));
+        assert_eq!(fields.get_all("x-one").collect::<Vec<_>>(), [b"1", b"2"]);
+        fields.retain(|name, _| !name.eq_ignore_ascii_case(b"x-one"));
+        let mut map = HeaderMap::new();
+        fields.append_to(&mut map);
+        assert_eq!(map.len(), 1);
+        assert_eq!(map["content-type"], "a/b");
+    }
+
+    #[test]
+    fn what_is_no_field_is_refused() {
+        let (_text, results, fields) = fields(&[
+            "no colon",
+            "name : v",
+            ": v",
+            "na(me: v",
+            "n\u{e4}me: v",
+            "name: a\x01b",
+            "name: a\x7fb",
+        ]);
+        assert!(results.iter().all(Result::is_err), "{results:?}");
+        assert_eq!(fields.iter().count(), 0);
+    }
+}
