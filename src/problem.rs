@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -233,21 +234,44 @@ impl From<Kind> for Problem {
     }
 }
 
-/// The body of a problem.
+/// Room in a body for the request's id and the numbers.
+const BODY_BYTES_BESIDE: usize = 128;
+
+/// What is the same in every body of one kind.
 #[derive(Serialize)]
-struct Body<'a> {
+struct Beginning {
     #[serde(rename = "type")]
-    kind: &'a str,
+    kind: String,
     title: &'static str,
     status: u16,
     code: &'static str,
     reason: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'a str>,
-    instance: &'a str,
-    retryable: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after: Option<u64>,
+}
+
+/// The beginnings of bodies, each made when it is first needed: a refusal is what an attacker can have the most of.
+static BEGINNINGS: [OnceLock<Box<[u8]>>; Kind::ALL.len()] = [const { OnceLock::new() }; Kind::ALL.len()];
+
+impl Kind {
+    /// A JSON object without its end.
+    fn beginning(self) -> &'static [u8] {
+        let make = || {
+            let row = self.row();
+            let beginning = Beginning {
+                kind: format!("urn:flowgate:problem:{}", row.code),
+                title: row.title,
+                status: row.status.as_u16(),
+                code: row.code,
+                reason: row.reason.as_str(),
+            };
+            // Serializing these plain fields into memory cannot fail; an empty body would still carry the status.
+            let mut text = serde_json::to_vec(&beginning).unwrap_or_default();
+            text.pop();
+            text.into()
+        };
+        BEGINNINGS
+            .get(self as usize)
+            .map_or(b"", |beginning| beginning.get_or_init(make))
+    }
 }
 
 impl Problem {
@@ -331,23 +355,28 @@ impl Problem {
 
     /// Status, header fields and body of the answer.
     pub fn answer(&self, request: RequestId) -> http::Response<Bytes> {
-        let row = self.kind.row();
-        let instance = format!("urn:uuid:{request}");
-        let body = Body {
-            kind: &format!("urn:flowgate:problem:{}", row.code),
-            title: row.title,
-            status: row.status.as_u16(),
-            code: row.code,
-            reason: row.reason.as_str(),
-            detail: self.told(),
-            instance: &instance,
-            retryable: self.retryable(),
-            retry_after: self.retry_after(),
-        };
-        // Serializing these plain fields into memory cannot fail; an empty body would still carry the status.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let beginning = self.kind.beginning();
+        let told = self.told();
+        let mut body = Vec::with_capacity(beginning.len() + told.map_or(0, str::len) + BODY_BYTES_BESIDE);
+        body.extend_from_slice(beginning);
+        if let Some(detail) = told {
+            body.extend_from_slice(b",\"detail\":");
+            // Writing a text into memory cannot fail.
+            let _ = serde_json::to_writer(&mut body, detail);
+        }
+        body.extend_from_slice(b",\"instance\":\"urn:uuid:");
+        body.extend_from_slice(request.encode(&mut [0; 36]).as_bytes());
+        body.extend_from_slice(match self.retryable() {
+            true => b"\",\"retryable\":true",
+            false => b"\",\"retryable\":false",
+        });
+        if let Some(seconds) = self.retry_after() {
+            use std::io::Write as _;
+            let _ = write!(body, ",\"retry_after\":{seconds}");
+        }
+        body.push(b'}');
         let mut response = http::Response::new(Bytes::from(body));
-        *response.status_mut() = row.status;
+        *response.status_mut() = self.kind.row().status;
         self.fill(response.headers_mut());
         response
     }
@@ -455,6 +484,31 @@ mod tests {
         assert_eq!(body["retry_after"], 2);
         assert_eq!(body["retryable"], true);
         assert_eq!(body["reason"], "time");
+    }
+
+    #[test]
+    fn every_body_is_one_object_with_all_its_fields() {
+        for kind in Kind::ALL {
+            let request = RequestId::new();
+            let answer = Problem::from(*kind)
+                .detail("a \"quoted\" \n line")
+                .answer(request);
+            let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+            let row = kind.row();
+            assert_eq!(body["type"], format!("urn:flowgate:problem:{}", row.code));
+            assert_eq!(
+                (&body["title"], &body["status"]),
+                (&row.title.into(), &row.status.as_u16().into())
+            );
+            assert_eq!(
+                (&body["code"], &body["reason"]),
+                (&row.code.into(), &row.reason.as_str().into())
+            );
+            assert_eq!(body["detail"], "a \"quoted\" \n line");
+            assert_eq!(body["instance"], format!("urn:uuid:{request}"));
+            assert_eq!(body["retryable"], row.again == Again::Later);
+            assert_eq!(body.get("retry_after"), None);
+        }
     }
 
     #[test]

@@ -507,7 +507,7 @@ impl Line {
         let mut rest = Some(body);
         let mut sent = 0;
         let mut blocked_since = None;
-        let timeout = self.settings().idle_timeout;
+        let timeout = self.settings().write_timeout;
         let timer = &mut self.timer;
         poll_fn(|cx| {
             loop {

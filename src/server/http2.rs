@@ -260,8 +260,9 @@ impl Future for Answering {
 /// Whether the peer has taken nothing of an answer for as long as it may. Its request would hold the trigger's permit
 /// for ever.
 pub(super) fn stalled(signs: &Signs, settings: &ConnectionSettings, now: Instant) -> bool {
-    let patience = settings.write_timeout.min(settings.idle_timeout);
-    signs.write_since().is_some_and(|since| now >= since + patience)
+    signs
+        .write_since()
+        .is_some_and(|since| now >= since + settings.write_timeout)
 }
 
 /// Serves one connection to its end.

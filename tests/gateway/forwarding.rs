@@ -500,7 +500,7 @@ async fn a_caller_that_stops_reading_does_not_hold_the_flow_for_ever() {
     };
     let trigger = world.emulator.flow.add(Trigger::any_user(TENANT).does(stream));
     let settings = format!(
-        "[connections]\nidle_timeout = \"1s\"\n{}{}",
+        "[connections]\nwrite_timeout = \"1s\"\n{}{}",
         world.base(),
         world.route(
             "orders",
