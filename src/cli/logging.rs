@@ -31,7 +31,7 @@ const LINES_MAX: usize = 64 * 1024;
 
 /// Writes what still waits when dropped.
 pub(super) struct Logging {
-    /// For request lines.
+    /// For lines of requests and connections.
     pub(super) log: Log,
     _guard: WorkerGuard,
 }
@@ -127,16 +127,14 @@ pub(super) fn start(settings: &LogSettings) -> Logging {
             )
             .try_init(),
     };
+    let sink = Arc::new(Writer {
+        lines: Mutex::new(writer),
+        dropped,
+        lost,
+    });
     let log = match settings.access {
-        AccessLog::On => Log::new(
-            Arc::new(Writer {
-                lines: Mutex::new(writer),
-                dropped,
-                lost,
-            }),
-            form,
-        ),
-        AccessLog::Off => Log::off(),
+        AccessLog::On => Log::new(sink, form),
+        AccessLog::Off => Log::without_requests(sink, form),
     };
     Logging { log, _guard: guard }
 }

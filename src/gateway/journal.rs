@@ -13,6 +13,7 @@ use http::Method;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::config::AccessLog;
 use crate::counters::Counters;
 use crate::counters::OutcomeLabels;
 use crate::counters::RouteFigures;
@@ -48,6 +49,7 @@ pub struct Log(Arc<Desk>);
 struct Desk {
     sink: Option<Arc<dyn Sink>>,
     form: Form,
+    requests: AccessLog,
     stopping: AtomicBool,
 }
 
@@ -69,22 +71,36 @@ pub enum Form {
 }
 
 impl Log {
-    /// Lines to this sink.
+    /// Lines of requests and connections to this sink.
     pub fn new(sink: Arc<dyn Sink>, form: Form) -> Self {
-        Self(Arc::new(Desk {
-            sink: Some(sink),
-            form,
-            stopping: AtomicBool::new(false),
-        }))
+        Self::with(Some(sink), form, AccessLog::On)
+    }
+
+    /// Lines of connections to this sink, and none of requests.
+    pub fn without_requests(sink: Arc<dyn Sink>, form: Form) -> Self {
+        Self::with(Some(sink), form, AccessLog::Off)
     }
 
     /// No lines.
     pub fn off() -> Self {
+        Self::with(None, Form::Json, AccessLog::Off)
+    }
+
+    fn with(sink: Option<Arc<dyn Sink>>, form: Form, requests: AccessLog) -> Self {
         Self(Arc::new(Desk {
-            sink: None,
-            form: Form::Json,
+            sink,
+            form,
+            requests,
             stopping: AtomicBool::new(false),
         }))
+    }
+
+    /// Where lines of requests go. Without it nothing is made ready for them either.
+    fn requests(&self) -> Option<&Arc<dyn Sink>> {
+        match self.0.requests {
+            AccessLog::On => self.0.sink.as_ref(),
+            AccessLog::Off => None,
+        }
     }
 
     /// Lines that were dropped because the writer could not keep up.
@@ -316,6 +332,9 @@ impl Journal {
 
     /// Notes the path of a request that no route has. Long segments are masked: they could be somebody's secret.
     pub fn target(&mut self, path: &str) {
+        if !self.is_written() {
+            return;
+        }
         let mut text = String::new();
         for segment in path.split('/').skip(1).take(8) {
             let plain = segment.len() <= 16 && segment.bytes().all(|byte| byte.is_ascii_graphic());
@@ -330,14 +349,16 @@ impl Journal {
         self.0.problem = Some(problem.kind().row().code);
         self.0.limit = problem.limit_name();
         if let Some(cause) = problem.cause().or(problem.told()) {
-            self.0.cause = Some(cause.to_owned());
+            self.cause(cause);
         }
         self.0.counters.refused(problem.kind().row().code);
     }
 
     /// Adds to what the log knows about the cause.
     pub fn cause(&mut self, cause: impl Into<String>) {
-        self.0.cause = Some(cause.into());
+        if self.is_written() {
+            self.0.cause = Some(cause.into());
+        }
     }
 
     /// Notes the body's progress; its bytes are read at the end.
@@ -411,7 +432,11 @@ impl Journal {
     /// Notes that the answer broke off on the flow's side.
     pub fn cut(&mut self, cause: impl Into<String>) {
         self.0.end = End::FlowCut;
-        self.0.cause = Some(cause.into());
+        self.cause(cause);
+    }
+
+    fn is_written(&self) -> bool {
+        self.0.log.requests().is_some()
     }
 }
 
@@ -445,7 +470,7 @@ impl Line {
     }
 
     fn write(&self) {
-        let Some(sink) = &self.log.0.sink else { return };
+        let Some(sink) = self.log.requests() else { return };
         let millis = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         let line = RequestLine {
             v: SCHEMA_VERSION,
@@ -540,6 +565,7 @@ mod tests {
     use http::Method;
 
     use super::AnsweredBy;
+    use super::ConnectionLine;
     use super::Form;
     use super::Journal;
     use super::Log;
@@ -557,6 +583,10 @@ mod tests {
                 .lock()
                 .unwrap()
                 .push(String::from_utf8(line.to_vec()).unwrap());
+        }
+
+        fn dropped(&self) -> u64 {
+            7
         }
     }
 
@@ -609,5 +639,28 @@ mod tests {
         journal.target("/hooks/0123456789abcdef0123456789abcdef/x");
         drop(journal);
         assert!(lines.0.lock().unwrap()[0].contains("/hooks/***/x"));
+    }
+
+    #[tokio::test]
+    async fn without_lines_of_requests_those_of_connections_are_written() {
+        for form in [Form::Json, Form::Text] {
+            let lines = Arc::new(Lines::default());
+            let log = Log::without_requests(lines.clone(), form);
+            let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let counters = Counters::new();
+            let mut journal = Journal::open(&log, &counters, address, "h1", &Method::POST);
+            journal.target("/x");
+            journal.problem(&Problem::from(Kind::FlowFailed).because("why"));
+            assert_eq!((&journal.0.target, &journal.0.cause), (&None, &None));
+            drop(journal);
+            assert!(lines.0.lock().unwrap().is_empty());
+            log.connection(&ConnectionLine::new(address, "too-old", None));
+            assert_eq!(lines.0.lock().unwrap().len(), 1);
+            assert_eq!(log.dropped(), 7);
+            assert!(
+                counters.render().contains("outcome=\"flow-failed\""),
+                "it is counted"
+            );
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The program when the system has nothing left for it: no file descriptor, no room for its log.
+//! The program when the system has nothing left for it: no file descriptor, no room for its log; and what it writes
+//! there without lines of requests.
 
 use std::io::BufRead;
 use std::io::BufReader;
@@ -241,6 +242,17 @@ async fn without_room_for_its_log_it_serves_and_counts_what_is_lost() {
         .replacen("127.0.0.1:0", &address.to_string(), 1);
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let _program = Program::start(&world, &settings, full.into());
+    started(admin).await;
+    let mut caller = talk(&world, address).await;
+    until(&mut caller, "/orders", 202).await;
+    let before = figure(admin, "flowgate_log_lines_dropped").await.unwrap();
+    for _ in 0..50 {
+        assert_eq!(post(&mut caller, "/orders").await.status, 202);
+    }
+    dropped(admin, before + 50).await;
+}
+
+async fn started(admin: SocketAddr) {
     let started = async {
         while figure(admin, "flowgate_ready").await.is_none() {
             tokio::task::yield_now().await;
@@ -249,18 +261,59 @@ async fn without_room_for_its_log_it_serves_and_counts_what_is_lost() {
     tokio::time::timeout(PATIENCE, started)
         .await
         .expect("it does not start");
-    let mut caller = talk(&world, address).await;
-    until(&mut caller, "/orders", 202).await;
-    let before = figure(admin, "flowgate_log_lines_dropped").await.unwrap();
-    for _ in 0..50 {
-        assert_eq!(post(&mut caller, "/orders").await.status, 202);
-    }
+}
+
+/// Waits until so many lines are lost.
+async fn dropped(admin: SocketAddr, count: u64) {
     let counted = async {
-        while figure(admin, "flowgate_log_lines_dropped").await.unwrap() < before + 50 {
+        while figure(admin, "flowgate_log_lines_dropped").await.unwrap() < count {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, counted)
         .await
         .expect("lost lines are not counted");
+}
+
+/// Says something on the port for TLS that is not TLS.
+async fn not_tls(address: SocketAddr) {
+    let mut talk = Talk::new(TcpStream::connect(address).await.unwrap());
+    talk.say("GET / HTTP/1.1\r\n\r\n").await;
+    talk.rest().await;
+}
+
+const NO_ACCESS_LOG: (&str, &str) = ("[log]\n", "[log]\naccess = false\n");
+
+#[tokio::test]
+async fn without_lines_of_requests_those_of_connections_are_written() {
+    let world = World::new().await;
+    let settings = settings(&world).replace(NO_ACCESS_LOG.0, NO_ACCESS_LOG.1);
+    let mut program = Program::start(&world, &settings, Stdio::piped());
+    let mut lines = program.lines();
+    let listening = line(&mut lines, |line| line["message"] == "listening").await;
+    let address: SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
+    let mut caller = talk(&world, address).await;
+    until(&mut caller, "/orders", 202).await;
+    not_tls(address).await;
+    let told = line(&mut lines, |line| !line["kind"].is_null()).await;
+    assert_eq!(
+        (&told["kind"], &told["reason"]),
+        (&"connection".into(), &"not-tls".into())
+    );
+}
+
+#[tokio::test]
+async fn without_lines_of_requests_a_lost_one_of_a_connection_is_counted() {
+    let world = World::new().await;
+    let (address, admin) = (free_address(), free_address());
+    let settings = settings(&world)
+        .replace(NO_ACCESS_LOG.0, NO_ACCESS_LOG.1)
+        .replacen("127.0.0.1:0", &admin.to_string(), 1)
+        .replacen("127.0.0.1:0", &address.to_string(), 1);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let _program = Program::start(&world, &settings, full.into());
+    started(admin).await;
+    let before = figure(admin, "flowgate_log_lines_dropped").await.unwrap();
+    not_tls(address).await;
+    dropped(admin, before + 1).await;
 }
