@@ -122,6 +122,7 @@ pub(super) fn open(
             worker,
             settings: plan.settings.clone(),
             health_path: speaks.health_path.clone(),
+            refusals: plan.refusals.clone(),
         })
     });
     let door = Arc::new(Door {
@@ -252,14 +253,9 @@ impl Door {
         }
     }
 
-    /// Counts a refusal, and writes its line unless there are too many of them.
     fn turn_away(&self, peer: SocketAddr, listener: usize, reason: &'static str) {
-        match (
-            self.plan.refusals.tell(peer, reason, Instant::now()),
-            self.shared.get(listener),
-        ) {
-            (Some(told), Some(shared)) => connection::refused(shared, peer, reason, told.detail()),
-            _ => self.plan.gateway.counters().refused(reason),
+        if let Some(shared) = self.shared.get(listener) {
+            connection::refused(shared, peer, reason, None);
         }
     }
 

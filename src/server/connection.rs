@@ -12,10 +12,13 @@ use tokio_rustls::server::TlsStream;
 use crate::config::ConnectionSettings;
 use crate::gateway::Gateway;
 use crate::gateway::journal::ConnectionLine;
+use crate::model::clock;
 use crate::server::Phase;
 use crate::server::Seat;
 use crate::server::http1;
 use crate::server::http2;
+use crate::server::refusals::Lines;
+use crate::server::refusals::Refusals;
 use crate::server::tls;
 use crate::server::tls::Offer;
 use crate::wire::Socket;
@@ -31,6 +34,8 @@ pub(super) struct Shared {
     pub settings: Arc<ConnectionSettings>,
     /// Path answered with the gateway's health.
     pub health_path: Option<Arc<str>>,
+    /// Which lines about connections are written.
+    pub refusals: Arc<Refusals>,
 }
 
 /// Serves one connection to its end.
@@ -112,14 +117,23 @@ fn handshake_refused(shared: &Shared, peer: SocketAddr, reason: &'static str, de
     refused(shared, peer, reason, Some(detail));
 }
 
-/// Writes the line of a connection that did not end as it should.
+/// Counts a connection that was turned away or did not end as it should, and writes its line unless there are too many
+/// of them.
 pub(super) fn refused(shared: &Shared, peer: SocketAddr, reason: &'static str, detail: Option<String>) {
     shared.gateway.counters().refused(reason);
+    let lines = match detail {
+        Some(_) => Lines::Telling,
+        None => Lines::Alike,
+    };
+    let Some(told) = shared.refusals.tell(peer, reason, lines, clock::now()) else {
+        return;
+    };
     let address = peer.ip().to_canonical();
+    let detail = told.detail(detail).map(Into::into);
     shared
         .gateway
         .log()
-        .connection(&ConnectionLine::new(address, reason, detail.map(Into::into)));
+        .connection(&ConnectionLine::new(address, reason, detail));
 }
 
 /// Whether a connection was told to close after what it is doing.

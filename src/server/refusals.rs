@@ -1,6 +1,9 @@
-//! Lines about connections that are turned away at the door. A flood of them is counted whole, but must not fill the
-//! log: each address gets a line a second, and all together a few. What was left out is told with the next line.
+//! Lines about connections that are turned away or end badly. A flood of them is counted whole, but must not fill the
+//! log: an address and all addresses together have some lines at once and few after that. The first line of a reason
+//! in a second is always written, so that no flood hides another event. What was left out is told with the next line
+//! of its reason.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -11,108 +14,250 @@ use tokio::time::Instant;
 use crate::policy::Origin;
 use crate::policy::address::Bucket;
 
-/// Lines in each [`PERIOD`], over all workers.
-const LINES_MAX: usize = 20;
-const PERIOD: Duration = Duration::from_secs(1);
+/// Lines of all reasons and addresses that may come at once, over all workers.
+const BURST: u32 = 200;
+/// After that, one in each of these.
+const PERIOD: Duration = Duration::from_millis(50);
+/// Lines of one reason about one address that may come at once, if each says something of its own.
+const PEER_BURST: u32 = 50;
+/// After that, one in each of these; so it is from the first on for lines that are all alike.
+const PEER_PERIOD: Duration = Duration::from_secs(1);
+/// Rest after which a reason has a line whatever else is written.
+const REASON_PERIOD: Duration = Duration::from_secs(1);
 
-/// Which refusals are written.
+/// Which of these lines are written.
 #[derive(Debug)]
-pub(super) struct Refusals(Mutex<Period>);
+pub(super) struct Refusals(Mutex<Book>);
+
+/// Whether lines of one reason about one address say more than each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// Each says the same.
+    Alike,
+    /// Each has a detail.
+    Telling,
+}
 
 #[derive(Debug)]
-struct Period {
-    began: Instant,
-    /// What has had its line in this period; never more than [`LINES_MAX`].
-    told: Vec<(Bucket, &'static str)>,
+struct Book {
+    all: Meter,
+    /// Addresses that have had a line lately. Only lines that are written enter one, and each stays for as long as it
+    /// has had more lines than its share, so there are never many more than [`BURST`].
+    peers: HashMap<(Bucket, &'static str), Meter>,
+    /// One for each reason, which are words from the code.
+    reasons: HashMap<&'static str, Reason>,
+    tidied: Instant,
+}
+
+#[derive(Debug)]
+struct Reason {
+    told: Meter,
     left_out: u64,
+}
+
+/// A rate with a burst, in one instant (generic cell rate algorithm): when all lines so far would have been written at
+/// the steady rate.
+#[derive(Debug, Clone, Copy)]
+struct Meter(Instant);
+
+impl Meter {
+    fn admits(self, burst: u32, period: Duration, now: Instant) -> bool {
+        self.0.saturating_duration_since(now) <= period * burst.saturating_sub(1)
+    }
+
+    fn note(&mut self, period: Duration, now: Instant) {
+        self.0 = self.0.max(now) + period;
+    }
 }
 
 /// A line may be written.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Told {
-    /// Refusals since the last line that got none.
-    pub(super) left_out: u64,
+    /// Refusals of this reason since its last line that got none.
+    left_out: u64,
 }
 
 impl Refusals {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Period {
-            began: Instant::now(),
-            told: Vec::with_capacity(LINES_MAX),
-            left_out: 0,
+        let now = Instant::now();
+        Self(Mutex::new(Book {
+            all: Meter(now),
+            peers: HashMap::new(),
+            reasons: HashMap::new(),
+            tidied: now,
         }))
     }
 
     /// Whether this refusal is written.
-    pub(super) fn tell(&self, peer: SocketAddr, reason: &'static str, now: Instant) -> Option<Told> {
-        let mut period = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if now >= period.began + PERIOD {
-            period.began = now;
-            period.told.clear();
-        }
-        let what = (Origin::of_peer(peer).bucket(), reason);
-        if period.told.len() >= LINES_MAX || period.told.contains(&what) {
-            period.left_out += 1;
+    pub(super) fn tell(
+        &self,
+        peer: SocketAddr,
+        reason: &'static str,
+        lines: Lines,
+        now: Instant,
+    ) -> Option<Told> {
+        let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        book.tidy(now);
+        let burst = match lines {
+            Lines::Alike => 1,
+            Lines::Telling => PEER_BURST,
+        };
+        let Book {
+            all, peers, reasons, ..
+        } = &mut *book;
+        let of_reason = reasons.entry(reason).or_insert(Reason {
+            told: Meter(now),
+            left_out: 0,
+        });
+        let key = (Origin::of_peer(peer).bucket(), reason);
+        let mut of_peer = peers.get(&key).copied().unwrap_or(Meter(now));
+        let rested = of_reason.told.admits(1, REASON_PERIOD, now);
+        let room = of_peer.admits(burst, PEER_PERIOD, now) && all.admits(BURST, PERIOD, now);
+        if !rested && !room {
+            of_reason.left_out += 1;
             return None;
         }
-        period.told.push(what);
+        if room {
+            all.note(PERIOD, now);
+        }
+        of_peer.note(PEER_PERIOD, now);
+        peers.insert(key, of_peer);
+        of_reason.told = Meter(now + REASON_PERIOD);
         Some(Told {
-            left_out: std::mem::take(&mut period.left_out),
+            left_out: std::mem::take(&mut of_reason.left_out),
         })
     }
 }
 
+impl Book {
+    /// Forgets addresses that have been quiet, now and then.
+    fn tidy(&mut self, now: Instant) {
+        if now >= self.tidied + PEER_PERIOD {
+            self.tidied = now;
+            self.peers.retain(|_, meter| meter.0 > now);
+        }
+    }
+}
+
 impl Told {
-    /// What the line says beside the reason.
-    pub(super) fn detail(&self) -> Option<String> {
-        (self.left_out > 0).then(|| format!("{} refusals before this one have no line", self.left_out))
+    /// The detail of the line, with what it stands for.
+    pub(super) fn detail(&self, detail: Option<String>) -> Option<String> {
+        if self.left_out == 0 {
+            return detail;
+        }
+        let more = format!("{} more of this reason since its last line", self.left_out);
+        Some(match detail {
+            Some(detail) => format!("{detail}; {more}"),
+            None => more,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use tokio::time::Instant;
 
-    use super::LINES_MAX;
-    use super::PERIOD;
+    use super::BURST;
+    use super::Lines;
+    use super::PEER_BURST;
+    use super::PEER_PERIOD;
     use super::Refusals;
     use super::Told;
 
-    fn peer(number: u8) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, number], 1))
+    fn peer(number: u32) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::from(0xc000_0200 + number), 1))
+    }
+
+    /// How many of so many refusals of each address, one after the other, have a line.
+    fn told(refusals: &Refusals, peers: u32, each: u32, lines: Lines, now: Instant) -> u32 {
+        let all = (0..each).flat_map(|_| 0..peers);
+        let told = all.filter(|number| refusals.tell(peer(*number), "full", lines, now).is_some());
+        u32::try_from(told.count()).unwrap()
     }
 
     #[test]
-    fn an_address_has_a_line_a_second_and_the_next_tells_what_it_missed() {
+    fn an_address_has_one_line_a_second_and_the_next_tells_what_it_missed() {
         let refusals = Refusals::new();
         let now = Instant::now();
-        assert_eq!(refusals.tell(peer(1), "full", now), Some(Told { left_out: 0 }));
-        for _ in 0..7 {
-            assert_eq!(refusals.tell(peer(1), "full", now), None);
-        }
-        let other = refusals.tell(peer(1), "other", now).unwrap();
+        assert_eq!(told(&refusals, 1, 8, Lines::Alike, now), 1);
+        // Not another reason's business.
+        let other = refusals.tell(peer(0), "other", Lines::Alike, now).unwrap();
+        assert_eq!(other.detail(None), None);
+        let next = refusals
+            .tell(peer(0), "full", Lines::Alike, now + PEER_PERIOD)
+            .unwrap();
+        assert_eq!(next, Told { left_out: 7 });
         assert_eq!(
-            other.detail().as_deref(),
-            Some("7 refusals before this one have no line")
+            next.detail(None).as_deref(),
+            Some("7 more of this reason since its last line")
         );
         assert_eq!(
-            refusals.tell(peer(1), "full", now + PERIOD),
-            Some(Told { left_out: 0 })
+            next.detail(Some("because".into())).as_deref(),
+            Some("because; 7 more of this reason since its last line")
+        );
+        let last = refusals.tell(peer(0), "full", Lines::Alike, now + 2 * PEER_PERIOD);
+        assert_eq!(last, Some(Told { left_out: 0 }));
+    }
+
+    #[test]
+    fn lines_that_tell_something_may_come_at_once_and_then_one_a_second() {
+        let refusals = Refusals::new();
+        let mut now = Instant::now();
+        assert_eq!(told(&refusals, 1, 1000, Lines::Telling, now), PEER_BURST);
+        for _ in 0..100 {
+            now += PEER_PERIOD;
+            assert_eq!(told(&refusals, 1, 1000, Lines::Telling, now), 1);
+        }
+        now += PEER_PERIOD * PEER_BURST;
+        assert_eq!(
+            told(&refusals, 1, 1000, Lines::Telling, now),
+            PEER_BURST,
+            "it has rested"
         );
     }
 
     #[test]
     fn many_addresses_share_a_few_lines() {
+        for (lines, each) in [(Lines::Alike, 1), (Lines::Telling, 5)] {
+            let refusals = Refusals::new();
+            let mut now = Instant::now();
+            assert_eq!(told(&refusals, 1000, each, lines, now), BURST);
+            for _ in 0..100 {
+                now += Duration::from_secs(1);
+                let count = told(&refusals, 1000, each, lines, now);
+                assert!((20..=21).contains(&count), "{count} in a second");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flood_hides_no_other_reason() {
         let refusals = Refusals::new();
         let now = Instant::now();
-        let told = |now| {
-            (0..=255)
-                .filter(|number| refusals.tell(peer(*number), "full", now).is_some())
-                .count()
-        };
-        assert_eq!(told(now), LINES_MAX);
-        assert_eq!(told(now + PERIOD), LINES_MAX);
+        told(&refusals, 1000, 5, Lines::Telling, now);
+        for number in [1, 5000] {
+            let reason = ["first", "second"][usize::from(number == 1)];
+            let other = refusals.tell(peer(number), reason, Lines::Telling, now);
+            assert_eq!(other, Some(Told { left_out: 0 }), "{reason}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_forgotten() {
+        let refusals = Refusals::new();
+        let mut now = Instant::now();
+        for _ in 0..100 {
+            told(&refusals, 1000, 2, Lines::Telling, now);
+            now += Duration::from_millis(300);
+            let held = refusals.0.lock().unwrap().peers.len();
+            assert!(held <= 2 * BURST as usize, "{held}");
+        }
+        now += PEER_BURST * PEER_PERIOD;
+        refusals.tell(peer(0), "full", Lines::Alike, now);
+        assert_eq!(refusals.0.lock().unwrap().peers.len(), 1);
     }
 }

@@ -238,3 +238,29 @@ async fn connections_beyond_the_cap_are_cut_until_one_leaves() {
     assert_eq!(gateway.send(order()).await.status, 202);
     assert_eq!(trigger.runs(), 4);
 }
+
+#[tokio::test]
+async fn many_connections_that_miss_a_deadline_are_counted_and_do_not_fill_the_log() {
+    const SILENT: usize = 100;
+    let (_world, gateway, _) = served("[connections]\nhead_timeout = \"400ms\"\n").await;
+    let began = Instant::now();
+    let mut talks = Vec::new();
+    for _ in 0..SILENT {
+        talks.push(gateway.talk().await);
+    }
+    for talk in &mut talks {
+        assert_eq!(talk.rest().await, "");
+    }
+    let counted = format!("\nflowgate_refusals_total{{reason=\"no-request\"}} {SILENT}\n");
+    let all = async {
+        while !gateway.admin("/metrics").await.1.contains(&counted) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all)
+        .await
+        .expect("not all are counted");
+    let lines = connection_lines(&gateway).len();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((1..=seconds + 2).contains(&lines), "{lines} lines in {seconds} s");
+}

@@ -184,3 +184,30 @@ async fn a_handshake_has_a_deadline() {
     assert!(metrics.contains(count), "{metrics}");
     assert_eq!(gateway.send(order()).await.status, 202);
 }
+
+#[tokio::test]
+async fn a_flood_of_failed_handshakes_is_counted_and_does_not_fill_the_log() {
+    const FLOOD: usize = 300;
+    let (_world, gateway, _) = served("").await;
+    let began = tokio::time::Instant::now();
+    for _ in 0..FLOOD {
+        let mut talk = bare(&gateway).await;
+        talk.say("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        talk.rest().await;
+    }
+    // Another reason has its line at once.
+    drop(bare(&gateway).await);
+    line(&gateway, "peer-gone").await;
+    let metrics = gateway.admin("/metrics").await.1;
+    for name in ["handshakes_failed", "refusals"] {
+        let count = format!("flowgate_{name}_total{{reason=\"not-tls\"}} {FLOOD}\n");
+        assert!(metrics.contains(&count), "{count} is missing in:\n{metrics}");
+    }
+    let lines = gateway.lines.all();
+    let lines = lines.iter().filter(|line| line.contains("\"not-tls\"")).count();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!(
+        (50..=seconds + 52).contains(&lines),
+        "{lines} lines in {seconds} s"
+    );
+}
