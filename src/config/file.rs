@@ -46,6 +46,11 @@ pub(super) const HTTP2_STREAM_WINDOW: u64 = 64 * 1024;
 pub(super) const HTTP2_CONNECTION_WINDOW: u64 = 1024 * 1024;
 /// Time for a held body, and between two pieces of a streamed one.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Kestrel's (Microsoft Learn, "Configure options for the ASP.NET Core Kestrel web server", minimum request body data
+/// rate): below any line that a caller of today has.
+pub(super) const BODY_RATE_MIN: u64 = 240;
+/// Kestrel's, from the same page: TCP needs some of it to get going.
+pub(super) const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
 /// Nearly every webhook body is smaller.
 pub(super) const HOLD_SIZE_MAX: u64 = 64 * 1024;
 /// A thousand held bodies of the largest size.
@@ -179,6 +184,10 @@ pub(super) struct Connections {
 pub(super) struct Bodies {
     /// Time for a whole held body, and between two pieces of a streamed one; default "30s".
     pub(super) timeout: Length,
+    /// Bytes a second that a caller must send on average while it is waited for; 0 for no such limit; default "240 B".
+    pub(super) rate_min: Bytes,
+    /// Time a caller may keep the gateway waiting for its body before that; default "5s".
+    pub(super) rate_grace: Length,
     /// Bodies up to this size are read whole before the flow is called, larger ones are streamed; default "64
     /// KiB".
     pub(super) hold_size_max: Bytes,

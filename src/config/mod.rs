@@ -12,6 +12,7 @@ mod trust;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,6 +181,10 @@ pub struct ConnectionSettings {
 pub struct BodySettings {
     /// Time for a whole held body, and between two pieces of a streamed one.
     pub timeout: Duration,
+    /// Least bytes a second that a caller must send on average, if there is such a limit.
+    pub rate_min: Option<NonZeroU64>,
+    /// Time a caller may keep the gateway waiting before that.
+    pub rate_grace: Duration,
     /// Bodies up to this size are read whole before an upstream connection is taken; bytes.
     pub hold_bytes_max: usize,
     /// Bytes of held bodies in memory at one time, over all requests.

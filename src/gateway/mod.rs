@@ -2,6 +2,7 @@
 //! one another, which do not know each other; `pipeline.rs` is the path a request takes through them.
 
 mod answer;
+mod arrival;
 mod detach;
 mod host;
 pub mod journal;
@@ -41,6 +42,7 @@ use crate::entra::Identity;
 use crate::entra::Tokens;
 use crate::flow::Flows;
 use crate::flow::Trigger;
+use crate::gateway::arrival::Pace;
 use crate::gateway::detach::Departed;
 use crate::gateway::journal::Log;
 use crate::gateway::payload::Budget;
@@ -219,11 +221,15 @@ pub enum Serving {
 }
 
 fn rules(config: &Config, route: &RouteSettings) -> Rules {
-    let hold_bytes_max = config.bodies.hold_bytes_max;
+    let bodies = &config.bodies;
     Rules {
         bytes_max: route.body_bytes_max,
-        hold_bytes_max,
-        timeout: config.bodies.timeout,
+        hold_bytes_max: bodies.hold_bytes_max,
+        pace: Pace {
+            timeout: bodies.timeout,
+            rate_min: bodies.rate_min,
+            rate_grace: bodies.rate_grace,
+        },
     }
 }
 

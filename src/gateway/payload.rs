@@ -1,7 +1,8 @@
-//! The body of a request: held whole when it is small, streamed when it is large, counted and timed in both cases.
-//! It also gets rid of what a refused caller is still sending, within narrow bounds.
+//! The body of a request: held whole when it is small, streamed when it is large, and counted in both cases; how long
+//! it may take is for `arrival.rs`. It also gets rid of what a refused caller is still sending, within narrow bounds.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -21,12 +22,14 @@ use http_body::SizeHint;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Instant;
-use tokio::time::Sleep;
 
 use crate::counters::Counters;
 use crate::flow::BodyError;
 use crate::flow::Outgoing;
 use crate::flow::Progress;
+use crate::gateway::arrival::Arrival;
+use crate::gateway::arrival::Pace;
+use crate::gateway::arrival::Stop;
 use crate::problem::Kind;
 use crate::problem::Problem;
 
@@ -158,8 +161,8 @@ pub(super) struct Rules {
     pub bytes_max: u64,
     /// Bodies up to this size are held, bytes.
     pub hold_bytes_max: usize,
-    /// Time for a whole held body, and between two pieces of a streamed one.
-    pub timeout: Duration,
+    /// How long the caller may take.
+    pub pace: Pace,
 }
 
 /// A body that may go on.
@@ -206,21 +209,6 @@ fn too_large(length: Option<u64>, bytes_max: u64) -> Problem {
     Problem::from(Kind::BodyTooLarge).detail(detail)
 }
 
-fn too_slow(timeout: Duration) -> Problem {
-    Problem::from(Kind::BodyTimeout)
-        .detail(format!(
-            "no more of the body arrived within {} s",
-            timeout.as_secs_f64()
-        ))
-        .wait(Duration::from_secs(1))
-}
-
-fn broken(error: &dyn std::error::Error) -> Problem {
-    Problem::from(Kind::MalformedRequest)
-        .detail("the body broke off or its framing is wrong")
-        .because(crate::flow::describe(error))
-}
-
 impl Payload {
     /// Reads a body up to the hold size; what is larger goes on as a stream.
     ///
@@ -248,10 +236,11 @@ impl Payload {
             return Ok(Self::Held(Bytes::new(), None));
         }
         let stated = stated_length(headers);
+        let mut arrival = Arrival::new(body, rules.pace);
         if stated.is_some_and(|length| length > held_max) {
             return Ok(Self::Streamed(Streamed::new(
                 Pieces::default(),
-                body,
+                arrival,
                 stated,
                 rules,
                 progress,
@@ -259,24 +248,18 @@ impl Payload {
         }
         // Taken as bytes arrive: a caller that announces a body and sends none must not spend what others need.
         let mut reservation = Reservation::of(budget);
-        let deadline = Instant::now() + rules.timeout;
+        arrival.hurry();
         let mut pieces = Pieces::default();
-        loop {
-            let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
-                Err(_) => return Err(too_slow(rules.timeout)),
-                Ok(None) => break,
-                Ok(Some(Err(error))) => return Err(broken(&*error)),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            // Trailers end here: no trigger reads them, and nothing in them may count as a field of the head.
-            let Ok(data) = frame.into_data() else { continue };
+        while let Some(data) = poll_fn(|cx| arrival.poll(cx)).await {
+            let data = data.map_err(|stop| Problem::from(&stop))?;
             reservation.grow(data.len())?;
             pieces.push(data);
             if pieces.bytes > rules.bytes_max {
                 return Err(too_large(None, rules.bytes_max));
             }
             if pieces.bytes > held_max {
-                let mut streamed = Streamed::new(pieces, body, stated, rules, progress);
+                arrival.unhurry();
+                let mut streamed = Streamed::new(pieces, arrival, stated, rules, progress);
                 streamed.reservation = Some(reservation);
                 return Ok(Self::Streamed(streamed));
             }
@@ -342,32 +325,26 @@ impl Pieces {
 pub enum Ending {
     /// More bytes than the route accepts.
     TooLarge(u64),
-    /// Nothing more for too long.
-    TooSlow(Duration),
-    /// The caller went, or its framing is wrong.
-    Broken(String),
+    /// Its caller's doing.
+    Stopped(Stop),
 }
 
 impl From<&Ending> for Problem {
     fn from(ending: &Ending) -> Self {
         match ending {
             Ending::TooLarge(bytes_max) => too_large(None, *bytes_max),
-            Ending::TooSlow(timeout) => too_slow(*timeout),
-            Ending::Broken(cause) => Self::from(Kind::MalformedRequest)
-                .detail("the body broke off or its framing is wrong")
-                .because(cause.clone()),
+            Ending::Stopped(stop) => stop.into(),
         }
     }
 }
 
-/// A body that goes on while it arrives: counted, timed, without trailers.
+/// A body that goes on while it arrives, counted.
 pub(super) struct Streamed {
     first: Bytes,
-    body: Option<Inbound>,
+    arrival: Option<Arrival<Inbound>>,
     left: u64,
-    rules: Rules,
+    bytes_max: u64,
     stated: Option<u64>,
-    timer: Option<Pin<Box<Sleep>>>,
     progress: Arc<Progress>,
     ending: Arc<OnceLock<Ending>>,
     reservation: Option<Reservation>,
@@ -376,18 +353,17 @@ pub(super) struct Streamed {
 impl Streamed {
     fn new(
         first: Pieces,
-        body: Inbound,
+        arrival: Arrival<Inbound>,
         stated: Option<u64>,
         rules: Rules,
         progress: &Arc<Progress>,
     ) -> Self {
         Self {
             first: first.join(),
-            body: Some(body),
+            arrival: Some(arrival),
             left: rules.bytes_max,
-            rules,
+            bytes_max: rules.bytes_max,
             stated,
-            timer: None,
             progress: progress.clone(),
             ending: Arc::default(),
             reservation: None,
@@ -396,14 +372,13 @@ impl Streamed {
 
     /// Moves the stream out; what stays behind knows only its ending.
     fn take(&mut self) -> Option<Self> {
-        let body = self.body.take()?;
+        let arrival = self.arrival.take()?;
         Some(Self {
             first: std::mem::take(&mut self.first),
-            body: Some(body),
+            arrival: Some(arrival),
             left: self.left,
-            rules: self.rules,
+            bytes_max: self.bytes_max,
             stated: self.stated,
-            timer: None,
             progress: self.progress.clone(),
             ending: self.ending.clone(),
             reservation: self.reservation.take(),
@@ -420,23 +395,11 @@ impl Streamed {
     fn pass(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let bytes = data.len() as u64;
         if bytes > self.left {
-            return self.end(Ending::TooLarge(self.rules.bytes_max));
+            return self.end(Ending::TooLarge(self.bytes_max));
         }
         self.left -= bytes;
-        self.timer = None;
         self.progress.moved(bytes);
         Poll::Ready(Some(Ok(Frame::data(data))))
-    }
-
-    fn pending(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let timeout = self.rules.timeout;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        match timer.as_mut().poll(cx) {
-            Poll::Ready(()) => self.end(Ending::TooSlow(timeout)),
-            Poll::Pending => Poll::Pending,
-        }
     }
 }
 
@@ -454,29 +417,22 @@ impl Body for Streamed {
         }
         // What was held while its size was unknown has gone on by now.
         self.reservation = None;
-        loop {
-            let Some(body) = &mut self.body else {
-                return Poll::Ready(None);
-            };
-            match Pin::new(body).poll_frame(cx) {
-                Poll::Pending => return self.pending(cx),
-                Poll::Ready(None) => {
-                    self.progress.done();
-                    return Poll::Ready(None);
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    return self.end(Ending::Broken(crate::flow::describe(&*error)));
-                }
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => return self.pass(data),
-                    Err(_trailers) => {}
-                },
+        let Some(arrival) = &mut self.arrival else {
+            return Poll::Ready(None);
+        };
+        match std::task::ready!(arrival.poll(cx)) {
+            Some(Ok(data)) => self.pass(data),
+            Some(Err(stop)) => self.end(Ending::Stopped(stop)),
+            None => {
+                self.progress.done();
+                Poll::Ready(None)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        let end = self.first.is_empty() && self.body.as_ref().is_none_or(Body::is_end_stream);
+        let over = |arrival: &Arrival<Inbound>| arrival.body().is_end_stream();
+        let end = self.first.is_empty() && self.arrival.as_ref().is_none_or(over);
         if end {
             // A body with a stated length ends without another poll.
             self.progress.done();
@@ -485,8 +441,8 @@ impl Body for Streamed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (self.stated, &self.body) {
-            (Some(_), Some(body)) => body.size_hint(),
+        match (self.stated, &self.arrival) {
+            (Some(_), Some(arrival)) => arrival.body().size_hint(),
             _ => SizeHint::default(),
         }
     }

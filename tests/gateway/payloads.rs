@@ -4,6 +4,7 @@ mod answers;
 mod expect;
 mod held;
 mod leaving;
+mod rates;
 mod sizes;
 mod streamed;
 

@@ -19,6 +19,7 @@ mod word;
 
 use std::collections::HashMap;
 use std::num::NonZero;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -68,6 +69,9 @@ const SETTINGS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const WINDOW_MIN: u64 = 64 * 1024;
 /// Larger ones only cost memory: the flow platform is far, but its callers send little.
 const WINDOW_MAX: u64 = 16 * 1024 * 1024;
+
+/// Largest `bodies.rate_min`: callers behind a slow line would be refused above it.
+const BODY_RATE_CEILING: u64 = 1024 * 1024;
 
 /// Below this a pepper can be guessed.
 const PEPPER_BYTES_MIN: usize = 16;
@@ -235,8 +239,19 @@ impl Check<'_> {
             );
             self.findings.mistake(mark, flaw);
         }
+        let rate_min = self.size(
+            table.rate_min.as_ref(),
+            file::BODY_RATE_MIN,
+            0..=BODY_RATE_CEILING,
+        );
         BodySettings {
             timeout: self.duration(table.timeout.as_ref(), file::BODY_TIMEOUT, MILLISECOND..=HOUR),
+            rate_min: NonZeroU64::new(rate_min),
+            rate_grace: self.duration(
+                table.rate_grace.as_ref(),
+                file::BODY_RATE_GRACE,
+                MILLISECOND..=HOUR,
+            ),
             hold_bytes_max: usize::try_from(hold).unwrap_or(usize::MAX),
             held_bytes_budget: usize::try_from(budget).unwrap_or(usize::MAX),
         }
@@ -439,6 +454,16 @@ mod tests {
             ),
             (
                 "bodies",
+                "rate_min = \"2 MiB\"",
+                "the value is too large; it must be at most 1.0 MiB",
+            ),
+            (
+                "bodies",
+                "rate_grace = \"0s\"",
+                "the value is too small; it must be at least 1ms",
+            ),
+            (
+                "bodies",
                 "held_budget = -1",
                 "expected a size such as \"64 KiB\", or a number of bytes, found a whole number",
             ),
@@ -490,6 +515,14 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn the_least_rate_of_a_body_can_be_switched_off() {
+        let rate = |line: &str| Sample::default().with("bodies", line).config().bodies.rate_min;
+        assert_eq!(rate("timeout = \"1s\"").unwrap().get(), file::BODY_RATE_MIN);
+        assert_eq!(rate("rate_min = \"1 KiB\"").unwrap().get(), 1024);
+        assert_eq!(rate("rate_min = 0"), None);
     }
 
     #[test]

@@ -1,0 +1,217 @@
+//! Callers that send, but hardly: a body has a least rate, and only its caller's own time counts against it.
+
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body;
+use http_body::Frame;
+use http_body_util::BodyExt;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Interval;
+
+use crate::harness::Answer;
+use crate::harness::KEY;
+use crate::harness::PATIENCE;
+use crate::harness::Running;
+use crate::harness::World;
+use crate::listening::served;
+use crate::payloads::Bare;
+use crate::payloads::LAST_CHUNK;
+use crate::payloads::chunk;
+use crate::payloads::chunked;
+use crate::payloads::with_length;
+
+/// A byte in each of these is half of what [`RATE`] asks for.
+const DRIP: Duration = Duration::from_millis(20);
+/// Bodies without a rest that a timeout could see; what was sent before buys a second at most.
+const RATE: &str =
+    "[bodies]\nrate_min = \"100 B\"\nrate_grace = \"300ms\"\nhold_size_max = \"1 KiB\"\ntimeout = \"1s\"\n";
+/// The same where the whole of a held body has time enough.
+const HELD_RATE: &str = "[bodies]\nrate_min = \"100 B\"\nrate_grace = \"300ms\"\n";
+
+fn assert_too_slow(answer: &Answer) {
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (408, "body-timeout"),
+        "{}",
+        answer.text()
+    );
+    let problem = answer.json();
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("100 bytes per second"), "{detail}");
+}
+
+/// Says the start, drips after it, and hears the answer.
+async fn drip_h1(gateway: &Running, start: &str, drop: &str) -> Answer {
+    let mut talk = gateway.talk().await;
+    talk.say(start).await;
+    let drip = async {
+        loop {
+            // It may have closed; then the answer is there.
+            let _ = talk.try_say(drop).await;
+            if let Ok(answer) = tokio::time::timeout(DRIP, talk.hear()).await {
+                return answer;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, drip)
+        .await
+        .expect("it may drip for ever")
+}
+
+/// A body that drips after its start, for ever.
+struct Drip {
+    start: Bytes,
+    drops: Interval,
+}
+
+impl Body for Drip {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if !self.start.is_empty() {
+            let start = std::mem::take(&mut self.start);
+            return Poll::Ready(Some(Ok(Frame::data(start))));
+        }
+        let data = Bytes::from_static(b"x");
+        self.drops.poll_tick(cx).map(|_| Some(Ok(Frame::data(data))))
+    }
+}
+
+/// The same over HTTP/2.
+async fn drip_h2(gateway: &Running, start: usize) -> Answer {
+    let io = TokioIo::new(gateway.tls_stream_h2().await);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    let body = Drip {
+        start: vec![b'x'; start].into(),
+        drops: tokio::time::interval(DRIP),
+    };
+    let request = Request::post("https://localhost/orders")
+        .header("x-api-key", KEY)
+        .body(body)
+        .unwrap();
+    let exchange = async {
+        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
+    };
+    tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .expect("it may drip for ever")
+}
+
+#[tokio::test]
+async fn a_small_body_that_drips_is_refused_by_its_rate() {
+    let (world, gateway, _) = served(HELD_RATE).await;
+    for (start, drop) in [
+        (with_length(60_000), "x".to_owned()),
+        (chunked(), chunk("x")),
+        // The frame of a chunk is not the body.
+        (format!("{}1;", chunked()), "extension".to_owned()),
+    ] {
+        let answer = drip_h1(&gateway, &start, &drop).await;
+        assert_too_slow(&answer);
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    assert_eq!(world.emulator.flow.heads().get(), 0);
+}
+
+#[tokio::test]
+async fn a_small_body_that_drips_over_http2_is_refused_by_its_rate() {
+    let (world, gateway, _) = served(HELD_RATE).await;
+    assert_too_slow(&drip_h2(&gateway, 1).await);
+    assert_eq!(world.emulator.flow.heads().get(), 0);
+}
+
+#[tokio::test]
+async fn a_large_body_that_drips_is_ended_on_both_sides_by_its_rate() {
+    let (world, gateway, trigger) = served(RATE).await;
+    let large = "x".repeat(2048);
+    for (start, drop) in [
+        (format!("{}{large}", with_length(100_000)), "x".to_owned()),
+        (format!("{}{}", chunked(), chunk(&large)), chunk("x")),
+    ] {
+        let answer = drip_h1(&gateway, &start, &drop).await;
+        assert_too_slow(&answer);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert_eq!(gateway.lines.of(&answer).await["problem"], "body-timeout");
+    }
+    world.emulator.flow.broken_bodies().reached(2).await;
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn a_large_body_that_drips_over_http2_is_ended_on_both_sides_by_its_rate() {
+    let (world, gateway, trigger) = served(RATE).await;
+    let answer = drip_h2(&gateway, 2048).await;
+    assert_too_slow(&answer);
+    world.emulator.flow.broken_bodies().reached(1).await;
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_keeps_the_rate_may_take_longer_than_the_grace() {
+    let (_world, gateway, trigger) = served("[bodies]\nrate_min = \"10 B\"\nrate_grace = \"1s\"\n").await;
+    let mut talk = gateway.talk().await;
+    talk.say(chunked()).await;
+    let began = tokio::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        // Each buys more time than it takes, also on a machine that is busy.
+        talk.say(chunk(&"x".repeat(20))).await;
+        talk.silence(DRIP).await;
+    }
+    talk.say(LAST_CHUNK).await;
+    assert_eq!(talk.hear().await.status, 202);
+    assert_eq!(trigger.runs(), 1);
+}
+
+#[tokio::test]
+async fn a_flow_that_takes_its_time_does_not_get_its_caller_cut() {
+    const BODY: usize = 8_000_000;
+    const OK: &str = "HTTP/1.1 200 OK\r\nx-ms-workflow-run-id: 08580000000000000000000000001CU00\r\n\
+                      Content-Length: 2\r\n\r\nok";
+    let world = World::new().await;
+    let flow = Bare::new(&world);
+    let limit = "body_size_max = \"100 MiB\"";
+    let route = world.route("orders", "/orders", &flow.url(), limit);
+    // All that a caller may keep us waiting is over long before the flow goes on.
+    let gateway = world.start_with(&format!(
+        "{route}[bodies]\nrate_grace = \"3s\"\ntimeout = \"3s\"\n"
+    ));
+    let (mut reading, mut writing) = tokio::io::split(gateway.tls_stream().await);
+    writing.write_all(with_length(BODY).as_bytes()).await.unwrap();
+    let caller = tokio::spawn(async move {
+        let sent = writing.write_all(&vec![b'x'; BODY]).await;
+        (writing, sent)
+    });
+    let mut upstream = flow.accept().await;
+    upstream.hear_until("\r\n\r\n").await;
+    let mut answer = [0; 15];
+    let early = tokio::time::timeout(Duration::from_secs(5), reading.read_exact(&mut answer)).await;
+    assert!(early.is_err(), "{}", String::from_utf8_lossy(&answer));
+    upstream.skip(BODY).await;
+    upstream.say(OK).await;
+    tokio::time::timeout(PATIENCE, reading.read_exact(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    caller.await.unwrap().1.unwrap();
+}
