@@ -191,9 +191,10 @@ async fn a_flow_that_takes_its_time_does_not_get_its_caller_cut() {
     let flow = Bare::new(&world);
     let limit = "body_size_max = \"100 MiB\"";
     let route = world.route("orders", "/orders", &flow.url(), limit);
-    // All that a caller may keep us waiting is over long before the flow goes on.
+    // All that a caller may keep us waiting is over long before the flow goes on, and over the whole time it is far
+    // below the rate.
     let gateway = world.start_with(&format!(
-        "{route}[bodies]\nrate_grace = \"3s\"\ntimeout = \"3s\"\n"
+        "{route}[bodies]\nrate_min = \"1 MiB\"\nrate_grace = \"3s\"\ntimeout = \"3s\"\n"
     ));
     let (mut reading, mut writing) = tokio::io::split(gateway.tls_stream().await);
     writing.write_all(with_length(BODY).as_bytes()).await.unwrap();
