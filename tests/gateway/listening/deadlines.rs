@@ -2,12 +2,25 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::harness::KEY;
 use crate::harness::PATIENCE;
 use crate::harness::Running;
+use crate::harness::send_h2;
 use crate::listening::Talk;
+use crate::listening::frames::CONTINUATION;
+use crate::listening::frames::END_HEADERS;
+use crate::listening::frames::END_STREAM;
+use crate::listening::frames::HEADERS;
+use crate::listening::frames::PING;
+use crate::listening::frames::Peer;
+use crate::listening::frames::field;
+use crate::listening::frames::frame;
+use crate::listening::frames::order_fields;
 use crate::listening::order;
 use crate::listening::order_bytes;
 use crate::listening::served;
@@ -49,8 +62,14 @@ async fn a_head_that_drips_has_no_more_time_than_another() {
     let (_world, gateway, _) = served("[connections]\nhead_timeout = \"400ms\"\n").await;
     let mut talk = gateway.talk().await;
     talk.say("POST /orders HTTP/1.1\r\nHost: localhost\r\n").await;
+    drips(&mut talk, "x: y\r\n").await;
+    has_line(&gateway, "head-timeout").await;
+}
+
+/// Says this again and again until the gateway closes.
+async fn drips<S: AsyncRead + AsyncWrite + Unpin>(talk: &mut Talk<S>, drop: &str) {
     let drip = async {
-        while talk.try_say("x: y\r\n").await.is_ok() {
+        while talk.try_say(drop).await.is_ok() {
             if tokio::time::timeout(Duration::from_millis(50), talk.more()).await == Ok(0) {
                 return;
             }
@@ -59,7 +78,68 @@ async fn a_head_that_drips_has_no_more_time_than_another() {
     tokio::time::timeout(PATIENCE, drip)
         .await
         .expect("it may drip for ever");
+}
+
+#[tokio::test]
+async fn a_handshake_that_drips_has_no_more_time_than_another() {
+    let (_world, gateway, _) = served("[connections]\nhandshake_timeout = \"400ms\"\n").await;
+    let mut talk = Talk::new(TcpStream::connect(gateway.address).await.unwrap());
+    // A greeting of 16 kB, of which the first byte after its length is still to come.
+    talk.say([22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3]).await;
+    drips(&mut talk, "x").await;
+    has_line(&gateway, "handshake-timeout").await;
+}
+
+#[tokio::test]
+async fn what_drips_after_an_answer_is_no_rest_without_end() {
+    let settings = "[connections]\nhead_timeout = \"400ms\"\nidle_timeout = \"1h\"\n";
+    let (_world, gateway, trigger) = served(settings).await;
+    let mut talk = gateway.talk().await;
+    talk.say(order_bytes("")).await;
+    assert_eq!(talk.hear().await.status, 202);
+    drips(&mut talk, "P").await;
     has_line(&gateway, "head-timeout").await;
+    assert_eq!(trigger.runs(), 1);
+}
+
+/// Says this again and again over HTTP/2 until the gateway closes.
+async fn drips_h2(peer: &mut Peer, drop: &[u8]) {
+    let drip = async {
+        while peer.say(drop).await {
+            if let Ok(None) = tokio::time::timeout(Duration::from_millis(50), peer.hear(|_| false)).await {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, drip)
+        .await
+        .expect("it may drip for ever");
+}
+
+#[tokio::test]
+async fn pings_do_not_keep_an_idle_http2_connection() {
+    let settings = "[connections]\nhead_timeout = \"400ms\"\nidle_timeout = \"400ms\"\n";
+    let (_world, gateway, trigger) = served(settings).await;
+    for served in [false, true] {
+        let mut peer = Peer::connect(&gateway).await;
+        if served {
+            peer.say(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &order_fields()))
+                .await;
+            assert!(peer.hear(|heard| heard.kind == HEADERS).await.is_some());
+        }
+        drips_h2(&mut peer, &frame(PING, 0, 0, &[0; 8])).await;
+    }
+    assert_eq!(trigger.runs(), 1);
+}
+
+#[tokio::test]
+async fn a_head_that_drips_over_http2_has_an_end() {
+    let settings = "[connections]\nhead_timeout = \"400ms\"\nidle_timeout = \"400ms\"\n";
+    let (_world, gateway, trigger) = served(settings).await;
+    let mut peer = Peer::connect(&gateway).await;
+    peer.say(&frame(HEADERS, END_STREAM, 1, &order_fields())).await;
+    drips_h2(&mut peer, &frame(CONTINUATION, 0, 1, &field("x", "y"))).await;
+    assert_eq!(trigger.request_count().get(), 0);
 }
 
 #[tokio::test]
@@ -131,9 +211,9 @@ async fn an_idle_connection_is_closed_after_its_time_without_a_complaint() {
 async fn an_idle_http2_connection_is_closed_after_its_time() {
     let (_world, gateway, _) = served("[connections]\nidle_timeout = \"500ms\"\n").await;
     let mut sender = gateway.connect_h2().await;
-    let request = http::Request::post("https://localhost/orders").header("x-api-key", crate::harness::KEY);
+    let request = http::Request::post("https://localhost/orders").header("x-api-key", KEY);
     let request = request.body(http_body_util::Full::from("{}")).unwrap();
-    assert_eq!(crate::harness::send_h2(&mut sender, request).await.status, 202);
+    assert_eq!(send_h2(&mut sender, request).await.status, 202);
     let closed = async {
         while !sender.is_closed() {
             tokio::task::yield_now().await;
@@ -206,6 +286,29 @@ async fn an_old_idle_connection_is_closed() {
     let began = Instant::now();
     assert_eq!(talk.rest().await, "");
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn an_old_http2_connection_ends_after_its_answers() {
+    let settings = "[connections]\nage_max = \"1s\"\nhead_timeout = \"300ms\"\n";
+    let (_world, gateway, trigger) = served(settings).await;
+    let gate = trigger.hold();
+    let mut sender = gateway.connect_h2().await;
+    let request = http::Request::post("https://localhost/orders").header("x-api-key", KEY);
+    let request = request.body(http_body_util::Full::from("{}")).unwrap();
+    let mut answer = Box::pin(send_h2(&mut sender, request));
+    let early = tokio::time::timeout(Duration::from_millis(1700), &mut answer).await;
+    assert!(early.is_err(), "the flow has not answered yet");
+    gate.release(1);
+    assert_eq!(answer.await.status, 202, "what runs is not cut");
+    let closed = async {
+        while !sender.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed)
+        .await
+        .expect("it stays for ever");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Callers on HTTP/2 that read their answers slowly, or not at all.
+//! Callers that read their answers slowly, or not at all.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Gate;
@@ -22,12 +23,23 @@ use crate::harness::Running;
 use crate::harness::TENANT;
 use crate::harness::World;
 use crate::harness::send_h2;
+use crate::listening::Talk;
+use crate::listening::order_bytes;
 
 type Caller = http2::SendRequest<Full<Bytes>>;
 
 /// A gateway with a flow of long answers at `/long`, one at a time, and one of short ones at `/orders`.
 async fn long_answers(
     write_timeout: &str,
+    chunks: usize,
+    gate: Option<Gate>,
+) -> (World, Running, TriggerHandle) {
+    long_answers_with(&format!("write_timeout = \"{write_timeout}\""), chunks, gate).await
+}
+
+/// The same with these settings of connections.
+async fn long_answers_with(
+    connections: &str,
     chunks: usize,
     gate: Option<Gate>,
 ) -> (World, Running, TriggerHandle) {
@@ -41,7 +53,7 @@ async fn long_answers(
     let short = Trigger::any_user(TENANT).does(Flow::Accepted);
     let short = world.emulator.flow.add(short);
     let gateway = world.start(&format!(
-        "[connections]\nwrite_timeout = \"{write_timeout}\"\n{}{}{}",
+        "[connections]\n{connections}\n{}{}{}",
         world.base(),
         world.route(
             "long",
@@ -165,4 +177,51 @@ async fn an_answer_arrives_whole_in_frames_of_ordinary_size() {
         read += data.len();
     }
     assert_eq!(read, 20 * 65_536);
+}
+
+/// Asks for a long answer over HTTP/1.
+async fn ask(talk: &mut Talk) {
+    talk.say(order_bytes("").replace("/orders", "/long")).await;
+}
+
+#[tokio::test]
+async fn an_http1_caller_that_does_not_read_is_cut() {
+    let times = "write_timeout = \"500ms\"\nidle_timeout = \"500ms\"";
+    let (_world, gateway, long) = long_answers_with(times, 1024, None).await;
+    let mut unread = gateway.talk().await;
+    ask(&mut unread).await;
+    let stalled = |line: &Value| line["kind"] == "connection" && line["reason"] == "write-stalled";
+    gateway.lines.wait_for(stalled).await;
+    let cut = gateway.lines.wait_for(|line| line["route"] == "long").await;
+    assert_eq!(cut["end"], "caller-gone", "{cut}");
+    // The permit is free again.
+    long.does(Flow::Accepted);
+    assert_eq!(gateway.post("/long", "{}").await.status, 202);
+    let (_, metrics) = gateway.admin("/metrics").await;
+    assert!(
+        metrics.contains("flowgate_refusals_total{reason=\"write-stalled\"} 1"),
+        "{metrics}"
+    );
+    // What it has missed does not look whole.
+    assert!(!unread.rest().await.ends_with("0\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn an_http1_caller_that_is_slow_but_steady_gets_everything() {
+    const STEP: usize = 2 * 1024 * 1024;
+    const STEPS: usize = 20;
+    let times = "write_timeout = \"1500ms\"\nidle_timeout = \"1500ms\"";
+    let (_world, gateway, _) = long_answers_with(times, STEPS * STEP / 65_536, None).await;
+    let mut talk = gateway.talk().await;
+    let began = tokio::time::Instant::now();
+    ask(&mut talk).await;
+    for _ in 0..STEPS {
+        talk.skip(STEP).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    talk.hear_until("\r\n0\r\n\r\n").await;
+    assert!(
+        began.elapsed() > Duration::from_secs(2),
+        "too quick to show anything"
+    );
 }
