@@ -15,13 +15,12 @@ use crate::model::CallerName;
 use crate::model::KeyLabel;
 use crate::model::Secret;
 use crate::model::clock;
+use crate::policy::key::KEY_BYTES_MAX;
 
 /// What every key of ours begins with, so that people and secret scanners recognise one.
 pub(super) const KEY_PREFIX: &str = "flowgate_";
 /// Random bytes of a key.
 const KEY_BYTES: usize = 32;
-/// Longest line taken for a key; longer ones would be refused in a request.
-const KEY_BYTES_MAX: usize = 1024;
 
 pub(super) fn run(command: KeyCommand) -> Outcome {
     match command {

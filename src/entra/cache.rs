@@ -25,6 +25,7 @@ use crate::entra::answer::LIFE_MAX;
 use crate::entra::answer::TokenError;
 use crate::entra::grant::Fetch;
 use crate::entra::refusal::Outlook;
+use crate::entra::refusal::RETRY_AFTER_MAX;
 use crate::model::IdentityName;
 use crate::model::Secret;
 
@@ -36,8 +37,6 @@ const FAILED_PAUSE: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Longest pause after a failure that may be over at once.
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(15);
-/// Longest `Retry-After` that is honoured.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// A token refused by a trigger is replaced at most once in this time.
 const FORGET_PERIOD: Duration = Duration::from_secs(60);
 /// Taken off a token's life: its dates are whole seconds, so it may end that much earlier than the answer says.

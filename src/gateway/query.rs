@@ -4,9 +4,7 @@
 use percent_encoding::percent_decode_str;
 
 use crate::config::QueryPass;
-
-/// Parameters by which a trigger is addressed and signed (Logic Apps: "Trigger workflows with HTTPS endpoints").
-const TRIGGERS_OWN: [&str; 5] = ["sp", "sv", "sig", "se", "api-version"];
+use crate::model::trigger::OWN_PARAMETERS;
 
 /// Longest request target a trigger accepts (Power Automate: "Limits and configuration"); bytes.
 pub(super) const TARGET_BYTES_MAX: usize = 16_384;
@@ -51,9 +49,9 @@ fn name_of(pair: &str) -> String {
 }
 
 fn is_triggers_own(name: &str) -> bool {
-    TRIGGERS_OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
+    OWN_PARAMETERS.iter().any(|own| own.eq_ignore_ascii_case(name))
         // Decoded once more: a server that decodes twice must not find one either.
-        || TRIGGERS_OWN.iter().any(|own| {
+        || OWN_PARAMETERS.iter().any(|own| {
             percent_decode_str(name).decode_utf8_lossy().trim().eq_ignore_ascii_case(own)
         })
 }
@@ -63,9 +61,9 @@ mod tests {
     use percent_encoding::percent_decode_str;
     use proptest::prelude::proptest;
 
-    use super::TRIGGERS_OWN;
     use super::append;
     use crate::config::QueryPass;
+    use crate::model::trigger::OWN_PARAMETERS;
 
     fn passed(query: &str, pass: &QueryPass) -> String {
         let mut target = "/invoke?api-version=1".to_owned();
@@ -109,7 +107,7 @@ mod tests {
             for pair in out.split(['&', ';']) {
                 let name = pair.split('=').next().unwrap_or_default();
                 let name = percent_decode_str(name).decode_utf8_lossy().to_lowercase();
-                assert!(!TRIGGERS_OWN.contains(&name.trim()), "{out}");
+                assert!(!OWN_PARAMETERS.contains(&name.trim()), "{out}");
             }
         }
     }

@@ -17,6 +17,10 @@ use crate::model::Secret;
 /// instant flows", and the same number for Logic Apps).
 pub const ADDRESS_CHARS_MAX: usize = 16_384;
 
+/// Query parameters by which a trigger is addressed and signed (Microsoft Learn, "Call, trigger, or nest workflows with
+/// HTTPS endpoints in Azure Logic Apps"). None of them ever comes from a caller.
+pub const OWN_PARAMETERS: [&str; 5] = ["sp", "sv", "sig", "se", "api-version"];
+
 // An api-version is a date or a small number; what is longer is another parameter that ran into it.
 const API_VERSION_CHARS_MAX: usize = 32;
 

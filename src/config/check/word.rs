@@ -6,6 +6,7 @@ use http::Method;
 
 use crate::config::KeyPlace;
 use crate::config::mistake::Flaw;
+use crate::model::trigger::OWN_PARAMETERS;
 
 /// Methods that are never forwarded: CONNECT asks for a tunnel, TRACE shows header fields to whoever asks.
 const METHODS_REFUSED: [&str; 2] = ["CONNECT", "TRACE"];
@@ -24,9 +25,6 @@ const HEADERS_REFUSED: [&str; 11] = [
     "transfer-encoding",
     "upgrade",
 ];
-
-/// Query parameters that belong to the trigger's own address.
-const QUERY_RESERVED: [&str; 5] = ["sp", "sv", "sig", "se", "api-version"];
 
 pub(super) fn read_method(text: &str) -> Result<Method, Flaw> {
     let upper = text.to_ascii_uppercase();
@@ -83,7 +81,7 @@ pub(super) fn read_place(text: &str) -> Result<KeyPlace, Flaw> {
 }
 
 pub(super) fn read_parameter(text: &str) -> Result<String, Flaw> {
-    if QUERY_RESERVED
+    if OWN_PARAMETERS
         .iter()
         .any(|reserved| reserved.eq_ignore_ascii_case(text))
     {
