@@ -32,6 +32,7 @@ pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const HEAD_SIZE_MAX: u64 = 32 * 1024;
 /// What the HTTP library reads without asking for memory.
 pub(super) const HEADERS_MAX: u64 = 100;
+pub(super) const TARGET_SIZE_MAX: u64 = 16_384;
 /// Longer than the 60 s after which load balancers usually drop an idle connection, so that they do it first.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Long enough for a network that is gone for a moment, short enough not to hold a trigger's permit for nobody.
@@ -164,6 +165,8 @@ pub(super) struct Connections {
     pub(super) head_size_max: Bytes,
     /// Most header fields in a request; default 100.
     pub(super) headers_max: Number,
+    /// Longest request target, path and query together; default "16 KiB", which is also the most a trigger accepts.
+    pub(super) target_size_max: Bytes,
     /// Time a connection may stay open without a request; default "75s".
     pub(super) idle_timeout: Length,
     /// Time in which a caller must take some of the answer that waits for it; default "30s".

@@ -158,6 +158,8 @@ pub struct ConnectionSettings {
     pub head_timeout: Duration,
     /// Largest request head in bytes.
     pub head_bytes_max: usize,
+    /// Longest request target in bytes.
+    pub target_bytes_max: usize,
     /// Most header fields in a request head.
     pub headers_max: usize,
     /// Time a connection may stay open without a request.

@@ -71,6 +71,7 @@ pub struct Gateway {
     ready_requires: ReadyRequires,
     serving: AtomicBool,
     headers_max: usize,
+    target_bytes_max: usize,
     departed: Arc<Departed>,
     certificates: Vec<(Arc<str>, SystemTime)>,
 }
@@ -155,6 +156,7 @@ impl Gateway {
                 .map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
             serving: AtomicBool::new(false),
             headers_max: config.connections.headers_max,
+            target_bytes_max: config.connections.target_bytes_max,
             departed: Arc::default(),
             certificates: certificates(config),
         }))

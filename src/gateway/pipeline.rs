@@ -286,7 +286,7 @@ impl Gateway {
         if head
             .uri
             .path_and_query()
-            .is_some_and(|target| target.as_str().len() > query::TARGET_BYTES_MAX)
+            .is_some_and(|target| target.as_str().len() > self.target_bytes_max)
         {
             return Err(Kind::TargetTooLong.into());
         }

@@ -233,6 +233,7 @@ mod tests {
             handshake_timeout: time,
             head_timeout: time,
             head_bytes_max: 0,
+            target_bytes_max: 16_384,
             headers_max: 0,
             idle_timeout: time,
             write_timeout: time,

@@ -172,6 +172,11 @@ impl Check<'_> {
             .gateway
             .as_ref()
             .and_then(|gateway| gateway.drain_timeout.as_ref());
+        let target_bytes = self.size(
+            table.target_size_max.as_ref(),
+            file::TARGET_SIZE_MAX,
+            256..=file::TARGET_SIZE_MAX,
+        );
         let head_bytes = self.size(table.head_size_max.as_ref(), file::HEAD_SIZE_MAX, 8192..=1 << 20);
         let streams = self.number(
             table.http2_streams_max.as_ref(),
@@ -204,6 +209,7 @@ impl Check<'_> {
                 MILLISECOND..=HOUR,
             ),
             head_bytes_max: usize::try_from(head_bytes).unwrap_or(usize::MAX),
+            target_bytes_max: usize::try_from(target_bytes).unwrap_or(usize::MAX),
             headers_max: self.count(table.headers_max.as_ref(), file::HEADERS_MAX, 1..=1000),
             idle_timeout: self.duration(table.idle_timeout.as_ref(), file::IDLE_TIMEOUT, MILLISECOND..=DAY),
             write_timeout: self.duration(

@@ -130,6 +130,21 @@ async fn an_address_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
+async fn a_shorter_target_can_be_demanded() {
+    let (_world, gateway, trigger) = served("[connections]\ntarget_size_max = \"300 B\"\n").await;
+    let mut talk = gateway.talk().await;
+    let with_target = |bytes: usize| {
+        let query = "q".repeat(bytes - "/orders?".len());
+        order_bytes("").replacen("/orders", &format!("/orders?{query}"), 1)
+    };
+    talk.say(with_target(300)).await;
+    assert_eq!(talk.hear().await.status, 202);
+    talk.say(with_target(301)).await;
+    assert_eq!(talk.hear().await.code(), "target-too-long");
+    assert_eq!(trigger.runs(), 1);
+}
+
+#[tokio::test]
 async fn a_bad_request_on_http2_leaves_the_other_streams_alone() {
     let (_world, gateway, trigger) = served("").await;
     let gate = trigger.hold();
