@@ -170,10 +170,7 @@ impl Scanner<'_> {
     fn string(&mut self, at: usize, quote: char) -> usize {
         let triple = if quote == '"' { "\"\"\"" } else { "'''" };
         let (open, body_end, end) = if self.rest(at).starts_with(triple) {
-            let body = self
-                .rest(at + 3)
-                .find(triple)
-                .map_or(self.text.len(), |length| at + 3 + length);
+            let body = self.closing_triple(at + 3, quote);
             (3, body, (body + 3).min(self.text.len()))
         } else {
             let body = self.closing(at + 1, quote);
@@ -197,6 +194,27 @@ impl Scanner<'_> {
             escaped = found == '\\' && quote == '"' && !escaped;
         }
         self.text.len()
+    }
+
+    /// Where a string of several lines ends: at three quotes, of which up to two more before them are still its own.
+    fn closing_triple(&self, from: usize, quote: char) -> usize {
+        let mut escaped = false;
+        let mut quotes = 0;
+        for (offset, found) in self.rest(from).char_indices() {
+            if found == quote && !escaped {
+                quotes += 1;
+                if quotes == 5 {
+                    return from + offset - 2;
+                }
+                continue;
+            }
+            if quotes >= 3 {
+                return from + offset - 3;
+            }
+            quotes = 0;
+            escaped = found == '\\' && quote == '"' && !escaped;
+        }
+        self.text.len() - if quotes >= 3 { 3 } else { 0 }
     }
 
     fn is_key(&self, end: usize) -> bool {
@@ -363,6 +381,11 @@ mod tests {
             "client_secret = 'canary'",
             "client_secret = \"can\\\"canary\"",
             "client_secret = \"\"\"\ncanary\n\"\"\"",
+            "client_secret = \"\"\"a\\\"\"\"canary\"\"\"",
+            "client_secret = \"\"\"a\\\\\"\"\"\npepper = \"canary\"",
+            "keys = { pepper = \"\"\"a\"\"\"\", x = \"canary\" }",
+            "keys = { pepper = '''a''''', x = 'canary' }",
+            "client_secret = \"\"\"canary",
             "client_secret = \"canary",
             "client_secret = canary==",
             "client_secret = canary\"",
