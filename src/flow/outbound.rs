@@ -140,7 +140,7 @@ pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
         let listed = !listed.is_empty()
             && listed
                 .iter()
-                .any(|other| other.eq_ignore_ascii_case(name.as_str()));
+                .any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
         if fate(name.as_str()) == Fate::Drop || listed || parcel.credentials.contains(name) {
             continue;
         }
@@ -178,16 +178,14 @@ pub fn format_id(id: RequestId) -> HeaderValue {
     HeaderValue::from_str(id.encode(&mut [0; 36])).unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// Names in the `Connection` field: hop-by-hop for this request (RFC 9110 section 7.6.1).
-fn connection_listed(from: &HeaderMap) -> Vec<&str> {
-    let fields = from
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+/// Names in the `Connection` field: hop-by-hop for this request (RFC 9110 section 7.6.1). A name that is none beside
+/// them does not save them.
+fn connection_listed(from: &HeaderMap) -> Vec<&[u8]> {
+    let fields = from.get_all(header::CONNECTION).iter();
     fields
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|name| !name.is_empty() && !matches!(*name, "close" | "keep-alive"))
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !matches!(*name, b"" | b"close" | b"keep-alive"))
         .collect()
 }
 
@@ -378,6 +376,16 @@ mod tests {
         }
         assert_eq!(to["authorization"], "Bearer ours");
         assert_eq!(to["host"], "flow.example");
+    }
+
+    #[test]
+    fn what_a_connection_lists_beside_garbage_does_not_travel() {
+        let to = sent(&[
+            ("connection", "X-Hop, caf\u{e9}"),
+            ("x-hop", "1"),
+            ("x-other", "2"),
+        ]);
+        assert!(!to.contains_key("x-hop") && to.contains_key("x-other"), "{to:?}");
     }
 
     #[test]
