@@ -533,9 +533,9 @@ fn printable(text: &str, chars_max: usize) -> String {
             safe.push('\u{2026}');
             break;
         }
-        let invisible =
-            matches!(found, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
-        if found.is_control() || invisible || found == '\u{feff}' {
+        let invisible = matches!(found, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+            || matches!(found, '\u{61c}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
+        if found.is_control() || invisible {
             safe.extend(found.escape_unicode());
             continue;
         }
@@ -1101,12 +1101,12 @@ mod tests {
 
     #[test]
     fn a_message_cannot_forge_a_log_line_and_has_an_end() {
-        let message = format!("a\r\nlevel=error \u{1b}[31m\u{202e}{}", "x".repeat(2000));
+        let message = format!("a\r\nlevel=error \u{1b}[31m\u{202e}\u{61c}{}", "x".repeat(2000));
         let kept = fault(&evidence(502, envelope("NoResponse", &message).as_bytes()))
             .message
             .unwrap();
         assert!(
-            !kept.contains(char::is_control) && !kept.contains('\u{202e}'),
+            !kept.contains(char::is_control) && !kept.contains(['\u{202e}', '\u{61c}']),
             "{kept}"
         );
         assert!(kept.chars().count() < MESSAGE_CHARS_MAX + 50, "{}", kept.len());
