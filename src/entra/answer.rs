@@ -85,7 +85,7 @@ impl std::fmt::Display for Refused {
 
 /// What a good answer says.
 #[derive(Debug)]
-pub(super) struct Granted {
+pub struct Granted {
     /// The token.
     pub token: Secret,
     /// How long it may be used, counted from when it was asked for.
@@ -123,7 +123,7 @@ struct Fields {
 ///
 /// # Errors
 /// Names what is wrong with the body.
-pub(super) fn read(body: &[u8]) -> Result<Granted, TokenError> {
+pub fn read(body: &[u8]) -> Result<Granted, TokenError> {
     let text = body.trim_ascii();
     if text.is_empty() {
         return Err(TokenError::Empty);

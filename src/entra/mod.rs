@@ -1,7 +1,7 @@
 //! Access tokens of every identity: get one, forget one that a trigger refused, tell how each identity is doing.
 //! That is all that the rest of the gateway knows about Entra.
 
-mod answer;
+pub mod answer;
 mod cache;
 mod file;
 mod grant;
