@@ -40,7 +40,8 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        // What a tool builds or keeps inside of a folder of ours is not ours.
+        if path.is_dir() && !path.ends_with("target") {
             found.extend(files(&path, ending));
         } else if path.extension().is_some_and(|extension| extension == ending) {
             found.push(path);

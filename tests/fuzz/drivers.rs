@@ -1,0 +1,51 @@
+//! What each fuzz target checks: a function for each that takes any bytes and panics when a promise is broken. The
+//! targets and the test of the seeds share them. An input is what would arrive, as it would arrive, so that seeds can be
+//! read; what else varies is chosen by its bytes.
+
+#[path = "drivers/policy.rs"]
+mod policy;
+#[path = "drivers/texts.rs"]
+mod texts;
+#[path = "drivers/wire.rs"]
+mod wire;
+
+pub(crate) use policy::header_policy;
+pub(crate) use policy::target;
+pub(crate) use texts::entra_answer;
+pub(crate) use texts::fault_body;
+pub(crate) use texts::settings;
+pub(crate) use texts::trigger_url;
+pub(crate) use wire::chunks;
+pub(crate) use wire::request_head;
+pub(crate) use wire::response_head;
+
+/// The ways in which bytes may arrive: one by one, and in pieces whose sizes the bytes themselves choose.
+fn arrivals(data: &[u8]) -> [Vec<&[u8]>; 2] {
+    let mut pieces = Vec::new();
+    let mut rest = data;
+    while let Some(first) = rest.first() {
+        let size = usize::from(first % 23) + 1;
+        let (piece, after) = rest.split_at(size.min(rest.len()));
+        pieces.push(piece);
+        rest = after;
+    }
+    [data.chunks(1).collect(), pieces]
+}
+
+/// Long words with letters and digits in them that stand in `whole` once: what of them appears in a message was copied
+/// there from `part`, for no sentence of ours has such a word.
+fn telling<'a>(part: &'a str, whole: &str) -> Vec<&'a str> {
+    let word = |found: char| found.is_ascii_alphanumeric() || found == '_' || found == '-';
+    part.split(|found| !word(found))
+        .filter(|text| text.len() >= 10)
+        .filter(|text| text.bytes().any(|byte| byte.is_ascii_digit()))
+        .filter(|text| text.bytes().any(|byte| byte.is_ascii_alphabetic()))
+        .filter(|text| whole.matches(text).count() == 1)
+        .collect()
+}
+
+/// Whether a text can go into a line of the log without making two of it or being shown in another order.
+fn is_one_line(text: &str) -> bool {
+    let reorders = |found: char| matches!(found, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !text.chars().any(|found| found.is_control() || reorders(found))
+}

@@ -1,0 +1,336 @@
+//! Texts that others write: settings, addresses, answers of Entra and of the platform. None ends the reader, and no
+//! message about one says more than it may.
+
+use std::path::Path;
+use std::time::Duration;
+use std::time::UNIX_EPOCH;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use flowgate::config;
+use flowgate::config::Environment;
+use flowgate::config::Mistake;
+use flowgate::config::Secrets;
+use flowgate::config::Style;
+use flowgate::entra::answer;
+use flowgate::entra::refusal;
+use flowgate::flow::fault;
+use flowgate::flow::fault::Answer;
+use flowgate::flow::fault::Evidence;
+use flowgate::flow::fault::Expected;
+use flowgate::flow::fault::Reading;
+use flowgate::model::Cloud;
+use flowgate::model::TriggerUrl;
+use http::HeaderValue;
+use http::StatusCode;
+use http::uri::PathAndQuery;
+use percent_encoding::percent_decode_str;
+
+use super::is_one_line;
+use super::telling;
+
+/// Part of everything secret that the settings find outside of their file.
+const OUTSIDE: &str = "canary-from-outside";
+
+fn environment(secrets: Secrets) -> Environment {
+    let signed = format!(
+        "https://prod-00.westeurope.logic.azure.com/workflows/00000000000000000000000000000000/triggers/manual/paths/invoke?api-version=2016-10-01&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig={OUTSIDE}"
+    );
+    let pairs = [
+        ("FLOWGATE_CLIENT_SECRET", OUTSIDE.to_owned()),
+        ("FLOWGATE_PEPPER", format!("{OUTSIDE}-and-longer")),
+        ("FLOWGATE_KEY", format!("-----BEGIN {OUTSIDE}-----")),
+        ("FLOWGATE_TRIGGER", signed),
+        (
+            "FLOWGATE_TORN",
+            format!("http://{OUTSIDE}.example/?sig={OUTSIDE}"),
+        ),
+    ];
+    Environment::from_pairs(pairs)
+        .with(secrets)
+        .at(UNIX_EPOCH + Duration::from_secs(1_790_000_000))
+}
+
+/// Settings of any kind are read to the end, and neither a report nor the settings themselves show a secret.
+pub(crate) fn settings(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let hidden = secrets_of(text);
+    for secrets in [Secrets::Resolved, Secrets::Unresolved] {
+        // A folder that is not there: what the settings name is not found, unless by its full path.
+        let origin = Path::new("no-such-folder/flowgate.toml");
+        let shown = match config::parse(text, origin, &environment(secrets)) {
+            Ok((config, warnings)) => format!("{config:?}\n{}", lines(&warnings)),
+            Err(report) => {
+                assert!(!report.mistakes().is_empty(), "refused without a reason");
+                format!(
+                    "{}\n{}\n{}\n{report:?}",
+                    report.render(Style::Plain),
+                    report.render(Style::Color),
+                    lines(report.mistakes())
+                )
+            }
+        };
+        assert!(text.contains(OUTSIDE) || !shown.contains(OUTSIDE), "{shown}");
+        for secret in &hidden {
+            assert!(!shown.contains(secret), "{secret} in\n{shown}");
+        }
+    }
+}
+
+fn lines(mistakes: &[Mistake]) -> String {
+    let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// Words of settings that are TOML which no message may repeat.
+fn secrets_of(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Ok(table) = text.parse::<toml::Table>() {
+        collect("", &toml::Value::Table(table), &mut found);
+    }
+    let words = found.iter().flat_map(|secret| telling(secret, text));
+    words.map(str::to_owned).collect()
+}
+
+fn collect(key: &str, value: &toml::Value, found: &mut Vec<String>) {
+    match value {
+        toml::Value::Table(table) => table
+            .iter()
+            .for_each(|(key, value)| collect(&key.to_ascii_lowercase(), value, found)),
+        toml::Value::Array(values) => values.iter().for_each(|value| collect(key, value, found)),
+        toml::Value::String(value) => match key {
+            "client_secret" | "pepper" | "key" | "digest" if value.starts_with("file:") => {}
+            "client_secret" | "pepper" | "key" | "digest" if value.starts_with("env:") => {}
+            "client_secret" | "pepper" | "key" | "digest" => {
+                let digest = value.strip_prefix("sha256:");
+                let digest = digest.or_else(|| value.strip_prefix("hmac-sha256:"));
+                found.push(digest.unwrap_or(value).to_owned());
+            }
+            _ => found.extend(
+                value
+                    .split_once("sig=")
+                    .map(|(_, signature)| signature.to_owned()),
+            ),
+        },
+        _ => {}
+    }
+}
+
+/// An address is refused or kept byte for byte, and shown without what its query says.
+pub(crate) fn trigger_url(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let query = text.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let secrets: Vec<_> = pairs
+        .filter(|(key, _)| !key.contains('%') && !key.eq_ignore_ascii_case("api-version"))
+        .flat_map(|(_, value)| telling(value, text))
+        .collect();
+    let shown = match TriggerUrl::parse(text) {
+        Ok(url) => {
+            kept(text, &url);
+            format!("{url} {url:?} {} {:?}", url.public_query(), url.warning())
+        }
+        Err(error) => format!("{error} {error:?} {:?}", error.hint()),
+    };
+    for secret in secrets {
+        assert!(
+            !shown.to_ascii_lowercase().contains(&secret.to_ascii_lowercase()),
+            "{secret} in {shown}"
+        );
+    }
+}
+
+fn kept(text: &str, url: &TriggerUrl) {
+    let sent = url.exposed_path_and_query();
+    let sent = sent.expose();
+    let after_host = text["https://".len()..].find(['/', '?']);
+    let told = after_host.map_or("", |at| &text["https://".len() + at..]);
+    let told = if told.starts_with('/') {
+        told.to_owned()
+    } else {
+        format!("/{told}")
+    };
+    assert_eq!(sent, told, "a signature covers every byte");
+    assert_eq!(url.path_and_query().as_str(), sent);
+    assert!(HeaderValue::from_str(url.authority()).is_ok());
+    let again = TriggerUrl::parse(&format!("https://{}{sent}", url.authority())).unwrap();
+    assert!(again.same_as(url), "{url}");
+    assert_eq!(
+        (again.family(), again.cloud(), again.is_signed()),
+        (url.family(), url.cloud(), url.is_signed())
+    );
+    assert_eq!(url.is_signed(), url.require_signed().is_ok());
+    assert_eq!(url.is_signed(), url.require_bearer().is_err());
+    assert!(!(url.is_signed() && url.looks_cut()));
+    let unsigned = url.path_and_query_unsigned();
+    assert!(unsigned.parse::<PathAndQuery>().is_ok(), "{unsigned}");
+    let query = unsigned.split_once('?').map_or("", |(_, query)| query);
+    for pair in query.split('&') {
+        let key = pair.split('=').next().unwrap_or_default();
+        let key = percent_decode_str(key).decode_utf8_lossy().to_ascii_lowercase();
+        assert!(
+            !matches!(key.as_str(), "sp" | "sv" | "sig"),
+            "{key} in {unsigned}"
+        );
+    }
+}
+
+/// The first line as a number, if it is one, and the rest.
+fn status_and_body(data: &[u8]) -> (u16, &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    let (line, rest) = data.split_at(end);
+    let number = std::str::from_utf8(line)
+        .ok()
+        .and_then(|line| line.trim().parse().ok());
+    match number {
+        Some(number) => (number, rest.get(1..).unwrap_or_default()),
+        None => (400, data),
+    }
+}
+
+/// Whatever the token endpoint answers becomes a token that can be sent or a refusal that repeats none of its words.
+pub(crate) fn entra_answer(data: &[u8]) {
+    let (status, body) = status_and_body(data);
+    let text = String::from_utf8_lossy(body);
+    match answer::read(body) {
+        Ok(granted) => {
+            let bearer = format!("Bearer {}", granted.token.expose());
+            let value = HeaderValue::from_str(&bearer).unwrap();
+            assert_eq!(value.to_str().unwrap().split(' ').count(), 2);
+            assert!(granted.life <= Duration::from_secs(48 * 3600));
+            let shown = format!("{granted:?}");
+            for secret in telling(granted.token.expose(), &text) {
+                assert!(!shown.contains(secret), "{shown}");
+            }
+        }
+        Err(error) => {
+            let shown = format!("{error} {error:?}");
+            for word in telling(&text, &text) {
+                assert!(!shown.contains(word), "{word} in {shown}");
+            }
+        }
+    }
+    for wait in [None, Some(Duration::MAX)] {
+        let refusal = refusal::read(status, body, wait);
+        assert!(refusal.retry_after <= Some(refusal::RETRY_AFTER_MAX));
+        let said = refusal.sentence("orders", "tenant", "client");
+        assert!(is_one_line(&said) && said.is_ascii(), "{said}");
+        assert!(said.len() < 1000, "{said}");
+        let fields: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        let description = fields["error_description"].as_str().unwrap_or_default();
+        for word in telling(description, &text) {
+            // Numbers and ids are taken over, for support asks for them.
+            let id = word.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+            let number = word.starts_with("AADSTS");
+            assert!(id || number || !said.contains(word), "{word} in {said}");
+        }
+    }
+}
+
+/// Whatever the platform answers is the owner's or a fault, told in one line that repeats nothing of a caller's body.
+pub(crate) fn fault_body(data: &[u8]) {
+    let (status, body) = status_and_body(data);
+    let Ok(status) = StatusCode::from_u16(status) else {
+        return;
+    };
+    let text = String::from_utf8_lossy(body);
+    for (www_authenticate, content_type) in [
+        (None, None),
+        (Some("Bearer realm=\"\""), Some("application/json")),
+        (None, Some("text/html")),
+    ] {
+        let mut evidence = Evidence {
+            status,
+            run_id: None,
+            www_authenticate,
+            content_type,
+            body,
+        };
+        let reading = fault::classify(&evidence);
+        if let Reading::Fault(found) = &reading {
+            assert!(status.is_client_error() || status.is_server_error());
+            let said = found.private();
+            assert!(is_one_line(&said), "{said:?}");
+            assert!(
+                said.chars().count() < 12 * fault::MESSAGE_CHARS_MAX,
+                "{} characters",
+                said.len()
+            );
+            if found.row.answer == Answer::RequestRejectedBySchema {
+                for word in telling(&text, &text) {
+                    assert!(!said.contains(word), "{word} in {said}");
+                }
+            }
+        }
+        whose(status, body, &reading);
+        evidence.run_id = Some("08584290143402151988728929011CU00");
+        assert!(
+            matches!(fault::classify(&evidence), Reading::Owner),
+            "a run is the owner's"
+        );
+    }
+    explanation(body, &text);
+}
+
+/// An answer without a run is the platform's by a known code, or else by its status. One whose members are given twice
+/// may be anybody's, so what a code decides is asked of the same document without them.
+fn whose(status: StatusCode, body: &[u8], reading: &Reading) {
+    let failed = status.is_client_error() || status.is_server_error();
+    let by_status = matches!(status.as_u16(), 401 | 403 | 404 | 408 | 413 | 429 | 500..=599);
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    match reading {
+        Reading::Owner => assert!(!by_status, "{status} passed as the owner's"),
+        Reading::Fault(found) => {
+            let code = found.row.code;
+            // What is not looked at need not even be text.
+            let named = String::from_utf8_lossy(body).contains(code) || holds(&document, code);
+            assert!(by_status || named, "{status} {document}");
+        }
+    }
+    let code = document["error"]["code"].as_str().unwrap_or_default();
+    if failed && fault::CODES.iter().any(|row| row.code == code) {
+        let canonical = document.to_string();
+        let plain = Evidence {
+            status,
+            run_id: None,
+            www_authenticate: None,
+            content_type: None,
+            body: canonical.as_bytes(),
+        };
+        let read = fault::classify(&plain);
+        assert!(
+            matches!(read, Reading::Fault(found) if found.row.code == code),
+            "{document}"
+        );
+    }
+}
+
+fn holds(document: &serde_json::Value, text: &str) -> bool {
+    match document {
+        serde_json::Value::String(found) => found == text,
+        serde_json::Value::Array(values) => values.iter().any(|value| holds(value, text)),
+        serde_json::Value::Object(members) => members.values().any(|value| holds(value, text)),
+        _ => false,
+    }
+}
+
+/// What is said about a token, given as it is and as the claims inside of one.
+fn explanation(body: &[u8], text: &str) {
+    let expected = Expected {
+        audience: Cloud::Public.audience(),
+        tenant: "11111111-2222-3333-4444-555555555555",
+        now: UNIX_EPOCH + Duration::from_secs(1_790_000_000),
+    };
+    let said = fault::explain_mismatch(text, &expected);
+    assert!(is_one_line(&said), "{said:?}");
+    let payload = URL_SAFE_NO_PAD.encode(body);
+    let token = format!("e30.{payload}.c2ln");
+    let said = fault::explain_mismatch(&token, &expected);
+    assert!(is_one_line(&said), "{said:?}");
+    assert!(!said.contains(&token) && (payload.len() < 24 || !said.contains(&payload)));
+}
