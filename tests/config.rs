@@ -650,7 +650,7 @@ fn long_lists_load_in_no_time() {
     let (config, _) =
         load(&config.join("flowgate.toml"), &environment).unwrap_or_else(|report| panic!("{report}"));
     assert!(
-        started.elapsed() < Duration::from_secs(5),
+        started.elapsed() < Duration::from_secs(15),
         "{:?}",
         started.elapsed()
     );

@@ -66,7 +66,7 @@ pub fn head(status: StatusCode, fields: &mut Fields, trigger: &TriggerUrl) {
 }
 
 fn is_platforms(status: StatusCode, value: &[u8], trigger: &TriggerUrl) -> bool {
-    let Ok(text) = std::str::from_utf8(value) else {
+    let Some(text) = std::str::from_utf8(value).ok().filter(|text| text.is_ascii()) else {
         return true;
     };
     let text = text.to_ascii_lowercase();

@@ -135,7 +135,7 @@ pub struct RequestHead {
 /// The head of an answer.
 #[derive(Debug)]
 pub struct ResponseHead {
-    /// Its status, 100 to 999.
+    /// Its status, 100 to 599.
     pub status: StatusCode,
     /// Its fields.
     pub fields: Fields,
@@ -271,7 +271,11 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, Version), &'static str> {
     if fields::has_control(reason) {
         return Err("its first line contains a control character");
     }
-    let status = StatusCode::from_bytes(status).map_err(|_| SHAPE)?;
+    // Beyond 599 there is no class that says what it means (RFC 9110 section 15).
+    let status = StatusCode::from_bytes(status)
+        .ok()
+        .filter(|status| status.as_u16() < 600)
+        .ok_or("its status is not one of 100 to 599")?;
     Ok((status, version))
 }
 
@@ -581,6 +585,7 @@ mod tests {
             "HTTP/1.1 20 OK\r\n\r\n",
             "HTTP/1.1 2000 OK\r\n\r\n",
             "HTTP/1.1 099 OK\r\n\r\n",
+            "HTTP/1.1 600 OK\r\n\r\n",
             "HTTP/1.1  200 OK\r\n\r\n",
             "HTTP/1.2 200 OK\r\n\r\n",
             "HTTP/2 200\r\n\r\n",

@@ -15,6 +15,7 @@ use flowgate::policy::Matching;
 use flowgate::policy::Routes;
 use flowgate::problem::Kind;
 use flowgate::wire;
+use flowgate::wire::Fields;
 use flowgate::wire::Limits;
 use flowgate::wire::RequestHead;
 use flowgate::wire::Scan;
@@ -222,15 +223,18 @@ fn introduction() -> Introduction {
 /// What a trigger reads of a head that was written for it.
 fn forward(from: &HeaderMap, target: &PathAndQuery) -> RequestHead {
     let who = introduction();
-    let mut text = outbound::head(&Parcel {
-        method: &Method::POST,
-        target,
-        from,
-        credentials: &CREDENTIALS,
-        host: &HeaderValue::from_static("flow.example"),
-        bearer: Some(&HeaderValue::from_static("Bearer ours")),
-        who: &who,
-    });
+    let mut text = outbound::head(
+        &Parcel {
+            method: &Method::POST,
+            target,
+            from,
+            credentials: &CREDENTIALS,
+            host: &HeaderValue::from_static("flow.example"),
+            bearer: Some(&HeaderValue::from_static("Bearer ours")),
+            who: &who,
+        },
+        Vec::new(),
+    );
     text.extend_from_slice(b"\r\n");
     let (head, end) = read(&text).expect("the written head can be read");
     assert_eq!(end, text.len(), "a line was injected");
@@ -244,8 +248,11 @@ pub(crate) fn header_policy(data: &[u8]) {
     let text = [b"POST /orders HTTP/1.1\r\n", data, b"\r\n\r\n"].concat();
     let Some((head, _)) = read(&text) else { return };
     outbound_policy(&head.headers);
+    let text = [b"HTTP/1.1 200 OK\r\n", data, b"\r\n\r\n"].concat();
     for status in [StatusCode::OK, StatusCode::ACCEPTED, StatusCode::FOUND] {
-        reply_policy(status, &head.headers);
+        if let Some(fields) = answered(&text) {
+            reply_policy(status, fields);
+        }
     }
 }
 
@@ -331,13 +338,25 @@ fn never_returns(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with("x-ms-") || name.starts_with("x-flowgate-")
 }
 
-fn reply_policy(status: StatusCode, from: &HeaderMap) {
+/// The fields of an answer.
+fn answered(text: &[u8]) -> Option<Fields> {
+    let found = Scan::default().look(text, LIMITS).ok()??;
+    let head = Bytes::copy_from_slice(&text[..found.end]);
+    Some(wire::response(&head, found.fields, &Method::HEAD).ok()?.fields)
+}
+
+fn reply_policy(status: StatusCode, mut fields: Fields) {
+    let mut from = HeaderMap::new();
+    fields.append_to(&mut from);
+    let from = &from;
     let names = from.get_all(header::CONNECTION).iter();
     let names = names.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let listed: Vec<_> = names
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
-    let mut sent = reply::head(status, from.clone(), &TRIGGER);
+    reply::head(status, &mut fields, &TRIGGER);
+    let mut sent = HeaderMap::new();
+    fields.append_to(&mut sent);
     let mut expected = HeaderMap::new();
     for (name, value) in from {
         if !never_returns(name.as_str()) && !listed.contains(name) {

@@ -134,9 +134,11 @@ pub(crate) fn response_head(data: &[u8]) {
     for method in [Method::POST, Method::HEAD] {
         let read = |head: &Bytes, fields: usize| {
             let head = wire::response(head, fields, &method).ok()?;
+            let mut headers = HeaderMap::new();
+            head.fields.append_to(&mut headers);
             Some(Response {
                 status: head.status,
-                headers: head.headers,
+                headers,
                 framing: head.framing,
                 persists: head.persists,
             })
