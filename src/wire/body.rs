@@ -100,3 +100,80 @@ pub(super) fn take(held: &mut BytesMut, count: usize) -> Bytes {
         held.split_to(count).freeze()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::Decoder;
+    use super::Piece;
+    use super::take;
+    use crate::wire::Framing;
+
+    fn data(text: &'static str) -> Result<Piece, &'static str> {
+        Ok(Piece::Data(text.into()))
+    }
+
+    #[test]
+    fn a_length_ends_a_body_and_what_follows_is_left() {
+        let mut body = Decoder::new(Framing::Length(5));
+        let mut held = BytesMut::new();
+        assert_eq!(body.next(&mut held), Ok(Piece::More));
+        held.extend_from_slice(b"ab");
+        assert_eq!(body.next(&mut held), data("ab"));
+        assert_eq!(body.next(&mut held), Ok(Piece::More));
+        assert!(!body.is_done());
+        held.extend_from_slice(b"cdeGET");
+        assert_eq!(body.next(&mut held), data("cde"));
+        assert!(body.is_done());
+        assert_eq!(body.next(&mut held), Ok(Piece::End));
+        assert_eq!(held, "GET");
+    }
+
+    #[test]
+    fn a_body_of_no_bytes_is_over_at_once() {
+        assert!(Decoder::new(Framing::None).is_done());
+        assert!(Decoder::new(Framing::Length(0)).is_done());
+        for framing in [Framing::Length(1), Framing::Chunked, Framing::UntilClose] {
+            assert!(!Decoder::new(framing).is_done(), "{framing:?}");
+        }
+    }
+
+    #[test]
+    fn a_chunked_body_is_over_after_its_last_chunk() {
+        let mut body = Decoder::new(Framing::Chunked);
+        let mut held = BytesMut::from("1\r\na\r\n0\r\n\r\nGET");
+        assert_eq!(body.next(&mut held), data("a"));
+        assert!(!body.is_done());
+        assert_eq!(body.next(&mut held), Ok(Piece::End));
+        assert!(body.is_done());
+        assert_eq!(held, "GET");
+    }
+
+    #[test]
+    fn only_a_body_that_ends_with_its_connection_may_be_ended_by_it() {
+        let mut body = Decoder::new(Framing::UntilClose);
+        let mut held = BytesMut::from("abc");
+        assert_eq!(body.next(&mut held), data("abc"));
+        assert_eq!(body.next(&mut held), Ok(Piece::More));
+        assert_eq!(body.ended(), Ok(()));
+        assert!(body.is_done());
+        assert_eq!(body.ended(), Ok(()));
+        for framing in [Framing::Length(1), Framing::Chunked] {
+            let mut body = Decoder::new(framing);
+            assert!(body.ended().is_err(), "{framing:?}");
+            assert!(!body.is_done());
+        }
+    }
+
+    #[test]
+    fn taking_everything_leaves_no_memory_behind() {
+        for (count, left) in [(3, 0), (4, 0), (2, 1)] {
+            let mut held = BytesMut::with_capacity(1024);
+            held.extend_from_slice(b"abc");
+            assert_eq!(take(&mut held, count).len(), count.min(3));
+            assert_eq!(held.len(), left);
+            assert_eq!(held.capacity() == 0, left == 0, "{count}");
+        }
+    }
+}

@@ -275,6 +275,85 @@ mod tests {
         assert!(decode(trailer.as_bytes(), 64).is_err());
     }
 
+    fn is_read(sent: &str) -> bool {
+        matches!(decode(sent.as_bytes(), 64), Ok((_, true, left)) if left.is_empty())
+    }
+
+    #[test]
+    fn a_chunk_size_has_one_to_fifteen_digits() {
+        for sent in [
+            "\r\n\r\n",
+            ";x\r\n\r\n",
+            "1\r\na\r\n\r\n\r\n",
+            "1\r\na\r\n;x\r\n\r\n",
+            "0000000000000001\r\na\r\n0\r\n\r\n",
+        ] {
+            assert!(decode(sent.as_bytes(), 64).is_err(), "{sent:?}");
+        }
+        assert!(is_read(
+            "000000000000001\r\na\r\n00000000000000F\r\n0123456789abcde\r\n0\r\n\r\n"
+        ));
+        let (_, over, _) = decode(b"fffffffffffffff\r\nabc", 64).unwrap();
+        assert!(!over);
+    }
+
+    #[test]
+    fn bounds_are_met_to_the_byte() {
+        let extended = |bytes: usize| format!("1;{}\r\na\r\n", "x".repeat(bytes));
+        let body = |chunks: &str| format!("{chunks}0\r\n\r\n");
+        assert!(is_read(&body(&extended(256))));
+        assert!(!is_read(&body(&extended(257))));
+        // Sixty-four times the bound of one is the bound of all.
+        let all = extended(256).repeat(64);
+        assert!(is_read(&body(&all)));
+        assert!(!is_read(&body(&(all + &extended(1)))));
+        let trailer = |bytes: usize| format!("0\r\nt:{}\r\n\r\n", "v".repeat(bytes - 1));
+        assert!(is_read(&trailer(8192)));
+        assert!(!is_read(&trailer(8193)));
+    }
+
+    #[test]
+    fn extensions_and_trailers_have_visible_characters_and_white_space() {
+        for (byte, extension, trailer) in [
+            ('\t', true, true),
+            (' ', true, true),
+            ('~', true, true),
+            ('\\', false, true),
+            ('\x1f', false, false),
+            ('\x7f', false, false),
+        ] {
+            let sent = format!("1;x{byte}\r\na\r\n0\r\n\r\n");
+            assert_eq!(is_read(&sent), extension, "{sent:?}");
+            let sent = format!("0\r\nt: {byte}\r\n\r\n");
+            assert_eq!(is_read(&sent), trailer, "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn a_large_chunk_is_handed_on_by_itself() {
+        for (bytes, first) in [(2047, 2048), (2048, 2048), (2049, 2049)] {
+            let sent = format!("{bytes:x}\r\n{}\r\n1\r\nb\r\n0\r\n\r\n", "a".repeat(bytes));
+            let mut held = BytesMut::from(sent.as_bytes());
+            let mut chunks = Chunks::default();
+            match chunks.next(&mut held) {
+                Ok(Piece::Data(data)) => {
+                    assert_eq!(data.len(), first);
+                    assert_eq!(data.ends_with(b"b"), bytes < 2048, "{bytes}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn no_memory_is_held_while_nothing_is() {
+        let mut held = BytesMut::with_capacity(1024);
+        held.extend_from_slice(b"3\r\n");
+        let mut chunks = Chunks::default();
+        assert_eq!(chunks.next(&mut held), Ok(Piece::More));
+        assert_eq!(held.capacity(), 0);
+    }
+
     proptest! {
         #[test]
         fn pieces_do_not_change_what_is_read(bytes in "[0-9a-f;\r\nxT: ]{0,60}", size in 1usize..9) {

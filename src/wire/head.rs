@@ -506,6 +506,124 @@ mod tests {
         }
     }
 
+    /// What is said of a head that is refused.
+    fn told(head: &str) -> &'static str {
+        match read(head) {
+            Err(Defect::Malformed(text)) => text,
+            other => panic!("{head:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong() {
+        for (head, text) in [
+            ("GET  HTTP/1.1\r\n\r\n", "the request line is not"),
+            ("GET /\x7f HTTP/1.1\r\n\r\n", "the target contains"),
+            ("GET / HTTP/1.1\r\nx: y\r\n z: 1\r\n\r\n", "folded"),
+            ("GET / HTTP/1.1\r\nx: y\r\n\tz: 1\r\n\r\n", "folded"),
+            ("GET / HTTP/1.1\r\nx : y\r\n\r\n", "a space before its colon"),
+            ("GET / HTTP/1.1\r\nx\t: y\r\n\r\n", "a space before its colon"),
+        ] {
+            assert!(told(head).contains(text), "{head:?}: {}", told(head));
+        }
+        assert_eq!(read("GET /~ HTTP/1.1\r\n\r\n").unwrap().target, "/~");
+    }
+
+    #[test]
+    fn a_scan_counts_fields_and_is_ready_for_the_next_head() {
+        let mut scan = Scan::default();
+        for (head, fields) in [
+            ("GET / HTTP/1.1\r\n\r\n", 0),
+            ("GET / HTTP/1.1\r\na: b\r\nc: d\r\n\r\nGET", 2),
+            ("GET / HTTP/1.1\r\na: b\r\n\r\n", 1),
+        ] {
+            let end = head.trim_end_matches("GET").len();
+            assert_eq!(
+                scan.look(head.as_bytes(), LIMITS),
+                Ok(Some(Found { end, fields }))
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_looked_at_is_not_looked_at_again() {
+        let mut scan = Scan::default();
+        let head = b"GET / HTTP/1.1\r\nHost: a\r";
+        for (arrived, scanned) in [(5, 5), (14, 14), (15, 14), (16, 16), (20, 20), (24, 23)] {
+            assert_eq!(scan.look(&head[..arrived], LIMITS), Ok(None));
+            assert_eq!(scan.scanned, scanned, "after {arrived} bytes");
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_has_a_limit_too() {
+        let line = vec![b'y'; LIMITS.bytes_max];
+        let (short, _) = line.split_at(LIMITS.bytes_max - 1);
+        assert_eq!(Scan::default().look(short, LIMITS), Ok(None));
+        assert_eq!(Scan::default().look(&line, LIMITS), Err(Defect::TooLarge));
+    }
+
+    #[test]
+    fn a_request_says_how_its_body_ends() {
+        for (field, framing) in [
+            ("x: y", Framing::None),
+            ("Content-Length: 0", Framing::None),
+            ("Content-Length: 1", Framing::Length(1)),
+            ("Content-Length: \t 42 \t", Framing::Length(42)),
+            (
+                "Content-Length: 123456789012345678",
+                Framing::Length(123_456_789_012_345_678),
+            ),
+            ("Transfer-Encoding: chunked", Framing::Chunked),
+            ("Transfer-Encoding: CHUNKED", Framing::Chunked),
+        ] {
+            let head = read(&format!("POST / HTTP/1.1\r\n{field}\r\n\r\n")).unwrap();
+            assert_eq!(head.framing, framing, "{field}");
+        }
+        assert!(told("POST / HTTP/1.1\r\nContent-Length: 1234567890123456789\r\n\r\n").contains("plain"));
+    }
+
+    #[test]
+    fn only_the_connection_field_speaks_of_the_connection() {
+        let head = read("GET / HTTP/1.1\r\nx: close\r\n\r\n").unwrap();
+        assert!(head.persists);
+        let head = read("GET / HTTP/1.1\r\nconnection: \tCLOSE\t\r\n\r\n").unwrap();
+        assert!(!head.persists);
+        let head = read("GET / HTTP/1.0\r\nx: keep-alive\r\n\r\n").unwrap();
+        assert!(!head.persists);
+    }
+
+    #[test]
+    fn some_answers_have_no_body_whatever_they_say() {
+        for (status, framing, persists) in [
+            ("100", Framing::None, true),
+            ("199", Framing::None, true),
+            ("200", Framing::Length(1), true),
+            ("204", Framing::None, false),
+            ("304", Framing::None, true),
+        ] {
+            let head = answer(&format!("HTTP/1.1 {status} x\r\ncontent-length: 1\r\n\r\n")).unwrap();
+            assert_eq!((head.framing, head.persists), (framing, persists), "{status}");
+        }
+        let head = answer("HTTP/1.1 204 x\r\ncontent-length: 0\r\n\r\n").unwrap();
+        assert!(head.persists);
+        let head = answer("HTTP/1.1 204 x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        assert_eq!((head.framing, head.persists), (Framing::None, false));
+    }
+
+    #[test]
+    fn a_reason_has_no_control_characters_but_tabs() {
+        for (reason, good) in [
+            ("a\tb~", true),
+            ("\x1f", false),
+            ("\x7f", false),
+            ("\u{80}", true),
+        ] {
+            let head = format!("HTTP/1.1 200 {reason}\r\n\r\n");
+            assert_eq!(answer(&head).is_ok(), good, "{reason:?}");
+        }
+    }
+
     #[test]
     fn a_bare_line_end_is_refused_before_the_head_is_whole() {
         assert!(Scan::default().look(b"GET / HTTP/1.1\n", LIMITS).is_err());
