@@ -137,10 +137,9 @@ pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
     field(&mut to, "host", parcel.host.as_bytes());
     let listed = connection_listed(from);
     for (name, value) in from {
-        let listed = !listed.is_empty()
-            && listed
-                .iter()
-                .any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
+        let listed = listed
+            .iter()
+            .any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
         if fate(name.as_str()) == Fate::Drop || listed || parcel.credentials.contains(name) {
             continue;
         }
@@ -179,13 +178,14 @@ pub fn format_id(id: RequestId) -> HeaderValue {
 }
 
 /// Names in the `Connection` field: hop-by-hop for this request (RFC 9110 section 7.6.1). A name that is none beside
-/// them does not save them.
+/// them does not save them. The two that most callers send name no field that passes, and are left out because most
+/// requests then need no memory for the list.
 fn connection_listed(from: &HeaderMap) -> Vec<&[u8]> {
     let fields = from.get_all(header::CONNECTION).iter();
     fields
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
-        .filter(|name| !matches!(*name, b"" | b"close" | b"keep-alive"))
+        .filter(|name| !matches!(*name, b"close" | b"keep-alive"))
         .collect()
 }
 
@@ -357,6 +357,14 @@ mod tests {
             "content-length",
             "expect",
             "proxy-authorization",
+            "host",
+            "trailer",
+            "upgrade",
+            "cookie2",
+            "keep-alive",
+            "http2-settings",
+            "proxy-connection",
+            "proxy-authenticate",
         ];
         let fields: Vec<_> = names
             .map(|name| {
@@ -374,6 +382,7 @@ mod tests {
         for (name, value) in &to {
             assert_ne!(value, "forged", "{name}");
         }
+        assert!(!to.contains_key("connection"));
         assert_eq!(to["authorization"], "Bearer ours");
         assert_eq!(to["host"], "flow.example");
     }
@@ -386,6 +395,22 @@ mod tests {
             ("x-other", "2"),
         ]);
         assert!(!to.contains_key("x-hop") && to.contains_key("x-other"), "{to:?}");
+    }
+
+    #[test]
+    fn what_a_connection_lists_does_not_travel_and_all_else_does() {
+        let to = sent(&[
+            ("connection", "X-One, x-two"),
+            ("connection", ",keep-alive,x-three\t"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("x-four", "4"),
+        ]);
+        for name in ["x-one", "x-two", "x-three"] {
+            assert!(!to.contains_key(name), "{name}");
+        }
+        assert_eq!(to["x-four"], "4");
     }
 
     #[test]
@@ -406,10 +431,11 @@ mod tests {
 
     #[test]
     fn a_name_that_could_be_read_as_ours_is_refused() {
-        let credentials = [HeaderName::from_static("x-api-key")];
+        let credentials = ["x-api-key", "x-functions-key"].map(HeaderName::from_static);
         for name in [
             "x_flowgate_caller",
             "x-api_key",
+            "x_functions_key",
             "transfer_encoding",
             "x_forwarded_for",
             "content_length",
@@ -436,6 +462,39 @@ mod tests {
         let to = sent(&[("traceparent", "garbage"), ("tracestate", "a=1")]);
         assert!(is_traceparent(to["traceparent"].to_str().unwrap()));
         assert!(!to.contains_key("tracestate"));
+    }
+
+    #[test]
+    fn a_new_trace_has_the_request_id() {
+        let to = sent(&[]);
+        let id = to["x-flowgate-request-id"].to_str().unwrap().replace('-', "");
+        let (_, span) = id.split_at(16);
+        assert_eq!(to["traceparent"], format!("00-{id}-{span}-00").as_str());
+    }
+
+    #[test]
+    fn only_traces_of_the_first_version_are_continued() {
+        let (trace, span) = ("0123456789abcdef0123456789abcdef", "00000000000000f0");
+        assert!(is_traceparent(&format!("00-{trace}-{span}-01")));
+        for wrong in [
+            format!("01-{trace}-{span}-01"),
+            format!("00-{trace}-{span}-01-00"),
+            format!("00-{trace}-{span}"),
+            format!("00-{trace}0-{span}-01"),
+            format!("00-{trace}-{span}0-01"),
+            format!("00-{trace}-{span}-1"),
+            format!("00-{trace}-{span}-001"),
+            format!("00-{}-{span}-01", trace.to_uppercase()),
+            format!("00-{trace}-{}-01", span.to_uppercase()),
+            format!("00-{trace}-{span}-0F"),
+            format!("00-{trace}-{span}-0`"),
+            format!("00-{trace}-{span}-0g"),
+            format!("00-{}-{span}-01", "0".repeat(32)),
+            format!("00-{trace}-{}-01", "0".repeat(16)),
+        ] {
+            assert!(!is_traceparent(&wrong), "{wrong}");
+        }
+        assert!(is_traceparent(&format!("00-{trace}-{span}-00")));
     }
 
     proptest! {
