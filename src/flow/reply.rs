@@ -71,12 +71,7 @@ fn is_platforms(status: StatusCode, value: &[u8], trigger: &TriggerUrl) -> bool 
     };
     let text = text.to_ascii_lowercase();
     // A relative one that begins as the trigger's own path does leads to the platform, and not to anything of ours.
-    let own_root = trigger
-        .path_and_query()
-        .path()
-        .split('/')
-        .nth(1)
-        .unwrap_or_default();
+    let own_root = trigger.path().split('/').nth(1).unwrap_or_default();
     let relative = text.strip_prefix('/').is_some_and(|path| {
         !own_root.is_empty() && path.split(['/', '?']).next() == Some(&own_root.to_ascii_lowercase())
     });
@@ -141,6 +136,35 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_the_hop_and_of_the_host_passes() {
+        for name in [
+            "te",
+            "server",
+            "trailer",
+            "upgrade",
+            "alt-svc",
+            "connection",
+            "keep-alive",
+            "set-cookie",
+            "x-powered-by",
+            "x-request-id",
+            "proxy-connection",
+            "x-aspnet-version",
+            "transfer-encoding",
+            "proxy-authenticate",
+            "strict-transport-security",
+            "x-ms-request-id",
+            "x-flowgate-caller",
+        ] {
+            for name in [name.to_owned(), name.to_ascii_uppercase()] {
+                let from = answer(&[(&name, "chunked"), ("x-order", "2")]);
+                let passed = passed(StatusCode::OK, from);
+                assert_eq!(passed, [("x-order".to_owned(), "2".to_owned())], "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn what_a_connection_lists_stays_with_it() {
         let from = answer(&[
             ("connection", "X-Hop, keep-alive, b(d"),
@@ -162,10 +186,41 @@ mod tests {
                 "https://prod-1.westus.logic.azure.com/workflows/1",
             ),
             (StatusCode::OK, "https://other.example/?sig=abc"),
+            (
+                StatusCode::OK,
+                "https://PROD-1.westus.Logic.Azure.com/workflows/1",
+            ),
+            (StatusCode::OK, "https://other.example/?SIG=abc"),
             (StatusCode::FOUND, "/workflows/0123/runs/1"),
+            (StatusCode::FOUND, "/Workflows"),
+            (StatusCode::FOUND, "/workflows?a=b"),
+        ] {
+            for place in ["location", "Content-Location"] {
+                let from = answer(&[("x-order", "2"), (place, location)]);
+                let passed = passed(status, from);
+                assert_eq!(passed.len(), 1, "{place}: {location}: {passed:?}");
+            }
+        }
+        let from = wire::response(
+            &b"HTTP/1.1 200 OK\r\nlocation: /\xe4\r\n\r\n"[..].into(),
+            1,
+            &Method::HEAD,
+        );
+        assert_eq!(passed(StatusCode::OK, from.unwrap().fields), []);
+    }
+
+    #[test]
+    fn a_location_of_the_flow_passes() {
+        for location in [
+            "/orders/1",
+            "/workflows-of-mine/1",
+            "workflows/1",
+            "/",
+            "https://shop.example/workflows/1",
         ] {
             let from = answer(&[("location", location)]);
-            assert_eq!(passed(status, from), [], "{location}");
+            let expected = ("location".to_owned(), location.to_owned());
+            assert_eq!(passed(StatusCode::CREATED, from), [expected]);
         }
     }
 
@@ -177,5 +232,11 @@ mod tests {
         );
         assert_eq!(run_id(&answer(&[("x-ms-workflow-run-id", "a b\"c")])), None);
         assert_eq!(run_id(&answer(&[])), None);
+        assert_eq!(run_id(&answer(&[("x-ms-workflow-run-id", "")])), None);
+        assert!(run_id(&answer(&[("x-ms-workflow-run-id", "08_5-CU")])).is_some());
+        for (bytes, good) in [(64, true), (65, false)] {
+            let from = answer(&[("x-ms-workflow-run-id", &"a".repeat(bytes))]);
+            assert_eq!(run_id(&from).is_some(), good, "{bytes}");
+        }
     }
 }
