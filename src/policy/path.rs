@@ -154,6 +154,8 @@ fn check_segments(decoded: &str) -> Result<(), PathFault> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use proptest::prelude::any;
     use proptest::proptest;
 
@@ -175,6 +177,8 @@ mod tests {
             "/~user/_x-y",
             "/50%25",
             "/50%25/zz",
+            "/50%25az",
+            "/50%25za",
             "/caf%C3%A9/a%20b",
             "/a:b@c!$&'()*+,=",
             "/{raw}|^`\"<>[]",
@@ -205,6 +209,7 @@ mod tests {
             ("/a/%2e", PathFault::DotSegment),
             ("/a/..;/b", PathFault::DotSegment),
             ("/a/..;x=1/b", PathFault::DotSegment),
+            ("/a/..;x;y/b", PathFault::DotSegment),
             ("/a/..%3bx/b", PathFault::DotSegment),
             ("/a/%2e;x", PathFault::DotSegment),
             ("/a\\b", PathFault::Backslash),
@@ -226,6 +231,8 @@ mod tests {
             ("/a%", PathFault::BrokenEncoding),
             ("/a%4", PathFault::BrokenEncoding),
             ("/a%zz", PathFault::BrokenEncoding),
+            ("/a%4g", PathFault::BrokenEncoding),
+            ("/a%g4", PathFault::BrokenEncoding),
             ("/a%+1", PathFault::BrokenEncoding),
             ("/a%u002f", PathFault::BrokenEncoding),
             ("/a%252eb", PathFault::EncodedTwice),
@@ -247,6 +254,12 @@ mod tests {
         let problem = Problem::from(PathFault::EncodedSlash);
         assert_eq!(problem.kind(), Kind::MalformedRequest);
         assert_eq!(problem.cause(), Some("the path has an encoded slash"));
+        assert_eq!(problem.told(), Some("The path must not contain encoded slashes."));
+    }
+
+    #[test]
+    fn a_path_without_percent_signs_is_not_copied() {
+        assert!(matches!(decode("/orders/42"), Ok(Cow::Borrowed("/orders/42"))));
     }
 
     proptest! {
