@@ -196,6 +196,7 @@ mod tests {
     use super::Candidate;
     use super::KeyReader;
     use crate::config::KeyPlace;
+    use crate::policy::key::KEY_BYTES_MAX;
     use crate::problem::Kind;
 
     fn headers(lines: &[(&str, &[u8])]) -> HeaderMap {
@@ -274,6 +275,18 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_is_named_twice_is_one_place() {
+        let value = basic("user:k1");
+        let line = [("authorization", value.as_bytes())];
+        assert_eq!(
+            read(&[KeyPlace::Authorization, KeyPlace::Authorization], &line),
+            key(value.trim_start_matches("Basic "))
+        );
+        let line = [("authorization", b"Bearer k1".as_slice())];
+        assert_eq!(read(&[KeyPlace::Basic, KeyPlace::Basic], &line), Ok(None));
+    }
+
+    #[test]
     fn basic_has_the_key_as_password_after_the_first_colon() {
         for places in [
             vec![KeyPlace::Basic],
@@ -322,6 +335,21 @@ mod tests {
                 read(&[KeyPlace::Basic], &[("authorization", value.as_bytes())]),
                 key("(unreadable)"),
                 "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_longest_key_is_read_behind_a_user_as_long() {
+        let longest = "k".repeat(KEY_BYTES_MAX);
+        for (user, expected) in [
+            (longest.clone(), longest.as_str()),
+            (longest.clone() + "u", "(unreadable)"),
+        ] {
+            let value = basic(&format!("{user}:{longest}"));
+            assert_eq!(
+                read(&[KeyPlace::Basic], &[("authorization", value.as_bytes())]),
+                key(expected)
             );
         }
     }

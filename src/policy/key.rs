@@ -421,6 +421,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_with_one_date_holds_on_the_other_side_for_ever() {
+        let second = Duration::from_secs(1);
+        let lapse = |not_before, expires| {
+            lapse(KeySettings {
+                not_before,
+                expires,
+                ..key("x", sha256("k1"))
+            })
+        };
+        assert_eq!(lapse(Some(NOW), None), None);
+        assert_eq!(lapse(Some(NOW + second), None), Some(Lapse::NotYetValid));
+        assert_eq!(lapse(None, Some(NOW + second)), None);
+        assert_eq!(lapse(None, Some(NOW)), Some(Lapse::Expired));
+    }
+
+    #[test]
     fn a_disabled_key_does_not_hold() {
         let disabled = KeySettings {
             state: KeyState::Disabled,
