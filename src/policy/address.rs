@@ -262,6 +262,11 @@ mod tests {
             origin("2001:db8::1").bucket(),
             origin("2001:db8::ffff:2").bucket()
         );
+        assert_eq!(
+            origin("2001:db8::1").bucket(),
+            origin("2001:db8::8000:0:0:1").bucket()
+        );
+        assert_ne!(origin("2001:db8::1").bucket(), origin("a001:db8::1").bucket());
         assert_ne!(origin("2001:db8::1").bucket(), origin("2001:db8:0:1::1").bucket());
         assert_ne!(origin("10.0.0.1").bucket(), origin("10.0.0.2").bucket());
         assert_ne!(origin("::1").bucket(), origin("0.0.0.1").bucket());
@@ -295,6 +300,11 @@ mod tests {
         let refused = office.admit(origin("10.9.1.1")).unwrap_err();
         assert_eq!(refused.list, List::Denied("10.9.0.0/16".parse().unwrap()));
         assert!(office.admit(origin("10.10.1.1")).is_ok());
+        let last = networks(&[], &["10.9.0.0/16", "10.9.255.255/32"]);
+        assert_eq!(
+            last.admit(origin("10.9.255.255")).unwrap_err().list,
+            List::Denied("10.9.0.0/16".parse().unwrap())
+        );
         let problem = Problem::from(refused);
         assert_eq!(problem.kind(), Kind::AddressRefused);
         assert_eq!(
@@ -326,7 +336,11 @@ mod tests {
     fn a_mapped_network_is_the_ipv4_network() {
         let office = networks(&["::ffff:10.0.0.0/104"], &[]);
         assert!(office.admit(origin("10.1.2.3")).is_ok());
+        assert!(office.admit(origin("10.255.2.3")).is_ok());
         assert!(office.admit(origin("11.1.2.3")).is_err());
+        let all = networks(&["::ffff:0:0/96"], &[]);
+        assert!(all.admit(origin("0.0.0.1")).is_ok());
+        assert!(all.admit(origin("255.0.0.1")).is_ok());
     }
 
     #[test]

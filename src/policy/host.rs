@@ -120,6 +120,8 @@ mod tests {
     use super::HostFault;
     use super::fold;
     use super::parse;
+    use crate::problem::Kind;
+    use crate::problem::Problem;
 
     #[test]
     fn a_host_loses_its_port_and_nothing_else() {
@@ -174,6 +176,17 @@ mod tests {
         }
         assert_eq!(parse(&"a.".repeat(127)), Ok("a.".repeat(127).as_str()));
         assert_eq!(parse(&"a.".repeat(128)), Err(HostFault::Name));
+        let name = "a.".repeat(126) + "a";
+        assert_eq!(parse(&name), Ok(name.as_str()));
+        assert_eq!(parse(&(name + "b")), Err(HostFault::Name));
+    }
+
+    #[test]
+    fn a_fault_is_a_malformed_request_that_says_what_a_host_is() {
+        let problem = Problem::from(HostFault::Port);
+        assert_eq!(problem.kind(), Kind::MalformedRequest);
+        assert!(problem.told().unwrap().starts_with("The host must be a DNS name"));
+        assert!(problem.cause().unwrap().starts_with("the port after the host"));
     }
 
     #[test]
