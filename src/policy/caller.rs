@@ -405,6 +405,12 @@ mod tests {
     }
 
     #[test]
+    fn the_places_where_keys_stand_are_known_for_those_who_drop_them() {
+        assert_eq!(access(&cast(), &["shop"]).header_places(), ["x-api-key"]);
+        assert!(access(&cast(), &["plant"]).header_places().is_empty());
+    }
+
+    #[test]
     fn a_caller_that_the_route_does_not_list_is_refused() {
         let access = access(&cast(), &["shop", "plant"]);
         let problem = ask(&access, Some("k1"), "10.1.1.1", NOW).unwrap_err();

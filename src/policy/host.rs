@@ -112,6 +112,7 @@ fn check_port(port: &str) -> Result<(), HostFault> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
     use std::net::Ipv6Addr;
 
     use proptest::prelude::any;
@@ -133,6 +134,7 @@ mod tests {
             ("[::1]", "[::1]"),
             ("[2001:db8::1]:443", "[2001:db8::1]"),
             ("my_host", "my_host"),
+            ("my-host.example", "my-host.example"),
         ] {
             assert_eq!(parse(value), Ok(host));
         }
@@ -170,6 +172,7 @@ mod tests {
             ("[fe80::1%25eth0]", HostFault::Literal),
             ("[::1]x", HostFault::Literal),
             ("[::1]:", HostFault::Port),
+            ("[::1]:8]", HostFault::Port),
             ("[]", HostFault::Literal),
         ] {
             assert_eq!(parse(value), Err(fault), "{value:?}");
@@ -200,6 +203,7 @@ mod tests {
         ] {
             assert_eq!(fold(host), "a.example");
         }
+        assert!(matches!(fold("a.example.:443"), Cow::Borrowed("a.example")));
         assert_eq!(fold("[::1]"), "[::1]");
         assert_eq!(fold("[::1]:80"), "[::1]");
     }
