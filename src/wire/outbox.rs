@@ -136,12 +136,119 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io;
+    use std::pin::Pin;
+    use std::task::Context;
+    use std::task::Poll;
+
     use bytes::Bytes;
+    use bytes::BytesMut;
+    use tokio::io::AsyncRead;
     use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWrite;
+    use tokio::io::ReadBuf;
     use tokio::net::TcpListener;
     use tokio::net::TcpStream;
 
     use super::Outbox;
+    use crate::wire::Stream;
+
+    /// A stream that takes at most three bytes at once.
+    struct Narrow {
+        tcp: TcpStream,
+        flushes: usize,
+        taken: Vec<u8>,
+    }
+
+    impl AsyncRead for Narrow {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.tcp).poll_read(cx, into)
+        }
+    }
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let taken = bytes.get(..3).unwrap_or(bytes);
+            self.taken.extend_from_slice(taken);
+            Poll::Ready(Ok(taken.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Stream for Narrow {
+        fn poll_more(&mut self, _: &mut Context<'_>, _: &mut BytesMut, _: usize) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(0))
+        }
+
+        fn socket(&self) -> &TcpStream {
+            &self.tcp
+        }
+
+        fn has_unread(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_given_is_sent_and_flushed_each_time() {
+        type Step<'a> = (&'a dyn Fn(&mut Outbox), String);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut stream = Narrow {
+            tcp,
+            flushes: 0,
+            taken: Vec::new(),
+        };
+        let mut outbox = Outbox::default();
+        let long = "x".repeat(0x1af);
+        let steps: [Step<'_>; 6] = [
+            (
+                &|outbox| outbox.head().extend_from_slice(b"head"),
+                "head".to_owned(),
+            ),
+            (&|outbox| outbox.body("body".into()), "body".to_owned()),
+            (
+                &|outbox| outbox.chunk(long.clone().into()),
+                format!("1af\r\n{long}\r\n"),
+            ),
+            (
+                &|outbox| outbox.final_chunk("0123456789".into()),
+                "a\r\n0123456789\r\n0\r\n\r\n".to_owned(),
+            ),
+            (&|outbox| outbox.final_chunk(Bytes::new()), "0\r\n\r\n".to_owned()),
+            (&|outbox| outbox.last_chunk(), "0\r\n\r\n".to_owned()),
+        ];
+        for (index, (give, expected)) in steps.iter().enumerate() {
+            stream.taken.clear();
+            give(&mut outbox);
+            assert_eq!(outbox.left(), expected.len(), "{expected:?}");
+            assert!(!outbox.is_empty());
+            let mut sent = 0;
+            poll_fn(|cx| outbox.poll_send(&mut stream, cx, &mut sent))
+                .await
+                .unwrap();
+            assert_eq!(stream.taken, expected.as_bytes());
+            assert_eq!((sent as usize, stream.flushes), (expected.len(), index + 1));
+            assert!(outbox.is_empty());
+        }
+    }
 
     #[tokio::test]
     async fn everything_leaves_in_its_order() {
@@ -159,11 +266,11 @@ mod tests {
             outbox.head().extend_from_slice(b"head\r\n");
             outbox.chunk(large.clone());
             outbox.chunk(Bytes::new());
-            std::future::poll_fn(|cx| outbox.poll_send(&mut stream, cx, &mut sent))
+            poll_fn(|cx| outbox.poll_send(&mut stream, cx, &mut sent))
                 .await
                 .unwrap();
             outbox.last_chunk();
-            std::future::poll_fn(|cx| outbox.poll_send(&mut stream, cx, &mut sent))
+            poll_fn(|cx| outbox.poll_send(&mut stream, cx, &mut sent))
                 .await
                 .unwrap();
             assert!(outbox.is_empty());
