@@ -591,6 +591,12 @@ mod tests {
         assert!(!head.persists);
         let head = read("GET / HTTP/1.0\r\nx: keep-alive\r\n\r\n").unwrap();
         assert!(!head.persists);
+        // Names as long as those that frame a message, and no more like them than that.
+        let fields = "user-agent: close\r\naccept-charset: x\r\nif-modified-since: x";
+        let head = read(&format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n")).unwrap();
+        assert_eq!((head.framing, head.persists), (Framing::None, true));
+        let head = answer(&format!("HTTP/1.1 204 x\r\n{fields}\r\n\r\n")).unwrap();
+        assert_eq!((head.framing, head.persists), (Framing::None, true));
     }
 
     #[test]
