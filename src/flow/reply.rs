@@ -54,7 +54,7 @@ pub fn head(status: StatusCode, fields: &mut Fields, trigger: &TriggerUrl) {
     let listed: Vec<Vec<u8>> = fields
         .get_all("connection")
         .flat_map(|options| options.split(|byte| *byte == b','))
-        .map(|option| option.trim_ascii().to_ascii_lowercase())
+        .map(|option| option.trim_ascii().to_vec())
         .collect();
     fields.retain(|name, value| {
         let place = name.eq_ignore_ascii_case(b"location") || name.eq_ignore_ascii_case(b"content-location");
@@ -168,7 +168,7 @@ mod tests {
     fn what_a_connection_lists_stays_with_it() {
         let from = answer(&[
             ("connection", "X-Hop, keep-alive, b(d"),
-            ("x-hop", "1"),
+            ("x-HOP", "1"),
             ("x-other", "2"),
         ]);
         assert_eq!(
@@ -195,7 +195,7 @@ mod tests {
             (StatusCode::FOUND, "/Workflows"),
             (StatusCode::FOUND, "/workflows?a=b"),
         ] {
-            for place in ["location", "Content-Location"] {
+            for place in ["location", "Location", "Content-Location"] {
                 let from = answer(&[("x-order", "2"), (place, location)]);
                 let passed = passed(status, from);
                 assert_eq!(passed.len(), 1, "{place}: {location}: {passed:?}");
