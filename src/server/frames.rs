@@ -254,6 +254,28 @@ mod tests {
         assert_eq!(frames.look(&ping), Err(Flood));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_preface_and_payloads_of_every_length_are_passed_over() {
+        for payload in [0, 1, 255, 256, 0x01_80, 0xff_ff, 0x01_00_00, 0x01_81_01] {
+            let mut frames = Frames::new();
+            frames.look(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+            frames.look(&frame(6, payload)).unwrap();
+            frames.look(&frame(6, 8)).unwrap();
+            let state = (frames.credit.0.load(Ordering::Relaxed), frames.skip, frames.have);
+            assert_eq!(state, (BURST - 2, 0, 0), "{payload}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_were_sent_become_credit_once() {
+        let mut frames = opened();
+        let credit = |frames: &Frames| frames.credit.0.load(Ordering::Relaxed);
+        for (bytes, earned) in [(2047, 0), (1, 1), (2047, 1), (4096, 3), (1, 4)] {
+            frames.sent(bytes);
+            assert_eq!(credit(&frames), BURST + earned, "after {bytes} more");
+        }
+    }
+
     proptest! {
         #[test]
         fn pieces_do_not_change_the_count(sizes in proptest::collection::vec((0u8..12, 0usize..40), 1..50), cut in 1usize..20) {

@@ -71,4 +71,27 @@ mod tests {
             assert_eq!(counted, 2, "in pieces of {size}");
         }
     }
+
+    #[test]
+    fn only_what_the_peer_did_wrong_counts() {
+        let blamed: Vec<u8> = (0..=0xd)
+            .filter(|code| Resets::default().look(&reset(*code)) == 1)
+            .collect();
+        assert_eq!(blamed, [0x1, 0x3, 0x6, 0x9]);
+        assert_eq!(
+            Resets::default().look(&[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 1, 0, 1]),
+            0
+        );
+    }
+
+    #[test]
+    fn payloads_of_every_length_are_passed_over() {
+        for length in [0usize, 1, 255, 256, 0x01_80, 0xff_ff, 0x01_00_00, 0x01_81_01] {
+            let [high, middle, low] = [length >> 16, length >> 8 & 255, length & 255].map(|byte| byte as u8);
+            let mut bytes = vec![high, middle, low, 0, 0, 0, 0, 0, 1];
+            bytes.resize(9 + length, 3);
+            bytes.extend(reset(1));
+            assert_eq!(Resets::default().look(&bytes), 1, "{length}");
+        }
+    }
 }
