@@ -276,6 +276,26 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn data_costs_nothing() {
+        let mut frames = opened();
+        let one = frame(0, 1);
+        for _ in 0..2 * CREDIT_MAX {
+            frames.look(&one).unwrap();
+        }
+        assert_eq!(frames.credit.0.load(Ordering::Relaxed), BURST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_forgives_no_more_than_a_burst() {
+        let mut frames = opened();
+        let ping = frame(6, 8);
+        while frames.look(&ping).is_ok() {}
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let good = (0..).take_while(|_| frames.look(&ping).is_ok()).count();
+        assert_eq!(good, BURST as usize);
+    }
+
     proptest! {
         #[test]
         fn pieces_do_not_change_the_count(sizes in proptest::collection::vec((0u8..12, 0usize..40), 1..50), cut in 1usize..20) {

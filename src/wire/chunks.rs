@@ -112,8 +112,6 @@ impl Chunks {
         Ok(match (self.part, byte) {
             (Part::Size, _) => self.size_byte(byte)?,
             (Part::Extension, b'\r') => Part::SizeFeed,
-            (Part::Extension, b'"') => Part::Quoted,
-            (Part::Quoted, b'"') => Part::Extension,
             (Part::Extension | Part::Quoted, _) => self.extension(byte)?,
             (Part::SizeFeed, b'\n') => self.size_done(),
             (Part::SizeFeed, _) => return Err("a chunk size ends without a line feed"),
@@ -160,7 +158,11 @@ impl Chunks {
         if long || !plain {
             return Err("chunk extensions are too long or contain a character that none has");
         }
-        Ok(self.part)
+        Ok(match (self.part, byte) {
+            (Part::Extension, b'"') => Part::Quoted,
+            (Part::Quoted, b'"') => Part::Extension,
+            (part, _) => part,
+        })
     }
 
     fn size_done(&mut self) -> Part {
@@ -277,6 +279,11 @@ mod tests {
 
     fn is_read(sent: &str) -> bool {
         matches!(decode(sent.as_bytes(), 64), Ok((_, true, left)) if left.is_empty())
+    }
+
+    #[test]
+    fn quotes_count_as_bytes_of_an_extension() {
+        assert!(!is_read(&format!("1;{}\r\na\r\n0\r\n\r\n", "\"".repeat(258))));
     }
 
     #[test]
