@@ -17,7 +17,7 @@ use super::ids;
 
 /// More than the platform's 16 KiB of address and any sane set of headers need.
 const HEAD_BYTES_MAX: usize = 128 << 10;
-const HEADERS_MAX: usize = 256;
+const HEADERS_MAX: usize = 1024;
 /// The longest line between two chunks, chunk extensions included.
 const CHUNK_LINE_MAX: usize = 8 << 10;
 /// How much of a body is kept for the test; the rest is counted and hashed only.

@@ -1,0 +1,299 @@
+//! The kinds of slow connections, one after the other.
+
+use std::sync::Arc;
+
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use crate::crowd::Crowd;
+use crate::crowd::Kind;
+use crate::crowd::endure;
+use crate::crowd::rest;
+use crate::emulator::Answer as Flow;
+use crate::frames;
+use crate::harness::KEY;
+
+const HANDSHAKE: &[&str] = &["connections.handshake_timeout"];
+const HEAD: &[&str] = &["connections.head_timeout"];
+const IDLE: &[&str] = &["connections.idle_timeout"];
+const WRITE: &[&str] = &["connections.write_timeout", "connections.idle_timeout"];
+const BODY: &[&str] = &["bodies.timeout"];
+
+/// A caller that takes no answer has a connection upstream as well, with a piece of the answer on each; bytes.
+const UNREAD_BYTES_MAX: u64 = 100_000;
+
+/// More than the sockets take of an answer that nobody reads.
+const LONG: Flow = Flow::Stream {
+    chunks: 40,
+    chunk_bytes: 16 * 1024,
+    gate: None,
+};
+
+fn kind(name: &'static str, short: &'static [&'static str]) -> Kind {
+    Kind {
+        name,
+        short,
+        times: 1,
+        bytes_max: 50_000,
+        flow: None,
+    }
+}
+
+/// The head of an order with a body of so many bytes.
+fn head(length: usize) -> String {
+    format!(
+        "POST /orders HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+/// Sends a byte now and then, and reads until the connection ends; what came, and when it was over.
+async fn drip(crowd: &Crowd, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> (Vec<u8>, Instant) {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let dripping = async {
+        let mut next = tokio::time::interval(crowd.now_and_then());
+        // It cannot know when the other side is gone.
+        while writer.write_all(b"x").await.is_ok() && writer.flush().await.is_ok() {
+            next.tick().await;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        rest = rest(&mut reader) => (rest, Instant::now()),
+        () = dripping => unreachable!("it drips for ever"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_connects_and_says_nothing_ends_at_the_deadline_of_the_handshake() {
+    endure(
+        kind("silent", HANDSHAKE),
+        |crowd: Arc<Crowd>, number| async move {
+            let turn = crowd.turn().await;
+            let begun = Instant::now();
+            let mut tcp = crowd.tcp(number).await;
+            drop(turn);
+            let _stands = crowd.stands();
+            rest(&mut tcp).await;
+            (begun, Instant::now())
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_drips_has_no_more_time_than_another() {
+    endure(
+        kind("half a hello", HANDSHAKE),
+        |crowd: Arc<Crowd>, number| async move {
+            let hello = crowd.half_a_hello();
+            let turn = crowd.turn().await;
+            let begun = Instant::now();
+            let mut tcp = crowd.tcp(number).await;
+            tcp.write_all(&hello).await.unwrap();
+            drop(turn);
+            let _stands = crowd.stands();
+            (begun, drip(&crowd, &mut tcp).await.1)
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_nothing_after_the_handshake_ends_at_the_deadline_of_the_head() {
+    endure(kind("no request", HEAD), |crowd: Arc<Crowd>, number| async move {
+        let turn = crowd.turn().await;
+        let begun = Instant::now();
+        let mut tls = crowd.secure(crowd.tcp(number).await).await;
+        drop(turn);
+        let _stands = crowd.stands();
+        rest(&mut tls).await;
+        (begun, Instant::now())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_drips_has_no_more_time_than_another() {
+    endure(
+        kind("dripping head", HEAD),
+        |crowd: Arc<Crowd>, number| async move {
+            let turn = crowd.turn().await;
+            let begun = Instant::now();
+            let mut tls = crowd.secure(crowd.tcp(number).await).await;
+            tls.write_all(b"POST /orders HTTP/1.1\r\nHost: localhost\r\nX-Padding: ")
+                .await
+                .unwrap();
+            drop(turn);
+            let _stands = crowd.stands();
+            let (answer, ended) = drip(&crowd, &mut tls).await;
+            assert_eq!(String::from_utf8_lossy(&answer), "");
+            (begun, ended)
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_body_that_drips_has_no_more_time_than_another() {
+    endure(
+        kind("dripping body", BODY),
+        |crowd: Arc<Crowd>, number| async move {
+            let turn = crowd.turn().await;
+            let mut tls = crowd.secure(crowd.tcp(number).await).await;
+            let begun = Instant::now();
+            tls.write_all(head(1000).as_bytes()).await.unwrap();
+            drop(turn);
+            let _stands = crowd.stands();
+            let (answer, ended) = drip(&crowd, &mut tls).await;
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+            (begun, ended)
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streamed_body_that_stops_ends_at_its_deadline() {
+    let stops = Kind {
+        flow: Some(Flow::Accepted),
+        ..kind("stopped body", BODY)
+    };
+    endure(stops, |crowd: Arc<Crowd>, number| async move {
+        let turn = crowd.turn().await;
+        let mut tls = crowd.secure(crowd.tcp(number).await).await;
+        let begun = Instant::now();
+        tls.write_all(head(1_000_000).as_bytes()).await.unwrap();
+        tls.write_all(&[b'x'; 1000]).await.unwrap();
+        drop(turn);
+        let _stands = crowd.stands();
+        let answer = rest(&mut tls).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        (begun, Instant::now())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_read_its_answer_is_cut_at_the_deadline() {
+    let unread = Kind {
+        bytes_max: UNREAD_BYTES_MAX,
+        flow: Some(LONG),
+        ..kind("unread answer", WRITE)
+    };
+    endure(unread, |crowd: Arc<Crowd>, number| async move {
+        let turn = crowd.turn().await;
+        let mut tls = crowd.secure(crowd.narrow_tcp(number).await).await;
+        let begun = Instant::now();
+        tls.write_all(head(0).as_bytes()).await.unwrap();
+        // It reads the first bytes, so that the answer is on its way, and no more.
+        tls.read_u8().await.unwrap();
+        drop(turn);
+        let _stands = crowd.stands();
+        // Its own end has no way of telling: what was sent is still to be read.
+        let source = tls.get_ref().0.local_addr().unwrap().ip().to_string();
+        let (reason, ended) = crowd.program.cut(&source).await;
+        assert_eq!(reason, "write-stalled");
+        (begun, ended)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_nothing_on_http2_ends_soon_after_the_deadline_of_the_head() {
+    // It is told to go, and has the same time once more to do so.
+    let silent = Kind {
+        times: 2,
+        ..kind("silent on HTTP/2", HEAD)
+    };
+    endure(silent, |crowd: Arc<Crowd>, number| async move {
+        let turn = crowd.turn().await;
+        let begun = Instant::now();
+        let mut tls = crowd.secure_h2(crowd.tcp(number).await).await;
+        tls.write_all(frames::PREFACE).await.unwrap();
+        tls.write_all(&frames::frame(frames::SETTINGS, 0, 0, &[]))
+            .await
+            .unwrap();
+        drop(turn);
+        let _stands = crowd.stands();
+        rest(&mut tls).await;
+        (begun, Instant::now())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_window_stays_closed_is_reset_at_the_deadline() {
+    let closed = Kind {
+        bytes_max: UNREAD_BYTES_MAX,
+        flow: Some(LONG),
+        ..kind("closed window", &["connections.write_timeout"])
+    };
+    endure(closed, |crowd: Arc<Crowd>, number| async move {
+        let turn = crowd.turn().await;
+        let mut tls = crowd.secure_h2(crowd.tcp(number).await).await;
+        let begun = Instant::now();
+        let mut bytes = frames::PREFACE.to_vec();
+        bytes.extend(frames::frame(frames::SETTINGS, 0, 0, &frames::NO_WINDOW));
+        bytes.extend(frames::request(1, &frames::order_block()));
+        tls.write_all(&bytes).await.unwrap();
+        frames::until(frames::HEADERS, &mut tls).await.unwrap();
+        drop(turn);
+        let _stands = crowd.stands();
+        frames::until(frames::RST_STREAM, &mut tls).await.unwrap();
+        (begun, Instant::now())
+    })
+    .await;
+}
+
+/// Sends an order and reads the head of its answer, which has no body.
+async fn served(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    stream.write_all(head(0).as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+    }
+    assert!(
+        answer.starts_with(b"HTTP/1.1 202 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_rests_after_a_request_ends_at_the_deadline_of_rest() {
+    endure(kind("at rest", IDLE), |crowd: Arc<Crowd>, number| async move {
+        let turn = crowd.turn().await;
+        let mut tls = crowd.secure(crowd.tcp(number).await).await;
+        let begun = Instant::now();
+        served(&mut tls).await;
+        drop(turn);
+        let _stands = crowd.stands();
+        rest(&mut tls).await;
+        (begun, Instant::now())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_between_requests_do_not_prolong_the_rest() {
+    endure(
+        kind("dripping between requests", HEAD),
+        |crowd: Arc<Crowd>, number| async move {
+            let turn = crowd.turn().await;
+            let mut tls = crowd.secure(crowd.tcp(number).await).await;
+            served(&mut tls).await;
+            let begun = Instant::now();
+            drop(turn);
+            let _stands = crowd.stands();
+            let (answer, ended) = drip(&crowd, &mut tls).await;
+            assert_eq!(String::from_utf8_lossy(&answer), "");
+            (begun, ended)
+        },
+    )
+    .await;
+}
