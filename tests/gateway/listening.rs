@@ -4,6 +4,7 @@
 mod admin;
 mod crowds;
 mod deadlines;
+mod early;
 #[cfg(target_os = "linux")]
 mod exhaustion;
 mod floods;
