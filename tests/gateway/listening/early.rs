@@ -110,3 +110,22 @@ async fn who_asks_first_on_http2_is_answered_at_once_where_it_is_refused() {
     let line = gateway.lines.wait_for(|line| line["status"] == 401).await;
     assert!(line["ms"]["total"].as_f64().unwrap() < 900.0, "{line}");
 }
+
+#[tokio::test]
+async fn a_small_refused_body_on_http2_is_read_and_a_larger_one_than_64_kib_is_not() {
+    let (_world, gateway, trigger) = served("").await;
+    let mut sender = gateway.connect_h2().await;
+    // What fits into the first window of any caller, and more than is read of any body.
+    for (bytes, read) in [(60_000, 60_000), (64 * 1024 + 1, 0)] {
+        let began = Instant::now();
+        let answer = send_h2(&mut sender, post(WRONG, filled(bytes))).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (401, "key-unknown")
+        );
+        let line = gateway.lines.of(&answer).await;
+        assert_eq!(line["bytes_in"], read, "{bytes} in {:?}: {line}", began.elapsed());
+    }
+    assert_eq!(send_h2(&mut sender, post(KEY, filled(2))).await.status, 202);
+    assert_eq!(trigger.runs(), 1);
+}
