@@ -94,8 +94,14 @@ async fn handshake(
         .into_stream(config)
         .await
         .map_err(|error| (error, Some(offer)))?;
-    Ok(Box::new(stream))
+    let mut stream = Box::new(stream);
+    // What a peer that does not read leaves with us; more waits where it comes from.
+    stream.get_mut().1.set_buffer_limit(Some(UNREAD_BYTES_MAX));
+    Ok(stream)
 }
+
+/// Largest part of an answer that TLS keeps for a peer that does not read; bytes. It is the size of one record.
+const UNREAD_BYTES_MAX: usize = 16 * 1024;
 
 fn handshake_failed(shared: &Shared, peer: SocketAddr, error: &std::io::Error, offer: Option<Offer>) {
     let (reason, sentence) = tls::explain(error);

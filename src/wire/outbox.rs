@@ -129,6 +129,10 @@ impl Outbox {
         }
         let of_body = (count - of_head).min(self.body.len());
         self.body.advance(of_body);
+        if self.body.is_empty() {
+            // An empty piece would keep its memory while what it held waits further on.
+            self.body = Bytes::new();
+        }
         let of_tail = (count - of_head - of_body).min(self.tail.len());
         self.tail = self.tail.get(of_tail..).unwrap_or_default();
     }

@@ -130,6 +130,13 @@ async fn many_small_fields_are_bounded() {
 }
 
 #[tokio::test]
+async fn as_many_fields_as_can_be_allowed_are_bounded() {
+    let request = order("/orders", &fields(296, ""));
+    let size = request.len();
+    costs("296 fields", "connections.headers_max = 300\n", request, size).await;
+}
+
+#[tokio::test]
 async fn a_long_target_is_bounded() {
     let request = order(&format!("/orders?{}", "q=%20&".repeat(2_700)), "");
     let size = request.len();

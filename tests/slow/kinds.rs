@@ -19,7 +19,7 @@ use crate::harness::KEY;
 const HANDSHAKE: &[&str] = &["connections.handshake_timeout"];
 const HEAD: &[&str] = &["connections.head_timeout"];
 const IDLE: &[&str] = &["connections.idle_timeout"];
-const WRITE: &[&str] = &["connections.write_timeout", "connections.idle_timeout"];
+const WRITE: &[&str] = &["connections.write_timeout"];
 const BODY: &[&str] = &["bodies.timeout"];
 
 /// A caller that takes no answer has a connection upstream as well, with a piece of the answer on each; bytes.

@@ -65,6 +65,8 @@ use crate::model::Secret;
 /// Largest settings file: 10,000 routes take 4 MB.
 const SETTINGS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Most header fields that can be allowed: a field costs memory beyond its bytes, whatever stands in it.
+const HEADERS_CEILING: u64 = 300;
 /// A window begins with nearly so many bytes whatever is set (RFC 9113 section 6.9.2).
 const WINDOW_MIN: u64 = 64 * 1024;
 /// Larger ones only cost memory: the flow platform is far, but its callers send little.
@@ -210,7 +212,7 @@ impl Check<'_> {
             ),
             head_bytes_max: usize::try_from(head_bytes).unwrap_or(usize::MAX),
             target_bytes_max: usize::try_from(target_bytes).unwrap_or(usize::MAX),
-            headers_max: self.count(table.headers_max.as_ref(), file::HEADERS_MAX, 1..=1000),
+            headers_max: self.count(table.headers_max.as_ref(), file::HEADERS_MAX, 1..=HEADERS_CEILING),
             idle_timeout: self.duration(table.idle_timeout.as_ref(), file::IDLE_TIMEOUT, MILLISECOND..=DAY),
             write_timeout: self.duration(
                 table.write_timeout.as_ref(),
