@@ -25,7 +25,7 @@ failed_authentications = $rate
 [admin]
 off = true
 [log]
-access = false
+access = ${FLOWGATE_ACCESS:-false}
 level = "warn"
 [[listener]]
 address = "127.0.0.1:$BENCH_PORT"

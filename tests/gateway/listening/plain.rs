@@ -1,7 +1,11 @@
 //! Plain HTTP, for those who asked for it in so many words.
 
+use std::time::Duration;
+
+use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 
+use crate::emulator::Answer as Flow;
 use crate::emulator::TriggerHandle;
 use crate::harness::Running;
 use crate::harness::World;
@@ -30,6 +34,35 @@ async fn listed_networks_are_served_in_plain_http() {
         assert_eq!(gateway.lines.of(&answer).await["protocol"], "h1");
     }
     assert_eq!(trigger.runs(), 2);
+}
+
+#[tokio::test]
+async fn a_caller_that_pipelines_and_reads_late_gets_every_answer_whole() {
+    const REQUESTS: usize = 100;
+    let (_world, gateway, trigger) = plain("127.0.0.0/8").await;
+    trigger.does(Flow::Stream {
+        chunks: 2,
+        chunk_bytes: 20_000,
+        gate: None,
+    });
+    // A small window: answers wait at their first byte again and again.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(gateway.server.addresses()[1]).await.unwrap();
+    let mut talk = Talk::new(stream);
+    talk.say(order_bytes("").repeat(REQUESTS)).await;
+    for number in 0..REQUESTS {
+        if number % 8 == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let answer = talk.hear().await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.body.len()),
+            (200, 40_000),
+            "{number}"
+        );
+    }
+    assert_eq!(trigger.runs(), REQUESTS as u64);
 }
 
 #[tokio::test]

@@ -198,26 +198,3 @@ async fn many_answers_share_one_http2_connection() {
     }
     assert_eq!(trigger.runs(), 50);
 }
-
-#[tokio::test]
-async fn a_caller_that_pipelines_and_reads_late_gets_every_answer_whole() {
-    const REQUESTS: usize = 4;
-    let stream = Flow::Stream {
-        chunks: 100,
-        chunk_bytes: 30_000,
-        gate: None,
-    };
-    let (_world, gateway, trigger) = answering(stream, "").await;
-    let mut talk = gateway.talk().await;
-    talk.say(order_bytes("").repeat(REQUESTS)).await;
-    // Nothing is read until the sockets are full and the first answer waits in the middle.
-    trigger.run_count().reached(1).await;
-    tokio::time::sleep(LONG_PAUSE).await;
-    for _ in 0..REQUESTS {
-        let answer = talk.hear().await;
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.body.len(), 3_000_000);
-        assert!(answer.body.iter().all(|byte| *byte == b'x'));
-    }
-    assert_eq!(trigger.runs(), REQUESTS as u64);
-}
