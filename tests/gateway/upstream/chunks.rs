@@ -107,7 +107,7 @@ async fn a_flood_of_small_chunks_arrives_over_http2() {
 /// What a caller does not take, the gateway does not take either: it holds a few buffers of an answer, never all of it.
 #[tokio::test]
 async fn a_caller_that_reads_nothing_holds_the_trigger_back() {
-    let stand = Stand::new("\n[connections]\nidle_timeout = \"1s\"").await;
+    let stand = Stand::new("\n[connections]\nwrite_timeout = \"1s\"").await;
     let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
     stand.trigger.next(endless(CHUNKED, &chunk).into());
     let mut wire = Wire::new(&stand.gateway).await;
