@@ -172,6 +172,7 @@ mod tests {
 
     use super::Limiter;
     use super::Ticks;
+    use super::interval;
     use crate::config::Rate;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -274,5 +275,25 @@ mod tests {
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
         assert_eq!(taken, 1_000);
+    }
+
+    #[test]
+    fn requests_are_earned_no_faster_than_each_nanosecond_and_no_slower_than_each_leap_year() {
+        let rate = |requests, per| Rate {
+            requests,
+            per,
+            burst: 1,
+        };
+        assert_eq!(interval(&rate(4, SECOND)), SECOND / 4);
+        assert_eq!(interval(&rate(0, Duration::ZERO)), Duration::from_nanos(1));
+        assert_eq!(interval(&rate(u32::MAX, SECOND)), Duration::from_nanos(1));
+        assert_eq!(interval(&rate(1, Duration::MAX)), 366 * 86_400 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_bounded_where_the_arithmetic_ends() {
+        let slowest = limiter(1, Duration::MAX, u32::MAX);
+        // A quarter of the 584 years that 64 bits of nanoseconds last.
+        assert_eq!(taken(&slowest), 145);
     }
 }

@@ -270,18 +270,30 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
 
+    use http::Method;
     use tokio::time::advance;
 
     use super::Draft;
     use super::Quotas;
+    use super::Scope;
     use super::Ticks;
+    use super::refusal;
     use super::take_all;
     use crate::config::CallerSettings;
+    use crate::config::CallersSettings;
     use crate::config::NetworkSettings;
+    use crate::config::Proof;
+    use crate::config::QueryPass;
     use crate::config::QuotaSettings;
     use crate::config::Rate;
+    use crate::config::RelativePath;
+    use crate::config::RouteSettings;
+    use crate::config::Trust;
+    use crate::config::UpstreamSettings;
     use crate::model::CallerName;
     use crate::model::RequestId;
+    use crate::model::RouteName;
+    use crate::model::TriggerUrl;
     use crate::policy::address::Origin;
     use crate::problem::Kind;
     use crate::problem::Problem;
@@ -483,5 +495,116 @@ mod tests {
         // holds.
         assert!((296..=300).contains(&admitted), "{admitted}");
         assert_eq!(quotas.admit(Some(0), 0).unwrap_err().limit_name(), Some("route"));
+    }
+
+    // A route as settings have it; only its name and rate matter here.
+    fn route(name: &str, rate: Option<Rate>) -> RouteSettings {
+        let trigger = format!(
+            "https://prod-12.westeurope.logic.azure.com/workflows/{}/triggers/manual/paths/invoke\
+             ?api-version=2016-06-01",
+            "0123456789abcdef".repeat(2)
+        );
+        RouteSettings {
+            name: RouteName::parse(name).unwrap(),
+            host: None,
+            path: "/orders".to_owned(),
+            methods: vec![Method::POST],
+            callers: CallersSettings::Anonymous,
+            networks: NetworkSettings::default(),
+            key_places: Vec::new(),
+            rate,
+            body_bytes_max: 1,
+            proof: Proof::Signed,
+            trigger: TriggerUrl::parse(&trigger).unwrap(),
+            relative_path: RelativePath::Dropped,
+            query: QueryPass::None,
+            upstream: UpstreamSettings {
+                trust: Trust::System,
+                connect_to: None,
+                in_flight_max: 1,
+                waiting_max: 1,
+                waiting_timeout: SECOND,
+                connect_timeout: SECOND,
+                response_timeout: SECOND,
+                idle_timeout: SECOND,
+            },
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_route_keeps_what_is_left_of_its_limit_under_new_settings() {
+        let tight = Some(rate(1, 60, 2));
+        let quotas = Quotas::build(
+            &settings(None),
+            &[],
+            &[route("orders", tight), route("free", None)],
+        );
+        assert_eq!(admitted(&quotas, None, 0), 2);
+        assert_eq!(admitted(&quotas, None, 1), 1_000);
+        let renewed = quotas.renew(
+            &settings(None),
+            &[],
+            &[route("new", tight), route("orders", tight)],
+        );
+        assert_eq!(admitted(&renewed, None, 1), 0);
+        assert_eq!(admitted(&renewed, None, 0), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_gateway_keeps_what_is_left_of_its_limit_under_new_settings() {
+        let quotas = quotas(None, None, Some(rate(1, 60, 2)));
+        assert_eq!(admitted(&quotas, None, 1), 2);
+        let kept = quotas.renew(&settings(Some(rate(1, 60, 2))), &[], &[]);
+        assert_eq!(admitted(&kept, None, 0), 0);
+        let changed = quotas.renew(&settings(Some(rate(1, 60, 3))), &[], &[]);
+        assert_eq!(admitted(&changed, None, 0), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_counted_anew_when_their_limit_changes() {
+        let quotas = quotas(None, None, None);
+        quotas.count_failure(origin("192.0.2.1"));
+        assert_eq!(quotas.renew(&settings(None), &[], &[]).entries(), 1);
+        let other_rate = QuotaSettings {
+            failed_authentications: rate(1, 60, 3),
+            ..settings(None)
+        };
+        assert_eq!(quotas.renew(&other_rate, &[], &[]).entries(), 0);
+        let other_size = QuotaSettings {
+            addresses_max: 2_000,
+            ..settings(None)
+        };
+        assert_eq!(quotas.renew(&other_size, &[], &[]).entries(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_equal_waits_that_of_the_narrowest_limit_is_reported() {
+        let same = Some(rate(1, 60, 1));
+        for (quotas, name) in [
+            (quotas(same, same, same), "caller"),
+            (quotas(None, same, same), "route"),
+        ] {
+            assert_eq!(admitted(&quotas, Some(0), 0), 1);
+            assert_eq!(quotas.admit(Some(0), 0).unwrap_err().limit_name(), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_window_is_told_in_whole_seconds_and_never_too_short() {
+        for (millis, window) in [(0, 1), (250, 1), (1_000, 1), (1_500, 2), (2_000, 2), (59_001, 60)] {
+            let rate = Rate {
+                per: Duration::from_millis(millis),
+                ..rate(7, 0, 1)
+            };
+            let answer = refusal(Scope::Route, &rate, SECOND).answer(RequestId::new());
+            let told = answer.headers()["ratelimit-policy"].to_str().unwrap();
+            assert_eq!(told, format!("\"route\";q=7;w={window}"), "{millis}");
+        }
+        let rate = Rate {
+            per: SECOND + Duration::from_nanos(1),
+            ..rate(7, 0, 1)
+        };
+        let answer = refusal(Scope::Route, &rate, SECOND).answer(RequestId::new());
+        assert_eq!(answer.headers()["ratelimit-policy"], "\"route\";q=7;w=2");
     }
 }

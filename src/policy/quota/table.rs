@@ -225,6 +225,7 @@ mod tests {
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
+    use governor::nanos::Nanos;
     use tokio::time::advance;
 
     use super::Addresses;
@@ -375,5 +376,92 @@ mod tests {
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
         assert_eq!(taken, 100);
+    }
+
+    // Earned back so quickly that an entry is forgiven before its shard may be swept again.
+    fn quick(addresses_max: usize) -> Addresses {
+        let rate = Rate {
+            requests: 2,
+            per: SECOND,
+            burst: 3,
+        };
+        Addresses::new(&rate, addresses_max, Ticks::start())
+    }
+
+    fn shared_in_use(addresses: &Addresses) -> usize {
+        let cells = addresses.table.shared.iter();
+        cells.filter(|cell| cell.load(Ordering::Relaxed) > 0).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_walk_the_table_once_a_second() {
+        let addresses = quick(1);
+        assert!(addresses.take(v4(1)).is_ok());
+        advance(SECOND - Duration::from_nanos(1)).await;
+        assert!(addresses.take(v4(2)).is_ok());
+        assert_eq!(shared_in_use(&addresses), 1);
+        advance(Duration::from_nanos(1)).await;
+        assert!(addresses.take(v4(3)).is_ok());
+        assert_eq!(shared_in_use(&addresses), 1);
+        assert!(lock(&addresses.table.shards[0]).arrivals.contains_key(&v4(3)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_never_walks_the_table() {
+        let addresses = quick(1);
+        assert!(addresses.take(v4(1)).is_ok());
+        advance(3600 * SECOND).await;
+        assert!(addresses.probe(v4(1)).is_ok());
+        assert_eq!(addresses.entries(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sweep_forgets_the_forgiven_alone() {
+        let addresses = addresses(10_000);
+        assert!(addresses.take(v4(1)).is_ok());
+        advance(SECOND).await;
+        for number in 2..12 {
+            assert!(addresses.take(v4(number)).is_ok());
+        }
+        advance(59 * SECOND).await;
+        addresses.sweep();
+        assert_eq!(addresses.entries(), 10);
+        advance(SECOND).await;
+        addresses.sweep();
+        assert_eq!(addresses.entries(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_gives_memory_back_only_when_most_of_it_is_empty() {
+        let addresses = addresses(64_000);
+        let table = &addresses.table;
+        for (keeps_more, shrinks) in [(0, false), (-2, true)] {
+            let mut shard = lock(&table.shards[0]);
+            shard.arrivals.clear();
+            shard.arrivals.reserve(400);
+            let full = shard.arrivals.capacity();
+            let kept = (full / 4).saturating_add_signed(keeps_more);
+            // Nothing is taken out of the map, because a place that was emptied may not count as capacity.
+            for number in 0..kept {
+                shard.arrivals.insert(v4(u32::try_from(number).unwrap()), 9);
+            }
+            table.sweep(&mut shard, Nanos::new(1));
+            assert_eq!(shard.arrivals.len(), kept);
+            let capacity = shard.arrivals.capacity();
+            assert_eq!(capacity < full, shrinks, "{capacity} of {full}");
+            assert!(capacity >= 2 * kept, "{capacity} for {kept}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_are_spread_over_the_shards_and_the_shared_cells() {
+        let addresses = addresses(6_400);
+        for number in 0..40_000 {
+            let _ = addresses.take(v4(number));
+        }
+        assert_eq!(addresses.entries(), 6_400);
+        // Two for each cell: one in eight stays empty by chance.
+        let in_use = shared_in_use(&addresses);
+        assert!(in_use > SHARED_CELLS * 3 / 4, "{in_use}");
     }
 }
