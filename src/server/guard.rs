@@ -164,3 +164,224 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::Context;
+    use std::task::Poll;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use tokio::io::AsyncRead;
+    use tokio::io::AsyncWrite;
+    use tokio::io::ReadBuf;
+    use tokio::time::Instant;
+    use tokio::time::advance;
+
+    use super::Guard;
+    use crate::server::frames::Frames;
+
+    const PREFACE: [u8; 24] = [0; 24];
+    const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+    // RST_STREAM with PROTOCOL_ERROR, and with CANCEL.
+    const REFUSAL: [u8; 13] = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 1];
+    const CANCEL: [u8; 13] = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+    // Pings that `frames.rs` lets pass at once, and the bytes sent to the peer for which it may send one more.
+    const PINGS: usize = 1_000;
+    const BYTES_PER_PING: usize = 2_048;
+
+    /// A connection whose peer sends one thing over and over, and takes so many bytes of each write: none yet, without
+    /// a number.
+    struct Peer {
+        sends: Vec<u8>,
+        takes: Option<usize>,
+        vectored: bool,
+        closed: bool,
+    }
+
+    impl Peer {
+        fn take(&self, offered: usize) -> Poll<io::Result<usize>> {
+            match self.takes {
+                Some(takes) => Poll::Ready(Ok(takes.min(offered))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    impl AsyncRead for Peer {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            out: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.sends.is_empty() {
+                return Poll::Pending;
+            }
+            out.put_slice(&self.sends);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Peer {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.take(buf.len())
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bufs: &[io::IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.take(bufs.iter().map(|piece| piece.len()).sum())
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            self.vectored
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.take(0).map_ok(drop)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.closed = true;
+            Poll::Pending
+        }
+    }
+
+    fn guard(takes: Option<usize>) -> Guard<Peer> {
+        let peer = Peer {
+            sends: PREFACE.to_vec(),
+            takes,
+            vectored: true,
+            closed: false,
+        };
+        Guard::new(peer, Frames::new())
+    }
+
+    /// Reads once, behind what the buffer has already.
+    fn read(guard: &mut Guard<Peer>) -> Poll<io::Result<Vec<u8>>> {
+        let mut memory = [0; 64];
+        let mut out = ReadBuf::new(&mut memory);
+        out.put_slice(b"before");
+        let result = Pin::new(guard).poll_read(&mut Context::from_waker(Waker::noop()), &mut out);
+        result.map_ok(|()| out.filled().to_vec())
+    }
+
+    fn write(guard: &mut Guard<Peer>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(guard).poll_write(&mut Context::from_waker(Waker::noop()), bytes)
+    }
+
+    fn write_pieces(guard: &mut Guard<Peer>, pieces: &[&[u8]]) -> Poll<io::Result<usize>> {
+        let pieces: Vec<_> = pieces.iter().map(|piece| io::IoSlice::new(piece)).collect();
+        Pin::new(guard).poll_write_vectored(&mut Context::from_waker(Waker::noop()), &pieces)
+    }
+
+    fn flush(guard: &mut Guard<Peer>) -> Poll<io::Result<()>> {
+        Pin::new(guard).poll_flush(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Pings that pass after the preface, before the connection ends.
+    fn pings(guard: &mut Guard<Peer>) -> usize {
+        guard.stream.sends = PREFACE.to_vec();
+        assert!(matches!(read(guard), Poll::Ready(Ok(_))));
+        guard.stream.sends = PING.to_vec();
+        (0..2 * PINGS)
+            .take_while(|_| matches!(read(guard), Poll::Ready(Ok(_))))
+            .count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_peer_sends_arrives() {
+        let mut guard = guard(None);
+        guard.stream.sends = b"PRI".to_vec();
+        assert!(matches!(read(&mut guard), Poll::Ready(Ok(bytes)) if bytes == b"beforePRI"));
+        guard.stream.sends.clear();
+        assert!(read(&mut guard).is_pending());
+        assert!(!guard.signs().is_flooded());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_frames_ends_the_connection_and_is_told() {
+        let mut guard = guard(None);
+        assert_eq!(pings(&mut guard), PINGS);
+        assert!(guard.signs().is_flooded());
+        let Poll::Ready(Err(error)) = read(&mut guard) else {
+            panic!("the flood goes on");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_bytes_that_were_sent_let_a_peer_send_more() {
+        let bytes = vec![0; 16 * BYTES_PER_PING];
+        let mut guard = guard(Some(5 * BYTES_PER_PING));
+        assert!(matches!(write(&mut guard, &bytes), Poll::Ready(Ok(_))));
+        assert!(matches!(write_pieces(&mut guard, &[&bytes]), Poll::Ready(Ok(_))));
+        assert_eq!(pings(&mut guard), PINGS + 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_streams_are_counted_once_they_have_left() {
+        let mut guard = guard(Some(100));
+        assert!(matches!(write(&mut guard, &CANCEL), Poll::Ready(Ok(13))));
+        assert_eq!(guard.signs().refused_streams(), 0);
+        assert!(matches!(write(&mut guard, &REFUSAL), Poll::Ready(Ok(13))));
+        assert_eq!(guard.signs().refused_streams(), 1);
+        let pieces = [&REFUSAL[..5], &REFUSAL[5..], &REFUSAL, &REFUSAL];
+        guard.stream.takes = Some(13 + 12);
+        assert!(matches!(write_pieces(&mut guard, &pieces), Poll::Ready(Ok(25))));
+        assert_eq!(guard.signs().refused_streams(), 2);
+        let pieces = [&REFUSAL[12..], &REFUSAL, &REFUSAL];
+        guard.stream.takes = Some(100);
+        assert!(matches!(write_pieces(&mut guard, &pieces), Poll::Ready(Ok(27))));
+        assert_eq!(guard.signs().refused_streams(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_is_timed_from_its_first_refusal() {
+        let mut guard = guard(None);
+        assert_eq!(guard.signs().write_since(), None);
+        let begin = Instant::now();
+        assert!(write(&mut guard, b"a").is_pending());
+        assert_eq!(guard.signs().write_since(), Some(begin));
+        advance(Duration::from_secs(3)).await;
+        assert!(write(&mut guard, b"a").is_pending());
+        assert!(write_pieces(&mut guard, &[b"a"]).is_pending());
+        assert!(flush(&mut guard).is_pending());
+        assert_eq!(guard.signs().write_since(), Some(begin));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_is_taken_ends_the_time() {
+        type Attempt = fn(&mut Guard<Peer>) -> bool;
+        let attempts: [Attempt; 3] = [
+            |guard| write(guard, b"a").is_ready(),
+            |guard| write_pieces(guard, &[b"a"]).is_ready(),
+            |guard| flush(guard).is_ready(),
+        ];
+        let mut guard = guard(None);
+        for attempt in attempts {
+            advance(Duration::from_millis(7)).await;
+            guard.stream.takes = None;
+            assert!(!attempt(&mut guard));
+            assert_eq!(guard.signs().write_since(), Some(Instant::now()));
+            guard.stream.takes = Some(1);
+            assert!(attempt(&mut guard));
+            assert_eq!(guard.signs().write_since(), None);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_stream_is_asked_it_answers_itself() {
+        let mut guard = guard(None);
+        assert!(guard.is_write_vectored());
+        guard.stream.vectored = false;
+        assert!(!guard.is_write_vectored());
+        let closing = Pin::new(&mut guard).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        assert!(closing.is_pending() && guard.stream.closed);
+        assert_eq!(guard.signs().write_since(), None);
+    }
+}
