@@ -316,6 +316,21 @@ mod tests {
     }
 
     #[test]
+    fn nothing_of_an_earlier_head_is_left_in_its_memory() {
+        let parcel = Parcel {
+            method: &Method::GET,
+            target: &PathAndQuery::from_static("/run"),
+            from: &HeaderMap::new(),
+            credentials: &[],
+            host: &HeaderValue::from_static("flow.example"),
+            bearer: None,
+            who: &introduction(),
+        };
+        let earlier = b"POST /other HTTP/1.1\r\nauthorization: Bearer other\r\n".repeat(40);
+        assert_eq!(head(&parcel, earlier), head(&parcel, Vec::new()));
+    }
+
+    #[test]
     fn what_vendors_send_reaches_the_flow() {
         let to = sent(&[
             ("content-type", "application/json"),

@@ -195,4 +195,17 @@ mod tests {
         assert!(results.iter().all(Result::is_err), "{results:?}");
         assert_eq!(fields.iter().count(), 0);
     }
+
+    #[test]
+    fn an_even_number_of_control_characters_is_no_better_than_one() {
+        let (_text, results, fields) = fields(&[
+            "name: \x01a\x01",
+            "name: \x7fa\x7f",
+            "name: \x01a\x7f",
+            "name: \x7fa\x01",
+            "name: \x01\x01\x7f\x7f",
+        ]);
+        assert!(results.iter().all(Result::is_err), "{results:?}");
+        assert_eq!(fields.iter().count(), 0);
+    }
 }
