@@ -506,14 +506,13 @@ impl Line {
         plan.write(&head.headers, passed.as_ref(), outbox.head());
         let mut rest = Some(body);
         let mut sent = 0;
-        let mut begins = true;
         let mut blocked_since = None;
         let timeout = self.settings().write_timeout;
         let timer = &mut self.timer;
         poll_fn(|cx| {
             loop {
                 // The first piece leaves with the head; each other one when what came before it has left.
-                if (outbox.is_empty() || std::mem::take(&mut begins))
+                if outbox.takes_piece()
                     && let Err(end) = refill(&mut outbox, &mut rest, plan.ending, cx)
                 {
                     return Poll::Ready(Err(end));

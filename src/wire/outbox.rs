@@ -85,6 +85,13 @@ impl Outbox {
         self.left() == 0 && self.flushed
     }
 
+    /// Whether there is room for another piece: everything has left, or a whole head waits for the first one. What the
+    /// stream has taken and not passed on counts as waiting, or a peer that does not read would be given piece after piece.
+    pub fn takes_piece(&self) -> bool {
+        let head_alone = !self.head.is_empty() && self.head_sent == 0 && self.left() == self.head.len();
+        self.is_empty() || head_alone
+    }
+
     /// Bytes that are still here.
     pub fn left(&self) -> usize {
         self.head.len() - self.head_sent + self.body.len() + self.tail.len()
@@ -252,6 +259,23 @@ mod tests {
             assert_eq!((sent as usize, stream.flushes), (expected.len(), index + 1));
             assert!(outbox.is_empty());
         }
+    }
+
+    #[test]
+    fn a_piece_that_waits_leaves_no_room_for_another() {
+        let mut outbox = Outbox::default();
+        outbox.head().extend_from_slice(b"head");
+        assert!(outbox.takes_piece(), "a head may wait before it");
+        outbox.chunk(Bytes::from_static(b"one"));
+        assert!(!outbox.takes_piece());
+        outbox.advance(b"head3\r\none".len());
+        assert!(!outbox.takes_piece(), "its end has not left");
+        outbox.advance(b"\r\n".len());
+        assert!(!outbox.takes_piece(), "the stream has not passed it on");
+        outbox.flushed = true;
+        assert!(outbox.takes_piece());
+        outbox.body(Bytes::from_static(b"two"));
+        assert!(!outbox.takes_piece());
     }
 
     #[tokio::test]

@@ -49,43 +49,30 @@ fn take<S: AsyncBufRead + Unpin>(
     Poll::Ready(Ok(count))
 }
 
-impl Stream for Box<tokio_rustls::server::TlsStream<Socket>> {
-    fn poll_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        into: &mut BytesMut,
-        max: usize,
-    ) -> Poll<io::Result<usize>> {
-        take(&mut **self, cx, into, max)
-    }
+macro_rules! secure {
+    ($($side:ident)+) => {$(
+        impl Stream for Box<tokio_rustls::$side::TlsStream<Socket>> {
+            fn poll_more(
+                &mut self,
+                cx: &mut Context<'_>,
+                into: &mut BytesMut,
+                max: usize,
+            ) -> Poll<io::Result<usize>> {
+                take(&mut **self, cx, into, max)
+            }
 
-    fn socket(&self) -> &TcpStream {
-        self.get_ref().0.tcp()
-    }
+            fn socket(&self) -> &TcpStream {
+                self.get_ref().0.tcp()
+            }
 
-    fn has_unread(&self) -> bool {
-        !self.get_ref().1.wants_read()
-    }
+            fn has_unread(&self) -> bool {
+                !self.get_ref().1.wants_read()
+            }
+        }
+    )+};
 }
 
-impl Stream for Box<tokio_rustls::client::TlsStream<Socket>> {
-    fn poll_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        into: &mut BytesMut,
-        max: usize,
-    ) -> Poll<io::Result<usize>> {
-        take(&mut **self, cx, into, max)
-    }
-
-    fn socket(&self) -> &TcpStream {
-        self.get_ref().0.tcp()
-    }
-
-    fn has_unread(&self) -> bool {
-        !self.get_ref().1.wants_read()
-    }
-}
+secure! { server client }
 
 thread_local! {
     /// Where plain sockets are read into: one for each worker, not one for each connection.

@@ -3,8 +3,6 @@
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -14,6 +12,7 @@ use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::SemaphorePermit;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -82,7 +81,7 @@ pub(crate) struct Crowd {
     tls: TlsConnector,
     tls_h2: TlsConnector,
     opening: Semaphore,
-    standing: AtomicUsize,
+    standing: watch::Sender<usize>,
 }
 
 /// A slow connection that is there.
@@ -90,7 +89,7 @@ pub(crate) struct Stands(Arc<Crowd>);
 
 impl Drop for Stands {
     fn drop(&mut self) {
-        self.0.standing.fetch_sub(1, Ordering::Relaxed);
+        self.0.standing.send_modify(|standing| *standing -= 1);
     }
 }
 
@@ -137,7 +136,7 @@ impl Crowd {
             tls: tls("http/1.1"),
             tls_h2: tls("h2"),
             opening: Semaphore::new(OPENING_MAX),
-            standing: AtomicUsize::new(0),
+            standing: watch::Sender::new(0),
             _world: world,
         }
     }
@@ -149,7 +148,7 @@ impl Crowd {
 
     /// Notes that a connection is what it should be from now on.
     pub(crate) fn stands(self: &Arc<Self>) -> Stands {
-        self.standing.fetch_add(1, Ordering::Relaxed);
+        self.standing.send_modify(|standing| *standing += 1);
         Stands(self.clone())
     }
 
@@ -339,14 +338,11 @@ where
     for number in 0..WARM_UP {
         first.spawn(slow(crowd.clone(), number + (1 << 16)));
     }
-    let stand = async {
-        while crowd.standing.load(Ordering::Relaxed) < WARM_UP {
-            tokio::time::sleep(LOOK_PERIOD).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, stand)
+    let mut standing = crowd.standing.subscribe();
+    tokio::time::timeout(PATIENCE, standing.wait_for(|standing| *standing >= WARM_UP))
         .await
-        .expect("they do not come to stand");
+        .expect("they do not come to stand")
+        .unwrap();
     first.shutdown().await;
 }
 
@@ -358,7 +354,7 @@ async fn watch(crowd: &Crowd, mut all: JoinSet<(Instant, Instant)>, cost: &mut C
     loop {
         tokio::select! {
             _ = look.tick() => {
-                cost.at_once = cost.at_once.max(crowd.standing.load(Ordering::Relaxed));
+                cost.at_once = cost.at_once.max(*crowd.standing.borrow());
                 cost.peak = cost.peak.max(crowd.program.memory());
             }
             ended = all.join_next() => match ended {

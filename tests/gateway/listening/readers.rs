@@ -144,6 +144,13 @@ async fn a_slow_flow_is_not_taken_for_a_slow_reader() {
     assert_eq!(rest.unwrap().unwrap().to_bytes().len(), 65_536);
 }
 
+/// The pace of a reader that takes its time at each step and never rests long.
+fn steady() -> tokio::time::Interval {
+    let mut pace = tokio::time::interval(Duration::from_millis(150));
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pace
+}
+
 #[tokio::test]
 async fn a_reader_that_is_slow_but_steady_gets_everything() {
     let (_world, gateway, _) = long_answers("1500ms", 5, None).await;
@@ -151,11 +158,12 @@ async fn a_reader_that_is_slow_but_steady_gets_everything() {
     let mut body = head(&mut caller).await.into_body();
     let began = tokio::time::Instant::now();
     let mut read = 0;
+    let mut pace = steady();
     while let Some(frame) = body.frame().await {
         let before = read / 16_384;
         read += frame.unwrap().into_data().unwrap().len();
         if read / 16_384 > before {
-            tokio::time::sleep(Duration::from_millis(150)).await;
+            pace.tick().await;
         }
     }
     assert_eq!(read, 5 * 65_536);
@@ -215,9 +223,10 @@ async fn an_http1_caller_that_is_slow_but_steady_gets_everything() {
     let mut talk = gateway.talk().await;
     let began = tokio::time::Instant::now();
     ask(&mut talk).await;
+    let mut pace = steady();
     for _ in 0..STEPS {
         talk.skip(STEP).await;
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        pace.tick().await;
     }
     talk.hear_until("\r\n0\r\n\r\n").await;
     assert!(

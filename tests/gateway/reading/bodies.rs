@@ -8,7 +8,6 @@ use crate::listening::order;
 use crate::listening::order_bytes;
 use crate::listening::served;
 use crate::reading::Case;
-use crate::reading::PAUSE;
 use crate::reading::assert_last;
 use crate::reading::case;
 use crate::reading::changed;
@@ -112,7 +111,6 @@ pub(super) async fn refused_in_two_pieces(cases: &[Case]) {
             let (first, second) = bytes.split_at(cut.min(bytes.len()));
             let mut talk = gateway.talk().await;
             let _ = talk.try_say(first).await;
-            tokio::time::sleep(PAUSE).await;
             let _ = talk.try_say([second, smuggled().as_bytes()].concat()).await;
             assert_last(&mut talk, &format!("{what}, cut at {cut}")).await;
         }
