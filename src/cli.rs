@@ -2,6 +2,7 @@
 //! printed goes back to `main`.
 
 mod keys;
+mod lines;
 mod logging;
 mod routes;
 mod serve;

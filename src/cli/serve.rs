@@ -28,7 +28,10 @@ pub(super) fn serve(path: &Path) -> Outcome {
 }
 
 async fn run(config: Config, warnings: &[Mistake]) -> Outcome {
-    let logging = logging::start(&config.log);
+    let logging = match logging::start(&config.log) {
+        Ok(logging) => logging,
+        Err(error) => return Outcome::failed(format!("cannot write the log: {error}\n"), FAILED),
+    };
     for warning in warnings {
         tracing::warn!(
             file = warning.file(),

@@ -77,11 +77,28 @@ impl Steady {
 
 /// The wall clock as an RFC 3339 text in UTC with milliseconds.
 pub fn stamp() -> String {
-    match Timestamp::try_from(wall()) {
-        Ok(time) => format!("{time:.3}"),
-        // A clock beyond year 9999; the line still goes out.
-        Err(_) => "-".to_owned(),
-    }
+    stamp_of(wall())
+}
+
+fn stamp_of(time: SystemTime) -> String {
+    // Before 1970 the seconds count downwards, so only later moments are put together from parts.
+    let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH) else {
+        return Timestamp::try_from(time).map_or_else(|_| "-".to_owned(), |time| format!("{time:.3}"));
+    };
+    SECOND.with_borrow_mut(|(at, text)| {
+        if *at != since.as_secs() || text.is_empty() {
+            *at = since.as_secs();
+            // A clock beyond year 9999; the line still goes out.
+            *text = Timestamp::from_second(at.cast_signed()).map_or_else(
+                |_| "-".to_owned(),
+                |time| format!("{time}").trim_end_matches('Z').to_owned(),
+            );
+        }
+        match text.as_str() {
+            "-" => text.clone(),
+            text => format!("{text}.{:03}Z", since.subsec_millis()),
+        }
+    })
 }
 
 thread_local! {
@@ -89,6 +106,8 @@ thread_local! {
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
     /// A wall clock reading and when it was made.
     static WALL: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };
+    /// The text of the second in which a line was stamped last.
+    static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     /// The text of the second that was asked for last: a busy worker asks thousands of times for the same.
     static DATE: RefCell<(Duration, String)> = const { RefCell::new((Duration::ZERO, String::new())) };
 }
@@ -114,10 +133,12 @@ pub fn date(to: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+    use std::time::UNIX_EPOCH;
 
     use super::date;
     use super::now;
     use super::stamp;
+    use super::stamp_of;
     use super::turn;
     use super::wall;
     use super::wall_nearly;
@@ -126,7 +147,19 @@ mod tests {
     fn a_stamp_is_rfc_3339_with_milliseconds() {
         let text = stamp();
         assert_eq!(text.len(), "2026-11-21T03:30:00.000Z".len(), "{text}");
-        assert!(text.ends_with('Z'));
+        let moments = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_780_000_000_999, "2026-05-28T20:26:40.999Z"),
+            (1_780_000_000_001, "2026-05-28T20:26:40.001Z"),
+            (1_780_000_001_050, "2026-05-28T20:26:41.050Z"),
+        ];
+        for (millis, text) in moments {
+            assert_eq!(stamp_of(UNIX_EPOCH + Duration::from_millis(millis)), text);
+        }
+        let before = UNIX_EPOCH - Duration::from_millis(1);
+        assert_eq!(stamp_of(before), "1969-12-31T23:59:59.999Z");
+        let beyond = UNIX_EPOCH + Duration::from_secs(400_000_000_000);
+        assert_eq!(stamp_of(beyond), "-");
     }
 
     #[tokio::test(start_paused = true)]

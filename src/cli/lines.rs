@@ -1,0 +1,324 @@
+//! The lines of the log on their way out. One thread writes them, many at a time, so that nobody else waits for a slow
+//! pipe; what finds no room here is dropped and counted, and so is what the system does not take.
+
+use std::io;
+use std::io::Write;
+use std::mem;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crate::gateway::journal::Sink;
+
+/// Bytes that wait for the writer at most.
+const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A busy gateway writes its lines together once in this time: waking the writer for each costs more than the line.
+const GATHER_TIME: Duration = Duration::from_millis(10);
+/// Room that is kept from one writing to the next. Bytes.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// How long the end of the process waits for a writer whose pipe nobody reads.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// Takes lines, from any thread and in the order in which they come. Clones share it.
+#[derive(Clone)]
+pub(super) struct Lines(Arc<Desk>);
+
+/// Writes what still waits when dropped.
+pub(super) struct Farewell(Arc<Desk>);
+
+struct Desk {
+    queue: Mutex<Queue>,
+    /// For the writer: there is something to do.
+    work: Condvar,
+    /// For whoever waits for the end.
+    over: Condvar,
+    lost: AtomicU64,
+}
+
+struct Queue {
+    waiting: Vec<u8>,
+    writer: Writer,
+    closed: bool,
+}
+
+#[derive(PartialEq, Eq)]
+enum Writer {
+    /// Waits to be woken.
+    Idle,
+    /// Writes or gathers; it looks again by itself.
+    Busy,
+    Gone,
+}
+
+impl Lines {
+    /// Starts the thread that writes to `out`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<(Self, Farewell)> {
+        let desk = Arc::new(Desk {
+            queue: Mutex::new(Queue {
+                waiting: Vec::new(),
+                writer: Writer::Busy,
+                closed: false,
+            }),
+            work: Condvar::new(),
+            over: Condvar::new(),
+            lost: AtomicU64::new(0),
+        });
+        let theirs = desk.clone();
+        thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || theirs.run(&mut Outlet { out, torn: false }))?;
+        Ok((Self(desk.clone()), Farewell(desk)))
+    }
+}
+
+impl Sink for Lines {
+    fn line(&self, line: &[u8]) {
+        let mut queue = self.0.queue();
+        if queue.closed || queue.waiting.len() + line.len() > WAITING_BYTES_MAX {
+            self.0.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        queue.waiting.extend_from_slice(line);
+        if queue.writer == Writer::Idle {
+            queue.writer = Writer::Busy;
+            drop(queue);
+            self.0.work.notify_one();
+        }
+    }
+
+    fn dropped(&self) -> u64 {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// For the lines of `tracing`, which writes each at once.
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.line(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        queue.closed = true;
+        self.0.work.notify_one();
+        // Whether it came to its end or the time was over, the process ends now.
+        let _ = self
+            .0
+            .over
+            .wait_timeout_while(queue, FAREWELL_TIME, |queue| queue.writer != Writer::Gone);
+    }
+}
+
+impl Desk {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, outlet: &mut Outlet<impl Write>) {
+        let mut batch = Vec::new();
+        while self.take(&mut batch) {
+            self.lost.fetch_add(outlet.put(&batch), Ordering::Relaxed);
+            batch.clear();
+            batch.shrink_to(KEPT_BYTES_MAX);
+            let queue = self.queue();
+            // Only the end cuts this short.
+            let _ = self
+                .work
+                .wait_timeout_while(queue, GATHER_TIME, |queue| !queue.closed);
+        }
+        self.queue().writer = Writer::Gone;
+        self.over.notify_one();
+    }
+
+    /// Waits for lines and takes all of them; false when there will be no more.
+    fn take(&self, batch: &mut Vec<u8>) -> bool {
+        let mut queue = self.queue();
+        while queue.waiting.is_empty() {
+            if queue.closed {
+                return false;
+            }
+            queue.writer = Writer::Idle;
+            queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.writer = Writer::Busy;
+        mem::swap(&mut queue.waiting, batch);
+        true
+    }
+}
+
+/// Where lines end, whatever becomes of them there. Those that the system does not take, because the disk is full, are
+/// counted and given up: requests go on, and so does the log once there is room again.
+struct Outlet<W> {
+    out: W,
+    /// Whether the last line was written in part.
+    torn: bool,
+}
+
+impl<W: Write> Outlet<W> {
+    /// Writes whole lines and tells how many of them were lost.
+    fn put(&mut self, lines: &[u8]) -> u64 {
+        if self.torn && self.write(b"\n") == 0 {
+            return count(lines);
+        }
+        self.torn = false;
+        let written = lines.get(..self.write(lines)).unwrap_or(lines);
+        self.torn = written.last().is_some_and(|last| *last != b'\n');
+        count(lines) - count(written)
+    }
+
+    /// Writes as much as the system takes.
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.out.write(rest) {
+                Ok(0) => break,
+                Ok(taken) => written += taken,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        written
+    }
+}
+
+fn count(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::io::Write;
+    use std::sync::Arc;
+    use std::sync::Mutex;
+    use std::sync::mpsc;
+
+    use super::Lines;
+    use super::Outlet;
+    use super::WAITING_BYTES_MAX;
+    use crate::gateway::journal::Sink;
+
+    /// Takes so many bytes and no more.
+    struct Disk {
+        room: usize,
+        written: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.room);
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= count;
+            self.written.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Takes a piece each time it is told to, and keeps all of them.
+    struct Gate {
+        open: mpsc::Receiver<()>,
+        taken: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.open.recv().is_err() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            self.taken.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_loses_lines_and_nothing_else() {
+        let mut outlet = Outlet {
+            out: Disk {
+                room: 7,
+                written: Vec::new(),
+            },
+            torn: false,
+        };
+        assert_eq!(outlet.put(b"one\ntwo two\nthree\n"), 2);
+        assert_eq!(outlet.put(b"lost\nas well\n"), 2);
+        outlet.out.room = 100;
+        assert_eq!(outlet.put(b"four\n"), 0);
+        assert_eq!(outlet.put(b"five\nsix\n"), 0);
+        assert_eq!(outlet.out.written, b"one\ntwo\nfour\nfive\nsix\n");
+    }
+
+    #[test]
+    fn what_was_handed_over_is_written_in_its_order_before_the_end() {
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let (opener, open) = mpsc::channel();
+        let gate = Gate {
+            open,
+            taken: taken.clone(),
+        };
+        let (mut lines, farewell) = Lines::start(gate).unwrap();
+        let mut all = Vec::new();
+        for number in 0..1000 {
+            let line = format!("line {number}\n");
+            all.extend_from_slice(line.as_bytes());
+            match number % 2 {
+                0 => lines.line(line.as_bytes()),
+                _ => lines.write_all(line.as_bytes()).unwrap(),
+            }
+            opener.send(()).unwrap();
+        }
+        drop(farewell);
+        assert_eq!(
+            String::from_utf8(taken.lock().unwrap().clone()).unwrap(),
+            String::from_utf8(all).unwrap()
+        );
+        assert_eq!(lines.dropped(), 0);
+        lines.line(b"too late\n");
+        assert_eq!(lines.dropped(), 1);
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_costs_lines_but_neither_time_nor_memory() {
+        let (opener, open) = mpsc::channel();
+        let gate = Gate {
+            open,
+            taken: Arc::default(),
+        };
+        let (lines, farewell) = Lines::start(gate).unwrap();
+        let line = [b"x".repeat(64 * 1024 - 1), b"\n".to_vec()].concat();
+        let room = WAITING_BYTES_MAX / line.len();
+        for _ in 0..2 * room + 2 {
+            lines.line(&line);
+        }
+        // What the writer took before the pipe got stuck has left the queue.
+        let dropped = usize::try_from(lines.dropped()).unwrap();
+        assert!((2..=room + 2).contains(&dropped), "{dropped}");
+        drop(opener);
+        drop(farewell);
+    }
+}
