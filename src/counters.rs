@@ -3,6 +3,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -83,6 +84,16 @@ pub struct RouteFigures {
     pub answered: Counter,
     /// Time the trigger took, in seconds.
     pub flow_time: Histogram,
+    refused: Box<[OnceLock<Refused>]>,
+}
+
+/// What is counted for one kind of refusal on one route.
+#[derive(Debug)]
+pub struct Refused {
+    /// Requests of the route that ended so.
+    pub requests: Counter,
+    /// Refusals of this kind on all routes.
+    pub refusals: Counter,
 }
 
 /// Handles of everything that is counted.
@@ -275,8 +286,8 @@ impl Counters {
         Self(Arc::new(Figures { registry, ..figures }))
     }
 
-    /// The figures of one route, looked up once.
-    pub fn of_route(&self, name: &str) -> Arc<RouteFigures> {
+    /// The figures of one route, looked up once. `kinds` is the number of kinds of refusal.
+    pub fn of_route(&self, name: &str, kinds: usize) -> Arc<RouteFigures> {
         let route: Arc<str> = name.into();
         let labels = RouteLabels { route: route.clone() };
         let answered = OutcomeLabels {
@@ -287,7 +298,32 @@ impl Counters {
             route,
             answered: self.requests.get_or_create(&answered).clone(),
             flow_time: self.flow_time.get_or_create(&labels).clone(),
+            refused: (0..kinds).map(|_| OnceLock::new()).collect(),
         })
+    }
+
+    /// What is counted for a kind of refusal on a route: looked up with the first one, so that the page of figures does
+    /// not list what never happened.
+    pub fn of_refusal<'f>(
+        &self,
+        route: &'f RouteFigures,
+        kind: usize,
+        code: &'static str,
+    ) -> Option<&'f Refused> {
+        let place = route.refused.get(kind)?;
+        Some(place.get_or_init(|| {
+            let labels = OutcomeLabels {
+                route: route.route.clone(),
+                outcome: code,
+            };
+            Refused {
+                requests: self.requests.get_or_create(&labels).clone(),
+                refusals: self
+                    .refusals
+                    .get_or_create(&ReasonLabels { reason: code })
+                    .clone(),
+            }
+        }))
     }
 
     /// Counts one refusal.

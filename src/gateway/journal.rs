@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::config::AccessLog;
 use crate::counters::Counters;
 use crate::counters::OutcomeLabels;
+use crate::counters::Refused;
 use crate::counters::RouteFigures;
 use crate::flow::Age;
 use crate::flow::Progress;
@@ -23,6 +24,7 @@ use crate::model::CallerName;
 use crate::model::KeyLabel;
 use crate::model::RequestId;
 use crate::model::clock;
+use crate::problem::Kind;
 use crate::problem::Problem;
 
 /// Version of the line's schema; it rises when a field changes its meaning or goes away.
@@ -261,7 +263,7 @@ struct Line {
     key: Option<KeyLabel>,
     status: Option<u16>,
     answer: Option<AnsweredBy>,
-    problem: Option<&'static str>,
+    problem: Option<Kind>,
     limit: Option<&'static str>,
     cause: Option<String>,
     target: Option<String>,
@@ -346,12 +348,17 @@ impl Journal {
 
     /// Notes the problem that is the answer, or the reason that there is none.
     pub fn problem(&mut self, problem: &Problem) {
-        self.0.problem = Some(problem.kind().row().code);
+        self.0.problem = Some(problem.kind());
         self.0.limit = problem.limit_name();
         if let Some(cause) = problem.cause().or(problem.told()) {
             self.cause(cause);
         }
-        self.0.counters.refused(problem.kind().row().code);
+        match self.0.refused() {
+            Some(refused) => {
+                refused.refusals.inc();
+            }
+            None => self.0.counters.refused(problem.kind().row().code),
+        }
     }
 
     /// Adds to what the log knows about the cause.
@@ -445,9 +452,21 @@ impl Line {
         self.bytes_in + self.progress.as_ref().map_or(0, |progress| progress.bytes())
     }
 
+    /// What is counted for its problem, if it has one and its route is known.
+    fn refused(&self) -> Option<&Refused> {
+        let (route, kind) = (self.route.as_deref()?, self.problem?);
+        self.counters.of_refusal(route, kind as usize, kind.row().code)
+    }
+
     fn count(&self) {
         let outcome = match (self.problem, self.end) {
-            (Some(code), _) => code,
+            (Some(kind), _) => match self.refused() {
+                Some(refused) => {
+                    refused.requests.inc();
+                    return;
+                }
+                None => kind.row().code,
+            },
             (None, End::Complete) => match &self.route {
                 Some(figures) => {
                     figures.answered.inc();
@@ -489,7 +508,7 @@ impl Line {
                 .unwrap_or(self.method.as_str()),
             status: self.status,
             answer: self.answer,
-            problem: self.problem,
+            problem: self.problem.map(|kind| kind.row().code),
             limit: self.limit,
             cause: self.cause.as_deref(),
             target: self.target.as_deref(),

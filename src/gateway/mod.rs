@@ -56,6 +56,7 @@ use crate::policy::Networks;
 use crate::policy::Quotas;
 use crate::policy::Routes;
 use crate::policy::credential::KeyReader;
+use crate::problem::Kind;
 
 /// Everything a request needs.
 #[derive(Debug)]
@@ -135,7 +136,7 @@ impl Gateway {
                 trigger: trigger.clone(),
                 query: settings.query.clone(),
                 relative_path: settings.relative_path,
-                figures: counters.of_route(settings.name.as_str()),
+                figures: counters.of_route(settings.name.as_str(), Kind::ALL.len()),
             };
             list.push(Arc::new(route));
         }

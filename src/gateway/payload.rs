@@ -21,7 +21,6 @@ use http_body::Frame;
 use http_body::SizeHint;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::flow::BodyError;
@@ -30,6 +29,7 @@ use crate::flow::Progress;
 use crate::gateway::arrival::Arrival;
 use crate::gateway::arrival::Pace;
 use crate::gateway::arrival::Stop;
+use crate::model::clock;
 use crate::problem::Kind;
 use crate::problem::Problem;
 
@@ -467,7 +467,7 @@ pub(super) async fn drain(mut body: Inbound, headers: &HeaderMap) -> (Drained, u
     if expects || stated_length(headers).is_some_and(|length| length > DRAIN_BYTES_MAX) {
         return (Drained::Partly, 0);
     }
-    let deadline = Instant::now() + DRAIN_TIME;
+    let deadline = clock::now() + DRAIN_TIME;
     let mut bytes = 0;
     loop {
         match tokio::time::timeout_at(deadline, body.frame()).await {

@@ -341,9 +341,9 @@ async fn refuse(
     body: Inbound,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
-    let waiting = Instant::now();
+    let waiting = clock::now();
     let (drained, bytes) = payload::drain(body, &head.headers).await;
-    journal.waited(waiting.elapsed());
+    journal.waited(clock::now() - waiting);
     journal.discarded(bytes);
     let response = answer::problem(problem, AnsweredBy::Gateway, journal);
     // Whoever sent what can be read in two ways may mean something else by what follows, too.
