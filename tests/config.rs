@@ -103,6 +103,7 @@ fn installation() -> (tempfile::TempDir, Environment) {
     let environment = Environment::from_pairs([
         ("FLOWGATE_CLIENT_SECRET", "canary-secret"),
         ("FLOWGATE_CONTOSO_SECRET", "canary-secret"),
+        ("FLOWGATE_CONTOSO_SECRET_2", "canary-secret-2"),
         ("FLOWGATE_PEPPER", "canary-pepper-of-more-than-16-bytes"),
         ("FLOWGATE_PARTNERS_KEY", partners_key.as_str()),
         ("FLOWGATE_NEWSLETTER_TRIGGER", SIGNED),
@@ -560,6 +561,8 @@ fn no_report_shows_a_secret() {
         "[[identity]]\nclient_secret = \"canary-6\"",
         "[[identity]]\nclient_secret = [\"canary-7\"]",
         "[[identity]]\nclient_secret = { value = \"canary-8\" }",
+        "[[identity]]\n[[identity.secret]]\nvalue = \"canary-29\"",
+        "[[identity]]\nsecret = \"canary-30\"",
         "[[identity]]\nclientsecret = \"canary-9\"",
         "[[identity]]\nclient_id = \"canary-10\"",
         "[[identity]]\npassword = \"canary-11\"",

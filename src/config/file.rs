@@ -353,8 +353,12 @@ pub(super) struct Identity {
     pub(super) tenant: Text,
     /// Application (client) id.
     pub(super) client_id: Text,
-    /// Value of the client secret; a reference, "env:NAME" or "file:PATH".
+    /// Value of the client secret; a reference, "env:NAME" or "file:PATH". Several, or one whose end is known, are
+    /// written as tables `secret`.
     pub(super) client_secret: Text,
+    /// Its client secrets; the one that expires last is tried first.
+    #[serde(default)]
+    pub(super) secret: Vec<Table<SecretTable>>,
     /// Where tokens are requested; default: the authority of the cloud.
     pub(super) authority: Text,
     /// Scope to ask for; default: the scope of the cloud, with its two slashes.
@@ -367,6 +371,16 @@ pub(super) struct Identity {
     pub(super) token_file: Text,
     /// Life of a token from the file whose expiry cannot be read; default "50m".
     pub(super) token_life: Length,
+}
+
+/// A client secret of an identity.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SecretTable {
+    /// Its value; a reference, "env:NAME" or "file:PATH".
+    pub(super) value: Text,
+    /// When it expires, as Entra shows it.
+    pub(super) expires: Option<At<Moment>>,
 }
 
 /// Who may call.

@@ -11,7 +11,15 @@ use serde_json::Value;
 use crate::config::file;
 
 /// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
-const SECRET_KEYS: [&str; 4] = ["pepper", "client_secret", "key", "digest"];
+const SECRET_KEYS: [&str; 7] = [
+    "pepper",
+    "client_secret",
+    "key",
+    "digest",
+    "secret",
+    "value",
+    "password",
+];
 
 /// What may be shown of a value at a secret key: it says where the secret lies, or of which kind it is.
 const SHOWN_PREFIXES: [&str; 4] = ["env:", "file:", "sha256:", "hmac-sha256:"];

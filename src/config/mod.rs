@@ -32,6 +32,7 @@ pub use mistake::Report;
 pub use mistake::Severity;
 pub use mistake::Style;
 pub use source::Environment;
+pub use source::SecretSource;
 pub use source::Secrets;
 pub use trust::TrustError;
 pub use trust::provider;
@@ -266,18 +267,12 @@ pub struct IdentitySettings {
 /// Where the tokens of an identity come from.
 #[derive(Debug, Clone)]
 pub enum GrantSettings {
-    /// OAuth 2.0 client credentials (RFC 6749 section 4.4) with a client secret.
-    ClientSecret {
-        /// Token endpoint: `{authority}/{tenant}/oauth2/v2.0/token`.
-        token_url: String,
-        /// Application (client) id.
-        client_id: String,
-        /// The secret's value.
-        secret: Secret,
-        /// Certificates trusted beside the system's for the authority.
-        trust: Trust,
-        /// Time for one token request from its start to the last byte of the answer.
-        timeout: Duration,
+    /// OAuth 2.0 client credentials (RFC 6749 section 4.4).
+    Client {
+        /// Where they are asked for.
+        endpoint: EndpointSettings,
+        /// How the application proves who it is.
+        proof: ClientProof,
     },
     /// A file that another program keeps fresh.
     TokenFile {
@@ -286,6 +281,37 @@ pub enum GrantSettings {
         /// Life of a token whose own expiry cannot be read, counted from when the file was seen to change.
         life: Duration,
     },
+}
+
+/// A token endpoint, and the application that asks there.
+#[derive(Debug, Clone)]
+pub struct EndpointSettings {
+    /// Scheme, host and port of the authority.
+    pub authority: String,
+    /// Token endpoint: `{authority}/{tenant}/oauth2/v2.0/token`.
+    pub token_url: String,
+    /// Application (client) id.
+    pub client_id: String,
+    /// Certificate authorities trusted for it.
+    pub trust: Trust,
+    /// Time for one token request from its start to the last byte of the answer.
+    pub timeout: Duration,
+}
+
+/// How an application proves to the token endpoint who it is.
+#[derive(Debug, Clone)]
+pub enum ClientProof {
+    /// One of several client secrets; at least one.
+    Secrets(Vec<ClientSecret>),
+}
+
+/// A client secret.
+#[derive(Debug, Clone)]
+pub struct ClientSecret {
+    /// Its value, and where it can be read again.
+    pub source: SecretSource,
+    /// When Entra stops accepting it, as far as the settings tell.
+    pub expires: Option<SystemTime>,
 }
 
 /// Which certificate authorities a connection of ours trusts.

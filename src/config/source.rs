@@ -172,6 +172,53 @@ impl Reference {
     }
 }
 
+/// A secret, and where it can be read again when it has been replaced there.
+#[derive(Debug, Clone)]
+pub struct SecretSource {
+    reference: Reference,
+    known: Secret,
+}
+
+impl SecretSource {
+    pub(super) fn new(reference: Reference, known: Secret) -> Self {
+        Self { reference, known }
+    }
+
+    /// The value that was read with the settings.
+    pub fn known(&self) -> &Secret {
+        &self.known
+    }
+
+    /// Where it lies, for people.
+    pub fn place(&self) -> String {
+        match &self.reference {
+            Reference::Variable(name) => format!("environment variable {name}"),
+            Reference::File(path) => format!("file {}", path.display()),
+        }
+    }
+
+    /// The file, if it lies in one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.reference {
+            Reference::File(path) => Some(path),
+            Reference::Variable(_) => None,
+        }
+    }
+
+    /// Reads it again where it can have changed; the variables of a running process cannot. Blocks on the file.
+    ///
+    /// # Errors
+    /// Says in words why it cannot be read.
+    pub fn read_again(&self) -> Result<Secret, String> {
+        match &self.reference {
+            Reference::Variable(_) => Ok(self.known.clone()),
+            Reference::File(path) => read_secret(path)
+                .map(|resolved| resolved.secret)
+                .map_err(|flaw| flaw.what),
+        }
+    }
+}
+
 /// A secret that was found.
 #[derive(Debug)]
 pub(super) struct Resolved {

@@ -3,9 +3,12 @@
 
 pub mod answer;
 mod cache;
+mod endpoint;
 mod file;
 mod grant;
+mod proof;
 pub mod refusal;
+mod secret;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -97,7 +100,7 @@ impl Tokens {
             minders: Vec::new(),
         };
         for settings in settings {
-            let fetch = grant::fetcher(settings)?;
+            let fetch = grant::fetcher(settings, &settings.scope)?;
             let slot = Slot::new(settings.name.clone(), fetch, control.clone(), counters.clone());
             tokens
                 .minders

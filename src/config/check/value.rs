@@ -14,6 +14,7 @@ use bytesize::ByteSize;
 use jiff::SignedDuration;
 
 use crate::config::Rate;
+use crate::config::SecretSource;
 use crate::config::Secrets;
 use crate::config::check::Check;
 use crate::config::file::RateTable;
@@ -157,6 +158,13 @@ impl Check<'_> {
         };
         let reference = self.findings.keep(value, reference)?;
         self.resolve(value, &reference)
+    }
+
+    /// A secret behind a reference, with the place where it can be read again.
+    pub(super) fn secret_source(&mut self, key: &str, value: &At<String>) -> Option<SecretSource> {
+        let secret = self.secret(key, value)?;
+        let reference = Reference::parse(value, &self.folder)?.ok()?;
+        Some(SecretSource::new(reference, secret))
     }
 
     /// What a reference points to, or a placeholder if secrets are not read.

@@ -2,8 +2,12 @@
 //! one is named before the first request.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::Duration;
 
+use crate::config::ClientProof;
+use crate::config::ClientSecret;
+use crate::config::EndpointSettings;
 use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
 use crate::config::check::Check;
@@ -15,6 +19,7 @@ use crate::config::check::value::MILLISECOND;
 use crate::config::check::value::SECOND;
 use crate::config::file;
 use crate::config::file::Identity;
+use crate::config::file::SecretTable;
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
 use crate::config::mask;
@@ -49,25 +54,7 @@ impl Check<'_> {
             .as_ref()
             .map(|value| self.findings.keep(value, check_tenant(value)));
         let scope = self.scope(identity.scope.as_ref(), cloud);
-        let grant = match (&identity.client_secret, &identity.token_file) {
-            (Some(secret), Some(file)) => {
-                let flaw = Flaw::new("an identity has either a client secret or a token file, not both");
-                self.findings.clash(file, flaw, secret, "the client secret");
-                None
-            }
-            (None, Some(file)) => self.token_file(identity, file),
-            (Some(secret), None) => self.client_secret(identity, secret, cloud),
-            (None, None) => {
-                let reported = |key| self.findings.was_reported(identity.span(), key);
-                if !reported("client_secret") && !reported("token_file") {
-                    let flaw = Flaw::new("the identity has nothing to get a token with");
-                    let hint = "set client_secret = \"env:NAME\", or token_file for a token that another \
-                                program keeps fresh";
-                    self.findings.mistake(identity, flaw.hint(hint));
-                }
-                None
-            }
-        };
+        let grant = self.grant(identity, cloud);
         let scope = scope?;
         let audience = scope.strip_suffix(DEFAULT).unwrap_or(&scope).to_owned();
         let tenant = match tenant {
@@ -126,12 +113,65 @@ impl Check<'_> {
         Some(scope)
     }
 
-    fn client_secret(
+    /// The one way in which an identity gets its tokens.
+    fn grant(&mut self, identity: &Table<Identity>, cloud: Option<Cloud>) -> Option<GrantSettings> {
+        let ways = ways(identity);
+        match ways.as_slice() {
+            [] => {
+                if !Way::ALL
+                    .iter()
+                    .any(|way| self.findings.was_reported(identity.span(), way.key()))
+                {
+                    let flaw = Flaw::new("the identity has nothing to get a token with");
+                    let hint = "set client_secret = \"env:NAME\", or token_file for a token that another \
+                                program keeps fresh";
+                    self.findings.mistake(identity, flaw.hint(hint));
+                }
+                None
+            }
+            [(Way::Secret, _)] => self.client(identity, cloud, Self::secrets),
+            [(Way::TokenFile, _)] => {
+                let file = identity.token_file.as_ref()?;
+                self.token_file(identity, file)
+            }
+            [(first, first_span), (second, second_span), ..] => {
+                let flaw = Flaw::new(format!(
+                    "an identity has either {} or {}, not both",
+                    first.words(),
+                    second.words()
+                ));
+                self.findings
+                    .clash(second_span.clone(), flaw, first_span.clone(), first.words());
+                None
+            }
+        }
+    }
+
+    /// The client credentials grant, with the proof that `proof` reads.
+    fn client(
         &mut self,
         identity: &Table<Identity>,
-        secret: &At<String>,
         cloud: Option<Cloud>,
+        proof: impl FnOnce(&mut Self, &Table<Identity>) -> Option<ClientProof>,
     ) -> Option<GrantSettings> {
+        self.without_token_life(identity);
+        let proof = proof(self, identity);
+        let endpoint = self.endpoint(identity, cloud);
+        Some(GrantSettings::Client {
+            endpoint: endpoint?,
+            proof: proof?,
+        })
+    }
+
+    fn without_token_life(&mut self, identity: &Table<Identity>) {
+        if let Some(life) = &identity.token_life {
+            self.findings
+                .mistake(life, Flaw::new("`token_life` goes with `token_file` only"));
+        }
+    }
+
+    /// Where an application asks for its tokens.
+    fn endpoint(&mut self, identity: &Table<Identity>, cloud: Option<Cloud>) -> Option<EndpointSettings> {
         if identity.tenant.is_none() {
             self.findings.missing(
                 identity.span(),
@@ -143,11 +183,6 @@ impl Check<'_> {
             let hint = "write the Application (client) ID that Entra shows for the app registration";
             self.findings.missing(identity.span(), "client_id", hint);
         }
-        if let Some(life) = &identity.token_life {
-            self.findings
-                .mistake(life, Flaw::new("`token_life` goes with `token_file` only"));
-        }
-        let secret = self.secret("client_secret", secret);
         let client_id = identity
             .client_id
             .as_ref()
@@ -163,12 +198,51 @@ impl Check<'_> {
             MILLISECOND..=60 * SECOND,
         );
         let tenant = identity.tenant.as_ref()?;
-        Some(GrantSettings::ClientSecret {
-            token_url: format!("{}/{}/oauth2/v2.0/token", authority?, tenant.as_str()),
+        let authority = authority?;
+        Some(EndpointSettings {
+            token_url: format!("{authority}/{}/oauth2/v2.0/token", tenant.as_str()),
+            authority,
             client_id: client_id??,
-            secret: secret?,
             trust,
             timeout,
+        })
+    }
+
+    fn secrets(&mut self, identity: &Table<Identity>) -> Option<ClientProof> {
+        let mut secrets = Vec::new();
+        if let Some(value) = &identity.client_secret {
+            secrets.push(
+                self.secret_source("client_secret", value)
+                    .map(|source| ClientSecret {
+                        source,
+                        expires: None,
+                    }),
+            );
+        }
+        for table in &identity.secret {
+            secrets.push(self.client_secret(table));
+        }
+        let secrets: Option<Vec<_>> = secrets.into_iter().collect();
+        secrets.map(ClientProof::Secrets)
+    }
+
+    fn client_secret(&mut self, table: &Table<SecretTable>) -> Option<ClientSecret> {
+        let Some(value) = &table.value else {
+            let hint = "write for example value = \"env:CONTOSO_SECRET\"";
+            self.findings.missing(table.span(), "value", hint);
+            return None;
+        };
+        let expires = self.moment(table.expires.as_ref());
+        if let (Some(expires), Some(at)) = (expires, &table.expires)
+            && expires <= self.environment.now()
+        {
+            let flaw = Flaw::new("this client secret has expired");
+            self.findings
+                .warn(at, flaw.hint("create a new one in Entra, and take this one out"));
+        }
+        Some(ClientSecret {
+            source: self.secret_source("value", value)?,
+            expires,
         })
     }
 
@@ -195,6 +269,52 @@ impl Check<'_> {
         self.expect_file(value, &path);
         Some(GrantSettings::TokenFile { path, life })
     }
+}
+
+/// A way to get tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Secret,
+    TokenFile,
+}
+
+impl Way {
+    const ALL: [Self; 2] = [Self::Secret, Self::TokenFile];
+
+    /// Its key in the settings.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Secret => "client_secret",
+            Self::TokenFile => "token_file",
+        }
+    }
+
+    /// Its name in a sentence.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Secret => "a client secret",
+            Self::TokenFile => "a token file",
+        }
+    }
+
+    /// Where the settings of an identity ask for it.
+    fn place(self, identity: &Identity) -> Option<Range<usize>> {
+        match self {
+            Self::Secret => {
+                let short = identity.client_secret.as_ref().map(At::span);
+                short.or_else(|| identity.secret.first().map(Table::span))
+            }
+            Self::TokenFile => identity.token_file.as_ref().map(At::span),
+        }
+    }
+}
+
+/// The ways that the settings of an identity ask for.
+fn ways(identity: &Identity) -> Vec<(Way, Range<usize>)> {
+    let places = Way::ALL.into_iter();
+    places
+        .filter_map(|way| Some((way, way.place(identity)?)))
+        .collect()
 }
 
 fn check_tenant(text: &str) -> Result<String, Flaw> {

@@ -1,0 +1,204 @@
+//! One question to a token endpoint. It posts a form and hands the answer to `answer.rs` or `refusal.rs`; what is in the
+//! form, and whether another proof is worth a try, is decided in `proof.rs` and the grants above it.
+
+use std::time::Duration;
+
+use percent_encoding::AsciiSet;
+use percent_encoding::NON_ALPHANUMERIC;
+use percent_encoding::utf8_percent_encode;
+
+use crate::config::EndpointSettings;
+use crate::config::IdentitySettings;
+use crate::config::Trust;
+use crate::config::TrustError;
+use crate::entra::answer;
+use crate::entra::answer::ANSWER_BYTES_MAX;
+use crate::entra::answer::Granted;
+use crate::entra::answer::Refused;
+use crate::entra::answer::TokenError;
+use crate::entra::refusal;
+
+// The bytes that application/x-www-form-urlencoded leaves as they are; a space becomes %20, which every server reads.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'*');
+
+/// A token endpoint, asked in the name of one application.
+pub(super) struct Endpoint {
+    client: reqwest::Client,
+    settings: EndpointSettings,
+    scope: String,
+    tenant: String,
+    identity: String,
+}
+
+impl Endpoint {
+    /// Prepares the questions of one identity for tokens of `scope`.
+    ///
+    /// # Errors
+    /// When there is no certificate authority to trust.
+    pub(super) fn new(
+        settings: &EndpointSettings,
+        identity: &IdentitySettings,
+        scope: &str,
+    ) -> Result<Self, TrustError> {
+        Ok(Self {
+            client: client(&settings.trust, settings.timeout)?,
+            settings: settings.clone(),
+            scope: scope.to_owned(),
+            tenant: identity.tenant.clone(),
+            identity: identity.name.as_str().to_owned(),
+        })
+    }
+
+    /// Where tokens are asked for; also the audience of an assertion (Microsoft, "Microsoft identity platform
+    /// application authentication certificate credentials").
+    pub(super) fn url(&self) -> &str {
+        &self.settings.token_url
+    }
+
+    /// The application.
+    pub(super) fn client_id(&self) -> &str {
+        &self.settings.client_id
+    }
+
+    /// Asks once. The scope and the client id are added to the pairs.
+    pub(super) async fn ask(&self, pairs: &[(&str, &str)]) -> Result<Granted, TokenError> {
+        let sent = self
+            .client
+            .post(&self.settings.token_url)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("accept", "application/json")
+            .body(self.form(pairs))
+            .send()
+            .await;
+        let timeout = self.settings.timeout;
+        let response = sent.map_err(|error| failed(&error, timeout))?;
+        let (status, wait, body) = read(response, timeout).await?;
+        if status == 200 {
+            return answer::read(&body);
+        }
+        let refusal = refusal::read(status, &body, wait);
+        let sentence = refusal.sentence(&self.identity, &self.tenant, &self.settings.client_id);
+        Err(TokenError::Refused(Box::new(Refused { refusal, sentence })))
+    }
+
+    /// The form. Each value is encoded once: a scope encoded twice is refused with AADSTS1002012.
+    fn form(&self, pairs: &[(&str, &str)]) -> String {
+        let own = [
+            ("client_id", self.settings.client_id.as_str()),
+            ("scope", self.scope.as_str()),
+        ];
+        let all = pairs.iter().chain(&own);
+        let all: Vec<_> = all
+            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, FORM)))
+            .collect();
+        all.join("&")
+    }
+}
+
+/// A client for control calls: no proxy, no redirects, one deadline for a whole answer.
+pub(super) fn client(trust: &Trust, timeout: Duration) -> Result<reqwest::Client, TrustError> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(trust.client_config()?)
+        // A token request carries the secret: it goes to the configured place or nowhere.
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(timeout)
+        .pool_max_idle_per_host(1)
+        .build()
+        .map_err(|error| TrustError::Unusable(error.to_string()))
+}
+
+/// Reads an answer whole: status, the wait it asks for, body.
+///
+/// # Errors
+/// When it redirects, breaks off, or is larger than any token answer.
+pub(super) async fn read(
+    mut response: reqwest::Response,
+    timeout: Duration,
+) -> Result<(u16, Option<Duration>, Vec<u8>), TokenError> {
+    let status = response.status();
+    if status.is_redirection() {
+        return Err(TokenError::Redirected(status.as_u16()));
+    }
+    let wait = retry_after(response.headers());
+    let mut body = Vec::new();
+    loop {
+        let piece = response.chunk().await.map_err(|error| match error.is_timeout() {
+            true => TokenError::Timeout(timeout),
+            false => TokenError::Cut,
+        })?;
+        let Some(piece) = piece else {
+            return Ok((status.as_u16(), wait, body));
+        };
+        if body.len() + piece.len() > ANSWER_BYTES_MAX {
+            return Err(TokenError::TooLarge);
+        }
+        body.extend_from_slice(&piece);
+    }
+}
+
+/// Why no answer came.
+pub(super) fn failed(error: &reqwest::Error, timeout: Duration) -> TokenError {
+    if error.is_timeout() {
+        return TokenError::Timeout(timeout);
+    }
+    TokenError::Unreachable(innermost(error))
+}
+
+/// The last link of an error's chain: the outer ones name the address again, and say "error sending request".
+fn innermost(error: &reqwest::Error) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+/// `Retry-After` in seconds (RFC 9110 section 10.2.3); a date is left aside, because Entra sends seconds.
+fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
+    let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Endpoint;
+    use crate::config::EndpointSettings;
+    use crate::config::Trust;
+
+    #[test]
+    fn the_scope_is_encoded_once_and_keeps_both_slashes() {
+        let settings = EndpointSettings {
+            authority: String::new(),
+            token_url: String::new(),
+            client_id: "11111111-2222-3333-4444-555555555555".into(),
+            trust: Trust::Only(Vec::new()),
+            timeout: Duration::from_secs(1),
+        };
+        let endpoint = Endpoint {
+            client: super::client(&settings.trust, settings.timeout).unwrap(),
+            settings,
+            scope: "https://service.flow.microsoft.com//.default".into(),
+            tenant: String::new(),
+            identity: String::new(),
+        };
+        let form = endpoint.form(&[
+            ("grant_type", "client_credentials"),
+            ("client_secret", "a+b/c=&~ü"),
+        ]);
+        assert!(
+            form.ends_with("scope=https%3A%2F%2Fservice.flow.microsoft.com%2F%2F.default"),
+            "{form}"
+        );
+        assert!(
+            form.contains("&client_secret=a%2Bb%2Fc%3D%26%7E%C3%BC&"),
+            "{form}"
+        );
+    }
+}
