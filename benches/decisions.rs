@@ -215,6 +215,7 @@ fn head(criterion: &mut Criterion) {
                     host: &host,
                     bearer: Some(&bearer),
                     who: &who,
+                    audience: flowgate::flow::outbound::Audience::Flow,
                 },
                 Vec::new(),
             )

@@ -158,6 +158,9 @@ problems! {
     /// The trigger refuses a token that Entra gave.
     FlowRefusedToken BAD_GATEWAY "flow-refused-token" NotYourFault Later
         "The flow does not accept the sign-in of the gateway; its operator or the flow's owner must act.";
+    /// The API refuses a token that Entra gave.
+    ApiRefusedToken BAD_GATEWAY "api-refused-token" NotYourFault Later
+        "The API behind this address does not accept the sign-in of the gateway; its operator must act.";
     /// The route or the flow is set up in a way that cannot work.
     FlowMisconfigured BAD_GATEWAY "flow-misconfigured" NotYourFault Later
         "The flow behind this address is not set up for the gateway; its operator must act.";

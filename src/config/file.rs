@@ -453,15 +453,22 @@ pub(super) struct Route {
     pub(super) rate: Option<Table<RateTable>>,
     /// Largest body; default "1 MiB", at most 104857600 bytes.
     pub(super) body_size_max: Bytes,
-    /// Name of the identity whose token starts the flow.
+    /// What stands behind it: "flow" (default), or "api" for an API of Microsoft's that wants a token.
+    pub(super) kind: Option<At<RouteKindWord>>,
+    /// Name of the identity whose token starts the flow, or is shown to the API.
     pub(super) identity: Text,
     /// The trigger's address carries its own signature; in place of `identity`.
     pub(super) signed: Switch,
     /// Address of the trigger as the flow shows it; with a signature only as "env:NAME" or "file:PATH".
     pub(super) trigger: Text,
+    /// Address of the API, with the path before what callers ask for: "https://graph.microsoft.com/v1.0".
+    pub(super) upstream: Text,
+    /// Paths of the API behind `upstream` that may be asked for, where the route's path ends in {*rest}: "/users/{id}".
+    /// All others are refused.
+    pub(super) paths: Texts,
     /// Whether the rest of a path that ends in {*rest} is appended to the trigger's path; default false.
     pub(super) relative_path: Switch,
-    /// Query parameters of the caller that go on to the flow: names, or ["*"] for all; default: none.
+    /// Query parameters of the caller that go on: names, or ["*"] for all; default: none to a flow, all to an API.
     pub(super) query: Texts,
     /// PEM file with the certificate authorities trusted for the trigger, in place of the system's.
     pub(super) ca_file: Text,
@@ -481,6 +488,17 @@ pub(super) struct Route {
     pub(super) response_timeout: Length,
     /// Time an unused connection to the trigger is kept; default "60s".
     pub(super) upstream_idle_timeout: Length,
+}
+
+/// What stands behind a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum RouteKindWord {
+    /// The trigger of a flow.
+    Flow,
+    /// An API that wants a token.
+    Api,
 }
 
 /// The JSON Schema of the settings file, for editors.

@@ -434,9 +434,11 @@ pub struct RouteSettings {
     pub rate: Option<Rate>,
     /// Largest body in bytes.
     pub body_bytes_max: u64,
+    /// What stands behind it.
+    pub kind: RouteKind,
     /// How the trigger is convinced.
     pub proof: Proof,
-    /// Address of the trigger.
+    /// Address of the trigger, or of the API.
     pub trigger: TriggerUrl,
     /// Whether the rest of the public path becomes the trigger's relative path.
     pub relative_path: RelativePath,
@@ -444,6 +446,16 @@ pub struct RouteSettings {
     pub query: QueryPass,
     /// Upstream connections.
     pub upstream: UpstreamSettings,
+}
+
+/// What stands behind a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteKind {
+    /// The trigger of a flow.
+    Flow,
+    /// An API that wants a token, and what of it may be asked for: templates for what follows its own path, in matchit's
+    /// form. None, where the route's path has no `{*rest}`, so that one address is all there is.
+    Api(Vec<String>),
 }
 
 /// Who may call a route.

@@ -26,6 +26,8 @@ pub const ORIGIN: &str = "x-flowgate-origin";
 pub const REQUEST_ID: &str = "x-flowgate-request-id";
 /// Becomes the run's client tracking id, so that a run is found by a request id (Azure Monitor for Logic Apps).
 pub const TRACKING_ID: &str = "x-ms-client-tracking-id";
+/// The id of a request by which Microsoft's APIs are asked about it (Microsoft Learn, "Microsoft Graph error responses").
+pub const CLIENT_REQUEST_ID: &str = "client-request-id";
 /// W3C Trace Context.
 pub const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -120,6 +122,17 @@ pub struct Parcel<'a> {
     pub bearer: Option<&'a HeaderValue>,
     /// Who calls.
     pub who: &'a Introduction,
+    /// Whether that is told.
+    pub audience: Audience,
+}
+
+/// Who reads the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// A flow, which is told who calls.
+    Flow,
+    /// An API, which is no concern of the caller's and only learns an id for support.
+    Api,
 }
 
 /// Writes request line and fields for the trigger, without those that tell the length and without the empty line.
@@ -140,7 +153,8 @@ pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
         let listed = listed
             .iter()
             .any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
-        if fate(name.as_str()) == Fate::Drop || listed || parcel.credentials.contains(name) {
+        let replaced = parcel.audience == Audience::Api && name == CLIENT_REQUEST_ID;
+        if fate(name.as_str()) == Fate::Drop || listed || replaced || parcel.credentials.contains(name) {
             continue;
         }
         field(&mut to, name.as_str(), value.as_bytes());
@@ -150,6 +164,11 @@ pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
     }
     let mut space = [0; 36];
     let id = who.request.encode(&mut space).as_bytes();
+    if parcel.audience == Audience::Api {
+        field(&mut to, CLIENT_REQUEST_ID, id);
+        trace(from, who.request, &mut to);
+        return to;
+    }
     field(&mut to, TRACKING_ID, id);
     field(&mut to, REQUEST_ID, id);
     field(&mut to, CALLER, who.caller.as_str().as_bytes());
@@ -264,6 +283,7 @@ mod tests {
     use http::uri::PathAndQuery;
     use proptest::prelude::proptest;
 
+    use super::Audience;
     use super::Introduction;
     use super::Parcel;
     use super::head;
@@ -303,6 +323,7 @@ mod tests {
                 host: &HeaderValue::from_static("flow.example"),
                 bearer: Some(&bearer),
                 who: &introduction(),
+                audience: Audience::Flow,
             },
             Vec::new(),
         );
@@ -325,6 +346,7 @@ mod tests {
             host: &HeaderValue::from_static("flow.example"),
             bearer: None,
             who: &introduction(),
+            audience: Audience::Flow,
         };
         let earlier = b"POST /other HTTP/1.1\r\nauthorization: Bearer other\r\n".repeat(40);
         assert_eq!(head(&parcel, earlier), head(&parcel, Vec::new()));

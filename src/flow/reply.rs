@@ -47,15 +47,34 @@ fn stays(name: &[u8]) -> bool {
     stays || begins(b"x-ms-") || begins(b"x-flowgate-")
 }
 
-/// Takes out the fields that do not pass. A `Location` on the trigger's own host is kept back: it can carry a signature,
-/// and the caller could not use it.
-pub fn head(status: StatusCode, fields: &mut Fields, trigger: &TriggerUrl) {
-    // Mostly empty; then it needs no memory.
-    let listed: Vec<Vec<u8>> = fields
+/// Takes out the fields of an API's answer that do not pass: those of its connection and of its host. What it says about
+/// the request is the caller's, except how to sign in, which is ours.
+pub fn api_head(fields: &mut Fields) {
+    let listed = connection_listed(fields);
+    fields.retain(|name, _| {
+        let of_api = name
+            .get(..5)
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(b"x-ms-"));
+        let kept_back = (stays(name) && !of_api)
+            || name.eq_ignore_ascii_case(b"www-authenticate")
+            || listed.iter().any(|option| name.eq_ignore_ascii_case(option));
+        !kept_back
+    });
+}
+
+/// Names in the answer's `Connection` field. Mostly none; then it needs no memory.
+fn connection_listed(fields: &Fields) -> Vec<Vec<u8>> {
+    fields
         .get_all("connection")
         .flat_map(|options| options.split(|byte| *byte == b','))
         .map(|option| option.trim_ascii().to_vec())
-        .collect();
+        .collect()
+}
+
+/// Takes out the fields that do not pass. A `Location` on the trigger's own host is kept back: it can carry a signature,
+/// and the caller could not use it.
+pub fn head(status: StatusCode, fields: &mut Fields, trigger: &TriggerUrl) {
+    let listed = connection_listed(fields);
     fields.retain(|name, value| {
         let place = name.eq_ignore_ascii_case(b"location") || name.eq_ignore_ascii_case(b"content-location");
         let kept_back = stays(name)

@@ -32,6 +32,7 @@ use crate::config::Proof;
 use crate::config::QueryPass;
 use crate::config::ReadyRequires;
 use crate::config::RelativePath;
+use crate::config::RouteKind;
 use crate::config::RouteSettings;
 use crate::config::Transport;
 use crate::config::TrustError;
@@ -53,6 +54,7 @@ use crate::policy::Access;
 use crate::policy::Callers;
 use crate::policy::Matching;
 use crate::policy::Networks;
+use crate::policy::OpenPaths;
 use crate::policy::Quotas;
 use crate::policy::Routes;
 use crate::policy::credential::KeyReader;
@@ -90,6 +92,8 @@ pub struct Route {
     credentials: Vec<HeaderName>,
     query: QueryPass,
     relative_path: RelativePath,
+    /// What of an API is open, on a route to one; none on a route to a flow.
+    api: Option<OpenPaths>,
     figures: Arc<RouteFigures>,
 }
 
@@ -136,6 +140,10 @@ impl Gateway {
                 trigger: trigger.clone(),
                 query: settings.query.clone(),
                 relative_path: settings.relative_path,
+                api: match &settings.kind {
+                    RouteKind::Flow => None,
+                    RouteKind::Api(paths) => Some(OpenPaths::build(paths)),
+                },
                 figures: counters.of_route(settings.name.as_str(), Kind::ALL.len()),
             };
             list.push(Arc::new(route));

@@ -38,6 +38,7 @@ use crate::flow::fault::Expected;
 use crate::flow::fault::Fault;
 use crate::flow::fault::Reading;
 use crate::flow::outbound;
+use crate::flow::outbound::Audience;
 use crate::flow::outbound::Introduction;
 use crate::flow::outbound::Parcel;
 use crate::flow::reply;
@@ -55,6 +56,7 @@ use crate::gateway::payload::Drained;
 use crate::gateway::payload::Inbound;
 use crate::gateway::payload::Payload;
 use crate::gateway::query;
+use crate::gateway::query::Reserved;
 use crate::model::TriggerUrl;
 use crate::model::clock;
 use crate::model::trigger::Family;
@@ -71,6 +73,8 @@ use crate::wire::Fields;
 const JUDGED_BYTES_MAX: usize = 64 * 1024;
 /// Time for that much.
 const JUDGED_TIME: Duration = Duration::from_secs(10);
+/// How much is kept of what an API says about how to sign in. Characters.
+const SAID_CHARS_MAX: usize = 256;
 /// Tries on other connections while no byte of the request has left.
 const TRIES_MAX: usize = 3;
 
@@ -317,6 +321,9 @@ impl Gateway {
 fn target(route: &Route, rest: Option<&str>, caller_query: Option<&str>) -> Result<PathAndQuery, Problem> {
     let url = route.trigger.url();
     let rest = rest.filter(|rest| route.relative_path == RelativePath::Appended && !rest.is_empty());
+    if let (Some(open), Some(rest)) = (&route.api, rest) {
+        open.admit(rest)?;
+    }
     let base = match rest {
         Some(rest) => url.with_relative(rest).map_err(|error| {
             Problem::from(Kind::MalformedRequest).detail(format!("the rest of the path: {error}"))
@@ -327,7 +334,11 @@ fn target(route: &Route, rest: Option<&str>, caller_query: Option<&str>) -> Resu
         return Ok(base);
     }
     let mut text = base.as_str().to_owned();
-    query::append(&mut text, caller_query, &route.query);
+    let reserved = match route.api {
+        Some(_) => Reserved::Nothing,
+        None => Reserved::Triggers,
+    };
+    query::append(&mut text, caller_query, &route.query, reserved);
     if text.len() > query::TARGET_BYTES_MAX {
         return Err(Kind::TargetTooLong.into());
     }
@@ -375,8 +386,33 @@ enum Round {
 enum Next {
     Pass(StatusCode, Fields, Box<FlowBody>),
     Problem(Problem, AnsweredBy),
-    /// The trigger refused this token; the same bytes may go once more with a fresh one.
-    FreshToken(Fault, Arc<Token>),
+    /// This token was refused; the same bytes may go once more with a fresh one.
+    FreshToken(Refused, Arc<Token>),
+}
+
+/// Who refused a token, and how.
+enum Refused {
+    ByPlatform(Fault),
+    /// What the API says about how to sign in.
+    ByApi(String),
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ByPlatform(fault) => fault.fmt(f),
+            Self::ByApi(said) => write!(f, "the API answered 401 {said}"),
+        }
+    }
+}
+
+impl Refused {
+    fn problem(&self, admitted: &Admitted, token: &Arc<Token>) -> (Problem, AnsweredBy) {
+        match self {
+            Self::ByPlatform(fault) => (fault_problem(fault, admitted, Some(token)), AnsweredBy::Platform),
+            Self::ByApi(said) => (api_problem(said, admitted), AnsweredBy::Platform),
+        }
+    }
 }
 
 /// Gets a token, calls the trigger, reads what comes back.
@@ -390,19 +426,19 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
         match next {
             Next::Problem(problem, by) => return answer::problem(&problem, by, journal),
             Next::Pass(status, fields, body) => return answer::from_flow(status, fields, body, journal),
-            Next::FreshToken(fault, token) => {
+            Next::FreshToken(refused, token) => {
                 let forgotten = admitted
                     .route
                     .identity
                     .as_ref()
                     .map(|identity| identity.forget(&token));
                 if forgotten != Some(Forgotten::Yes) {
-                    let problem = fault_problem(&fault, &admitted, Some(&token));
-                    return answer::problem(&problem, AnsweredBy::Platform, journal);
+                    let (problem, by) = refused.problem(&admitted, &token);
+                    return answer::problem(&problem, by, journal);
                 }
                 journal.resent();
                 journal.cause(format!(
-                    "the trigger refused the token, a fresh one was fetched: {fault}"
+                    "the token was refused and a fresh one fetched: {refused}"
                 ));
                 round = Round::Second;
             }
@@ -425,8 +461,6 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
         mut fields,
         body,
     } = send(admitted, &mut token, journal).await?;
-    let run = reply::run_id(&fields);
-    journal.run(run.clone());
     let mut body = FlowBody {
         first: VecDeque::new(),
         rest: Some(body),
@@ -434,6 +468,20 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
         timeout: admitted.route.trigger.response_timeout(),
         timer: None,
     };
+    if admitted.route.api.is_some() {
+        return Ok(match token.filter(|_| status == StatusCode::UNAUTHORIZED) {
+            Some(token) => {
+                drop(body.rest.take());
+                refused_by_api(&fields, admitted, token, round)
+            }
+            None => {
+                reply::api_head(&mut fields);
+                Next::Pass(status, fields, Box::new(body))
+            }
+        });
+    }
+    let run = reply::run_id(&fields);
+    journal.run(run.clone());
     if run.is_none() && (status.is_client_error() || status.is_server_error()) {
         let seen = judge(&mut body).await?;
         let evidence = Evidence {
@@ -449,7 +497,7 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
             let repeatable = matches!(admitted.payload, Payload::Held(..)) && round == Round::First;
             let suspect = fault.row.credential == fault::Credential::Suspect;
             return Ok(match token {
-                Some(token) if suspect && repeatable => Next::FreshToken(fault, token),
+                Some(token) if suspect && repeatable => Next::FreshToken(Refused::ByPlatform(fault), token),
                 token => {
                     if let (true, Some(identity), Some(token)) = (suspect, &admitted.route.identity, &token) {
                         // This body cannot go again, but the next request shall not meet the same refusal.
@@ -467,6 +515,31 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
     }
     reply::head(status, &mut fields, admitted.route.trigger.url());
     Ok(Next::Pass(status, fields, Box::new(body)))
+}
+
+/// An API that answers 401 has done nothing yet, so the same bytes may go once more where they are still there.
+fn refused_by_api(fields: &Fields, admitted: &Admitted, token: Arc<Token>, round: Round) -> Next {
+    let said = fields.text("www-authenticate").unwrap_or_default();
+    let said: String = said.chars().take(SAID_CHARS_MAX).collect();
+    if matches!(admitted.payload, Payload::Held(..)) && round == Round::First {
+        return Next::FreshToken(Refused::ByApi(said), token);
+    }
+    if let Some(identity) = &admitted.route.identity {
+        identity.forget(&token);
+    }
+    Next::Problem(api_problem(&said, admitted), AnsweredBy::Platform)
+}
+
+/// The operator's sentence for a token that an API refuses.
+fn api_problem(said: &str, admitted: &Admitted) -> Problem {
+    let identity = admitted.route.identity.as_ref().map(Identity::settings);
+    let (name, audience) = identity.map_or(("-", "-"), |settings| {
+        (settings.name.as_str(), settings.audience.as_str())
+    });
+    Problem::from(Kind::ApiRefusedToken).because(format!(
+        "the API refused the token of identity {name}, which is for {audience}: compare the identity's scope with what \
+         the API wants, and see whether the tenant lets the application use it. It said: {said}. Who mends it: operator."
+    ))
 }
 
 /// The identity's token: at hand nearly always, or else waited for.
@@ -563,6 +636,10 @@ fn parcel<'a>(admitted: &'a Admitted, token: Option<&'a Token>) -> Parcel<'a> {
         host: admitted.route.trigger.authority(),
         bearer: token.map(Token::header),
         who: &admitted.who,
+        audience: match admitted.route.api {
+            Some(_) => Audience::Api,
+            None => Audience::Flow,
+        },
     }
 }
 

@@ -9,23 +9,32 @@ use crate::model::trigger::OWN_PARAMETERS;
 /// Longest request target a trigger accepts (Power Automate: "Limits and configuration"); bytes.
 pub(super) const TARGET_BYTES_MAX: usize = 16_384;
 
+/// Whose parameters never come from a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reserved {
+    /// Those of a trigger's own address.
+    Triggers,
+    /// Nobody's.
+    Nothing,
+}
+
 /// Appends to `target` what passes of `query`. The target already has a query of its own, or not.
-pub(super) fn append(target: &mut String, query: Option<&str>, pass: &QueryPass) {
+pub(super) fn append(target: &mut String, query: Option<&str>, pass: &QueryPass, reserved: Reserved) {
     let Some(query) = query else { return };
     if *pass == QueryPass::None {
         return;
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        if passes(pair, pass) {
+        if passes(pair, pass, reserved) {
             target.push(if target.contains('?') { '&' } else { '?' });
             target.push_str(pair);
         }
     }
 }
 
-fn passes(pair: &str, pass: &QueryPass) -> bool {
+fn passes(pair: &str, pass: &QueryPass, reserved: Reserved) -> bool {
     // Some servers split at `;` as well: a pair must not hide one of the trigger's own parameters behind it.
-    if pair.split(';').any(|part| is_triggers_own(&name_of(part))) {
+    if reserved == Reserved::Triggers && pair.split(';').any(|part| is_triggers_own(&name_of(part))) {
         return false;
     }
     match pass {
@@ -61,13 +70,14 @@ mod tests {
     use percent_encoding::percent_decode_str;
     use proptest::prelude::proptest;
 
+    use super::Reserved;
     use super::append;
     use crate::config::QueryPass;
     use crate::model::trigger::OWN_PARAMETERS;
 
     fn passed(query: &str, pass: &QueryPass) -> String {
         let mut target = "/invoke?api-version=1".to_owned();
-        append(&mut target, Some(query), pass);
+        append(&mut target, Some(query), pass, Reserved::Triggers);
         target.trim_start_matches("/invoke?api-version=1").to_owned()
     }
 

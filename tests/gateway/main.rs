@@ -16,6 +16,7 @@ mod emulator;
 mod harness;
 
 mod admission;
+mod apis;
 mod faults;
 mod forwarding;
 mod limits;

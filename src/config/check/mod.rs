@@ -1,6 +1,7 @@
 //! From the mirror of the settings file to checked settings. It goes on after a mistake, so that one run
 //! shows all of them; settings come out only if there was none.
 
+mod api;
 mod caller;
 mod findings;
 mod identity;

@@ -10,6 +10,7 @@ use crate::config::KeyPlace;
 use crate::config::Proof;
 use crate::config::QueryPass;
 use crate::config::RelativePath;
+use crate::config::RouteKind;
 use crate::config::RouteSettings;
 use crate::config::UpstreamSettings;
 use crate::config::check::Check;
@@ -26,6 +27,7 @@ use crate::config::check::value::MILLISECOND;
 use crate::config::check::word;
 use crate::config::file;
 use crate::config::file::Route;
+use crate::config::file::RouteKindWord;
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
 use crate::config::mistake::Flaw;
@@ -99,8 +101,19 @@ impl Check<'_> {
             0..=file::BODY_SIZE_CEILING,
         );
         let proof = self.proof(route, known.identity_names);
-        let trigger = self.trigger_of(route, proof.as_ref(), known.identities);
-        let relative_path = self.relative_path(route, path.map(|(_, end)| end));
+        let end = path.map(|(_, end)| end);
+        let (trigger, kind, relative_path) = match route.kind.as_deref() {
+            Some(RouteKindWord::Api) => {
+                let upstream = self.api(route, proof.as_ref(), known.identities);
+                let paths = self.api_paths(route, end);
+                (upstream, paths.map(RouteKind::Api), RelativePath::Appended)
+            }
+            Some(RouteKindWord::Flow) | None => {
+                self.without_api(route);
+                let trigger = self.trigger_of(route, proof.as_ref(), known.identities);
+                (trigger, Some(RouteKind::Flow), self.relative_path(route, end))
+            }
+        };
         let query = self.query(route);
         let upstream = self.upstream(route);
         let host = match host {
@@ -119,6 +132,7 @@ impl Check<'_> {
             key_places,
             rate,
             body_bytes_max,
+            kind: kind?,
             proof: proof?,
             trigger: trigger?,
             relative_path,
@@ -321,8 +335,9 @@ impl Check<'_> {
     }
 
     fn query(&mut self, route: &Route) -> QueryPass {
+        let is_api = route.kind.as_deref() == Some(&RouteKindWord::Api);
         let Some(values) = &route.query else {
-            return QueryPass::None;
+            return if is_api { QueryPass::All } else { QueryPass::None };
         };
         let all = values.iter().find(|value| value.as_str() == "*");
         if let Some(all) = all {
@@ -336,7 +351,7 @@ impl Check<'_> {
         }
         let mut names: Vec<String> = Vec::new();
         for value in values.iter() {
-            let Some(name) = self.findings.keep(value, word::read_parameter(value)) else {
+            let Some(name) = self.findings.keep(value, word::read_parameter(value, is_api)) else {
                 continue;
             };
             if names.contains(&name) {

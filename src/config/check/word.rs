@@ -80,10 +80,12 @@ pub(super) fn read_place(text: &str) -> Result<KeyPlace, Flaw> {
     }
 }
 
-pub(super) fn read_parameter(text: &str) -> Result<String, Flaw> {
-    if OWN_PARAMETERS
-        .iter()
-        .any(|reserved| reserved.eq_ignore_ascii_case(text))
+/// The name of a query parameter that passes. To an API all may; to a flow not those of the trigger's own address.
+pub(super) fn read_parameter(text: &str, is_api: bool) -> Result<String, Flaw> {
+    if !is_api
+        && OWN_PARAMETERS
+            .iter()
+            .any(|reserved| reserved.eq_ignore_ascii_case(text))
     {
         return Err(Flaw::new(
             "this parameter belongs to the trigger's own address and is never passed on",
@@ -153,8 +155,8 @@ mod tests {
             "%73ig",
             "*a",
         ] {
-            assert!(read_parameter(bad).is_err(), "{bad}");
+            assert!(read_parameter(bad, false).is_err(), "{bad}");
         }
-        assert!(read_parameter("page").is_ok());
+        assert!(read_parameter("page", false).is_ok());
     }
 }

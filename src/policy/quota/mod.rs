@@ -287,6 +287,7 @@ mod tests {
     use crate::config::QuotaSettings;
     use crate::config::Rate;
     use crate::config::RelativePath;
+    use crate::config::RouteKind;
     use crate::config::RouteSettings;
     use crate::config::Trust;
     use crate::config::UpstreamSettings;
@@ -514,6 +515,7 @@ mod tests {
             key_places: Vec::new(),
             rate,
             body_bytes_max: 1,
+            kind: RouteKind::Flow,
             proof: Proof::Signed,
             trigger: TriggerUrl::parse(&trigger).unwrap(),
             relative_path: RelativePath::Dropped,

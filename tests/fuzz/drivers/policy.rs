@@ -232,6 +232,7 @@ fn forward(from: &HeaderMap, target: &PathAndQuery) -> RequestHead {
             host: &HeaderValue::from_static("flow.example"),
             bearer: Some(&HeaderValue::from_static("Bearer ours")),
             who: &who,
+            audience: flowgate::flow::outbound::Audience::Flow,
         },
         Vec::new(),
     );
