@@ -1,5 +1,6 @@
 //! The stream under HTTP/2: it counts the frames that cost work and carry no request, and remembers since when the peer
-//! has taken nothing of what is sent to it, and which streams were refused below us. h2 tells none of it.
+//! has taken nothing of what is sent to it, and which streams were refused below us. h2 tells none of it. Header blocks
+//! pass through `blocks.rs`, so that a malformed request costs its stream and not the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -17,8 +18,12 @@ use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
+use crate::server::blocks::Blocks;
 use crate::server::frames::Frames;
 use crate::server::resets::Resets;
+
+/// Bytes of a held header block that are read at once.
+const PIECE_BYTES: usize = 1024;
 
 /// What the guard tells the connection.
 #[derive(Debug)]
@@ -65,6 +70,7 @@ impl Signs {
 pub(super) struct Guard<S> {
     stream: S,
     frames: Frames,
+    blocks: Blocks,
     resets: Resets,
     signs: Arc<Signs>,
 }
@@ -75,6 +81,7 @@ impl<S> Guard<S> {
         Self {
             stream,
             frames,
+            blocks: Blocks::new(),
             resets: Resets::default(),
             signs: Signs::new(),
         }
@@ -116,22 +123,58 @@ impl<S> Guard<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Guard<S> {
+    /// Reads more of a header block that is held back.
+    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut memory = [0; PIECE_BYTES];
+        let most = self.blocks.missing().min(PIECE_BYTES);
+        let mut piece = ReadBuf::new(memory.get_mut(..most).unwrap_or_default());
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
+        let bytes = piece.filled();
+        if bytes.is_empty() {
+            self.blocks.give_up();
+            return Poll::Ready(Ok(()));
+        }
+        look(&mut self.frames, &self.signs, bytes)?;
+        self.blocks.fill(bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Counts what the peer sends.
+fn look(frames: &mut Frames, signs: &Signs, bytes: &[u8]) -> io::Result<()> {
+    if frames.look(bytes).is_ok() {
+        return Ok(());
+    }
+    signs.flooded.store(true, Ordering::Relaxed);
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "too many HTTP/2 control frames",
+    ))
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = out.filled().len();
-        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
-        let bytes = out.filled().get(before..).unwrap_or_default();
-        if self.frames.look(bytes).is_err() {
-            self.signs.flooded.store(true, Ordering::Relaxed);
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "too many HTTP/2 control frames",
-            )));
+        let me = &mut *self;
+        while me.blocks.missing() > 0 {
+            std::task::ready!(me.poll_block(cx))?;
         }
+        let ready = me.blocks.ready(out.remaining());
+        if !ready.is_empty() {
+            out.put_slice(ready);
+            return Poll::Ready(Ok(()));
+        }
+        let before = out.filled().len();
+        std::task::ready!(Pin::new(&mut me.stream).poll_read(cx, out))?;
+        let bytes = out.filled_mut().get_mut(before..).unwrap_or_default();
+        look(&mut me.frames, &me.signs, bytes)?;
+        // The last byte of a frame's header goes on always, so this is never the end of the stream by mistake.
+        let passed = me.blocks.look(bytes);
+        out.set_filled(before + passed);
         Poll::Ready(Ok(()))
     }
 }
@@ -199,6 +242,9 @@ mod tests {
         takes: Option<usize>,
         vectored: bool,
         closed: bool,
+        /// What it sends it sends once, as much at a time as is asked for.
+        once: bool,
+        gone: bool,
     }
 
     impl Peer {
@@ -212,10 +258,18 @@ mod tests {
 
     impl AsyncRead for Peer {
         fn poll_read(
-            self: Pin<&mut Self>,
+            mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
             out: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
+            if self.once && !self.sends.is_empty() {
+                let most = out.remaining().min(self.sends.len());
+                out.put_slice(&self.sends.drain(..most).collect::<Vec<_>>());
+                return Poll::Ready(Ok(()));
+            }
+            if self.gone {
+                return Poll::Ready(Ok(()));
+            }
             if self.sends.is_empty() {
                 return Poll::Pending;
             }
@@ -257,6 +311,8 @@ mod tests {
             takes,
             vectored: true,
             closed: false,
+            once: false,
+            gone: false,
         };
         Guard::new(peer, Frames::new())
     }
@@ -301,6 +357,54 @@ mod tests {
         guard.stream.sends.clear();
         assert!(read(&mut guard).is_pending());
         assert!(!guard.signs().is_flooded());
+    }
+
+    /// Reads until nothing more comes, into little room each time.
+    fn read_all(guard: &mut Guard<Peer>) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            let mut memory = [0; 7];
+            let mut out = ReadBuf::new(&mut memory);
+            let result = Pin::new(&mut *guard).poll_read(&mut Context::from_waker(Waker::noop()), &mut out);
+            match result {
+                Poll::Ready(Ok(())) if !out.filled().is_empty() => all.extend_from_slice(out.filled()),
+                Poll::Ready(Err(error)) => panic!("{error}"),
+                Poll::Ready(Ok(())) | Poll::Pending => return all,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_block_that_comes_piece_by_piece_goes_on_whole_and_its_wrong_field_replaced() {
+        // `X: 1` as a literal that is not kept.
+        let head = [0, 0, 5, 1, 5, 0, 0, 0, 1, 0, 1, b'X', 1, b'1'];
+        let bytes = [&PREFACE[..], &PING, &head, &PING].concat();
+        let mut guard = guard(None);
+        guard.stream.once = true;
+        let mut read = Vec::new();
+        for byte in &bytes {
+            guard.stream.sends = vec![*byte];
+            read.extend(read_all(&mut guard));
+        }
+        let whole = [&PREFACE[..], &PING, &head[..9], &[0x80 | 57; 5], &PING].concat();
+        assert_eq!(read, whole);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_when_the_peer_leaves_goes_on_as_it_is() {
+        let head = [0, 0, 5, 1, 5, 0, 0, 0, 1, 0, 1, b'X', 1];
+        let bytes = [&PREFACE[..], &head].concat();
+        let mut guard = guard(None);
+        guard.stream.once = true;
+        let mut read = Vec::new();
+        for piece in bytes.chunks(6) {
+            guard.stream.sends = piece.to_vec();
+            read.extend(read_all(&mut guard));
+        }
+        assert_eq!(read, &bytes[..bytes.len() - 4]);
+        guard.stream.gone = true;
+        assert_eq!(read_all(&mut guard), &bytes[bytes.len() - 4..]);
+        assert_eq!(read_all(&mut guard), b"");
     }
 
     #[tokio::test(start_paused = true)]

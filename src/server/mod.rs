@@ -3,9 +3,11 @@
 
 mod accept;
 mod admin;
+mod blocks;
 mod connection;
 mod frames;
 mod guard;
+mod hpack;
 mod http1;
 mod http2;
 mod pace;

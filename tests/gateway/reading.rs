@@ -3,6 +3,7 @@
 //! for HTTP/2 is in `frames.rs`.
 
 mod below;
+mod blocks;
 mod bodies;
 mod changes;
 mod frames;

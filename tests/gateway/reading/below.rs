@@ -120,58 +120,6 @@ fn fatal() -> Vec<(&'static str, Vec<u8>)> {
     let oversize = frame(DATA, 0, 1, &vec![0; 16_385]);
     vec![
         (
-            "a name in upper case (8.2.1)",
-            frame(HEADERS, whole, 1, &head(and("X-Upper", "1"))),
-        ),
-        (
-            "a name with a space (8.2.1)",
-            frame(HEADERS, whole, 1, &head(and("x name", "1"))),
-        ),
-        (
-            "a name with a return (8.2.1)",
-            frame(HEADERS, whole, 1, &head(and("x\rname", "1"))),
-        ),
-        (
-            "a name with a colon (8.2.1)",
-            frame(HEADERS, whole, 1, &head(and("x-name: 1\r\nx-smuggled", "1"))),
-        ),
-        (
-            "an empty name (8.2.1)",
-            frame(HEADERS, whole, 1, &head(and("", "1"))),
-        ),
-        (
-            "a value with a NUL (8.2.1)",
-            frame(HEADERS, whole, 1, &head(and("x-value", "a\0b"))),
-        ),
-        (
-            "a value with a line end (8.2.1)",
-            frame(HEADERS, whole, 1, &head(and("x-value", "a\r\nx-api-key: b"))),
-        ),
-        (
-            "an empty method (8.3.1)",
-            frame(HEADERS, whole, 1, &head(with(":method", ""))),
-        ),
-        (
-            "a method with a space (8.3.1)",
-            frame(HEADERS, whole, 1, &head(with(":method", "POST /orders"))),
-        ),
-        (
-            "a method with a line end (8.3.1)",
-            frame(HEADERS, whole, 1, &head(with(":method", "POST\r\nx: y"))),
-        ),
-        (
-            "a path in Latin-1 (8.3.1)",
-            frame(HEADERS, whole, 1, &head(with(":path", b"/\xf6rders"))),
-        ),
-        (
-            "a query in Latin-1 (8.3.1)",
-            frame(HEADERS, whole, 1, &head(with(":path", b"/orders?\xf6"))),
-        ),
-        (
-            "an unknown pseudo-field (8.3)",
-            frame(HEADERS, whole, 1, &head(and(":unknown", "1"))),
-        ),
-        (
             "a frame that is too long (4.2)",
             [frame(HEADERS, END_HEADERS, 1, &head(good())), oversize].concat(),
         ),

@@ -102,7 +102,7 @@ pub(super) fn block(fields: &Fields) -> Vec<u8> {
 }
 
 /// A length with a prefix of seven bits (RFC 7541 section 5.1).
-fn write_length(bytes: &mut Vec<u8>, length: usize) {
+pub(super) fn write_length(bytes: &mut Vec<u8>, length: usize) {
     let Some(mut rest) = length.checked_sub(0x7f) else {
         bytes.push(u8::try_from(length).unwrap());
         return;
@@ -275,6 +275,15 @@ impl Peer {
     pub(super) async fn send_bodiless(&mut self, fields: &Fields) -> u32 {
         let stream = self.next_stream();
         let bytes = frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(fields));
+        self.write(&bytes).await;
+        stream
+    }
+
+    /// Sends a whole request whose header block is written as it stands here.
+    pub(super) async fn send_block(&mut self, block: &[u8], body: &[u8]) -> u32 {
+        let stream = self.next_stream();
+        let mut bytes = frame(HEADERS, END_HEADERS, stream, block);
+        bytes.extend(frame(DATA, END_STREAM, stream, body));
         self.write(&bytes).await;
         stream
     }
