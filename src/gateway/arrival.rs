@@ -1,8 +1,12 @@
 //! The body of a request while it arrives, and how long its caller may take. Only time counts in which the caller is
-//! waited for: as long as nobody asks for the next piece, because the trigger takes none, the caller may rest too.
+//! waited for: as long as nobody asks for the next piece, because the trigger takes none, the caller may rest too. So may
+//! all callers of an HTTP/2 connection whose window is full of bodies that triggers do not take.
 
 use std::num::NonZeroU64;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -16,6 +20,83 @@ use crate::model::clock;
 use crate::problem::Kind;
 use crate::problem::Problem;
 use crate::wire::Timer;
+
+/// How often it is looked whether a connection still stands still.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The time in which the other side of an HTTP/2 connection could send nothing, because it holds as much as it may of
+/// what triggers have not taken yet. Whoever reads the connection notes it.
+#[derive(Debug)]
+pub struct Standstill {
+    born: Instant,
+    /// Microseconds after `born`, plus one; 0 while it does not stand still.
+    since: AtomicU64,
+    /// Microseconds before that.
+    before: AtomicU64,
+}
+
+impl Default for Standstill {
+    fn default() -> Self {
+        Self {
+            born: clock::now(),
+            since: AtomicU64::new(0),
+            before: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Standstill {
+    /// It begins now.
+    pub fn begin(&self) {
+        self.since.store(self.stamp(clock::now()) + 1, Ordering::Relaxed);
+    }
+
+    /// It has ended, if it had begun.
+    pub fn end(&self) {
+        let time = self.time(clock::now()).as_micros();
+        let time = u64::try_from(time).unwrap_or(u64::MAX);
+        self.before.store(time, Ordering::Relaxed);
+        self.since.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it stands still now.
+    pub fn is_on(&self) -> bool {
+        self.since.load(Ordering::Relaxed) > 0
+    }
+
+    /// All of it until this moment.
+    fn time(&self, now: Instant) -> Duration {
+        let before = self.before.load(Ordering::Relaxed);
+        let since = self.since.load(Ordering::Relaxed).checked_sub(1);
+        let current = since.map_or(0, |since| self.stamp(now).saturating_sub(since));
+        Duration::from_micros(before.saturating_add(current))
+    }
+
+    fn stamp(&self, now: Instant) -> u64 {
+        let micros = now.saturating_duration_since(self.born).as_micros();
+        u64::try_from(micros).unwrap_or(u64::MAX - 1)
+    }
+}
+
+/// A moment, and for how long the connection had stood still by then.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    at: Instant,
+    stood: Duration,
+}
+
+impl Moment {
+    /// When so much time will have passed that counts, if the connection goes on now.
+    fn plus(self, patience: Duration, now: Self) -> Instant {
+        self.at + patience + now.stood.saturating_sub(self.stood)
+    }
+
+    /// The time until another moment, as far as it counts.
+    fn until(self, now: Self) -> Duration {
+        let passed = now.at.saturating_duration_since(self.at);
+        passed.saturating_sub(now.stood.saturating_sub(self.stood))
+    }
+}
 
 /// How long a caller may take.
 #[derive(Debug, Clone, Copy)]
@@ -71,32 +152,35 @@ pub(super) struct Arrival<B> {
     pace: Pace,
     /// Time that the caller may still keep us waiting. Waiting spends it, bytes earn it.
     left: Duration,
-    waiting_since: Option<Instant>,
-    /// When it must be whole.
-    whole_by: Option<Instant>,
+    waiting_since: Option<Moment>,
+    /// Since when it has one time for the whole.
+    hurried_since: Option<Moment>,
+    standstill: Option<Arc<Standstill>>,
     timer: Timer,
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Arrival<B> {
-    pub(super) fn new(body: B, pace: Pace) -> Self {
+    /// A body that arrives over a connection which may stand still.
+    pub(super) fn new(body: B, pace: Pace, standstill: Option<Arc<Standstill>>) -> Self {
         Self {
             body,
             pace,
             left: pace.rate_grace,
             waiting_since: None,
-            whole_by: None,
+            hurried_since: None,
+            standstill,
             timer: Timer::default(),
         }
     }
 
     /// The whole body must come in one time from now on.
     pub(super) fn hurry(&mut self) {
-        self.whole_by = Some(clock::now() + self.pace.timeout);
+        self.hurried_since = Some(self.now());
     }
 
     /// Each piece has its own time again.
     pub(super) fn unhurry(&mut self) {
-        self.whole_by = None;
+        self.hurried_since = None;
     }
 
     pub(super) fn body(&self) -> &B {
@@ -122,17 +206,37 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Arrival<B> {
         }
     }
 
+    fn now(&self) -> Moment {
+        let at = clock::now();
+        let stood = self.standstill.as_ref().map(|standstill| standstill.time(at));
+        Moment {
+            at,
+            stood: stood.unwrap_or_default(),
+        }
+    }
+
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
-        let since = *self.waiting_since.get_or_insert_with(clock::now);
-        let (mut deadline, mut stop) = match self.whole_by {
-            Some(end) => (end, Stop::Late(self.pace.timeout)),
-            None => (since + self.pace.timeout, Stop::Silent(self.pace.timeout)),
+        let now = self.now();
+        let since = *self.waiting_since.get_or_insert(now);
+        let timeout = self.pace.timeout;
+        let (mut deadline, mut stop) = match self.hurried_since {
+            Some(begin) => (begin.plus(timeout, now), Stop::Late(timeout)),
+            None => (since.plus(timeout, now), Stop::Silent(timeout)),
         };
+        let spent = since.plus(self.left, now);
         if let Some(rate) = self.pace.rate_min
-            && since + self.left < deadline
+            && spent < deadline
         {
-            deadline = since + self.left;
+            deadline = spent;
             stop = Stop::Slow(rate, self.pace.rate_grace);
+        }
+        if self
+            .standstill
+            .as_ref()
+            .is_some_and(|standstill| standstill.is_on())
+        {
+            // Nothing runs out, and nobody says when the connection goes on.
+            deadline = deadline.max(now.at + LOOK_AGAIN);
         }
         std::task::ready!(self.timer.poll_until(cx, deadline));
         Poll::Ready(stop)
@@ -142,8 +246,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Arrival<B> {
         let since = self.waiting_since.take();
         let Some(rate) = self.pace.rate_min else { return };
         if let Some(since) = since {
-            let waited = clock::now().saturating_duration_since(since);
-            self.left = self.left.saturating_sub(waited);
+            self.left = self.left.saturating_sub(since.until(self.now()));
         }
         // Saved up without end, one quick megabyte would buy an hour of dripping.
         let most = self.pace.rate_grace.max(self.pace.timeout);
@@ -157,6 +260,7 @@ mod tests {
     use std::future::poll_fn;
     use std::num::NonZeroU64;
     use std::pin::Pin;
+    use std::sync::Arc;
     use std::task::Context;
     use std::task::Poll;
     use std::time::Duration;
@@ -168,7 +272,9 @@ mod tests {
     use tokio::time::Instant;
 
     use super::Arrival;
+    use super::LOOK_AGAIN;
     use super::Pace;
+    use super::Standstill;
     use super::Stop;
     use crate::flow::BodyError;
     use crate::problem::Problem;
@@ -223,7 +329,26 @@ mod tests {
             rate_min: NonZeroU64::new(rate_min),
             rate_grace: GRACE,
         };
-        (Caller(sender), Arrival::new(Frames(frames), pace))
+        (Caller(sender), Arrival::new(Frames(frames), pace, None))
+    }
+
+    /// One over a connection that may stand still.
+    fn held_up(rate_min: u64) -> (Caller, Arrival<Frames>, Arc<Standstill>) {
+        let (caller, mut arrival) = arrival(rate_min);
+        let standstill = Arc::new(Standstill::default());
+        arrival.standstill = Some(standstill.clone());
+        (caller, arrival, standstill)
+    }
+
+    /// Lets the connection stand still for this time, from then on.
+    fn stands_still(standstill: &Arc<Standstill>, after: Duration, time: Duration) {
+        let standstill = standstill.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            standstill.begin();
+            tokio::time::sleep(time).await;
+            standstill.end();
+        });
     }
 
     async fn next(arrival: &mut Arrival<Frames>) -> Option<Result<Bytes, Stop>> {
@@ -335,6 +460,56 @@ mod tests {
         arrival.hurry();
         tokio::spawn(caller.drips(RATE * 2, Duration::from_secs(1)));
         assert_eq!(stop(&mut arrival).await, Some((Stop::Late(TIMEOUT), TIMEOUT)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_the_connection_stands_still_does_not_count() {
+        for (rate, hurried, why, patience) in [
+            (RATE, false, slow(), GRACE),
+            (0, false, Stop::Silent(TIMEOUT), TIMEOUT),
+            (0, true, Stop::Late(TIMEOUT), TIMEOUT),
+        ] {
+            for after in [Duration::ZERO, GRACE / 2] {
+                let (_caller, mut arrival, standstill) = held_up(rate);
+                if hurried {
+                    arrival.hurry();
+                }
+                stands_still(&standstill, after, TIMEOUT / 2);
+                let stopped = stop(&mut arrival).await;
+                let expected = patience + TIMEOUT / 2;
+                let (told, took) = stopped.unwrap();
+                assert_eq!(told, why, "from {after:?}");
+                let late = took.saturating_sub(expected);
+                assert!(took >= expected && late <= LOOK_AGAIN, "{why:?}: {took:?}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_after_a_standstill_costs_only_the_time_beside_it() {
+        let (caller, mut arrival, standstill) = held_up(RATE);
+        stands_still(&standstill, GRACE / 5, TIMEOUT / 2);
+        stands_still(&standstill, TIMEOUT, TIMEOUT / 2);
+        tokio::spawn(async move {
+            tokio::time::sleep(TIMEOUT / 2 + 2 * GRACE / 5).await;
+            caller.sends(1);
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(next(&mut arrival).await.unwrap().unwrap().len(), 1);
+        let left = arrival.left;
+        // A byte buys a hundredth of a second.
+        assert_eq!(left, GRACE * 3 / 5 + Duration::from_secs(1) / RATE as u32);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_connection_stands_still_nothing_runs_out() {
+        let (_caller, mut arrival, standstill) = held_up(RATE);
+        arrival.hurry();
+        standstill.begin();
+        assert_eq!(
+            tokio::time::timeout(100 * TIMEOUT, next(&mut arrival)).await.ok(),
+            None
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 
 pub use answer::AnswerBody;
 pub use answer::Passed;
+pub use arrival::Standstill;
 pub use detach::Call;
 pub use payload::Inbound;
 pub use pipeline::Connection;

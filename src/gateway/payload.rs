@@ -28,6 +28,7 @@ use crate::flow::Outgoing;
 use crate::flow::Progress;
 use crate::gateway::arrival::Arrival;
 use crate::gateway::arrival::Pace;
+use crate::gateway::arrival::Standstill;
 use crate::gateway::arrival::Stop;
 use crate::model::clock;
 use crate::problem::Kind;
@@ -39,8 +40,8 @@ pub enum Inbound {
     Whole(Bytes),
     /// Arriving over HTTP/1.
     Http1(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>),
-    /// Arriving over HTTP/2.
-    Http2(Incoming),
+    /// Arriving over HTTP/2, beside others that may take all its room.
+    Http2(Incoming, Arc<Standstill>),
 }
 
 impl fmt::Debug for Inbound {
@@ -48,7 +49,7 @@ impl fmt::Debug for Inbound {
         match self {
             Self::Whole(bytes) => write!(f, "Whole({} bytes)", bytes.len()),
             Self::Http1(_) => f.write_str("Http1"),
-            Self::Http2(_) => f.write_str("Http2"),
+            Self::Http2(..) => f.write_str("Http2"),
         }
     }
 }
@@ -67,7 +68,7 @@ impl Body for Inbound {
                 Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
             Self::Http1(body) => body.as_mut().poll_frame(cx),
-            Self::Http2(body) => Pin::new(body)
+            Self::Http2(body, _) => Pin::new(body)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
         }
@@ -77,7 +78,7 @@ impl Body for Inbound {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(body) => body.is_end_stream(),
+            Self::Http2(body, _) => body.is_end_stream(),
         }
     }
 
@@ -85,7 +86,7 @@ impl Body for Inbound {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Http1(body) => body.size_hint(),
-            Self::Http2(body) => body.size_hint(),
+            Self::Http2(body, _) => body.size_hint(),
         }
     }
 }
@@ -173,7 +174,7 @@ pub(super) enum Payload {
         #[expect(dead_code, reason = "it goes back to the budget when dropped")] Option<Reservation>,
     ),
     /// Still arriving.
-    Streamed(Streamed),
+    Streamed(Box<Streamed>),
 }
 
 impl fmt::Debug for Payload {
@@ -236,15 +237,14 @@ impl Payload {
             return Ok(Self::Held(Bytes::new(), None));
         }
         let stated = stated_length(headers);
-        let mut arrival = Arrival::new(body, rules.pace);
+        let standstill = match &body {
+            Inbound::Http2(_, standstill) => Some(standstill.clone()),
+            Inbound::Whole(_) | Inbound::Http1(_) => None,
+        };
+        let mut arrival = Arrival::new(body, rules.pace, standstill);
         if stated.is_some_and(|length| length > held_max) {
-            return Ok(Self::Streamed(Streamed::new(
-                Pieces::default(),
-                arrival,
-                stated,
-                rules,
-                progress,
-            )));
+            let streamed = Streamed::new(Pieces::default(), arrival, stated, rules, progress);
+            return Ok(Self::Streamed(Box::new(streamed)));
         }
         // Taken as bytes arrive: a caller that announces a body and sends none must not spend what others need.
         let mut reservation = Reservation::of(budget);
@@ -261,7 +261,7 @@ impl Payload {
                 arrival.unhurry();
                 let mut streamed = Streamed::new(pieces, arrival, stated, rules, progress);
                 streamed.reservation = Some(reservation);
-                return Ok(Self::Streamed(streamed));
+                return Ok(Self::Streamed(Box::new(streamed)));
             }
         }
         let bytes = pieces.join();

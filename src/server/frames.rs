@@ -67,6 +67,8 @@ pub(super) struct Frames {
     have: usize,
     credit: Arc<Credit>,
     counted: Instant,
+    /// Bytes of DATA frames whose header was seen since they were asked for.
+    data: u64,
     /// Bytes sent to the peer that have not become credit yet.
     sent: u64,
 }
@@ -83,6 +85,7 @@ impl Frames {
             have: 0,
             credit: Arc::new(Credit(AtomicU32::new(BURST))),
             counted: Instant::now(),
+            data: 0,
             sent: 0,
         }
     }
@@ -100,6 +103,11 @@ impl Frames {
             self.sent %= BYTES_PER_FRAME;
             self.credit.earn(frames);
         }
+    }
+
+    /// How much data the peer has begun to send since this was asked last, padding included; bytes.
+    pub(super) fn take_data(&mut self) -> u64 {
+        std::mem::take(&mut self.data)
     }
 
     /// Looks at bytes from the peer.
@@ -129,7 +137,10 @@ impl Frames {
         let length = u64::from(high) << 16 | u64::from(middle) << 8 | u64::from(low);
         self.skip = length;
         match (kind, length) {
-            (DATA, 1..) => Ok(()),
+            (DATA, 1..) => {
+                self.data += length;
+                Ok(())
+            }
             _ => self.spend(),
         }
     }
@@ -284,6 +295,16 @@ mod tests {
             frames.look(&one).unwrap();
         }
         assert_eq!(frames.credit.0.load(Ordering::Relaxed), BURST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn data_is_told_once_and_nothing_else_is_data() {
+        let mut frames = opened();
+        for kind in 0..12 {
+            frames.look(&frame(kind, 300)).unwrap();
+        }
+        frames.look(&frame(0, 7)[..10]).unwrap();
+        assert_eq!((frames.take_data(), frames.take_data()), (307, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,9 +18,11 @@ use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
+use crate::gateway::Standstill;
 use crate::server::blocks::Blocks;
 use crate::server::frames::Frames;
 use crate::server::resets::Resets;
+use crate::server::window::Window;
 
 /// Bytes of a held header block that are read at once.
 const PIECE_BYTES: usize = 1024;
@@ -72,6 +74,7 @@ pub(super) struct Guard<S> {
     frames: Frames,
     blocks: Blocks,
     resets: Resets,
+    window: Window,
     signs: Arc<Signs>,
 }
 
@@ -83,8 +86,14 @@ impl<S> Guard<S> {
             frames,
             blocks: Blocks::new(),
             resets: Resets::default(),
+            window: Window::new(),
             signs: Signs::new(),
         }
+    }
+
+    /// The time in which the peer could send no more.
+    pub(super) fn standstill(&self) -> &Arc<Standstill> {
+        self.window.standstill()
     }
 
     /// What the guard tells.
@@ -118,6 +127,7 @@ impl<S> Guard<S> {
                     self.signs.refused_streams.fetch_add(refused, Ordering::Relaxed);
                 }
             }
+            self.window.opened(self.resets.take_opened());
         }
         self.wrote(result)
     }
@@ -172,6 +182,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         std::task::ready!(Pin::new(&mut me.stream).poll_read(cx, out))?;
         let bytes = out.filled_mut().get_mut(before..).unwrap_or_default();
         look(&mut me.frames, &me.signs, bytes)?;
+        me.window.used(me.frames.take_data());
         // The last byte of a frame's header goes on always, so this is never the end of the stream by mistake.
         let passed = me.blocks.look(bytes);
         out.set_filled(before + passed);
@@ -405,6 +416,27 @@ mod tests {
         guard.stream.gone = true;
         assert_eq!(read_all(&mut guard), &bytes[bytes.len() - 4..]);
         assert_eq!(read_all(&mut guard), b"");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_stands_still_from_its_last_data_until_its_window_is_opened() {
+        let mut guard = guard(Some(100));
+        guard.stream.once = true;
+        let mut sends = |bytes: &[u8]| {
+            guard.stream.sends = bytes.to_vec();
+            read_all(&mut guard);
+            guard.standstill().is_on()
+        };
+        assert!(!sends(&PREFACE));
+        // Four frames of data, and a byte less than the whole window.
+        let data = [&[0, 0x3f, 0xff, 0, 0, 0, 0, 0, 1][..], &[0; 0x3fff]].concat();
+        assert_eq!([0; 4].map(|_| sends(&data)), [false, false, false, true]);
+        let of_stream = [0, 0, 4, 8, 0, 0, 0, 0, 1, 0, 1, 0, 0];
+        let of_connection = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+        assert!(matches!(write(&mut guard, &of_stream), Poll::Ready(Ok(13))));
+        assert!(guard.standstill().is_on());
+        assert!(matches!(write(&mut guard, &of_connection), Poll::Ready(Ok(13))));
+        assert!(!guard.standstill().is_on());
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,6 +32,7 @@ use crate::gateway::AnswerBody;
 use crate::gateway::Call;
 use crate::gateway::Connection;
 use crate::gateway::Inbound;
+use crate::gateway::Standstill;
 use crate::server::Phase;
 use crate::server::Seat;
 use crate::server::connection::Draining;
@@ -66,6 +67,8 @@ pub(super) struct Line {
     pub(super) signs: Arc<Signs>,
     /// What the peer may send without asking for anything.
     credit: Arc<Credit>,
+    /// The time in which the peer could send no more of any body.
+    standstill: Arc<Standstill>,
     /// Kept until the last request has ended: an HTTP/2 request may outlive its connection for a moment.
     _seat: Seat,
     /// Requests that are running: until their answer has left.
@@ -77,15 +80,16 @@ impl Requests {
     pub(super) fn new(
         shared: &Arc<Shared>,
         peer: SocketAddr,
-        signs: &Arc<Signs>,
+        guard: &Guard<SecureStream>,
         credit: &Arc<Credit>,
         seat: Seat,
     ) -> Self {
         Self(Arc::new(Line {
             shared: shared.clone(),
             via: Connection::new(peer, shared.worker, "h2", shared.health_path.as_ref()),
-            signs: signs.clone(),
+            signs: guard.signs().clone(),
             credit: credit.clone(),
+            standstill: guard.standstill().clone(),
             _seat: seat,
             now: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
@@ -224,7 +228,7 @@ impl Service<Request<Incoming>> for Requests {
             line: self.0.clone(),
             whole: false,
         };
-        let request = request.map(Inbound::Http2);
+        let request = request.map(|body| Inbound::Http2(body, self.0.standstill.clone()));
         Answering {
             call: self.0.shared.gateway.handle(request, &self.0.via, None),
             running: Some(running),
@@ -277,7 +281,7 @@ pub(super) async fn serve(
     let credit = frames.credit().clone();
     let guard = Guard::new(stream, frames);
     let signs = guard.signs().clone();
-    let requests = Requests::new(&shared, peer, &signs, &credit, seat);
+    let requests = Requests::new(&shared, peer, &guard, &credit, seat);
     let ended = live(guard, requests, phase).await;
     let streams = signs.refused_streams();
     match ended {

@@ -15,6 +15,7 @@ mod refusals;
 mod resets;
 mod seats;
 mod tls;
+mod window;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,10 +1,11 @@
 //! Follows the frames that leave over HTTP/2, to learn which streams h2 refuses by itself: it resets what is malformed
-//! (RFC 9113 section 8.1.1) and tells nobody.
+//! (RFC 9113 section 8.1.1) and tells nobody. In passing it adds up how far the connection's window is opened.
 
 const HEADER_BYTES: usize = 9;
-/// Header, and the error code that is the payload of RST_STREAM.
-const RESET_BYTES: usize = HEADER_BYTES + 4;
+/// Header, and the number that is the payload of RST_STREAM and of WINDOW_UPDATE.
+const NUMBERED_BYTES: usize = HEADER_BYTES + 4;
 const RST_STREAM: u8 = 0x3;
+const WINDOW_UPDATE: u8 = 0x8;
 /// Codes by which a stream is refused for what its peer did: PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR and
 /// COMPRESSION_ERROR (RFC 9113 section 7).
 const BLAMING: [u32; 4] = [0x1, 0x3, 0x6, 0x9];
@@ -14,8 +15,9 @@ const BLAMING: [u32; 4] = [0x1, 0x3, 0x6, 0x9];
 pub(super) struct Resets {
     /// Bytes of a payload that are still to leave.
     skip: usize,
-    frame: [u8; RESET_BYTES],
+    frame: [u8; NUMBERED_BYTES],
     have: usize,
+    opened: u64,
 }
 
 impl Resets {
@@ -39,15 +41,26 @@ impl Resets {
         refused
     }
 
+    /// By how many bytes the window of the connection was opened since this was asked last.
+    pub(super) fn take_opened(&mut self) -> u64 {
+        std::mem::take(&mut self.opened)
+    }
+
     /// Whether the frame that has been read so far refuses a stream.
     fn frame_refuses(&mut self) -> bool {
-        let [high, middle, low, kind, _, _, _, _, _, code @ ..] = self.frame;
-        if self.have == HEADER_BYTES && kind != RST_STREAM {
+        let [high, middle, low, kind, _, stream @ .., a, b, c, d] = self.frame;
+        let of_connection = kind == WINDOW_UPDATE && stream == [0; 4];
+        if self.have == HEADER_BYTES && kind != RST_STREAM && !of_connection {
             self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
             self.have = 0;
-        } else if self.have == RESET_BYTES {
+        } else if self.have == NUMBERED_BYTES {
             self.have = 0;
-            return BLAMING.contains(&u32::from_be_bytes(code));
+            let number = u32::from_be_bytes([a, b, c, d]);
+            if of_connection {
+                self.opened += u64::from(number);
+                return false;
+            }
+            return BLAMING.contains(&number);
         }
         false
     }
@@ -69,6 +82,29 @@ mod tests {
             let mut resets = Resets::default();
             let counted: u32 = all.chunks(size).map(|piece| resets.look(piece)).sum();
             assert_eq!(counted, 2, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn the_window_of_the_connection_is_added_up_and_no_other() {
+        let update =
+            |stream, bytes: u32| [&[0, 0, 4, 8, 0, 0, 0, 0, stream][..], &bytes.to_be_bytes()].concat();
+        let all = [
+            update(0, 70_000),
+            update(1, 5),
+            reset(1),
+            update(0, 1),
+            reset(8),
+            update(0x80, 9),
+        ]
+        .concat();
+        for size in [1, 3, 1000] {
+            let mut resets = Resets::default();
+            let refused: u32 = all.chunks(size).map(|piece| resets.look(piece)).sum();
+            assert_eq!(
+                (refused, resets.take_opened(), resets.take_opened()),
+                (1, 70_001, 0)
+            );
         }
     }
 

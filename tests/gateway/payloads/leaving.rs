@@ -54,7 +54,7 @@ async fn a_caller_that_leaves_in_a_large_body_ends_the_call() {
 }
 
 /// Has one more exchange on this connection: whatever was said on it before has been heard by then.
-async fn settle(sender: &mut SendRequest<Full<Bytes>>) {
+pub(super) async fn settle(sender: &mut SendRequest<Full<Bytes>>) {
     let nowhere = Request::get("https://localhost/nowhere");
     let answer = send_h2(sender, nowhere.body(Full::default()).unwrap()).await;
     assert_eq!(answer.status, 404);

@@ -10,23 +10,30 @@ use http::Request;
 use http_body::Body;
 use http_body::Frame;
 use http_body_util::BodyExt;
+use http_body_util::Full;
 use hyper::client::conn::http2;
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Interval;
 
+use crate::emulator::Answer as Flow;
+use crate::emulator::Trigger;
 use crate::harness::Answer;
 use crate::harness::KEY;
 use crate::harness::PATIENCE;
 use crate::harness::Running;
+use crate::harness::TENANT;
 use crate::harness::World;
+use crate::harness::send_h2;
 use crate::listening::served;
 use crate::payloads::Bare;
 use crate::payloads::LAST_CHUNK;
 use crate::payloads::chunk;
 use crate::payloads::chunked;
+use crate::payloads::leaving::settle;
 use crate::payloads::with_length;
 
 /// A byte in each of these is half of what [`RATE`] asks for.
@@ -215,4 +222,47 @@ async fn a_flow_that_takes_its_time_does_not_get_its_caller_cut() {
         .unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200 OK");
     caller.await.unwrap().1.unwrap();
+}
+
+/// An order over HTTP/2 with so many bytes.
+fn large_order(bytes: usize) -> Request<Full<Bytes>> {
+    Request::post("https://localhost/orders")
+        .header("x-api-key", KEY)
+        .body(Full::from(vec![b'x'; bytes]))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_caller_behind_bodies_that_are_not_taken_is_not_held_to_its_rate() {
+    const WINDOW: usize = 64 * 1024;
+    let world = World::new().await;
+    let trigger = Trigger::any_user(TENANT).does(Flow::Accepted);
+    let trigger = world.emulator.flow.add(trigger);
+    // One body fills the window of its connection, and nobody takes it before there is a token.
+    let tokens = world.emulator.entra.hold();
+    let route = world.route("orders", "/orders", &trigger.url(), "");
+    let windows = "[connections]\nhttp2_stream_window = \"1 MiB\"\nhttp2_connection_window = \"64 KiB\"\n";
+    let bodies = "[bodies]\nrate_min = \"100 B\"\nrate_grace = \"1s\"\nhold_size_max = \"1 KiB\"\n";
+    let gateway = world.start_with(&format!("{route}{windows}{bodies}"));
+    let mut sender = gateway.connect_h2().await;
+    let ask = |sender: &SendRequest<Full<Bytes>>, order| {
+        let mut sender = sender.clone();
+        tokio::spawn(async move { send_h2(&mut sender, order).await })
+    };
+    let large = ask(&sender, large_order(4 * WINDOW));
+    tokens.arrived(1).await;
+    settle(&mut sender).await;
+    let small = ask(&sender, large_order(2));
+    settle(&mut sender).await;
+    // Another connection, where only the caller is waited for, tells when the grace is over.
+    let mut witness = gateway.talk().await;
+    witness.say(with_length(2)).await;
+    assert_too_slow(&witness.hear().await);
+    assert!(!small.is_finished() && !large.is_finished());
+    tokens.open();
+    for order in [small, large] {
+        let answer = tokio::time::timeout(PATIENCE, order).await.unwrap().unwrap();
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+    assert_eq!(trigger.runs(), 2);
 }
