@@ -2,6 +2,7 @@
 //! the trigger address. Nothing here does I/O or waits.
 
 pub mod clock;
+pub mod label;
 pub mod secret;
 pub mod trigger;
 
@@ -9,6 +10,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use label::KeyLabel;
+pub use label::LabelPlace;
+pub use label::Labels;
 pub use secret::Secret;
 pub use trigger::Cloud;
 pub use trigger::TriggerUrl;
@@ -72,8 +76,6 @@ names! {
     CallerName
     /// Name of an Entra identity, as the settings give it.
     IdentityName
-    /// Label of one key of a caller: tells keys apart in log and headers without showing any.
-    KeyLabel
 }
 
 impl CallerName {

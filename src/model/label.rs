@@ -1,0 +1,158 @@
+//! Labels of keys: one in place, so that handing it on touches no memory that others share, and many in one block,
+//! because there may be a hundred thousand of them.
+
+use std::fmt;
+use std::hash::Hash;
+use std::hash::Hasher;
+
+use crate::model::NAME_BYTES_MAX;
+use crate::model::NameError;
+use crate::model::check_name;
+
+/// Label of one key of a caller: tells keys apart in log and headers without showing any.
+#[derive(Clone)]
+pub struct KeyLabel {
+    /// The text, and behind it anything.
+    bytes: [u8; NAME_BYTES_MAX],
+    length: u8,
+}
+
+impl KeyLabel {
+    /// Takes a name that is safe as a header value, a metric label and a log field.
+    ///
+    /// # Errors
+    /// [`NameError`] for an empty, overlong or oddly spelled text.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_name(text)?;
+        Self::of(text.as_bytes()).ok_or(NameError)
+    }
+
+    /// A label of bytes that were checked before.
+    #[inline]
+    fn of(text: &[u8]) -> Option<Self> {
+        let mut bytes = [0; NAME_BYTES_MAX];
+        bytes.get_mut(..text.len())?.copy_from_slice(text);
+        Some(Self {
+            bytes,
+            length: u8::try_from(text.len()).ok()?,
+        })
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+
+    /// The label as text.
+    pub fn as_str(&self) -> &str {
+        // It was made of a text, whole.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
+
+impl PartialEq for KeyLabel {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for KeyLabel {}
+
+impl Hash for KeyLabel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+impl fmt::Display for KeyLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for KeyLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+/// Many labels, one behind the other.
+#[derive(Clone, Default)]
+pub struct Labels(Vec<u8>);
+
+/// Where one of [`Labels`] stands.
+#[derive(Debug, Clone, Copy)]
+pub struct LabelPlace {
+    start: u32,
+    length: u8,
+}
+
+impl Labels {
+    /// Makes room for so many bytes more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.0.reserve_exact(bytes);
+    }
+
+    /// Gives back the room that was not needed.
+    pub fn shrink_to_fit(&mut self) {
+        self.0.shrink_to_fit();
+    }
+
+    /// Adds a label.
+    pub fn push(&mut self, label: &KeyLabel) -> LabelPlace {
+        // The lists they come from are far smaller than 4 GiB.
+        let start = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0.extend_from_slice(label.as_bytes());
+        LabelPlace {
+            start,
+            length: label.length,
+        }
+    }
+
+    /// The label at a place that [`Labels::push`] gave.
+    #[inline]
+    pub fn get(&self, place: LabelPlace) -> Option<KeyLabel> {
+        let rest = self.0.get(place.start as usize..)?;
+        // A copy of a length that the compiler knows is a few instructions; only the last labels need another.
+        match rest.first_chunk() {
+            Some(bytes) => Some(KeyLabel {
+                bytes: *bytes,
+                length: place.length,
+            }),
+            None => KeyLabel::of(rest.get(..usize::from(place.length))?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KeyLabel;
+    use super::Labels;
+    use crate::model::NAME_BYTES_MAX;
+    use crate::model::NameError;
+
+    fn label(text: &str) -> KeyLabel {
+        KeyLabel::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_label_has_as_many_bytes_as_a_name() {
+        let longest = "x".repeat(NAME_BYTES_MAX);
+        assert_eq!(label(&longest).as_str(), longest);
+        assert_eq!(label(&longest).to_string(), longest);
+        for bad in ["", "a b", "a\0", &"x".repeat(NAME_BYTES_MAX + 1)] {
+            assert_eq!(KeyLabel::parse(bad), Err(NameError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn labels_come_back_from_their_place() {
+        let mut all = Labels::default();
+        let texts = ["first", "s", "s", &"x".repeat(NAME_BYTES_MAX), "last"];
+        let places = texts.map(|text| all.push(&label(text)));
+        for (place, text) in places.into_iter().zip(texts) {
+            assert_eq!(all.get(place), Some(label(text)));
+            assert_eq!(all.get(place).unwrap().as_str(), text);
+        }
+        assert_eq!(Labels::default().get(places[1]), None);
+    }
+}
