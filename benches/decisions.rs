@@ -71,7 +71,7 @@ fn callers(keys: usize) -> Vec<CallerSettings> {
     });
     vec![CallerSettings {
         name: CallerName::parse("shop").unwrap(),
-        keys: keys.collect(),
+        keys: Arc::new(keys.collect()),
         networks: NetworkSettings::default(),
         rate: Some(generous()),
     }]

@@ -220,6 +220,13 @@ fn set(line: &mut KeyLine, name: &str, value: &str) -> Result<(), Flaw> {
     Ok(())
 }
 
+/// The most keys that a text of this form can hold: one a line, and none without a label and a digest.
+pub(super) fn keys_max(text: &str) -> usize {
+    const KEY_BYTES_MIN: usize = "x sha256:".len() + 64;
+    let lines = memchr::memchr_iter(b'\n', text.as_bytes()).count() + 1;
+    lines.min(text.len() / KEY_BYTES_MIN)
+}
+
 /// Lines that say something, without their comments, and the byte each begins at.
 fn entries(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut from = 0;
@@ -251,6 +258,7 @@ mod tests {
 
     use super::digest;
     use super::keys;
+    use super::keys_max;
     use super::moment;
     use super::network;
     use super::networks;
@@ -336,6 +344,9 @@ mod tests {
         );
         let keys: Vec<_> = keys(&text).map(|entry| entry.ok().unwrap().value).collect();
         assert_eq!(keys.len(), 2);
+        assert_eq!(keys_max(&text), 2);
+        assert_eq!((keys_max(""), keys_max(&"\n".repeat(73))), (0, 1));
+        assert_eq!(keys_max(&format!("x sha256:{hex}")), 1);
         assert_eq!(keys[0].label.as_str(), "erp");
         assert_eq!(keys[1].state, KeyState::Disabled);
         assert!(keys[1].expires.is_some() && keys[1].not_before.is_none());
@@ -370,6 +381,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_a_list_or_a_mistake_in_it(text in any::<String>()) {
+            prop_assert!(keys(&text).filter(Result::is_ok).count() <= keys_max(&text));
             for misplaced in keys(&text).filter_map(Result::err) {
                 prop_assert!(text.get(misplaced.span).is_some());
             }

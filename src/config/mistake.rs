@@ -2,8 +2,10 @@
 //! line it is about, with every secret in it already hidden, so that it can be shown long after the file is
 //! gone.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use annotate_snippets::Annotation;
@@ -69,40 +71,53 @@ pub(super) enum TextKind {
 #[derive(Debug)]
 pub(super) struct Source {
     name: Arc<str>,
-    text: String,
+    text: Rc<String>,
     kind: TextKind,
-    /// The byte each line begins at.
-    lines: Vec<usize>,
+    /// The byte each line begins at, once somebody asks.
+    lines: OnceCell<Vec<usize>>,
 }
 
 impl Source {
     pub(super) fn new(name: &str, text: &str, kind: TextKind) -> Self {
         let text = match kind {
             TextKind::Settings => mask::settings(text),
-            // Lists are long and seldom wrong: their lines are masked one by one when they are shown.
             TextKind::KeyList | TextKind::NetworkList => text.to_owned(),
         };
-        let breaks = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'\n')
-            .map(|(at, _)| at + 1);
-        let lines = std::iter::once(0).chain(breaks).collect();
+        Self::kept(name, Rc::new(text), kind)
+    }
+
+    /// The same of a text that somebody else reads, too. Lists are long and seldom wrong: they are not copied, and their
+    /// lines are masked one by one when they are shown.
+    pub(super) fn shared(name: &str, text: &Rc<String>, kind: TextKind) -> Self {
+        match kind {
+            TextKind::Settings => Self::new(name, text, kind),
+            TextKind::KeyList | TextKind::NetworkList => Self::kept(name, Rc::clone(text), kind),
+        }
+    }
+
+    fn kept(name: &str, text: Rc<String>, kind: TextKind) -> Self {
         Self {
             name: name.into(),
             text,
             kind,
-            lines,
+            lines: OnceCell::new(),
         }
+    }
+
+    fn lines(&self) -> &[usize] {
+        self.lines.get_or_init(|| {
+            let breaks = memchr::memchr_iter(b'\n', self.text.as_bytes());
+            std::iter::once(0).chain(breaks.map(|at| at + 1)).collect()
+        })
     }
 
     /// The line a place lies in, ready to be shown. A place that spans lines is cut to its first one.
     pub(super) fn place(&self, span: Range<usize>) -> Place {
-        let index = self
-            .lines
+        let lines = self.lines();
+        let index = lines
             .partition_point(|start| *start <= span.start)
             .saturating_sub(1);
-        let start = self.lines.get(index).copied().unwrap_or(0);
+        let start = lines.get(index).copied().unwrap_or(0);
         let rest = self.text.get(start..).unwrap_or("");
         let line = rest.split('\n').next().unwrap_or("").trim_end_matches('\r');
         let from = floor(line, span.start - start);

@@ -3,10 +3,12 @@
 
 mod check;
 mod file;
+mod keys;
 mod leaf;
 mod lists;
 mod mask;
 mod mistake;
+mod room;
 mod source;
 mod trust;
 
@@ -27,6 +29,9 @@ use rustls::sign::CertifiedKey;
 pub use check::load;
 pub use check::parse;
 pub use file::schema;
+pub use keys::Dates;
+pub use keys::KeyList;
+pub use keys::Terms;
 pub use mistake::Mistake;
 pub use mistake::Report;
 pub use mistake::Severity;
@@ -329,7 +334,7 @@ pub struct CallerSettings {
     /// Its name in limits, log and headers.
     pub name: CallerName,
     /// Its keys; a caller without any is known by its networks alone.
-    pub keys: Vec<KeySettings>,
+    pub keys: Arc<KeyList>,
     /// Networks it may call from.
     pub networks: NetworkSettings,
     /// Its rate over all routes.
@@ -381,6 +386,14 @@ impl KeyDigest {
         let pepper = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, pepper.expose().as_bytes());
         bytes.copy_from_slice(aws_lc_rs::hmac::sign(&pepper, key).as_ref());
         Self::HmacSha256(bytes)
+    }
+
+    /// Its 32 bytes, whichever way they were made.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        match self {
+            Self::Sha256(bytes) | Self::HmacSha256(bytes) => bytes,
+        }
     }
 
     /// The digest as it stands in settings.

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::config::mask;
 use crate::config::mistake::Flaw;
+use crate::config::room;
 use crate::model::Secret;
 use crate::model::clock;
 
@@ -262,8 +263,14 @@ pub(super) fn open(path: &Path) -> Result<File, Flaw> {
 
 /// Reads a whole file of at most `bytes_max` bytes.
 pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Flaw> {
-    let mut bytes = Vec::new();
-    let read = open(path)?.take(bytes_max + 1).read_to_end(&mut bytes);
+    let file = open(path)?;
+    let length = file
+        .metadata()
+        .map_or(0, |metadata| metadata.len())
+        .min(bytes_max);
+    // One byte more, so that the end is found without asking for more room.
+    let mut bytes = room::passing(usize::try_from(length).unwrap_or(0) + 1);
+    let read = file.take(bytes_max + 1).read_to_end(&mut bytes);
     read.map_err(|error| unreadable(path, &error))?;
     if bytes.len() as u64 > bytes_max {
         return Err(Flaw::new(format!(

@@ -236,16 +236,16 @@ impl Listed {
         };
         let Member { name, networks, .. } = member;
         if self.keyed.binary_search(&found.caller).is_err() {
-            let cause = format!("the route does not list caller {name} (key {})", found.label);
+            let cause = format!("the route does not list caller {name} ({found})");
             return Err(Problem::from(Kind::CallerNotAllowed).because(cause));
         }
         networks.admit(origin).map_err(|refused| {
-            let cause = format!("caller {name} (key {}): {refused}", found.label);
+            let cause = format!("caller {name} ({found}): {refused}");
             Problem::from(Kind::AddressRefused).because(cause)
         })?;
         Ok(Caller {
             name: name.clone(),
-            label: Some(found.label.clone()),
+            label: found.label(),
             index: Some(found.caller),
         })
     }
@@ -277,13 +277,13 @@ impl Listed {
     fn refuse(&self, fault: KeyFault<'_>) -> Problem {
         match fault {
             KeyFault::Unknown(trace) => Problem::from(Kind::KeyUnknown).because(trace.to_string()),
-            KeyFault::Lapsed { caller, label, why } => {
+            KeyFault::Lapsed { key, why } => {
                 let name = self
                     .callers
                     .members
-                    .get(caller)
+                    .get(key.caller)
                     .map_or("?", |member| member.name.as_str());
-                Problem::from(Kind::KeyExpired).because(format!("key {label} of caller {name} {why}"))
+                Problem::from(Kind::KeyExpired).because(format!("{key} of caller {name} {why}"))
             }
         }
     }
@@ -335,7 +335,7 @@ mod tests {
         });
         CallerSettings {
             name: CallerName::parse(name).unwrap(),
-            keys: keys.collect(),
+            keys: Arc::new(keys.collect()),
             networks: NetworkSettings {
                 allow: nets(allow),
                 deny: nets(deny),

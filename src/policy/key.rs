@@ -1,20 +1,23 @@
 //! Whose key it is: a table from digests to callers. The keys themselves are in no memory of ours; where in a
 //! request a key stands is read in `credential.rs`, and what its owner may call is decided in `caller.rs`.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
-use std::hash::Hasher;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
 use aws_lc_rs::hmac;
+use hashbrown::HashTable;
 
 use crate::config::CallerSettings;
+use crate::config::Dates;
 use crate::config::KeyDigest;
-use crate::config::KeySettings;
+use crate::config::KeyList;
 use crate::config::KeyState;
+use crate::config::Terms;
 use crate::model::KeyLabel;
 use crate::model::Secret;
 use crate::policy::credential::Candidate;
@@ -26,7 +29,9 @@ pub const KEY_BYTES_MAX: usize = 1024;
 /// All keys of all callers, by digest.
 #[derive(Debug, Default)]
 pub struct Keys {
-    plain: HashMap<Digest, Holder>,
+    /// The keys of each caller, shared with its settings.
+    lists: Box<[Arc<KeyList>]>,
+    plain: Index,
     peppered: Option<Peppered>,
 }
 
@@ -34,44 +39,52 @@ pub struct Keys {
 #[derive(Debug)]
 struct Peppered {
     pepper: hmac::Key,
-    keys: HashMap<Digest, Holder>,
+    keys: Index,
 }
 
-/// A digest whose comparison takes the same time wherever two of them differ.
+/// Places of keys, by digest. The hash is keyed, so that the time of a look-up tells nothing about the digests beside
+/// it.
+#[derive(Debug, Default)]
+struct Index {
+    places: HashTable<Place>,
+    hasher: RandomState,
+}
+
+/// Where a key is.
 #[derive(Debug, Clone, Copy)]
-struct Digest([u8; 32]);
-
-impl PartialEq for Digest {
-    fn eq(&self, other: &Self) -> bool {
-        verify_slices_are_equal(&self.0, &other.0).is_ok()
-    }
+struct Place {
+    caller: u32,
+    /// Its number among the keys of the caller.
+    key: u32,
 }
 
-impl Eq for Digest {}
+// A hundred thousand times over.
+const _: () = assert!(size_of::<Place>() == 8);
 
-impl Hash for Digest {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(&self.0);
-    }
-}
-
-/// Who has a key, and when it holds.
-#[derive(Debug)]
-struct Holder {
-    caller: usize,
-    label: KeyLabel,
-    not_before: Option<SystemTime>,
-    expires: Option<SystemTime>,
-    state: KeyState,
-}
-
-/// A key that is known and holds.
-#[derive(Debug)]
+/// A key that is known.
+#[derive(Debug, Clone, Copy)]
 pub struct Identified<'k> {
     /// Index of its caller in the settings.
     pub caller: usize,
+    list: &'k KeyList,
+    key: usize,
+}
+
+impl Identified<'_> {
     /// Its label.
-    pub label: &'k KeyLabel,
+    #[inline]
+    pub fn label(&self) -> Option<KeyLabel> {
+        self.list.label(self.key)
+    }
+}
+
+impl fmt::Display for Identified<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.label() {
+            Some(label) => write!(f, "key {label}"),
+            None => f.write_str("key ?"),
+        }
+    }
 }
 
 /// Why a key identifies nobody.
@@ -81,10 +94,8 @@ pub enum KeyFault<'k> {
     Unknown(Trace),
     /// A caller has it, but it does not hold.
     Lapsed {
-        /// Index of its caller in the settings.
-        caller: usize,
-        /// Its label.
-        label: &'k KeyLabel,
+        /// Which it is.
+        key: Identified<'k>,
         /// Why it does not hold.
         why: Lapse,
     },
@@ -149,25 +160,18 @@ impl Keys {
     /// Builds the table. A digest that two callers have belongs to the first; without a pepper nothing
     /// matches a peppered digest. The settings are checked for both.
     pub fn build(callers: &[CallerSettings], pepper: Option<&Secret>) -> Self {
-        let mut plain = HashMap::new();
-        let mut peppered = HashMap::new();
-        for (caller, settings) in callers.iter().enumerate() {
-            for key in &settings.keys {
-                let (table, digest) = match key.digest {
-                    KeyDigest::Sha256(digest) => (&mut plain, digest),
-                    KeyDigest::HmacSha256(digest) => (&mut peppered, digest),
-                };
-                table
-                    .entry(Digest(digest))
-                    .or_insert_with(|| Holder::new(caller, key));
-            }
-        }
-        let pepper = pepper.filter(|_| !peppered.is_empty());
-        let peppered = pepper.map(|pepper| Peppered {
+        let lists: Box<[_]> = callers.iter().map(|caller| Arc::clone(&caller.keys)).collect();
+        let plain = Index::build(&lists, |digest| matches!(digest, KeyDigest::Sha256(_)));
+        let keys = Index::build(&lists, |digest| matches!(digest, KeyDigest::HmacSha256(_)));
+        let peppered = pepper.filter(|_| !keys.is_empty()).map(|pepper| Peppered {
             pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper.expose().as_bytes()),
-            keys: peppered,
+            keys,
         });
-        Self { plain, peppered }
+        Self {
+            lists,
+            plain,
+            peppered,
+        }
     }
 
     /// Says whose key it is. The clock is read only for a key that has dates.
@@ -179,17 +183,14 @@ impl Keys {
         candidate: &Candidate<'_>,
         now: impl FnOnce() -> SystemTime,
     ) -> Result<Identified<'_>, KeyFault<'_>> {
-        let holder = self.look_up(candidate).map_err(KeyFault::Unknown)?;
-        let Holder {
-            caller, ref label, ..
-        } = *holder;
-        match holder.lapse(now) {
-            None => Ok(Identified { caller, label }),
-            Some(why) => Err(KeyFault::Lapsed { caller, label, why }),
+        let key = self.look_up(candidate).map_err(KeyFault::Unknown)?;
+        match key.list.terms(key.key).and_then(|terms| lapse(&terms, now)) {
+            None => Ok(key),
+            Some(why) => Err(KeyFault::Lapsed { key, why }),
         }
     }
 
-    fn look_up(&self, candidate: &Candidate<'_>) -> Result<&Holder, Trace> {
+    fn look_up(&self, candidate: &Candidate<'_>) -> Result<Identified<'_>, Trace> {
         if matches!(candidate, Candidate::Unreadable) {
             return Err(Trace::Unreadable);
         }
@@ -201,59 +202,91 @@ impl Keys {
         if !self.plain.is_empty() || self.peppered.is_none() {
             let digest = digest::digest(&digest::SHA256, key);
             trace = trace.or(start(digest.as_ref()).map(Trace::Sha256));
-            if let Some(holder) = find(&self.plain, digest.as_ref()) {
-                return Ok(holder);
+            if let Some(found) = self.plain.find(&self.lists, digest.as_ref()) {
+                return Ok(found);
             }
         }
         if let Some(peppered) = &self.peppered {
             let digest = hmac::sign(&peppered.pepper, key);
             trace = trace.or(start(digest.as_ref()).map(Trace::HmacSha256));
-            if let Some(holder) = find(&peppered.keys, digest.as_ref()) {
-                return Ok(holder);
+            if let Some(found) = peppered.keys.find(&self.lists, digest.as_ref()) {
+                return Ok(found);
             }
         }
         Err(trace.unwrap_or(Trace::Unreadable))
     }
 }
 
-impl Holder {
-    fn new(caller: usize, key: &KeySettings) -> Self {
-        let KeySettings {
-            ref label,
-            not_before,
-            expires,
-            state,
-            ..
-        } = *key;
-        Self {
-            caller,
-            label: label.clone(),
-            not_before,
-            expires,
-            state,
+impl Index {
+    /// The places of the keys whose digest is `wanted`, the first of those with the same.
+    fn build(lists: &[Arc<KeyList>], wanted: impl Fn(&KeyDigest) -> bool) -> Self {
+        let all = || {
+            lists.iter().zip(0..).flat_map(|(list, caller)| {
+                let places = (0..).map(move |key| Place { caller, key });
+                places
+                    .take(list.len())
+                    .filter_map(|place| Some((place, place.digest(lists)?)))
+            })
+        };
+        let all = || all().filter(|(_, digest)| wanted(digest));
+        let hasher = RandomState::new();
+        let hash = |digest: &KeyDigest| hash(&hasher, digest.as_bytes());
+        // Counted first: a table that grows is up to twice too large, and leaves its smaller selves behind.
+        let mut places = HashTable::with_capacity(all().count());
+        for (place, digest) in all() {
+            let same = |other: &Place| other.digest(lists) == Some(digest);
+            let rehash = |other: &Place| other.digest(lists).map_or(0, hash);
+            places.entry(hash(digest), same, rehash).or_insert(place);
         }
+        Self { places, hasher }
     }
 
-    fn lapse(&self, now: impl FnOnce() -> SystemTime) -> Option<Lapse> {
-        if self.state == KeyState::Disabled {
-            return Some(Lapse::Disabled);
-        }
-        if self.not_before.is_none() && self.expires.is_none() {
-            return None;
-        }
-        let now = now();
-        if self.not_before.is_some_and(|first| now < first) {
-            return Some(Lapse::NotYetValid);
-        }
-        self.expires
-            .is_some_and(|end| now >= end)
-            .then_some(Lapse::Expired)
+    fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The key with this digest. Two digests are compared in the same time wherever they differ.
+    fn find<'k>(&self, lists: &'k [Arc<KeyList>], digest: &[u8]) -> Option<Identified<'k>> {
+        let digest: &[u8; 32] = digest.try_into().ok()?;
+        let same = |place: &Place| {
+            place
+                .digest(lists)
+                .is_some_and(|known| verify_slices_are_equal(known.as_bytes(), digest).is_ok())
+        };
+        let place = self.places.find(hash(&self.hasher, digest), same)?;
+        Some(Identified {
+            caller: place.caller as usize,
+            list: place.list(lists)?,
+            key: place.key as usize,
+        })
     }
 }
 
-// Both digests have 32 bytes, so the conversion always succeeds.
-fn find<'k>(keys: &'k HashMap<Digest, Holder>, digest: &[u8]) -> Option<&'k Holder> {
-    keys.get(&Digest(digest.try_into().ok()?))
+// A digest is as good as random, so that its beginning tells keys apart as well as the whole.
+fn hash(hasher: &RandomState, digest: &[u8; 32]) -> u64 {
+    hasher.hash_one(digest.first_chunk().copied().map_or(0, u64::from_ne_bytes))
+}
+
+impl Place {
+    fn list(self, lists: &[Arc<KeyList>]) -> Option<&KeyList> {
+        lists.get(self.caller as usize).map(Arc::as_ref)
+    }
+
+    fn digest(self, lists: &[Arc<KeyList>]) -> Option<&KeyDigest> {
+        self.list(lists)?.digest(self.key as usize)
+    }
+}
+
+fn lapse(terms: &Terms, now: impl FnOnce() -> SystemTime) -> Option<Lapse> {
+    if terms.state == KeyState::Disabled {
+        return Some(Lapse::Disabled);
+    }
+    let Dates { not_before, expires } = terms.dates?;
+    let now = now();
+    if not_before.is_some_and(|first| now < first) {
+        return Some(Lapse::NotYetValid);
+    }
+    expires.is_some_and(|end| now >= end).then_some(Lapse::Expired)
 }
 
 fn start(digest: &[u8]) -> Option<[u8; 4]> {
@@ -262,6 +295,7 @@ fn start(digest: &[u8]) -> Option<[u8; 4]> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
     use std::time::SystemTime;
 
@@ -314,15 +348,15 @@ mod tests {
         let name = CallerName::parse(name).unwrap();
         CallerSettings {
             name,
-            keys,
+            keys: Arc::new(keys.into_iter().collect()),
             networks: NetworkSettings::default(),
             rate: None,
         }
     }
 
-    fn identify<'k>(keys: &'k Keys, key: &str) -> Result<(usize, &'k str), KeyFault<'k>> {
+    fn identify<'k>(keys: &'k Keys, key: &str) -> Result<(usize, String), KeyFault<'k>> {
         let found = keys.identify(&Candidate::Plain(key.as_bytes()), || NOW)?;
-        Ok((found.caller, found.label.as_str()))
+        Ok((found.caller, found.label().unwrap().to_string()))
     }
 
     fn lapse(key: KeySettings) -> Option<Lapse> {
@@ -341,10 +375,37 @@ mod tests {
             caller("shop", vec![key("only", peppered("k3"))]),
         ];
         let keys = Keys::build(&callers, Some(&Secret::new("pepper")));
-        assert_eq!(identify(&keys, "k1").unwrap(), (0, "old"));
-        assert_eq!(identify(&keys, "k2").unwrap(), (0, "new"));
-        assert_eq!(identify(&keys, "k3").unwrap(), (1, "only"));
+        assert_eq!(identify(&keys, "k1").unwrap(), (0, "old".to_owned()));
+        assert_eq!(identify(&keys, "k2").unwrap(), (0, "new".to_owned()));
+        assert_eq!(identify(&keys, "k3").unwrap(), (1, "only".to_owned()));
         assert!(identify(&keys, "k4").is_err());
+    }
+
+    #[test]
+    fn each_of_many_keys_leads_to_its_own_caller_and_label() {
+        let name = |number: usize| format!("k{number}");
+        let callers: Vec<_> = (0..5)
+            .map(|caller| {
+                let numbers = (0..1000).map(|number| caller * 1000 + number);
+                let keys = numbers.map(|number| key(&name(number), sha256(&name(number))));
+                self::caller(&name(caller), keys.collect())
+            })
+            .collect();
+        let keys = Keys::build(&callers, None);
+        for number in 0..5000 {
+            assert_eq!(
+                identify(&keys, &name(number)).unwrap(),
+                (number / 1000, name(number))
+            );
+        }
+        assert!(identify(&keys, &name(5000)).is_err());
+    }
+
+    #[test]
+    fn a_key_that_two_callers_have_belongs_to_the_first() {
+        let callers = ["erp", "shop"].map(|name| caller(name, vec![key(name, sha256("k1"))]));
+        let keys = Keys::build(&callers, None);
+        assert_eq!(identify(&keys, "k1").unwrap(), (0, "erp".to_owned()));
     }
 
     #[test]

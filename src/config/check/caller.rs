@@ -2,11 +2,18 @@
 //! digest twice would make it a matter of chance who called.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::config::CallerSettings;
 use crate::config::KeyDigest;
+use crate::config::KeyList;
 use crate::config::KeySettings;
 use crate::config::KeyState;
 use crate::config::Secrets;
@@ -25,15 +32,27 @@ use crate::config::leaf::Table;
 use crate::config::lists;
 use crate::config::mistake::Flaw;
 use crate::config::mistake::TextKind;
+use crate::config::room;
 use crate::config::source;
 use crate::model::CallerName;
 use crate::model::KeyLabel;
 
 /// What callers have to agree about.
 struct Shared {
-    digests: HashMap<KeyDigest, Mark>,
+    /// One for each caller so far; the last belongs to the caller that is looked at.
+    rings: Vec<Ring>,
+    /// The first key with each digest.
+    digests: HashTable<KeyPlace>,
+    hasher: RandomState,
     files: HashMap<PathBuf, Mark>,
     pepper: Pepper,
+}
+
+/// A key among those of all callers.
+#[derive(Clone, Copy)]
+struct KeyPlace {
+    ring: u32,
+    key: u32,
 }
 
 /// Whether keys may be given by their HMAC.
@@ -47,9 +66,93 @@ enum Pepper {
 
 /// The keys of one caller so far.
 #[derive(Default)]
-struct KeyRing {
-    keys: Vec<KeySettings>,
-    labels: HashMap<KeyLabel, Mark>,
+struct Ring {
+    keys: KeyList,
+    /// Where each of them stands.
+    marks: Vec<KeyMarks>,
+    /// The first key with each label.
+    labels: HashTable<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct KeyMarks {
+    label: Mark,
+    digest: Mark,
+}
+
+impl Ring {
+    /// Takes note of the label of the next key, and says where the first one stands that has the same.
+    fn note_label(&mut self, label: &KeyLabel, hasher: &RandomState) -> Option<Mark> {
+        let next = short(self.keys.len());
+        let of = |key: &u32| self.keys.label(*key as usize);
+        let entry = self.labels.entry(
+            hasher.hash_one(Some(label)),
+            |key| of(key).as_ref() == Some(label),
+            |key| hasher.hash_one(of(key)),
+        );
+        match entry {
+            Entry::Occupied(first) => self.marks.get(*first.get() as usize).map(|marks| marks.label),
+            Entry::Vacant(place) => {
+                place.insert(next);
+                None
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Takes note of the digest of the next key, and says where the first one stands that has the same.
+    fn note_digest(&mut self, digest: &KeyDigest) -> Option<Mark> {
+        let (rings, hasher) = (&self.rings, &self.hasher);
+        let ring = |place: &KeyPlace| rings.get(place.ring as usize);
+        let of = |place: &KeyPlace| ring(place)?.keys.digest(place.key as usize);
+        let next = KeyPlace {
+            ring: short(rings.len().saturating_sub(1)),
+            key: short(rings.last()?.keys.len()),
+        };
+        let entry = self.digests.entry(
+            hasher.hash_one(Some(digest)),
+            |place| of(place) == Some(digest),
+            |place| hasher.hash_one(of(place)),
+        );
+        match entry {
+            Entry::Occupied(first) => {
+                let marks = ring(first.get())?.marks.get(first.get().key as usize);
+                marks.map(|marks| marks.digest)
+            }
+            Entry::Vacant(place) => {
+                place.insert(next);
+                None
+            }
+        }
+    }
+
+    /// Makes room for so many keys of the caller that is looked at: what grows step by step leaves holes behind.
+    fn reserve(&mut self, keys: usize) {
+        let (rings, hasher) = (&self.rings, &self.hasher);
+        self.digests.reserve(keys, |place| {
+            let ring = rings.get(place.ring as usize);
+            hasher.hash_one(ring.and_then(|ring| ring.keys.digest(place.key as usize)))
+        });
+        let Some(Ring {
+            keys: list,
+            marks,
+            labels,
+        }) = self.rings.last_mut()
+        else {
+            return;
+        };
+        list.reserve(keys);
+        labels.reserve(keys, |key| hasher.hash_one(list.label(*key as usize)));
+        let mut roomy = room::passing(marks.len() + keys);
+        roomy.append(marks);
+        *marks = roomy;
+    }
+}
+
+// No file that is read holds so many keys, nor so many callers.
+fn short(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 impl Check<'_> {
@@ -68,15 +171,28 @@ impl Check<'_> {
             Pepper::Absent
         };
         let mut shared = Shared {
-            digests: HashMap::new(),
+            rings: Vec::with_capacity(list.len()),
+            digests: HashTable::new(),
+            hasher: RandomState::new(),
             files: HashMap::new(),
             pepper,
         };
-        list.iter()
-            .filter_map(|caller| self.caller(caller, names, &mut shared))
-            .collect()
+        let callers: Vec<_> = list
+            .iter()
+            .map(|caller| self.caller(caller, names, &mut shared))
+            .collect();
+        let with_keys = callers.into_iter().zip(shared.rings).map(|(caller, ring)| {
+            let mut keys = ring.keys;
+            keys.shrink_to_fit();
+            Some(CallerSettings {
+                keys: Arc::new(keys),
+                ..caller?
+            })
+        });
+        with_keys.flatten().collect()
     }
 
+    /// A caller without its keys; they are the last ring.
     fn caller(
         &mut self,
         caller: &Table<Caller>,
@@ -93,13 +209,14 @@ impl Check<'_> {
             self.findings.mistake(value, flaw.hint("choose another name"));
         }
         let mistakes = self.findings.len();
-        let mut ring = KeyRing::default();
+        shared.rings.push(Ring::default());
         for table in &caller.key {
-            self.key(table, &mut ring, shared);
+            self.key(table, shared);
         }
         if let Some(value) = &caller.keys_file {
-            self.key_file(value, &mut ring, shared);
+            self.key_file(value, shared);
         }
+        let keyless = shared.rings.last().is_none_or(|ring| ring.keys.is_empty());
         let networks = self.networks(&NetworkKeys {
             allow: caller.networks.as_ref(),
             allow_file: caller.networks_file.as_ref(),
@@ -112,7 +229,7 @@ impl Check<'_> {
         let reported = sources
             .iter()
             .any(|key| self.findings.was_reported(caller.span(), key));
-        if ring.keys.is_empty() && !by_address && !unread && mistakes == self.findings.len() && !reported {
+        if keyless && !by_address && !unread && mistakes == self.findings.len() && !reported {
             let mark = caller.keys_file.as_ref().map_or(Mark::from(caller), Mark::from);
             let flaw = Flaw::new("the caller has neither keys nor networks, so nobody would be it");
             let hint = "make a key with `flowgate key new` and add its digest as [[caller.key]]";
@@ -121,13 +238,13 @@ impl Check<'_> {
         let rate = Some(self.rate(caller.rate.as_ref(), usual_rate()));
         Some(CallerSettings {
             name: name?,
-            keys: ring.keys,
+            keys: Arc::default(),
             networks,
             rate,
         })
     }
 
-    fn key(&mut self, table: &Table<KeyTable>, ring: &mut KeyRing, shared: &mut Shared) {
+    fn key(&mut self, table: &Table<KeyTable>, shared: &mut Shared) {
         if table.label.is_none() {
             self.findings.missing(
                 table.span(),
@@ -170,10 +287,14 @@ impl Check<'_> {
             expires,
             state,
         };
-        self.add_key(key, label_mark, digest_mark, ring, shared);
+        let marks = KeyMarks {
+            label: label_mark,
+            digest: digest_mark,
+        };
+        self.add_key(&key, marks, shared);
     }
 
-    fn key_file(&mut self, value: &At<String>, ring: &mut KeyRing, shared: &mut Shared) {
+    fn key_file(&mut self, value: &At<String>, shared: &mut Shared) {
         let Some(path) = self.path(value) else { return };
         if let Some(first) = shared.files.insert(path.clone(), value.into()) {
             let flaw = Flaw::new("two callers have the same key file");
@@ -187,6 +308,8 @@ impl Check<'_> {
         let Some(text) = self.findings.keep(value, read) else {
             return;
         };
+        let text = Rc::new(text);
+        shared.reserve(lists::keys_max(&text));
         let source = self
             .findings
             .add_source(&path.display().to_string(), &text, TextKind::KeyList);
@@ -214,48 +337,38 @@ impl Check<'_> {
                 expires,
                 state,
             };
-            let label_mark = Findings::mark(source, entry.span);
-            self.add_key(key, label_mark, Findings::mark(source, digest_span), ring, shared);
+            let marks = KeyMarks {
+                label: Findings::mark(source, entry.span),
+                digest: Findings::mark(source, digest_span),
+            };
+            self.add_key(&key, marks, shared);
         }
     }
 
-    fn add_key(
-        &mut self,
-        key: KeySettings,
-        label: Mark,
-        digest: Mark,
-        ring: &mut KeyRing,
-        shared: &mut Shared,
-    ) {
+    fn add_key(&mut self, key: &KeySettings, marks: KeyMarks, shared: &mut Shared) {
         if matches!(key.digest, KeyDigest::HmacSha256(_)) && shared.pepper == Pepper::Absent {
             shared.pepper = Pepper::Missed;
             let flaw = Flaw::new("a digest with hmac-sha256: needs a pepper, and `keys.pepper` is missing");
             self.findings
-                .mistake(digest, flaw.hint("add [keys] with pepper = \"env:NAME\""));
+                .mistake(marks.digest, flaw.hint("add [keys] with pepper = \"env:NAME\""));
         }
-        match shared.digests.entry(key.digest) {
-            Entry::Occupied(first) => {
-                let flaw = Flaw::new("the same key is given twice");
-                self.findings.clash(digest, flaw, *first.get(), "first here");
-            }
-            Entry::Vacant(place) => {
-                place.insert(digest);
-            }
+        if let Some(first) = shared.note_digest(&key.digest) {
+            let flaw = Flaw::new("the same key is given twice");
+            self.findings.clash(marks.digest, flaw, first, "first here");
         }
-        match ring.labels.entry(key.label.clone()) {
-            Entry::Occupied(first) => {
-                let flaw = Flaw::new(format!(
-                    "the caller has two keys with the label \"{}\"",
-                    key.label
-                ));
-                self.findings.clash(label, flaw, *first.get(), "first here");
-            }
-            Entry::Vacant(place) => {
-                place.insert(label);
-            }
+        let Some(ring) = shared.rings.last_mut() else {
+            return;
+        };
+        if let Some(first) = ring.note_label(&key.label, &shared.hasher) {
+            let flaw = Flaw::new(format!(
+                "the caller has two keys with the label \"{}\"",
+                key.label
+            ));
+            self.findings.clash(marks.label, flaw, first, "first here");
         }
-        self.judge_dates_of_key(&key, label);
         ring.keys.push(key);
+        ring.marks.push(marks);
+        self.judge_dates_of_key(key, marks.label);
     }
 
     fn judge_dates_of_key(&mut self, key: &KeySettings, mark: Mark) {
@@ -328,6 +441,47 @@ mod tests {
     }
 
     #[test]
+    fn a_key_or_label_that_is_given_twice_is_found_among_many() {
+        let lines = |label: &str, numbers: std::ops::Range<u32>| -> String {
+            numbers
+                .map(|number| format!("{label}{number} sha256:{number:064x}\n"))
+                .collect()
+        };
+        let tables: String = (0..300)
+            .map(|number| key(&format!("t{number}"), "").replace(HEX, &format!("{:064x}", 9000 + number)))
+            .collect();
+        let files = "[[caller]]\nname = \"one\"\nkeys_file = \"one.txt\"\n\
+                     [[caller]]\nname = \"two\"\nkeys_file = \"two.txt\"\n";
+        let report = sample(&format!("{tables}{files}"))
+            .file("one.txt", &lines("a", 0..3000))
+            .file(
+                "two.txt",
+                &format!("{}{}", lines("b", 3000..6000), lines("b", 9123..9124)),
+            )
+            .report();
+        assert!(
+            report.contains("two.txt:3001:7") && report.ends_with("1 mistake\n"),
+            "{report}"
+        );
+        let report = sample(&format!("{tables}{files}"))
+            .file("one.txt", &lines("a", 0..3000))
+            .file(
+                "two.txt",
+                &format!("{}b3456 sha256:{:064x}\n", lines("b", 3000..6000), 1234),
+            )
+            .report();
+        for place in [
+            "two.txt:3001:1",
+            "two.txt:457:1",
+            "two.txt:3001:7",
+            "one.txt:1235:7",
+        ] {
+            assert!(report.contains(place), "{place}: {report}");
+        }
+        assert!(report.ends_with("2 mistakes\n"), "{report}");
+    }
+
+    #[test]
     fn a_plain_key_is_refused_and_not_shown() {
         let sample = sample("[[caller.key]]\nlabel = \"a\"\ndigest = \"canary-key\"\n");
         let report = sample.report();
@@ -361,7 +515,7 @@ mod tests {
             "not_before = 2020-01-01\nexpires = \"2999-01-01T00:00:00Z\"\nenabled = false",
         ));
         let config = good.config();
-        let key_settings = &config.callers[0].keys[0];
+        let key_settings = config.callers[0].keys.get(0).unwrap();
         assert!(key_settings.not_before < key_settings.expires);
         assert_eq!(key_settings.state, KeyState::Disabled);
         assert_eq!(

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
@@ -20,18 +21,26 @@ use crate::config::mistake::TextKind;
 /// A place in one of the files; cheap to keep for every key of a long list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
-    source: usize,
-    start: usize,
-    end: usize,
+    source: u32,
+    start: u32,
+    end: u32,
+}
+
+impl Mark {
+    fn new(source: usize, span: &Range<usize>) -> Self {
+        // No file that is read has 4 GiB, nor are there so many.
+        let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Self {
+            source: short(source),
+            start: short(span.start),
+            end: short(span.end),
+        }
+    }
 }
 
 impl From<Range<usize>> for Mark {
     fn from(span: Range<usize>) -> Self {
-        Self {
-            source: 0,
-            start: span.start,
-            end: span.end,
-        }
+        Self::new(0, &span)
     }
 }
 
@@ -77,23 +86,20 @@ impl Findings {
     }
 
     /// Adds a list that marks can point into.
-    pub(super) fn add_source(&mut self, name: &str, text: &str, kind: TextKind) -> usize {
-        self.sources.push(Source::new(name, text, kind));
+    pub(super) fn add_source(&mut self, name: &str, text: &Rc<String>, kind: TextKind) -> usize {
+        self.sources.push(Source::shared(name, text, kind));
         self.sources.len() - 1
     }
 
     /// A place in a list.
     pub(super) fn mark(source: usize, span: Range<usize>) -> Mark {
-        Mark {
-            source,
-            start: span.start,
-            end: span.end,
-        }
+        Mark::new(source, &span)
     }
 
     fn place(&self, mark: Mark) -> Place {
-        match self.sources.get(mark.source) {
-            Some(source) => source.place(mark.start..mark.end),
+        let Mark { source, start, end } = mark;
+        match self.sources.get(source as usize) {
+            Some(source) => source.place(start as usize..end as usize),
             None => Place::file(&self.name),
         }
     }

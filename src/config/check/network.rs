@@ -1,6 +1,7 @@
 //! Networks of callers, routes and plain listeners, from the settings file and from list files.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use ipnet::IpNet;
 
@@ -68,6 +69,7 @@ impl Check<'_> {
         let text = self
             .findings
             .keep(value, source::read_text(path, lists::LIST_BYTES_MAX))?;
+        let text = Rc::new(text);
         let mut networks = Vec::new();
         let mut misplaced = Vec::new();
         for entry in lists::networks(&text) {
@@ -77,6 +79,7 @@ impl Check<'_> {
             }
         }
         if misplaced.is_empty() {
+            networks.shrink_to_fit();
             return Some(networks);
         }
         let source = self

@@ -268,6 +268,7 @@ impl Draft<'_> {
 mod tests {
     use std::collections::HashMap;
     use std::net::SocketAddr;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use http::Method;
@@ -321,7 +322,7 @@ mod tests {
         let name = CallerName::parse(name).unwrap();
         CallerSettings {
             name,
-            keys: Vec::new(),
+            keys: Arc::default(),
             networks: NetworkSettings::default(),
             rate,
         }
