@@ -23,4 +23,5 @@ mod crowd;
 mod frames;
 mod good;
 mod kinds;
+mod lists;
 mod program;
