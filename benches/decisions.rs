@@ -30,6 +30,7 @@ use flowgate::config::NetworkSettings;
 use flowgate::config::QuotaSettings;
 use flowgate::config::Rate;
 use flowgate::flow::outbound;
+use flowgate::flow::outbound::Audience;
 use flowgate::flow::outbound::Introduction;
 use flowgate::flow::outbound::Parcel;
 use flowgate::model::CallerName;
@@ -215,7 +216,7 @@ fn head(criterion: &mut Criterion) {
                     host: &host,
                     bearer: Some(&bearer),
                     who: &who,
-                    audience: flowgate::flow::outbound::Audience::Flow,
+                    audience: Audience::Flow,
                 },
                 Vec::new(),
             )

@@ -169,9 +169,12 @@ mod tests {
         Sample::default()
             .with(
                 "identity",
-                &identity("graph", "scope = \"https://graph.microsoft.com/.default\""),
+                &format!(
+                    "{}\n[[identity]]\n{}",
+                    identity("graph", "scope = \"https://graph.microsoft.com/.default\""),
+                    identity("flows", "")
+                ),
             )
-            .with("identity", &identity("flows", ""))
             .with(
                 "route",
                 &format!("name = \"a\"\nkind = \"api\"\nanonymous = true\n{lines}"),

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use flowgate::flow::outbound;
+use flowgate::flow::outbound::Audience;
 use flowgate::flow::outbound::Introduction;
 use flowgate::flow::outbound::Parcel;
 use flowgate::flow::reply;
@@ -232,7 +233,7 @@ fn forward(from: &HeaderMap, target: &PathAndQuery) -> RequestHead {
             host: &HeaderValue::from_static("flow.example"),
             bearer: Some(&HeaderValue::from_static("Bearer ours")),
             who: &who,
-            audience: flowgate::flow::outbound::Audience::Flow,
+            audience: Audience::Flow,
         },
         Vec::new(),
     );
