@@ -240,3 +240,218 @@ fn serve_stops_on_sigterm_and_names_an_address_in_use() {
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains(&address), "{}", err(&output));
 }
+
+const FLOW: &str = "https://00000000000000000000000000000000.00.environment.api.powerplatform.com:443/powerautomate/automations/direct/workflows/00112233445566778899aabbccddeeff/triggers/manual/paths/invoke?api-version=1";
+const SIGNATURE: &str = "canary-signature-0123456789012345678901234567";
+
+fn signed_flow() -> String {
+    format!("{FLOW}&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig={SIGNATURE}")
+}
+
+/// Runs a command that reads an address from standard input.
+fn pasted(arguments: &[&str], address: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_flowgate"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(format!("{address}\n").as_bytes()).unwrap();
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+#[track_caller]
+fn well(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}{}", out(output), err(output));
+    assert!(
+        !format!("{}{}", out(output), err(output)).contains("canary"),
+        "{}",
+        out(output)
+    );
+    out(output)
+}
+
+#[track_caller]
+fn refused(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(2), "{}{}", out(output), err(output));
+    assert!(
+        !format!("{}{}", out(output), err(output)).contains("canary"),
+        "{}",
+        err(output)
+    );
+    assert!(err(output).contains("Nothing was changed."), "{}", err(output));
+    err(output)
+}
+
+#[test]
+fn an_address_becomes_a_route() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = settings(folder.path(), "");
+    let said = well(&flowgate(&[
+        "import", "--config", &config, "--name", "invoices", "--caller", "shop", FLOW,
+    ]));
+    for part in ["Power Automate", "Cloud       public", "a token", "/invoices"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(text.contains("api.powerplatform.com/powerautomate"), "{text}");
+    assert!(!text.contains(":443"), "{text}");
+    let routes = well(&flowgate(&["routes", "--config", &config]));
+    assert!(
+        routes.contains("| invoices") && routes.contains("contoso"),
+        "{routes}"
+    );
+    well(&flowgate(&["check", "--config", &config]));
+    let again = refused(&flowgate(&[
+        "import", "--config", &config, "--name", "invoices", "--caller", "shop", FLOW,
+    ]));
+    assert!(again.contains("flowgate relink invoices -"), "{again}");
+}
+
+#[test]
+fn a_signature_goes_to_a_file_that_only_its_owner_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = settings(folder.path(), "");
+    let arguments = [
+        "import",
+        "--config",
+        &config,
+        "--name",
+        "news",
+        "--anonymous",
+        "-",
+    ];
+    well(&pasted(
+        &[&arguments[..], &["--dry-run"]].concat(),
+        &signed_flow(),
+    ));
+    assert!(!folder.path().join("news.trigger").exists());
+    well(&pasted(&arguments, &signed_flow()));
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(
+        text.contains("trigger = \"file:news.trigger\"") && !text.contains("canary"),
+        "{text}"
+    );
+    let kept = std::fs::read_to_string(folder.path().join("news.trigger")).unwrap();
+    assert!(kept.contains(SIGNATURE));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(folder.path().join("news.trigger"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    well(&flowgate(&["check", "--config", &config]));
+}
+
+#[test]
+fn an_import_opens_nothing_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = settings(folder.path(), "");
+    let before = std::fs::read_to_string(&config).unwrap();
+    for (arguments, said) in [
+        (&[][..], "Nobody may call a route unless it says so"),
+        (&["--caller", "nobody"][..], "there is no caller \"nobody\""),
+        (
+            &["--anonymous", "--identity", "other"][..],
+            "There is no identity \"other\". Known are: contoso.",
+        ),
+        (
+            &["--anonymous", "--path", "invoices"][..],
+            "a path starts with a slash",
+        ),
+    ] {
+        let common = ["import", "--config", &config, "--name", "invoices", FLOW];
+        let told = refused(&flowgate(&[&common[..], arguments].concat()));
+        assert!(told.contains(said), "{said}: {told}");
+    }
+    let cut = refused(&flowgate(&[
+        "import",
+        "--config",
+        &config,
+        "--name",
+        "x",
+        "--anonymous",
+        "http://a.example/",
+    ]));
+    assert!(cut.contains("https"), "{cut}");
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), before);
+}
+
+#[test]
+fn a_route_gets_a_new_trigger_and_keeps_its_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = settings(folder.path(), "");
+    let import = [
+        "import", "--config", &config, "--name", "invoices", "--caller", "shop", FLOW,
+    ];
+    well(&flowgate(&import));
+    well(&pasted(
+        &[
+            "import",
+            "--config",
+            &config,
+            "--name",
+            "news",
+            "--anonymous",
+            "-",
+        ],
+        &signed_flow(),
+    ));
+    let before = std::fs::read_to_string(&config).unwrap();
+    let moved = FLOW.replace(
+        "00112233445566778899aabbccddeeff",
+        "fedcba9876543210fedcba9876543210",
+    );
+    let said = well(&flowgate(&["relink", "--config", &config, "invoices", &moved]));
+    assert!(said.contains("Public") && said.contains("/invoices"), "{said}");
+    let after = std::fs::read_to_string(&config).unwrap();
+    assert_eq!(
+        after,
+        before.replace(
+            "00112233445566778899aabbccddeeff",
+            "fedcba9876543210fedcba9876543210"
+        )
+    );
+    let renewed = signed_flow().replace(SIGNATURE, "canary-renewed-0123456789012345678901234567");
+    well(&pasted(&["relink", "--config", &config, "news", "-"], &renewed));
+    let kept = std::fs::read_to_string(folder.path().join("news.trigger")).unwrap();
+    assert!(kept.contains("canary-renewed"));
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), after);
+    well(&flowgate(&["check", "--config", &config]));
+}
+
+#[test]
+fn a_flow_that_changed_its_mode_is_not_taken_for_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = settings(folder.path(), "");
+    well(&flowgate(&[
+        "import", "--config", &config, "--name", "invoices", "--caller", "shop", FLOW,
+    ]));
+    well(&pasted(
+        &[
+            "import",
+            "--config",
+            &config,
+            "--name",
+            "news",
+            "--anonymous",
+            "-",
+        ],
+        &signed_flow(),
+    ));
+    let told = refused(&pasted(
+        &["relink", "--config", &config, "invoices", "-"],
+        &signed_flow(),
+    ));
+    assert!(told.contains("the flow is set to \"Anyone\""), "{told}");
+    let told = refused(&flowgate(&["relink", "--config", &config, "news", FLOW]));
+    assert!(told.contains("carries no signature"), "{told}");
+    let told = refused(&flowgate(&["relink", "--config", &config, "none", FLOW]));
+    assert!(told.contains("Known are:") && told.contains("invoices"), "{told}");
+}

@@ -41,7 +41,7 @@ pub(super) fn table(config: &Config) -> String {
     format!("{table}\n")
 }
 
-fn addresses(config: &Config, route: &RouteSettings) -> String {
+pub(super) fn addresses(config: &Config, route: &RouteSettings) -> String {
     let methods: Vec<&str> = route.methods.iter().map(http::Method::as_str).collect();
     let listeners = config.listeners.iter().map(|listener| {
         let scheme = match listener.transport {

@@ -2,6 +2,7 @@
 //! machines are built from them one floor up, and no setting is looked up by text after that.
 
 mod check;
+pub mod edit;
 mod file;
 mod keys;
 mod leaf;

@@ -1,0 +1,406 @@
+//! `flowgate import` and `flowgate relink`: an address as the flow shows it becomes a route, or the new trigger of one. A
+//! signature never reaches the settings file; it goes to a file that only its owner can read.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::cli::Outcome;
+use crate::cli::WRONG;
+use crate::cli::routes;
+use crate::config;
+use crate::config::Config;
+use crate::config::Environment;
+use crate::config::Proof;
+use crate::config::RouteKind;
+use crate::config::RouteSettings;
+use crate::config::Secrets;
+use crate::config::Style;
+use crate::config::edit;
+use crate::config::edit::TriggerPlace;
+use crate::model::Cloud;
+use crate::model::RouteName;
+use crate::model::Secret;
+use crate::model::TriggerUrl;
+use crate::model::trigger::ADDRESS_CHARS_MAX;
+use crate::model::trigger::Family;
+
+/// What `import` is asked for.
+pub(super) struct Import<'a> {
+    pub(super) settings: &'a Path,
+    pub(super) address: &'a str,
+    pub(super) name: &'a str,
+    pub(super) path: Option<&'a str>,
+    pub(super) host: Option<&'a str>,
+    pub(super) callers: &'a [String],
+    pub(super) anonymous: bool,
+    pub(super) identity: Option<&'a str>,
+    pub(super) dry_run: bool,
+}
+
+/// What `relink` is asked for.
+pub(super) struct Relink<'a> {
+    pub(super) settings: &'a Path,
+    pub(super) route: &'a str,
+    pub(super) address: &'a str,
+    pub(super) dry_run: bool,
+}
+
+/// A settings file that was read and found right, secrets aside.
+struct Settings {
+    text: String,
+    config: Config,
+}
+
+/// Why nothing was changed: a sentence for the operator.
+type Refusal = String;
+
+pub(super) fn import(task: &Import<'_>) -> Outcome {
+    outcome(try_import(task))
+}
+
+pub(super) fn relink(task: &Relink<'_>) -> Outcome {
+    outcome(try_relink(task))
+}
+
+fn outcome(result: Result<String, Refusal>) -> Outcome {
+    match result {
+        Ok(said) => Outcome::out(said),
+        Err(refusal) => Outcome::failed(format!("{refusal}\nNothing was changed.\n"), WRONG),
+    }
+}
+
+fn try_import(task: &Import<'_>) -> Result<String, Refusal> {
+    let url = read_address(task.address)?;
+    let settings = Settings::read(task.settings)?;
+    let name =
+        RouteName::parse(task.name).map_err(|error| format!("The name \"{}\": {error}.", task.name))?;
+    if settings.route(task.name).is_some() {
+        return Err(format!(
+            "There is a route \"{name}\" already. To give it this address: flowgate relink {name} -"
+        ));
+    }
+    let proof = settings.proof_for(&url, task.identity)?;
+    let (address, signature) = match &proof {
+        Proof::Signed => (None, Some(exposed(&url))),
+        Proof::Identity(_) => (Some(unsigned(&url)), None),
+    };
+    let secret_file = format!("{name}.trigger");
+    let block = block(task, &settings, &proof, address.as_deref(), &secret_file)?;
+    let text = edit::appended(&settings.text, &block);
+    let config = check(&text, task.settings)?;
+    let mut said = describe(&url) + &left_behind(task.address, &url);
+    if let (Proof::Identity(name), true) = (&proof, url.is_signed()) {
+        let _ = writeln!(
+            said,
+            "The address carries a signature; it is left out, because the token of \"{name}\" takes its place."
+        );
+    }
+    if task.dry_run {
+        let _ = write!(
+            said,
+            "\nThis would be added to {}:\n\n{block}",
+            task.settings.display()
+        );
+        return Ok(said);
+    }
+    if let Some(signature) = signature {
+        let path = folder(task.settings).join(&secret_file);
+        if path.exists() {
+            return Err(format!(
+                "{} is there already; move it away first.",
+                path.display()
+            ));
+        }
+        write_secret(&path, &signature)?;
+        let _ = writeln!(
+            said,
+            "Signature   kept in {}, readable by its owner only",
+            path.display()
+        );
+    }
+    write_settings(task.settings, &text)?;
+    let _ = writeln!(
+        said,
+        "Added       route \"{name}\" to {}",
+        task.settings.display()
+    );
+    said.push_str(&public_address(&config, task.name));
+    said.push_str("Restart the gateway to serve it.\n");
+    Ok(said)
+}
+
+fn try_relink(task: &Relink<'_>) -> Result<String, Refusal> {
+    let url = read_address(task.address)?;
+    let settings = Settings::read(task.settings)?;
+    let Some(route) = settings.route(task.route) else {
+        let known: Vec<_> = settings
+            .config
+            .routes
+            .iter()
+            .map(|route| route.name.as_str())
+            .collect();
+        return Err(format!(
+            "There is no route \"{}\". Known are: {}.",
+            task.route,
+            known.join(", ")
+        ));
+    };
+    if route.kind != RouteKind::Flow {
+        return Err(format!(
+            "The route \"{}\" leads to an API; change its `upstream` in the settings.",
+            route.name
+        ));
+    }
+    let written = edit::trigger_of(&settings.text, folder(task.settings), task.route)
+        .ok_or_else(|| format!("The trigger of \"{}\" was not found in the settings.", route.name))?;
+    let address = fitting(&url, route)?;
+    let mut said = describe(&url) + &left_behind(task.address, &url);
+    let change = match &written.place {
+        TriggerPlace::Variable(name) => {
+            return Err(format!(
+                "The trigger of \"{}\" is in the environment variable {name}: set it to the new address where the gateway \
+                 is started.",
+                route.name
+            ));
+        }
+        TriggerPlace::File(path) => Change::Secret(path.clone(), address),
+        TriggerPlace::Inline(span) => {
+            let text = edit::with(&settings.text, span.clone(), address.expose())
+                .ok_or_else(|| "The settings cannot be changed at this place.".to_owned())?;
+            check(&text, task.settings)?;
+            Change::Settings(text)
+        }
+    };
+    let place = match &change {
+        Change::Secret(path, _) => path.display().to_string(),
+        Change::Settings(_) => task.settings.display().to_string(),
+    };
+    if task.dry_run {
+        let _ = writeln!(said, "This address would replace the one in {place}.");
+        return Ok(said);
+    }
+    match change {
+        Change::Secret(path, address) => write_secret(&path, &address)?,
+        Change::Settings(text) => write_settings(task.settings, &text)?,
+    }
+    let _ = writeln!(said, "Replaced    the trigger of \"{}\" in {place}", route.name);
+    said.push_str(&public_address(&settings.config, task.route));
+    said.push_str("Callers notice nothing. Restart the gateway to use the new address.\n");
+    Ok(said)
+}
+
+/// What a relink writes.
+enum Change {
+    Settings(String),
+    Secret(PathBuf, Secret),
+}
+
+/// The new address in the form that the route wants it.
+fn fitting(url: &TriggerUrl, route: &RouteSettings) -> Result<Secret, Refusal> {
+    match (&route.proof, url.is_signed()) {
+        (Proof::Signed, true) => Ok(exposed(url)),
+        (Proof::Identity(_), false) => Ok(Secret::new(unsigned(url))),
+        // The owner of a Logic App may have let both in; the token is the better one.
+        (Proof::Identity(_), true) if url.family() == Family::Consumption => Ok(Secret::new(unsigned(url))),
+        (Proof::Identity(name), true) => Err(format!(
+            "The new address carries a signature, so the flow is set to \"Anyone\", and the route \"{}\" shows the token of \
+             \"{name}\". Set the trigger to \"Any user in my tenant\" or \"Specific users in my tenant\", save the flow, \
+             and copy the address again.",
+            route.name
+        )),
+        (Proof::Signed, false) => Err(format!(
+            "The new address carries no signature, and the route \"{}\" is signed. Copy the whole address, with its sig; or, \
+             if the flow now wants a token, replace `signed` by `identity` in the route.",
+            route.name
+        )),
+    }
+}
+
+impl Settings {
+    fn read(path: &Path) -> Result<Self, Refusal> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("The settings file {} cannot be read: {error}.", path.display()))?;
+        let config = check(&text, path)?;
+        Ok(Self { text, config })
+    }
+
+    fn route(&self, name: &str) -> Option<&RouteSettings> {
+        self.config
+            .routes
+            .iter()
+            .find(|route| route.name.as_str() == name)
+    }
+
+    /// How the flow will be convinced: by the identity that was named, by its signature, or by the only identity that
+    /// fits.
+    fn proof_for(&self, url: &TriggerUrl, named: Option<&str>) -> Result<Proof, Refusal> {
+        let identities = &self.config.identities;
+        let list = || {
+            let names: Vec<_> = identities.iter().map(|identity| identity.name.as_str()).collect();
+            match names.is_empty() {
+                true => "The settings have none: add [[identity]] first.".to_owned(),
+                false => format!("Known are: {}.", names.join(", ")),
+            }
+        };
+        if let Some(named) = named {
+            let identity = identities.iter().find(|identity| identity.name.as_str() == named);
+            let identity = identity.ok_or_else(|| format!("There is no identity \"{named}\". {}", list()))?;
+            return Ok(Proof::Identity(identity.name.clone()));
+        }
+        if url.is_signed() {
+            return Ok(Proof::Signed);
+        }
+        let cloud = url.cloud();
+        let mut fitting = identities
+            .iter()
+            .filter(|identity| identity.scope == identity.cloud.scope())
+            .filter(|identity| cloud.is_none_or(|cloud| identity.cloud == cloud));
+        match (fitting.next(), fitting.next()) {
+            (Some(identity), None) => Ok(Proof::Identity(identity.name.clone())),
+            _ => Err(format!(
+                "This flow wants a token: name the identity that shows one, with --identity NAME. {}",
+                list()
+            )),
+        }
+    }
+}
+
+/// The new route as the settings file will hold it.
+fn block(
+    task: &Import<'_>,
+    settings: &Settings,
+    proof: &Proof,
+    address: Option<&str>,
+    secret_file: &str,
+) -> Result<String, Refusal> {
+    let mut block = format!("[[route]]\nname = {}\n", edit::quoted(task.name));
+    if let Some(host) = task.host {
+        let _ = writeln!(block, "host = {}", edit::quoted(host));
+    }
+    let usual = format!("/{}", task.name);
+    let _ = writeln!(block, "path = {}", edit::quoted(task.path.unwrap_or(&usual)));
+    if task.anonymous {
+        block.push_str("anonymous = true\n");
+    } else if task.callers.is_empty() {
+        let known: Vec<_> = settings
+            .config
+            .callers
+            .iter()
+            .map(|caller| caller.name.as_str())
+            .take(20)
+            .collect();
+        return Err(format!(
+            "Nobody may call a route unless it says so: name its callers with --caller NAME, or open it with --anonymous. \
+             Known are: {}.",
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            }
+        ));
+    } else {
+        let callers: Vec<_> = task.callers.iter().map(|caller| edit::quoted(caller)).collect();
+        let _ = writeln!(block, "callers = [{}]", callers.join(", "));
+    }
+    match (proof, address) {
+        (Proof::Identity(name), Some(address)) => {
+            let _ = writeln!(block, "identity = {}", edit::quoted(name.as_str()));
+            let _ = writeln!(block, "trigger = {}", edit::quoted(address));
+        }
+        _ => {
+            let reference = format!("file:{secret_file}");
+            let _ = writeln!(block, "signed = true\ntrigger = {}", edit::quoted(&reference));
+        }
+    }
+    Ok(block)
+}
+
+/// Reads the address from the command line, or one line of standard input for `-`.
+fn read_address(argument: &str) -> Result<TriggerUrl, Refusal> {
+    let mut text = Secret::new(argument);
+    if argument == "-" {
+        let mut line = String::new();
+        let limit = 4 * ADDRESS_CHARS_MAX as u64;
+        let read = std::io::stdin().take(limit).read_to_string(&mut line);
+        read.map_err(|error| format!("Standard input cannot be read: {error}."))?;
+        text = Secret::new(line.trim());
+    }
+    TriggerUrl::parse(text.expose()).map_err(|error| match error.hint() {
+        Some(hint) => format!("The {error}.\nHint: {hint}"),
+        None => format!("The {error}."),
+    })
+}
+
+/// Checks settings without their secrets: they may be on another machine.
+fn check(text: &str, path: &Path) -> Result<Config, Refusal> {
+    let environment = Environment::of_process().with(Secrets::Unresolved);
+    let checked = config::parse(text, path, &environment);
+    let (config, _) = checked.map_err(|report| report.render(Style::Plain))?;
+    Ok(config)
+}
+
+/// What the address tells about the flow.
+fn describe(url: &TriggerUrl) -> String {
+    let family = match url.family() {
+        Family::Consumption => "Logic Apps Consumption, or a flow from before the move of 2025",
+        Family::PowerPlatform | Family::PowerPlatformScaleUnit => "Power Automate",
+        Family::Standard => "Logic Apps Standard",
+        Family::Other => "unknown",
+    };
+    let mode = match url.is_signed() {
+        true => "the address carries a signature (\"Anyone\", or a Logic App whose owner lets it in)",
+        false => "the flow wants a token (\"Any user in my tenant\" or \"Specific users in my tenant\")",
+    };
+    let mut said = format!("Trigger     {url}\nFamily      {family}\n");
+    let cloud = url.cloud().map_or("not to be told from the address", Cloud::name);
+    let _ = write!(said, "Cloud       {cloud}\nMode        {mode}\n");
+    if let Some(warning) = url.warning() {
+        let _ = writeln!(said, "Note        {warning}");
+    }
+    said
+}
+
+/// A word about where else the signature is now.
+fn left_behind(argument: &str, url: &TriggerUrl) -> String {
+    if argument == "-" || !url.is_signed() {
+        return String::new();
+    }
+    "Note        the signature now stands in the history of this shell; give - in place of the address, and paste it\n".to_owned()
+}
+
+fn public_address(config: &Config, name: &str) -> String {
+    let route = config.routes.iter().find(|route| route.name.as_str() == name);
+    route.map_or_else(String::new, |route| {
+        format!("Public      {}\n", routes::addresses(config, route))
+    })
+}
+
+/// The whole address as it is sent, signature and all.
+fn exposed(url: &TriggerUrl) -> Secret {
+    Secret::new(format!(
+        "https://{}{}",
+        url.authority(),
+        url.exposed_path_and_query().expose()
+    ))
+}
+
+/// The address without `sp`, `sv` and `sig`.
+fn unsigned(url: &TriggerUrl) -> String {
+    format!("https://{}{}", url.authority(), url.path_and_query_unsigned())
+}
+
+fn folder(settings: &Path) -> &Path {
+    settings.parent().unwrap_or(Path::new(""))
+}
+
+fn write_settings(path: &Path, text: &str) -> Result<(), Refusal> {
+    edit::replace_settings(path, text)
+        .map_err(|error| format!("{} cannot be written: {error}.", path.display()))
+}
+
+fn write_secret(path: &Path, secret: &Secret) -> Result<(), Refusal> {
+    edit::replace_secret(path, secret)
+        .map_err(|error| format!("{} cannot be written: {error}.", path.display()))
+}

@@ -1,0 +1,213 @@
+//! Changes to a settings file that keep every other byte of it: a route more, another trigger for a route. Files are
+//! replaced in one step, so that a crash leaves the old one or the new one.
+
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::config::source::Reference;
+use crate::model::Secret;
+
+/// Where the trigger of a route is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TriggerPlace {
+    /// In the settings file itself.
+    Inline(Range<usize>),
+    /// In a file of its own.
+    File(PathBuf),
+    /// In an environment variable, out of reach.
+    Variable(String),
+}
+
+/// What the settings say about one route's trigger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Where the address is.
+    pub place: TriggerPlace,
+    /// Whether the route is `signed`.
+    pub signed: bool,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    route: Vec<Route>,
+}
+
+#[derive(Deserialize)]
+struct Route {
+    name: String,
+    trigger: Option<Spanned<String>>,
+    #[serde(default)]
+    signed: bool,
+}
+
+/// Finds the trigger of a route in a settings file that was found right before; nothing if it has none.
+pub fn trigger_of(text: &str, folder: &Path, route: &str) -> Option<Written> {
+    let document: Document = toml::from_str(text).ok()?;
+    let route = document.route.into_iter().find(|known| known.name == route)?;
+    let trigger = route.trigger?;
+    let place = match Reference::parse(trigger.get_ref(), folder) {
+        Some(Ok(Reference::Variable(name))) => TriggerPlace::Variable(name),
+        Some(Ok(Reference::File(path))) => TriggerPlace::File(path),
+        Some(Err(_)) => return None,
+        None => TriggerPlace::Inline(trigger.span()),
+    };
+    Some(Written {
+        place,
+        signed: route.signed,
+    })
+}
+
+/// A text as TOML writes it.
+pub fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// The text with another value at this place.
+pub fn with(text: &str, place: Range<usize>, value: &str) -> Option<String> {
+    let (before, after) = (text.get(..place.start)?, text.get(place.end..)?);
+    Some(format!("{before}{}{after}", quoted(value)))
+}
+
+/// The text with a block behind it, an empty line between.
+pub fn appended(text: &str, block: &str) -> String {
+    let text = text.trim_end();
+    let between = if text.is_empty() { "" } else { "\n\n" };
+    format!("{text}{between}{block}")
+}
+
+/// Replaces a settings file in one step; it keeps its rights.
+///
+/// # Errors
+/// Those of the file system; the file is then as it was.
+pub fn replace_settings(path: &Path, text: &str) -> io::Result<()> {
+    // A link stays one: what it leads to is replaced.
+    let path = fs::canonicalize(path)?;
+    let rights = fs::metadata(&path)?.permissions();
+    replace(&path, text.as_bytes(), |file| file.set_permissions(rights))
+}
+
+/// Replaces a secret's file in one step, or makes it; nobody but its owner may read it.
+///
+/// # Errors
+/// Those of the file system; the file is then as it was.
+pub fn replace_secret(path: &Path, secret: &Secret) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    replace(&path, format!("{}\n", secret.expose()).as_bytes(), |_| Ok(()))
+}
+
+fn replace(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let written = write_new(&draft, bytes, prepare).and_then(|()| fs::rename(&draft, path));
+    if written.is_err() {
+        // What is left of the draft is of no use; the first error is the one to tell.
+        let _ = fs::remove_file(&draft);
+    }
+    written
+}
+
+fn write_new(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    prepare(&file)?;
+    file.write_all(bytes)?;
+    // The rename must not become lasting before what it puts in place.
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::path::PathBuf;
+
+    use super::TriggerPlace;
+    use super::appended;
+    use super::replace_secret;
+    use super::replace_settings;
+    use super::trigger_of;
+    use super::with;
+    use crate::model::Secret;
+
+    const TEXT: &str = "# kept\n[[route]]\nname = \"a\"\ntrigger = 'https://a.example/x' # kept too\n\
+                        [[route]]\nname = \"b\"\nsigned = true\ntrigger = \"file:b.trigger\"\n\
+                        [[route]]\nname = \"c\"\ntrigger = \"env:C\"\n[[route]]\nname = \"d\"\n";
+
+    #[test]
+    fn a_trigger_is_found_where_it_is_written() {
+        let folder = Path::new("config");
+        let place = |route: &str| trigger_of(TEXT, folder, route).map(|written| written.place);
+        let Some(TriggerPlace::Inline(span)) = place("a") else {
+            panic!("{:?}", place("a"));
+        };
+        assert_eq!(&TEXT[span], "'https://a.example/x'");
+        let file = PathBuf::from("config/b.trigger");
+        assert_eq!(place("b"), Some(TriggerPlace::File(file)));
+        assert_eq!(place("c"), Some(TriggerPlace::Variable("C".to_owned())));
+        assert_eq!(place("d"), None);
+        assert_eq!(place("e"), None);
+        assert!(trigger_of(TEXT, folder, "b").unwrap().signed);
+    }
+
+    #[test]
+    fn every_other_byte_is_kept() {
+        let Some(TriggerPlace::Inline(span)) =
+            trigger_of(TEXT, Path::new(""), "a").map(|written| written.place)
+        else {
+            panic!("not found");
+        };
+        let new = with(TEXT, span, "https://b.example/\"y\"").unwrap();
+        assert_eq!(
+            trigger_of(&new, Path::new(""), "a").map(|written| written.signed),
+            Some(false)
+        );
+        assert!(new.starts_with("# kept\n") && new.contains("# kept too"));
+        let read: toml::Table = toml::from_str(&new).unwrap();
+        assert_eq!(
+            read["route"][0]["trigger"].as_str(),
+            Some("https://b.example/\"y\"")
+        );
+        assert_eq!(appended("a = 1\n\n\n", "[b]\n"), "a = 1\n\n[b]\n");
+        assert_eq!(appended("", "[b]\n"), "[b]\n");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_are_replaced_whole_and_keep_their_rights() {
+        use std::fs;
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let settings = folder.path().join("flowgate.toml");
+        fs::write(&settings, "old").unwrap();
+        fs::set_permissions(&settings, fs::Permissions::from_mode(0o640)).unwrap();
+        let link = folder.path().join("link.toml");
+        std::os::unix::fs::symlink(&settings, &link).unwrap();
+        replace_settings(&link, "new").unwrap();
+        assert_eq!(fs::read_to_string(&settings).unwrap(), "new");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&settings), 0o640);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+
+        let secret = folder.path().join("a.trigger");
+        fs::write(&secret, "open to all").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+        replace_secret(&secret, &Secret::new("hidden")).unwrap();
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "hidden\n");
+        assert_eq!(mode(&secret), 0o600);
+        assert!(replace_secret(&folder.path().join("none/x"), &Secret::new("hidden")).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+}
