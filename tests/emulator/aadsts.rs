@@ -90,6 +90,12 @@ const ROWS: &[Row] = &[
         "Invalid certificate - subject name in certificate is not authorized.",
     ),
     (
+        700_024,
+        401,
+        "invalid_client",
+        "Client assertion is not within its valid time range.",
+    ),
+    (
         500_133,
         401,
         "invalid_client",

@@ -8,6 +8,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -48,6 +51,8 @@ pub struct Authority {
     root_pem: String,
     /// What a leaf has to send besides itself: the authorities between it and the root.
     between: Vec<(CertificateDer<'static>, String)>,
+    /// How many RSA keys its leaves have.
+    rsa_keys: AtomicUsize,
 }
 
 impl Authority {
@@ -61,6 +66,7 @@ impl Authority {
             root_pem: certificate.pem(),
             issuer: Issuer::new(params, key),
             between: Vec::new(),
+            rsa_keys: AtomicUsize::new(0),
         }
     }
 
@@ -76,6 +82,7 @@ impl Authority {
             root: self.root.clone(),
             root_pem: self.root_pem.clone(),
             between,
+            rsa_keys: AtomicUsize::new(0),
         }
     }
 
@@ -120,6 +127,24 @@ impl Authority {
         )
     }
 
+    /// A client certificate with a chosen kind of key.
+    pub fn client_leaf_with(&self, name: &str, kind: KeyKind) -> Leaf {
+        self.sign(leaf_params(&[name], ExtendedKeyUsagePurpose::ClientAuth), kind)
+    }
+
+    /// A client certificate with an RSA key that begins and ends in so many days.
+    pub fn client_leaf_between(&self, name: &str, begins: i32, ends: i32) -> Leaf {
+        let mut params = leaf_params(&[name], ExtendedKeyUsagePurpose::ClientAuth);
+        let at = |days: i32| {
+            let distance = DAY * days.unsigned_abs();
+            let now = SystemTime::now();
+            if days < 0 { now - distance } else { now + distance }
+        };
+        params.not_before = at(begins).into();
+        params.not_after = at(ends).into();
+        self.sign(params, KeyKind::Rsa2048)
+    }
+
     /// The root certificate as PEM.
     pub fn pem(&self) -> &str {
         &self.root_pem
@@ -162,10 +187,9 @@ impl Authority {
 
     fn sign(&self, params: CertificateParams, kind: KeyKind) -> Leaf {
         let key = match kind {
-            KeyKind::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
-            KeyKind::Rsa2048 => KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256),
-        }
-        .unwrap();
+            KeyKind::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap(),
+            KeyKind::Rsa2048 => rsa_key(self.rsa_keys.fetch_add(1, Ordering::Relaxed)),
+        };
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let mut chain = vec![certificate.der().clone()];
         let mut chain_pem = certificate.pem();
@@ -235,6 +259,18 @@ pub struct LeafFiles {
 /// The name a test client asks for when it connects to `host`.
 pub fn server_name(host: &str) -> ServerName<'static> {
     ServerName::try_from(host.to_owned()).unwrap()
+}
+
+/// An RSA key that no other leaf of the same authority has. Making one takes a noticeable part of a second, so the
+/// authorities of one process share theirs.
+fn rsa_key(index: usize) -> KeyPair {
+    static KEYS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+    let mut keys = KEYS.lock().unwrap();
+    while keys.len() <= index {
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        keys.push(key.serialize_der());
+    }
+    KeyPair::try_from(keys[index].as_slice()).unwrap()
 }
 
 /// The provider is always named: a process default could only be set once, and not by a library of helpers.

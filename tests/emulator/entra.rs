@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use serde_json::json;
 
+use super::certs::Authority;
 use super::certs::Leaf;
 use super::form;
 use super::gate::Count;
@@ -50,7 +51,15 @@ const LIFETIME: Duration = Duration::from_secs(3599);
 enum Credential {
     Secret(String),
     Certificate(CertificateDer<'static>),
-    Federated { issuer: String, subject: String },
+    /// Any certificate with this subject under this root.
+    Subject {
+        name: String,
+        root: CertificateDer<'static>,
+    },
+    Federated {
+        issuer: String,
+        subject: String,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +126,8 @@ struct State {
     gate: Mutex<Option<Gate>>,
     requests: Count,
     by_client: Mutex<HashMap<String, u64>>,
+    /// The `jti` of each assertion that was accepted.
+    assertions: Mutex<HashSet<String>>,
     hang_ups: Count,
 }
 
@@ -146,6 +157,7 @@ impl Entra {
             gate: Mutex::default(),
             requests: Count::new("token requests"),
             by_client: Mutex::default(),
+            assertions: Mutex::default(),
             hang_ups: Count::new("token requests whose caller hung up"),
         };
         Self {
@@ -177,6 +189,26 @@ impl Entra {
     pub fn register_certificate(&self, tenant: &str, client_id: &str, certificate: &Leaf, oid: &str) {
         let certificate = certificate.chain[0].clone();
         self.register(tenant, client_id, oid, Credential::Certificate(certificate));
+    }
+
+    /// Registers an application whose certificates have this common name and come from this authority (subject name
+    /// and issuer).
+    pub fn register_subject(&self, tenant: &str, client_id: &str, name: &str, issuer: &Authority, oid: &str) {
+        let credential = Credential::Subject {
+            name: name.to_owned(),
+            root: issuer.der().clone(),
+        };
+        self.register(tenant, client_id, oid, credential);
+    }
+
+    /// Registers an application that signs with the certificate of this DER form.
+    pub fn register_der(&self, tenant: &str, client_id: &str, certificate: Vec<u8>, oid: &str) {
+        self.register(
+            tenant,
+            client_id,
+            oid,
+            Credential::Certificate(certificate.into()),
+        );
     }
 
     /// Registers an application that shows tokens of another issuer. Their signature is not checked.

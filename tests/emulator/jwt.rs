@@ -123,7 +123,15 @@ pub fn unverified_claims(assertion: &str) -> Option<Claims> {
     Jwt::parse(assertion).map(|jwt| jwt.claims)
 }
 
-/// Checks an assertion as Entra does: signature and thumbprint, parties, times.
+/// The certificates in the header of an assertion, its signer's first.
+pub fn chain(assertion: &str) -> Vec<Vec<u8>> {
+    let jwt = Jwt::parse(assertion);
+    let fields = jwt.as_ref().and_then(|jwt| jwt.header.get("x5c")?.as_array());
+    let texts = fields.into_iter().flatten().filter_map(Value::as_str);
+    texts.filter_map(|text| STANDARD.decode(text).ok()).collect()
+}
+
+/// Checks an assertion as Entra does: signature and thumbprint, parties, times. Gives its `jti`.
 ///
 /// # Errors
 /// Names the first thing that is wrong.
@@ -132,7 +140,7 @@ pub fn check_assertion(
     certificate: &[u8],
     client: &str,
     audience: &str,
-) -> Result<(), AssertionFault> {
+) -> Result<String, AssertionFault> {
     let jwt = Jwt::parse(assertion).ok_or(AssertionFault::Signature)?;
     check_signature(&jwt, certificate).ok_or(AssertionFault::Signature)?;
     let claim = |name: &str| jwt.claims.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -143,7 +151,7 @@ pub fn check_assertion(
     if !within_times(&jwt.claims, ids::now()) {
         return Err(AssertionFault::Time);
     }
-    Ok(())
+    Ok(claim("jti").to_owned())
 }
 
 /// Whether `now` lies between `nbf` and `exp`; a missing bound refuses.

@@ -40,6 +40,7 @@ pub mod reply;
 pub mod script;
 mod session;
 pub mod steps;
+mod subject;
 pub mod tokens;
 pub mod trigger;
 pub mod wire;

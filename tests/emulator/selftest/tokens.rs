@@ -331,6 +331,18 @@ async fn an_assertion_must_be_signed_by_the_registered_certificate_and_name_the_
 }
 
 #[tokio::test]
+async fn an_assertion_is_good_for_one_request() {
+    let emulator = Emulator::start().await;
+    let leaf = emulator.ca.leaf_with(&["client.example"], KeyKind::Rsa2048);
+    emulator.entra.register_certificate(TENANT, CLIENT, &leaf, OID);
+    let audience = json!({"aud": emulator.entra.token_url(TENANT)});
+    let form = assertion_form(&assertion(&leaf, "PS256", &audience));
+    assert_eq!(ask(&emulator, &form).await.status, 200);
+    let again = ask(&emulator, &form).await;
+    assert_eq!(again.json()["error_codes"], json!([50012]), "{again:?}");
+}
+
+#[tokio::test]
 async fn a_federated_assertion_must_match_the_registration() {
     let emulator = Emulator::start().await;
     let leaf = emulator.ca.leaf_with(&["issuer.example"], KeyKind::Rsa2048);
