@@ -19,6 +19,8 @@ use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use flowgate::config::Environment;
 use flowgate::config::Secrets;
 use flowgate::config::Severity;
@@ -43,6 +45,11 @@ const SIGNED: &str = "https://prod-00.westeurope.logic.azure.com/workflows/00000
 
 fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
+}
+
+/// Certificates that openssl made.
+fn certificates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates")
 }
 
 /// A folder with the samples and everything they name.
@@ -83,6 +90,15 @@ fn installation() -> (tempfile::TempDir, Environment) {
             partners_key = key.serialize_pem();
         }
     }
+    let signing = fs::read_to_string(certificates().join("client.key")).unwrap();
+    let signed = fs::read_to_string(certificates().join("client.pem")).unwrap();
+    let pfx = fs::read(certificates().join("client.pfx")).unwrap();
+    write_secret(
+        &secrets.join("contoso-invoices.pem"),
+        &format!("{signed}{signing}"),
+    );
+    write_secret(&secrets.join("contoso-pfx-password"), "canary-password\n");
+    fs::write(certs.join("contoso-invoices-2.pem"), signed).unwrap();
     for name in ["flow-token", "pepper", "client-secret"] {
         write_secret(&secrets.join(name), "canary-of-more-than-16-bytes\n");
     }
@@ -104,6 +120,8 @@ fn installation() -> (tempfile::TempDir, Environment) {
         ("FLOWGATE_CLIENT_SECRET", "canary-secret"),
         ("FLOWGATE_CONTOSO_SECRET", "canary-secret"),
         ("FLOWGATE_CONTOSO_SECRET_2", "canary-secret-2"),
+        ("FLOWGATE_CONTOSO_KEY", signing.as_str()),
+        ("FLOWGATE_CONTOSO_PFX", STANDARD.encode(pfx).as_str()),
         ("FLOWGATE_PEPPER", "canary-pepper-of-more-than-16-bytes"),
         ("FLOWGATE_PARTNERS_KEY", partners_key.as_str()),
         ("FLOWGATE_NEWSLETTER_TRIGGER", SIGNED),
@@ -563,6 +581,10 @@ fn no_report_shows_a_secret() {
         "[[identity]]\nclient_secret = { value = \"canary-8\" }",
         "[[identity]]\n[[identity.secret]]\nvalue = \"canary-29\"",
         "[[identity]]\nsecret = \"canary-30\"",
+        "[[identity]]\n[[identity.certificate]]\nfile = \"\"\"-----BEGIN PRIVATE KEY-----\ncanary-31\n\"\"\"",
+        "[[identity]]\n[[identity.certificate]]\npassword = \"canary-32\"",
+        "[[identity]]\n[[identity.certificate]]\nkey = \"canary-33\"",
+        "[[identity]]\n[identity.certificate]\nfile = \"canary-34\"",
         "[[identity]]\nclientsecret = \"canary-9\"",
         "[[identity]]\nclient_id = \"canary-10\"",
         "[[identity]]\npassword = \"canary-11\"",

@@ -359,6 +359,9 @@ pub(super) struct Identity {
     /// Its client secrets; the one that expires last is tried first.
     #[serde(default)]
     pub(super) secret: Vec<Table<SecretTable>>,
+    /// Its certificates, in place of client secrets; the one that ends last is tried first.
+    #[serde(default)]
+    pub(super) certificate: Vec<Table<ClientCertificateTable>>,
     /// Where tokens are requested; default: the authority of the cloud.
     pub(super) authority: Text,
     /// Scope to ask for; default: the scope of the cloud, with its two slashes.
@@ -381,6 +384,23 @@ pub(super) struct SecretTable {
     pub(super) value: Text,
     /// When it expires, as Entra shows it.
     pub(super) expires: Option<At<Moment>>,
+}
+
+/// A certificate with which an identity signs in.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientCertificateTable {
+    /// PEM with certificate and private key, or a PFX file, binary or in base64; a reference, "env:NAME" or "file:PATH".
+    pub(super) file: Text,
+    /// The private key in PEM form, where it lies apart from the certificate; a reference, "env:NAME" or "file:PATH".
+    pub(super) key: Text,
+    /// Password of the PFX file; a reference, "env:NAME" or "file:PATH".
+    pub(super) password: Text,
+    /// How assertions are signed: "PS256" (default) or "RS256".
+    pub(super) algorithm: Text,
+    /// Whether assertions carry the certificate and its chain, for applications that trust subject name and issuer;
+    /// default false.
+    pub(super) send_chain: Switch,
 }
 
 /// Who may call.

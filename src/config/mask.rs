@@ -11,10 +11,11 @@ use serde_json::Value;
 use crate::config::file;
 
 /// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
-const SECRET_KEYS: [&str; 7] = [
+const SECRET_KEYS: [&str; 8] = [
     "pepper",
     "client_secret",
     "key",
+    "file",
     "digest",
     "secret",
     "value",

@@ -10,6 +10,8 @@ mod lists;
 mod mask;
 mod mistake;
 mod room;
+mod pfx;
+mod signing;
 mod source;
 mod trust;
 
@@ -37,6 +39,10 @@ pub use mistake::Mistake;
 pub use mistake::Report;
 pub use mistake::Severity;
 pub use mistake::Style;
+pub use signing::AssertionAlgorithm;
+pub use signing::ChainShown;
+pub use signing::ClientCertificate;
+pub use signing::SigningCertificate;
 pub use source::Environment;
 pub use source::SecretSource;
 pub use source::Secrets;
@@ -309,6 +315,8 @@ pub struct EndpointSettings {
 pub enum ClientProof {
     /// One of several client secrets; at least one.
     Secrets(Vec<ClientSecret>),
+    /// Assertions signed with one of several certificates; at least one.
+    Certificates(Vec<ClientCertificate>),
 }
 
 /// A client secret.

@@ -10,6 +10,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::config::mask;
@@ -110,6 +112,11 @@ impl Environment {
 
     /// Reads what a reference points to.
     pub(super) fn resolve(&self, reference: &Reference) -> Result<Resolved, Flaw> {
+        self.resolve_as(reference, Holds::Text)
+    }
+
+    /// Reads what a reference to something of this kind points to.
+    pub(super) fn resolve_as(&self, reference: &Reference, holds: Holds) -> Result<Resolved, Flaw> {
         match reference {
             Reference::Variable(name) => {
                 let secret = self.variable(name)?;
@@ -122,7 +129,7 @@ impl Environment {
                     warning: None,
                 })
             }
-            Reference::File(path) => read_secret(path),
+            Reference::File(path) => read_secret(path, holds),
         }
     }
 
@@ -173,16 +180,37 @@ impl Reference {
     }
 }
 
+/// What may lie behind a reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Text alone.
+    Text,
+    /// Text, or bytes that are none, such as a PFX file. Those are kept as base64, the form in which a variable or a
+    /// vault holds them, so that a secret is text wherever it comes from.
+    Bytes,
+}
+
 /// A secret, and where it can be read again when it has been replaced there.
 #[derive(Debug, Clone)]
 pub struct SecretSource {
     reference: Reference,
     known: Secret,
+    holds: Holds,
 }
 
 impl SecretSource {
     pub(super) fn new(reference: Reference, known: Secret) -> Self {
-        Self { reference, known }
+        Self {
+            reference,
+            known,
+            holds: Holds::Text,
+        }
+    }
+
+    /// The same source, which may hold something else than text.
+    pub(super) fn holding(mut self, holds: Holds) -> Self {
+        self.holds = holds;
+        self
     }
 
     /// The value that was read with the settings.
@@ -213,7 +241,7 @@ impl SecretSource {
     pub fn read_again(&self) -> Result<Secret, String> {
         match &self.reference {
             Reference::Variable(_) => Ok(self.known.clone()),
-            Reference::File(path) => read_secret(path)
+            Reference::File(path) => read_secret(path, self.holds)
                 .map(|resolved| resolved.secret)
                 .map_err(|flaw| flaw.what),
         }
@@ -234,18 +262,23 @@ fn tidy(text: &str) -> Option<Secret> {
     (!text.is_empty()).then(|| Secret::new(text))
 }
 
-fn read_secret(path: &Path) -> Result<Resolved, Flaw> {
+fn read_secret(path: &Path, holds: Holds) -> Result<Resolved, Flaw> {
     let shown = path.display();
     let mut file = open(path)?;
-    let mut text = Zeroizing::new(String::new());
+    let mut bytes = Zeroizing::new(Vec::new());
     let read = Read::by_ref(&mut file)
         .take(SECRET_BYTES_MAX + 1)
-        .read_to_string(&mut text);
+        .read_to_end(&mut bytes);
     let read = read.map_err(|error| unreadable(path, &error))?;
     if read as u64 > SECRET_BYTES_MAX {
         return Err(Flaw::new(format!("secret file {shown} is larger than 64 KiB")));
     }
-    let secret = tidy(&text).ok_or_else(|| Flaw::new(format!("secret file {shown} is empty")))?;
+    let secret = match (std::str::from_utf8(&bytes), holds) {
+        (Ok(text), _) => tidy(text),
+        (Err(_), Holds::Bytes) => Some(Secret::new(STANDARD.encode(bytes.as_slice()))),
+        (Err(_), Holds::Text) => return Err(unreadable(path, &io::ErrorKind::InvalidData.into())),
+    };
+    let secret = secret.ok_or_else(|| Flaw::new(format!("secret file {shown} is empty")))?;
     Ok(Resolved {
         secret,
         warning: exposure(&file, path),

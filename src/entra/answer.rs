@@ -63,6 +63,9 @@ pub enum TokenError {
     /// The token in the file has expired.
     #[error("the token in the file has expired; the program that writes it has stopped renewing it")]
     FileExpired,
+    /// There is nothing to sign with, or no random numbers to sign with.
+    #[error("the assertion for the token endpoint could not be signed; the machine gives no random numbers")]
+    Unsigned,
     /// Entra says no.
     #[error("the token endpoint refused: {0}")]
     Refused(Box<Refused>),

@@ -2,7 +2,9 @@
 //! That is all that the rest of the gateway knows about Entra.
 
 pub mod answer;
+mod assertion;
 mod cache;
+mod certificate;
 mod endpoint;
 mod file;
 mod grant;
@@ -157,6 +159,7 @@ impl TokenError {
             Self::Redirected(_) => "redirected",
             Self::File(_) => "file",
             Self::FileExpired => "file-expired",
+            Self::Unsigned => "unsigned",
             Self::Refused(_) => "refused",
         }
     }

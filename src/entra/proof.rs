@@ -1,31 +1,46 @@
 //! How an application proves who it is, whatever it asks for. Where it has several proofs, the next one is tried at once
 //! when Entra refuses one, so that a rotation needs no moment of luck.
 
+use std::cmp::Reverse;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use crate::config::ClientProof;
-use crate::config::ClientSecret;
 use crate::entra::answer::Granted;
+use crate::entra::answer::Refused;
 use crate::entra::answer::TokenError;
+use crate::entra::assertion;
+use crate::entra::certificate::HeldCertificate;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::secret::Held;
 use crate::entra::secret::Renewed;
+use crate::model::Secret;
 use crate::model::clock;
 
 /// The proof of one application.
 pub(super) enum Proof {
-    /// Client secrets.
-    Secrets(Secrets),
+    /// One of several credentials.
+    Rotation(Rotation),
 }
 
 impl Proof {
     pub(super) fn new(settings: &ClientProof, identity: &str) -> Self {
-        match settings {
-            ClientProof::Secrets(secrets) => Self::Secrets(Secrets::new(secrets, identity)),
-        }
+        let list = match settings {
+            ClientProof::Secrets(secrets) => secrets
+                .iter()
+                .map(|secret| Credential::Secret {
+                    held: Held::new(identity, "client secret", &secret.source),
+                    expires: secret.expires,
+                })
+                .collect(),
+            ClientProof::Certificates(certificates) => certificates
+                .iter()
+                .map(|certificate| Credential::Certificate(HeldCertificate::new(identity, certificate)))
+                .collect(),
+        };
+        Self::Rotation(Rotation::new(list, identity))
     }
 
     /// Asks for a token with these pairs and what the proof adds to them.
@@ -35,77 +50,158 @@ impl Proof {
         pairs: &[(&str, &str)],
     ) -> Result<Granted, TokenError> {
         match self {
-            Self::Secrets(secrets) => secrets.ask(endpoint, pairs).await,
+            Self::Rotation(rotation) => rotation.ask(endpoint, pairs).await,
         }
     }
 }
 
-/// Client secrets, the one that expires last first; one without a date counts as the newest.
-pub(super) struct Secrets {
-    list: Vec<(Held, Option<SystemTime>)>,
+/// One thing that proves who the application is, until Entra refuses it.
+enum Credential {
+    Secret {
+        held: Held,
+        /// As the settings tell, which may be wrong.
+        expires: Option<SystemTime>,
+    },
+    Certificate(HeldCertificate),
+}
+
+impl Credential {
+    /// What it adds to the form.
+    fn pairs(&self, endpoint: &Endpoint) -> Result<Vec<(&'static str, Secret)>, TokenError> {
+        match self {
+            Self::Secret { held, .. } => Ok(vec![("client_secret", held.value())]),
+            Self::Certificate(held) => Ok(vec![
+                ("client_assertion_type", Secret::new(assertion::TYPE)),
+                ("client_assertion", held.assertion(endpoint)?),
+            ]),
+        }
+    }
+
+    /// Seconds of its end; what has none counts as the newest.
+    fn end(&self) -> u64 {
+        let end = match self {
+            Self::Secret { expires, .. } => *expires,
+            Self::Certificate(held) => held.ends(),
+        };
+        let end = end.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok());
+        end.map_or(u64::MAX, |end| end.as_secs())
+    }
+
+    fn is_valid(&self, now: SystemTime) -> bool {
+        match self {
+            Self::Secret { expires, .. } => expires.is_none_or(|end| now < end),
+            Self::Certificate(held) => held.is_valid(now),
+        }
+    }
+
+    /// Takes up a change before it is used. A certificate in use is good for years after its successor lies there, so
+    /// nobody would ever refuse it; a secret is read again when Entra refuses it.
+    async fn look(&self) {
+        if let Self::Certificate(held) = self {
+            held.renew().await;
+        }
+    }
+
+    async fn renew(&self) -> Renewed {
+        match self {
+            Self::Secret { held, .. } => held.renew().await,
+            Self::Certificate(held) => held.renew().await,
+        }
+    }
+
+    /// The refusal with what the operator needs to find the credential.
+    fn explain(&self, mut why: Box<Refused>) -> Box<Refused> {
+        if let Self::Certificate(held) = self {
+            why.sentence
+                .push_str(&format!(" Entra was shown {}.", held.describe()));
+        }
+        why
+    }
+
+    /// What it is, for the log.
+    fn describe(&self) -> String {
+        match self {
+            Self::Secret { .. } => "a client secret".to_owned(),
+            Self::Certificate(held) => held.describe(),
+        }
+    }
+}
+
+/// Several credentials, the one that ends last first.
+pub(super) struct Rotation {
+    identity: String,
+    list: Vec<Credential>,
     /// The one that was accepted last.
     good: AtomicUsize,
 }
 
-impl Secrets {
-    fn new(settings: &[ClientSecret], identity: &str) -> Self {
-        let mut list: Vec<_> = settings
-            .iter()
-            .map(|secret| {
-                (
-                    Held::new(identity, "client secret", &secret.source),
-                    secret.expires,
-                )
-            })
-            .collect();
-        list.sort_by_key(|(_, expires)| {
-            let end = expires.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok());
-            std::cmp::Reverse(end.map_or(u64::MAX, |end| end.as_secs()))
-        });
+impl Rotation {
+    fn new(mut list: Vec<Credential>, identity: &str) -> Self {
+        list.sort_by_key(|credential| Reverse(credential.end()));
         Self {
+            identity: identity.to_owned(),
             list,
             good: AtomicUsize::new(0),
         }
     }
 
-    /// Asks with the secret that was good last, then with each other one. Each is read again once before it is given up.
+    /// Asks with the credential that was good last, then with each other one. Each is read again once before it is
+    /// given up.
     async fn ask(&self, endpoint: &Endpoint, pairs: &[(&str, &str)]) -> Result<Granted, TokenError> {
-        let mut refused = None;
+        let mut refused: Option<(Box<Refused>, usize)> = None;
         for index in self.order() {
-            let Some((held, _)) = self.list.get(index) else {
+            let Some(credential) = self.list.get(index) else {
                 break;
             };
+            credential.look().await;
             for _ in 0..2 {
-                let secret = held.value();
-                let mut form = vec![("client_secret", secret.expose())];
+                let own = credential.pairs(endpoint)?;
+                let mut form: Vec<_> = own.iter().map(|(name, value)| (*name, value.expose())).collect();
                 form.extend_from_slice(pairs);
                 match endpoint.ask(&form).await {
                     Err(TokenError::Refused(why)) if why.refusal.kind == RefusalKind::InvalidClient => {
-                        refused = Some(TokenError::Refused(why));
+                        refused = Some((credential.explain(why), index));
                     }
                     answer => {
                         self.good.store(index, Ordering::Relaxed);
+                        if let (Ok(_), Some((why, before))) = (&answer, &refused)
+                            && *before != index
+                        {
+                            self.tell(why, *before);
+                        }
                         return answer;
                     }
                 }
-                if held.renew().await == Renewed::Same {
+                if credential.renew().await == Renewed::Same {
                     break;
                 }
             }
         }
-        Err(refused.unwrap_or(TokenError::NoToken))
+        Err(refused.map_or(TokenError::NoToken, |(why, _)| TokenError::Refused(why)))
     }
 
-    /// All of them, from the one that was good last on. Those whose date has passed come at the end: the date in the
-    /// settings may be wrong.
+    /// One that is refused while another serves would be noticed by nobody until that one ends, too.
+    fn tell(&self, why: &Refused, before: usize) {
+        let identity = &self.identity;
+        let what = self
+            .list
+            .get(before)
+            .map(Credential::describe)
+            .unwrap_or_default();
+        let (refusal, cause) = (&why.refusal, why.refusal.cause);
+        tracing::warn!(%identity, "another credential of identity {identity} serves, because {what} was refused: {refusal}. {cause}");
+    }
+
+    /// All of them, from the one that was good last on. Those outside their dates come at the end: the date in the
+    /// settings, or our clock, may be wrong.
     fn order(&self) -> Vec<usize> {
         let first = self.good.load(Ordering::Relaxed);
         let count = self.list.len();
         let mut order: Vec<_> = (0..count).map(|step| (first + step) % count).collect();
         let now = clock::wall();
         order.sort_by_key(|index| {
-            let expires = self.list.get(*index).and_then(|(_, expires)| *expires);
-            expires.is_some_and(|end| end <= now)
+            let credential = self.list.get(*index);
+            credential.is_some_and(|credential| !credential.is_valid(now))
         });
         order
     }

@@ -17,6 +17,7 @@ mod harness;
 
 mod admission;
 mod apis;
+mod certificates;
 mod faults;
 mod forwarding;
 mod limits;

@@ -20,7 +20,7 @@ const GUID: &str = "00000000-0000-0000-0000-000000000000";
 pub(super) struct Sample {
     tables: BTreeMap<&'static str, String>,
     replacements: Vec<(String, String)>,
-    files: Vec<(String, String)>,
+    files: Vec<(String, Vec<u8>)>,
     secrets: Secrets,
 }
 
@@ -75,8 +75,13 @@ impl Sample {
     }
 
     /// Puts a file beside the settings.
-    pub(super) fn file(mut self, name: &str, text: &str) -> Self {
-        self.files.push((name.to_owned(), text.to_owned()));
+    pub(super) fn file(self, name: &str, text: &str) -> Self {
+        self.bytes(name, text.as_bytes())
+    }
+
+    /// Puts a file that is no text beside the settings.
+    pub(super) fn bytes(mut self, name: &str, bytes: &[u8]) -> Self {
+        self.files.push((name.to_owned(), bytes.to_vec()));
         self
     }
 

@@ -1,6 +1,8 @@
 //! Entra identities: the mistakes here cost most when they are found late, as refused tokens, so each known
 //! one is named before the first request.
 
+mod certificate;
+
 use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
@@ -123,13 +125,14 @@ impl Check<'_> {
                     .any(|way| self.findings.was_reported(identity.span(), way.key()))
                 {
                     let flaw = Flaw::new("the identity has nothing to get a token with");
-                    let hint = "set client_secret = \"env:NAME\", or token_file for a token that another \
-                                program keeps fresh";
+                    let hint = "set client_secret = \"env:NAME\", add [[identity.certificate]], or set token_file for a \
+                                token that another program keeps fresh";
                     self.findings.mistake(identity, flaw.hint(hint));
                 }
                 None
             }
             [(Way::Secret, _)] => self.client(identity, cloud, Self::secrets),
+            [(Way::Certificate, _)] => self.client(identity, cloud, Self::certificates),
             [(Way::TokenFile, _)] => {
                 let file = identity.token_file.as_ref()?;
                 self.token_file(identity, file)
@@ -275,16 +278,18 @@ impl Check<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Secret,
+    Certificate,
     TokenFile,
 }
 
 impl Way {
-    const ALL: [Self; 2] = [Self::Secret, Self::TokenFile];
+    const ALL: [Self; 3] = [Self::Secret, Self::Certificate, Self::TokenFile];
 
     /// Its key in the settings.
     fn key(self) -> &'static str {
         match self {
             Self::Secret => "client_secret",
+            Self::Certificate => "certificate",
             Self::TokenFile => "token_file",
         }
     }
@@ -293,6 +298,7 @@ impl Way {
     fn words(self) -> &'static str {
         match self {
             Self::Secret => "a client secret",
+            Self::Certificate => "a certificate",
             Self::TokenFile => "a token file",
         }
     }
@@ -304,6 +310,7 @@ impl Way {
                 let short = identity.client_secret.as_ref().map(At::span);
                 short.or_else(|| identity.secret.first().map(Table::span))
             }
+            Self::Certificate => identity.certificate.first().map(Table::span),
             Self::TokenFile => identity.token_file.as_ref().map(At::span),
         }
     }
