@@ -20,6 +20,7 @@ use super::form;
 use super::gate::Count;
 use super::gate::Gate;
 use super::ids;
+use super::issuer::Issuer;
 use super::journal::Journal;
 use super::jwt::Claims;
 use super::jwt::Mint;
@@ -109,6 +110,8 @@ struct Registry {
     /// Tenant to client id to application.
     tenants: HashMap<String, HashMap<String, App>>,
     resources: HashSet<String>,
+    /// Name and public key.
+    issuers: HashMap<String, Vec<u8>>,
     lifetime: Duration,
     refresh_in: Option<Duration>,
     overrides: Value,
@@ -142,6 +145,7 @@ impl Entra {
         let registry = Registry {
             tenants: HashMap::new(),
             resources: RESOURCES.iter().map(|resource| (*resource).to_owned()).collect(),
+            issuers: HashMap::new(),
             lifetime: LIFETIME,
             refresh_in: None,
             overrides: Value::Null,
@@ -211,13 +215,24 @@ impl Entra {
         );
     }
 
-    /// Registers an application that shows tokens of another issuer. Their signature is not checked.
+    /// Registers an application that shows tokens of another issuer: one that was made known with
+    /// [`Entra::trust_issuer`], or the platform that signs for managed identities.
     pub fn register_federated(&self, tenant: &str, client_id: &str, issuer: &str, subject: &str, oid: &str) {
         let credential = Credential::Federated {
             issuer: issuer.to_owned(),
             subject: subject.to_owned(),
         };
         self.register(tenant, client_id, oid, credential);
+    }
+
+    /// Makes the key of an issuer known. Without it the issuer cannot be reached.
+    pub fn trust_issuer(&self, issuer: &Issuer) {
+        self.state
+            .registry
+            .lock()
+            .unwrap()
+            .issuers
+            .insert(issuer.name.clone(), issuer.public_key());
     }
 
     /// Forgets all credentials of an application, so that old ones are refused.

@@ -118,6 +118,13 @@ pub enum AssertionFault {
     Time,
 }
 
+/// Whether an assertion is signed with RS256 by the owner of this key.
+pub fn is_signed(assertion: &str, key: &[u8]) -> bool {
+    Jwt::parse(assertion).is_some_and(|jwt| {
+        jwt.text("alg") == Some("RS256") && jwt.check(&signature::RSA_PKCS1_2048_8192_SHA256, key).is_some()
+    })
+}
+
 /// The claims of an assertion without a look at its signature, for federated identities.
 pub fn unverified_claims(assertion: &str) -> Option<Claims> {
     Jwt::parse(assertion).map(|jwt| jwt.claims)

@@ -338,7 +338,10 @@ impl Wire {
 }
 
 /// The head at the start of `bytes` and its length, or nothing while it is incomplete.
-fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Broken> {
+///
+/// # Errors
+/// When it is no head of HTTP/1.1.
+pub fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Broken> {
     if bytes.is_empty() {
         return Ok(None);
     }

@@ -1,5 +1,6 @@
 //! One request at the token endpoint, from its head to its answer.
 
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -226,7 +227,7 @@ impl Entra {
             .field("client_id")
             .and_then(|client| apps.get(client))
             .ok_or(700_016_u32)?;
-        self.check_credential(request, app)?;
+        self.check_credential(request, app, &registry.issuers)?;
         if request.field("resource").is_some() {
             return Err(901_002);
         }
@@ -234,7 +235,12 @@ impl Entra {
         check_scope(scope, &registry.resources)
     }
 
-    fn check_credential(&self, request: &TokenRequest, app: &App) -> Result<(), u32> {
+    fn check_credential(
+        &self,
+        request: &TokenRequest,
+        app: &App,
+        issuers: &HashMap<String, Vec<u8>>,
+    ) -> Result<(), u32> {
         if let Some(secret) = request.field("client_secret") {
             let known = app
                 .credentials
@@ -260,7 +266,13 @@ impl Entra {
                     subject::check(&chain, root, name)
                         .and_then(|leaf| self.check_assertion(assertion, leaf, client, &audience))
                 }
-                Credential::Federated { issuer, subject } => check_federated(assertion, issuer, subject),
+                Credential::Federated { issuer, subject } => check_federated(assertion, issuer, subject)
+                    .and_then(|()| match issuers.get(issuer) {
+                        Some(key) if jwt::is_signed(assertion, key) => Ok(()),
+                        Some(_) => Err(700_027),
+                        None if self.state.mint.verify(assertion).is_some() => Ok(()),
+                        None => Err(90061),
+                    }),
             };
             if verdict.is_ok() {
                 break;
@@ -365,7 +377,12 @@ fn check_federated(assertion: &str, issuer: &str, subject: &str) -> Result<(), u
     if !is("sub", subject) {
         return Err(700_213);
     }
-    if !is("aud", "api://AzureADTokenExchange") {
+    let audience = Value::from("api://AzureADTokenExchange");
+    let fits = match claims.get("aud") {
+        Some(Value::Array(list)) => list.contains(&audience),
+        other => other == Some(&audience),
+    };
+    if !fits {
         return Err(7_002_131);
     }
     Ok(())

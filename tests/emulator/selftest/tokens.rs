@@ -24,6 +24,7 @@ use super::client::send;
 use super::client::started;
 use super::client::try_ask;
 use crate::emulator::Emulator;
+use crate::emulator::Issuer;
 use crate::emulator::KeyKind;
 use crate::emulator::Leaf;
 use crate::emulator::TokenAnswer;
@@ -343,20 +344,37 @@ async fn an_assertion_is_good_for_one_request() {
 }
 
 #[tokio::test]
-async fn a_federated_assertion_must_match_the_registration() {
+async fn a_federated_assertion_must_match_the_registration_and_be_signed_by_its_issuer() {
     let emulator = Emulator::start().await;
-    let leaf = emulator.ca.leaf_with(&["issuer.example"], KeyKind::Rsa2048);
+    let issuer = Issuer::new("https://issuer.example/");
     emulator
         .entra
-        .register_federated(TENANT, CLIENT, "https://issuer.example/", "system:pod", OID);
-    let good =
-        json!({"iss": "https://issuer.example/", "sub": "system:pod", "aud": "api://AzureADTokenExchange"});
-    let got = ask(&emulator, &assertion_form(&assertion(&leaf, "RS256", &good))).await;
+        .register_federated(TENANT, CLIENT, &issuer.name, "system:pod", OID);
+    let good = issuer.token("system:pod", &Value::Null);
+    let got = ask(&emulator, &assertion_form(&good)).await;
+    assert_eq!(
+        got.json()["error_codes"],
+        json!([90061]),
+        "nobody knows the issuer"
+    );
+    emulator.entra.trust_issuer(&issuer);
+    let got = ask(&emulator, &assertion_form(&good)).await;
     assert_eq!(got.status, 200, "{got:?}");
-    let no_slash =
-        json!({"iss": "https://issuer.example", "sub": "system:pod", "aud": "api://AzureADTokenExchange"});
-    let got = ask(&emulator, &assertion_form(&assertion(&leaf, "RS256", &no_slash))).await;
-    assert_eq!(got.json()["error_codes"], json!([70021]));
+    let leaf = emulator.ca.leaf_with(&["issuer.example"], KeyKind::Rsa2048);
+    let claims =
+        json!({"iss": "https://issuer.example/", "sub": "system:pod", "aud": "api://AzureADTokenExchange"});
+    for (assertion, number) in [
+        (
+            issuer.token("system:pod", &json!({"iss": "https://issuer.example"})),
+            70021,
+        ),
+        (issuer.token("system:other", &Value::Null), 700_213),
+        (issuer.token("system:pod", &json!({"aud": "x"})), 7_002_131),
+        (assertion(&leaf, "RS256", &claims), 700_027),
+    ] {
+        let got = ask(&emulator, &assertion_form(&assertion)).await;
+        assert_eq!(got.json()["error_codes"], json!([number]));
+    }
 }
 
 #[tokio::test]
