@@ -284,6 +284,13 @@ fn check(path: &Path, without_secrets: bool) -> Outcome {
         config.callers.len(),
         config.identities.len()
     ));
+    for identity in &config.identities {
+        for note in identity.notes() {
+            outcome
+                .out
+                .push_str(&format!("identity {}: {note}\n", identity.name));
+        }
+    }
     for warning in warnings {
         outcome.err.push_str(&warning.render(style()));
         outcome.err.push_str("\n\n");

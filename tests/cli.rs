@@ -83,6 +83,19 @@ fn check_says_that_all_is_well() {
 }
 
 #[test]
+fn check_says_what_was_found_outside_of_the_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = "[[identity]]\nname = \"machine\"\nmanaged = {}\n";
+    let output = flowgate(&["check", "--config", &settings(dir.path(), machine)]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let said = out(&output);
+    assert!(
+        said.contains("identity machine: managed identity from "),
+        "{said}"
+    );
+}
+
+#[test]
 fn check_reports_every_mistake_and_exits_with_2() {
     let dir = tempfile::tempdir().unwrap();
     let more = "[[route]]\nname = \"other\"\npath = \"/other\"\ncalers = [\"shop\"]\nidentity = \"contosso\"\n\

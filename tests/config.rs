@@ -99,7 +99,7 @@ fn installation() -> (tempfile::TempDir, Environment) {
     );
     write_secret(&secrets.join("contoso-pfx-password"), "canary-password\n");
     fs::write(certs.join("contoso-invoices-2.pem"), signed).unwrap();
-    for name in ["flow-token", "pepper", "client-secret"] {
+    for name in ["flow-token", "federated-token", "pepper", "client-secret"] {
         write_secret(&secrets.join(name), "canary-of-more-than-16-bytes\n");
     }
     fs::write(

@@ -341,7 +341,7 @@ pub(super) struct CertificateTable {
     pub(super) default: Switch,
 }
 
-/// An Entra application, or a token file, whose tokens the flows accept.
+/// An Entra application, a managed identity or a token file, whose tokens the flows accept.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Identity {
@@ -374,6 +374,55 @@ pub(super) struct Identity {
     pub(super) token_file: Text,
     /// Life of a token from the file whose expiry cannot be read; default "50m".
     pub(super) token_life: Length,
+    /// A managed identity of the machine or platform, in place of an application's own credential.
+    pub(super) managed: Option<Table<Managed>>,
+    /// A token of another issuer, in place of a client secret.
+    pub(super) federated: Option<Table<Federated>>,
+    /// Takes workload identity, else managed identity, whichever is there; default false.
+    pub(super) default: Switch,
+}
+
+/// Who hands out the tokens of a managed identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum Source {
+    /// What the environment variables of the platform say, else IMDS.
+    Auto,
+    /// The Instance Metadata Service of virtual machines.
+    Imds,
+    /// App Service, Functions and Container Apps.
+    AppService,
+    /// The agent of Azure Arc.
+    Arc,
+}
+
+/// A managed identity of the machine or platform.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Managed {
+    /// Who hands its tokens out: "auto" (default), "imds", "app-service" or "arc".
+    pub(super) source: Option<At<Source>>,
+    /// Client id of a user-assigned identity; default: the system-assigned one.
+    pub(super) client_id: Text,
+    /// Object (principal) id of a user-assigned identity, in place of the client id.
+    pub(super) object_id: Text,
+    /// Resource id of a user-assigned identity, in place of the client id.
+    pub(super) resource_id: Text,
+    /// Scheme, host and port of IMDS or of the Arc agent; default: those of the platform.
+    pub(super) endpoint: Text,
+    /// Folder in which the Arc agent puts its keys; default: that of the platform.
+    pub(super) arc_token_folder: Text,
+}
+
+/// A token of another issuer with which the application proves who it is.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Federated {
+    /// File with the token; default: the environment variable AZURE_FEDERATED_TOKEN_FILE.
+    pub(super) token_file: Text,
+    /// Name of a managed identity of these settings whose token is taken, in place of a file.
+    pub(super) identity: Text,
 }
 
 /// A client secret of an identity.

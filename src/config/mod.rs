@@ -14,6 +14,7 @@ mod room;
 mod signing;
 mod source;
 mod trust;
+mod workload;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -48,6 +49,13 @@ pub use source::SecretSource;
 pub use source::Secrets;
 pub use trust::TrustError;
 pub use trust::provider;
+pub use workload::AssertionSource;
+pub use workload::DefaultSettings;
+pub use workload::EXCHANGE_AUDIENCE;
+pub use workload::FederatedSettings;
+pub use workload::ManagedSettings;
+pub use workload::ManagedSource;
+pub use workload::Selector;
 
 use crate::model::CallerName;
 use crate::model::Cloud;
@@ -293,6 +301,10 @@ pub enum GrantSettings {
         /// Life of a token whose own expiry cannot be read, counted from when the file was seen to change.
         life: Duration,
     },
+    /// A managed identity of the machine or platform.
+    Managed(ManagedSettings),
+    /// The first source that is there.
+    Default(Box<DefaultSettings>),
 }
 
 /// A token endpoint, and the application that asks there.
@@ -317,6 +329,8 @@ pub enum ClientProof {
     Secrets(Vec<ClientSecret>),
     /// Assertions signed with one of several certificates; at least one.
     Certificates(Vec<ClientCertificate>),
+    /// A token of another issuer.
+    Federated(FederatedSettings),
 }
 
 /// A client secret.

@@ -133,6 +133,15 @@ impl Environment {
         }
     }
 
+    /// What a platform says in a variable that need not be there; an empty one says nothing. Nothing is known of the
+    /// machine that will run the gateway when secrets are not read.
+    pub(super) fn told(&self, name: &str) -> Option<Secret> {
+        match self.secrets {
+            Secrets::Resolved => self.variable(name).ok().and_then(|value| tidy(value.expose())),
+            Secrets::Unresolved => None,
+        }
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that reads the environment"

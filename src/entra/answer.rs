@@ -6,7 +6,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
+use crate::entra::failure::Failure;
 use crate::entra::refusal::Refusal;
 use crate::model::Secret;
 
@@ -66,6 +68,9 @@ pub enum TokenError {
     /// There is nothing to sign with, or no random numbers to sign with.
     #[error("the assertion for the token endpoint could not be signed; the machine gives no random numbers")]
     Unsigned,
+    /// What the platform should have given is not there, or not good for anything.
+    #[error("{}", .0.sentence)]
+    Platform(Box<Failure>),
     /// Entra says no.
     #[error("the token endpoint refused: {0}")]
     Refused(Box<Refused>),
@@ -119,6 +124,7 @@ struct Fields {
     access_token: Option<String>,
     token_type: Option<String>,
     expires_in: Option<Seconds>,
+    expires_on: Option<Seconds>,
     refresh_in: Option<Seconds>,
 }
 
@@ -127,6 +133,19 @@ struct Fields {
 /// # Errors
 /// Names what is wrong with the body.
 pub fn read(body: &[u8]) -> Result<Granted, TokenError> {
+    read_until(body, None)
+}
+
+/// Reads the body of a 200 whose token may tell its end by the date alone, as managed identities do; `now` counts from the
+/// epoch.
+///
+/// # Errors
+/// Names what is wrong with the body.
+pub(super) fn read_dated(body: &[u8], now: Duration) -> Result<Granted, TokenError> {
+    read_until(body, Some(now))
+}
+
+fn read_until(body: &[u8], now: Option<Duration>) -> Result<Granted, TokenError> {
     let text = body.trim_ascii();
     if text.is_empty() {
         return Err(TokenError::Empty);
@@ -145,11 +164,9 @@ pub fn read(body: &[u8]) -> Result<Granted, TokenError> {
     {
         return Err(TokenError::NotBearer);
     }
-    let told = fields
-        .expires_in
-        .as_ref()
-        .and_then(Seconds::duration)
-        .unwrap_or(UNKNOWN_LIFE);
+    let seconds = |field: &Option<Seconds>| field.as_ref().and_then(Seconds::duration);
+    let dated = || Some(seconds(&fields.expires_on)?.saturating_sub(now?));
+    let told = seconds(&fields.expires_in).or_else(dated).unwrap_or(UNKNOWN_LIFE);
     // The token's own dates are compared with each other, not with our clock, which may be wrong by years.
     let own = claims(token.expose())
         .and_then(|claims| claims.life())
@@ -189,6 +206,11 @@ impl Claims {
 
 /// The dates of a JWT, or nothing when the token is opaque.
 pub(super) fn claims(token: &str) -> Option<Claims> {
+    payload(token)
+}
+
+/// What a JWT says, without a look at its signature.
+pub(super) fn payload<T: DeserializeOwned>(token: &str) -> Option<T> {
     let mut parts = token.split('.');
     let (_head, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() {
@@ -234,6 +256,28 @@ mod tests {
             read(br#"{"access_token":"opaque"}"#).unwrap().life,
             Duration::from_secs(300)
         );
+    }
+
+    #[test]
+    fn an_end_by_the_date_counts_where_no_life_is_told() {
+        let now = Duration::from_secs(1_586_984_735 - 600);
+        let life = |body: &str| super::read_dated(body.as_bytes(), now).unwrap().life;
+        for (body, seconds) in [
+            (r#"{"access_token":"a","expires_on":"1586984735"}"#, 600),
+            (r#"{"access_token":"a","expires_on":1586984735}"#, 600),
+            (
+                r#"{"access_token":"a","expires_in":"60","expires_on":"1586984735"}"#,
+                60,
+            ),
+            (r#"{"access_token":"a","expires_on":"1586900000"}"#, 0),
+            (
+                r#"{"access_token":"a","expires_on":"06/20/2026 02:57:58 +00:00"}"#,
+                300,
+            ),
+            (r#"{"access_token":"a"}"#, 300),
+        ] {
+            assert_eq!(life(body), Duration::from_secs(seconds), "{body}");
+        }
     }
 
     #[test]

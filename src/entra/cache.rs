@@ -30,11 +30,11 @@ use crate::model::IdentityName;
 use crate::model::Secret;
 
 /// First pause after a refusal that time does not mend.
-const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// First pause after a failure that may be over at once.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause after a refusal, unless the endpoint itself asks for more.
-const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(super) const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Longest pause after a failure that may be over at once.
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// A token refused by a trigger is replaced at most once in this time.
@@ -378,6 +378,7 @@ fn pause(error: &TokenError, failures: u32) -> Duration {
         TokenError::Refused(refused) if refused.refusal.outlook == Outlook::AfterMending => {
             (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None)
         }
+        TokenError::Platform(failure) => failure.pauses(),
         TokenError::Refused(refused) => (FAILED_PAUSE, FAILED_PAUSE_MAX, refused.refusal.retry_after),
         _ => (FAILED_PAUSE, FAILED_PAUSE_MAX, None),
     };

@@ -19,7 +19,7 @@ use crate::entra::answer::TokenError;
 use crate::entra::refusal;
 
 // The bytes that application/x-www-form-urlencoded leaves as they are; a space becomes %20, which every server reads.
-const FORM: &AsciiSet = &NON_ALPHANUMERIC
+pub(super) const FORM: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')

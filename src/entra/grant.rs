@@ -10,23 +10,32 @@ use crate::config::IdentitySettings;
 use crate::config::TrustError;
 use crate::entra::answer::Granted;
 use crate::entra::answer::TokenError;
+use crate::entra::chain::Chain;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::file::TokenFile;
+use crate::entra::managed::Managed;
 use crate::entra::proof::Proof;
+use crate::entra::slots::Slots;
 
 /// Asks once for a token.
 pub(super) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Granted, TokenError>> + Send + Sync>;
 
-/// Makes the function that asks for tokens of one identity for one scope.
+/// Makes the function that asks for tokens of one identity for one scope. Tokens of other identities that it needs come
+/// from `slots`.
 ///
 /// # Errors
 /// When there is no certificate authority to trust.
-pub(super) fn fetcher(identity: &IdentitySettings, scope: &str) -> Result<Fetch, TrustError> {
+pub(super) fn fetcher(
+    identity: &IdentitySettings,
+    scope: &str,
+    slots: &mut Slots<'_>,
+) -> Result<Fetch, TrustError> {
+    let name = identity.name.as_str();
     match &identity.grant {
         GrantSettings::Client { endpoint, proof } => {
             let endpoint = Endpoint::new(endpoint, identity, scope)?;
             let call = Arc::new(ClientCall {
-                proof: Proof::new(proof, identity.name.as_str()),
+                proof: Proof::new(proof, name, slots)?,
                 endpoint,
             });
             Ok(Arc::new(move || {
@@ -41,18 +50,32 @@ pub(super) fn fetcher(identity: &IdentitySettings, scope: &str) -> Result<Fetch,
                 Box::pin(async move { file.read().await })
             }))
         }
+        GrantSettings::Managed(managed) => {
+            let managed = Arc::new(Managed::new(managed, name, scope)?);
+            Ok(Arc::new(move || {
+                let managed = managed.clone();
+                Box::pin(async move { managed.ask().await })
+            }))
+        }
+        GrantSettings::Default(settings) => {
+            let chain = Arc::new(Chain::new(settings, identity, scope)?);
+            Ok(Arc::new(move || {
+                let chain = chain.clone();
+                Box::pin(async move { chain.ask().await })
+            }))
+        }
     }
 }
 
 /// The client credentials grant.
-struct ClientCall {
-    endpoint: Endpoint,
-    proof: Proof,
+pub(super) struct ClientCall {
+    pub(super) endpoint: Endpoint,
+    pub(super) proof: Proof,
 }
 
 impl ClientCall {
     /// Asks once (RFC 6749 section 4.4.2).
-    async fn ask(&self) -> Result<Granted, TokenError> {
+    pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
         self.proof
             .ask(&self.endpoint, &[("grant_type", "client_credentials")])
             .await

@@ -2,15 +2,21 @@
 //! That is all that the rest of the gateway knows about Entra.
 
 pub mod answer;
+mod arc;
 mod assertion;
 mod cache;
 mod certificate;
+mod chain;
 mod endpoint;
+mod failure;
+mod federated;
 mod file;
 mod grant;
+mod managed;
 mod proof;
 pub mod refusal;
 mod secret;
+mod slots;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,12 +31,14 @@ pub use cache::Forgotten;
 pub use cache::Health;
 pub use cache::Token;
 pub use cache::Unavailable;
+pub use failure::Failure;
 
 use crate::config::IdentitySettings;
 use crate::config::TrustError;
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
 use crate::entra::refusal::Outlook;
+use crate::entra::slots::Slots;
 use crate::model::IdentityName;
 use crate::problem::Kind;
 use crate::problem::Problem;
@@ -101,9 +109,12 @@ impl Tokens {
             identities: HashMap::new(),
             minders: Vec::new(),
         };
+        let mut slots = Slots::new(settings, control, counters);
         for settings in settings {
-            let fetch = grant::fetcher(settings, &settings.scope)?;
-            let slot = Slot::new(settings.name.clone(), fetch, control.clone(), counters.clone());
+            for note in settings.notes() {
+                tracing::info!(identity = %settings.name, "identity {}: {note}", settings.name);
+            }
+            let slot = slots.slot(settings, &settings.scope)?;
             tokens
                 .minders
                 .push(control.spawn(slot.clone().mind()).abort_handle());
@@ -160,6 +171,7 @@ impl TokenError {
             Self::File(_) => "file",
             Self::FileExpired => "file-expired",
             Self::Unsigned => "unsigned",
+            Self::Platform(failure) => failure.label,
             Self::Refused(_) => "refused",
         }
     }
@@ -168,6 +180,7 @@ impl TokenError {
     fn needs_mending(&self) -> bool {
         match self {
             Self::Refused(refused) => refused.refusal.outlook == Outlook::AfterMending,
+            Self::Platform(failure) => failure.outlook == Outlook::AfterMending,
             Self::Redirected(_) | Self::File(_) | Self::FileExpired => true,
             _ => false,
         }

@@ -7,15 +7,18 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use crate::config::ClientProof;
+use crate::config::TrustError;
 use crate::entra::answer::Granted;
 use crate::entra::answer::Refused;
 use crate::entra::answer::TokenError;
 use crate::entra::assertion;
 use crate::entra::certificate::HeldCertificate;
 use crate::entra::endpoint::Endpoint;
+use crate::entra::federated::Federated;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::secret::Held;
 use crate::entra::secret::Renewed;
+use crate::entra::slots::Slots;
 use crate::model::Secret;
 use crate::model::clock;
 
@@ -23,11 +26,24 @@ use crate::model::clock;
 pub(super) enum Proof {
     /// One of several credentials.
     Rotation(Rotation),
+    /// A token of another issuer.
+    Federated(Federated),
 }
 
 impl Proof {
-    pub(super) fn new(settings: &ClientProof, identity: &str) -> Self {
+    /// Prepares a proof; tokens of other identities that it needs come from `slots`.
+    ///
+    /// # Errors
+    /// When there is no certificate authority to trust.
+    pub(super) fn new(
+        settings: &ClientProof,
+        identity: &str,
+        slots: &mut Slots<'_>,
+    ) -> Result<Self, TrustError> {
         let list = match settings {
+            ClientProof::Federated(federated) => {
+                return Ok(Self::Federated(Federated::new(federated, identity, slots)?));
+            }
             ClientProof::Secrets(secrets) => secrets
                 .iter()
                 .map(|secret| Credential::Secret {
@@ -40,7 +56,7 @@ impl Proof {
                 .map(|certificate| Credential::Certificate(HeldCertificate::new(identity, certificate)))
                 .collect(),
         };
-        Self::Rotation(Rotation::new(list, identity))
+        Ok(Self::Rotation(Rotation::new(list, identity)))
     }
 
     /// Asks for a token with these pairs and what the proof adds to them.
@@ -51,6 +67,7 @@ impl Proof {
     ) -> Result<Granted, TokenError> {
         match self {
             Self::Rotation(rotation) => rotation.ask(endpoint, pairs).await,
+            Self::Federated(federated) => federated.ask(endpoint, pairs).await,
         }
     }
 }

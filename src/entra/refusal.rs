@@ -48,7 +48,7 @@ impl Mender {
         }
     }
 
-    const fn must(self) -> &'static str {
+    pub(super) const fn must(self) -> &'static str {
         match self {
             Self::Operator => "The operator of the gateway must mend this",
             Self::TenantAdmin => "An administrator of the tenant must mend this",
@@ -81,7 +81,7 @@ impl Outlook {
         }
     }
 
-    const fn clause(self) -> &'static str {
+    pub(super) const fn clause(self) -> &'static str {
         match self {
             Self::AfterMending => "waiting does not help",
             Self::Transient => "it usually passes within minutes",

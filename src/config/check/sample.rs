@@ -21,6 +21,7 @@ pub(super) struct Sample {
     tables: BTreeMap<&'static str, String>,
     replacements: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
+    variables: Vec<(String, String)>,
     secrets: Secrets,
 }
 
@@ -56,6 +57,7 @@ impl Default for Sample {
             tables,
             replacements: Vec::new(),
             files: Vec::new(),
+            variables: Vec::new(),
             secrets: Secrets::Resolved,
         }
     }
@@ -82,6 +84,12 @@ impl Sample {
     /// Puts a file that is no text beside the settings.
     pub(super) fn bytes(mut self, name: &str, bytes: &[u8]) -> Self {
         self.files.push((name.to_owned(), bytes.to_vec()));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub(super) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -121,7 +129,11 @@ impl Sample {
             ("PEPPER", "canary-pepper-of-20-bytes"),
             ("SIGNED", signed.as_str()),
         ];
-        let environment = Environment::from_pairs(pairs).with(self.secrets);
+        let own = self
+            .variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let environment = Environment::from_pairs(pairs.into_iter().chain(own)).with(self.secrets);
         parse(
             &self.text(),
             &folder.path().join(Path::new("flowgate.toml")),

@@ -1,7 +1,11 @@
 //! Entra identities: the mistakes here cost most when they are found late, as refused tokens, so each known
 //! one is named before the first request.
 
+mod ambient;
 mod certificate;
+mod federated;
+mod links;
+mod managed;
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -38,9 +42,12 @@ impl Check<'_> {
         list: &[Table<Identity>],
         names: &mut Names,
     ) -> Vec<IdentitySettings> {
-        list.iter()
+        let identities: Vec<_> = list
+            .iter()
             .filter_map(|identity| self.identity(identity, names))
-            .collect()
+            .collect();
+        self.links(list, &identities, names);
+        identities
     }
 
     fn identity(&mut self, identity: &Table<Identity>, names: &mut Names) -> Option<IdentitySettings> {
@@ -61,7 +68,7 @@ impl Check<'_> {
         let audience = scope.strip_suffix(DEFAULT).unwrap_or(&scope).to_owned();
         let tenant = match tenant {
             Some(tenant) => tenant?,
-            None => String::new(),
+            None => self.told_tenant(identity).unwrap_or_default(),
         };
         Some(IdentitySettings {
             name: name?,
@@ -137,6 +144,9 @@ impl Check<'_> {
                 let file = identity.token_file.as_ref()?;
                 self.token_file(identity, file)
             }
+            [(Way::Managed, _)] => self.managed_identity(identity),
+            [(Way::Federated, _)] => self.federated_identity(identity, cloud),
+            [(Way::Default, _)] => self.default_chain(identity, cloud),
             [(first, first_span), (second, second_span), ..] => {
                 let flaw = Flaw::new(format!(
                     "an identity has either {} or {}, not both",
@@ -194,21 +204,35 @@ impl Check<'_> {
             Some(value) => self.findings.keep(value, check_authority(value)),
             None => cloud.map(|cloud| cloud.authority().to_owned()),
         };
+        let tenant = identity.tenant.as_ref().map(|tenant| tenant.as_str().to_owned());
+        self.endpoint_of(identity, tenant, client_id.flatten(), authority)
+    }
+
+    fn endpoint_of(
+        &mut self,
+        identity: &Table<Identity>,
+        tenant: Option<String>,
+        client_id: Option<String>,
+        authority: Option<String>,
+    ) -> Option<EndpointSettings> {
         let trust = self.trust(identity.ca_file.as_ref());
-        let timeout = self.duration(
-            identity.timeout.as_ref(),
-            file::TOKEN_TIMEOUT,
-            MILLISECOND..=60 * SECOND,
-        );
-        let tenant = identity.tenant.as_ref()?;
-        let authority = authority?;
+        let timeout = self.token_timeout(identity);
+        let (tenant, authority) = (tenant?, authority?);
         Some(EndpointSettings {
-            token_url: format!("{authority}/{}/oauth2/v2.0/token", tenant.as_str()),
+            token_url: format!("{authority}/{tenant}/oauth2/v2.0/token"),
             authority,
-            client_id: client_id??,
+            client_id: client_id?,
             trust,
             timeout,
         })
+    }
+
+    fn token_timeout(&mut self, identity: &Table<Identity>) -> Duration {
+        self.duration(
+            identity.timeout.as_ref(),
+            file::TOKEN_TIMEOUT,
+            MILLISECOND..=60 * SECOND,
+        )
     }
 
     fn secrets(&mut self, identity: &Table<Identity>) -> Option<ClientProof> {
@@ -280,10 +304,20 @@ enum Way {
     Secret,
     Certificate,
     TokenFile,
+    Managed,
+    Federated,
+    Default,
 }
 
 impl Way {
-    const ALL: [Self; 3] = [Self::Secret, Self::Certificate, Self::TokenFile];
+    const ALL: [Self; 6] = [
+        Self::Secret,
+        Self::Certificate,
+        Self::TokenFile,
+        Self::Managed,
+        Self::Federated,
+        Self::Default,
+    ];
 
     /// Its key in the settings.
     fn key(self) -> &'static str {
@@ -291,6 +325,9 @@ impl Way {
             Self::Secret => "client_secret",
             Self::Certificate => "certificate",
             Self::TokenFile => "token_file",
+            Self::Managed => "managed",
+            Self::Federated => "federated",
+            Self::Default => "default",
         }
     }
 
@@ -300,6 +337,9 @@ impl Way {
             Self::Secret => "a client secret",
             Self::Certificate => "a certificate",
             Self::TokenFile => "a token file",
+            Self::Managed => "a managed identity",
+            Self::Federated => "a federated token",
+            Self::Default => "the default chain",
         }
     }
 
@@ -312,8 +352,21 @@ impl Way {
             }
             Self::Certificate => identity.certificate.first().map(Table::span),
             Self::TokenFile => identity.token_file.as_ref().map(At::span),
+            // Beside the default chain these tables say more about its links.
+            Self::Managed | Self::Federated if is_default(identity) => None,
+            Self::Managed => identity.managed.as_ref().map(Table::span),
+            Self::Federated => identity.federated.as_ref().map(Table::span),
+            Self::Default => identity
+                .default
+                .as_ref()
+                .filter(|default| ***default)
+                .map(At::span),
         }
     }
+}
+
+fn is_default(identity: &Identity) -> bool {
+    identity.default.as_deref() == Some(&true)
 }
 
 /// The ways that the settings of an identity ask for.

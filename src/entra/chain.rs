@@ -1,0 +1,141 @@
+//! The default chain: workload identity where its variables are set, else the managed identity of the platform. Which of
+//! them is there is found with the first token request, and kept: a source that only fails for the moment must not hand
+//! over to another identity.
+
+use std::sync::OnceLock;
+
+use crate::config::AssertionSource;
+use crate::config::DefaultSettings;
+use crate::config::IdentitySettings;
+use crate::config::TrustError;
+use crate::entra::answer::Granted;
+use crate::entra::answer::TokenError;
+use crate::entra::endpoint::Endpoint;
+use crate::entra::failure::Failure;
+use crate::entra::federated::Federated;
+use crate::entra::grant::ClientCall;
+use crate::entra::managed::Managed;
+use crate::entra::proof::Proof;
+use crate::entra::refusal::Outlook;
+
+/// The sources of one identity.
+pub(super) struct Chain {
+    identity: String,
+    /// The call and where its token comes from, or why there is none.
+    federated: Result<(ClientCall, String), String>,
+    managed: Result<Managed, String>,
+    chosen: OnceLock<Link>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Link {
+    Federated,
+    Managed,
+}
+
+impl Chain {
+    /// Prepares the sources for tokens of `scope`.
+    ///
+    /// # Errors
+    /// When there is no certificate authority to trust.
+    pub(super) fn new(
+        settings: &DefaultSettings,
+        identity: &IdentitySettings,
+        scope: &str,
+    ) -> Result<Self, TrustError> {
+        let name = identity.name.as_str();
+        let federated = match &settings.federated {
+            Ok((endpoint, federated)) => match &federated.source {
+                AssertionSource::File(path) => {
+                    let proof = Federated::of_file(path.clone(), name);
+                    let place = proof.place();
+                    let call = ClientCall {
+                        endpoint: Endpoint::new(endpoint, identity, scope)?,
+                        proof: Proof::Federated(proof),
+                    };
+                    Ok((call, place))
+                }
+                AssertionSource::Identity { .. } => Err("it takes tokens from a file only".to_owned()),
+            },
+            Err(why) => Err(why.clone()),
+        };
+        let managed = match &settings.managed {
+            Ok(managed) => Ok(Managed::new(managed, name, scope)?),
+            Err(why) => Err(why.clone()),
+        };
+        Ok(Self {
+            identity: name.to_owned(),
+            federated,
+            managed,
+            chosen: OnceLock::new(),
+        })
+    }
+
+    /// Asks the source that is there once.
+    pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
+        let absent = match &self.federated {
+            // The variables say which identity this pod is meant to have. While its file is missing, the managed identity
+            // of the node must not take its place.
+            Ok((call, place)) => {
+                self.choose(
+                    Link::Federated,
+                    place,
+                    "managed identity comes after it and was not asked",
+                );
+                return call.ask().await;
+            }
+            Err(why) => why,
+        };
+        let managed = match &self.managed {
+            Ok(managed) => managed,
+            Err(why) => return Err(self.nothing(absent, why)),
+        };
+        let answer = managed.ask().await;
+        match &answer {
+            Err(error) if self.chosen.get().is_none() && managed.is_absent(error) => {
+                Err(self.nothing(absent, &error.to_string()))
+            }
+            _ => {
+                let why = format!("workload identity is out: {absent}");
+                self.choose(Link::Managed, &managed.place(), &why);
+                answer
+            }
+        }
+    }
+
+    /// Keeps the source, and says once which one it is and why not another.
+    fn choose(&self, link: Link, place: &str, others: &str) {
+        if self.chosen.set(link).is_ok() {
+            let identity = &self.identity;
+            tracing::info!(
+                identity,
+                "the default chain of identity {identity} takes the {place}; {others}"
+            );
+        }
+    }
+
+    fn nothing(&self, federated: &str, managed: &str) -> TokenError {
+        let sentence = format!(
+            "No token for identity {}: the default chain found no source. Workload identity: {federated}. Managed \
+             identity: {} The operator of the gateway must give the machine an identity or the identity a credential, \
+             unless the platform is still starting.",
+            self.identity,
+            ended(managed)
+        );
+        TokenError::Platform(Box::new(Failure {
+            sentence,
+            label: "nothing-there",
+            outlook: Outlook::Transient,
+            wait: None,
+        }))
+    }
+}
+
+/// As a sentence.
+fn ended(text: &str) -> String {
+    if text.ends_with('.') {
+        text.to_owned()
+    } else {
+        format!("{text}.")
+    }
+}

@@ -1,0 +1,423 @@
+//! A token of another issuer in place of a secret (RFC 7523 section 2.2): from a file that the platform keeps fresh, read
+//! for every question, or from a managed identity. What cannot work is found before Entra is asked.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::UNIX_EPOCH;
+
+use serde::Deserialize;
+use tokio::io::AsyncReadExt;
+
+use crate::config::AssertionSource;
+use crate::config::EXCHANGE_AUDIENCE;
+use crate::config::FederatedSettings;
+use crate::config::TrustError;
+use crate::entra::answer;
+use crate::entra::answer::Granted;
+use crate::entra::answer::TokenError;
+use crate::entra::cache::Slot;
+use crate::entra::endpoint::Endpoint;
+use crate::entra::failure::Failure;
+use crate::entra::failure::Trouble;
+use crate::entra::refusal::Mender;
+use crate::entra::refusal::Outlook;
+use crate::entra::slots::Slots;
+use crate::model::Secret;
+use crate::model::clock;
+use crate::model::clock::Steady;
+
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// Largest token file that is read; a federated token has one or two KiB.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Longest claim that is repeated in the log.
+const SHOWN_CHARS_MAX: usize = 200;
+
+const STALE: &str = "The platform renews the file long before that: look whether its token projection still runs, and at \
+                     the clock of the host.";
+const ELSEWHERE: &str = "It must hold the one token that the platform's issuer writes, and nothing else: compare \
+                         `token_file` with the volume that the platform mounts.";
+
+/// The federated tokens of one application.
+pub(super) struct Federated {
+    identity: String,
+    source: Source,
+    clock: Steady,
+    /// Whether the log was told of an odd audience.
+    told: AtomicBool,
+}
+
+enum Source {
+    File(PathBuf),
+    Slot { slot: Option<Arc<Slot>>, name: String },
+}
+
+/// What a federated credential is matched with.
+#[derive(Debug, Default, Deserialize)]
+struct Presented {
+    iss: Option<String>,
+    sub: Option<String>,
+    aud: Option<Audience>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Federated {
+    /// Prepares the proof of `identity`.
+    ///
+    /// # Errors
+    /// When there is no certificate authority to trust.
+    pub(super) fn new(
+        settings: &FederatedSettings,
+        identity: &str,
+        slots: &mut Slots<'_>,
+    ) -> Result<Self, TrustError> {
+        let source = match &settings.source {
+            AssertionSource::File(path) => Source::File(path.clone()),
+            AssertionSource::Identity { name, scope } => Source::Slot {
+                slot: slots.slot_of(name, scope)?,
+                name: name.as_str().to_owned(),
+            },
+        };
+        Ok(Self::from(source, identity))
+    }
+
+    /// The proof of `identity` with tokens from a file.
+    pub(super) fn of_file(path: PathBuf, identity: &str) -> Self {
+        Self::from(Source::File(path), identity)
+    }
+
+    fn from(source: Source, identity: &str) -> Self {
+        Self {
+            identity: identity.to_owned(),
+            source,
+            clock: Steady::from(clock::wall()),
+            told: AtomicBool::new(false),
+        }
+    }
+
+    /// Where its tokens come from, for people.
+    pub(super) fn place(&self) -> String {
+        match &self.source {
+            Source::File(path) => format!("federated token in {}", path.display()),
+            Source::Slot { name, .. } => format!("federated token of managed identity {name}"),
+        }
+    }
+
+    /// Asks with these pairs and the token. A file that was replaced meanwhile is tried once more.
+    pub(super) async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        pairs: &[(&str, &str)],
+    ) -> Result<Granted, TokenError> {
+        let first = self.assertion().await?;
+        let refused = match self.present(endpoint, pairs, &first).await {
+            Err(TokenError::Refused(why)) if why.refusal.outlook == Outlook::AfterMending => why,
+            answer => return answer,
+        };
+        if let Source::File(_) = &self.source
+            && let Ok(second) = self.assertion().await
+            && !second.same_as(first.expose())
+        {
+            return self.present(endpoint, pairs, &second).await;
+        }
+        Err(TokenError::Refused(refused))
+    }
+
+    async fn present(
+        &self,
+        endpoint: &Endpoint,
+        pairs: &[(&str, &str)],
+        assertion: &Secret,
+    ) -> Result<Granted, TokenError> {
+        let mut form = vec![
+            ("client_assertion_type", ASSERTION_TYPE),
+            ("client_assertion", assertion.expose()),
+        ];
+        form.extend_from_slice(pairs);
+        let mut answer = endpoint.ask(&form).await;
+        if let Err(TokenError::Refused(why)) = &mut answer
+            && why.refusal.outlook == Outlook::AfterMending
+        {
+            let presented = answer::payload(assertion.expose()).unwrap_or_default();
+            why.sentence.push_str(&told(&presented));
+        }
+        answer
+    }
+
+    /// The token, good as far as can be seen from here.
+    async fn assertion(&self) -> Result<Secret, TokenError> {
+        let found = match &self.source {
+            Source::File(path) => {
+                let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let text = read(path).await;
+                text.and_then(|text| check(text, now))
+                    .map_err(|trouble| trouble.of(&self.identity, &self.place(), None))
+            }
+            Source::Slot { slot, name } => self.vouched(slot.as_ref(), name).await,
+        };
+        let token = found.map_err(|failure| TokenError::Platform(Box::new(failure)))?;
+        self.warn_of_audience(&token);
+        Ok(token)
+    }
+
+    /// The token of a managed identity, whose own failure says who mends it.
+    async fn vouched(&self, slot: Option<&Arc<Slot>>, name: &str) -> Result<Secret, Failure> {
+        let Some(slot) = slot else {
+            let seen = format!("there is no identity {name}");
+            let trouble = Trouble::lasting("refused", seen, "", Mender::Operator);
+            return Err(trouble.of(&self.identity, &self.place(), None));
+        };
+        let token = slot.token().await.map_err(|unavailable| Failure {
+            sentence: format!(
+                "No token for identity {}: the managed identity {name} that vouches for it has none. {}",
+                self.identity, unavailable.error
+            ),
+            label: unavailable.error.label(),
+            outlook: match unavailable.error.needs_mending() {
+                true => Outlook::AfterMending,
+                false => Outlook::Transient,
+            },
+            wait: None,
+        })?;
+        Ok(token.text().clone())
+    }
+
+    /// Entra compares the audience with the federated credential, which can have another one; it rarely has.
+    fn warn_of_audience(&self, token: &Secret) {
+        let presented: Presented = answer::payload(token.expose()).unwrap_or_default();
+        if presented.is_for_exchange() {
+            self.told.store(false, Ordering::Relaxed);
+            return;
+        }
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                identity = %self.identity,
+                "the federated token of identity {} is for the audience {}, and federated credentials usually want \
+                 {EXCHANGE_AUDIENCE}: the cluster administrator sets it where the token is projected",
+                self.identity,
+                presented.audience()
+            );
+        }
+    }
+}
+
+impl Presented {
+    fn audiences(&self) -> &[String] {
+        match &self.aud {
+            None => &[],
+            Some(Audience::One(one)) => std::slice::from_ref(one),
+            Some(Audience::Several(several)) => several,
+        }
+    }
+
+    fn is_for_exchange(&self) -> bool {
+        // Other clouds have endings of their own.
+        self.audiences()
+            .iter()
+            .any(|one| one.starts_with(EXCHANGE_AUDIENCE))
+    }
+
+    fn audience(&self) -> String {
+        shown(&self.audiences().join(" "))
+    }
+}
+
+/// What the administrator of the tenant compares with the federated credential.
+fn told(presented: &Presented) -> String {
+    let text = |value: &Option<String>| shown(value.as_deref().unwrap_or_default());
+    format!(
+        " The presented token has the issuer {}, the subject {} and the audience {}.",
+        text(&presented.iss),
+        text(&presented.sub),
+        presented.audience()
+    )
+}
+
+/// A claim for the log, in quotes and of bounded length; control characters are written out.
+fn shown(claim: &str) -> String {
+    let short: String = claim.chars().take(SHOWN_CHARS_MAX).collect();
+    format!("\"{}\"", short.escape_debug())
+}
+
+async fn read(path: &Path) -> Result<Secret, Trouble> {
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => Trouble::lasting(
+            "file",
+            "the file is not there",
+            "The platform mounts it into pods whose service account is switched on for workload identity: the pod needs \
+             the label azure.workload.identity/use: \"true\".",
+            Mender::ClusterAdmin,
+        ),
+        std::io::ErrorKind::InvalidData => Trouble::lasting(
+            "file",
+            "the file holds something other than text",
+            ELSEWHERE,
+            Mender::Operator,
+        ),
+        kind => Trouble::lasting(
+            "file",
+            format!("the file cannot be read ({kind})"),
+            "The user of the gateway needs the right to read it.",
+            Mender::HostAdmin,
+        ),
+    };
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
+    // A character cut in two at the limit is not a wrong character.
+    let read = match read {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            let bytes = tokio::fs::metadata(path).await.map_err(failed)?.len();
+            if bytes > FILE_BYTES_MAX {
+                Ok(usize::MAX)
+            } else {
+                Err(error)
+            }
+        }
+        read => read,
+    };
+    if read.map_err(failed)? as u64 > FILE_BYTES_MAX {
+        let seen = format!("the file is larger than {FILE_BYTES_MAX} bytes");
+        return Err(Trouble::lasting("file", seen, ELSEWHERE, Mender::Operator));
+    }
+    Ok(Secret::new(text.trim()))
+}
+
+/// What can be seen without knowing the issuer: that it is a JWT and has not expired.
+fn check(text: Secret, now: Duration) -> Result<Secret, Trouble> {
+    let token = text.expose();
+    if token.is_empty() {
+        return Err(Trouble::lasting(
+            "file",
+            "the file is empty",
+            ELSEWHERE,
+            Mender::Operator,
+        ));
+    }
+    let claims = answer::claims(token).filter(|_| answer::usable(token));
+    let Some(claims) = claims else {
+        let seen = "the file holds something other than a JWT";
+        return Err(Trouble::lasting("file", seen, ELSEWHERE, Mender::Operator));
+    };
+    if claims.expires().is_some_and(|end| end <= now) {
+        let seen = "the token in the file has expired";
+        return Err(Trouble::lasting(
+            "file-expired",
+            seen,
+            STALE,
+            Mender::ClusterAdmin,
+        ));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::proptest;
+
+    use super::Presented;
+    use super::check;
+    use super::read;
+    use super::shown;
+    use super::told;
+    use crate::entra::answer;
+    use crate::model::Secret;
+
+    const NOW: Duration = Duration::from_secs(1_700_000_000);
+
+    fn jwt(payload: &str) -> Secret {
+        Secret::new(format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload)))
+    }
+
+    fn presented(payload: &str) -> Presented {
+        answer::payload(jwt(payload).expose()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_file_of_no_use_has_its_sentence() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let large = "x".repeat(5_000_000);
+        let umlauts = "ü".repeat(40_000);
+        let expired = jwt(r#"{"exp":1600000000}"#);
+        for (text, part) in [
+            (Some("".as_bytes()), "is empty"),
+            (Some("\r\n ".as_bytes()), "is empty"),
+            (Some(large.as_bytes()), "larger than 65536 bytes"),
+            (Some(umlauts.as_bytes()), "larger than 65536 bytes"),
+            (Some(&[0xff, 0xfe]), "other than text"),
+            (Some(b"canary"), "other than a JWT"),
+            (Some(b"a.b.c"), "other than a JWT"),
+            (Some(b"canary of\nlines"), "other than a JWT"),
+            (Some(expired.expose().as_bytes()), "has expired"),
+            (None, "is not there"),
+        ] {
+            match text {
+                Some(text) => std::fs::write(&path, text).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            let found = read(&path).await.and_then(|text| check(text, NOW));
+            let sentence = found.err().unwrap().of("contoso", "here", None).sentence;
+            assert!(sentence.contains(part), "{part}: {sentence}");
+            assert!(!sentence.contains("canary"), "{sentence}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_good_file_loses_the_blanks_around_its_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let token = jwt(r#"{"exp":1800000000}"#);
+        std::fs::write(&path, format!(" {}\r\n", token.expose())).unwrap();
+        let found = read(&path).await.and_then(|text| check(text, NOW));
+        assert!(found.ok().unwrap().same_as(token.expose()));
+    }
+
+    #[test]
+    fn the_audience_may_be_one_of_several() {
+        for (payload, fits) in [
+            (r#"{"aud":"api://AzureADTokenExchange"}"#, true),
+            (r#"{"aud":["x","api://AzureADTokenExchange"]}"#, true),
+            (r#"{"aud":"api://AzureADTokenExchangeUSGov"}"#, true),
+            (r#"{"aud":"https://kubernetes.default.svc"}"#, false),
+            (r#"{"aud":[]}"#, false),
+            (r"{}", false),
+        ] {
+            assert_eq!(presented(payload).is_for_exchange(), fits, "{payload}");
+        }
+    }
+
+    #[test]
+    fn what_was_presented_is_told_and_nothing_else() {
+        let presented = presented(
+            r#"{"iss":"https://issuer.example/","sub":"system:\nserviceaccount","aud":"x","jti":"canary"}"#,
+        );
+        assert_eq!(
+            told(&presented),
+            " The presented token has the issuer \"https://issuer.example/\", the subject \
+             \"system:\\nserviceaccount\" and the audience \"x\"."
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_claim_in_the_log_has_no_control_characters_and_an_end(claim in ".{0,500}") {
+            let shown = shown(&claim);
+            assert!(!shown.chars().any(char::is_control), "{shown}");
+            assert!(shown.chars().count() <= 2 + 200 * 10, "{shown}");
+        }
+    }
+}

@@ -1,0 +1,592 @@
+//! Tokens of a managed identity: one question to IMDS, App Service or the Azure Arc agent, and what its answer means. When
+//! to ask again is said in `failure.rs`; the key that the Arc agent wants to see is read in `arc.rs`.
+
+use std::path::Path;
+use std::time::Duration;
+use std::time::UNIX_EPOCH;
+
+use http::HeaderValue;
+use percent_encoding::utf8_percent_encode;
+use serde::Deserialize;
+
+use crate::config::ManagedSettings;
+use crate::config::ManagedSource;
+use crate::config::Selector;
+use crate::config::Trust;
+use crate::config::TrustError;
+use crate::entra::answer;
+use crate::entra::answer::Granted;
+use crate::entra::answer::TokenError;
+use crate::entra::arc;
+use crate::entra::endpoint;
+use crate::entra::endpoint::FORM;
+use crate::entra::failure::Trouble;
+use crate::entra::refusal;
+use crate::entra::refusal::Mender;
+use crate::entra::refusal::Outlook;
+use crate::entra::refusal::Refusal;
+use crate::entra::refusal::RefusalKind;
+use crate::model::clock;
+use crate::model::clock::Steady;
+
+/// Each of these endpoints is on this machine or one hop away: who is there answers at once.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The managed identity of this platform, asked for tokens of one resource.
+pub(super) struct Managed {
+    client: reqwest::Client,
+    settings: ManagedSettings,
+    url: String,
+    identity: String,
+    clock: Steady,
+}
+
+/// What came back.
+struct Answer {
+    status: u16,
+    wait: Option<Duration>,
+    body: Vec<u8>,
+    /// What the endpoint wants to be shown.
+    challenges: Vec<String>,
+}
+
+impl Managed {
+    /// Prepares the questions for tokens of `scope`.
+    ///
+    /// # Errors
+    /// When the endpoint has TLS and there is no certificate authority to trust.
+    pub(super) fn new(settings: &ManagedSettings, identity: &str, scope: &str) -> Result<Self, TrustError> {
+        let is_plain = settings.source.endpoint().starts_with("http://");
+        // A machine without any authorities still has its endpoint.
+        let trust = if is_plain {
+            &Trust::Only(Vec::new())
+        } else {
+            &settings.trust
+        };
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(trust.client_config()?)
+            .redirect(reqwest::redirect::Policy::none())
+            // A proxy would be handed the token, and IMDS refuses what came through one.
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
+            .timeout(settings.timeout)
+            .pool_max_idle_per_host(0)
+            .build()
+            .map_err(|error| TrustError::Unusable(error.to_string()))?;
+        Ok(Self {
+            client,
+            url: url(settings, scope),
+            settings: settings.clone(),
+            identity: identity.to_owned(),
+            clock: Steady::from(clock::wall()),
+        })
+    }
+
+    /// Where tokens come from, for people.
+    pub(super) fn place(&self) -> String {
+        let source = &self.settings.source;
+        let which = match &self.settings.selector {
+            Some(selector) => selector.to_string(),
+            None => "system-assigned".to_owned(),
+        };
+        format!(
+            "managed identity from {} at {}, {which}",
+            source.name(),
+            host(source.endpoint())
+        )
+    }
+
+    /// Whether a failure means that nobody is there at all: only IMDS may be missing, the others have announced
+    /// themselves.
+    pub(super) fn is_absent(&self, error: &TokenError) -> bool {
+        matches!(self.settings.source, ManagedSource::Imds { .. })
+            && matches!(error.label(), "unreachable" | "timeout")
+    }
+
+    /// Asks once.
+    pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
+        match self.answer().await {
+            Ok(answer) => self
+                .read(&answer)
+                .map_err(|trouble| self.failed(trouble, answer.wait)),
+            Err(trouble) => Err(self.failed(trouble, None)),
+        }
+    }
+
+    fn failed(&self, trouble: Trouble, wait: Option<Duration>) -> TokenError {
+        let wait = wait.map(|wait| wait.min(refusal::RETRY_AFTER_MAX));
+        TokenError::Platform(Box::new(trouble.of(&self.identity, &self.place(), wait)))
+    }
+
+    async fn answer(&self) -> Result<Answer, Trouble> {
+        match &self.settings.source {
+            ManagedSource::Imds { .. } => self.send(("metadata", plain("true")), None).await,
+            ManagedSource::AppService { header, .. } => {
+                let value = sensitive(header.expose()).ok_or_else(|| {
+                    let seen = "IDENTITY_HEADER cannot be sent in a header field";
+                    Trouble::lasting("refused", seen, RESTART, Mender::Operator)
+                })?;
+                self.send(("x-identity-header", value), None).await
+            }
+            ManagedSource::Arc { token_folder, .. } => self.answer_of_arc(token_folder).await,
+        }
+    }
+
+    /// The agent of Azure Arc answers whoever can read a file of its own.
+    async fn answer_of_arc(&self, folder: &Path) -> Result<Answer, Trouble> {
+        let first = self.send(("metadata", plain("true")), None).await?;
+        if first.status != 401 {
+            return Ok(first);
+        }
+        let key = arc::key(&first.challenges, folder).await?;
+        let value = sensitive(&format!("Basic {}", key.expose())).ok_or_else(arc::unreadable_key)?;
+        self.send(("metadata", plain("true")), Some(value)).await
+    }
+
+    async fn send(
+        &self,
+        (name, value): (&'static str, HeaderValue),
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, Trouble> {
+        let mut request = self.client.get(&self.url).header(name, value);
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let timeout = self.settings.timeout;
+        let response = request.send().await.map_err(|error| {
+            if error.is_connect() && error.is_timeout() {
+                return self.silence(TokenError::Timeout(CONNECT_TIMEOUT.min(timeout)));
+            }
+            self.silence(endpoint::failed(&error, timeout))
+        })?;
+        let challenges = response.headers().get_all("www-authenticate").iter();
+        let challenges = challenges
+            .filter_map(|value| value.to_str().ok().map(str::to_owned))
+            .collect();
+        let read = endpoint::read(response, timeout).await;
+        let (status, wait, body) = read.map_err(|error| self.silence(error))?;
+        Ok(Answer {
+            status,
+            wait,
+            body,
+            challenges,
+        })
+    }
+
+    /// No answer, or none that could be read.
+    fn silence(&self, error: TokenError) -> Trouble {
+        let label = error.label();
+        let seen = error.to_string();
+        match error {
+            TokenError::Redirected(_) => return Trouble::lasting(label, seen, OTHER, Mender::Operator),
+            TokenError::TooLarge => return Trouble::passing(label, seen, OTHER, Mender::HostAdmin),
+            _ => {}
+        }
+        let cause = match self.settings.source {
+            ManagedSource::Imds { .. } => {
+                "Outside of Azure there is no IMDS; inside, a firewall or the network of a container may keep it from \
+                 the gateway."
+            }
+            ManagedSource::AppService { .. } => "The platform restarts the endpoint together with the app.",
+            ManagedSource::Arc { .. } => {
+                "The agent may not be running: azcmagent show tells, and systemctl restart himdsd starts it."
+            }
+        };
+        Trouble::passing(label, seen, cause, Mender::HostAdmin)
+    }
+
+    fn read(&self, answer: &Answer) -> Result<Granted, Trouble> {
+        if answer.status != 200 {
+            return Err(self.refused(answer));
+        }
+        let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let granted = answer::read_dated(&answer.body, now)
+            .map_err(|error| Trouble::passing(error.label(), error.to_string(), OTHER, Mender::HostAdmin))?;
+        if let (ManagedSource::Arc { .. }, Some(selector)) = (&self.settings.source, &self.settings.selector)
+            && !is_confirmed(selector, &answer.body, granted.token.expose())
+        {
+            let seen = "the agent gave a token without a word that it is this identity's";
+            let cause = "Agents that know no user-assigned identities answer with the machine's own: update the agent, \
+                         or take the selector out of the settings.";
+            return Err(Trouble::lasting("refused", seen, cause, Mender::HostAdmin));
+        }
+        Ok(granted)
+    }
+
+    fn refused(&self, answer: &Answer) -> Trouble {
+        let refusal = refusal::read(answer.status, &answer.body, None);
+        let seen = refusal.to_string().replacen("entra", "it", 1);
+        let (cause, mender, outlook) = self.verdict(&refusal, &answer.body);
+        Trouble {
+            label: "refused",
+            seen,
+            cause: cause.to_owned(),
+            mender,
+            outlook,
+        }
+    }
+
+    /// What a status other than 200 means (Microsoft Learn, "How to use managed identities for Azure resources on an
+    /// Azure VM to acquire an access token", error handling).
+    fn verdict(&self, refusal: &Refusal, body: &[u8]) -> (&'static str, Mender, Outlook) {
+        let operator = |cause| (cause, Mender::Operator, Outlook::AfterMending);
+        let host = |cause| (cause, Mender::HostAdmin, Outlook::AfterMending);
+        match refusal.status {
+            410 => return (UPDATED, Mender::Nobody, Outlook::Transient),
+            404 => return (NOT_FOUND, Mender::Nobody, Outlook::Transient),
+            429 => return (THROTTLED, Mender::Nobody, Outlook::BackOff),
+            408 | 500.. => return (FAILED, Mender::Nobody, Outlook::Transient),
+            _ => {}
+        }
+        let says = |part: &str| {
+            let body = body.to_ascii_lowercase();
+            memchr::memmem::find(&body, part.as_bytes()).is_some()
+        };
+        if refusal.error.as_deref() == Some("bad_request_102") {
+            return host(NO_HEADER);
+        }
+        if says("multiple user assigned") {
+            return operator(SEVERAL);
+        }
+        if says("identity not found") || says("no user assigned") || says("no managed identity") {
+            return if self.settings.selector.is_some() {
+                operator(NOT_ASSIGNED)
+            } else {
+                host(NO_IDENTITY)
+            };
+        }
+        if refusal.kind == RefusalKind::InvalidResource || refusal.number.is_some() {
+            return (refusal.cause, refusal.mender, Outlook::AfterMending);
+        }
+        match (&self.settings.source, refusal.status) {
+            (ManagedSource::AppService { .. }, 401 | 403) => operator(RESTART),
+            (ManagedSource::Arc { .. }, 401 | 403) => host(arc::REFUSED),
+            (ManagedSource::Imds { .. }, 403) => host(FORBIDDEN),
+            _ => operator(UNKNOWN),
+        }
+    }
+}
+
+const OTHER: &str = "This is no answer of a managed identity: something else seems to be at this address.";
+const UPDATED: &str = "The endpoint is being updated, which takes up to 70 seconds.";
+const NOT_FOUND: &str = "The endpoint is being updated, or it is no endpoint of managed identities: if this stays, \
+                         compare `source` and `endpoint` with the platform.";
+const THROTTLED: &str = "The endpoint was asked for too many tokens by the programs of this machine.";
+const FAILED: &str = "The endpoint failed by itself.";
+const NO_HEADER: &str =
+    "The header field Metadata did not arrive: something between the gateway and IMDS takes it out.";
+const SEVERAL: &str = "Several user-assigned identities are assigned here, and the settings name none: set client_id, \
+                       object_id or resource_id under [identity.managed].";
+const NOT_ASSIGNED: &str = "The identity that the settings select is not assigned here: assign it under Identity, User \
+                            assigned (az vm identity assign, az webapp identity assign), or correct the selector.";
+const NO_IDENTITY: &str = "No identity is assigned here: switch one on under Identity, System assigned (az vm identity \
+                           assign, az webapp identity assign), or select a user-assigned one.";
+const RESTART: &str = "App Service does not take the value of IDENTITY_HEADER: restart the app, so that the gateway \
+                       starts with the present one.";
+const FORBIDDEN: &str = "IMDS refuses requests that came through a proxy or another machine.";
+const UNKNOWN: &str = "The endpoint refuses for a reason Flowgate does not know; compare source, selector and scope \
+                       with the identity.";
+
+fn plain(value: &'static str) -> HeaderValue {
+    HeaderValue::from_static(value)
+}
+
+fn sensitive(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Scheme, host and port: what stands behind is not for the log.
+fn host(endpoint: &str) -> &str {
+    let from = endpoint.find("://").map_or(0, |at| at + 3);
+    let end = endpoint.get(from..).and_then(|rest| rest.find('/'));
+    end.and_then(|end| endpoint.get(..from + end)).unwrap_or(endpoint)
+}
+
+/// The whole address of the question. Managed identities take a resource in place of a scope; what is left of the flow
+/// service's has one slash at its end.
+fn url(settings: &ManagedSettings, scope: &str) -> String {
+    let resource = scope.strip_suffix("/.default").unwrap_or(scope);
+    let (path, version, names) = match &settings.source {
+        ManagedSource::Imds { .. } => (PATH, "2018-02-01", ["client_id", "object_id", "msi_res_id"]),
+        ManagedSource::AppService { .. } => ("", "2019-08-01", ["client_id", "principal_id", "mi_res_id"]),
+        ManagedSource::Arc { .. } => (PATH, "2020-06-01", ["client_id", "object_id", "msi_res_id"]),
+    };
+    let [client_id, object_id, resource_id] = names;
+    let encoded = |value| utf8_percent_encode(value, FORM).to_string();
+    let selected = match &settings.selector {
+        None => String::new(),
+        Some(Selector::ClientId(id)) => format!("&{client_id}={}", encoded(id)),
+        Some(Selector::ObjectId(id)) => format!("&{object_id}={}", encoded(id)),
+        Some(Selector::ResourceId(id)) => format!("&{resource_id}={}", encoded(id)),
+    };
+    let endpoint = settings.source.endpoint();
+    format!(
+        "{endpoint}{path}?api-version={version}&resource={}{selected}",
+        encoded(resource)
+    )
+}
+
+const PATH: &str = "/metadata/identity/oauth2/token";
+
+/// What an answer, or the token in it, says about whose it is.
+#[derive(Debug, Default, Deserialize)]
+struct Owner {
+    #[serde(alias = "appid")]
+    client_id: Option<String>,
+    #[serde(alias = "oid")]
+    object_id: Option<String>,
+    #[serde(alias = "xms_mirid", alias = "mi_res_id")]
+    msi_res_id: Option<String>,
+}
+
+impl Owner {
+    fn named(&self, selector: &Selector) -> Option<bool> {
+        let (told, wanted) = match selector {
+            Selector::ClientId(id) => (&self.client_id, id),
+            Selector::ObjectId(id) => (&self.object_id, id),
+            Selector::ResourceId(id) => (&self.msi_res_id, id),
+        };
+        told.as_ref().map(|told| told.eq_ignore_ascii_case(wanted))
+    }
+}
+
+/// Whether answer or token name the identity that was asked for, and neither another one.
+fn is_confirmed(selector: &Selector, body: &[u8], token: &str) -> bool {
+    let echo: Owner = serde_json::from_slice(body).unwrap_or_default();
+    let claims: Owner = answer::payload(token).unwrap_or_default();
+    let told = [claims.named(selector), echo.named(selector)];
+    told.contains(&Some(true)) && !told.contains(&Some(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::Answer;
+    use super::Managed;
+    use super::host;
+    use super::is_confirmed;
+    use super::url;
+    use crate::config::ManagedSettings;
+    use crate::config::ManagedSource;
+    use crate::config::Selector;
+    use crate::config::Trust;
+    use crate::entra::refusal::Outlook;
+    use crate::model::Secret;
+
+    const FLOW: &str = "https://service.flow.microsoft.com//.default";
+    const GUID: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+
+    fn imds() -> ManagedSource {
+        ManagedSource::Imds {
+            endpoint: "http://169.254.169.254".into(),
+        }
+    }
+
+    fn app_service() -> ManagedSource {
+        ManagedSource::AppService {
+            endpoint: "http://127.0.0.1:41741/msi/token/".into(),
+            header: Secret::new("canary"),
+        }
+    }
+
+    fn arc() -> ManagedSource {
+        ManagedSource::Arc {
+            endpoint: "http://localhost:40342".into(),
+            token_folder: PathBuf::new(),
+        }
+    }
+
+    fn settings(source: ManagedSource, selector: Option<Selector>) -> ManagedSettings {
+        ManagedSettings {
+            source,
+            selector,
+            trust: Trust::System,
+            timeout: Duration::from_secs(1),
+            origin: String::new(),
+        }
+    }
+
+    fn judged(
+        source: ManagedSource,
+        selector: Option<Selector>,
+        status: u16,
+        body: &str,
+    ) -> (String, Outlook) {
+        let managed = Managed::new(&settings(source, selector), "contoso", FLOW).unwrap();
+        let answer = Answer {
+            status,
+            wait: None,
+            body: body.into(),
+            challenges: Vec::new(),
+        };
+        let trouble = managed.read(&answer).err().unwrap();
+        let outlook = trouble.outlook;
+        (trouble.of("contoso", &managed.place(), None).sentence, outlook)
+    }
+
+    #[test]
+    fn the_question_is_what_each_source_documents() {
+        let resource = "resource=https%3A%2F%2Fservice.flow.microsoft.com%2F";
+        assert_eq!(
+            url(&settings(imds(), None), FLOW),
+            format!(
+                "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&{resource}"
+            )
+        );
+        assert_eq!(
+            url(&settings(app_service(), None), FLOW),
+            format!("http://127.0.0.1:41741/msi/token/?api-version=2019-08-01&{resource}")
+        );
+        assert_eq!(
+            url(&settings(arc(), None), FLOW),
+            format!(
+                "http://localhost:40342/metadata/identity/oauth2/token?api-version=2020-06-01&{resource}"
+            )
+        );
+    }
+
+    #[test]
+    fn each_source_has_its_own_names_for_a_selector() {
+        let (client, object, resource) = (
+            Selector::ClientId(GUID.into()),
+            Selector::ObjectId(GUID.into()),
+            Selector::ResourceId("/subscriptions/x".into()),
+        );
+        for (source, names) in [
+            (imds(), ["client_id", "object_id", "msi_res_id"]),
+            (app_service(), ["client_id", "principal_id", "mi_res_id"]),
+            (arc(), ["client_id", "object_id", "msi_res_id"]),
+        ] {
+            for (selector, name) in [&client, &object, &resource].into_iter().zip(names) {
+                let url = url(&settings(source.clone(), Some(selector.clone())), FLOW);
+                let value = if name.ends_with("res_id") {
+                    "%2Fsubscriptions%2Fx"
+                } else {
+                    GUID
+                };
+                assert!(url.ends_with(&format!("&{name}={value}")), "{url}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_resources_keep_their_form() {
+        for (scope, resource) in [
+            (
+                "api://AzureADTokenExchange/.default",
+                "api%3A%2F%2FAzureADTokenExchange",
+            ),
+            (
+                "https://vault.azure.net/.default",
+                "https%3A%2F%2Fvault.azure.net",
+            ),
+        ] {
+            let url = url(&settings(imds(), None), scope);
+            assert!(url.ends_with(&format!("&resource={resource}")), "{url}");
+        }
+    }
+
+    #[test]
+    fn each_status_has_its_outlook_and_its_words() {
+        for (status, body, part, outlook) in [
+            (410, "", "70 seconds", Outlook::Transient),
+            (404, "<html>", "being updated", Outlook::Transient),
+            (429, "Too Many Requests", "too many tokens", Outlook::BackOff),
+            (408, "", "failed by itself", Outlook::Transient),
+            (500, "", "failed by itself", Outlook::Transient),
+            (503, "<html>", "failed by itself", Outlook::Transient),
+            (
+                400,
+                r#"{"error":"bad_request_102","error_description":"Required metadata header not specified"}"#,
+                "Metadata",
+                Outlook::AfterMending,
+            ),
+            (
+                400,
+                r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
+                "No identity is assigned here",
+                Outlook::AfterMending,
+            ),
+            (
+                400,
+                r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request"}"#,
+                "set client_id, object_id or resource_id",
+                Outlook::AfterMending,
+            ),
+            (
+                400,
+                r#"{"error":"invalid_resource","error_description":"AADSTS500011: The resource principal named x was not found"}"#,
+                "no service principal in the tenant",
+                Outlook::AfterMending,
+            ),
+            (403, "", "through a proxy", Outlook::AfterMending),
+            (418, "canary", "does not know", Outlook::AfterMending),
+        ] {
+            let (sentence, judged) = judged(imds(), None, status, body);
+            assert_eq!(judged, outlook, "{sentence}");
+            for part in [part, "identity contoso", "169.254.169.254", &status.to_string()] {
+                assert!(sentence.contains(part), "{part}: {sentence}");
+            }
+            assert!(!sentence.contains("canary"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn an_identity_that_is_not_assigned_is_named_by_its_selector() {
+        let body = r#"{"error":"invalid_request","error_description":"Identity not found"}"#;
+        let (sentence, _) = judged(imds(), Some(Selector::ClientId(GUID.into())), 400, body);
+        assert!(
+            sentence.contains("not assigned here") && sentence.contains(GUID),
+            "{sentence}"
+        );
+    }
+
+    #[test]
+    fn app_service_and_arc_have_words_of_their_own_for_401() {
+        let (sentence, _) = judged(app_service(), None, 401, "");
+        assert!(
+            sentence.contains("restart the app") && !sentence.contains("canary"),
+            "{sentence}"
+        );
+        let (sentence, _) = judged(arc(), None, 401, "");
+        assert!(sentence.contains("the key it asked for"), "{sentence}");
+    }
+
+    #[test]
+    fn an_answer_that_is_no_token_passes() {
+        for body in ["", "<html>", "ok", "{}"] {
+            let (_, outlook) = judged(imds(), None, 200, body);
+            assert_eq!(outlook, Outlook::Transient, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_selected_identity_must_be_confirmed_by_answer_or_token() {
+        let selector = Selector::ClientId(GUID.into());
+        let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
+        let own = token(&format!(r#"{{"appid":"{}"}}"#, GUID.to_uppercase()));
+        let other = token(r#"{"appid":"11111111-bbbb-4ccc-8ddd-eeeeeeeeeeee"}"#);
+        let echo = format!(r#"{{"client_id":"{GUID}"}}"#);
+        assert!(is_confirmed(&selector, b"{}", &own));
+        assert!(is_confirmed(&selector, echo.as_bytes(), "opaque"));
+        assert!(!is_confirmed(&selector, b"{}", "opaque"));
+        assert!(!is_confirmed(&selector, echo.as_bytes(), &other));
+        assert!(!is_confirmed(&selector, br#"{"client_id":"x"}"#, &own));
+        let body = format!(r#"{{"access_token":"{other}","expires_in":"60"}}"#);
+        let (sentence, _) = judged(arc(), Some(selector), 200, &body);
+        assert!(sentence.contains("update the agent"), "{sentence}");
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_path() {
+        assert_eq!(host("http://127.0.0.1:1/msi/token?x"), "http://127.0.0.1:1");
+        assert_eq!(host("http://169.254.169.254"), "http://169.254.169.254");
+    }
+}
