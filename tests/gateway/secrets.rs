@@ -35,7 +35,13 @@ const WRONG_SECRET: &str = "canary-wrong-secret-12ef";
 
 /// Everything that this process says through `tracing`, at every level, from every library.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<u8>>>);
+pub struct Heard(Arc<Mutex<Vec<u8>>>);
+
+impl Heard {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
 
 impl Write for Heard {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -57,7 +63,7 @@ impl<'a> MakeWriter<'a> for Heard {
 }
 
 /// Our own words at every level, and those of libraries from the level on that the program lets through.
-fn listen() -> Heard {
+pub fn listen() -> Heard {
     static HEARD: OnceLock<Heard> = OnceLock::new();
     let heard = HEARD.get_or_init(|| {
         let heard = Heard::default();
