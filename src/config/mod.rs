@@ -282,6 +282,17 @@ pub struct IdentitySettings {
     pub audience: String,
     /// Tenant id or domain; empty for a token file that does not name one.
     pub tenant: String,
+    /// Whom it is there for.
+    pub role: IdentityRole,
+}
+
+/// Whom an identity is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityRole {
+    /// For routes: its token is kept fresh.
+    Serves,
+    /// For other identities alone: it is asked for what they need, and for nothing else.
+    Helps,
 }
 
 /// Where the tokens of an identity come from.

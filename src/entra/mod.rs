@@ -33,6 +33,7 @@ pub use cache::Token;
 pub use cache::Unavailable;
 pub use failure::Failure;
 
+use crate::config::IdentityRole;
 use crate::config::IdentitySettings;
 use crate::config::TrustError;
 use crate::counters::Counters;
@@ -113,6 +114,9 @@ impl Tokens {
         for settings in settings {
             for note in settings.notes() {
                 tracing::info!(identity = %settings.name, "identity {}: {note}", settings.name);
+            }
+            if settings.role == IdentityRole::Helps {
+                continue;
             }
             let slot = slots.slot(settings, &settings.scope)?;
             tokens

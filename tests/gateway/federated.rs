@@ -341,7 +341,8 @@ async fn a_managed_identity_vouches_for_an_application() {
     assert_eq!(shown["sub"], own().oid);
     let seen = imds.seen();
     let exchange = "resource=api%3A%2F%2FAzureADTokenExchange";
-    assert!(seen.iter().any(|head| head.query().ends_with(exchange)));
+    assert_eq!(seen.len(), 1, "it is asked for nothing else");
+    assert!(seen.iter().all(|head| head.query().ends_with(exchange)));
 
     imds.always(ManagedAnswer::Reply(Reply::json(
         400,

@@ -137,10 +137,11 @@ impl Check<'_> {
         let listeners = self.listeners(&file.listener);
         let admin = self.admin(file.admin.as_deref(), &file.listener);
         let mut identity_names = name::Names::new("identity");
-        let identities = self.identities(&file.identity, &mut identity_names);
+        let mut identities = self.identities(&file.identity, &mut identity_names);
         let mut caller_names = name::Names::new("caller");
         let callers = self.callers(&file.caller, file.keys.as_ref(), &mut caller_names);
         let routes = self.routes(&file.route, &identities, &mut identity_names, &mut caller_names);
+        identity::give_roles(&mut identities, &routes);
         self.health_paths(&file.listener, &file.route);
         // With a mistake somewhere, a use may only have been overlooked.
         if self.findings.len() == 0 {

@@ -2,9 +2,13 @@
 //! itself in the end.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::config::GrantSettings;
+use crate::config::IdentityRole;
 use crate::config::IdentitySettings;
+use crate::config::Proof;
+use crate::config::RouteSettings;
 use crate::config::check::Check;
 use crate::config::check::name::Names;
 use crate::config::file::Identity;
@@ -67,6 +71,26 @@ impl Check<'_> {
     }
 }
 
+/// Says which identities are there for others alone: they lend their tokens, and no route names them.
+pub(in crate::config::check) fn give_roles(identities: &mut [IdentitySettings], routes: &[RouteSettings]) {
+    let serving: HashSet<_> = routes
+        .iter()
+        .filter_map(|route| match &route.proof {
+            Proof::Identity(name) => Some(name),
+            Proof::Signed => None,
+        })
+        .collect();
+    let lending: HashSet<_> = identities
+        .iter()
+        .flat_map(|identity| identity.leans_on().into_iter().cloned())
+        .collect();
+    for identity in identities {
+        if lending.contains(&identity.name) && !serving.contains(&identity.name) {
+            identity.role = IdentityRole::Helps;
+        }
+    }
+}
+
 /// The name of the identity that vouches for this one.
 fn link_of(table: &Table<Identity>) -> Option<&At<String>> {
     table.federated.as_ref()?.identity.as_ref()
@@ -98,6 +122,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::circle;
+    use crate::config::IdentityRole;
     use crate::config::check::sample::Sample;
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
@@ -118,6 +143,23 @@ mod tests {
     fn a_managed_identity_may_vouch() {
         let machine = "name = \"machine\"\nmanaged = {}\n".to_owned();
         assert!(mistakes(&[app("contoso", "machine"), machine]).is_empty());
+    }
+
+    #[test]
+    fn an_identity_that_only_vouches_serves_no_route() {
+        let machine = "name = \"machine\"\nmanaged = {}\n".to_owned();
+        let tables = [app("contoso", "machine"), machine].join("[[identity]]\n");
+        let roles = |sample: Sample| {
+            let identities = sample.config().identities;
+            identities.iter().map(|one| one.role).collect::<Vec<_>>()
+        };
+        let sample = || Sample::default().with("identity", &tables);
+        assert_eq!(roles(sample()), [IdentityRole::Serves, IdentityRole::Helps]);
+        let both = sample().replace(
+            "anonymous = true\nidentity = \"contoso\"",
+            "anonymous = true\nidentity = \"machine\"",
+        );
+        assert_eq!(roles(both), [IdentityRole::Serves, IdentityRole::Serves]);
     }
 
     #[test]

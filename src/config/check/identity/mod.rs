@@ -11,10 +11,13 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+pub(super) use links::give_roles;
+
 use crate::config::ClientProof;
 use crate::config::ClientSecret;
 use crate::config::EndpointSettings;
 use crate::config::GrantSettings;
+use crate::config::IdentityRole;
 use crate::config::IdentitySettings;
 use crate::config::check::Check;
 use crate::config::check::name::Names;
@@ -77,6 +80,7 @@ impl Check<'_> {
             scope,
             audience,
             tenant,
+            role: IdentityRole::Serves,
         })
     }
 
