@@ -358,6 +358,43 @@ const ROWS: &[Row] = &[
          Access.",
     ),
     (
+        54005,
+        400,
+        "invalid_grant",
+        "OAuth2 Authorization code was already redeemed, please retry with a new valid code or use an existing \
+         refresh token.",
+    ),
+    (
+        501_481,
+        400,
+        "invalid_grant",
+        "The Code_Verifier does not match the code_challenge supplied in the authorization request.",
+    ),
+    (
+        500_112,
+        400,
+        "invalid_grant",
+        "The return address specified in the token request does not match the one of the authorization request.",
+    ),
+    (
+        70016,
+        400,
+        "authorization_pending",
+        "OAuth 2.0 device flow error. Authorization is pending. Continue polling.",
+    ),
+    (
+        70018,
+        400,
+        "bad_verification_code",
+        "Invalid verification code due to User typing in wrong user code for device code flow.",
+    ),
+    (
+        70000,
+        400,
+        "invalid_grant",
+        "Provided grant is invalid or malformed.",
+    ),
+    (
         700_025,
         401,
         "invalid_client",

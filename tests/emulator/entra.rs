@@ -3,6 +3,7 @@
 //! This file has the handle that tests use; the serving is below.
 
 mod serve;
+mod users;
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -14,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use serde_json::json;
 
+pub use self::users::Rotation;
 use super::certs::Authority;
 use super::certs::Leaf;
 use super::form;
@@ -61,6 +63,8 @@ enum Credential {
         issuer: String,
         subject: String,
     },
+    /// None: a public client.
+    Public,
 }
 
 #[derive(Clone, Debug)]
@@ -124,6 +128,7 @@ struct State {
     mint: Arc<Mint>,
     violations: Violations,
     registry: Mutex<Registry>,
+    users: Mutex<users::Users>,
     script: Mutex<Script<TokenAnswer>>,
     journal: Mutex<Journal<TokenRequest>>,
     gate: Mutex<Option<Gate>>,
@@ -156,6 +161,7 @@ impl Entra {
             mint,
             violations,
             registry: Mutex::new(registry),
+            users: Mutex::default(),
             script: Mutex::default(),
             journal: Mutex::default(),
             gate: Mutex::default(),

@@ -66,6 +66,7 @@ pub use self::certs::Authority;
 pub use self::certs::KeyKind;
 pub use self::certs::Leaf;
 pub use self::entra::Entra;
+pub use self::entra::Rotation;
 pub use self::entra::TokenForm;
 pub use self::faults::PLATFORM_FAULTS;
 pub use self::faults::PlatformFault;

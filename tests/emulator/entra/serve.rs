@@ -29,6 +29,7 @@ use super::App;
 use super::Credential;
 use super::Entra;
 use super::TokenRequest;
+use super::users;
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// How many clients are counted one by one.
@@ -49,7 +50,9 @@ impl Exchange for Entra {
             raw,
         });
         if request.head.path() != format!("/{}/oauth2/v2.0/token", request.tenant()) {
-            let reply = Reply::html(404, "Not Found");
+            let reply = self
+                .beside(&request)
+                .unwrap_or_else(|| Reply::html(404, "Not Found"));
             return session::send(wire, &self.state.listener, &request.head, reply).await;
         }
         self.record(&request);
@@ -107,6 +110,11 @@ impl Entra {
             && let Err(number) = self.check(request)
         {
             return self.refuse(request, number);
+        }
+        if answer.is_checked()
+            && let Some(reply) = self.poll(request)
+        {
+            return reply;
         }
         match answer {
             TokenAnswer::TokenWith(overrides) => self.success(request, &overrides),
@@ -167,13 +175,17 @@ impl Entra {
             .app(request.tenant(), client)
             .map(|app| app.oid)
             .unwrap_or_default();
-        let scope = request.field("scope").unwrap_or_default();
+        let scope = users::resource_scope(request.field("scope").unwrap_or_default());
+        let mut claims = self.account_claims(request).unwrap_or_else(|| json!({}));
+        if let Some(more) = overrides.as_object() {
+            claims.as_object_mut().unwrap().extend(more.clone());
+        }
         let token = self.mint(
             request.tenant(),
             client,
             &oid,
-            audience(scope).unwrap_or_default(),
-            overrides,
+            audience(&scope).unwrap_or_default(),
+            &claims,
         );
         let registry = self.state.registry.lock().unwrap();
         let seconds = registry.lifetime.as_secs();
@@ -186,6 +198,8 @@ impl Entra {
         if let Some(refresh_in) = registry.refresh_in {
             body["refresh_in"] = Value::from(refresh_in.as_secs());
         }
+        drop(registry);
+        self.account_tokens(request, &mut body);
         body
     }
 
@@ -221,6 +235,7 @@ impl Entra {
         match request.field("grant_type") {
             None => return Err(900_144),
             Some("client_credentials") => {}
+            Some(grant) if users::is_accounts(grant) => {}
             Some(_) => return Err(70003),
         }
         let app = request
@@ -232,6 +247,10 @@ impl Entra {
             return Err(901_002);
         }
         let scope = request.field("scope").ok_or(900_144_u32)?;
+        if users::is_accounts(request.field("grant_type").unwrap_or_default()) {
+            check_account_scope(&users::resource_scope(scope), &registry.resources)?;
+            return self.check_account(request);
+        }
         check_scope(scope, &registry.resources)
     }
 
@@ -241,6 +260,21 @@ impl Entra {
         app: &App,
         issuers: &HashMap<String, Vec<u8>>,
     ) -> Result<(), u32> {
+        if app
+            .credentials
+            .iter()
+            .any(|one| matches!(one, Credential::Public))
+        {
+            let has_proof = ["client_secret", "client_assertion"]
+                .iter()
+                .any(|name| request.field(name).is_some());
+            let is_application = request.field("grant_type") == Some("client_credentials");
+            return match (has_proof, is_application) {
+                (true, _) => Err(700_025),
+                (false, true) => Err(7_000_218),
+                (false, false) => Ok(()),
+            };
+        }
         if let Some(secret) = request.field("client_secret") {
             let known = app
                 .credentials
@@ -257,7 +291,7 @@ impl Entra {
         let mut verdict = Err(700_027);
         for credential in &app.credentials {
             verdict = match credential {
-                Credential::Secret(_) => continue,
+                Credential::Secret(_) | Credential::Public => continue,
                 Credential::Certificate(certificate) => {
                     self.check_assertion(assertion, certificate, client, &audience)
                 }
@@ -302,7 +336,7 @@ impl Entra {
         if seen.insert(id) { Ok(()) } else { Err(50012) }
     }
 
-    fn refuse(&self, request: &TokenRequest, number: u32) -> Reply {
+    pub(super) fn refuse(&self, request: &TokenRequest, number: u32) -> Reply {
         refusal(number).reply(parties(request))
     }
 
@@ -339,7 +373,7 @@ fn success_reply(body: &Value) -> Reply {
         )
 }
 
-fn parties(request: &TokenRequest) -> Parties<'_> {
+pub(super) fn parties(request: &TokenRequest) -> Parties<'_> {
     Parties {
         client: request.field("client_id").unwrap_or_default(),
         tenant: request.tenant(),
@@ -349,14 +383,16 @@ fn parties(request: &TokenRequest) -> Parties<'_> {
 
 /// The audience a scope leads to: one `/.default` is cut off and nothing else is touched.
 fn audience(scope: &str) -> Option<&str> {
-    scope.strip_suffix("/.default")
+    scope
+        .strip_suffix("/.default")
+        .or_else(|| scope.strip_suffix("User"))
 }
 
 fn check_scope(scope: &str, resources: &HashSet<String>) -> Result<(), u32> {
     if scope.contains(' ') {
         return Err(70011);
     }
-    let audience = audience(scope).ok_or(1_002_012_u32)?;
+    let audience = scope.strip_suffix("/.default").ok_or(1_002_012_u32)?;
     if audience.contains('%') {
         // A scope that was encoded twice arrives encoded once.
         return Err(1_002_012);
@@ -365,6 +401,15 @@ fn check_scope(scope: &str, resources: &HashSet<String>) -> Result<(), u32> {
         Ok(())
     } else {
         Err(500_011)
+    }
+}
+
+/// As for an application, or the one permission of a flow that an account may be asked for.
+fn check_account_scope(scope: &str, resources: &HashSet<String>) -> Result<(), u32> {
+    match scope.strip_suffix("User") {
+        Some(resource) if resources.contains(resource) => Ok(()),
+        _ if scope.ends_with("/user_impersonation") => Err(650_053),
+        _ => check_scope(scope, resources),
     }
 }
 

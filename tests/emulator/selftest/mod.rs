@@ -5,3 +5,4 @@ mod answers;
 mod client;
 mod network;
 mod tokens;
+mod users;
