@@ -1,10 +1,11 @@
-//! The commands: parse, call one library function, report. Nothing here prints or ends the process; what is to be
-//! printed goes back to `main`.
+//! The commands: parse, call one library function, report. Nothing here ends the process, and what is to be printed
+//! goes back to `main`; only `login` talks while it waits.
 
 mod import;
 mod keys;
 mod lines;
 mod logging;
+mod login;
 mod routes;
 mod serve;
 
@@ -110,6 +111,20 @@ enum Command {
     Routes {
         #[command(flatten)]
         settings: SettingsFile,
+    },
+    /// Sign in, once, for an identity that asks for tokens in an account's name, and keep what renews them.
+    Login {
+        #[command(flatten)]
+        settings: SettingsFile,
+        /// Name of the identity; its settings have `[identity.sign_in]`.
+        #[arg(long, value_name = "NAME")]
+        identity: String,
+        /// Sign in on another device with a code, for a machine without a browser.
+        #[arg(long)]
+        device_code: bool,
+        /// Print the address and open no browser.
+        #[arg(long, conflicts_with = "device_code")]
+        no_browser: bool,
     },
     /// Print the JSON Schema of the settings file, for editors that complete and check TOML.
     Schema,
@@ -240,6 +255,19 @@ pub fn run(cli: Cli) -> Outcome {
             address: &address,
             dry_run,
         }),
+        Command::Login {
+            settings,
+            identity,
+            device_code,
+            no_browser,
+        } => {
+            let way = match (device_code, no_browser) {
+                (true, _) => login::Way::DeviceCode,
+                (false, true) => login::Way::ShowAddress,
+                (false, false) => login::Way::OpenBrowser,
+            };
+            login::login(&settings.config, &identity, way)
+        }
         Command::Schema => {
             let text = serde_json::to_string_pretty(&config::schema()).unwrap_or_default();
             Outcome::out(text + "\n")

@@ -99,7 +99,13 @@ fn installation() -> (tempfile::TempDir, Environment) {
     );
     write_secret(&secrets.join("contoso-pfx-password"), "canary-password\n");
     fs::write(certs.join("contoso-invoices-2.pem"), signed).unwrap();
-    for name in ["flow-token", "federated-token", "pepper", "client-secret"] {
+    for name in [
+        "flow-token",
+        "federated-token",
+        "pepper",
+        "client-secret",
+        "signed-in",
+    ] {
         write_secret(&secrets.join(name), "canary-of-more-than-16-bytes\n");
     }
     fs::write(
@@ -122,6 +128,8 @@ fn installation() -> (tempfile::TempDir, Environment) {
         ("FLOWGATE_CONTOSO_SECRET_2", "canary-secret-2"),
         ("FLOWGATE_CONTOSO_KEY", signing.as_str()),
         ("FLOWGATE_CONTOSO_PFX", STANDARD.encode(pfx).as_str()),
+        ("FLOWGATE_SEAL", "canary-seal-of-more-than-16-bytes"),
+        ("FLOWGATE_FLOWS_PASSWORD", "canary-password"),
         ("FLOWGATE_PEPPER", "canary-pepper-of-more-than-16-bytes"),
         ("FLOWGATE_PARTNERS_KEY", partners_key.as_str()),
         ("FLOWGATE_NEWSLETTER_TRIGGER", SIGNED),

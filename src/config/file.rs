@@ -380,6 +380,10 @@ pub(super) struct Identity {
     pub(super) federated: Option<Table<Federated>>,
     /// Takes workload identity, else managed identity, whichever is there; default false.
     pub(super) default: Switch,
+    /// An account that signs in with its user name and password: for tenants whose flows refuse applications.
+    pub(super) password: Option<Table<PasswordTable>>,
+    /// An account that a person signs in once, with `flowgate login`.
+    pub(super) sign_in: Option<Table<SignInTable>>,
 }
 
 /// Who hands out the tokens of a managed identity.
@@ -423,6 +427,28 @@ pub(super) struct Federated {
     pub(super) token_file: Text,
     /// Name of a managed identity of these settings whose token is taken, in place of a file.
     pub(super) identity: Text,
+}
+
+/// An account with its password.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PasswordTable {
+    /// User name, for example "flows@contoso.onmicrosoft.com".
+    pub(super) user: Text,
+    /// Its password; a reference, "env:NAME" or "file:PATH".
+    pub(super) password: Text,
+    /// The risk, accepted in words; `flowgate check` says in which.
+    pub(super) accept_risk: Text,
+}
+
+/// An account that a person signs in.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignInTable {
+    /// File in which `flowgate login` and the gateway keep the refresh token.
+    pub(super) store: Text,
+    /// Secret under which that file is encrypted, at least 16 bytes; a reference, "env:NAME" or "file:PATH".
+    pub(super) seal: Text,
 }
 
 /// A client secret of an identity.

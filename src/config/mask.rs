@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::config::file;
 
 /// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
-const SECRET_KEYS: [&str; 8] = [
+const SECRET_KEYS: [&str; 9] = [
     "pepper",
     "client_secret",
     "key",
@@ -20,6 +20,7 @@ const SECRET_KEYS: [&str; 8] = [
     "secret",
     "value",
     "password",
+    "seal",
 ];
 
 /// What may be shown of a value at a secret key: it says where the secret lies, or of which kind it is.

@@ -316,6 +316,28 @@ pub enum GrantSettings {
     Managed(ManagedSettings),
     /// The first source that is there.
     Default(Box<DefaultSettings>),
+    /// The resource owner password credentials grant (RFC 6749 section 4.3).
+    Password {
+        /// Where they are asked for.
+        endpoint: EndpointSettings,
+        /// How the application proves who it is.
+        proof: ClientProof,
+        /// User name of the account.
+        user: String,
+        /// Its password.
+        password: SecretSource,
+    },
+    /// The refresh token of an account that a person signed in (RFC 6749 section 6).
+    SignIn {
+        /// Where they are asked for.
+        endpoint: EndpointSettings,
+        /// How the application proves who it is.
+        proof: ClientProof,
+        /// The file that keeps the refresh token.
+        store: PathBuf,
+        /// The secret under which that file is encrypted, if it is.
+        seal: Option<SecretSource>,
+    },
 }
 
 /// A token endpoint, and the application that asks there.
@@ -342,6 +364,8 @@ pub enum ClientProof {
     Certificates(Vec<ClientCertificate>),
     /// A token of another issuer.
     Federated(FederatedSettings),
+    /// Not at all: a public client, which only ever asks in the name of an account.
+    Public,
 }
 
 /// A client secret.

@@ -74,6 +74,9 @@ pub enum TokenError {
     /// Entra says no.
     #[error("the token endpoint refused: {0}")]
     Refused(Box<Refused>),
+    /// Nobody has signed in for an identity that needs it, or what is kept of it cannot be used.
+    #[error("{0}")]
+    NotSignedIn(String),
 }
 
 /// A refusal with the sentence for the log.
@@ -100,6 +103,10 @@ pub struct Granted {
     pub life: Duration,
     /// When the issuer wants it renewed, counted likewise.
     pub refresh_in: Option<Duration>,
+    /// What the next token can be asked for with, where an account signed in.
+    pub refresh_token: Option<Secret>,
+    /// Who signed in, where that was asked for.
+    pub id_token: Option<Secret>,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +133,8 @@ struct Fields {
     expires_in: Option<Seconds>,
     expires_on: Option<Seconds>,
     refresh_in: Option<Seconds>,
+    refresh_token: Option<String>,
+    id_token: Option<String>,
 }
 
 /// Reads the body of a 200.
@@ -174,8 +183,15 @@ fn read_until(body: &[u8], now: Option<Duration>) -> Result<Granted, TokenError>
     Ok(Granted {
         life: told.min(own).min(LIFE_MAX),
         refresh_in: fields.refresh_in.as_ref().and_then(Seconds::duration),
+        refresh_token: kept(fields.refresh_token),
+        id_token: kept(fields.id_token),
         token,
     })
+}
+
+/// A further token of the answer, if it is one.
+fn kept(token: Option<String>) -> Option<Secret> {
+    token.map(Secret::new).filter(|token| usable(token.expose()))
 }
 
 /// Whether a text can be sent as a bearer token (RFC 6750 section 2.1, and no longer than any server takes).
@@ -277,6 +293,24 @@ mod tests {
             (r#"{"access_token":"a"}"#, 300),
         ] {
             assert_eq!(life(body), Duration::from_secs(seconds), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_is_read_if_it_is_one() {
+        let token = |more: &str| {
+            let body = format!(r#"{{"access_token":"a"{more}}}"#);
+            let granted = read(body.as_bytes()).unwrap();
+            granted.refresh_token.map(|token| token.expose().to_owned())
+        };
+        assert_eq!(token(""), None);
+        assert_eq!(
+            token(r#","refresh_token":"0.AX-b_c""#),
+            Some("0.AX-b_c".to_owned())
+        );
+        assert_eq!(token(r#","refresh_token":null"#), None);
+        for bad in ["", "a b", "a\\nb"] {
+            assert_eq!(token(&format!(r#","refresh_token":"{bad}""#)), None, "{bad}");
         }
     }
 

@@ -462,6 +462,8 @@ mod tests {
                     token: Secret::new(text),
                     life: Duration::from_secs(life),
                     refresh_in: None,
+                    refresh_token: None,
+                    id_token: None,
                 })
             };
             match step {

@@ -64,11 +64,28 @@ impl Endpoint {
         &self.settings.client_id
     }
 
+    /// What is asked for.
+    pub(super) fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// The address of another endpoint of the same tenant, such as `authorize`.
+    pub(super) fn beside(&self, name: &str) -> String {
+        let url = &self.settings.token_url;
+        format!("{}{name}", url.strip_suffix("token").unwrap_or(url))
+    }
+
     /// Asks once. The scope and the client id are added to the pairs.
     pub(super) async fn ask(&self, pairs: &[(&str, &str)]) -> Result<Granted, TokenError> {
+        let body = self.post(&self.settings.token_url, pairs).await?;
+        answer::read(&body)
+    }
+
+    /// Posts a form, with the scope and the client id in it, and reads the body of a 200.
+    pub(super) async fn post(&self, url: &str, pairs: &[(&str, &str)]) -> Result<Vec<u8>, TokenError> {
         let sent = self
             .client
-            .post(&self.settings.token_url)
+            .post(url)
             .header("content-type", "application/x-www-form-urlencoded")
             .header("accept", "application/json")
             .body(self.form(pairs))
@@ -78,7 +95,7 @@ impl Endpoint {
         let response = sent.map_err(|error| failed(&error, timeout))?;
         let (status, wait, body) = read(response, timeout).await?;
         if status == 200 {
-            return answer::read(&body);
+            return Ok(body);
         }
         let refusal = refusal::read(status, &body, wait);
         let sentence = refusal.sentence(&self.identity, &self.tenant, &self.settings.client_id);

@@ -70,6 +70,8 @@ impl TokenFile {
             token: Secret::new(token),
             life: left,
             refresh_in: Some(FILE_PERIOD),
+            refresh_token: None,
+            id_token: None,
         })
     }
 

@@ -14,8 +14,12 @@ use crate::entra::chain::Chain;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::file::TokenFile;
 use crate::entra::managed::Managed;
+use crate::entra::password::PasswordCall;
 use crate::entra::proof::Proof;
+use crate::entra::sign_in;
+use crate::entra::sign_in::SignInCall;
 use crate::entra::slots::Slots;
+use crate::entra::store::Store;
 
 /// Asks once for a token.
 pub(super) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Granted, TokenError>> + Send + Sync>;
@@ -62,6 +66,35 @@ pub(super) fn fetcher(
             Ok(Arc::new(move || {
                 let chain = chain.clone();
                 Box::pin(async move { chain.ask().await })
+            }))
+        }
+        GrantSettings::Password {
+            endpoint,
+            proof,
+            user,
+            password,
+        } => {
+            let endpoint = Endpoint::new(endpoint, identity, scope)?;
+            let proof = Proof::new(proof, name, slots)?;
+            let call = Arc::new(PasswordCall::new(endpoint, proof, user, password, &identity.name));
+            Ok(Arc::new(move || {
+                let call = call.clone();
+                Box::pin(async move { call.ask().await })
+            }))
+        }
+        GrantSettings::SignIn {
+            endpoint,
+            proof,
+            store,
+            seal,
+        } => {
+            let endpoint = Endpoint::new(endpoint, identity, &sign_in::lasting(scope))?;
+            let proof = Proof::new(proof, name, slots)?;
+            let store = Store::new(store, seal.as_ref(), endpoint.client_id());
+            let call = Arc::new(SignInCall::new(endpoint, proof, store, &identity.name));
+            Ok(Arc::new(move || {
+                let call = call.clone();
+                Box::pin(async move { call.ask().await })
             }))
         }
     }

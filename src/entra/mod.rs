@@ -1,9 +1,11 @@
 //! Access tokens of every identity: get one, forget one that a trigger refused, tell how each identity is doing.
 //! That is all that the rest of the gateway knows about Entra.
 
+mod account;
 pub mod answer;
 mod arc;
 mod assertion;
+mod bar;
 mod cache;
 mod certificate;
 mod chain;
@@ -12,11 +14,16 @@ mod failure;
 mod federated;
 mod file;
 mod grant;
+pub mod login;
+mod loopback;
 mod managed;
+mod password;
 mod proof;
 pub mod refusal;
 mod secret;
+mod sign_in;
 mod slots;
+mod store;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -177,6 +184,7 @@ impl TokenError {
             Self::Unsigned => "unsigned",
             Self::Platform(failure) => failure.label,
             Self::Refused(_) => "refused",
+            Self::NotSignedIn(_) => "not-signed-in",
         }
     }
 
@@ -185,7 +193,7 @@ impl TokenError {
         match self {
             Self::Refused(refused) => refused.refusal.outlook == Outlook::AfterMending,
             Self::Platform(failure) => failure.outlook == Outlook::AfterMending,
-            Self::Redirected(_) | Self::File(_) | Self::FileExpired => true,
+            Self::Redirected(_) | Self::File(_) | Self::FileExpired | Self::NotSignedIn(_) => true,
             _ => false,
         }
     }

@@ -28,6 +28,8 @@ pub(super) enum Proof {
     Rotation(Rotation),
     /// A token of another issuer.
     Federated(Federated),
+    /// None: the application is a public client.
+    Public,
 }
 
 impl Proof {
@@ -44,6 +46,7 @@ impl Proof {
             ClientProof::Federated(federated) => {
                 return Ok(Self::Federated(Federated::new(federated, identity, slots)?));
             }
+            ClientProof::Public => return Ok(Self::Public),
             ClientProof::Secrets(secrets) => secrets
                 .iter()
                 .map(|secret| Credential::Secret {
@@ -68,6 +71,7 @@ impl Proof {
         match self {
             Self::Rotation(rotation) => rotation.ask(endpoint, pairs).await,
             Self::Federated(federated) => federated.ask(endpoint, pairs).await,
+            Self::Public => endpoint.ask(pairs).await,
         }
     }
 }

@@ -15,7 +15,17 @@ pub(super) struct Held {
     /// What it is called in the log: `client secret`.
     what: &'static str,
     source: SecretSource,
+    shown: Shown,
     current: Mutex<Secret>,
+}
+
+/// What the log shows of a new value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// The end of a digest.
+    DigestEnd,
+    /// Nothing.
+    Nothing,
 }
 
 /// What reading a secret again came to.
@@ -34,6 +44,15 @@ impl Held {
             what,
             current: Mutex::new(source.known().clone()),
             source: source.clone(),
+            shown: Shown::DigestEnd,
+        }
+    }
+
+    /// A secret that a person chose. Even a part of its digest would help to guess it, so the log shows none.
+    pub(super) fn guessable(identity: &str, what: &'static str, source: &SecretSource) -> Self {
+        Self {
+            shown: Shown::Nothing,
+            ..Self::new(identity, what, source)
         }
     }
 
@@ -63,10 +82,13 @@ impl Held {
         if current.same_as(secret.expose()) {
             return Renewed::Same;
         }
-        let ending = ending(&secret);
+        let ending = match self.shown {
+            Shown::DigestEnd => format!(", id ending {}", ending(&secret)),
+            Shown::Nothing => String::new(),
+        };
         *current = secret;
         drop(current);
-        tracing::info!(%identity, "{what} of identity {identity} replaced, id ending {ending}");
+        tracing::info!(%identity, "{what} of identity {identity} replaced{ending}");
         Renewed::Changed
     }
 }

@@ -15,6 +15,8 @@
 mod emulator;
 mod harness;
 
+#[cfg(unix)]
+mod accounts;
 mod admission;
 mod apis;
 mod certificates;

@@ -6,6 +6,8 @@ mod certificate;
 mod federated;
 mod links;
 mod managed;
+mod password;
+mod sign_in;
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -65,10 +67,10 @@ impl Check<'_> {
             .tenant
             .as_ref()
             .map(|value| self.findings.keep(value, check_tenant(value)));
-        let scope = self.scope(identity.scope.as_ref(), cloud);
+        let scope = self.scope(identity, cloud);
         let grant = self.grant(identity, cloud);
         let scope = scope?;
-        let audience = scope.strip_suffix(DEFAULT).unwrap_or(&scope).to_owned();
+        let audience = sign_in::audience_of(&scope).to_owned();
         let tenant = match tenant {
             Some(tenant) => tenant?,
             None => self.told_tenant(identity).unwrap_or_default(),
@@ -99,11 +101,16 @@ impl Check<'_> {
         self.findings.keep(value, read)
     }
 
-    fn scope(&mut self, value: Option<&At<String>>, cloud: Option<Cloud>) -> Option<String> {
-        let Some(value) = value else {
+    fn scope(&mut self, identity: &Identity, cloud: Option<Cloud>) -> Option<String> {
+        let Some(value) = &identity.scope else {
             return Some(cloud?.scope().to_owned());
         };
-        let read = check_scope(value).map(|()| value.as_str().to_owned());
+        let checked = if identity.password.is_some() || identity.sign_in.is_some() {
+            sign_in::check_account_scope(value)
+        } else {
+            check_scope(value)
+        };
+        let read = checked.map(|()| value.as_str().to_owned());
         let scope = self.findings.keep(value, read)?;
         let cloud = cloud?;
         let foreign = Cloud::ALL
@@ -151,6 +158,14 @@ impl Check<'_> {
             [(Way::Managed, _)] => self.managed_identity(identity),
             [(Way::Federated, _)] => self.federated_identity(identity, cloud),
             [(Way::Default, _)] => self.default_chain(identity, cloud),
+            [(Way::Password, _)] | [(Way::Secret, _), (Way::Password, _)] => {
+                let table = identity.password.as_ref()?;
+                self.password(identity, table, cloud)
+            }
+            [(Way::SignIn, _)] | [(Way::Secret, _), (Way::SignIn, _)] => {
+                let table = identity.sign_in.as_ref()?;
+                self.sign_in(identity, table, cloud)
+            }
             [(first, first_span), (second, second_span), ..] => {
                 let flaw = Flaw::new(format!(
                     "an identity has either {} or {}, not both",
@@ -311,16 +326,20 @@ enum Way {
     Managed,
     Federated,
     Default,
+    Password,
+    SignIn,
 }
 
 impl Way {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Secret,
         Self::Certificate,
         Self::TokenFile,
         Self::Managed,
         Self::Federated,
         Self::Default,
+        Self::Password,
+        Self::SignIn,
     ];
 
     /// Its key in the settings.
@@ -332,6 +351,8 @@ impl Way {
             Self::Managed => "managed",
             Self::Federated => "federated",
             Self::Default => "default",
+            Self::Password => "password",
+            Self::SignIn => "sign_in",
         }
     }
 
@@ -344,6 +365,8 @@ impl Way {
             Self::Managed => "a managed identity",
             Self::Federated => "a federated token",
             Self::Default => "the default chain",
+            Self::Password => "a user name and password",
+            Self::SignIn => "a person's sign-in",
         }
     }
 
@@ -365,6 +388,8 @@ impl Way {
                 .as_ref()
                 .filter(|default| ***default)
                 .map(At::span),
+            Self::Password => identity.password.as_ref().map(Table::span),
+            Self::SignIn => identity.sign_in.as_ref().map(Table::span),
         }
     }
 }

@@ -1,0 +1,128 @@
+//! `flowgate login`: a person signs in once for an identity. It talks while it waits, so it writes by itself; no token is
+//! ever among what it says.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+
+use tokio::runtime::Builder;
+
+use crate::cli::FAILED;
+use crate::cli::Outcome;
+use crate::cli::WRONG;
+use crate::cli::load;
+use crate::config::Environment;
+use crate::config::IdentitySettings;
+use crate::entra::login::Login;
+use crate::entra::login::LoginError;
+use crate::entra::login::Protection;
+use crate::entra::login::SignedIn;
+
+/// How the person is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A browser on this machine, opened by us.
+    OpenBrowser,
+    /// A browser on this machine, opened by the person.
+    ShowAddress,
+    /// A browser on any machine, and a code.
+    DeviceCode,
+}
+
+pub(super) fn login(path: &Path, name: &str, way: Way) -> Outcome {
+    let identities = match load(path, &Environment::of_process()) {
+        Ok((config, _)) => config.identities,
+        Err(outcome) => return outcome,
+    };
+    let Some(identity) = identities.iter().find(|identity| identity.name.as_str() == name) else {
+        let known: Vec<_> = identities.iter().map(|identity| identity.name.as_str()).collect();
+        return Outcome::failed(
+            format!(
+                "flowgate: there is no identity {name:?} in {}; there are: {}\n",
+                path.display(),
+                known.join(", ")
+            ),
+            WRONG,
+        );
+    };
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
+    };
+    match runtime.block_on(sign_in(identity, &identities, way)) {
+        Ok(signed_in) => Outcome::out(report(name, &signed_in)),
+        Err(LoginError::Wrong(why)) => Outcome::failed(format!("flowgate: {why}\n"), WRONG),
+        Err(LoginError::Failed(why)) => Outcome::failed(format!("flowgate: {why}\n"), FAILED),
+    }
+}
+
+async fn sign_in(
+    identity: &IdentitySettings,
+    all: &[IdentitySettings],
+    way: Way,
+) -> Result<SignedIn, LoginError> {
+    let login = Login::new(identity, all)?;
+    if way == Way::DeviceCode {
+        let device = login.device().await?;
+        say(&format!(
+            "Open this address on any device and enter the code {}:\n\n    {}\n\nSign in there with the account that \
+             identity {} is to use. Waiting ...",
+            device.user_code, device.address, identity.name
+        ));
+        return login.poll(&device).await;
+    }
+    let browser = login.browser().await?;
+    let begin = match way {
+        Way::OpenBrowser if open(&browser.address) => {
+            "A browser opens. If none does, open this address on this machine:"
+        }
+        Way::OpenBrowser => {
+            "No browser could be opened. Open this address on this machine, or use --device-code:"
+        }
+        Way::ShowAddress | Way::DeviceCode => "Open this address in a browser on this machine:",
+    };
+    say(&format!(
+        "{begin}\n\n    {}\n\nSign in there with the account that identity {} is to use. Waiting ...",
+        browser.address, identity.name
+    ));
+    login.finish(browser).await
+}
+
+fn report(name: &str, signed_in: &SignedIn) -> String {
+    let protection = match signed_in.protection {
+        Protection::Sealed => "encrypted under the seal of the settings",
+        Protection::OwnerOnly => "readable by its owner only",
+    };
+    format!(
+        "Signed in for identity {name}: {}.\nThe refresh token is kept in {}, {protection}.\nA gateway that runs takes \
+         it up within a minute.\n",
+        signed_in.account,
+        signed_in.store.display()
+    )
+}
+
+/// Says something now. A reader that is gone does not end the sign-in.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}\n");
+    let _ = out.flush();
+}
+
+/// Opens the address with what the platform has for it.
+fn open(address: &str) -> bool {
+    // On Windows `start` would have its own reading of `&` in an address; this takes the address as it is.
+    let (program, first) = match std::env::consts::OS {
+        "windows" => ("rundll32", Some("url.dll,FileProtocolHandler")),
+        "macos" => ("open", None),
+        _ => ("xdg-open", None),
+    };
+    Command::new(program)
+        .args(first)
+        .arg(address)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .is_ok()
+}

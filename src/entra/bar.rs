@@ -1,0 +1,73 @@
+//! Keeps a refused credential from being shown again: a wrong password would lock its account, and a refresh token that
+//! has ended never comes back. Another credential passes at once.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::entra::answer::TokenError;
+use crate::model::Secret;
+
+/// How long a refused credential is kept back. Entra's smart lockout begins at ten wrong passwords and starts with a
+/// minute; one try an hour stays far below both ("Protect user accounts from attacks with Microsoft Entra smart
+/// lockout").
+pub(super) const BAR_PAUSE: Duration = Duration::from_secs(3600);
+
+/// The credential that was refused last.
+#[derive(Default)]
+pub(super) struct Bar {
+    refused: Mutex<Option<Refused>>,
+}
+
+struct Refused {
+    credential: Secret,
+    error: TokenError,
+    until: Instant,
+}
+
+impl Bar {
+    /// Why this credential must not be shown now.
+    pub(super) fn standing(&self, credential: &Secret) -> Option<TokenError> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = refused.as_ref()?;
+        let stands = Instant::now() < refused.until && refused.credential.same_as(credential.expose());
+        stands.then(|| refused.error.clone())
+    }
+
+    /// Keeps this credential back for [`BAR_PAUSE`].
+    pub(super) fn raise(&self, credential: &Secret, error: TokenError) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused = Some(Refused {
+            credential: credential.clone(),
+            error,
+            until: Instant::now() + BAR_PAUSE,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::BAR_PAUSE;
+    use super::Bar;
+    use crate::entra::answer::TokenError;
+    use crate::model::Secret;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_credential_is_kept_back_for_an_hour_and_another_one_is_not() {
+        let bar = Bar::default();
+        let (old, new) = (Secret::new("old"), Secret::new("new"));
+        assert!(bar.standing(&old).is_none());
+        bar.raise(&old, TokenError::Empty);
+        assert!(bar.standing(&old).is_some());
+        assert!(bar.standing(&new).is_none());
+        tokio::time::advance(BAR_PAUSE - Duration::from_secs(1)).await;
+        assert!(bar.standing(&old).is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(bar.standing(&old).is_none());
+        assert!(BAR_PAUSE >= Duration::from_secs(3600));
+    }
+}

@@ -1,0 +1,269 @@
+//! Where a browser brings the answer of a sign-in back to: a listener on this machine alone, for one answer. It reads no
+//! more than the head of a request, bounded in size and time, and takes nothing that does not carry the state of the
+//! sign-in that waits.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::model::Secret;
+
+/// Largest request head: codes have some 1,500 bytes, and browsers add as much.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Time for one head; browsers open connections ahead and leave them silent.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at one time.
+const CONNECTIONS_MAX: usize = 16;
+/// How often another port is tried when somebody else has the same one for IPv6.
+const PORTS_MAX: usize = 10;
+
+/// What the browser brought.
+#[derive(Debug)]
+pub(super) enum Brought {
+    /// The authorization code.
+    Code(Secret),
+    /// A refusal: `error` and `error_description`.
+    Refusal(String, String),
+}
+
+/// The listener, on both loopback addresses, because browsers differ in what `localhost` means to them.
+pub(super) struct Loopback {
+    v4: TcpListener,
+    v6: Option<TcpListener>,
+    port: u16,
+}
+
+impl Loopback {
+    /// Listens on a free port.
+    pub(super) async fn open() -> io::Result<Self> {
+        let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
+        for _ in 0..PORTS_MAX {
+            let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            let port = v4.local_addr()?.port();
+            match TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await {
+                Ok(v6) => {
+                    return Ok(Self {
+                        v4,
+                        v6: Some(v6),
+                        port,
+                    });
+                }
+                // The code would go to whoever has it.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken = error,
+                // A machine without IPv6.
+                Err(_) => return Ok(Self { v4, v6: None, port }),
+            }
+        }
+        Err(taken)
+    }
+
+    /// The address for the browser. Entra ignores the port of a registered `http://localhost`, but not the path.
+    pub(super) fn address(&self) -> String {
+        format!("http://localhost:{}", self.port)
+    }
+
+    /// Waits for the answer that carries this state.
+    pub(super) async fn wait(self, state: &Secret) -> io::Result<Brought> {
+        let mut requests = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.accept(), if requests.len() < CONNECTIONS_MAX => {
+                    let stream = accepted?;
+                    requests.spawn(serve(stream, state.clone()));
+                }
+                Some(served) = requests.join_next() => {
+                    if let Ok(Some(brought)) = served {
+                        return Ok(brought);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = match &self.v6 {
+            None => self.v4.accept().await?,
+            Some(v6) => tokio::select! {
+                accepted = self.v4.accept() => accepted?,
+                accepted = v6.accept() => accepted?,
+            },
+        };
+        Ok(stream)
+    }
+}
+
+/// What one request comes to.
+enum Verdict {
+    Brought(Brought),
+    Refused(u16, &'static str),
+}
+
+async fn serve(mut stream: TcpStream, state: Secret) -> Option<Brought> {
+    let head = tokio::time::timeout(HEAD_TIMEOUT, head(&mut stream))
+        .await
+        .ok()??;
+    let verdict = judge(head.expose(), &state);
+    let (status, text) = match &verdict {
+        Verdict::Brought(Brought::Code(_)) => (200, "Signed in. You can close this window."),
+        Verdict::Brought(Brought::Refusal(..)) => (
+            200,
+            "The sign-in was refused. The command that waits for it says why.",
+        ),
+        Verdict::Refused(status, text) => (*status, *text),
+    };
+    let page = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Flowgate</title><p>{text}</p></html>"
+    );
+    let reason = if status == 200 { "OK" } else { "Refused" };
+    let answer = format!(
+        "HTTP/1.1 {status} {reason}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\n\
+         cache-control: no-store\r\nreferrer-policy: no-referrer\r\ncontent-security-policy: default-src 'none'\r\n\
+         connection: close\r\n\r\n{page}",
+        page.len()
+    );
+    let written = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    // A browser that is gone by now has brought its answer all the same.
+    let _ = tokio::time::timeout(HEAD_TIMEOUT, written).await;
+    match verdict {
+        Verdict::Brought(brought) => Some(brought),
+        Verdict::Refused(..) => None,
+    }
+}
+
+/// The head of a request, if it is whole and small enough.
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> Option<Secret> {
+    let mut bytes = zeroize::Zeroizing::new(Vec::new());
+    let mut piece = zeroize::Zeroizing::new([0; 2048]);
+    while !bytes.windows(4).any(|end| end == b"\r\n\r\n") {
+        let read = stream.read(&mut *piece).await.ok()?;
+        if read == 0 || bytes.len() + read > HEAD_BYTES_MAX {
+            return None;
+        }
+        bytes.extend_from_slice(piece.get(..read)?);
+    }
+    std::str::from_utf8(&bytes).ok().map(Secret::new)
+}
+
+fn judge(head: &str, state: &Secret) -> Verdict {
+    let mut line = head.lines().next().unwrap_or_default().split(' ');
+    let (method, target) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
+    if method != "GET" {
+        return Verdict::Refused(
+            405,
+            "Only a browser that comes from the sign-in is expected here.",
+        );
+    }
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if path != "/" {
+        return Verdict::Refused(404, "There is nothing here.");
+    }
+    let fields = Fields::read(query);
+    if !fields.one("state").is_some_and(|given| state.same_as(&given)) {
+        return Verdict::Refused(
+            400,
+            "This answer does not belong to the sign-in that is waited for, and nothing was taken from it.",
+        );
+    }
+    if let Some(error) = fields.one("error") {
+        let description = fields.one("error_description").unwrap_or_default();
+        return Verdict::Brought(Brought::Refusal(error, description));
+    }
+    match fields.one("code").filter(|code| !code.is_empty()) {
+        Some(code) => Verdict::Brought(Brought::Code(Secret::new(code))),
+        None => Verdict::Refused(400, "The answer of the sign-in carries no code."),
+    }
+}
+
+/// The fields of a query.
+struct Fields<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Fields<'a> {
+    fn read(query: &'a str) -> Self {
+        Self(query.split('&').filter_map(|pair| pair.split_once('=')).collect())
+    }
+
+    /// The decoded value of a field that is there exactly once: two would have two readings.
+    fn one(&self, name: &str) -> Option<String> {
+        let mut values = self.0.iter().filter(|(known, _)| *known == name);
+        let (_, value) = values.next()?;
+        if values.next().is_some() {
+            return None;
+        }
+        let value = value.replace('+', " ");
+        percent_decode_str(&value).decode_utf8().ok().map(String::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::proptest;
+
+    use super::Brought;
+    use super::HEAD_BYTES_MAX;
+    use super::Verdict;
+    use super::head;
+    use super::judge;
+    use crate::model::Secret;
+
+    fn said(line: &str) -> String {
+        match judge(&format!("{line}\r\nhost: localhost\r\n\r\n"), &Secret::new("s1")) {
+            Verdict::Brought(Brought::Code(code)) => format!("code {}", code.expose()),
+            Verdict::Brought(Brought::Refusal(error, description)) => format!("{error}: {description}"),
+            Verdict::Refused(status, _) => status.to_string(),
+        }
+    }
+
+    #[test]
+    fn only_an_answer_with_the_right_state_is_taken() {
+        for (line, expected) in [
+            ("GET /?code=a%2Bb&state=s1 HTTP/1.1", "code a+b"),
+            ("GET /?state=s1&code=a&session_state=x HTTP/1.1", "code a"),
+            ("GET /?code=a&state=s2 HTTP/1.1", "400"),
+            ("GET /?code=a HTTP/1.1", "400"),
+            ("GET /?code=a&state=s1&state=s1 HTTP/1.1", "400"),
+            ("GET /?code=a&code=b&state=s1 HTTP/1.1", "400"),
+            ("GET /?code=&state=s1 HTTP/1.1", "400"),
+            ("GET /?state=s1 HTTP/1.1", "400"),
+            ("POST /?code=a&state=s1 HTTP/1.1", "405"),
+            ("GET /favicon.ico HTTP/1.1", "404"),
+            ("GET /x?code=a&state=s1 HTTP/1.1", "404"),
+            ("", "405"),
+            (
+                "GET /?error=access_denied&error_description=AADSTS65004%3a+no&state=s1 HTTP/1.1",
+                "access_denied: AADSTS65004: no",
+            ),
+            ("GET /?error=access_denied&state=s2 HTTP/1.1", "400"),
+        ] {
+            assert_eq!(said(line), expected, "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_is_whole_and_small() {
+        let whole = b"GET / HTTP/1.1\r\n\r\n";
+        assert!(head(&mut &whole[..]).await.is_some());
+        assert!(head(&mut &whole[..10]).await.is_none());
+        let large = "x".repeat(HEAD_BYTES_MAX + 1);
+        assert!(head(&mut large.as_bytes()).await.is_none());
+        assert!(head(&mut &[0xff, b'\r', b'\n', b'\r', b'\n'][..]).await.is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_ends_the_reader(line in ".{0,200}") {
+            let _ = said(&line);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Tokens for an account's user name and password (RFC 6749 section 4.3). A password that Entra refused is not sent again
+//! before it has changed, because each try counts towards the account's lock.
+
+use crate::config::SecretSource;
+use crate::entra::answer::Granted;
+use crate::entra::answer::Refused;
+use crate::entra::answer::TokenError;
+use crate::entra::bar::Bar;
+use crate::entra::endpoint::Endpoint;
+use crate::entra::proof::Proof;
+use crate::entra::refusal::RefusalKind;
+use crate::entra::secret::Held;
+use crate::model::IdentityName;
+
+/// The questions of one identity.
+pub(super) struct PasswordCall {
+    endpoint: Endpoint,
+    proof: Proof,
+    user: String,
+    password: Held,
+    /// What has to happen before a refused password is sent again.
+    until: String,
+    bar: Bar,
+}
+
+impl PasswordCall {
+    /// Prepares the questions, and says at every start what is wrong with asking in this way.
+    pub(super) fn new(
+        endpoint: Endpoint,
+        proof: Proof,
+        user: &str,
+        password: &SecretSource,
+        name: &IdentityName,
+    ) -> Self {
+        tracing::warn!(
+            identity = %name,
+            "identity {name} signs in with a user name and password: the gateway holds the password, the account can \
+             have no second factor, and Microsoft discourages this grant; prefer an application's identity, or \
+             `flowgate login`"
+        );
+        let until = match password.file() {
+            Some(file) => format!("file {} holds another one", file.display()),
+            None => "the gateway is started with another one".to_owned(),
+        };
+        Self {
+            endpoint,
+            proof,
+            user: user.to_owned(),
+            password: Held::guessable(name.as_str(), "password", password),
+            until,
+            bar: Bar::default(),
+        }
+    }
+
+    /// Asks once, unless the same password was refused a short while ago.
+    pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
+        // A password that was changed must not be tried in its old form first: the try would count.
+        self.password.renew().await;
+        let password = self.password.value();
+        if let Some(error) = self.bar.standing(&password) {
+            return Err(error);
+        }
+        let pairs = [
+            ("grant_type", "password"),
+            ("username", self.user.as_str()),
+            ("password", password.expose()),
+        ];
+        let answer = self.proof.ask(&self.endpoint, &pairs).await;
+        let Err(TokenError::Refused(refused)) = answer else {
+            return answer;
+        };
+        if refused.refusal.kind != RefusalKind::InvalidGrant {
+            return Err(TokenError::Refused(refused));
+        }
+        let error = TokenError::Refused(Box::new(self.last_word(*refused)));
+        self.bar.raise(&password, error.clone());
+        Err(error)
+    }
+
+    fn last_word(&self, refused: Refused) -> Refused {
+        let Refused {
+            refusal,
+            mut sentence,
+        } = refused;
+        sentence.push_str(&format!(
+            " Lest the account be locked, this password is not sent again before {} or an hour has passed.",
+            self.until
+        ));
+        Refused { refusal, sentence }
+    }
+}

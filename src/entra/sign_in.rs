@@ -1,0 +1,189 @@
+//! Tokens for the refresh token of an account that a person signed in (RFC 6749 section 6). The store is read before each
+//! question, so a new sign-in is taken up without a restart; each new refresh token goes into it before the old one is
+//! forgotten.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use crate::entra::answer::Granted;
+use crate::entra::answer::Refused;
+use crate::entra::answer::TokenError;
+use crate::entra::bar::Bar;
+use crate::entra::endpoint::Endpoint;
+use crate::entra::proof::Proof;
+use crate::entra::refusal::Outlook;
+use crate::entra::refusal::Refusal;
+use crate::entra::refusal::RefusalKind;
+use crate::entra::store::InPlaceOf;
+use crate::entra::store::Kept;
+use crate::entra::store::Replaced;
+use crate::entra::store::Store;
+use crate::entra::store::StoreError;
+use crate::model::IdentityName;
+
+/// How many refresh tokens are tried in one go: another gateway or a new sign-in may replace the store meanwhile.
+const TRIES_MAX: usize = 3;
+/// Time for the store: a disk that hangs, or another process that stopped while it held the lock.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The scope that also asks for a refresh token (OpenID Connect Core section 11).
+pub(super) fn lasting(scope: &str) -> String {
+    format!("{scope} offline_access")
+}
+
+/// The questions of one identity.
+pub(super) struct SignInCall {
+    endpoint: Endpoint,
+    proof: Proof,
+    store: Arc<Store>,
+    identity: String,
+    bar: Bar,
+    unwritten: Mutex<Option<Unwritten>>,
+}
+
+/// A refresh token that the store would not take.
+#[derive(Clone)]
+struct Unwritten {
+    new: Kept,
+    /// What the store still holds. When it holds something else, somebody signed in anew.
+    stored: Kept,
+}
+
+impl SignInCall {
+    pub(super) fn new(endpoint: Endpoint, proof: Proof, store: Store, name: &IdentityName) -> Self {
+        Self {
+            endpoint,
+            proof,
+            store: Arc::new(store),
+            identity: name.as_str().to_owned(),
+            bar: Bar::default(),
+            unwritten: Mutex::new(None),
+        }
+    }
+
+    /// Asks with what is stored, and again when it is refused and something else is stored by then.
+    pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
+        let mut last = None;
+        for _ in 0..TRIES_MAX {
+            let stored = self.stored().await?;
+            let unwritten = self.unwritten(&stored);
+            let used = unwritten.as_ref().map_or(&stored, |unwritten| &unwritten.new);
+            if let Some(error) = self.bar.standing(&used.token) {
+                return Err(error);
+            }
+            let pairs = [
+                ("grant_type", "refresh_token"),
+                ("refresh_token", used.token.expose()),
+            ];
+            match self.proof.ask(&self.endpoint, &pairs).await {
+                Ok(granted) => {
+                    self.keep(&granted, used, &stored).await;
+                    return Ok(granted);
+                }
+                Err(TokenError::Refused(refused)) if is_over(&refused.refusal) => {
+                    let error = TokenError::Refused(Box::new(self.last_word(*refused)));
+                    self.bar.raise(&used.token, error.clone());
+                    last = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or(TokenError::NoToken))
+    }
+
+    async fn stored(&self) -> Result<Kept, TokenError> {
+        let store = self.store.clone();
+        let read = tokio::task::spawn_blocking(move || store.read());
+        let why = match tokio::time::timeout(STORE_TIMEOUT, read).await {
+            Ok(Ok(Ok(kept))) => return Ok(kept),
+            Ok(Ok(Err(StoreError::Missing))) => "nobody has signed in yet".to_owned(),
+            Ok(Ok(Err(StoreError::Unusable(why)))) => why,
+            // The runtime is going down.
+            Ok(Err(_)) => "the gateway is stopping".to_owned(),
+            Err(_) => format!("it could not be read within {STORE_TIMEOUT:?}"),
+        };
+        Err(TokenError::NotSignedIn(format!(
+            "No token for identity {}: its sign-in is kept in file {}, and {why}. {}",
+            self.identity,
+            self.store.path().display(),
+            self.remedy()
+        )))
+    }
+
+    fn unwritten(&self, stored: &Kept) -> Option<Unwritten> {
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_last = unwritten
+            .as_ref()
+            .is_some_and(|unwritten| unwritten.stored.token.same_as(stored.token.expose()));
+        if !is_last {
+            *unwritten = None;
+        }
+        unwritten.clone()
+    }
+
+    /// Puts a new refresh token into the store; Entra may leave it out, and then the old one stays good.
+    async fn keep(&self, granted: &Granted, used: &Kept, stored: &Kept) {
+        let token = granted.refresh_token.as_ref().unwrap_or(&used.token);
+        if token.same_as(stored.token.expose()) {
+            return;
+        }
+        let new = Kept {
+            token: token.clone(),
+            account: used.account.clone(),
+        };
+        let (store, writing, old) = (self.store.clone(), new.clone(), stored.clone());
+        let write =
+            tokio::task::spawn_blocking(move || store.replace(&writing, InPlaceOf::Token(&old.token)));
+        let why = match tokio::time::timeout(STORE_TIMEOUT, write).await {
+            Ok(Ok(Ok(Replaced::Yes))) => None,
+            Ok(Ok(Ok(Replaced::ByAnother))) => {
+                let identity = &self.identity;
+                tracing::info!(%identity, "the sign-in of identity {identity} was replaced by somebody else meanwhile; theirs stays");
+                None
+            }
+            Ok(Ok(Err(why))) => Some(why),
+            Ok(Err(_)) => Some("the gateway is stopping".to_owned()),
+            Err(_) => Some(format!("it took longer than {STORE_TIMEOUT:?}")),
+        };
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(why) = why else {
+            *unwritten = None;
+            return;
+        };
+        *unwritten = Some(Unwritten {
+            new,
+            stored: stored.clone(),
+        });
+        drop(unwritten);
+        let (identity, path) = (&self.identity, self.store.path().display());
+        tracing::warn!(
+            %identity,
+            "the new refresh token of identity {identity} cannot be written to {path}: {why}; this process goes on with \
+             it, but after a restart somebody may have to sign in again: the operator must make the folder writable"
+        );
+    }
+
+    fn remedy(&self) -> String {
+        format!("Sign in again with: flowgate login --identity {}", self.identity)
+    }
+
+    fn last_word(&self, refused: Refused) -> Refused {
+        let Refused {
+            refusal,
+            mut sentence,
+        } = refused;
+        sentence.push_str(&format!(" {}", self.remedy()));
+        Refused { refusal, sentence }
+    }
+}
+
+/// Whether the sign-in is over: a person has to sign in again.
+fn is_over(refusal: &Refusal) -> bool {
+    let needs_person = matches!(
+        refusal.kind,
+        RefusalKind::InvalidGrant | RefusalKind::InteractionRequired
+    );
+    needs_person && refusal.outlook == Outlook::AfterMending
+}

@@ -1,0 +1,685 @@
+//! The file that keeps a refresh token. It is only ever replaced as a whole, by a rename, so that whoever ends at any
+//! moment leaves the old file or the new one; and it is replaced only while it still holds what the new token was asked
+//! for with, so that two gateways, or a gateway and `flowgate login`, do not undo each other's work. Without a seal only
+//! its owner may have rights to it; with one it is encrypted (AES-256-GCM under a key made with HKDF-SHA-256).
+
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aws_lc_rs::aead::AES_256_GCM;
+use aws_lc_rs::aead::Aad;
+use aws_lc_rs::aead::LessSafeKey;
+use aws_lc_rs::aead::NONCE_LEN;
+use aws_lc_rs::aead::Nonce;
+use aws_lc_rs::aead::UnboundKey;
+use aws_lc_rs::hkdf;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use serde::Deserialize;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::config::SecretSource;
+use crate::model::Secret;
+use crate::model::clock;
+
+/// Largest store that is read: a token, a name and an id, encrypted and written as text.
+const STORE_BYTES_MAX: u64 = 64 * 1024;
+/// What a sealed store begins with.
+const SEALED: &str = "flowgate-sealed-1:";
+/// Bound into the key, so that the same seal makes other keys elsewhere.
+const PURPOSE: &[u8] = b"flowgate sign-in store 1";
+/// A file of a write that was cut off is removed by a later one, but not while its writer may still be at work.
+const LEFTOVER_AGE: Duration = Duration::from_secs(60);
+/// Most entries of the folder that are looked at for such files.
+const FOLDER_ENTRIES_MAX: usize = 4096;
+
+/// Why there is nothing to be had from a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum StoreError {
+    /// There is no file.
+    Missing,
+    /// There is one that cannot be used, for this reason.
+    Unusable(String),
+}
+
+/// What a store keeps.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    /// The refresh token.
+    pub(super) token: Secret,
+    /// Who signed in, for people.
+    pub(super) account: String,
+}
+
+/// What a replacement came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replaced {
+    /// The store holds the new token.
+    Yes,
+    /// Somebody else replaced it meanwhile, and theirs stays.
+    ByAnother,
+}
+
+/// Whose place a new token takes.
+#[derive(Clone, Copy)]
+pub(super) enum InPlaceOf<'a> {
+    /// Whatever is there.
+    Anything,
+    /// This refresh token only.
+    Token(&'a Secret),
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    client_id: &'a str,
+    account: &'a str,
+    refresh_token: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    version: u32,
+    client_id: String,
+    account: String,
+    refresh_token: String,
+}
+
+/// What keeps others from reading a store.
+enum Cover {
+    /// The rights of the file.
+    Rights,
+    /// Encryption.
+    Key(Box<LessSafeKey>),
+    /// A seal of which no key could be made: nothing is read or written under it.
+    Broken,
+}
+
+/// A store.
+pub(super) struct Store {
+    path: PathBuf,
+    cover: Cover,
+    client_id: String,
+}
+
+impl Store {
+    pub(super) fn new(path: &Path, seal: Option<&SecretSource>, client_id: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            cover: seal.map_or(Cover::Rights, |seal| cover(seal.known())),
+            client_id: client_id.to_owned(),
+        }
+    }
+
+    /// Where it lies.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is encrypted.
+    pub(super) fn is_sealed(&self) -> bool {
+        matches!(self.cover, Cover::Key(_))
+    }
+
+    /// Reads it. Blocks on the file.
+    pub(super) fn read(&self) -> Result<Kept, StoreError> {
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing),
+            Err(error) => return Err(unusable(format!("it cannot be read: {error}"))),
+        };
+        if matches!(self.cover, Cover::Rights) && !is_owners(&file) {
+            return Err(unusable(
+                "it is open to other users; take their rights away with chmod 600",
+            ));
+        }
+        let mut text = Zeroizing::new(String::new());
+        let read = Read::by_ref(&mut file)
+            .take(STORE_BYTES_MAX + 1)
+            .read_to_string(&mut text);
+        read.map_err(|error| unusable(format!("it cannot be read: {error}")))?;
+        if text.len() as u64 > STORE_BYTES_MAX {
+            return Err(unusable(format!("it is larger than {STORE_BYTES_MAX} bytes")));
+        }
+        self.parse(&text)
+    }
+
+    fn parse(&self, text: &str) -> Result<Kept, StoreError> {
+        let opened = match (text.trim().strip_prefix(SEALED), &self.cover) {
+            (Some(sealed), Cover::Key(key)) => open(key, sealed).ok_or_else(|| {
+                unusable(
+                    "its seal does not fit: the secret behind `seal` is another one, or the file was changed",
+                )
+            })?,
+            (None, Cover::Rights) => Zeroizing::new(text.as_bytes().to_vec()),
+            (Some(_), Cover::Rights) => {
+                return Err(unusable("it is sealed, and the settings name no `seal`"));
+            }
+            (None, Cover::Key(_)) => {
+                return Err(unusable("it is not sealed, and the settings name a `seal`"));
+            }
+            (_, Cover::Broken) => return Err(unusable("no key can be made of its seal")),
+        };
+        let found: Found = serde_json::from_slice(&opened)
+            .map_err(|_| unusable("it holds something other than a sign-in"))?;
+        let token = Secret::new(found.refresh_token);
+        if found.version != 1 || token.expose().is_empty() {
+            return Err(unusable(
+                "it holds something other than a sign-in of this version",
+            ));
+        }
+        if !found.client_id.eq_ignore_ascii_case(&self.client_id) {
+            return Err(unusable("the sign-in in it belongs to another client id"));
+        }
+        Ok(Kept {
+            token,
+            account: found.account,
+        })
+    }
+
+    fn print(&self, kept: &Kept) -> Result<Zeroizing<String>, String> {
+        let written = Written {
+            version: 1,
+            client_id: &self.client_id,
+            account: &kept.account,
+            refresh_token: kept.token.expose(),
+        };
+        let text = serde_json::to_string(&written)
+            .map(Zeroizing::new)
+            .map_err(|error| error.to_string())?;
+        match &self.cover {
+            Cover::Key(key) => seal(key, &text).map(Zeroizing::new),
+            Cover::Rights => Ok(text),
+            Cover::Broken => Err("no key can be made of the seal".to_owned()),
+        }
+    }
+
+    /// Replaces what it keeps. Blocks on the file and on others who replace it at the same moment.
+    pub(super) fn replace(&self, kept: &Kept, place: InPlaceOf<'_>) -> Result<Replaced, String> {
+        // The rename would replace a link in place of what it points to.
+        let target = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let draft = Draft::beside(&target)?;
+        let lock = draft.lock()?;
+        if let InPlaceOf::Token(old) = place {
+            let now = self.read();
+            // A store that was taken away was taken away on purpose.
+            let is_same = now.is_ok_and(|now| now.token.same_as(old.expose()));
+            if !is_same {
+                return Ok(Replaced::ByAnother);
+            }
+        }
+        draft.write(&self.print(kept)?)?;
+        draft.put()?;
+        drop(lock);
+        draft.sweep();
+        Ok(Replaced::Yes)
+    }
+
+    /// Whether a sign-in could be stored, before anybody takes the trouble.
+    pub(super) fn probe(&self) -> Result<(), String> {
+        let target = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let draft = Draft::beside(&target)?;
+        draft.write("")
+    }
+}
+
+/// A file on its way to its place. It goes with its owner unless it was put there.
+struct Draft {
+    folder: PathBuf,
+    name: String,
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Draft {
+    /// A name in the same folder: only within one file system is a rename one step.
+    fn beside(target: &Path) -> Result<Self, String> {
+        let name = target.file_name().ok_or("its path ends in no file name")?;
+        let name = name.to_string_lossy().into_owned();
+        let folder = match target.parent() {
+            Some(folder) if folder != Path::new("") => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        if !folder.is_dir() {
+            return Err(format!("folder {} does not exist", folder.display()));
+        }
+        let mut random = [0; 8];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no random bytes")?;
+        let path = folder.join(format!(".{name}.{:016x}.new", u64::from_be_bytes(random)));
+        Ok(Self {
+            folder,
+            name,
+            path,
+            target: target.to_owned(),
+        })
+    }
+
+    /// Waits until nobody else replaces the same file; ends when it is dropped, or its holder ends.
+    fn lock(&self) -> Result<File, String> {
+        let path = self.folder.join(format!(".{}.lock", self.name));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        owners_only(&mut options);
+        let file = options.open(&path).map_err(|error| say(&path, &error))?;
+        self.hand_over(&file);
+        file.lock().map_err(|error| say(&path, &error))?;
+        Ok(file)
+    }
+
+    /// Writes it whole, down to the disk.
+    fn write(&self, text: &str) -> Result<(), String> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        owners_only(&mut options);
+        let mut file = options
+            .open(&self.path)
+            .map_err(|error| say(&self.path, &error))?;
+        self.hand_over(&file);
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(|error| say(&self.path, &error))
+    }
+
+    /// Puts it in its place.
+    fn put(&self) -> Result<(), String> {
+        fs::rename(&self.path, &self.target).map_err(|error| say(&self.target, &error))?;
+        // The name is on the disk only when the folder is. Where folders cannot be opened, the system sees to it.
+        if let Ok(folder) = File::open(&self.folder) {
+            let _ = folder.sync_all();
+        }
+        Ok(())
+    }
+
+    /// Gives the file to the owner of the one before, or of the folder: whoever runs the gateway is often not the one
+    /// who signs in. Only an administrator can, and for all others it is right as it is.
+    #[cfg(unix)]
+    fn hand_over(&self, file: &File) {
+        use std::os::unix::fs::MetadataExt;
+
+        let model = fs::metadata(&self.target).or_else(|_| fs::metadata(&self.folder));
+        let (Ok(model), Ok(own)) = (model, file.metadata()) else {
+            return;
+        };
+        if model.uid() != own.uid() {
+            let _ = std::os::unix::fs::fchown(file, Some(model.uid()), Some(model.gid()));
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn hand_over(&self, _: &File) {}
+
+    /// Removes what writes left that were cut off.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return;
+        };
+        let start = format!(".{}.", self.name);
+        for entry in entries.take(FOLDER_ENTRIES_MAX).flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let middle = name
+                .strip_prefix(&start)
+                .and_then(|rest| rest.strip_suffix(".new"));
+            let is_ours = middle.is_some_and(|middle| {
+                middle.len() == 16 && middle.bytes().all(|byte| byte.is_ascii_hexdigit())
+            });
+            let age = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .ok()
+                .and_then(|changed| clock::wall().duration_since(changed).ok());
+            if is_ours && age.is_some_and(|age| age > LEFTOVER_AGE) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Gone already when it was put in its place.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn unusable(why: impl Into<String>) -> StoreError {
+    StoreError::Unusable(why.into())
+}
+
+fn say(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
+#[cfg(unix)]
+fn owners_only(options: &mut OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    options.mode(0o600);
+}
+
+#[cfg(not(unix))]
+fn owners_only(_: &mut OpenOptions) {}
+
+#[cfg(unix)]
+fn is_owners(file: &File) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+
+    file.metadata()
+        .is_ok_and(|metadata| metadata.permissions().mode() & 0o077 == 0)
+}
+
+#[cfg(not(unix))]
+fn is_owners(_: &File) -> bool {
+    true
+}
+
+fn cover(seal: &Secret) -> Cover {
+    let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"flowgate");
+    let random = salt.extract(seal.expose().as_bytes());
+    match random.expand(&[PURPOSE], &AES_256_GCM) {
+        Ok(expanded) => Cover::Key(Box::new(LessSafeKey::new(UnboundKey::from(expanded)))),
+        Err(_) => Cover::Broken,
+    }
+}
+
+fn seal(key: &LessSafeKey, text: &str) -> Result<String, String> {
+    let failed = |_| "the system gives no random bytes".to_owned();
+    // Written once an hour, random nonces do not repeat within any number of years.
+    let mut nonce = [0; NONCE_LEN];
+    aws_lc_rs::rand::fill(&mut nonce).map_err(failed)?;
+    let mut bytes = text.as_bytes().to_vec();
+    key.seal_in_place_append_tag(
+        Nonce::assume_unique_for_key(nonce),
+        Aad::from(PURPOSE),
+        &mut bytes,
+    )
+    .map_err(|_| "it cannot be encrypted".to_owned())?;
+    let mut sealed = nonce.to_vec();
+    sealed.append(&mut bytes);
+    Ok(format!("{SEALED}{}\n", STANDARD_NO_PAD.encode(sealed)))
+}
+
+fn open(key: &LessSafeKey, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(STANDARD_NO_PAD.decode(sealed.trim()).ok()?);
+    let (nonce, rest) = bytes.split_at_mut_checked(NONCE_LEN)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let opened = key.open_in_place(nonce, Aad::from(PURPOSE), rest).ok()?;
+    Some(Zeroizing::new(opened.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use proptest::prelude::any;
+    use proptest::prelude::proptest;
+
+    use super::Cover;
+    use super::Draft;
+    use super::InPlaceOf;
+    use super::Kept;
+    use super::Replaced;
+    use super::Store;
+    use super::StoreError;
+    use super::cover;
+    use super::open;
+    use super::seal;
+    use crate::model::Secret;
+
+    const CLIENT: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+
+    fn store(path: &Path, seal: Option<&str>) -> Store {
+        Store {
+            path: path.to_owned(),
+            cover: seal.map_or(Cover::Rights, |seal| cover(&Secret::new(seal))),
+            client_id: CLIENT.to_owned(),
+        }
+    }
+
+    fn kept(token: &str) -> Kept {
+        Kept {
+            token: Secret::new(token),
+            account: "flows@contoso.example".to_owned(),
+        }
+    }
+
+    fn key() -> Box<aws_lc_rs::aead::LessSafeKey> {
+        match cover(&Secret::new("canary-seal-of-20-bytes")) {
+            Cover::Key(key) => key,
+            Cover::Rights | Cover::Broken => panic!("no key can be made of it"),
+        }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.ends_with(".lock"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_was_stored_is_read_with_a_seal_and_without() {
+        for with in [None, Some("canary-seal-of-20-bytes")] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("kept");
+            let store = store(&path, with);
+            assert_eq!(store.read().unwrap_err(), StoreError::Missing);
+            store.replace(&kept("canary-token"), InPlaceOf::Anything).unwrap();
+            let read = store.read().unwrap();
+            assert_eq!(read.token.expose(), "canary-token");
+            assert_eq!(read.account, "flows@contoso.example");
+            assert_eq!(names(folder.path()), ["kept"]);
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(text.contains("canary"), with.is_none(), "{with:?}");
+            assert!(!format!("{read:?}").contains("canary"));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_store_is_its_owners_alone_and_is_refused_when_it_is_not() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let plain = store(&path, None);
+        plain.replace(&kept("a"), InPlaceOf::Anything).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let StoreError::Unusable(why) = plain.read().unwrap_err() else {
+            panic!("a store that others can read is missing");
+        };
+        assert!(why.contains("chmod 600"), "{why}");
+    }
+
+    #[test]
+    fn a_store_that_is_of_no_use_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let (plain, sealed) = (store(&path, None), store(&path, Some("canary-seal-of-20-bytes")));
+        let why = |store: &Store| match store.read().unwrap_err() {
+            StoreError::Unusable(why) => why,
+            StoreError::Missing => panic!("it is there"),
+        };
+        plain.replace(&kept("canary"), InPlaceOf::Anything).unwrap();
+        assert!(why(&sealed).contains("not sealed"));
+        let mut other = store(&path, None);
+        other.client_id = "another".to_owned();
+        assert!(why(&other).contains("another client id"));
+        sealed.replace(&kept("canary"), InPlaceOf::Anything).unwrap();
+        assert!(why(&plain).contains("name no `seal`"));
+        assert!(why(&store(&path, Some("another-seal-of-20-bytes"))).contains("does not fit"));
+        for text in ["", "{}", "canary", "{\"version\":2}", "flowgate-sealed-1:canary"] {
+            std::fs::write(&path, text).unwrap();
+            assert!(!why(&plain).contains("canary"), "{text}");
+        }
+        std::fs::write(&path, "x".repeat(64 * 1024 + 1)).unwrap();
+        assert!(why(&plain).contains("larger than"));
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(why(&plain).contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_write_that_is_cut_off_leaves_the_old_store_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let store = store(&path, None);
+        store.replace(&kept("old"), InPlaceOf::Anything).unwrap();
+        // Ended before the rename, as by kill -9: nothing is tidied up.
+        let draft = Draft::beside(&path).unwrap();
+        draft.write("{\"version\":1,\"clie").unwrap();
+        let left = draft.path.clone();
+        std::mem::forget(draft);
+        assert_eq!(store.read().unwrap().token.expose(), "old");
+        assert_eq!(names(folder.path()).len(), 2);
+        // A young one may belong to somebody at work; an old one is swept away.
+        store.replace(&kept("new"), InPlaceOf::Anything).unwrap();
+        assert_eq!(names(folder.path()).len(), 2);
+        let file = std::fs::File::options().write(true).open(&left).unwrap();
+        file.set_modified(crate::model::clock::wall() - 2 * super::LEFTOVER_AGE)
+            .unwrap();
+        store.replace(&kept("newer"), InPlaceOf::Anything).unwrap();
+        assert_eq!(names(folder.path()), ["kept"]);
+        assert_eq!(store.read().unwrap().token.expose(), "newer");
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let store = store(&path, None);
+        store.replace(&kept("old"), InPlaceOf::Anything).unwrap();
+        let draft = Draft::beside(&path).unwrap();
+        draft.write("half").unwrap();
+        // A name that exists already is never written through: it might be a link of somebody else's.
+        assert!(draft.write("again").is_err());
+        drop(draft);
+        assert_eq!(names(folder.path()), ["kept"]);
+        assert!(store_in_no_folder(folder.path()).contains("does not exist"));
+    }
+
+    fn store_in_no_folder(folder: &Path) -> String {
+        let store = store(&folder.join("none/kept"), None);
+        assert_eq!(
+            store.probe(),
+            store.replace(&kept("a"), InPlaceOf::Anything).map(|_| ())
+        );
+        store.probe().unwrap_err()
+    }
+
+    #[test]
+    fn a_token_takes_the_place_of_the_one_it_came_from_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let store = store(&path, None);
+        let (old, other) = (Secret::new("old"), Secret::new("other"));
+        store.replace(&kept("old"), InPlaceOf::Anything).unwrap();
+        assert_eq!(
+            store.replace(&kept("new"), InPlaceOf::Token(&old)).unwrap(),
+            Replaced::Yes
+        );
+        assert_eq!(
+            store.replace(&kept("late"), InPlaceOf::Token(&other)).unwrap(),
+            Replaced::ByAnother
+        );
+        assert_eq!(store.read().unwrap().token.expose(), "new");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(
+            store.replace(&kept("late"), InPlaceOf::Token(&old)).unwrap(),
+            Replaced::ByAnother
+        );
+        assert_eq!(store.read().unwrap_err(), StoreError::Missing);
+    }
+
+    #[test]
+    fn of_two_who_replace_the_same_token_at_once_one_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Arc::new(folder.path().join("kept"));
+        store(&path, None)
+            .replace(&kept("old"), InPlaceOf::Anything)
+            .unwrap();
+        let writers: Vec<_> = (0..8)
+            .map(|number| {
+                let path = path.clone();
+                std::thread::spawn(move || {
+                    let old = Secret::new("old");
+                    store(&path, None)
+                        .replace(&kept(&format!("new-{number}")), InPlaceOf::Token(&old))
+                        .unwrap()
+                })
+            })
+            .collect();
+        let done: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        assert_eq!(
+            done.iter().filter(|done| **done == Replaced::Yes).count(),
+            1,
+            "{done:?}"
+        );
+        assert!(
+            store(&path, None)
+                .read()
+                .unwrap()
+                .token
+                .expose()
+                .starts_with("new-")
+        );
+        assert_eq!(names(folder.path()), ["kept"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_store_behind_a_link_is_replaced_where_it_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        store(&real, None)
+            .replace(&kept("old"), InPlaceOf::Anything)
+            .unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        store(&link, None)
+            .replace(&kept("new"), InPlaceOf::Anything)
+            .unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(store(&real, None).read().unwrap().token.expose(), "new");
+    }
+
+    #[test]
+    fn the_same_text_is_sealed_differently_each_time() {
+        let key = key();
+        assert_ne!(seal(&key, "a").unwrap(), seal(&key, "a").unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn a_sealed_text_opens_whole_or_not_at_all(text in ".{0,100}", at in any::<usize>(), bit in 0u8..7) {
+            let key = key();
+            let sealed = seal(&key, &text).unwrap();
+            let sealed = sealed.strip_prefix(super::SEALED).unwrap().trim().to_owned();
+            assert_eq!(open(&key, &sealed).unwrap().as_slice(), text.as_bytes());
+            let mut bytes = sealed.clone().into_bytes();
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            if let Ok(changed) = String::from_utf8(bytes) {
+                assert!(changed.trim() != changed || open(&key, &changed).is_none(), "{changed}");
+            }
+        }
+
+        #[test]
+        fn no_file_ends_the_reader(text in ".{0,200}") {
+            let store = store(Path::new("kept"), Some("canary-seal-of-20-bytes"));
+            assert!(store.parse(&text).is_err());
+            assert!(store.parse(&format!("{}{text}", super::SEALED)).is_err());
+        }
+    }
+}

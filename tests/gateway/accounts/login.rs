@@ -1,0 +1,349 @@
+//! `flowgate login` as a person meets it. The test is the browser: it opens the address that the command prints, and
+//! follows where it is sent.
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_rustls::TlsConnector;
+
+use crate::accounts::PASSWORD;
+use crate::accounts::PUBLIC;
+use crate::accounts::USER;
+use crate::accounts::USER_OID;
+use crate::accounts::asked;
+use crate::accounts::by_password;
+use crate::accounts::private;
+use crate::accounts::settings;
+use crate::accounts::signed_in;
+use crate::accounts::world;
+use crate::harness::PATIENCE;
+use crate::harness::SECRET;
+use crate::harness::TENANT;
+use crate::harness::World;
+
+const SEALED: &str = "[identity.sign_in]\nstore = \"kept\"\nseal = \"file:seal\"";
+
+/// A command that runs.
+struct Running {
+    child: Child,
+    lines: UnboundedReceiver<String>,
+    said: String,
+}
+
+/// How it ended.
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Running {
+    fn start(world: &World, settings: &str, arguments: &[&str]) -> Self {
+        let path = world.dir().join("flowgate.toml");
+        std::fs::write(&path, settings).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_flowgate"))
+            .args(arguments)
+            .arg("--config")
+            .arg(path)
+            .env("CONTOSO_SECRET", SECRET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = tokio::sync::mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            child,
+            lines,
+            said: String::new(),
+        }
+    }
+
+    /// The next line that has this in it.
+    async fn line_with(&mut self, part: &str) -> String {
+        let search = async {
+            while let Some(line) = self.lines.recv().await {
+                self.said.push_str(&line);
+                self.said.push('\n');
+                if line.contains(part) {
+                    return line;
+                }
+            }
+            panic!("it ended without {part:?}: {}", self.said);
+        };
+        tokio::time::timeout(PATIENCE, search)
+            .await
+            .unwrap_or_else(|_| panic!("it does not say {part:?}"))
+            .trim()
+            .to_owned()
+    }
+
+    /// Waits for its end.
+    async fn end(mut self) -> Ended {
+        let rest = async {
+            while let Some(line) = self.lines.recv().await {
+                self.said.push_str(&line);
+                self.said.push('\n');
+            }
+        };
+        tokio::time::timeout(PATIENCE, rest)
+            .await
+            .expect("it does not end");
+        let mut err = String::new();
+        let mut pipe = self.child.stderr.take().unwrap();
+        pipe.read_to_string(&mut err).unwrap();
+        Ended {
+            code: self.child.wait().unwrap().code(),
+            out: std::mem::take(&mut self.said),
+            err,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already when the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> String {
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    // A peer that closes without a TLS goodbye is not the point here.
+    let _ = read.expect("no answer in time");
+    String::from_utf8(answer).unwrap()
+}
+
+/// Opens the page of Entra; gives the answer.
+async fn page(world: &World, address: &str) -> String {
+    let target = address.strip_prefix(&world.emulator.entra.authority()).unwrap();
+    let port = world.emulator.entra.listener().address();
+    let tcp = TcpStream::connect(port).await.unwrap();
+    let tls = Arc::new(world.emulator.ca.client_config(&["http/1.1"]));
+    let name = ServerName::try_from("localhost").unwrap();
+    get(TlsConnector::from(tls).connect(name, tcp).await.unwrap(), target).await
+}
+
+/// Where the page sends the browser.
+async fn sent_to(world: &World, address: &str) -> String {
+    let answer = page(world, address).await;
+    let location = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("Location: "))
+        .unwrap_or_else(|| panic!("no redirect: {answer}"));
+    location.to_owned()
+}
+
+/// Opens an address of this machine.
+async fn local(address: &str) -> String {
+    let rest = address.strip_prefix("http://localhost:").unwrap();
+    let (port, target) = rest.split_once('/').unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", port.parse().unwrap()))
+        .await
+        .unwrap();
+    get(stream, &format!("/{target}")).await
+}
+
+const BROWSER: &[&str] = &["login", "--identity", "account", "--no-browser"];
+const DEVICE: &[&str] = &["login", "--identity", "account", "--device-code"];
+
+#[tokio::test]
+async fn a_person_signs_in_with_a_browser_and_the_gateway_serves() {
+    let (world, trigger) = world().await;
+    private(&world, "seal", "canary-seal-of-20-bytes");
+    let settings = settings(&world, &trigger, PUBLIC, "", SEALED);
+    let mut login = Running::start(&world, &settings, BROWSER);
+    let address = login.line_with("https://").await;
+    let answer = local(&sent_to(&world, &address).await).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("Signed in"),
+        "{answer}"
+    );
+    let ended = login.end().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    for part in [USER, USER_OID, TENANT, "kept", "encrypted under the seal"] {
+        assert!(ended.out.contains(part), "{part}: {}", ended.out);
+    }
+    for canary in ["canary", "eyJ"] {
+        assert!(
+            !ended.out.contains(canary) && !ended.err.contains(canary),
+            "{canary}: {}",
+            ended.out
+        );
+    }
+    let text = std::fs::read_to_string(world.dir().join("kept")).unwrap();
+    assert!(
+        text.starts_with("flowgate-sealed-1:") && !text.contains(USER),
+        "{text}"
+    );
+    let request = &asked(&world, PUBLIC)[0];
+    assert_eq!(request.field("grant_type"), Some("authorization_code"));
+    assert!(
+        request
+            .field("code_verifier")
+            .is_some_and(|verifier| verifier.len() == 43)
+    );
+    let gateway = world.start(&settings);
+    assert_eq!(gateway.post("/orders", "{}").await.status, 202);
+}
+
+#[tokio::test]
+async fn an_answer_with_a_wrong_state_is_refused_and_the_right_one_is_waited_for() {
+    let (world, trigger) = world().await;
+    let mut login = Running::start(&world, &signed_in(&world, &trigger, ""), BROWSER);
+    let address = login.line_with("https://").await;
+    let good = sent_to(&world, &address).await;
+    let (before, _) = good.split_once("state=").unwrap();
+    for (forged, status) in [
+        (format!("{before}state=forged"), "400"),
+        (before.trim_end_matches('&').to_owned(), "400"),
+        (good.replace("/?", "/favicon.ico?"), "404"),
+    ] {
+        let answer = local(&forged).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    assert_eq!(asked(&world, PUBLIC).len(), 0, "nothing was taken from them");
+    assert!(local(&good).await.starts_with("HTTP/1.1 200"));
+    let ended = login.end().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.out.contains("readable by its owner only"), "{}", ended.out);
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_page_is_said_in_words() {
+    let (world, trigger) = world().await;
+    world.emulator.entra.page_refuses(
+        "consent_required",
+        "AADSTS65001: The user or administrator has not consented to use the application.",
+    );
+    let mut login = Running::start(&world, &signed_in(&world, &trigger, ""), BROWSER);
+    let address = login.line_with("https://").await;
+    let answer = local(&sent_to(&world, &address).await).await;
+    assert!(answer.contains("refused"), "{answer}");
+    let ended = login.end().await;
+    assert_eq!(ended.code, Some(1));
+    for part in [
+        "consent_required",
+        "AADSTS65001",
+        "lacks consent",
+        "administrator",
+    ] {
+        assert!(ended.err.contains(part), "{part}: {}", ended.err);
+    }
+    assert!(!world.dir().join("kept").exists());
+}
+
+#[tokio::test]
+async fn a_person_signs_in_on_another_device() {
+    let (world, trigger) = world().await;
+    world
+        .emulator
+        .entra
+        .polls(&["authorization_pending", "slow_down", "authorization_pending"]);
+    let settings = signed_in(&world, &trigger, "");
+    let mut login = Running::start(&world, &settings, DEVICE);
+    login.line_with("FKLWGATE7").await;
+    assert_eq!(
+        login.line_with("https://").await,
+        "https://microsoft.com/devicelogin"
+    );
+    let ended = login.end().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(
+        ended.out.contains(USER) && !ended.out.contains("canary"),
+        "{}",
+        ended.out
+    );
+    assert_eq!(asked(&world, PUBLIC).len(), 4);
+    let gateway = world.start(&settings);
+    assert_eq!(gateway.post("/orders", "{}").await.status, 202);
+}
+
+#[tokio::test]
+async fn a_device_code_that_leads_nowhere_ends_with_a_reason() {
+    for (error, part) in [
+        ("authorization_declined", "declined"),
+        ("expired_token", "has expired"),
+        ("bad_verification_code", "bad_verification_code"),
+    ] {
+        let (world, trigger) = world().await;
+        world.emulator.entra.polls(&[error]);
+        let mut login = Running::start(&world, &signed_in(&world, &trigger, ""), DEVICE);
+        login.line_with("FKLWGATE7").await;
+        let ended = login.end().await;
+        assert_eq!(ended.code, Some(1));
+        assert!(ended.err.contains(part), "{}", ended.err);
+        assert!(!world.dir().join("kept").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_that_could_lead_nowhere_is_not_begun() {
+    let (world, trigger) = world().await;
+    let good = signed_in(&world, &trigger, "");
+    private(&world, "password", PASSWORD);
+    let lost = good.replace("store = \"kept\"", "store = \"none/kept\"");
+    for (settings, arguments, part) in [
+        (
+            &good,
+            &["login", "--identity", "acount", "--no-browser"],
+            "contoso, account",
+        ),
+        (
+            &good,
+            &["login", "--identity", "contoso", "--no-browser"],
+            "nobody signs in",
+        ),
+        (
+            &by_password(&world, &trigger, PUBLIC, ""),
+            &["login", "--identity", "account", "--no-browser"],
+            "nobody signs in",
+        ),
+        (
+            &lost,
+            &["login", "--identity", "account", "--no-browser"],
+            "does not exist",
+        ),
+    ] {
+        let ended = Running::start(&world, settings, arguments).end().await;
+        assert_eq!(ended.code, Some(2), "{part}");
+        assert!(ended.err.contains(part), "{part}: {}", ended.err);
+    }
+}
+
+#[tokio::test]
+async fn every_start_warns_of_an_identity_with_a_password() {
+    let (world, trigger) = world().await;
+    private(&world, "password", PASSWORD);
+    for _ in 0..2 {
+        let mut serve = Running::start(&world, &by_password(&world, &trigger, PUBLIC, ""), &["serve"]);
+        let line = serve.line_with("second factor").await;
+        for part in ["WARN", "account", "Microsoft discourages"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+}
