@@ -3,6 +3,10 @@
 //! a control character in a value, a method that is no token. Such a field is replaced by one that h2 reads and then
 //! refuses with its stream alone. What is wrong with the compression itself (RFC 7541) stays h2's, which rightly ends
 //! the connection.
+//!
+//! A block in several frames is joined into one: h2 forgets that a request is malformed if the first frame of its block
+//! ends within a field, and ends the connection if it does not. Frames that are longer than peers may send exist only
+//! between this file and h2.
 
 use crate::server::hpack;
 use crate::server::hpack::Text;
@@ -10,164 +14,408 @@ use crate::server::hpack::Text;
 /// Length of the connection preface (RFC 9113 section 3.4).
 const PREFACE_BYTES: usize = 24;
 const HEADER_BYTES: usize = 9;
-/// h2 refuses frames with a longer payload (RFC 9113 section 4.2).
+/// No peer may send frames with a longer payload, for none is told otherwise (RFC 9113 section 4.2).
 const PAYLOAD_BYTES_MAX: usize = 16_384;
 
 const HEADERS: u8 = 0x1;
+const SETTINGS: u8 = 0x4;
 const CONTINUATION: u8 = 0x9;
+const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// Of the stream dependency in front of a block (RFC 9113 section 6.2).
 const PRIORITY_BYTES: usize = 5;
+/// An entry of SETTINGS, and the name of the one that says how long frames may be (RFC 9113 section 6.5).
+const ENTRY_BYTES: usize = 6;
+const MAX_FRAME_SIZE: [u8; 2] = [0, 5];
 
 /// `transfer-encoding` from the static table, as a whole field: no request over HTTP/2 may have it (RFC 9113 section
 /// 8.2.2), and h2 refuses the stream without counting the field's size.
 const REFUSED: u8 = 0x80 | 57;
 /// The same as the name of a literal that goes to the table of entries.
 const REFUSED_NAME: u8 = 0x40 | 57;
+/// `accept-encoding: gzip, deflate` from the static table, and how much h2 counts for it: no field that stands for more
+/// takes one byte.
+const FILLER: u8 = 0x80 | 16;
+const FILLER_SIZE: usize = 60;
 
-/// Follows the frames of one connection, and holds back the part of a block that has not come whole, so that a field is
-/// replaced before h2 has seen its beginning.
+/// The longest block that is joined where heads may have so many bytes. One byte at least stands for each that is
+/// counted, save in codes that nobody has a use for.
+fn block_bytes_max(head_bytes_max: usize) -> usize {
+    head_bytes_max.max(PAYLOAD_BYTES_MAX)
+}
+
+/// Fields that make any head larger than so many bytes.
+fn filler_bytes(head_bytes_max: usize) -> usize {
+    head_bytes_max / FILLER_SIZE + 1
+}
+
+/// The longest payload that h2 is handed where heads may have so many bytes.
+pub(super) fn frame_bytes_max(head_bytes_max: usize) -> usize {
+    block_bytes_max(head_bytes_max) + filler_bytes(head_bytes_max)
+}
+
+/// Follows the frames of one connection, and holds back a block until it has come whole.
 #[derive(Debug)]
 pub(super) struct Blocks {
     /// Bytes of the preface or of a payload that are still to come and are none of ours.
     skip: usize,
+    /// The header of the last frame, as far as it has come, unless it passed where it stood.
     header: [u8; HEADER_BYTES],
     have: usize,
-    /// Whether the block goes on in the next frame, and the next field begins there.
-    goes_on: bool,
+    /// Header and payload of the block that is held; empty if none is.
     held: Vec<u8>,
-    /// Length of the payload that is held; 0 if none is.
-    whole: usize,
+    /// Bytes of its last frame that are still to come.
+    missing: usize,
+    /// Whether the block is too long, so that its beginning has gone on.
+    is_over: bool,
+    /// What may go on.
+    out: Vec<u8>,
     /// Bytes of it that h2 has got.
     handed: usize,
+    block_bytes_max: usize,
+    filler_bytes: usize,
 }
 
 impl Blocks {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(head_bytes_max: usize) -> Self {
         Self {
             skip: PREFACE_BYTES,
             header: [0; HEADER_BYTES],
             have: 0,
-            goes_on: false,
             held: Vec::new(),
-            whole: 0,
+            missing: 0,
+            is_over: false,
+            out: Vec::new(),
             handed: 0,
+            block_bytes_max: block_bytes_max(head_bytes_max),
+            filler_bytes: filler_bytes(head_bytes_max),
         }
     }
 
-    /// Looks at bytes from the peer, changes what h2 could not take, and tells how many may go on. The others are held.
+    /// Looks at bytes from the peer while none are wanted, changes what h2 could not take, and tells how many may go on.
+    /// The others are held, or ready.
     pub(super) fn look(&mut self, bytes: &mut [u8]) -> usize {
-        let all = bytes.len();
-        let mut rest = bytes;
+        let mut at = 0;
         loop {
+            let rest = bytes.get_mut(at..).unwrap_or_default();
             let skipped = self.skip.min(rest.len());
             self.skip -= skipped;
-            rest = rest.split_at_mut(skipped).1;
-            let taken = (HEADER_BYTES - self.have).min(rest.len());
-            let (header, after) = rest.split_at_mut(taken);
-            if let Some(place) = self.header.get_mut(self.have..self.have + taken) {
-                place.copy_from_slice(header);
+            at += skipped;
+            let rest = rest.split_at_mut(skipped).1;
+            let Some((header, after)) = rest.split_first_chunk_mut::<HEADER_BYTES>() else {
+                self.fill(rest);
+                return at;
+            };
+            let [_, _, _, kind, flags, ..] = *header;
+            let length = length(header);
+            if kind == HEADERS && length <= PAYLOAD_BYTES_MAX {
+                let payload = after.get_mut(..length);
+                let Some(payload) = payload.filter(|_| flags & END_HEADERS != 0) else {
+                    self.fill(rest);
+                    return at;
+                };
+                mend(payload, flags);
+                at += HEADER_BYTES + length;
+            } else {
+                refuse_length(header);
+                self.skip = length;
+                at += HEADER_BYTES;
             }
-            self.have += taken;
-            rest = after;
-            if self.have < HEADER_BYTES {
-                return all;
-            }
-            self.have = 0;
-            let length = self.frame();
-            if length > rest.len() {
-                self.held.extend_from_slice(rest);
-                self.whole = length;
-                return all - rest.len();
-            }
-            let (payload, after) = rest.split_at_mut(length);
-            self.part(payload);
-            rest = after;
         }
     }
 
-    /// Bytes that are still missing in what is held.
-    pub(super) fn missing(&self) -> usize {
-        self.whole - self.held.len()
+    /// Bytes that are still missing before what is held can be looked at.
+    pub(super) fn wanted(&self) -> usize {
+        if self.missing > 0 {
+            self.missing
+        } else if self.have > 0 || !self.held.is_empty() {
+            HEADER_BYTES - self.have
+        } else {
+            0
+        }
     }
 
-    /// Takes some of them; whatever is whole may go on.
-    pub(super) fn fill(&mut self, bytes: &[u8]) {
-        self.held.extend_from_slice(bytes);
-        if self.missing() == 0 {
-            let mut held = std::mem::take(&mut self.held);
-            self.part(&mut held);
-            self.held = held;
+    /// Takes bytes; whatever is whole may go on.
+    pub(super) fn fill(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let most = match (self.skip, self.missing) {
+                (0, 0) => HEADER_BYTES - self.have,
+                (skip, missing) => skip + missing,
+            };
+            let (taken, rest) = bytes.split_at(most.min(bytes.len()));
+            bytes = rest;
+            if self.skip > 0 {
+                self.skip -= taken.len();
+                self.out.extend_from_slice(taken);
+            } else if self.missing > 0 {
+                self.missing -= taken.len();
+                self.held.extend_from_slice(taken);
+                if self.missing == 0 {
+                    self.part();
+                }
+            } else {
+                if let Some(place) = self.header.get_mut(self.have..self.have + taken.len()) {
+                    place.copy_from_slice(taken);
+                }
+                self.have += taken.len();
+                if self.have == HEADER_BYTES {
+                    self.have = 0;
+                    self.frame();
+                }
+            }
         }
     }
 
     /// Lets go on what is held as it is: nothing more comes.
     pub(super) fn give_up(&mut self) {
-        self.whole = self.held.len();
+        if self.missing == 0 && self.is_over {
+            self.held = Vec::new();
+        }
+        let length = self.held.len().saturating_sub(HEADER_BYTES) + self.missing;
+        set_length(&mut self.held, length);
+        self.let_go();
+        self.out
+            .extend_from_slice(self.header.get(..self.have).unwrap_or_default());
+        self.have = 0;
+        self.missing = 0;
     }
 
     /// The next bytes of what was held and may go on now, no more than so many.
     pub(super) fn ready(&mut self, most: usize) -> &[u8] {
-        if self.handed == self.whole && self.whole > 0 {
+        if self.handed == self.out.len() && self.handed > 0 {
             // Nearly every head comes whole, so the memory is not kept.
-            self.held = Vec::new();
-            self.whole = 0;
+            self.out = Vec::new();
             self.handed = 0;
         }
-        if self.missing() > 0 {
-            return &[];
-        }
         let begin = self.handed;
-        self.handed = self.whole.min(begin.saturating_add(most));
-        self.held.get(begin..self.handed).unwrap_or_default()
+        self.handed = self.out.len().min(begin.saturating_add(most));
+        self.out.get(begin..self.handed).unwrap_or_default()
     }
 
-    /// Length of the payload if it is a part of a header block; what others have is passed over.
-    fn frame(&mut self) -> usize {
-        let [high, middle, low, kind, ..] = self.header;
-        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-        let block = kind == HEADERS || (kind == CONTINUATION && self.goes_on);
-        if block && length <= PAYLOAD_BYTES_MAX {
-            return length;
+    /// What is held goes on.
+    fn let_go(&mut self) {
+        let mut held = std::mem::take(&mut self.held);
+        if self.out.is_empty() {
+            self.out = held;
+        } else {
+            self.out.append(&mut held);
         }
-        self.goes_on = false;
-        self.skip = length;
-        0
     }
 
-    /// The payload of a frame that is a part of a block. Only where a block ends are fields replaced: h2 forgets that a
-    /// request is malformed if the first part of its block ends within a field, and ends the connection if it does not.
-    /// So what is wrong before the last part ends the connection still, and so does what stands behind a field that
-    /// is cut by the end of a frame. Blocks in several frames are those of heads over 16 KiB.
-    fn part(&mut self, payload: &mut [u8]) {
-        let [_, _, _, kind, flags, ..] = self.header;
-        let begins = kind == HEADERS;
-        if !begins && !self.goes_on {
+    /// A frame begins whose header has not passed where it stood.
+    fn frame(&mut self) {
+        let [_, _, _, kind, _, stream @ ..] = self.header;
+        let length = length(&self.header);
+        let is_long = length > PAYLOAD_BYTES_MAX;
+        if !self.held.is_empty() {
+            if kind == CONTINUATION && !is_long && stream_of(&self.held) == Some(number_of(stream)) {
+                self.goes_on(length);
+                return;
+            }
+            self.break_off();
+        }
+        if kind == HEADERS && !is_long {
+            self.is_over = false;
+            self.held = self.header.to_vec();
+            self.begin(length);
             return;
         }
-        self.goes_on = false;
-        let block = if begins {
-            unwrapped(payload, flags)
-        } else {
-            Some(payload)
-        };
-        let Some(block) = block else { return };
-        let last = flags & END_HEADERS != 0;
-        let mut at = 0;
-        while at < block.len() {
-            let Some(field) = field(block, at) else { return };
-            if field.is_wrong {
-                match block.get_mut(at..field.end) {
-                    Some(place) if last => refuse(place),
-                    _ => return,
-                }
-            }
-            at = field.end;
-        }
-        self.goes_on = !last;
+        refuse_length(&mut self.header);
+        self.out.extend_from_slice(&self.header);
+        self.skip = length;
     }
+
+    /// The block that is held goes on in this frame. If it becomes too long, h2 gets it in frames as they come, and
+    /// refuses it for its size.
+    fn goes_on(&mut self, length: usize) {
+        let before = self.held.len() - HEADER_BYTES;
+        if !self.is_over && before + length > self.block_bytes_max {
+            self.is_over = true;
+            set_length(&mut self.held, before);
+            self.let_go();
+        }
+        if self.is_over {
+            self.held = self.header.to_vec();
+        }
+        self.begin(length);
+    }
+
+    fn begin(&mut self, length: usize) {
+        self.missing = length;
+        if length == 0 {
+            self.part();
+        }
+    }
+
+    /// Something else stands within a block, for which h2 ends the connection. Of the block it needs to know only that
+    /// it began: with wrong fields h2 would forget even that.
+    fn break_off(&mut self) {
+        if !self.is_over {
+            self.held.truncate(HEADER_BYTES);
+            set_length(&mut self.held, 0);
+            if let Some(flags) = self.held.get_mut(4) {
+                *flags &= !(PADDED | PRIORITY);
+            }
+            self.let_go();
+        }
+        self.held = Vec::new();
+    }
+
+    /// A frame that is a part of the block has come whole.
+    fn part(&mut self) {
+        let [_, _, _, kind, flags, ..] = self.header;
+        let is_last = flags & END_HEADERS != 0;
+        if kind == HEADERS && is_last {
+            mend(self.held.get_mut(HEADER_BYTES..).unwrap_or_default(), flags);
+            self.let_go();
+            return;
+        }
+        if kind == HEADERS && strip(&mut self.held).is_none() {
+            // h2 ends the connection.
+            self.let_go();
+            return;
+        }
+        if self.is_over && !is_last {
+            self.let_go();
+            // The next frame is told from others by the stream of this one.
+            self.held = self.header.to_vec();
+            return;
+        }
+        if is_last {
+            self.end();
+        }
+    }
+
+    /// The block is whole.
+    fn end(&mut self) {
+        let [_, _, _, _, flags, ..] = self.header;
+        if self.is_over {
+            // A block so long may still hold few fields, and h2 may have forgotten that one of them is malformed.
+            self.held.resize(self.held.len() + self.filler_bytes, FILLER);
+        } else if let Some((header, payload)) = self.held.split_first_chunk_mut::<HEADER_BYTES>() {
+            let [_, _, _, _, first, ..] = header;
+            *first |= flags & END_HEADERS;
+            mend(payload, *first);
+        }
+        let length = self.held.len() - HEADER_BYTES;
+        set_length(&mut self.held, length);
+        self.let_go();
+    }
+}
+
+/// Of the payload behind a header.
+fn length(header: &[u8; HEADER_BYTES]) -> usize {
+    let [high, middle, low, ..] = *header;
+    usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)
+}
+
+fn set_length(frame: &mut [u8], length: usize) {
+    let [_, high, middle, low] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    if let Some((place, _)) = frame.split_first_chunk_mut() {
+        *place = [high, middle, low];
+    }
+}
+
+/// A frame that is longer than the peer may send gets a length that h2 refuses, though it takes longer ones from us.
+fn refuse_length(header: &mut [u8; HEADER_BYTES]) {
+    if length(header) > PAYLOAD_BYTES_MAX {
+        set_length(header, 0xff_ffff);
+    }
+}
+
+/// The stream of a frame; its first bit says nothing (RFC 9113 section 4.1).
+fn stream_of(frame: &[u8]) -> Option<u32> {
+    let stream = frame.get(5..)?.first_chunk()?;
+    Some(number_of(*stream))
+}
+
+fn number_of(stream: [u8; 4]) -> u32 {
+    u32::from_be_bytes(stream) & 0x7fff_ffff
+}
+
+/// Takes the padding out of a frame of HEADERS; none if there cannot be so much of it, or no priority where one is said
+/// to be.
+fn strip(frame: &mut Vec<u8>) -> Option<()> {
+    let (header, payload) = frame.split_first_chunk_mut::<HEADER_BYTES>()?;
+    let [_, _, _, _, flags, ..] = header;
+    let block = unwrapped(payload, *flags)?.len();
+    if *flags & PADDED != 0 {
+        let before = usize::from(*flags & PRIORITY != 0) * PRIORITY_BYTES;
+        *flags &= !PADDED;
+        frame.remove(HEADER_BYTES);
+        frame.truncate(HEADER_BYTES + before + block);
+    }
+    Some(())
+}
+
+/// Replaces fields in the payload of a frame that holds a whole block.
+fn mend(payload: &mut [u8], flags: u8) {
+    let Some(block) = unwrapped(payload, flags) else {
+        return;
+    };
+    let mut at = 0;
+    while at < block.len() {
+        let Some(field) = field(block, at) else { return };
+        match block.get_mut(at..field.end) {
+            Some(place) if field.is_wrong => refuse(place),
+            _ => {}
+        }
+        at = field.end;
+    }
+}
+
+/// The first frame that h2 sends tells how long the peer's may be. It takes longer ones, but from us alone, so the peer
+/// is told what every peer starts with: what comes in shorter frames can be measured sooner.
+#[derive(Debug, Default)]
+pub(super) struct Hello {
+    rest: Vec<u8>,
+    is_said: bool,
+}
+
+impl Hello {
+    pub(super) fn is_said(&self) -> bool {
+        self.is_said
+    }
+
+    /// What goes to the peer instead of these bytes; they do themselves, if nothing does.
+    pub(super) fn instead(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        if !self.is_said && self.rest.is_empty() {
+            self.rest = said(bytes).unwrap_or_default();
+            self.is_said = self.rest.is_empty();
+        }
+        (!self.is_said).then_some(&self.rest)
+    }
+
+    /// Notes that so many bytes of it have left.
+    pub(super) fn left(&mut self, bytes: usize) {
+        self.rest.drain(..bytes.min(self.rest.len()));
+        if self.rest.is_empty() {
+            *self = Self {
+                rest: Vec::new(),
+                is_said: true,
+            };
+        }
+    }
+}
+
+/// SETTINGS as the peer shall see them; none if that is not what leaves first.
+fn said(bytes: &[u8]) -> Option<Vec<u8>> {
+    let header = bytes.first_chunk::<HEADER_BYTES>()?;
+    let [_, _, _, kind, flags, ..] = *header;
+    if kind != SETTINGS || flags & ACK != 0 {
+        return None;
+    }
+    let mut said = bytes.get(..HEADER_BYTES + length(header))?.to_vec();
+    let (entries, _) = said.get_mut(HEADER_BYTES..)?.as_chunks_mut::<ENTRY_BYTES>();
+    for entry in entries {
+        let [high, low, value @ ..] = entry;
+        if [*high, *low] == MAX_FRAME_SIZE {
+            value.copy_from_slice(&u32::try_from(PAYLOAD_BYTES_MAX).ok()?.to_be_bytes());
+        }
+    }
+    Some(said)
 }
 
 /// A block without what surrounds it in its frame; none if that is wrong, which ends the connection.
@@ -291,24 +539,32 @@ mod tests {
     use proptest::prelude::any;
     use proptest::prelude::proptest;
 
+    use super::ACK;
     use super::Blocks;
     use super::CONTINUATION;
     use super::END_HEADERS;
+    use super::FILLER;
+    use super::FILLER_SIZE;
     use super::HEADERS;
+    use super::Hello;
     use super::PADDED;
     use super::PAYLOAD_BYTES_MAX;
     use super::PREFACE_BYTES;
     use super::PRIORITY;
     use super::REFUSED;
     use super::REFUSED_NAME;
+    use super::SETTINGS;
     use crate::server::hpack::tests::coded;
 
     const DATA: u8 = 0;
+    const END_STREAM: u8 = 1;
+    /// Bytes of the longest block that is joined.
+    const LIMIT: usize = 20_000;
     const KEPT: u8 = 0x40;
     const NEVER_KEPT: u8 = 0x10;
 
     fn opened() -> Blocks {
-        let mut blocks = Blocks::new();
+        let mut blocks = Blocks::new(LIMIT);
         assert_eq!(blocks.look(&mut [0; PREFACE_BYTES]), PREFACE_BYTES);
         blocks
     }
@@ -331,14 +587,13 @@ mod tests {
         for piece in pieces {
             let mut rest = piece;
             while !rest.is_empty() {
-                if blocks.missing() > 0 {
-                    let (more, after) = rest.split_at(blocks.missing().min(rest.len()));
+                if blocks.wanted() > 0 {
+                    let (more, after) = rest.split_at(blocks.wanted().min(rest.len()));
                     blocks.fill(more);
                     rest = after;
                 } else {
                     let mut bytes = rest.to_vec();
                     let passed = blocks.look(&mut bytes);
-                    assert!(passed > 0, "it looks as if the peer had gone");
                     out.extend(&bytes[..passed]);
                     rest = &[];
                 }
@@ -504,39 +759,230 @@ mod tests {
         }
     }
 
+    /// A block in several frames, cut at these places.
+    fn split(block: &[u8], cuts: &[usize]) -> Vec<u8> {
+        let mut ends = cuts.to_vec();
+        ends.push(block.len());
+        let mut begin = 0;
+        let mut bytes = Vec::new();
+        for (place, end) in ends.iter().enumerate() {
+            let kind = if place == 0 { HEADERS } else { CONTINUATION };
+            let flags = if place == cuts.len() { END_HEADERS } else { 0 };
+            bytes.extend(frame(kind, flags, &block[begin..*end]));
+            begin = *end;
+        }
+        bytes
+    }
+
     #[test]
-    fn only_the_last_part_of_a_block_is_changed() {
+    fn a_block_in_several_frames_goes_on_in_one() {
         let wrong = literal(KEPT, b"X", b"1");
-        let parts = |first: &[u8], second: &[u8], third: &[u8]| {
-            let mut bytes = frame(HEADERS, 0, first);
-            bytes.extend(frame(CONTINUATION, 0, second));
-            bytes.extend(frame(CONTINUATION, END_HEADERS, third));
-            bytes
-        };
-        let bytes = parts(&good(), &good(), &[good(), wrong.clone()].concat());
-        let expected = parts(&good(), &good(), &[good(), refused(&wrong)].concat());
-        assert_eq!(whole(&bytes), expected);
-        let (front, back) = wrong.split_at(3);
-        for bytes in [
-            parts(&wrong, &good(), &good()),
-            parts(&wrong, &good(), &wrong),
-            parts(&good(), &wrong, &wrong),
-            parts(&[good(), front.to_vec()].concat(), back, &wrong),
-            [
-                frame(HEADERS, 0, &good()),
-                frame(DATA, 0, &[]),
+        let block = [good(), wrong.clone(), good()].concat();
+        let expected = head(&[good(), refused(&wrong), good()].concat());
+        let after = frame(DATA, 0, b"{}");
+        for cut in 0..=block.len() {
+            for cuts in [&[cut][..], &[cut, cut], &[0, cut, block.len()]] {
+                let bytes = [split(&block, cuts), after.clone()].concat();
+                assert_eq!(
+                    whole(&bytes),
+                    [expected.clone(), after.clone()].concat(),
+                    "{cuts:?}"
+                );
+            }
+        }
+        let all: Vec<usize> = (0..block.len()).collect();
+        assert_eq!(whole(&split(&block, &all)), expected);
+    }
+
+    #[test]
+    fn a_joined_block_has_the_flags_and_the_priority_of_its_first_frame_and_no_padding() {
+        let wrong = literal(KEPT, b"X", b"1");
+        let priority = b"\0\x01X\x01X";
+        let padded = |block: &[u8]| [&[7], block, &[0; 7]].concat();
+        for (flags, first, expected) in [
+            (END_STREAM, good(), good()),
+            (PADDED, padded(&good()), good()),
+            (
+                PRIORITY,
+                [&priority[..], &good()].concat(),
+                [&priority[..], &good()].concat(),
+            ),
+            (
+                PADDED | PRIORITY | END_STREAM,
+                padded(&[&priority[..], &good()].concat()),
+                [&priority[..], &good()].concat(),
+            ),
+            (PADDED, padded(b""), Vec::new()),
+        ] {
+            let bytes = [
+                frame(HEADERS, flags, &first),
+                // What is not defined for CONTINUATION says nothing.
+                frame(CONTINUATION, END_HEADERS | PADDED | END_STREAM, &wrong),
+            ]
+            .concat();
+            let flags = flags & !PADDED | END_HEADERS;
+            let expected = frame(HEADERS, flags, &[expected, refused(&wrong)].concat());
+            assert_eq!(whole(&bytes), expected);
+        }
+        for (flags, payload) in [
+            (PADDED, &[5, 0, 1, b'X', 1][..]),
+            (PADDED, b""),
+            (PRIORITY, b"\0\x01X\0"),
+        ] {
+            let bytes = [
+                frame(HEADERS, flags, payload),
                 frame(CONTINUATION, END_HEADERS, &wrong),
             ]
-            .concat(),
-            frame(CONTINUATION, END_HEADERS, &wrong),
-            [head(&good()), frame(CONTINUATION, END_HEADERS, &wrong)].concat(),
-        ] {
-            assert_eq!(whole(&bytes), bytes);
+            .concat();
+            assert_eq!(whole(&bytes), bytes, "h2 ends the connection");
         }
-        // And the block after such a one is looked at again.
-        let bytes = [parts(&wrong, &good(), &good()), head(&wrong)].concat();
-        let expected = [parts(&wrong, &good(), &good()), head(&refused(&wrong))].concat();
-        assert_eq!(whole(&bytes), expected);
+    }
+
+    /// A frame of another stream.
+    fn elsewhere(mut frame: Vec<u8>) -> Vec<u8> {
+        frame[8] = 3;
+        frame
+    }
+
+    #[test]
+    fn of_a_block_that_breaks_off_h2_learns_that_it_began() {
+        let wrong = literal(0, b"transfer-encoding", b"chunked");
+        let begun = frame(HEADERS, 0, b"");
+        let long = frame(CONTINUATION, END_HEADERS, &[REFUSED; PAYLOAD_BYTES_MAX + 1]);
+        for other in [
+            frame(DATA, 0, b"{}"),
+            head(&good()),
+            elsewhere(head(&good())),
+            elsewhere(frame(CONTINUATION, END_HEADERS, &good())),
+            frame(6, 0, &[0; 8]),
+        ] {
+            for first in [
+                frame(HEADERS, 0, &wrong),
+                frame(HEADERS, PADDED | PRIORITY, &[0; 8]),
+            ] {
+                let bytes = [first.clone(), frame(CONTINUATION, 0, &wrong), other.clone()].concat();
+                assert_eq!(whole(&bytes), [begun.clone(), other.clone()].concat());
+            }
+        }
+        let out = whole(&[frame(HEADERS, 0, &wrong), long].concat());
+        assert_eq!(
+            out[..13],
+            [&begun[..], &[0xff, 0xff, 0xff, CONTINUATION]].concat()
+        );
+        // The first bit of a stream says nothing.
+        let mut last = frame(CONTINUATION, END_HEADERS, &good());
+        last[5] |= 0x80;
+        assert_eq!(
+            whole(&[frame(HEADERS, 0, &good()), last].concat()),
+            head(&[good(), good()].concat())
+        );
+        let nothing = frame(CONTINUATION, END_HEADERS, &literal(0, b"X", b"1"));
+        let bytes = [head(&good()), nothing.clone(), nothing].concat();
+        assert_eq!(whole(&bytes), bytes);
+    }
+
+    #[test]
+    fn a_block_up_to_the_limit_is_joined_and_a_longer_one_is_made_too_large() {
+        let first = [REFUSED; 15_000];
+        let second = [REFUSED; LIMIT - 15_000];
+        let bytes = [
+            frame(HEADERS, 0, &first),
+            frame(CONTINUATION, END_HEADERS, &second),
+        ]
+        .concat();
+        assert_eq!(whole(&bytes), head(&[REFUSED; LIMIT]));
+        let more = frame(CONTINUATION, 0, &literal(0, b"X", b"1"));
+        let begun = [frame(HEADERS, 0, &first), frame(CONTINUATION, 0, &second)].concat();
+        let last = frame(CONTINUATION, END_HEADERS, &[REFUSED]);
+        let filled = [&[REFUSED][..], &[FILLER; LIMIT / FILLER_SIZE + 1]].concat();
+        let expected = [
+            frame(HEADERS, 0, &[REFUSED; LIMIT]),
+            more.clone(),
+            more.clone(),
+            frame(CONTINUATION, END_HEADERS, &filled),
+            head(&good()),
+        ];
+        let bytes = [begun.clone(), more.clone(), more.clone(), last, head(&good())].concat();
+        assert_eq!(whole(&bytes), expected.concat());
+        assert_eq!(through(bytes.chunks(1_001)).0, expected.concat());
+        // It may break off too, or its peer leave.
+        let bytes = [begun.clone(), more.clone(), frame(DATA, 0, b"{}"), head(&good())].concat();
+        let expected = [
+            frame(HEADERS, 0, &[REFUSED; LIMIT]),
+            more.clone(),
+            frame(DATA, 0, b"{}"),
+            head(&good()),
+        ];
+        assert_eq!(whole(&bytes), expected.concat());
+        let (_, mut blocks) = through([&[begun, more].concat()[..]]);
+        blocks.give_up();
+        assert_eq!((blocks.ready(100).len(), blocks.wanted()), (0, 0));
+    }
+
+    #[test]
+    fn a_block_without_end_holds_no_more_than_the_limit() {
+        let mut blocks = opened();
+        assert_eq!(blocks.look(&mut frame(HEADERS, 0, &[REFUSED; 3_000])), 0);
+        let more = frame(CONTINUATION, 0, &[REFUSED; 3_000]);
+        let mut most = 0;
+        for piece in more.repeat(100).chunks(1_024) {
+            blocks.fill(piece);
+            most = most.max(blocks.held.len() + blocks.out.len());
+            while !blocks.ready(usize::MAX).is_empty() {}
+        }
+        assert!((LIMIT - 3_000..LIMIT + 1_024).contains(&most), "{most}");
+    }
+
+    #[test]
+    fn h2_takes_the_longest_frame_that_it_is_handed() {
+        for (head_bytes_max, frame_bytes_max) in [(0, 16_385), (8_192, 16_521), (1 << 20, (1 << 20) + 17_477)]
+        {
+            assert_eq!(super::frame_bytes_max(head_bytes_max), frame_bytes_max);
+        }
+    }
+
+    /// SETTINGS of a server that takes frames of this length.
+    fn settings(length: u32) -> Vec<u8> {
+        let mut payload = vec![0, 3, 0, 0, 0, 100, 0, 5];
+        payload.extend(length.to_be_bytes());
+        payload.extend([0, 6, 0, 0, 5, 5]);
+        let mut bytes = frame(SETTINGS, 0, &payload);
+        bytes[8] = 0;
+        bytes
+    }
+
+    #[test]
+    fn the_peer_is_told_the_length_that_every_peer_starts_with() {
+        for most in [1, 7, 20, 1000] {
+            let bytes = [settings(1 << 20), settings(1 << 19)].concat();
+            let mut hello = Hello::default();
+            let mut out = Vec::new();
+            while out.len() < bytes.len() {
+                let rest = &bytes[out.len()..];
+                let said = hello.instead(rest).unwrap_or(rest);
+                let leaves = said[..most.min(said.len())].to_vec();
+                hello.left(leaves.len());
+                out.extend(leaves);
+            }
+            assert_eq!(out, [settings(16_384), settings(1 << 19)].concat());
+            assert!(hello.is_said());
+        }
+    }
+
+    #[test]
+    fn what_is_no_settings_is_said_as_it_is() {
+        let acknowledged = frame(SETTINGS, ACK, &[]);
+        let cut = settings(1 << 20)[..20].to_vec();
+        for bytes in [
+            acknowledged,
+            cut,
+            frame(DATA, 0, &[0, 5, 0, 1, 0, 0]),
+            b"HTTP".to_vec(),
+        ] {
+            let mut hello = Hello::default();
+            assert_eq!(hello.instead(&bytes), None);
+            assert_eq!(hello.instead(&settings(1 << 20)), None);
+        }
     }
 
     #[test]
@@ -550,7 +996,12 @@ mod tests {
         }
         let mut long = wrong.clone();
         long.resize(PAYLOAD_BYTES_MAX + 1, REFUSED);
-        assert_eq!(whole(&head(&long)), head(&long));
+        for kind in [HEADERS, DATA, 0xbe] {
+            let bytes = frame(kind, END_HEADERS, &long);
+            let expected = [&[0xff; 3], &bytes[3..]].concat();
+            assert_eq!(whole(&bytes), expected, "h2 takes nobody's frame so long");
+            assert_eq!(through(bytes.chunks(5)).0, expected);
+        }
         long.truncate(PAYLOAD_BYTES_MAX);
         assert_eq!(whole(&head(&long))[9..14], refused(&wrong)[..]);
     }
@@ -561,25 +1012,43 @@ mod tests {
         let end = head(&good()).len();
         for cut in 0..end {
             let (out, blocks) = through([&bytes[..cut]]);
-            assert_eq!(out, bytes[..cut.min(9)]);
-            let missing = if cut < 9 { 0 } else { end - cut };
-            assert_eq!(blocks.missing(), missing, "after {cut}");
+            assert_eq!(out, b"");
+            let wanted = match cut {
+                0 => 0,
+                1..9 => 9 - cut,
+                _ => end - cut,
+            };
+            assert_eq!(blocks.wanted(), wanted, "after {cut}");
         }
-        let (out, blocks) = through([&bytes[..]]);
-        assert_eq!((out, blocks.held.capacity()), (bytes, 0));
+        for bytes in [&bytes[..], &split(&good(), &[9])] {
+            for cut in [1, 9, 1000] {
+                let (_, blocks) = through(bytes.chunks(cut));
+                assert_eq!((blocks.held.capacity(), blocks.out.capacity()), (0, 0));
+            }
+        }
     }
 
     #[test]
     fn what_is_given_up_goes_on_as_it_is() {
         let bytes = head(&literal(0, b"X", b"1"));
         let (out, mut blocks) = through([&bytes[..bytes.len() - 1]]);
-        assert_eq!(out, bytes[..9]);
+        assert_eq!(out, b"");
         blocks.give_up();
-        assert_eq!(blocks.ready(100), &bytes[9..bytes.len() - 1]);
-        assert_eq!((blocks.ready(100).len(), blocks.missing()), (0, 0));
-        let (_, mut blocks) = through([&bytes[..9]]);
+        assert_eq!(blocks.ready(100), &bytes[..bytes.len() - 1]);
+        assert_eq!((blocks.ready(100).len(), blocks.wanted()), (0, 0));
+        for cut in [1, 8, 9] {
+            let (_, mut blocks) = through([&bytes[..cut]]);
+            blocks.give_up();
+            assert_eq!(blocks.ready(100), &bytes[..cut]);
+            assert_eq!((blocks.ready(100).len(), blocks.wanted()), (0, 0));
+        }
+        let bytes = split(&good(), &[9]);
+        let (_, mut blocks) = through([&bytes[..bytes.len() - 1]]);
         blocks.give_up();
-        assert_eq!((blocks.ready(100).len(), blocks.missing()), (0, 0));
+        assert_eq!(
+            blocks.ready(usize::MAX),
+            &frame(HEADERS, 0, &good())[..9 + good().len() - 1]
+        );
     }
 
     /// A literal as a good encoder would write it.
@@ -618,14 +1087,38 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_keep_their_number_and_what_was_replaced_is_good(bytes in any_frames(), raw in proptest::collection::vec(any::<u8>(), 0..60)) {
+        fn any_bytes_become_no_more_and_what_goes_on_is_good(bytes in any_frames(), raw in proptest::collection::vec(any::<u8>(), 0..60)) {
             for bytes in [bytes, raw] {
-                let (out, mut blocks) = through([&bytes[..]]);
-                let held = blocks.held.len();
-                blocks.give_up();
-                assert_eq!(out.len() + blocks.ready(usize::MAX).len(), bytes.len());
-                assert_eq!(out.len() + held, bytes.len());
-                assert_eq!(whole(&out), out);
+                let all = |bytes: &[u8]| {
+                    let (mut out, mut blocks) = through([bytes]);
+                    blocks.give_up();
+                    out.extend(blocks.ready(usize::MAX));
+                    out
+                };
+                let out = all(&bytes);
+                assert!(out.len() <= bytes.len());
+                assert_eq!(all(&out), out);
+            }
+        }
+
+        #[test]
+        fn a_block_is_the_same_however_it_is_cut_into_frames_and_reads(
+            fields in proptest::collection::vec(proptest::strategy::Union::new([proptest::sample::select(wrong()).boxed(), a_literal().boxed()]), 0..20),
+            cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 1..6),
+            padding in 0u8..9,
+            read in 1usize..400,
+        ) {
+            let block = fields.concat();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(block.len() + 1)).collect();
+            cuts.sort_unstable();
+            let bytes = split(&block, &cuts);
+            let first = &bytes[9..9 + cuts[0]];
+            let padded = [&[padding][..], first, &vec![0; usize::from(padding)]].concat();
+            let padded = [frame(HEADERS, PADDED, &padded), bytes[9 + cuts[0]..].to_vec()].concat();
+            let expected = whole(&head(&block));
+            for bytes in [bytes, padded] {
+                assert_eq!(whole(&bytes), expected);
+                assert_eq!(through(bytes.chunks(read)).0, expected);
             }
         }
     }

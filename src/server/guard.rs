@@ -1,6 +1,7 @@
 //! The stream under HTTP/2: it counts the frames that cost work and carry no request, and remembers since when the peer
 //! has taken nothing of what is sent to it, and which streams were refused below us. h2 tells none of it. Header blocks
-//! pass through `blocks.rs`, so that a malformed request costs its stream and not the connection.
+//! pass through `blocks.rs`, so that a malformed request costs its stream and not the connection. Bytes of the usual head,
+//! which comes whole and in one frame, are never copied.
 
 use std::io;
 use std::pin::Pin;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::gateway::Standstill;
 use crate::server::blocks::Blocks;
+use crate::server::blocks::Hello;
 use crate::server::frames::Frames;
 use crate::server::resets::Resets;
 use crate::server::window::Window;
@@ -73,6 +75,7 @@ pub(super) struct Guard<S> {
     stream: S,
     frames: Frames,
     blocks: Blocks,
+    hello: Hello,
     resets: Resets,
     window: Window,
     signs: Arc<Signs>,
@@ -80,11 +83,12 @@ pub(super) struct Guard<S> {
 
 impl<S> Guard<S> {
     /// Watches a connection from its preface on.
-    pub(super) fn new(stream: S, frames: Frames) -> Self {
+    pub(super) fn new(stream: S, frames: Frames, blocks: Blocks) -> Self {
         Self {
             stream,
             frames,
-            blocks: Blocks::new(),
+            blocks,
+            hello: Hello::default(),
             resets: Resets::default(),
             window: Window::new(),
             signs: Signs::new(),
@@ -134,10 +138,10 @@ impl<S> Guard<S> {
 }
 
 impl<S: AsyncRead + Unpin> Guard<S> {
-    /// Reads more of a header block that is held back.
+    /// Reads more of what is held back.
     fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut memory = [0; PIECE_BYTES];
-        let most = self.blocks.missing().min(PIECE_BYTES);
+        let most = self.blocks.wanted().min(PIECE_BYTES);
         let mut piece = ReadBuf::new(memory.get_mut(..most).unwrap_or_default());
         std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
         let bytes = piece.filled();
@@ -145,22 +149,25 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             self.blocks.give_up();
             return Poll::Ready(Ok(()));
         }
-        look(&mut self.frames, &self.signs, bytes)?;
+        self.look(bytes)?;
         self.blocks.fill(bytes);
         Poll::Ready(Ok(()))
     }
 }
 
-/// Counts what the peer sends.
-fn look(frames: &mut Frames, signs: &Signs, bytes: &[u8]) -> io::Result<()> {
-    if frames.look(bytes).is_ok() {
-        return Ok(());
+impl<S> Guard<S> {
+    /// Counts what the peer sends.
+    fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.frames.look(bytes).is_err() {
+            self.signs.flooded.store(true, Ordering::Relaxed);
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "too many HTTP/2 control frames",
+            ));
+        }
+        self.window.used(self.frames.take_data());
+        Ok(())
     }
-    signs.flooded.store(true, Ordering::Relaxed);
-    Err(io::Error::new(
-        io::ErrorKind::InvalidData,
-        "too many HTTP/2 control frames",
-    ))
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
@@ -170,29 +177,45 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let me = &mut *self;
-        while me.blocks.missing() > 0 {
-            std::task::ready!(me.poll_block(cx))?;
-        }
-        let ready = me.blocks.ready(out.remaining());
-        if !ready.is_empty() {
-            out.put_slice(ready);
-            return Poll::Ready(Ok(()));
-        }
         let before = out.filled().len();
-        std::task::ready!(Pin::new(&mut me.stream).poll_read(cx, out))?;
-        let bytes = out.filled_mut().get_mut(before..).unwrap_or_default();
-        look(&mut me.frames, &me.signs, bytes)?;
-        me.window.used(me.frames.take_data());
-        // The last byte of a frame's header goes on always, so this is never the end of the stream by mistake.
-        let passed = me.blocks.look(bytes);
-        out.set_filled(before + passed);
-        Poll::Ready(Ok(()))
+        loop {
+            let ready = me.blocks.ready(out.remaining());
+            if !ready.is_empty() {
+                out.put_slice(ready);
+                return Poll::Ready(Ok(()));
+            }
+            if me.blocks.wanted() > 0 {
+                std::task::ready!(me.poll_block(cx))?;
+                continue;
+            }
+            std::task::ready!(Pin::new(&mut me.stream).poll_read(cx, out))?;
+            let bytes = out.filled_mut().get_mut(before..).unwrap_or_default();
+            if bytes.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            me.look(bytes)?;
+            let passed = me.blocks.look(bytes);
+            out.set_filled(before + passed);
+            // Nothing at all would be the end of the stream.
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let me = &mut *self;
+        let result = if let Some(hello) = me.hello.instead(buf) {
+            let result = Pin::new(&mut me.stream).poll_write(cx, hello);
+            if let Poll::Ready(Ok(bytes)) = &result {
+                me.hello.left(*bytes);
+            }
+            result
+        } else {
+            Pin::new(&mut me.stream).poll_write(cx, buf)
+        };
         self.sent(result, &[io::IoSlice::new(buf)])
     }
 
@@ -201,6 +224,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if !self.hello.is_said()
+            && let Some(first) = bufs.iter().find(|piece| !piece.is_empty())
+        {
+            return self.poll_write(cx, first);
+        }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.sent(result, bufs)
     }
@@ -235,6 +263,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::Guard;
+    use crate::server::blocks::Blocks;
     use crate::server::frames::Frames;
 
     const PREFACE: [u8; 24] = [0; 24];
@@ -256,6 +285,8 @@ mod tests {
         /// What it sends it sends once, as much at a time as is asked for.
         once: bool,
         gone: bool,
+        /// What it took of single writes.
+        taken: Vec<u8>,
     }
 
     impl Peer {
@@ -290,8 +321,12 @@ mod tests {
     }
 
     impl AsyncWrite for Peer {
-        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            self.take(buf.len())
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let taken = self.take(buf.len());
+            if let Poll::Ready(Ok(bytes)) = &taken {
+                self.taken.extend_from_slice(&buf[..*bytes]);
+            }
+            taken
         }
 
         fn poll_write_vectored(
@@ -324,8 +359,9 @@ mod tests {
             closed: false,
             once: false,
             gone: false,
+            taken: Vec::new(),
         };
-        Guard::new(peer, Frames::new())
+        Guard::new(peer, Frames::new(), Blocks::new(32 * 1024))
     }
 
     /// Reads once, behind what the buffer has already.
@@ -402,6 +438,71 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_block_in_several_frames_goes_on_in_one_however_it_is_read() {
+        let begun = [0, 0, 2, 1, 1, 0, 0, 0, 1, 0, 1];
+        let rest = [0, 0, 3, 9, 4, 0, 0, 0, 1, b'X', 1, b'1'];
+        let head = [
+            0,
+            0,
+            5,
+            1,
+            5,
+            0,
+            0,
+            0,
+            1,
+            0x80 | 57,
+            0x80 | 57,
+            0x80 | 57,
+            0x80 | 57,
+            0x80 | 57,
+        ];
+        let bytes = [&PREFACE[..], &begun, &rest, &PING].concat();
+        for size in 1..=bytes.len() {
+            let mut guard = guard(None);
+            guard.stream.once = true;
+            let mut read = Vec::new();
+            for piece in bytes.chunks(size) {
+                guard.stream.sends = piece.to_vec();
+                read.extend(read_all(&mut guard));
+            }
+            assert_eq!(read, [&PREFACE[..], &head, &PING].concat(), "in pieces of {size}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn data_counts_also_where_its_header_comes_in_pieces() {
+        let mut guard = guard(None);
+        guard.stream.once = true;
+        let data = [&[0, 0x3f, 0xff, 0, 0, 0, 0, 0, 1][..], &[0; 0x3fff]].concat();
+        let bytes = [&PREFACE[..], &data, &data, &data, &data].concat();
+        for piece in bytes.chunks(5) {
+            guard.stream.sends = piece.to_vec();
+            read_all(&mut guard);
+        }
+        assert!(guard.standstill().is_on());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_peer_may_not_send_the_long_frames_that_h2_takes() {
+        let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x80, 0];
+        for takes in [1, 4, 100] {
+            let mut guard = guard(Some(takes));
+            let mut left = 0;
+            while left < settings.len() {
+                let written = write_pieces(&mut guard, &[&[], &settings[left..], b"more"]);
+                let Poll::Ready(Ok(bytes)) = written else {
+                    panic!("{written:?}");
+                };
+                left += bytes;
+            }
+            let told = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x40, 0];
+            assert_eq!(guard.stream.taken, told);
+            assert!(matches!(write(&mut guard, &settings[..1]), Poll::Ready(Ok(1))));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_held_when_the_peer_leaves_goes_on_as_it_is() {
         let head = [0, 0, 5, 1, 5, 0, 0, 0, 1, 0, 1, b'X', 1];
         let bytes = [&PREFACE[..], &head].concat();
@@ -412,9 +513,12 @@ mod tests {
             guard.stream.sends = piece.to_vec();
             read.extend(read_all(&mut guard));
         }
-        assert_eq!(read, &bytes[..bytes.len() - 4]);
+        assert_eq!(read, &bytes[..PREFACE.len()]);
         guard.stream.gone = true;
-        assert_eq!(read_all(&mut guard), &bytes[bytes.len() - 4..]);
+        while read.len() < bytes.len() {
+            read.extend(read_all(&mut guard));
+        }
+        assert_eq!(read, bytes);
         assert_eq!(read_all(&mut guard), b"");
     }
 

@@ -35,6 +35,8 @@ use crate::gateway::Inbound;
 use crate::gateway::Standstill;
 use crate::server::Phase;
 use crate::server::Seat;
+use crate::server::blocks;
+use crate::server::blocks::Blocks;
 use crate::server::connection::Draining;
 use crate::server::connection::SecureStream;
 use crate::server::connection::Shared;
@@ -279,7 +281,7 @@ pub(super) async fn serve(
 ) {
     let frames = Frames::new();
     let credit = frames.credit().clone();
-    let guard = Guard::new(stream, frames);
+    let guard = Guard::new(stream, frames, Blocks::new(shared.settings.head_bytes_max));
     let signs = guard.signs().clone();
     let requests = Requests::new(&shared, peer, &guard, &credit, seat);
     let ended = live(guard, requests, phase).await;
@@ -306,6 +308,7 @@ async fn live(
     let settings = requests.0.shared.settings.clone();
     let line = requests.clone();
     let head_bytes = u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX);
+    let frame_bytes = u32::try_from(blocks::frame_bytes_max(settings.head_bytes_max)).ok();
     let mut connection = Box::pin(
         http2::Builder::new(Streams::of(&requests.0))
             .timer(TokioTimer::new())
@@ -314,6 +317,7 @@ async fn live(
             .initial_connection_window_size(settings.connection_window)
             .max_send_buf_size(H2_SEND_BUFFER)
             .max_header_list_size(head_bytes)
+            .max_frame_size(frame_bytes)
             .keep_alive_interval(settings.idle_timeout)
             .keep_alive_timeout(settings.head_timeout)
             .serve_connection(TokioIo::new(guard), requests),

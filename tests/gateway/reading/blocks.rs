@@ -1,14 +1,20 @@
 //! Header blocks on HTTP/2 with a field that cannot be one, however it is written: its stream ends with our 400 or a
 //! reset, those before and behind it live, and nothing of it goes upstream.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::harness::KEY;
 use crate::listening::served;
 use crate::reading::frames::CONTINUATION;
+use crate::reading::frames::DATA;
 use crate::reading::frames::END_HEADERS;
 use crate::reading::frames::END_STREAM;
 use crate::reading::frames::Fields;
 use crate::reading::frames::HEADERS;
 use crate::reading::frames::Heard;
+use crate::reading::frames::PADDED;
 use crate::reading::frames::Peer;
 use crate::reading::frames::and;
 use crate::reading::frames::block;
@@ -267,5 +273,251 @@ async fn fields_that_cannot_be_any_do_not_go_on_for_ever() {
     peer.end().await;
     let line = gateway.lines.wait_for(|line| line["kind"] == "connection").await;
     assert_eq!(line["reason"], "http2-flood");
+    assert_eq!(world.emulator.flow.heads().get(), 0);
+}
+
+/// A block in frames that end at these places.
+fn split(stream: u32, flags: u8, block: &[u8], cuts: &[usize]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut begin = 0;
+    for (place, end) in cuts.iter().copied().chain([block.len()]).enumerate() {
+        let (kind, flags) = if place == 0 {
+            (HEADERS, flags)
+        } else {
+            (CONTINUATION, 0)
+        };
+        let last = if place == cuts.len() { END_HEADERS } else { 0 };
+        bytes.extend(frame(kind, flags | last, stream, &block[begin..end]));
+        begin = end;
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn what_is_wrong_anywhere_in_a_block_of_several_frames_costs_its_stream_alone() {
+    let (world, gateway, _) = served("").await;
+    let mut peer = Peer::connect(&world, &gateway).await;
+    let mut stream = 1;
+    for wrong in [
+        literal(NOT_KEPT, b"transfer-encoding", b"chunked"),
+        literal(NOT_KEPT, b":path", b"/elsewhere"),
+        literal(NOT_KEPT, b"X-Upper", b"1"),
+        literal(KEPT, b"x-value", b"a\r\nb"),
+    ] {
+        let front = block(&good()).len();
+        let whole = [good_and(&wrong), literal(NOT_KEPT, b"x-cut", b"1")].concat();
+        // Before the wrong field, at each byte of it and of the one behind, and in more than two frames.
+        let mut all: Vec<Vec<usize>> = (front..=whole.len()).map(|cut| vec![cut]).collect();
+        all.extend([vec![0], vec![3, whole.len() - 3], (1..whole.len()).collect()]);
+        for cuts in all {
+            let mut bytes = split(stream, 0, &whole, &cuts);
+            bytes.extend(frame(DATA, END_STREAM, stream, b"{}"));
+            peer.write(&bytes).await;
+            let heard = peer.hear(stream).await;
+            assert!(heard.is_refusal(), "{wrong:x?}, cut at {cuts:?}: {heard:?}");
+            stream += 2;
+            // A good one earns back what the frames have cost.
+            peer.write(&split(
+                stream,
+                END_STREAM,
+                &block(&with("content-length", "0")),
+                &[40],
+            ))
+            .await;
+            assert_eq!(peer.hear(stream).await, Heard::status(202));
+            stream += 2;
+        }
+    }
+    let served = (stream - 1) / 4;
+    assert_eq!(world.emulator.flow.heads().get(), u64::from(served));
+}
+
+/// A good head of some 30 KiB; its body is empty.
+fn large() -> Vec<u8> {
+    let mut fields = with("content-length", "0");
+    for number in 0..30 {
+        let name = format!("x-large-{number}");
+        fields.push((name.into_bytes(), vec![b'a' + number % 26; 950]));
+    }
+    block(&fields)
+}
+
+#[tokio::test]
+async fn a_large_head_is_the_same_to_the_flow_however_it_is_cut() {
+    let (world, gateway, trigger) = served("").await;
+    let mut peer = Peer::connect(&world, &gateway).await;
+    let large = large();
+    assert!(large.len() > 28_000);
+    let cuts = [
+        vec![16_000],
+        vec![0, 16_384],
+        vec![10_000, 20_000],
+        vec![1, 2, 3, 13_000, large.len() - 1],
+        (1..large.len()).step_by(1_000).collect(),
+        (16_000..16_100).collect(),
+    ];
+    let mut seen = Vec::new();
+    for (cuts, stream) in cuts.iter().zip((1..).step_by(2)) {
+        let bytes = split(stream, END_STREAM, &large, cuts);
+        // Read in pieces of other sizes than the frames.
+        for piece in bytes.chunks(7_001) {
+            peer.write(piece).await;
+        }
+        assert_eq!(peer.hear(stream).await, Heard::status(202), "{cuts:?}");
+        let request = trigger.last_request();
+        let fields: Vec<_> = (0..30)
+            .map(|number| request.header(&format!("x-large-{number}")).map(str::to_owned))
+            .collect();
+        assert!(
+            fields
+                .iter()
+                .all(|value| value.as_ref().is_some_and(|value| value.len() == 950))
+        );
+        seen.push(fields);
+    }
+    assert!(seen.windows(2).all(|two| two[0] == two[1]));
+}
+
+#[tokio::test]
+async fn padding_and_priority_are_no_part_of_a_block_in_several_frames() {
+    let (world, gateway, _) = served("").await;
+    let mut peer = Peer::connect(&world, &gateway).await;
+    let whole = block(&with("content-length", "0"));
+    let (front, back) = whole.split_at(50);
+    let priority = 0x20;
+    let of_nobody = [0, 0, 0, 0, 16];
+    let first = [&[9][..], &of_nobody, front, &[0; 9]].concat();
+    let mut bytes = frame(HEADERS, END_STREAM | PADDED | priority, 1, &first);
+    bytes.extend(frame(CONTINUATION, END_HEADERS, 1, back));
+    // A stream cannot wait for itself (RFC 9113 section 5.3.1 has no word for it any more, and h2 still refuses it).
+    let first = [&[0, 0, 0, 3, 16], front].concat();
+    bytes.extend(frame(HEADERS, END_STREAM | priority, 3, &first));
+    bytes.extend(frame(CONTINUATION, END_HEADERS, 3, back));
+    bytes.extend(frame(HEADERS, END_STREAM | END_HEADERS, 5, &whole));
+    peer.write(&bytes).await;
+    assert_eq!(peer.hear(1).await, Heard::status(202));
+    assert!(peer.hear(3).await.is_refusal());
+    assert_eq!(peer.hear(5).await, Heard::status(202));
+}
+
+#[tokio::test]
+async fn a_wrong_field_in_trailers_of_several_frames_refuses_the_request() {
+    let (world, gateway, _) = served("").await;
+    let mut peer = Peer::connect(&world, &gateway).await;
+    for wrong in [
+        literal(NOT_KEPT, b"transfer-encoding", b"chunked"),
+        literal(NOT_KEPT, b"X-Upper", b"1"),
+    ] {
+        let trailers = [wrong, literal(NOT_KEPT, b"x-cut", b"1")].concat();
+        let stream = peer.head(&without("content-length")).await;
+        peer.data(stream, b"{}").await;
+        peer.write(&split(stream, END_STREAM, &trailers, &[trailers.len() - 3]))
+            .await;
+        let heard = peer.hear(stream).await;
+        assert!(heard.is_refusal(), "{heard:?}");
+    }
+    assert_eq!(world.emulator.flow.heads().get(), 0);
+    assert_eq!(peer.ask(&good(), b"{}").await, Heard::status(202));
+}
+
+#[tokio::test]
+async fn a_head_of_several_frames_that_is_too_large_costs_its_stream_alone() {
+    let (world, gateway, _) = served("").await;
+    let mut peer = Peer::connect(&world, &gateway).await;
+    let large = [large(), large()].concat();
+    // The second half is of fields only, for a pseudo-field there would be malformed.
+    let filler = literal(NOT_KEPT, b"x-more", &[b'y'; 950]);
+    let large = [&large[..large.len() / 2], &filler.repeat(30)].concat();
+    peer.write(&split(1, END_STREAM, &large, &[16_000, 32_000, 48_000]))
+        .await;
+    assert_eq!(peer.hear(1).await, Heard::status(431));
+    let good = block(&with("content-length", "0"));
+    peer.write(&split(3, END_STREAM, &good, &[7])).await;
+    assert_eq!(peer.hear(3).await, Heard::status(202));
+    assert_eq!(world.emulator.flow.heads().get(), 1);
+}
+
+#[tokio::test]
+async fn a_block_that_is_too_long_is_refused_although_its_fields_are_few() {
+    let (world, gateway, _) = served("").await;
+    // Fields that h2 does not count, and the resizing of a table: neither makes the list of fields too large.
+    let malformed = literal(NOT_KEPT, b"transfer-encoding", b"chunked").repeat(2_000);
+    let resized = vec![0x20; 50_000];
+    for whole in [
+        good_and(&[malformed, literal(NOT_KEPT, b"x-cut", b"1")].concat()),
+        [
+            resized,
+            good_and(&literal(NOT_KEPT, b"transfer-encoding", b"chunked")),
+        ]
+        .concat(),
+    ] {
+        // The last frame begins within a field.
+        for last in [1, 3, 12] {
+            let mut peer = Peer::connect(&world, &gateway).await;
+            let cuts: Vec<usize> = (1..whole.len() / 15_000 + 1)
+                .map(|number| number * 15_000 - 1)
+                .chain([whole.len() - last])
+                .collect();
+            peer.write(&split(1, END_STREAM, &whole, &cuts)).await;
+            let heard = peer.hear(1).await;
+            let is_refused =
+                heard.is_refusal() || matches!(heard, Heard::Over(_)) || heard == Heard::status(431);
+            assert!(is_refused, "{heard:?}");
+        }
+    }
+    assert_eq!(world.emulator.flow.heads().get(), 0);
+}
+
+#[tokio::test]
+async fn a_block_that_never_ends_is_cut_at_its_deadline() {
+    let settings = "[connections]\nhead_timeout = \"400ms\"\nidle_timeout = \"400ms\"\n";
+    let (world, gateway, _) = served(settings).await;
+    let large = large();
+    let begun = [
+        frame(HEADERS, 0, 3, &large[..100]),
+        frame(HEADERS, 0, 3, &large[..100])[..50].to_vec(),
+        split(3, 0, &large, &[16_000])[..20_000].to_vec(),
+        [
+            frame(HEADERS, 0, 3, &large[..16_000]),
+            frame(CONTINUATION, 0, 3, &large[16_000..]),
+        ]
+        .concat(),
+    ];
+    for bytes in &begun {
+        let mut peer = Peer::connect(&world, &gateway).await;
+        // It has nothing more to say about the settings afterwards, which would break the block off.
+        assert_eq!(peer.ask(&good(), b"{}").await, Heard::status(202));
+        let begin = Instant::now();
+        peer.write(bytes).await;
+        assert!(peer.end().await.is_some());
+        let rested = begin.elapsed();
+        assert!(rested > Duration::from_millis(300), "{rested:?}");
+    }
+    assert_eq!(world.emulator.flow.heads().get(), begun.len() as u64);
+}
+
+#[tokio::test]
+async fn a_frame_longer_than_was_agreed_on_ends_the_connection() {
+    let (world, gateway, _) = served("").await;
+    let large = large();
+    for bytes in [
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, &large),
+        [
+            frame(HEADERS, END_STREAM, 1, &large[..9]),
+            frame(CONTINUATION, END_HEADERS, 1, &large[9..]),
+        ]
+        .concat(),
+        [
+            frame(HEADERS, END_HEADERS, 1, &block(&without("content-length"))),
+            frame(DATA, END_STREAM, 1, &[b'x'; 16_385]),
+        ]
+        .concat(),
+    ] {
+        let mut peer = Peer::connect(&world, &gateway).await;
+        peer.write(&bytes).await;
+        // FRAME_SIZE_ERROR, unless the block before it was broken off.
+        let code = peer.end().await;
+        assert!(matches!(code, Some(6 | 1)), "{code:?}");
+    }
     assert_eq!(world.emulator.flow.heads().get(), 0);
 }
