@@ -692,6 +692,7 @@ mod tests {
                     (1, &b"\xff"[..]),
                     (4, b"/\xf6rders"),
                     (6, b"\xc3"),
+                    (7, b"\xc3"),
                     (2, b""),
                     (3, b"POST /"),
                     (2, b"\xc3\xb6"),
@@ -902,7 +903,9 @@ mod tests {
             frame(CONTINUATION, END_HEADERS, &filled),
             head(&good()),
         ];
-        let bytes = [begun.clone(), more.clone(), more.clone(), last, head(&good())].concat();
+        // The block behind it is joined as usual.
+        let after = split(&good(), &[9]);
+        let bytes = [begun.clone(), more.clone(), more.clone(), last, after].concat();
         assert_eq!(whole(&bytes), expected.concat());
         assert_eq!(through(bytes.chunks(1_001)).0, expected.concat());
         // It may break off too, or its peer leave.
@@ -914,9 +917,13 @@ mod tests {
             head(&good()),
         ];
         assert_eq!(whole(&bytes), expected.concat());
-        let (_, mut blocks) = through([&[begun, more].concat()[..]]);
+        let cut = [begun, more.clone()].concat();
+        let (_, mut blocks) = through([&cut[..]]);
         blocks.give_up();
         assert_eq!((blocks.ready(100).len(), blocks.wanted()), (0, 0));
+        let (_, mut blocks) = through([&cut[..cut.len() - 1]]);
+        blocks.give_up();
+        assert_eq!(blocks.ready(100), &more[..more.len() - 1]);
     }
 
     #[test]
@@ -1003,6 +1010,10 @@ mod tests {
             assert_eq!(through(bytes.chunks(5)).0, expected);
         }
         long.truncate(PAYLOAD_BYTES_MAX);
+        let data = frame(DATA, 0, &long);
+        assert_eq!(whole(&data), data);
+        assert_eq!(through(data.chunks(5)).0, data);
+        assert_eq!(through(head(&long).chunks(5)).0, whole(&head(&long)));
         assert_eq!(whole(&head(&long))[9..14], refused(&wrong)[..]);
     }
 
