@@ -400,8 +400,8 @@ enum Refused {
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::ByPlatform(fault) => fault.fmt(f),
-            Self::ByApi(said) => write!(f, "the API answered 401 {said}"),
+            Self::ByPlatform(fault) => write!(f, "the trigger refused the token: {fault}"),
+            Self::ByApi(said) => write!(f, "the API refused the token: {said}"),
         }
     }
 }
@@ -437,9 +437,7 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
                     return answer::problem(&problem, by, journal);
                 }
                 journal.resent();
-                journal.cause(format!(
-                    "the token was refused and a fresh one fetched: {refused}"
-                ));
+                journal.cause(format!("{refused}; a fresh one was fetched"));
                 round = Round::Second;
             }
         }
