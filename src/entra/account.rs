@@ -3,10 +3,9 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
+use crate::entra::answer;
 use crate::entra::answer::Granted;
 use crate::model::Secret;
 
@@ -41,9 +40,7 @@ impl Account {
     }
 
     fn read(token: &Secret) -> Option<Self> {
-        let payload = token.expose().split('.').nth(1)?;
-        let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-        let claims: Claims = serde_json::from_slice(&payload).ok()?;
+        let claims: Claims = answer::payload(token.expose())?;
         let name = claims.preferred_username.or(claims.upn).or(claims.unique_name);
         Some(Self {
             name: name.map(clean),

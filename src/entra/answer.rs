@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::entra::failure::Failure;
 use crate::entra::refusal::Refusal;
 use crate::model::Secret;
+use crate::model::claims::Claims;
 
 /// Largest answer that is read; Entra's tokens with many groups stay below a tenth of it.
 pub(super) const ANSWER_BYTES_MAX: usize = 256 * 1024;
@@ -177,9 +176,7 @@ fn read_until(body: &[u8], now: Option<Duration>) -> Result<Granted, TokenError>
     let dated = || Some(seconds(&fields.expires_on)?.saturating_sub(now?));
     let told = seconds(&fields.expires_in).or_else(dated).unwrap_or(UNKNOWN_LIFE);
     // The token's own dates are compared with each other, not with our clock, which may be wrong by years.
-    let own = claims(token.expose())
-        .and_then(|claims| claims.life())
-        .unwrap_or(LIFE_MAX);
+    let own = own_life(token.expose()).unwrap_or(LIFE_MAX);
     Ok(Granted {
         life: told.min(own).min(LIFE_MAX),
         refresh_in: fields.refresh_in.as_ref().and_then(Seconds::duration),
@@ -200,40 +197,22 @@ pub(super) fn usable(token: &str) -> bool {
     !token.is_empty() && token.len() <= TOKEN_BYTES_MAX && token.bytes().all(plain)
 }
 
-/// Dates inside a token. They are read without checking its signature: they may shorten its use, never lengthen it.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub(super) struct Claims {
-    exp: Option<f64>,
-    iat: Option<f64>,
-    nbf: Option<f64>,
+/// How long a token says it lives. It is read without checking its signature: it may shorten the use of a token, never
+/// lengthen it.
+fn own_life(token: &str) -> Option<Duration> {
+    let claims = Claims::read(token)?;
+    let start = claims.number("iat").or_else(|| claims.number("nbf"))?;
+    Duration::try_from_secs_f64(claims.number("exp")? - start).ok()
 }
 
-impl Claims {
-    fn life(&self) -> Option<Duration> {
-        let start = self.iat.or(self.nbf)?;
-        Duration::try_from_secs_f64(self.exp? - start).ok()
-    }
-
-    /// End of life in seconds since the epoch.
-    pub(super) fn expires(&self) -> Option<Duration> {
-        Duration::try_from_secs_f64(self.exp?).ok()
-    }
-}
-
-/// The dates of a JWT, or nothing when the token is opaque.
-pub(super) fn claims(token: &str) -> Option<Claims> {
-    payload(token)
-}
-
-/// What a JWT says, without a look at its signature.
+/// What a JWT says, without a look at its signature; nothing when it is opaque.
 pub(super) fn payload<T: DeserializeOwned>(token: &str) -> Option<T> {
-    let mut parts = token.split('.');
-    let (_head, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
-    }
-    let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-    serde_json::from_slice(&payload).ok()
+    Claims::read(token)?.shaped()
+}
+
+/// When a token says its life ends, in seconds since the epoch; read without trust, too.
+pub(super) fn expires(token: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(Claims::read(token)?.number("exp")?).ok()
 }
 
 #[cfg(test)]
@@ -245,7 +224,8 @@ mod tests {
     use proptest::prelude::proptest;
 
     use super::TokenError;
-    use super::claims;
+    use super::expires;
+    use super::own_life;
     use super::read;
 
     fn jwt(payload: &str) -> String {
@@ -330,9 +310,9 @@ mod tests {
     }
 
     #[test]
-    fn an_opaque_token_has_no_claims() {
+    fn an_opaque_token_tells_no_dates() {
         for token in ["opaque", "a.b.c", "a.b.c.d", ""] {
-            assert!(claims(token).is_none(), "{token}");
+            assert!(own_life(token).is_none() && expires(token).is_none(), "{token}");
         }
     }
 
@@ -344,7 +324,7 @@ mod tests {
 
         #[test]
         fn no_token_ends_the_reader(token in "[ -~]{0,200}") {
-            let _ = claims(&token);
+            let _ = (own_life(&token), expires(&token));
         }
     }
 }

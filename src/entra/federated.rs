@@ -27,6 +27,7 @@ use crate::entra::refusal::Mender;
 use crate::entra::refusal::Outlook;
 use crate::entra::slots::Slots;
 use crate::model::Secret;
+use crate::model::claims::Claims;
 use crate::model::clock;
 use crate::model::clock::Steady;
 
@@ -303,12 +304,11 @@ fn check(text: Secret, now: Duration) -> Result<Secret, Trouble> {
             Mender::Operator,
         ));
     }
-    let claims = answer::claims(token).filter(|_| answer::usable(token));
-    let Some(claims) = claims else {
+    if !answer::usable(token) || Claims::read(token).is_none() {
         let seen = "the file holds something other than a JWT";
         return Err(Trouble::lasting("file", seen, ELSEWHERE, Mender::Operator));
-    };
-    if claims.expires().is_some_and(|end| end <= now) {
+    }
+    if answer::expires(token).is_some_and(|end| end <= now) {
         let seen = "the token in the file has expired";
         return Err(Trouble::lasting(
             "file-expired",

@@ -59,7 +59,7 @@ impl TokenFile {
                 "it holds something other than one token".to_owned(),
             ));
         }
-        let left = match answer::claims(token).and_then(|claims| claims.expires()) {
+        let left = match answer::expires(token) {
             Some(expires) => self.left_until(expires),
             None => self.left_since(changed, clock::wall()),
         };

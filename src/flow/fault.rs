@@ -4,19 +4,15 @@
 //! repeating to `gateway`.
 
 use std::fmt;
-use std::time::Duration;
 use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Map;
-use serde_json::Value;
 
-use crate::model::Cloud;
+use crate::model::claims::Claims;
+use crate::model::claims::printable;
+use crate::model::claims::quoted;
 
 /// Longest message kept for the log, in characters. The longest one seen in public has about 350.
 pub const MESSAGE_CHARS_MAX: usize = 512;
@@ -26,12 +22,6 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 
 // A tracking id has the form of a run id, 33 characters; codes are shorter than 50.
 const WORD_CHARS_MAX: usize = 64;
-
-// Room for an audience or an issuer with a tenant id in it.
-const CLAIM_CHARS_MAX: usize = 128;
-
-// Tokens beyond this size do not fit into a request header of the platform either.
-const TOKEN_BYTES_MAX: usize = 64 * 1024;
 
 /// The kind of answer a caller gets for a fault. A caller is blamed (4xx) only for what the caller can mend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -525,25 +515,6 @@ fn is_word(text: &str) -> bool {
     (1..=WORD_CHARS_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
-/// A text that cannot forge or reorder a log line, cut after `chars_max` characters.
-fn printable(text: &str, chars_max: usize) -> String {
-    let mut safe = String::new();
-    for (at, found) in text.chars().enumerate() {
-        if at >= chars_max {
-            safe.push('\u{2026}');
-            break;
-        }
-        let invisible = matches!(found, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-            || matches!(found, '\u{61c}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
-        if found.is_control() || invisible {
-            safe.extend(found.escape_unicode());
-            continue;
-        }
-        safe.push(found);
-    }
-    safe
-}
-
 /// What the flow expects of a token, as far as the gateway knows.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
@@ -561,7 +532,7 @@ pub struct Expected<'a> {
 /// opaque ("Access tokens in the Microsoft identity platform"). The result names wanted and found values,
 /// never the token.
 pub fn explain_mismatch(token: &str, expected: &Expected<'_>) -> String {
-    let Some(claims) = read_claims(token) else {
+    let Some(claims) = Claims::read(token) else {
         return format!(
             "The token cannot be read here, so no claim can be compared; the flow wants the audience {} and \
              a token of the tenant {}.",
@@ -570,10 +541,10 @@ pub fn explain_mismatch(token: &str, expected: &Expected<'_>) -> String {
         );
     };
     let findings: Vec<String> = [
-        audience_finding(&claims, expected.audience),
-        tenant_finding(&claims, expected.tenant),
-        issuer_finding(&claims),
-        time_finding(&claims, expected.now),
+        claims.audience_fault(expected.audience),
+        claims.tenant_fault(expected.tenant),
+        claims.issuer_fault(),
+        claims.time_fault(expected.now),
     ]
     .into_iter()
     .flatten()
@@ -584,162 +555,20 @@ pub fn explain_mismatch(token: &str, expected: &Expected<'_>) -> String {
     format!("The token cannot match: {}.", findings.join("; "))
 }
 
-/// The payload of a JWT (RFC 7519), unverified.
-fn read_claims(token: &str) -> Option<Map<String, Value>> {
-    if token.len() > TOKEN_BYTES_MAX {
-        return None;
-    }
-    let mut parts = token.split('.');
-    let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
-        return None;
-    };
-    let bytes = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-    serde_json::from_slice(&bytes).ok()
-}
-
-fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
-    claims.get(name).and_then(Value::as_str)
-}
-
-fn quoted(value: &str) -> String {
-    format!("\"{}\"", printable(value, CLAIM_CHARS_MAX))
-}
-
-/// Audiences of other interfaces that are easily asked for by mistake (Microsoft Learn, "Verify first-party
-/// Microsoft applications in sign-in reports" for the ids), without their last slash.
-const OTHER_AUDIENCES: &[(&str, &str)] = &[
-    ("00000003-0000-0000-c000-000000000000", "Microsoft Graph"),
-    ("475226c6-020e-4fb2-8a90-7a972cbfc1d4", "Power Apps"),
-    (
-        "7df0a125-d3be-4c96-aa54-591f83ff541c",
-        "the flow service by its id, where the flow compares the address",
-    ),
-    (
-        "8578e004-a5c6-46e7-913e-12f58912df43",
-        "the Power Platform management API",
-    ),
-    (
-        "https://api.powerplatform.com",
-        "the Power Platform management API",
-    ),
-    ("https://graph.microsoft.com", "Microsoft Graph"),
-    ("https://management.azure.com", "Azure Resource Manager"),
-    ("https://management.core.windows.net", "Azure Resource Manager"),
-    ("https://service.powerapps.com", "Power Apps"),
-    ("https://vault.azure.net", "Key Vault"),
-];
-
-fn audience_finding(claims: &Map<String, Value>, wanted: &str) -> Option<String> {
-    let found = match claims.get("aud") {
-        Some(Value::String(aud)) => aud.as_str(),
-        Some(Value::Array(list)) => {
-            if list.iter().any(|aud| aud.as_str() == Some(wanted)) {
-                return None;
-            }
-            list.first().and_then(Value::as_str).unwrap_or("")
-        }
-        _ => return Some(format!("aud is missing, wanted {}", quoted(wanted))),
-    };
-    if found == wanted {
-        return None;
-    }
-    let difference = format!("aud is {}, wanted {}", quoted(found), quoted(wanted));
-    let bare = |audience: &str| audience.trim_end_matches('/').to_ascii_lowercase();
-    if wanted.strip_suffix('/') == Some(found) {
-        return Some(format!(
-            "{difference}: the scope lost its second slash and must be {}",
-            quoted(&format!("{wanted}/.default"))
-        ));
-    }
-    if bare(found) == bare(wanted) {
-        return Some(format!(
-            "{difference}: the flow compares letter by letter, slashes and case included"
-        ));
-    }
-    if let Some(cloud) = Cloud::ALL
-        .into_iter()
-        .find(|cloud| bare(cloud.audience()) == bare(found))
-    {
-        return Some(format!(
-            "{difference}: this is the audience of the cloud {}",
-            cloud.name()
-        ));
-    }
-    if let Some((_, name)) = OTHER_AUDIENCES
-        .iter()
-        .find(|(audience, _)| *audience == bare(found))
-    {
-        return Some(format!("{difference}: this is {name}"));
-    }
-    Some(difference)
-}
-
-fn tenant_finding(claims: &Map<String, Value>, wanted: &str) -> Option<String> {
-    let Some(found) = text(claims, "tid") else {
-        return Some(format!("tid is missing, wanted the tenant {}", quoted(wanted)));
-    };
-    // A route may name its tenant by a domain, which no claim repeats.
-    if uuid::Uuid::parse_str(wanted).is_err() || found.eq_ignore_ascii_case(wanted) {
-        return None;
-    }
-    Some(format!(
-        "tid is {}, wanted {}: the token is of another tenant",
-        quoted(found),
-        quoted(wanted)
-    ))
-}
-
-/// Issuers of access tokens, version 1 and 2, in every cloud (Microsoft Learn, "Access tokens in the
-/// Microsoft identity platform" and "National clouds and Microsoft Entra ID").
-const ISSUERS: [&str; 5] = [
-    "https://sts.windows.net/",
-    "https://login.microsoftonline.com/",
-    "https://login.microsoftonline.us/",
-    "https://sts.chinacloudapi.cn/",
-    "https://login.partner.microsoftonline.cn/",
-];
-
-fn issuer_finding(claims: &Map<String, Value>) -> Option<String> {
-    let Some(found) = text(claims, "iss") else {
-        return Some("iss is missing".to_owned());
-    };
-    if ISSUERS.into_iter().any(|issuer| found.starts_with(issuer)) {
-        return None;
-    }
-    Some(format!(
-        "iss is {}, which is no issuer of Entra known to Flowgate",
-        quoted(found)
-    ))
-}
-
-fn time_finding(claims: &Map<String, Value>, now: SystemTime) -> Option<String> {
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    let seconds = |name: &str| claims.get(name).and_then(Value::as_u64);
-    if let Some(exp) = seconds("exp").filter(|exp| *exp <= now) {
-        return Some(format!(
-            "exp is {exp}, and it is {now} now: the token has expired"
-        ));
-    }
-    if let Some(nbf) = seconds("nbf").filter(|nbf| *nbf > now) {
-        return Some(format!(
-            "nbf is {nbf}, and it is {now} now: the token is not valid yet or this clock is late"
-        ));
-    }
-    None
-}
-
-fn no_finding(claims: &Map<String, Value>) -> String {
+fn no_finding(claims: &Claims) -> String {
     let looks = "aud, iss and tid look right, so the trigger's own list decides.";
-    let Some(oid) = text(claims, "oid") else {
+    let Some(oid) = claims.text("oid") else {
         return format!("{looks} The token has no oid, which \"Specific users in my tenant\" needs.");
     };
     let oid = quoted(oid);
-    if text(claims, "idtyp") == Some("user") || text(claims, "scp").is_some() {
+    if claims.text("idtyp") == Some("user") || claims.text("scp").is_some() {
         return format!(
             "{looks} Under \"Specific users in my tenant\" it must hold the user with object id {oid}."
         );
     }
-    let appid = text(claims, "appid").map_or_else(String::new, |appid| format!(" {}", quoted(appid)));
+    let appid = claims
+        .text("appid")
+        .map_or_else(String::new, |appid| format!(" {}", quoted(appid)));
     format!(
         "{looks} Under \"Specific users in my tenant\" it must hold the object id {oid} of the enterprise \
          application, not the application id{appid}. If it already does, try \"Any user in my tenant\": \

@@ -1,6 +1,7 @@
 //! Values that every floor may use: names that cannot be confused with one another, the request id, secrets and
 //! the trigger address. Nothing here does I/O or waits.
 
+pub mod claims;
 pub mod clock;
 pub mod label;
 pub mod secret;
