@@ -152,6 +152,9 @@ problems! {
     /// Entra refuses the identity of the route.
     TokenRefused BAD_GATEWAY "token-refused" NotYourFault Later
         "The gateway could not sign in to the flow service; its operator must act.";
+    /// The token cannot be what the trigger compares with, and the route refuses calls then.
+    TokenUnfit BAD_GATEWAY "token-unfit" NotYourFault Later
+        "The sign-in of the gateway does not fit the flow; its operator must act.";
     /// Entra cannot be reached, is slow or answers with nonsense.
     TokenUnavailable SERVICE_UNAVAILABLE "token-unavailable" NotYourFault Later
         "The gateway cannot sign in to the flow service right now.";

@@ -517,6 +517,17 @@ pub(super) struct KeyTable {
     pub(super) enabled: Switch,
 }
 
+/// What happens to calls while a claim of the token cannot match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(super) enum OnClaimMismatch {
+    /// They go to the flow all the same.
+    Try,
+    /// They are refused.
+    Refuse,
+}
+
 /// A public address and the flow behind it.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -552,6 +563,11 @@ pub(super) struct Route {
     pub(super) kind: Option<At<RouteKindWord>>,
     /// Name of the identity whose token starts the flow, or is shown to the API.
     pub(super) identity: Text,
+    /// Object ids on the list of a trigger set to "Specific users in my tenant"; the token's is compared with them. Default:
+    /// not known.
+    pub(super) object_ids: Texts,
+    /// What happens to calls while a claim of the token cannot match: "try" (default) or "refuse".
+    pub(super) on_claim_mismatch: Option<At<OnClaimMismatch>>,
     /// The trigger's address carries its own signature; in place of `identity`.
     pub(super) signed: Switch,
     /// Address of the trigger as the flow shows it; with a signature only as "env:NAME" or "file:PATH".

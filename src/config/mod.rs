@@ -509,6 +509,10 @@ pub struct RouteSettings {
     pub kind: RouteKind,
     /// How the trigger is convinced.
     pub proof: Proof,
+    /// Object ids on the trigger's list, as far as they are known.
+    pub object_ids: Vec<String>,
+    /// What happens to calls while a claim of the token cannot match.
+    pub on_claim_mismatch: ClaimMismatch,
     /// Address of the trigger, or of the API.
     pub trigger: TriggerUrl,
     /// Whether the rest of the public path becomes the trigger's relative path.
@@ -556,6 +560,15 @@ pub enum Proof {
     Identity(IdentityName),
     /// The signature in the trigger's own address.
     Signed,
+}
+
+/// What happens to calls while a claim of the token cannot match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimMismatch {
+    /// They go to the flow all the same: the token was only read, not verified.
+    Try,
+    /// They are refused, and the token stays here.
+    Refuse,
 }
 
 /// What happens to the trailing `{*rest}` of a route's path.

@@ -7,6 +7,7 @@ use std::hash::BuildHasher;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::counters::IdentityLabels;
 use crate::entra::answer::Granted;
 use crate::entra::answer::LIFE_MAX;
 use crate::entra::answer::TokenError;
+use crate::entra::claims::Inspector;
 use crate::entra::grant::Fetch;
 use crate::entra::refusal::Outlook;
 use crate::entra::refusal::RETRY_AFTER_MAX;
@@ -134,6 +136,7 @@ pub(super) struct Slot {
     counters: Counters,
     state: Mutex<State>,
     forgotten: Notify,
+    inspector: OnceLock<Inspector>,
 }
 
 #[derive(Default)]
@@ -156,6 +159,7 @@ impl Slot {
             counters,
             state: Mutex::default(),
             forgotten: Notify::new(),
+            inspector: OnceLock::new(),
         })
     }
 
@@ -221,6 +225,15 @@ impl Slot {
                 () = tokio::time::sleep_until(due) => {}
                 () = self.forgotten.notified() => {}
             }
+        }
+    }
+
+    /// Looks at the token that is there, and at each one to come.
+    pub(super) fn inspect(&self, inspector: Inspector) {
+        if self.inspector.set(inspector).is_ok()
+            && let (Some(token), Some(inspector)) = (self.at_hand(), self.inspector.get())
+        {
+            inspector.look(&token.text);
         }
     }
 
@@ -315,6 +328,10 @@ impl Slot {
     }
 
     fn succeeded(&self, token: &Arc<Token>) {
+        // Before the token is at hand, so that a route that refuses what does not fit never sends it.
+        if let Some(inspector) = self.inspector.get() {
+            inspector.look(&token.text);
+        }
         let old = self.current.swap(Some(token.clone()));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let healed = state.failure.take().is_some();

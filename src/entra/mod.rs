@@ -9,6 +9,7 @@ mod bar;
 mod cache;
 mod certificate;
 mod chain;
+pub mod claims;
 mod endpoint;
 mod failure;
 mod federated;
@@ -45,6 +46,7 @@ use crate::config::IdentitySettings;
 use crate::config::TrustError;
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
+use crate::entra::claims::Inspector;
 use crate::entra::refusal::Outlook;
 use crate::entra::slots::Slots;
 use crate::model::IdentityName;
@@ -67,6 +69,27 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
+    /// An identity by itself, whose token is asked for only when somebody wants it; `all` are those of the same settings,
+    /// some of which it may need.
+    ///
+    /// # Errors
+    /// When it has no certificate authority to trust.
+    pub fn alone(
+        settings: &IdentitySettings,
+        all: &[IdentitySettings],
+        control: &Handle,
+        counters: &Counters,
+    ) -> Result<Self, TrustError> {
+        Self::build(settings, &mut Slots::new(all, control, counters))
+    }
+
+    fn build(settings: &IdentitySettings, slots: &mut Slots<'_>) -> Result<Self, TrustError> {
+        Ok(Self {
+            slot: slots.slot(settings, &settings.scope)?,
+            settings: Arc::new(settings.clone()),
+        })
+    }
+
     /// A token that has not expired, if there is one without asking.
     pub fn token_at_hand(&self) -> Option<Arc<Token>> {
         self.slot.at_hand()
@@ -88,6 +111,12 @@ impl Identity {
     /// How the identity is doing.
     pub fn health(&self) -> Health {
         self.slot.health()
+    }
+
+    /// Compares the current token, and each one after it, with what the routes of this identity need. Only the first
+    /// inspector is kept.
+    pub fn inspect(&self, inspector: Inspector) {
+        self.slot.inspect(inspector);
     }
 
     /// Its settings.
@@ -125,14 +154,9 @@ impl Tokens {
             if settings.role == IdentityRole::Helps {
                 continue;
             }
-            let slot = slots.slot(settings, &settings.scope)?;
-            tokens
-                .minders
-                .push(control.spawn(slot.clone().mind()).abort_handle());
-            let identity = Identity {
-                slot,
-                settings: Arc::new(settings.clone()),
-            };
+            let identity = Identity::build(settings, &mut slots)?;
+            let minder = control.spawn(identity.slot.clone().mind());
+            tokens.minders.push(minder.abort_handle());
             tokens.identities.insert(settings.name.clone(), identity);
         }
         Ok(tokens)

@@ -42,6 +42,8 @@ use crate::counters::NameLabels;
 use crate::counters::RouteFigures;
 use crate::entra::Identity;
 use crate::entra::Tokens;
+use crate::entra::claims::Inspector;
+use crate::entra::claims::Preflight;
 use crate::flow::Flows;
 use crate::flow::Trigger;
 use crate::gateway::arrival::Pace;
@@ -89,6 +91,7 @@ pub struct Route {
     networks: Networks,
     rules: Rules,
     identity: Option<Identity>,
+    preflight: Option<Arc<Preflight>>,
     trigger: Arc<Trigger>,
     credentials: Vec<HeaderName>,
     query: QueryPass,
@@ -126,6 +129,10 @@ impl Gateway {
         let mut list = Vec::with_capacity(config.routes.len());
         for ((index, settings), trigger) in config.routes.iter().enumerate().zip(&flows.triggers) {
             let access = Access::build(&settings.callers, &settings.key_places, &callers);
+            let identity = match &settings.proof {
+                Proof::Identity(name) => tokens.identity(name).cloned(),
+                Proof::Signed => None,
+            };
             let route = Route {
                 index,
                 name: settings.name.clone(),
@@ -134,10 +141,10 @@ impl Gateway {
                 access,
                 networks: Networks::build(&settings.networks),
                 rules: rules(config, settings),
-                identity: match &settings.proof {
-                    Proof::Identity(name) => tokens.identity(name).cloned(),
-                    Proof::Signed => None,
-                },
+                preflight: identity
+                    .as_ref()
+                    .map(|identity| Preflight::new(settings, identity.settings())),
+                identity,
                 trigger: trigger.clone(),
                 query: settings.query.clone(),
                 relative_path: settings.relative_path,
@@ -149,6 +156,7 @@ impl Gateway {
             };
             list.push(Arc::new(route));
         }
+        inspect(&tokens, &list);
         let table = config.routes.iter().map(Matching::from).zip(list.iter().cloned());
         let routes = Routes::build(table).map_err(|error| BuildError::Routes(error.to_string()))?;
         Ok(Arc::new(Self {
@@ -230,6 +238,19 @@ pub enum Serving {
     Yes,
     /// The gateway is starting or draining.
     No,
+}
+
+/// Has each new token compared with what the routes of its identity need.
+fn inspect(tokens: &Tokens, routes: &[Arc<Route>]) {
+    for identity in tokens.identities() {
+        let name = &identity.settings().name;
+        let mine = routes.iter().filter(|route| {
+            let used = route.identity.as_ref();
+            used.is_some_and(|used| used.settings().name == *name)
+        });
+        let preflights = mine.filter_map(|route| route.preflight.clone()).collect();
+        identity.inspect(Inspector::new(name, preflights));
+    }
 }
 
 fn rules(config: &Config, route: &RouteSettings) -> Rules {

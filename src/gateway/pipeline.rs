@@ -21,11 +21,11 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
-use crate::config::IdentitySettings;
 use crate::config::RelativePath;
 use crate::entra::Forgotten;
 use crate::entra::Identity;
 use crate::entra::Token;
+use crate::entra::claims;
 use crate::flow;
 use crate::flow::Answer;
 use crate::flow::FlowError;
@@ -57,9 +57,7 @@ use crate::gateway::payload::Inbound;
 use crate::gateway::payload::Payload;
 use crate::gateway::query;
 use crate::gateway::query::Reserved;
-use crate::model::TriggerUrl;
 use crate::model::clock;
-use crate::model::trigger::Family;
 use crate::policy::Attempt;
 use crate::policy::Caller;
 use crate::policy::Origin;
@@ -454,6 +452,14 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
         None => None,
         Some(identity) => Some(token(identity, journal).await?),
     };
+    if let Some(why) = admitted
+        .route
+        .preflight
+        .as_ref()
+        .and_then(|preflight| preflight.refusal())
+    {
+        return Err(Problem::from(Kind::TokenUnfit).because(why));
+    }
     let Answer {
         status,
         mut fields,
@@ -692,7 +698,7 @@ fn fault_problem(fault: &Fault, admitted: &Admitted, token: Option<&Arc<Token>>)
     {
         let settings = identity.settings();
         let expected = Expected {
-            audience: wanted_audience(admitted.route.trigger.url(), settings),
+            audience: claims::wanted_audience(admitted.route.trigger.url(), settings),
             tenant: &settings.tenant,
             now: clock::wall(),
         };
@@ -704,17 +710,6 @@ fn fault_problem(fault: &Fault, admitted: &Admitted, token: Option<&Arc<Token>>)
         _ => Again::No,
     };
     Problem::from(kind).because(cause).again(again)
-}
-
-/// The audience that the trigger compares with. Owners of Logic Apps can choose their own, which only the identity's
-/// scope can tell; all other flows want that of their cloud.
-fn wanted_audience<'a>(url: &TriggerUrl, identity: &'a IdentitySettings) -> &'a str {
-    match url.family() {
-        Family::Consumption | Family::Standard => &identity.audience,
-        Family::PowerPlatform | Family::PowerPlatformScaleUnit | Family::Other => {
-            url.cloud().unwrap_or(identity.cloud).audience()
-        }
-    }
 }
 
 impl Drop for FlowBody {

@@ -1,10 +1,13 @@
 //! Whether the gateway can serve, route by route and identity by identity, with the reason where it cannot. Computed
 //! from the tokens in hand at the moment of the question, so it cannot stay green by mistake.
 
-use serde::Serialize;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use serde::Serialize;
+
 use crate::config::ReadyRequires;
+use crate::entra::claims::Preflight;
 use crate::gateway::Gateway;
 use crate::gateway::Route;
 
@@ -17,6 +20,8 @@ pub struct Readiness {
     pub requires: &'static str,
     /// Each identity.
     pub identities: Vec<IdentityState>,
+    /// Each route whose token has a claim that the flow cannot accept.
+    pub claim_mismatches: Vec<MismatchState>,
     /// Each route that cannot serve.
     pub routes_not_ready: Vec<RouteState>,
 }
@@ -34,6 +39,15 @@ pub struct IdentityState {
     /// The last failure, while it has not been followed by a success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+/// A route whose token has a claim that the flow cannot accept.
+#[derive(Debug, Serialize)]
+pub struct MismatchState {
+    /// The route.
+    pub route: String,
+    /// Each such claim, and how to mend it.
+    pub findings: Vec<String>,
 }
 
 /// A route that cannot serve.
@@ -55,15 +69,17 @@ impl Readiness {
 impl Route {
     /// Whether it can serve; cheap, for a path that anybody may ask.
     fn can_serve(&self) -> bool {
+        let refuses = |preflight: &Arc<Preflight>| preflight.refusal().is_some();
         self.identity
             .as_ref()
             .is_none_or(|identity| identity.token_at_hand().is_some())
+            && !self.preflight.as_ref().is_some_and(refuses)
     }
 
     fn lacks(&self) -> Option<String> {
         let identity = self.identity.as_ref()?;
         match identity.health().expires_in {
-            Some(_) => None,
+            Some(_) => self.preflight.as_ref()?.refusal(),
             None => Some(format!("identity {} has no token", identity.settings().name)),
         }
     }
@@ -94,6 +110,14 @@ impl Gateway {
             })
         });
         let routes_not_ready: Vec<_> = lacking.collect();
+        let claim_mismatches = self.list.iter().filter_map(|route| {
+            let findings = route.preflight.as_ref()?.findings().to_vec();
+            (!findings.is_empty()).then(|| MismatchState {
+                route: route.name.to_string(),
+                findings,
+            })
+        });
+        let claim_mismatches = claim_mismatches.collect();
         let enough = match self.ready_requires {
             ReadyRequires::AnyRoute => routes_not_ready.len() < self.list.len(),
             ReadyRequires::AllRoutes => routes_not_ready.is_empty(),
@@ -111,6 +135,7 @@ impl Gateway {
             status,
             requires,
             identities,
+            claim_mismatches,
             routes_not_ready,
         }
     }

@@ -27,6 +27,7 @@ mod limits;
 mod listening;
 mod managed;
 mod payloads;
+mod preflight;
 mod reading;
 mod secrets;
 mod shutdown;

@@ -5,6 +5,7 @@ use http::HeaderName;
 use http::Method;
 
 use crate::config::CallersSettings;
+use crate::config::ClaimMismatch;
 use crate::config::IdentitySettings;
 use crate::config::KeyPlace;
 use crate::config::Proof;
@@ -26,10 +27,12 @@ use crate::config::check::value::HOUR;
 use crate::config::check::value::MILLISECOND;
 use crate::config::check::word;
 use crate::config::file;
+use crate::config::file::OnClaimMismatch;
 use crate::config::file::Route;
 use crate::config::file::RouteKindWord;
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
+use crate::config::mask;
 use crate::config::mistake::Flaw;
 use crate::model::CallerName;
 use crate::model::IdentityName;
@@ -114,6 +117,7 @@ impl Check<'_> {
                 (trigger, Some(RouteKind::Flow), self.relative_path(route, end))
             }
         };
+        let object_ids = self.object_ids(route);
         let query = self.query(route);
         let upstream = self.upstream(route);
         let host = match host {
@@ -134,6 +138,8 @@ impl Check<'_> {
             body_bytes_max,
             kind: kind?,
             proof: proof?,
+            object_ids,
+            on_claim_mismatch: on_claim_mismatch(route),
             trigger: trigger?,
             relative_path,
             query,
@@ -319,6 +325,32 @@ impl Check<'_> {
         self.trigger(value, proof, identities)
     }
 
+    /// The object ids on the trigger's list; they are compared with a token's, so a route without one has none.
+    fn object_ids(&mut self, route: &Route) -> Vec<String> {
+        let Some(values) = &route.object_ids else {
+            return Vec::new();
+        };
+        if route.identity.is_none() {
+            let flaw = Flaw::new("`object_ids` goes with `identity` only");
+            self.findings.mistake(
+                values,
+                flaw.hint("a signed address asks for no token, so there is no list"),
+            );
+        }
+        let mut ids = Vec::new();
+        for value in values.iter() {
+            if mask::is_guid(value) {
+                ids.push(value.to_ascii_lowercase());
+                continue;
+            }
+            let flaw = Flaw::new("an object id is a GUID");
+            let hint =
+                "write the object id of the enterprise application: az ad sp show --id CLIENT_ID --query id";
+            self.findings.mistake(value, flaw.hint(hint));
+        }
+        ids
+    }
+
     fn relative_path(&mut self, route: &Route, end: Option<PathEnd>) -> RelativePath {
         let Some(value) = route.relative_path.as_ref().filter(|value| ***value) else {
             return RelativePath::Dropped;
@@ -398,6 +430,13 @@ impl Check<'_> {
                 MILLISECOND..=DAY,
             ),
         }
+    }
+}
+
+fn on_claim_mismatch(route: &Route) -> ClaimMismatch {
+    match route.on_claim_mismatch.as_deref() {
+        None | Some(OnClaimMismatch::Try) => ClaimMismatch::Try,
+        Some(OnClaimMismatch::Refuse) => ClaimMismatch::Refuse,
     }
 }
 

@@ -282,6 +282,7 @@ mod tests {
     use super::take_all;
     use crate::config::CallerSettings;
     use crate::config::CallersSettings;
+    use crate::config::ClaimMismatch;
     use crate::config::NetworkSettings;
     use crate::config::Proof;
     use crate::config::QueryPass;
@@ -518,6 +519,8 @@ mod tests {
             body_bytes_max: 1,
             kind: RouteKind::Flow,
             proof: Proof::Signed,
+            object_ids: Vec::new(),
+            on_claim_mismatch: ClaimMismatch::Try,
             trigger: TriggerUrl::parse(&trigger).unwrap(),
             relative_path: RelativePath::Dropped,
             query: QueryPass::None,

@@ -1,0 +1,474 @@
+//! Whether an identity's token can be what a route needs, told before the first call meets a refusal. The token is read
+//! without trust: one that is opaque is no fault, and what does not fit is a warning, unless the route's settings ask to
+//! refuse calls then.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::SystemTime;
+
+use crate::config::ClaimMismatch;
+use crate::config::IdentitySettings;
+use crate::config::RouteKind;
+use crate::config::RouteSettings;
+use crate::model::Cloud;
+use crate::model::IdentityName;
+use crate::model::RouteName;
+use crate::model::Secret;
+use crate::model::TriggerUrl;
+use crate::model::claims;
+use crate::model::claims::Claims;
+use crate::model::clock;
+use crate::model::trigger::Family;
+
+/// Routes named in one line of the log.
+const ROUTES_NAMED_MAX: usize = 5;
+
+/// What a route needs of a token.
+#[derive(Debug, Clone)]
+pub struct Needs {
+    /// The audience, letter by letter.
+    pub audience: String,
+    /// The tenant's id or one of its domain names; empty if the settings name none.
+    pub tenant: String,
+    /// The cloud of the flow.
+    pub cloud: Cloud,
+    /// Object ids on the trigger's list, as far as the settings know; empty if any will do.
+    pub object_ids: Vec<String>,
+}
+
+impl Needs {
+    /// What this route needs of tokens of this identity.
+    pub fn of(route: &RouteSettings, identity: &IdentitySettings) -> Self {
+        Self {
+            audience: match route.kind {
+                RouteKind::Flow => wanted_audience(&route.trigger, identity).to_owned(),
+                // What an API compares is only known from the scope that was chosen for it.
+                RouteKind::Api(_) => identity.audience.clone(),
+            },
+            tenant: identity.tenant.clone(),
+            cloud: route.trigger.cloud().unwrap_or(identity.cloud),
+            object_ids: route.object_ids.clone(),
+        }
+    }
+}
+
+/// The audience that the trigger compares with. Owners of Logic Apps can choose their own, which only the identity's
+/// scope can tell; all other flows want that of their cloud.
+pub fn wanted_audience<'a>(url: &TriggerUrl, identity: &'a IdentitySettings) -> &'a str {
+    match url.family() {
+        Family::Consumption | Family::Standard => &identity.audience,
+        Family::PowerPlatform | Family::PowerPlatformScaleUnit | Family::Other => {
+            url.cloud().unwrap_or(identity.cloud).audience()
+        }
+    }
+}
+
+/// What a comparison came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It is what the route needs.
+    Fits,
+    /// Nothing is known to compare it with.
+    Unknown,
+    /// The flow cannot accept it.
+    Fails,
+}
+
+impl Fit {
+    /// The word in tables.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fits => "fits",
+            Self::Unknown => "not compared",
+            Self::Fails => "DOES NOT FIT",
+        }
+    }
+}
+
+/// One claim, compared.
+#[derive(Debug, Clone)]
+pub struct Compared {
+    /// Its name.
+    pub claim: &'static str,
+    /// What the route needs.
+    pub wanted: String,
+    /// What the token says.
+    pub got: String,
+    /// What the comparison came to.
+    pub fit: Fit,
+    /// Why it cannot work; empty where it can.
+    pub why: String,
+    /// What to do about it; empty where nothing is to be done.
+    pub fix: String,
+}
+
+/// Compares a token with what a route needs, claim by claim; nothing if the token is opaque.
+pub fn compare(token: &str, needs: &Needs, now: SystemTime) -> Option<Vec<Compared>> {
+    let claims = Claims::read(token)?;
+    Some(vec![
+        audience(&claims, needs),
+        issuer(&claims, needs),
+        tenant(&claims, needs),
+        object_id(&claims, needs),
+        kind(&claims),
+        time(&claims, now),
+    ])
+}
+
+fn told(claims: &Claims, name: &str) -> String {
+    claims
+        .text(name)
+        .map_or_else(|| "(none)".to_owned(), claims::safe)
+}
+
+/// A row that fails where there is a reason.
+fn judged(claim: &'static str, wanted: String, got: String, why: Option<String>, fix: String) -> Compared {
+    let fit = match why {
+        Some(_) => Fit::Fails,
+        None => Fit::Fits,
+    };
+    let fix = if fit == Fit::Fails { fix } else { String::new() };
+    Compared {
+        claim,
+        wanted,
+        got,
+        fit,
+        why: why.unwrap_or_default(),
+        fix,
+    }
+}
+
+fn audience(claims: &Claims, needs: &Needs) -> Compared {
+    let got = claims
+        .audience()
+        .map_or_else(|| "(none)".to_owned(), claims::safe);
+    let fix = format!(
+        "the operator sets scope = \"{}/.default\" for the identity, or leaves it out",
+        needs.audience
+    );
+    judged(
+        "aud",
+        needs.audience.clone(),
+        got,
+        claims.audience_fault(&needs.audience),
+        fix,
+    )
+}
+
+fn issuer(claims: &Claims, needs: &Needs) -> Compared {
+    let tid = claims.text("tid").unwrap_or("<tenant>");
+    let fix = format!(
+        "the operator compares cloud, tenant and authority of the identity with the flow's cloud {}",
+        needs.cloud.name()
+    );
+    judged(
+        "iss",
+        claims::usual_issuer(needs.cloud, tid),
+        told(claims, "iss"),
+        claims.issuer_fault_in(needs.cloud),
+        fix,
+    )
+}
+
+fn tenant(claims: &Claims, needs: &Needs) -> Compared {
+    let got = told(claims, "tid");
+    let wanted = match needs.tenant.as_str() {
+        "" => "(not in the settings)".to_owned(),
+        tenant => tenant.to_owned(),
+    };
+    let fix = "the operator sets the tenant in which the flow was made".to_owned();
+    let row = judged("tid", wanted, got, claims.tenant_fault(&needs.tenant), fix);
+    if row.fit == Fit::Fits && !row.wanted.eq_ignore_ascii_case(&row.got) {
+        // A domain, or nothing: no claim repeats it.
+        return Compared {
+            fit: Fit::Unknown,
+            ..row
+        };
+    }
+    row
+}
+
+fn object_id(claims: &Claims, needs: &Needs) -> Compared {
+    let got = told(claims, "oid");
+    if needs.object_ids.is_empty() {
+        return Compared {
+            claim: "oid",
+            wanted: "(not in the settings)".to_owned(),
+            got,
+            fit: Fit::Unknown,
+            why: String::new(),
+            fix: String::new(),
+        };
+    }
+    let wanted = needs.object_ids.join(", ");
+    let listed = needs.object_ids.iter().any(|id| id.eq_ignore_ascii_case(&got));
+    let why = (!listed).then(|| {
+        let client = claims.text("appid").or_else(|| claims.text("azp"));
+        let is_client = needs
+            .object_ids
+            .iter()
+            .any(|id| client.is_some_and(|client| client.eq_ignore_ascii_case(id)));
+        let hint = match is_client {
+            true => ": the list has the client id where it wants the object id of the enterprise application",
+            false => "",
+        };
+        format!(
+            "oid is {}, which is not among object_ids{hint}",
+            claims::quoted(&got)
+        )
+    });
+    let fix = format!(
+        "the flow's owner puts {got} on the list under \"Specific users in my tenant\", and the operator into \
+         object_ids of the route"
+    );
+    judged("oid", wanted, got, why, fix)
+}
+
+fn kind(claims: &Claims) -> Compared {
+    let got = told(claims, "idtyp");
+    let known = matches!(got.as_str(), "app" | "user");
+    Compared {
+        claim: "idtyp",
+        wanted: "app or user".to_owned(),
+        got,
+        fit: if known { Fit::Fits } else { Fit::Unknown },
+        why: String::new(),
+        fix: String::new(),
+    }
+}
+
+fn time(claims: &Claims, now: SystemTime) -> Compared {
+    let date = |seconds: f64| {
+        let moment =
+            SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::try_from_secs_f64(seconds).ok()?)?;
+        let moment = jiff::Timestamp::try_from(moment).ok()?;
+        Some(moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    };
+    let got = claims.number("exp").and_then(date);
+    let now_told = jiff::Timestamp::try_from(now).map_or_else(
+        |_| "now".to_owned(),
+        |now| now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    );
+    let fix = "whoever runs the gateway's host compares its clock; for a token file, the program that writes it is \
+               looked at"
+        .to_owned();
+    judged(
+        "exp",
+        format!("after {now_told}"),
+        got.unwrap_or_else(|| "(none)".to_owned()),
+        claims.time_fault(now),
+        fix,
+    )
+}
+
+/// What is known about the token that one route uses.
+#[derive(Debug)]
+pub struct Preflight {
+    route: RouteName,
+    needs: Needs,
+    on_mismatch: ClaimMismatch,
+    findings: Mutex<Arc<[String]>>,
+}
+
+impl Preflight {
+    /// Nothing is known yet.
+    pub fn new(route: &RouteSettings, identity: &IdentitySettings) -> Arc<Self> {
+        Arc::new(Self {
+            route: route.name.clone(),
+            needs: Needs::of(route, identity),
+            on_mismatch: route.on_claim_mismatch,
+            findings: Mutex::new(Arc::default()),
+        })
+    }
+
+    /// What cannot work with the current token, and how to mend it.
+    pub fn findings(&self) -> Arc<[String]> {
+        self.findings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Why calls are refused without asking the flow, where the settings want that.
+    pub fn refusal(&self) -> Option<String> {
+        if self.on_mismatch == ClaimMismatch::Try {
+            return None;
+        }
+        let findings = self.findings();
+        (!findings.is_empty()).then(|| {
+            format!(
+                "the token does not fit the route, which refuses calls then (on_claim_mismatch): {}",
+                findings.join("; ")
+            )
+        })
+    }
+}
+
+/// Compares each new token of one identity with what its routes need.
+#[derive(Debug)]
+pub struct Inspector {
+    identity: IdentityName,
+    routes: Vec<Arc<Preflight>>,
+    logged: Mutex<BTreeSet<String>>,
+}
+
+impl Inspector {
+    /// For these routes of one identity.
+    pub fn new(identity: &IdentityName, routes: Vec<Arc<Preflight>>) -> Self {
+        Self {
+            identity: identity.clone(),
+            routes,
+            logged: Mutex::default(),
+        }
+    }
+
+    /// Looks at a new token. What is found is logged once, and again only after it was different in between.
+    pub fn look(&self, token: &Secret) {
+        let now = clock::wall();
+        let mut found: BTreeMap<String, (String, Vec<&str>)> = BTreeMap::new();
+        for route in &self.routes {
+            let compared = compare(token.expose(), &route.needs, now).unwrap_or_default();
+            let failed = compared.iter().filter(|row| row.fit == Fit::Fails);
+            let mut findings = Vec::new();
+            for row in failed {
+                let text = format!("{}; {}", row.why, row.fix);
+                // A date differs from token to token and is the same finding.
+                let key = match row.claim {
+                    "exp" => row.claim.to_owned(),
+                    _ => text.clone(),
+                };
+                let entry = found.entry(key).or_insert_with(|| (text.clone(), Vec::new()));
+                entry.1.push(route.route.as_str());
+                findings.push(text);
+            }
+            *route.findings.lock().unwrap_or_else(PoisonError::into_inner) = findings.into();
+        }
+        self.tell(&found);
+    }
+
+    fn tell(&self, found: &BTreeMap<String, (String, Vec<&str>)>) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, (text, routes)) in found {
+            if logged.contains(key) {
+                continue;
+            }
+            let named: Vec<&str> = routes.iter().take(ROUTES_NAMED_MAX).copied().collect();
+            let more = match routes.len().saturating_sub(named.len()) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            tracing::warn!(
+                identity = %self.identity,
+                "the token of identity {} cannot be accepted behind {}{more}: {text}",
+                self.identity,
+                named.join(", ")
+            );
+        }
+        if found.is_empty() && !logged.is_empty() {
+            tracing::info!(identity = %self.identity, "the token of identity {} fits its routes again", self.identity);
+        }
+        *logged = found.keys().cloned().collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+    use std::time::UNIX_EPOCH;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::Fit;
+    use super::Needs;
+    use super::compare;
+    use crate::model::Cloud;
+
+    const TENANT: &str = "11111111-2222-3333-4444-555555555555";
+    const OID: &str = "99999999-2222-3333-4444-555555555555";
+    const APP: &str = "22222222-2222-3333-4444-555555555555";
+
+    fn needs() -> Needs {
+        Needs {
+            audience: Cloud::Public.audience().to_owned(),
+            tenant: TENANT.to_owned(),
+            cloud: Cloud::Public,
+            object_ids: Vec::new(),
+        }
+    }
+
+    fn good() -> serde_json::Value {
+        serde_json::json!({
+            "aud": Cloud::Public.audience(), "iss": format!("https://sts.windows.net/{TENANT}/"), "tid": TENANT,
+            "oid": OID, "appid": APP, "idtyp": "app", "exp": 2_000,
+        })
+    }
+
+    fn failing(claims: &serde_json::Value, needs: &Needs) -> Vec<(&'static str, String)> {
+        let token = format!("e30.{}.CANARY", URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let rows = compare(&token, needs, UNIX_EPOCH + Duration::from_secs(1_000)).unwrap();
+        assert!(!format!("{rows:?}").contains("CANARY"));
+        let failed = rows.into_iter().filter(|row| row.fit == Fit::Fails);
+        failed
+            .map(|row| (row.claim, format!("{}; {}", row.why, row.fix)))
+            .collect()
+    }
+
+    #[test]
+    fn a_good_token_fits() {
+        assert_eq!(failing(&good(), &needs()), []);
+    }
+
+    #[test]
+    fn each_claim_that_cannot_match_is_named_alone_with_its_fix() {
+        for (claim, value, words) in [
+            ("aud", "https://service.flow.microsoft.com", "second slash"),
+            ("aud", "https://gov.service.flow.microsoft.us/", "the cloud gcc"),
+            ("iss", "https://idp.example/", "no issuer of Entra"),
+        ] {
+            let mut claims = good();
+            claims[claim] = value.into();
+            let failed = failing(&claims, &needs());
+            assert_eq!(failed.len(), 1, "{failed:?}");
+            assert!(failed[0].0 == claim && failed[0].1.contains(words), "{failed:?}");
+            assert!(failed[0].1.contains("the operator"), "{failed:?}");
+        }
+        let mut old = good();
+        old["exp"] = 999.into();
+        assert_eq!(failing(&old, &needs())[0].0, "exp");
+        let other = Needs {
+            tenant: OID.to_owned(),
+            ..needs()
+        };
+        assert_eq!(failing(&good(), &other)[0].0, "tid");
+    }
+
+    #[test]
+    fn an_object_id_is_compared_only_where_the_route_lists_some() {
+        let listed = |ids: &[&str]| Needs {
+            object_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+            ..needs()
+        };
+        assert_eq!(failing(&good(), &listed(&[APP, OID])), []);
+        let failed = failing(&good(), &listed(&[APP]));
+        assert!(failed[0].1.contains("the list has the client id"), "{failed:?}");
+        assert!(failed[0].1.contains(OID), "{failed:?}");
+    }
+
+    #[test]
+    fn an_opaque_token_is_not_compared() {
+        assert!(compare("opaque", &needs(), UNIX_EPOCH).is_none());
+    }
+
+    #[test]
+    fn a_tenant_named_by_its_domain_is_not_compared() {
+        let domain = Needs {
+            tenant: "contoso.onmicrosoft.com".to_owned(),
+            ..needs()
+        };
+        assert_eq!(failing(&good(), &domain), []);
+    }
+}
