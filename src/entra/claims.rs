@@ -107,15 +107,18 @@ pub struct Compared {
 
 /// Compares a token with what a route needs, claim by claim; nothing if the token is opaque.
 pub fn compare(token: &str, needs: &Needs, now: SystemTime) -> Option<Vec<Compared>> {
-    let claims = Claims::read(token)?;
-    Some(vec![
-        audience(&claims, needs),
-        issuer(&claims, needs),
-        tenant(&claims, needs),
-        object_id(&claims, needs),
-        kind(&claims),
-        time(&claims, now),
-    ])
+    Claims::read(token).map(|claims| rows(&claims, needs, now))
+}
+
+fn rows(claims: &Claims, needs: &Needs, now: SystemTime) -> Vec<Compared> {
+    vec![
+        audience(claims, needs),
+        issuer(claims, needs),
+        tenant(claims, needs),
+        object_id(claims, needs),
+        kind(claims),
+        time(claims, now),
+    ]
 }
 
 fn told(claims: &Claims, name: &str) -> String {
@@ -215,10 +218,13 @@ fn object_id(claims: &Claims, needs: &Needs) -> Compared {
             true => ": the list has the client id where it wants the object id of the enterprise application",
             false => "",
         };
-        format!(
-            "oid is {}, which is not among object_ids{hint}",
-            claims::quoted(&got)
-        )
+        match claims.text("oid") {
+            Some(oid) => format!(
+                "oid is {}, which is not among object_ids{hint}",
+                claims::quoted(oid)
+            ),
+            None => "oid is missing, and the trigger's list holds object ids".to_owned(),
+        }
     });
     let fix = format!(
         "the flow's owner puts {got} on the list under \"Specific users in my tenant\", and the operator into \
@@ -248,16 +254,12 @@ fn time(claims: &Claims, now: SystemTime) -> Compared {
         Some(moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
     };
     let got = claims.number("exp").and_then(date);
-    let now_told = jiff::Timestamp::try_from(now).map_or_else(
-        |_| "now".to_owned(),
-        |now| now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-    );
     let fix = "whoever runs the gateway's host compares its clock; for a token file, the program that writes it is \
                looked at"
         .to_owned();
     judged(
         "exp",
-        format!("after {now_told}"),
+        "still to come".to_owned(),
         got.unwrap_or_else(|| "(none)".to_owned()),
         claims.time_fault(now),
         fix,
@@ -328,9 +330,12 @@ impl Inspector {
     /// Looks at a new token. What is found is logged once, and again only after it was different in between.
     pub fn look(&self, token: &Secret) {
         let now = clock::wall();
+        let claims = Claims::read(token.expose());
         let mut found: BTreeMap<String, (String, Vec<&str>)> = BTreeMap::new();
         for route in &self.routes {
-            let compared = compare(token.expose(), &route.needs, now).unwrap_or_default();
+            let compared = claims
+                .as_ref()
+                .map_or_else(Vec::new, |claims| rows(claims, &route.needs, now));
             let failed = compared.iter().filter(|row| row.fit == Fit::Fails);
             let mut findings = Vec::new();
             for row in failed {
@@ -376,6 +381,8 @@ impl Inspector {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::Mutex;
     use std::time::Duration;
     use std::time::UNIX_EPOCH;
 
@@ -383,9 +390,15 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::Fit;
+    use super::Inspector;
     use super::Needs;
+    use super::Preflight;
     use super::compare;
+    use crate::config::ClaimMismatch;
     use crate::model::Cloud;
+    use crate::model::IdentityName;
+    use crate::model::RouteName;
+    use crate::model::Secret;
 
     const TENANT: &str = "11111111-2222-3333-4444-555555555555";
     const OID: &str = "99999999-2222-3333-4444-555555555555";
@@ -456,6 +469,67 @@ mod tests {
         let failed = failing(&good(), &listed(&[APP]));
         assert!(failed[0].1.contains("the list has the client id"), "{failed:?}");
         assert!(failed[0].1.contains(OID), "{failed:?}");
+    }
+
+    /// Lines that were logged.
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Heard {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_finding_is_logged_once_and_again_only_after_it_changed() {
+        let heard = Heard::default();
+        let writer = heard.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let routes = ["a", "b"].map(|name| {
+            Arc::new(Preflight {
+                route: RouteName::parse(name).unwrap(),
+                needs: needs(),
+                on_mismatch: ClaimMismatch::Try,
+                findings: Mutex::default(),
+            })
+        });
+        let inspector = Inspector::new(&IdentityName::parse("contoso").unwrap(), routes.to_vec());
+        let token = |audience: &str| {
+            let mut claims = good();
+            claims["aud"] = audience.into();
+            claims["exp"] = 9_000_000_000u64.into();
+            Secret::new(format!(
+                "e30.{}.CANARY",
+                URL_SAFE_NO_PAD.encode(claims.to_string())
+            ))
+        };
+        let right = Cloud::Public.audience();
+        tracing::subscriber::with_default(subscriber, || {
+            for audience in ["api://x", "api://x", right, right, "api://x"] {
+                inspector.look(&token(audience));
+            }
+        });
+        let text = String::from_utf8(heard.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(
+            lines[0].contains("WARN") && lines[0].contains("behind a, b: aud is"),
+            "{text}"
+        );
+        assert!(
+            lines[1].contains("INFO") && lines[1].contains("fits its routes again"),
+            "{text}"
+        );
+        assert!(lines[2].contains("WARN") && !text.contains("CANARY"), "{text}");
     }
 
     #[test]

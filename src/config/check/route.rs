@@ -445,6 +445,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::config::CallersSettings;
+    use crate::config::ClaimMismatch;
     use crate::config::QueryPass;
     use crate::config::RelativePath;
     use crate::config::check::sample::Sample;
@@ -458,6 +459,22 @@ mod tests {
         sample(&format!(
             "name = \"a\"\npath = \"/a\"\nsigned = true\ntrigger = \"env:SIGNED\"\n{lines}"
         ))
+    }
+
+    #[test]
+    fn object_ids_are_guids_and_go_with_an_identity() {
+        let id = "ABCDEF00-0000-0000-0000-000000000002";
+        let good = format!(
+            "name = \"a\"\npath = \"/a\"\nanonymous = true\nidentity = \"contoso\"\ntrigger = \"{TRIGGER}\"\n\
+             object_ids = [\"{id}\"]\non_claim_mismatch = \"refuse\""
+        );
+        let route = sample(&good).config().routes.remove(0);
+        assert_eq!(route.object_ids, [id.to_ascii_lowercase()]);
+        assert_eq!(route.on_claim_mismatch, ClaimMismatch::Refuse);
+        let bad = sample(&good.replace(id, "shop@contoso.com"));
+        assert_eq!(bad.mistakes(), ["an object id is a GUID"]);
+        let signed = signed(&format!("anonymous = true\nobject_ids = [\"{id}\"]"));
+        assert_eq!(signed.mistakes(), ["`object_ids` goes with `identity` only"]);
     }
 
     #[test]
