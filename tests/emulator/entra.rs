@@ -137,6 +137,7 @@ struct State {
     /// The `jti` of each assertion that was accepted.
     assertions: Mutex<HashSet<String>>,
     hang_ups: Count,
+    clock_ahead: Mutex<i64>,
 }
 
 /// A handle on the token endpoint; clones share everything.
@@ -169,6 +170,7 @@ impl Entra {
             by_client: Mutex::default(),
             assertions: Mutex::default(),
             hang_ups: Count::new("token requests whose caller hung up"),
+            clock_ahead: Mutex::default(),
         };
         Self {
             state: Arc::new(state),
@@ -281,6 +283,17 @@ impl Entra {
     /// What tokens look like from now on.
     pub fn token_form(&self, form: TokenForm) {
         self.state.registry.lock().unwrap().form = form;
+    }
+
+    /// From now on the `Date` of each answer is so many seconds ahead of the real clock.
+    pub fn clock_ahead(&self, seconds: i64) {
+        *self.state.clock_ahead.lock().unwrap() = seconds;
+    }
+
+    fn date(&self) -> String {
+        let second = ids::now() + *self.state.clock_ahead.lock().unwrap();
+        let moment = jiff::Timestamp::from_second(second).unwrap();
+        moment.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
     }
 
     /// Answers the next request so.

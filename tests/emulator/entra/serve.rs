@@ -52,7 +52,8 @@ impl Exchange for Entra {
         if request.head.path() != format!("/{}/oauth2/v2.0/token", request.tenant()) {
             let reply = self
                 .beside(&request)
-                .unwrap_or_else(|| Reply::html(404, "Not Found"));
+                .unwrap_or_else(|| Reply::html(404, "Not Found"))
+                .header("Date", self.date());
             return session::send(wire, &self.state.listener, &request.head, reply).await;
         }
         self.record(&request);
@@ -101,7 +102,7 @@ impl Entra {
             wire.send(&bytes).await?;
             return Ok(Next::Close);
         }
-        let reply = self.reply(request, answer);
+        let reply = self.reply(request, answer).header("Date", self.date());
         session::send(wire, &self.state.listener, &request.head, reply).await
     }
 
