@@ -1,6 +1,7 @@
 //! The commands: parse, call one library function, report. Nothing here ends the process, and what is to be printed
 //! goes back to `main`; only `login` talks while it waits.
 
+mod doctor;
 mod import;
 mod keys;
 mod lines;
@@ -42,6 +43,7 @@ Start here:
   flowgate key new --caller shop           make a key for a caller
   flowgate routes --config flowgate.toml   see who may call what
   flowgate serve  --config flowgate.toml   run the gateway
+  flowgate doctor --config flowgate.toml   find the one thing that is wrong
 
 Exit codes: 0 all is well, 1 it failed while running, 2 the settings or the command are wrong.";
 
@@ -59,6 +61,25 @@ enum Command {
         /// Do not read secrets: for a machine that does not have them.
         #[arg(long)]
         without_secrets: bool,
+    },
+    /// Walk every way step by step (names, connections, certificates, clock, tokens, claims) and name the one thing that is
+    /// wrong, who mends it and how.
+    Doctor {
+        #[command(flatten)]
+        settings: SettingsFile,
+        #[command(flatten)]
+        words: DoctorWords,
+    },
+    /// Print the commands that make in Entra what an identity needs; nothing is run.
+    Setup {
+        #[command(flatten)]
+        settings: SettingsFile,
+        /// The identity.
+        #[arg(long, value_name = "NAME")]
+        identity: String,
+        /// In what they are written.
+        #[arg(long, value_enum, default_value = "az")]
+        style: SetupStyle,
     },
     /// Make keys for callers, or bring existing ones along.
     Key {
@@ -142,6 +163,38 @@ struct SettingsFile {
     config: PathBuf,
 }
 
+#[derive(Debug, clap::Args)]
+struct DoctorWords {
+    /// Look at this route and its identity only.
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+    /// Look at this identity and its routes only.
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
+    /// Call the triggers in ways that cannot start a run; says before what it will send.
+    #[arg(long)]
+    live: bool,
+    /// With --live: make a real call, which starts a run. The words are "yes, start a run".
+    #[arg(long, value_name = "WORDS", requires = "live")]
+    run: Option<String>,
+    /// Also name what is open wider than it needs to be.
+    #[arg(long)]
+    audit: bool,
+    /// For scripts.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum SetupStyle {
+    /// Azure CLI.
+    Az,
+    /// Microsoft Graph PowerShell.
+    Powershell,
+    /// Bicep with the Microsoft Graph extension.
+    Bicep,
+}
+
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
     /// Make a key of 256 random bits, print it once, and print the lines for the settings, which hold only its digest.
@@ -215,6 +268,12 @@ pub fn run(cli: Cli) -> Outcome {
             settings,
             without_secrets,
         } => check(&settings.config, without_secrets),
+        Command::Doctor { settings, words } => doctor::doctor(&settings.config, words),
+        Command::Setup {
+            settings,
+            identity,
+            style,
+        } => doctor::setup(&settings.config, &identity, style),
         Command::Key { command } => keys::run(command),
         Command::Routes { settings } => match load(
             &settings.config,

@@ -5,13 +5,14 @@
 //! an answer that says who must do what.
 //!
 //! Modules stand on floors and name lower floors only: `model`; `problem` and `counters`; `config`; `policy`, `entra`
-//! and `flow`, which do not know each other; `gateway`; `server`; and on the roof `cli` and the program itself.
+//! and `flow`, which do not know each other; `gateway`; `server`; and on the roof `doctor`, `cli` and the program itself.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
 pub mod config;
 pub mod counters;
+pub mod doctor;
 pub mod entra;
 pub mod flow;
 pub mod gateway;

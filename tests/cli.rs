@@ -204,6 +204,8 @@ fn help_tells_a_stranger_where_to_start() {
         "Power Automate",
         "serve",
         "check",
+        "doctor",
+        "setup",
         "key",
         "routes",
         "schema",

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("flow", 3),
     ("gateway", 4),
     ("server", 5),
+    ("doctor", 6),
     ("cli", 6),
     ("main", 6),
     ("lib", 6),
@@ -170,5 +171,15 @@ fn readme_shows_the_table_of_problems() {
     assert!(
         readme.contains(&expected),
         "README.md needs this table:\n{expected}"
+    );
+}
+
+#[test]
+fn readme_shows_the_tables_of_what_fails() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let expected = flowgate::doctor::advice::tables();
+    assert!(
+        readme.contains(&expected),
+        "README.md needs these tables:\n{expected}"
     );
 }

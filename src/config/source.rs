@@ -110,6 +110,21 @@ impl Environment {
         resolved.map(|resolved| resolved.secret).map_err(|flaw| flaw.what)
     }
 
+    /// The proxy variables that are set. The gateway connects directly and uses none of them; a proxy may carry a password,
+    /// so only the names come out.
+    pub fn proxies(&self) -> Vec<&'static str> {
+        let known = [
+            "HTTPS_PROXY",
+            "https_proxy",
+            "HTTP_PROXY",
+            "http_proxy",
+            "ALL_PROXY",
+            "all_proxy",
+        ];
+        let set = |name: &&str| self.variable(name).is_ok_and(|value| !value.expose().is_empty());
+        known.into_iter().filter(set).collect()
+    }
+
     /// Reads what a reference points to.
     pub(super) fn resolve(&self, reference: &Reference) -> Result<Resolved, Flaw> {
         self.resolve_as(reference, Holds::Text)

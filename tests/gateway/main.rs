@@ -20,6 +20,7 @@ mod accounts;
 mod admission;
 mod apis;
 mod certificates;
+mod doctor;
 mod faults;
 mod federated;
 mod forwarding;

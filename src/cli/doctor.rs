@@ -1,0 +1,111 @@
+//! `flowgate doctor` and `flowgate setup`: the words of the command line become questions, and what was found an outcome.
+
+use std::io::Write;
+use std::path::Path;
+
+use tokio::runtime::Builder;
+
+use crate::cli::DoctorWords;
+use crate::cli::FAILED;
+use crate::cli::Outcome;
+use crate::cli::SetupStyle;
+use crate::cli::WELL;
+use crate::cli::WRONG;
+use crate::cli::load;
+use crate::cli::style;
+use crate::config::Environment;
+use crate::config::Secrets;
+use crate::doctor;
+use crate::doctor::Audit;
+use crate::doctor::Live;
+use crate::doctor::Questions;
+use crate::doctor::Selection;
+use crate::doctor::live::RUN_WORDS;
+use crate::doctor::setup;
+
+pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
+    let live = match (words.live, words.run.as_deref()) {
+        (false, None) => Live::No,
+        (true, None) => Live::Probes,
+        (true, Some(RUN_WORDS)) => Live::Run,
+        (_, Some(_)) => {
+            let why = format!("a run is started only with --live --run \"{RUN_WORDS}\"\n");
+            return Outcome::failed(why, WRONG);
+        }
+    };
+    let environment = Environment::of_process();
+    let (config, warnings) = match load(path, &environment) {
+        Ok(loaded) => loaded,
+        Err(outcome) => return outcome,
+    };
+    let questions = Questions {
+        route: words.route,
+        identity: words.identity,
+        live,
+        audit: if words.audit { Audit::Yes } else { Audit::No },
+    };
+    match Selection::of(&config, &questions) {
+        Ok(selection) => announce(&doctor::live::plan(&selection, live)),
+        Err(why) => return Outcome::failed(format!("{why}\n"), WRONG),
+    }
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
+    };
+    let report = match runtime.block_on(doctor::examine(&config, &environment, &questions)) {
+        Ok(report) => report,
+        Err(why) => return Outcome::failed(format!("{why}\n"), WRONG),
+    };
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    let out = match words.json {
+        true => serde_json::to_string_pretty(&report.json()).unwrap_or_default() + "\n",
+        false => report.text(),
+    };
+    let mut err = String::new();
+    for warning in warnings {
+        err.push_str(&warning.render(style()));
+        err.push_str("\n\n");
+    }
+    let code = if report.is_healthy() { WELL } else { FAILED };
+    Outcome { out, err, code }
+}
+
+/// Says what will be sent before it is: the outcome of a command is shown only at its end.
+fn announce(plan: &[String]) {
+    if plan.is_empty() {
+        return;
+    }
+    let mut text = String::from("This will be sent:\n");
+    for line in plan {
+        text.push_str(&format!("  {line}\n"));
+    }
+    // Nobody to tell: the calls were asked for all the same.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+pub(super) fn setup(path: &Path, identity: &str, style: SetupStyle) -> Outcome {
+    let environment = Environment::of_process().with(Secrets::Unresolved);
+    let config = match load(path, &environment) {
+        Ok((config, _)) => config,
+        Err(outcome) => return outcome,
+    };
+    let questions = Questions {
+        identity: Some(identity.to_owned()),
+        ..Questions::default()
+    };
+    let selection = match Selection::of(&config, &questions) {
+        Ok(selection) => selection,
+        Err(why) => return Outcome::failed(format!("{why}\n"), WRONG),
+    };
+    let style = match style {
+        SetupStyle::Az => setup::Style::Az,
+        SetupStyle::Powershell => setup::Style::PowerShell,
+        SetupStyle::Bicep => setup::Style::Bicep,
+    };
+    let texts = selection
+        .identities
+        .iter()
+        .map(|identity| setup::lines(identity, style));
+    Outcome::out(texts.collect::<String>())
+}

@@ -1,0 +1,397 @@
+//! Where a fault is mended: the page of the portal, and the command where there is one. What happened and who mends it is
+//! told by the tables of `entra/refusal.rs` and `flow/fault.rs`; this adds the place, for every row of them.
+
+use crate::config::GrantSettings;
+use crate::config::IdentitySettings;
+use crate::entra::refusal::ERRORS;
+use crate::entra::refusal::Mender;
+use crate::entra::refusal::NUMBERS;
+use crate::entra::refusal::Refusal;
+use crate::entra::refusal::RefusalKind;
+use crate::flow::fault;
+use crate::flow::fault::CODES;
+use crate::flow::fault::Row;
+use crate::flow::fault::STATUSES;
+
+/// The application of the flow service in every tenant.
+pub(super) const FLOW_SERVICE: &str = "7df0a125-d3be-4c96-aa54-591f83ff541c";
+
+/// What somebody has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remedy {
+    /// Who can do it: the word of the tables.
+    pub who: &'static str,
+    /// What is to be done, in sentences.
+    pub what: String,
+    /// The page of the portal; empty where there is none.
+    pub portal: String,
+    /// The command; empty where there is none.
+    pub command: String,
+}
+
+impl Remedy {
+    pub(super) fn new(who: &'static str, what: impl Into<String>) -> Self {
+        Self {
+            who,
+            what: what.into(),
+            portal: String::new(),
+            command: String::new(),
+        }
+    }
+
+    pub(super) fn portal(mut self, page: impl Into<String>) -> Self {
+        self.portal = page.into();
+        self
+    }
+
+    pub(super) fn command(mut self, command: impl Into<String>) -> Self {
+        self.command = command.into();
+        self
+    }
+}
+
+/// A place in the portal and a command, for several rows of a table. `{client}` stands for the client id.
+struct Place<K: 'static> {
+    rows: &'static [K],
+    portal: &'static str,
+    command: &'static str,
+}
+
+const SECRETS: &str = "Microsoft Entra admin center, App registrations, {client}, Certificates & secrets";
+
+/// By AADSTS number.
+const OF_NUMBERS: &[Place<u32>] = &[
+    Place {
+        rows: &[7_000_215, 7_000_222, 70002, 7_000_218],
+        portal: SECRETS,
+        command: "az ad app credential reset --id {client} --append --query password --output tsv",
+    },
+    Place {
+        rows: &[700_027, 50012, 700_030],
+        portal: SECRETS,
+        command: "az ad app credential list --id {client} --cert",
+    },
+    Place {
+        rows: &[700_016],
+        portal: "Microsoft Entra admin center, App registrations, All applications",
+        command: "az ad app show --id {client} --query appId",
+    },
+    Place {
+        rows: &[90002, 900_023, 90038, 900_382, 900_432, 9_001_023],
+        portal: "Microsoft Entra admin center, Overview: Tenant ID",
+        command: "az account show --query \"{tenant:tenantId, cloud:environmentName}\"",
+    },
+    Place {
+        rows: &[7_000_229],
+        portal: "Microsoft Entra admin center, Enterprise applications",
+        command: "az ad sp create --id {client}",
+    },
+    Place {
+        rows: &[7_000_112],
+        portal: "Microsoft Entra admin center, Enterprise applications, {client}, Properties",
+        command: "az ad sp update --id {client} --set accountEnabled=true",
+    },
+    Place {
+        rows: &[500_133, 700_024],
+        portal: "",
+        command: "timedatectl status",
+    },
+    Place {
+        rows: &[70021, 700_211, 700_213, 7_002_131],
+        portal: "Microsoft Entra admin center, App registrations, {client}, Certificates & secrets, Federated credentials",
+        command: "az ad app federated-credential list --id {client}",
+    },
+    Place {
+        rows: &[90061],
+        portal: "",
+        command: "curl --fail ISSUER/.well-known/openid-configuration",
+    },
+    Place {
+        rows: &[500_011, 50001, 650_052],
+        portal: "Microsoft Entra admin center, Enterprise applications: Microsoft Flow Service",
+        command: "az ad sp create --id 7df0a125-d3be-4c96-aa54-591f83ff541c",
+    },
+    Place {
+        rows: &[70011, 28002, 1_002_012, 700_022, 700_023, 901_002, 650_053],
+        portal: "",
+        command: "flowgate check --config FILE",
+    },
+    Place {
+        rows: &[65001, 650_056, 650_057],
+        portal: "Microsoft Entra admin center, App registrations, {client}, API permissions",
+        command: "az ad app permission admin-consent --id {client}",
+    },
+    Place {
+        rows: &[50105],
+        portal: "Microsoft Entra admin center, Enterprise applications, the resource, Users and groups",
+        command: "",
+    },
+    Place {
+        rows: &[53003, 530_032, 530_035],
+        portal: "Microsoft Entra admin center, Protection, Conditional Access; Identity, Monitoring, Sign-in logs",
+        command: "",
+    },
+    Place {
+        rows: &[50074, 50076, 50079, 50034, 50053, 50055, 50057, 50126],
+        portal: "Microsoft Entra admin center, Users, the account, Sign-in logs",
+        command: "az ad user show --id USER --query accountEnabled",
+    },
+    Place {
+        rows: &[50173, 700_082, 70008, 70043],
+        portal: "",
+        command: "",
+    },
+    Place {
+        rows: &[700_025],
+        portal: "Microsoft Entra admin center, App registrations, {client}, Authentication",
+        command: "az ad app update --id {client} --is-fallback-public-client false",
+    },
+    Place {
+        rows: &[50196],
+        portal: "",
+        command: "curl http://127.0.0.1:9464/metrics",
+    },
+    Place {
+        rows: &[100_007],
+        portal: "",
+        command: "flowgate check --config FILE",
+    },
+    Place {
+        rows: &[50033, 50087, 90006, 90012, 90024, 90033, 90055, 90090],
+        portal: "https://azure.status.microsoft",
+        command: "",
+    },
+];
+
+const TRIGGER_PAGE: &str =
+    "https://make.powerautomate.com, My flows, the flow, Edit, trigger \"When an HTTP request is received\"";
+const RUNS_PAGE: &str = "https://make.powerautomate.com, My flows, the flow, 28-day run history";
+const FLOW_PAGE: &str = "https://make.powerautomate.com, My flows, the flow, Turn on";
+const OBJECT_ID: &str = "az ad sp show --id {client} --query id --output tsv";
+
+/// By code or status of a fault.
+const OF_FAULTS: &[Place<&str>] = &[
+    Place {
+        rows: &["AuthorizationFailed"],
+        portal: "Azure portal, the Logic App, Settings, Workflow settings, Access control configuration",
+        command: "az logic workflow show --resource-group GROUP --name WORKFLOW --query accessControl",
+    },
+    Place {
+        rows: &["MisMatchingOAuthClaims", "http-401", "http-403"],
+        portal: TRIGGER_PAGE,
+        command: OBJECT_ID,
+    },
+    Place {
+        rows: &["http-401-challenge", "http-403-challenge"],
+        portal: "Azure portal, the Logic App (Standard), Settings, Authentication",
+        command: "az webapp auth show --resource-group GROUP --name APP",
+    },
+    Place {
+        rows: &[
+            "ClientScopeAuthorizationFailed",
+            "DirectApiAuthorizationRequired",
+            "DirectApiInvalidAuthorizationScheme",
+            "DirectApiInvalidAuthorizationSignature",
+            "DirectApiRequestHasMoreThanOneAuthorization",
+            "InvalidUseOfOAuthToken",
+            "MissingApiVersionParameter",
+            "OAuthAccessPolicyNotFound",
+            "TriggerInputSchemaMismatch",
+            "InvalidRequestContent",
+            "TriggerRequestMethodNotValid",
+            "WorkflowNotFound",
+            "WorkflowTriggerNotFound",
+            "http-404",
+        ],
+        portal: TRIGGER_PAGE,
+        command: "",
+    },
+    Place {
+        rows: &["InvalidFlowExtensionRequestRoute"],
+        portal: "Azure portal, the Logic App (Standard), Workflows, the workflow, Overview: Workflow URL",
+        command: "",
+    },
+    Place {
+        rows: &["WorkflowDisabled", "WorkflowTriggerIsNotEnabled"],
+        portal: FLOW_PAGE,
+        command: "",
+    },
+    Place {
+        rows: &[
+            "GatewayTimeout",
+            "NoResponse",
+            "ResponseTimeout",
+            "http-408",
+            "http-502",
+            "http-504",
+            "http-5xx",
+        ],
+        portal: RUNS_PAGE,
+        command: "",
+    },
+    Place {
+        rows: &["WorkflowRunActionThrottled", "http-429"],
+        portal: "https://make.powerautomate.com, My flows, the flow, Analytics",
+        command: "",
+    },
+    Place {
+        rows: &["InternalServerError", "http-500", "http-503"],
+        portal: "https://admin.powerplatform.microsoft.com, Service health",
+        command: "",
+    },
+    Place {
+        rows: &["http-413"],
+        portal: "",
+        command: "",
+    },
+];
+
+/// A text about the application of this client id.
+fn fill(text: &str, client: &str) -> String {
+    text.replace("{client}", client)
+}
+
+fn client_of(identity: Option<&IdentitySettings>) -> &str {
+    match identity.map(|identity| &identity.grant) {
+        Some(GrantSettings::Client { endpoint, .. }) => &endpoint.client_id,
+        _ => "CLIENT_ID",
+    }
+}
+
+fn step(mender: Mender) -> &'static str {
+    match mender {
+        Mender::Operator => "Mend the settings of the identity, or its secret.",
+        Mender::TenantAdmin => "Ask an administrator of the tenant.",
+        Mender::HostAdmin => "Set the clock of the host by NTP.",
+        Mender::User => "Use an application's identity, or ask the account's administrator.",
+        Mender::ClusterAdmin => "Make the issuer's discovery document and keys public.",
+        Mender::Nobody => "Wait; the gateway asks again by itself.",
+    }
+}
+
+/// What to do about a refusal of Entra.
+pub(super) fn of_refusal(refusal: &Refusal, identity: &IdentitySettings) -> Remedy {
+    let client = client_of(Some(identity));
+    let remedy = Remedy::new(
+        refusal.mender.as_str(),
+        format!("{} {}", refusal.cause, step(refusal.mender)),
+    );
+    let known = refusal.kind != RefusalKind::Throttled;
+    let place = refusal.number.filter(|_| known).and_then(place_of_number);
+    match place {
+        Some(place) => remedy
+            .portal(fill(place.portal, client))
+            .command(fill(place.command, client)),
+        None => remedy,
+    }
+}
+
+fn place_of_number(number: u32) -> Option<&'static Place<u32>> {
+    OF_NUMBERS.iter().find(|place| place.rows.contains(&number))
+}
+
+fn place_of_fault(code: &str) -> Option<&'static Place<&'static str>> {
+    OF_FAULTS.iter().find(|place| place.rows.contains(&code))
+}
+
+/// What to do about a fault of the platform.
+pub(super) fn of_fault(row: &'static Row, identity: Option<&IdentitySettings>) -> Remedy {
+    let client = client_of(identity);
+    let remedy = Remedy::new(row.mender.as_str(), row.advice);
+    match place_of_fault(row.code) {
+        // A flow that a data policy suspends is not turned on where its owner looks.
+        _ if row.mender == fault::Mender::TenantAdmin => {
+            remedy.portal("https://admin.powerplatform.microsoft.com, Policies, Data policies")
+        }
+        Some(place) => remedy
+            .portal(fill(place.portal, client))
+            .command(fill(place.command, client)),
+        None => remedy,
+    }
+}
+
+/// The tables of everything that Entra and the platform can report, for README.
+pub fn tables() -> String {
+    let mut text = String::from(
+        "| Entra says | who mends it | why, and what to do | where |\n| --- | --- | --- | --- |\n",
+    );
+    for row in NUMBERS {
+        let place = place_of_number(row.number);
+        text.push_str(&line(
+            &format!("`AADSTS{}`", row.number),
+            row.mender.as_str(),
+            &format!("{} {}", row.cause, step(row.mender)),
+            place.map(|place| (place.portal, place.command)),
+        ));
+    }
+    for row in ERRORS {
+        text.push_str(&line(
+            &format!("`{}` without a known number", row.error),
+            row.mender.as_str(),
+            &format!("{} {}", row.cause, step(row.mender)),
+            None,
+        ));
+    }
+    text.push_str(
+        "\n| the trigger says | who mends it | why, and what to do | where |\n| --- | --- | --- | --- |\n",
+    );
+    for row in CODES.iter().chain(STATUSES) {
+        let told = match row.wording {
+            "" => format!("`{}`", row.code),
+            wording => format!("`{}` with *{wording}*", row.code),
+        };
+        let remedy = of_fault(row, None);
+        text.push_str(&line(
+            &told,
+            remedy.who,
+            &remedy.what,
+            Some((&remedy.portal, &remedy.command)),
+        ));
+    }
+    text
+}
+
+fn line(told: &str, who: &str, what: &str, place: Option<(&str, &str)>) -> String {
+    let place = match place {
+        None | Some(("", "")) => String::new(),
+        Some((portal, "")) => format!("{portal} "),
+        Some(("", command)) => format!("`{command}` "),
+        Some((portal, command)) => format!("{portal}; `{command}` "),
+    };
+    let place = place.replace("{client}", "CLIENT_ID");
+    format!("| {told} | {who} | {what} | {place}|\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OF_FAULTS;
+    use super::OF_NUMBERS;
+    use crate::entra::refusal::NUMBERS;
+    use crate::flow::fault::CODES;
+    use crate::flow::fault::STATUSES;
+
+    #[test]
+    fn every_row_of_the_tables_has_its_place_once() {
+        for row in NUMBERS {
+            let places = OF_NUMBERS.iter().filter(|place| place.rows.contains(&row.number));
+            assert_eq!(places.count(), 1, "AADSTS{}", row.number);
+        }
+        for row in CODES.iter().chain(STATUSES) {
+            let places = OF_FAULTS.iter().filter(|place| place.rows.contains(&row.code));
+            assert_eq!(places.count(), 1, "{}", row.code);
+        }
+    }
+
+    #[test]
+    fn no_place_is_for_a_row_that_is_not_there() {
+        for number in OF_NUMBERS.iter().flat_map(|place| place.rows) {
+            assert!(NUMBERS.iter().any(|row| row.number == *number), "{number}");
+        }
+        for code in OF_FAULTS.iter().flat_map(|place| place.rows) {
+            assert!(
+                CODES.iter().chain(STATUSES).any(|row| row.code == *code),
+                "{code}"
+            );
+        }
+    }
+}

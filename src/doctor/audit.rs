@@ -1,0 +1,193 @@
+//! What is open wider than it needs to be, as far as settings and tokens tell. What they cannot tell is said as such.
+
+use std::collections::HashSet;
+
+use crate::config::CallersSettings;
+use crate::config::Config;
+use crate::config::KeyState;
+use crate::config::Proof;
+use crate::config::RouteSettings;
+use crate::doctor::Held;
+use crate::doctor::advice::Remedy;
+use crate::doctor::report::Check;
+use crate::doctor::report::Group;
+use crate::doctor::report::count;
+use crate::model::claims::Claims;
+use crate::model::clock;
+
+/// Looks the settings through.
+pub(super) fn examine(config: &Config, held: &Held) -> Group {
+    let mut group = Group::new("audit", "");
+    let checks = [
+        permissions(config, held),
+        signatures(config),
+        shared(config),
+        unused(config),
+        keys(config),
+    ];
+    for check in checks.into_iter().flatten() {
+        group.aside(check);
+    }
+    group.aside(Check::note(
+        "keys",
+        "when a key was used last is not in the settings; the access log has it as `key` beside `caller`",
+    ));
+    group
+}
+
+/// The flow service asks an application for no role and no scope.
+fn permissions(config: &Config, held: &Held) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for identity in &config.identities {
+        let Some(token) = held.get(&identity.name) else {
+            continue;
+        };
+        let name = &identity.name;
+        let Some(claims) = Claims::read(token.text().expose()) else {
+            checks.push(Check::note(
+                "permissions",
+                format!("the token of {name} is opaque"),
+            ));
+            continue;
+        };
+        let mut granted = claims.words("roles");
+        granted.extend(claims.words("scp"));
+        if granted.is_empty() {
+            checks.push(Check::ok(
+                "permissions",
+                format!("the token of {name} carries no role and no scope"),
+            ));
+            continue;
+        }
+        let client = claims.text("appid").unwrap_or("CLIENT_ID");
+        let client = crate::model::claims::safe(client);
+        let says = format!(
+            "the token of {name} carries {}, which no trigger asks for",
+            granted.join(", ")
+        );
+        let remedy = Remedy::new("tenant-admin", "Take back what nothing else needs.")
+            .portal(format!(
+                "Microsoft Entra admin center, App registrations, {client}, API permissions"
+            ))
+            .command(format!("az ad app permission list --id {client}"));
+        checks.push(Check::warn("permissions", says, remedy));
+    }
+    checks
+}
+
+/// Whether a flow with a token can be started by its signature as well.
+fn signatures(config: &Config) -> Vec<Check> {
+    let (signed, bearer): (Vec<_>, Vec<_>) = config
+        .routes
+        .iter()
+        .partition(|route| route.proof == Proof::Signed);
+    let mut checks = Vec::new();
+    let mut unknown = 0;
+    for route in bearer {
+        let same = |other: &&&RouteSettings| {
+            other.trigger.host() == route.trigger.host() && other.trigger.path() == route.trigger.path()
+        };
+        let Some(other) = signed.iter().find(same) else {
+            unknown += 1;
+            continue;
+        };
+        let says = format!(
+            "route {} uses a token, and route {} the signature of the same trigger",
+            route.name, other.name
+        );
+        let what = "If the signature is still good, set the trigger to a tenant mode (Power Automate) or switch SAS off \
+                    (Logic Apps), and take the signed route out.";
+        checks.push(Check::warn("signatures", says, Remedy::new("flow-owner", what)));
+    }
+    if unknown > 0 {
+        let says = format!(
+            "for {} with a token the settings know no signature, so whether one still works cannot be told \
+             here: call the old signed URL with GET; TriggerRequestMethodNotValid means that it is alive",
+            count(unknown, "route", "routes")
+        );
+        checks.push(Check::note("signatures", says));
+    }
+    checks
+}
+
+/// How much a route asks of those who call it.
+fn is_open(route: &RouteSettings) -> bool {
+    matches!(route.callers, CallersSettings::Anonymous)
+}
+
+/// Identities behind routes of different trust.
+fn shared(config: &Config) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for identity in &config.identities {
+        let mine: Vec<&RouteSettings> = config
+            .routes
+            .iter()
+            .filter(|route| route.proof == Proof::Identity(identity.name.clone()))
+            .collect();
+        let (open, closed): (Vec<&RouteSettings>, Vec<&RouteSettings>) =
+            mine.into_iter().partition(|route| is_open(route));
+        let (Some(first), Some(other)) = (open.first(), closed.first()) else {
+            continue;
+        };
+        let says = format!(
+            "identity {} serves {} open to everybody (first {}) and {} with keys (first {})",
+            identity.name,
+            count(open.len(), "route", "routes"),
+            first.name,
+            closed.len(),
+            other.name
+        );
+        let what = "Give the open routes an identity of their own, so that the lists of the other flows need not admit it.";
+        checks.push(Check::warn("shared", says, Remedy::new("operator", what)));
+    }
+    checks
+}
+
+/// Identities and callers that no route names.
+fn unused(config: &Config) -> Vec<Check> {
+    let mut used = HashSet::new();
+    let mut called = HashSet::new();
+    for route in &config.routes {
+        if let Proof::Identity(name) = &route.proof {
+            used.insert(name);
+        }
+        if let CallersSettings::Named(names) = &route.callers {
+            called.extend(names);
+        }
+    }
+    let take_out = || {
+        Remedy::new(
+            "operator",
+            "Take it out of the settings, and its credential with it.",
+        )
+    };
+    let identities = config.identities.iter().filter(|one| !used.contains(&one.name));
+    let identities = identities.map(|one| format!("no route uses the identity {}", one.name));
+    let callers = config.callers.iter().filter(|one| !called.contains(&one.name));
+    let callers = callers.map(|one| format!("no route admits the caller {}", one.name));
+    identities
+        .chain(callers)
+        .map(|says| Check::warn("unused", says, take_out()))
+        .collect()
+}
+
+/// Keys that can never be used again.
+fn keys(config: &Config) -> Vec<Check> {
+    let now = clock::wall();
+    let mut checks = Vec::new();
+    for caller in &config.callers {
+        for key in caller.keys.iter() {
+            let why = if key.state == KeyState::Disabled {
+                "is switched off"
+            } else if key.expires.is_some_and(|expires| expires <= now) {
+                "has expired"
+            } else {
+                continue;
+            };
+            let says = format!("key {} of {} {why}", key.label, caller.name);
+            let what = "Take it out of the settings once nobody asks about it any more.";
+            checks.push(Check::warn("keys", says, Remedy::new("operator", what)));
+        }
+    }
+    checks
+}

@@ -1,0 +1,99 @@
+//! The gateway's own side: the certificates that callers are shown, and proxies that others on this host may use.
+
+use crate::config::Certificate;
+use crate::config::Config;
+use crate::config::Environment;
+use crate::config::Transport;
+use crate::doctor::Selection;
+use crate::doctor::advice::Remedy;
+use crate::doctor::network::Leaf;
+use crate::doctor::network::RENEWAL;
+use crate::doctor::network::days;
+use crate::doctor::report::Check;
+use crate::doctor::report::Group;
+use crate::model::clock;
+
+/// Looks at the gateway's own side.
+pub(super) fn examine(config: &Config, selection: &Selection<'_>, environment: &Environment) -> Group {
+    let mut group = Group::new("gateway", "");
+    for listener in &config.listeners {
+        match &listener.transport {
+            Transport::Plain { .. } => {
+                group.aside(Check::note(
+                    "listener",
+                    format!("{} speaks plain HTTP", listener.address),
+                ));
+            }
+            Transport::Tls(tls) => {
+                for certificate in &tls.certificates {
+                    group.aside(judge(listener.address, certificate));
+                }
+            }
+        }
+    }
+    for route in &selection.routes {
+        if let Some(host) = &route.host
+            && !is_covered(config, host)
+        {
+            let says = format!("no certificate carries {host}, the host of route {}", route.name);
+            let what =
+                format!("Add a [[listener.certificate]] made out to {host}, or mend host of the route.");
+            group.aside(Check::warn("listener", says, Remedy::new("operator", what)));
+        }
+    }
+    group.aside(proxies(environment));
+    group
+}
+
+fn judge(address: std::net::SocketAddr, certificate: &Certificate) -> Check {
+    let now = clock::wall();
+    let names = certificate.names.join(" ");
+    let left = certificate.not_after.duration_since(now).unwrap_or_default();
+    let starts = certificate.key.cert.first().and_then(|leaf| Leaf::read(leaf));
+    let renew = "Renew the certificate, put the new chain and key where the settings name them, and restart.";
+    if left.is_zero() {
+        let says = format!("{address}: the certificate for {names} has expired");
+        return Check::fail("listener", says, Remedy::new("operator", renew));
+    }
+    if starts.is_some_and(|leaf| leaf.not_before > now) {
+        let says = format!("{address}: the certificate for {names} is not valid yet");
+        let what = "Compare this host's clock, or take back the certificate before it.";
+        return Check::fail("listener", says, Remedy::new("operator", what));
+    }
+    let says = format!("{address}: certificate for {names}, {}", days(left));
+    match left <= RENEWAL {
+        true => Check::warn("listener", says, Remedy::new("operator", renew)),
+        false => Check::ok("listener", says),
+    }
+}
+
+/// Whether callers that ask for this host are shown a certificate made out to it.
+fn is_covered(config: &Config, host: &str) -> bool {
+    let covers = |name: &String| match name.strip_prefix("*.") {
+        Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest == parent),
+        None => name == host,
+    };
+    config.listeners.iter().any(|listener| match &listener.transport {
+        Transport::Plain { .. } => true,
+        Transport::Tls(tls) => tls
+            .certificates
+            .iter()
+            .any(|certificate| certificate.names.iter().any(covers)),
+    })
+}
+
+fn proxies(environment: &Environment) -> Check {
+    let set = environment.proxies();
+    if set.is_empty() {
+        return Check::ok(
+            "proxy",
+            "no proxy variable is set, and the gateway would not use one",
+        );
+    }
+    let says = format!(
+        "{} is set, and the gateway ignores it: it connects directly",
+        set.join(", ")
+    );
+    let what = "Let this host out to the authority and the triggers on port 443, or set connect_to.";
+    Check::warn("proxy", says, Remedy::new("host-admin", what))
+}

@@ -1,0 +1,400 @@
+//! Calls of a trigger. The probes cannot start a run: the first shows no credential, the second uses a method that the
+//! route does not let through, which a trigger refuses only after the credential was accepted. A call that does start a
+//! run is made only where it was asked for in words. What will be sent is told before ([`plan`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::config::Proof;
+use crate::config::RouteKind;
+use crate::config::RouteSettings;
+use crate::counters::Counters;
+use crate::doctor::Held;
+use crate::doctor::Live;
+use crate::doctor::Selection;
+use crate::doctor::advice;
+use crate::doctor::advice::Remedy;
+use crate::doctor::identity_of;
+use crate::doctor::report::Check;
+use crate::doctor::report::Group;
+use crate::entra::claims::wanted_audience;
+use crate::flow::Call;
+use crate::flow::Flows;
+use crate::flow::Outgoing;
+use crate::flow::Trigger;
+use crate::flow::fault;
+use crate::flow::fault::Evidence;
+use crate::flow::fault::Expected;
+use crate::flow::fault::Fault;
+use crate::flow::fault::Reading;
+use crate::flow::reply;
+use crate::model::clock;
+use crate::model::trigger::Family;
+
+/// The words that allow a run to be started.
+pub const RUN_WORDS: &str = "yes, start a run";
+/// Time for a probe: a refusal comes at once.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much of an answer is read; every fault of the platform is far smaller. Bytes.
+const JUDGED_BYTES_MAX: usize = 64 * 1024;
+/// Time for the body of an answer.
+const JUDGED_TIME: Duration = Duration::from_secs(10);
+
+const FIRST: &str = "no key";
+const SECOND: &str = "credential";
+const RUN: &str = "run";
+
+/// Says what will be sent, before anything is.
+pub fn plan(selection: &Selection<'_>, live: Live) -> Vec<String> {
+    let mut lines = Vec::new();
+    for route in selection.routes.iter().filter(|_| live != Live::No) {
+        if route.kind != RouteKind::Flow {
+            continue;
+        }
+        let name = &route.name;
+        let first = first_method(route);
+        lines.push(format!(
+            "{name}: {first} {} without any credential, which no trigger accepts",
+            route.trigger
+        ));
+        match harmless(route) {
+            Some(method) => lines.push(format!(
+                "{name}: {method} {} with the route's credential; the route lets {} through, so a trigger that fits it \
+                 refuses this method and starts no run",
+                route.trigger,
+                methods(route)
+            )),
+            None => lines.push(format!(
+                "{name}: no second call, because the route lets every method through"
+            )),
+        }
+        if live == Live::Run {
+            let method = run_method(route);
+            lines.push(format!(
+                "{name}: {method} {} with the route's credential and the body {{}}: THIS STARTS A RUN",
+                route.trigger
+            ));
+        }
+    }
+    lines
+}
+
+fn methods(route: &RouteSettings) -> String {
+    let methods: Vec<&str> = route.methods.iter().map(Method::as_str).collect();
+    methods.join(", ")
+}
+
+/// A method that the route does not let through. A trigger takes one method, so it is not this one.
+fn harmless(route: &RouteSettings) -> Option<Method> {
+    let all = [
+        Method::GET,
+        Method::DELETE,
+        Method::PUT,
+        Method::PATCH,
+        Method::POST,
+    ];
+    all.into_iter().find(|method| !route.methods.contains(method))
+}
+
+/// The trigger's own method is known to be refused without a credential only where a flow stands for certain.
+fn first_method(route: &RouteSettings) -> Method {
+    let own = run_method(route);
+    match route.trigger.family() {
+        Family::Other => harmless(route).unwrap_or(own),
+        _ => own,
+    }
+}
+
+fn run_method(route: &RouteSettings) -> Method {
+    route.methods.first().cloned().unwrap_or(Method::POST)
+}
+
+/// Calls the trigger of a route, unless something failed before.
+pub(super) async fn examine(
+    config: &Config,
+    route: &RouteSettings,
+    held: &Held,
+    live: Live,
+    group: &mut Group,
+) {
+    if route.kind != RouteKind::Flow {
+        group.aside(Check::note(
+            SECOND,
+            "not tried: an API answers no call in a way that is known to do nothing",
+        ));
+        return;
+    }
+    let last: &[&str] = if live == Live::Run { &[RUN] } else { &[] };
+    if group.skips(&[FIRST, SECOND]) {
+        group.skips(last);
+        return;
+    }
+    let caller = match Caller::new(config, route, held) {
+        Ok(caller) => caller,
+        Err(why) => {
+            group.add(Check::fail(
+                FIRST,
+                why,
+                Remedy::new("operator", "Mend the trigger address."),
+            ));
+            group.skips(&[SECOND]);
+            group.skips(last);
+            return;
+        }
+    };
+    group.add(caller.first().await);
+    if !group.skips(&[SECOND]) {
+        group.add(caller.second().await);
+    }
+    if live == Live::Run && !group.skips(&[RUN]) {
+        group.add(caller.run().await);
+    }
+}
+
+/// Calls one trigger through the code that serves.
+struct Caller<'a> {
+    config: &'a Config,
+    route: &'a RouteSettings,
+    trigger: Arc<Trigger>,
+    bearer: Option<String>,
+}
+
+/// What came back.
+struct Seen {
+    status: u16,
+    run: Option<String>,
+    reading: Reading,
+}
+
+impl<'a> Caller<'a> {
+    fn new(config: &'a Config, route: &'a RouteSettings, held: &Held) -> Result<Self, String> {
+        let flows = Flows::build(std::slice::from_ref(route), 1, &Counters::new());
+        let flows = flows.map_err(|error| error.to_string())?;
+        let trigger = flows.triggers.first().cloned().ok_or("there is no trigger")?;
+        let token = identity_of(config, route).and_then(|identity| held.get(&identity.name));
+        Ok(Self {
+            config,
+            route,
+            trigger,
+            bearer: token.map(|token| token.text().expose().to_owned()),
+        })
+    }
+
+    async fn send(
+        &self,
+        method: &Method,
+        target: &str,
+        shown: Shown,
+        timeout: Duration,
+    ) -> Result<Seen, String> {
+        let mut head = format!(
+            "{method} {target} HTTP/1.1\r\nhost: {}\r\naccept: application/json\r\nuser-agent: flowgate-doctor\r\n",
+            self.route.trigger.authority()
+        );
+        if let (Shown::Credential, Some(bearer)) = (shown, &self.bearer) {
+            head.push_str(&format!("authorization: Bearer {bearer}\r\n"));
+        }
+        let body = if *method == Method::GET { "" } else { "{}" };
+        if !body.is_empty() {
+            head.push_str("content-type: application/json\r\n");
+        }
+        let call = Call {
+            head: head.into_bytes(),
+            method: method.clone(),
+            body: Outgoing::Held(Bytes::from_static(body.as_bytes())),
+        };
+        let exchange = async {
+            let lease = self
+                .trigger
+                .new_connection(0)
+                .await
+                .map_err(|error| error.to_string())?;
+            let answer = self.trigger.send(lease, call, None).await;
+            answer.map_err(|failed| failed.error.to_string())
+        };
+        let answer = tokio::time::timeout(timeout, exchange).await;
+        let mut answer = answer.map_err(|_| format!("no answer within {timeout:?}"))??;
+        let run = reply::run_id(&answer.fields);
+        let deadline = Instant::now() + JUDGED_TIME;
+        let mut body = Vec::new();
+        while let Ok(Some(Ok(piece))) = tokio::time::timeout_at(deadline, answer.body.data()).await {
+            body.extend_from_slice(&piece);
+            if body.len() > JUDGED_BYTES_MAX {
+                break;
+            }
+        }
+        let evidence = Evidence {
+            status: answer.status,
+            run_id: run.as_deref(),
+            www_authenticate: answer.fields.text("www-authenticate"),
+            content_type: answer.fields.text("content-type"),
+            body: &body,
+        };
+        Ok(Seen {
+            status: answer.status.as_u16(),
+            reading: fault::classify(&evidence),
+            run,
+        })
+    }
+
+    /// Without a credential: tells in which mode the trigger is.
+    async fn first(&self) -> Check {
+        let method = first_method(self.route);
+        let target = self.route.trigger.path_and_query_unsigned();
+        let seen = match self.send(&method, &target, Shown::Nothing, PROBE_TIMEOUT).await {
+            Ok(seen) => seen,
+            Err(why) => return silent(FIRST, why),
+        };
+        let fault = match seen.reading {
+            Reading::Fault(fault) => fault,
+            Reading::Owner => return open(seen.status, &method),
+        };
+        let signed = self.route.proof == Proof::Signed;
+        match (fault.row.code, fault.row.wording) {
+            ("DirectApiAuthorizationRequired", "oauth authorization scheme") if !signed => Check::ok(
+                FIRST,
+                "refused, and the trigger asks for a token: one of the tenant modes",
+            ),
+            ("DirectApiAuthorizationRequired", "shared access scheme") if signed => Check::ok(
+                FIRST,
+                "refused, and the trigger asks for its signature: \"Anyone\"",
+            ),
+            ("DirectApiAuthorizationRequired", "")
+            | ("TriggerRequestMethodNotValid" | "MissingApiVersionParameter", _)
+            | ("DirectApiInvalidAuthorizationScheme" | "http-401" | "http-401-challenge", _)
+            | ("http-403" | "http-403-challenge", _) => Check::note(
+                FIRST,
+                format!("refused with {}, which does not tell the mode", fault.row.code),
+            ),
+            _ => self.failed(FIRST, &fault),
+        }
+    }
+
+    /// With the credential and a method that the route does not let through.
+    async fn second(&self) -> Check {
+        let Some(method) = harmless(self.route) else {
+            return Check::note(
+                SECOND,
+                "not tried: the route lets every method through, so each could start a run",
+            );
+        };
+        let target = self.route.trigger.exposed_path_and_query();
+        let seen = match self
+            .send(&method, target.expose(), Shown::Credential, PROBE_TIMEOUT)
+            .await
+        {
+            Ok(seen) => seen,
+            Err(why) => return silent(SECOND, why),
+        };
+        match seen.reading {
+            Reading::Fault(fault) if fault.row.code == "TriggerRequestMethodNotValid" => Check::ok(
+                SECOND,
+                format!("accepted; the flow is on and refuses {method}, so no run was started"),
+            ),
+            Reading::Fault(fault) => self.failed(SECOND, &fault),
+            Reading::Owner if seen.status < 400 => {
+                let what =
+                    format!("Compare methods of the route with the trigger's own method: it takes {method}.");
+                let says = format!(
+                    "the trigger answered {} to {method}, so a run has started",
+                    seen.status
+                );
+                Check::fail(SECOND, says, Remedy::new("operator", what))
+            }
+            Reading::Owner => {
+                let what =
+                    "Look at what stands at the trigger address; a flow in order refuses the method by name.";
+                let says = format!(
+                    "the trigger answered {} to {method} without a known code",
+                    seen.status
+                );
+                Check::warn(SECOND, says, Remedy::new("operator", what))
+            }
+        }
+    }
+
+    /// A real call.
+    async fn run(&self) -> Check {
+        let method = run_method(self.route);
+        let target = self.route.trigger.exposed_path_and_query();
+        let timeout = self.trigger.response_timeout() + PROBE_TIMEOUT;
+        let seen = match self
+            .send(&method, target.expose(), Shown::Credential, timeout)
+            .await
+        {
+            Ok(seen) => seen,
+            Err(why) => return silent(RUN, why),
+        };
+        let run = seen.run.as_deref().unwrap_or("without an id");
+        match seen.reading {
+            Reading::Fault(fault) => self.failed(RUN, &fault),
+            Reading::Owner if seen.status < 400 => {
+                Check::ok(RUN, format!("the flow answered {}, run {run}", seen.status))
+            }
+            Reading::Owner => {
+                let what = "Open the run in the run history; the flow itself gave this answer.";
+                let says = format!("the flow answered {}, run {run}", seen.status);
+                Check::warn(RUN, says, Remedy::new("flow-owner", what))
+            }
+        }
+    }
+
+    fn failed(&self, name: &'static str, fault: &Fault) -> Check {
+        let identity = identity_of(self.config, self.route);
+        let mut says = match &fault.unknown_code {
+            Some(code) => format!(
+                "the platform answered {} with the unknown code {code}",
+                fault.status.as_u16()
+            ),
+            None => format!(
+                "the platform answered {} {}",
+                fault.status.as_u16(),
+                fault.row.code
+            ),
+        };
+        if let (fault::Answer::FlowRefusedToken, Some(identity), Some(bearer)) =
+            (fault.row.answer, identity, &self.bearer)
+        {
+            let expected = Expected {
+                audience: wanted_audience(&self.route.trigger, identity),
+                tenant: &identity.tenant,
+                now: clock::wall(),
+            };
+            says.push_str(&format!(". {}", fault::explain_mismatch(bearer, &expected)));
+        }
+        Check::fail(name, says, advice::of_fault(fault.row, identity))
+    }
+}
+
+/// Whether a call shows the route's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Nothing,
+    Credential,
+}
+
+fn silent(name: &'static str, why: String) -> Check {
+    let what = "Look at the network between this host and the trigger, and at the platform's health.";
+    let remedy =
+        Remedy::new("host-admin", what).portal("https://admin.powerplatform.microsoft.com, Service health");
+    Check::fail(name, why, remedy)
+}
+
+/// An answer of the flow to somebody who showed nothing.
+fn open(status: u16, method: &Method) -> Check {
+    if status < 400 {
+        let what = "Close the flow: set \"Who can trigger the flow?\" in its trigger.";
+        let says =
+            format!("the trigger answered {status} to {method} without any credential: anybody can start it");
+        return Check::fail(FIRST, says, Remedy::new("flow-owner", what));
+    }
+    Check::note(
+        FIRST,
+        format!("refused with {status}, which does not tell the mode"),
+    )
+}

@@ -1,0 +1,317 @@
+//! The way to a host: its name, a connection, its certificate. Each step has its own line, because each has somebody else
+//! who mends it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use rustls::CertificateError;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use crate::config::Trust;
+use crate::doctor::advice::Remedy;
+use crate::doctor::report::Check;
+use crate::doctor::report::Group;
+use crate::doctor::report::Verdict;
+use crate::doctor::report::count;
+use crate::model::claims::safe;
+use crate::model::clock;
+
+/// A certificate that ends within this time is worth a warning: renewals that work come earlier.
+pub(super) const RENEWAL: Duration = Duration::from_secs(14 * 86_400);
+/// Names of a certificate that are shown.
+const NAMES_SHOWN_MAX: usize = 6;
+
+/// A host and how it is reached.
+pub(super) struct Place<'a> {
+    pub host: &'a str,
+    pub port: u16,
+    /// Address in place of what the name resolves to.
+    pub connect_to: Option<SocketAddr>,
+    pub trust: &'a Trust,
+    /// Time for each step.
+    pub timeout: Duration,
+    /// The settings that name the host: `authority of the identity`.
+    pub setting: &'static str,
+}
+
+/// A host, with all that decides how it is reached.
+type Key = (String, u16, Option<SocketAddr>, Vec<Vec<u8>>);
+
+/// Hosts that were looked at already: the same fault is told once.
+#[derive(Default)]
+pub(super) struct Seen(HashMap<Key, (String, Vec<Check>)>);
+
+impl Seen {
+    /// Looks at the way to a host, or tells again what was found; a failure that was told before is no second failure.
+    pub(super) async fn walk(&mut self, place: &Place<'_>, group: &mut Group) {
+        let trust = match place.trust {
+            Trust::System => Vec::new(),
+            Trust::Only(certificates) => certificates.iter().map(|der| der.to_vec()).collect(),
+        };
+        let key = (place.host.to_owned(), place.port, place.connect_to, trust);
+        if let Some((title, checks)) = self.0.get(&key) {
+            for check in checks {
+                let failed = check.verdict == Verdict::Fail;
+                group.add(match failed {
+                    true => Check::skipped(check.name, format!("{} failed, see {title}", check.name)),
+                    false => check.clone(),
+                });
+            }
+            return;
+        }
+        let before = group.checks.len();
+        walk(place, group).await;
+        let made = group.checks.get(before..).unwrap_or_default().to_vec();
+        self.0.insert(key, (group.title(), made));
+    }
+}
+
+async fn walk(place: &Place<'_>, group: &mut Group) {
+    let mut addresses = Vec::new();
+    match resolve(place).await {
+        Ok((check, found)) => {
+            group.add(check);
+            addresses = found;
+        }
+        Err(check) => group.add(check),
+    }
+    if group.skips(&["tcp", "tls"]) {
+        return;
+    }
+    let stream = match connect(place, &addresses).await {
+        Ok((check, stream)) => {
+            group.add(check);
+            stream
+        }
+        Err(check) => {
+            group.add(check);
+            group.skips(&["tls"]);
+            return;
+        }
+    };
+    group.add(handshake(place, stream).await);
+}
+
+async fn resolve(place: &Place<'_>) -> Result<(Check, Vec<SocketAddr>), Check> {
+    if let Some(address) = place.connect_to {
+        let says = format!("connect_to names {address} in place of DNS");
+        return Ok((Check::ok("dns", says), vec![address]));
+    }
+    let host = place.host;
+    let failed = |why: String| {
+        let what = format!(
+            "Compare the {} letter by letter, then ask who runs DNS for this host; behind a private endpoint set \
+             connect_to.",
+            place.setting
+        );
+        let remedy = Remedy::new("host-admin", what).command(format!("getent hosts {host}"));
+        Check::fail(
+            "dns",
+            format!("the name {host} cannot be resolved: {why}"),
+            remedy,
+        )
+    };
+    let found = tokio::time::timeout(place.timeout, tokio::net::lookup_host((host, place.port))).await;
+    let found: Vec<SocketAddr> = match found {
+        Ok(Ok(found)) => found.collect(),
+        Ok(Err(error)) => return Err(failed(error.to_string())),
+        Err(_) => return Err(failed(format!("no answer within {:?}", place.timeout))),
+    };
+    match found.as_slice() {
+        [] => Err(failed("it has no address".to_owned())),
+        [first, ..] => {
+            let says = format!(
+                "{host} has {}, first {}",
+                count(found.len(), "address", "addresses"),
+                first.ip()
+            );
+            Ok((Check::ok("dns", says), found))
+        }
+    }
+}
+
+async fn connect(place: &Place<'_>, addresses: &[SocketAddr]) -> Result<(Check, TcpStream), Check> {
+    let mut last = "no address".to_owned();
+    let tries = async {
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Some((*address, stream)),
+                Err(error) => last = format!("{address}: {error}"),
+            }
+        }
+        None
+    };
+    match tokio::time::timeout(place.timeout, tries).await {
+        Ok(Some((address, stream))) => {
+            let says = format!("{address} accepts connections");
+            return Ok((Check::ok("tcp", says), stream));
+        }
+        Ok(None) => {}
+        Err(_) => last = format!("no answer within {:?}", place.timeout),
+    }
+    let what = format!(
+        "Let the gateway's host out to {} port {} (the gateway uses no proxy), or mend the port in the {}.",
+        place.host, place.port, place.setting
+    );
+    let remedy = Remedy::new("host-admin", what).command(format!("nc -vz {} {}", place.host, place.port));
+    let says = format!("no connection to {} port {}: {last}", place.host, place.port);
+    Err(Check::fail("tcp", says, remedy))
+}
+
+async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
+    let host = place.host;
+    let config = match place.trust.client_config() {
+        Ok(config) => config,
+        Err(error) => {
+            let remedy = Remedy::new("operator", "Install certificate authorities, or set ca_file.");
+            return Check::fail("tls", error.to_string(), remedy);
+        }
+    };
+    let Ok(name) = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()) else {
+        let remedy = Remedy::new("operator", format!("Mend the {}.", place.setting));
+        return Check::fail(
+            "tls",
+            format!("{host} is no name a certificate can carry"),
+            remedy,
+        );
+    };
+    let connector = TlsConnector::from(Arc::new(config));
+    // Boxed: the handshake's state is large.
+    let shaken = tokio::time::timeout(place.timeout, Box::pin(connector.connect(name, stream))).await;
+    let stream = match shaken {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return refused(place, &error),
+        Err(_) => {
+            let what =
+                "Find out what stands between: a firewall that looks into TLS, or a port of something else.";
+            let says = format!("no TLS handshake with {host} within {:?}", place.timeout);
+            return Check::fail("tls", says, Remedy::new("host-admin", what));
+        }
+    };
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let Some(leaf) = chain.first().and_then(|leaf| Leaf::read(leaf)) else {
+        return Check::ok("tls", format!("{host} is trusted"));
+    };
+    let says = format!(
+        "{host} is trusted, {}, {}",
+        count(chain.len(), "certificate", "certificates"),
+        leaf.says()
+    );
+    match leaf.left() {
+        left if left <= RENEWAL => {
+            let what = format!("Whoever runs {host} has to renew its certificate.");
+            Check::warn("tls", says, Remedy::new("host-admin", what))
+        }
+        _ => Check::ok("tls", says),
+    }
+}
+
+/// Why a handshake failed, and who mends it.
+fn refused(place: &Place<'_>, error: &io::Error) -> Check {
+    let host = place.host;
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let (why, remedy) = match inner {
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => (
+            format!("the certificate is made out to another name than {host}"),
+            Remedy::new(
+                "operator",
+                format!(
+                    "Compare the {} and connect_to; something else answers there.",
+                    place.setting
+                ),
+            ),
+        ),
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        )) => (
+            format!("the certificate of {host} has expired"),
+            Remedy::new(
+                "host-admin",
+                "Compare this host's clock, then have the certificate renewed.",
+            )
+            .command("timedatectl status"),
+        ),
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        )) => (
+            format!("the certificate of {host} is not valid yet"),
+            Remedy::new("host-admin", "Compare this host's clock.").command("timedatectl status"),
+        ),
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => (
+            format!("the certificate of {host} comes from an authority that is not trusted"),
+            Remedy::new(
+                "operator",
+                "If a firewall inspects TLS here, set ca_file to its authority; if not, something else answers.",
+            ),
+        ),
+        _ => (
+            format!("TLS with {host} failed: {error}"),
+            Remedy::new("host-admin", "Find out what answers at this address and port."),
+        ),
+    };
+    let port = place.port;
+    let command = format!("openssl s_client -connect {host}:{port} -servername {host} </dev/null");
+    let remedy = match remedy.command.is_empty() {
+        true => remedy.command(command),
+        false => remedy,
+    };
+    Check::fail("tls", why, remedy)
+}
+
+/// What a certificate says.
+pub(super) struct Leaf {
+    names: Vec<String>,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
+}
+
+impl Leaf {
+    pub(super) fn read(der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(der).ok()?;
+        let extension = parsed.subject_alternative_name().ok().flatten();
+        let names = extension
+            .iter()
+            .flat_map(|extension| &extension.value.general_names);
+        let names = names.filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(safe(name)),
+            _ => None,
+        });
+        let moment = |seconds: i64| {
+            let seconds = u64::try_from(seconds).unwrap_or(0);
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+        };
+        Some(Self {
+            names: names.take(NAMES_SHOWN_MAX).collect(),
+            not_before: moment(parsed.validity().not_before.timestamp())?,
+            not_after: moment(parsed.validity().not_after.timestamp())?,
+        })
+    }
+
+    pub(super) fn left(&self) -> Duration {
+        self.not_after.duration_since(clock::wall()).unwrap_or_default()
+    }
+
+    /// Its names and the days it has left.
+    pub(super) fn says(&self) -> String {
+        format!("names {}, {}", self.names.join(" "), days(self.left()))
+    }
+}
+
+/// A time in days, for people.
+pub(super) fn days(left: Duration) -> String {
+    format!("{} days left", left.as_secs() / 86_400)
+}

@@ -1,0 +1,351 @@
+//! What the doctor found: checks in groups, and how they are shown to people and to scripts. It decides nothing; a check
+//! that depends on a failed one comes in as skipped.
+
+use std::collections::HashSet;
+
+use comfy_table::ContentArrangement;
+use comfy_table::Table;
+use comfy_table::presets;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::doctor::advice::Remedy;
+use crate::entra::claims::Compared;
+
+/// What a check came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is as it should be.
+    Ok,
+    /// Worth knowing; it could not be told from here, or nothing follows from it.
+    Note,
+    /// It works, and will not or should not go on like this.
+    Warn,
+    /// It does not work.
+    Fail,
+    /// Not looked at, because of what failed before.
+    Skipped,
+}
+
+impl Verdict {
+    /// The word for people and scripts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Warn => "warn",
+            Self::Fail => "FAIL",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// A word: `dns`, `tls`, `token`.
+    pub name: &'static str,
+    /// What it came to.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub says: String,
+    /// What to do, where something is to be done.
+    pub remedy: Option<Remedy>,
+    /// The claims of a token, where they were compared.
+    pub claims: Vec<Compared>,
+}
+
+impl Check {
+    pub(super) fn new(name: &'static str, verdict: Verdict, says: impl Into<String>) -> Self {
+        Self {
+            name,
+            verdict,
+            says: says.into(),
+            remedy: None,
+            claims: Vec::new(),
+        }
+    }
+
+    pub(super) fn ok(name: &'static str, says: impl Into<String>) -> Self {
+        Self::new(name, Verdict::Ok, says)
+    }
+
+    pub(super) fn note(name: &'static str, says: impl Into<String>) -> Self {
+        Self::new(name, Verdict::Note, says)
+    }
+
+    pub(super) fn warn(name: &'static str, says: impl Into<String>, remedy: Remedy) -> Self {
+        Self::new(name, Verdict::Warn, says).with(remedy)
+    }
+
+    pub(super) fn fail(name: &'static str, says: impl Into<String>, remedy: Remedy) -> Self {
+        Self::new(name, Verdict::Fail, says).with(remedy)
+    }
+
+    pub(super) fn with(mut self, remedy: Remedy) -> Self {
+        self.remedy = Some(remedy);
+        self
+    }
+
+    pub(super) fn skipped(name: &'static str, why: impl Into<String>) -> Self {
+        Self::new(name, Verdict::Skipped, why)
+    }
+
+    fn json(&self) -> Value {
+        let mut value = json!({
+            "check": self.name,
+            "verdict": self.verdict.as_str().to_ascii_lowercase(),
+            "says": self.says,
+        });
+        if let (Some(remedy), Some(object)) = (&self.remedy, value.as_object_mut()) {
+            object.insert("who".to_owned(), remedy.who.into());
+            object.insert("do".to_owned(), remedy.what.clone().into());
+            object.insert("portal".to_owned(), remedy.portal.clone().into());
+            object.insert("command".to_owned(), remedy.command.clone().into());
+        }
+        if let (false, Some(object)) = (self.claims.is_empty(), value.as_object_mut()) {
+            let rows = self.claims.iter().map(|row| {
+                json!({"claim": row.claim, "wanted": row.wanted, "got": row.got, "verdict": row.fit.as_str()})
+            });
+            object.insert("claims".to_owned(), rows.collect());
+        }
+        value
+    }
+
+    /// For people. A table that was shown already is not shown again, so that the one that differs stands out.
+    fn text(&self, shown: &mut HashSet<String>) -> String {
+        let indent = " ".repeat(2 + VERDICT_CHARS + 2);
+        let mut text = format!(
+            "  {:VERDICT_CHARS$}  {:NAME_CHARS$}  {}\n",
+            self.verdict.as_str(),
+            self.name,
+            self.says
+        );
+        if !self.claims.is_empty() {
+            let table = claims_table(&self.claims);
+            let lines = match shown.insert(table.clone()) {
+                true => table.as_str(),
+                false => "(the claims are those of the table above)",
+            };
+            for line in lines.lines() {
+                text.push_str(&format!("{indent}{line}\n"));
+            }
+        }
+        if let Some(remedy) = &self.remedy {
+            text.push_str(&format!("{indent}-> {}: {}\n", remedy.who, remedy.what));
+            for (what, place) in [("portal", &remedy.portal), ("command", &remedy.command)] {
+                if !place.is_empty() {
+                    text.push_str(&format!("{indent}   {what}: {place}\n"));
+                }
+            }
+        }
+        text
+    }
+}
+
+const VERDICT_CHARS: usize = 7;
+const NAME_CHARS: usize = 12;
+
+fn claims_table(rows: &[Compared]) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::ASCII_MARKDOWN)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(["claim", "wanted", "got", "verdict"]);
+    for row in rows {
+        table.add_row([row.claim, &row.wanted, &row.got, row.fit.as_str()]);
+    }
+    table.to_string()
+}
+
+/// A number of things, in words.
+pub(super) fn count(number: usize, one: &str, more: &str) -> String {
+    match number {
+        1 => format!("1 {one}"),
+        number => format!("{number} {more}"),
+    }
+}
+
+/// What was looked at about one thing.
+#[derive(Debug)]
+pub struct Group {
+    /// `gateway`, `identity`, `route` or `audit`.
+    pub kind: &'static str,
+    /// Its name in the settings.
+    pub name: String,
+    /// Each check, in the order in which they were made.
+    pub checks: Vec<Check>,
+    /// What failed, and makes the rest pointless.
+    broken: Option<String>,
+}
+
+impl Group {
+    pub(super) fn new(kind: &'static str, name: impl Into<String>) -> Self {
+        Self {
+            kind,
+            name: name.into(),
+            checks: Vec::new(),
+            broken: None,
+        }
+    }
+
+    /// Adds a check; what comes after one that failed or was skipped is skipped as well.
+    pub(super) fn add(&mut self, check: Check) {
+        match check.verdict {
+            Verdict::Fail if self.broken.is_none() => self.broken = Some(format!("{} failed", check.name)),
+            Verdict::Skipped if self.broken.is_none() => self.broken = Some(check.says.clone()),
+            _ => {}
+        }
+        self.checks.push(check);
+    }
+
+    /// Adds a check that nothing depends on.
+    pub(super) fn aside(&mut self, check: Check) {
+        self.checks.push(check);
+    }
+
+    /// Whether these have to be skipped; if so, they are.
+    pub(super) fn skips(&mut self, names: &[&'static str]) -> bool {
+        let Some(why) = self.broken.clone() else {
+            return false;
+        };
+        for name in names {
+            self.checks.push(Check::skipped(name, why.clone()));
+        }
+        true
+    }
+
+    /// The title: `identity contoso`.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.kind, self.name).trim_end().to_owned()
+    }
+}
+
+/// Everything the doctor found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// In the order in which they depend on each other.
+    pub groups: Vec<Group>,
+}
+
+impl Report {
+    /// Every check that failed, with the title of its group.
+    pub fn failures(&self) -> impl Iterator<Item = (String, &Check)> {
+        self.of(Verdict::Fail)
+    }
+
+    fn of(&self, verdict: Verdict) -> impl Iterator<Item = (String, &Check)> {
+        self.groups.iter().flat_map(move |group| {
+            let checks = group.checks.iter().filter(move |check| check.verdict == verdict);
+            checks.map(|check| (group.title(), check))
+        })
+    }
+
+    /// Whether nothing failed.
+    pub fn is_healthy(&self) -> bool {
+        self.failures().next().is_none()
+    }
+
+    /// One line that names what is wrong.
+    pub fn summary(&self) -> String {
+        let failed: Vec<String> = self
+            .failures()
+            .map(|(title, check)| format!("{title}: {}", check.name))
+            .collect();
+        let warned = self.of(Verdict::Warn).count();
+        let skipped = self.of(Verdict::Skipped).count();
+        let beside = format!(
+            "{}, {} skipped",
+            count(warned, "warning", "warnings"),
+            count(skipped, "check", "checks")
+        );
+        match failed.as_slice() {
+            [] => format!("Healthy: nothing failed; {beside}."),
+            [one] => format!("One thing is wrong: {one}; {beside}."),
+            [first, ..] => format!("{} things are wrong, first {first}; {beside}.", failed.len()),
+        }
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let mut shown = HashSet::new();
+        for group in &self.groups {
+            text.push_str(&format!("{}\n", group.title()));
+            for check in &group.checks {
+                text.push_str(&check.text(&mut shown));
+            }
+            text.push('\n');
+        }
+        text.push_str(&self.summary());
+        text.push('\n');
+        text
+    }
+
+    /// For scripts; README has the shape.
+    pub fn json(&self) -> Value {
+        let groups = self.groups.iter().map(|group| {
+            json!({
+                "kind": group.kind,
+                "name": group.name,
+                "checks": group.checks.iter().map(Check::json).collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "version": 1,
+            "healthy": self.is_healthy(),
+            "summary": self.summary(),
+            "groups": groups.collect::<Vec<_>>(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Check;
+    use super::Group;
+    use super::Report;
+    use super::Verdict;
+    use crate::doctor::advice::Remedy;
+
+    fn broken() -> Report {
+        let mut group = Group::new("identity", "contoso");
+        group.add(Check::ok("dns", "it has an address"));
+        group.add(Check::fail(
+            "tcp",
+            "refused",
+            Remedy::new("operator", "Open the port."),
+        ));
+        assert!(group.skips(&["tls", "token"]));
+        Report { groups: vec![group] }
+    }
+
+    #[test]
+    fn the_one_thing_that_is_wrong_is_named_and_what_follows_is_skipped() {
+        let report = broken();
+        assert_eq!(
+            report.summary(),
+            "One thing is wrong: identity contoso: tcp; 0 warnings, 2 checks skipped."
+        );
+        let skipped = &report.groups[0].checks[3];
+        assert_eq!(
+            (skipped.verdict, skipped.says.as_str()),
+            (Verdict::Skipped, "tcp failed")
+        );
+        let text = report.text();
+        assert!(text.contains("  FAIL     tcp           refused\n"), "{text}");
+        assert!(text.contains("-> operator: Open the port."), "{text}");
+    }
+
+    #[test]
+    fn scripts_get_the_same() {
+        let json = broken().json();
+        assert_eq!((&json["healthy"], &json["version"]), (&false.into(), &1.into()));
+        let failed = &json["groups"][0]["checks"][1];
+        assert_eq!(failed["verdict"], "fail");
+        assert_eq!(
+            (failed["who"].as_str(), failed["do"].as_str()),
+            (Some("operator"), Some("Open the port."))
+        );
+    }
+}

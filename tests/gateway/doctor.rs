@@ -1,0 +1,836 @@
+//! The doctor names the one thing that is wrong, who mends it and how, and skips what depends on it; a probe starts no
+//! run, and nothing secret is shown.
+
+use std::process::Command;
+use std::process::Output;
+
+use flowgate::config;
+use flowgate::config::Environment;
+use flowgate::doctor;
+use flowgate::doctor::Audit;
+use flowgate::doctor::Check;
+use flowgate::doctor::Live;
+use flowgate::doctor::Questions;
+use flowgate::doctor::Report;
+use flowgate::doctor::Verdict;
+use flowgate::entra::refusal::NUMBERS;
+use flowgate::flow::fault::CODES;
+use flowgate::flow::fault::Row;
+use flowgate::flow::fault::STATUSES;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::emulator::Answer as Flow;
+use crate::emulator::Condition;
+use crate::emulator::Door;
+use crate::emulator::Reply;
+use crate::emulator::TokenAnswer;
+use crate::emulator::TokenForm;
+use crate::emulator::Trigger;
+use crate::emulator::TriggerHandle;
+use crate::harness::CLIENT;
+use crate::harness::OID;
+use crate::harness::SECRET;
+use crate::harness::TENANT;
+use crate::harness::World;
+
+const STRANGER: &str = "77777777-2222-4333-8444-555555555555";
+
+fn accepting(world: &World) -> TriggerHandle {
+    world
+        .emulator
+        .flow
+        .add(Trigger::any_user(TENANT).does(Flow::Accepted))
+}
+
+fn environment(world: &World) -> Environment {
+    let pairs = world.secrets.iter();
+    Environment::from_pairs(pairs.map(|(name, value)| (name.as_str(), value.as_str())))
+}
+
+async fn examine(world: &World, settings: &str, questions: &Questions) -> Report {
+    let path = world.dir().join("doctor.toml");
+    std::fs::write(&path, settings).unwrap();
+    let environment = environment(world);
+    let (config, _) = config::load(&path, &environment).unwrap_or_else(|report| panic!("{report}"));
+    doctor::examine(&config, &environment, questions).await.unwrap()
+}
+
+/// Settings with one route to this trigger.
+fn settings(world: &World, trigger: &TriggerHandle, more: &str) -> String {
+    format!(
+        "{}{}",
+        world.base(),
+        world.route("orders", "/orders", &trigger.url(), more)
+    )
+}
+
+fn live() -> Questions {
+    Questions {
+        live: Live::Probes,
+        ..Questions::default()
+    }
+}
+
+/// The only check that failed, in this group and of this name; everything behind it was skipped.
+fn the_one<'a>(report: &'a Report, title: &str, name: &str) -> &'a Check {
+    let failed: Vec<_> = report.failures().collect();
+    assert_eq!(failed.len(), 1, "{}", report.text());
+    assert_eq!(
+        (failed[0].0.as_str(), failed[0].1.name),
+        (title, name),
+        "{}",
+        report.text()
+    );
+    assert!(
+        report.summary().contains(&format!("{title}: {name};")),
+        "{}",
+        report.summary()
+    );
+    let group = report.groups.iter().find(|group| group.title() == title).unwrap();
+    let behind = group
+        .checks
+        .iter()
+        .skip_while(|check| check.verdict != Verdict::Fail)
+        .skip(1);
+    for check in behind {
+        assert!(
+            check.verdict == Verdict::Skipped && check.says.contains(name),
+            "{}",
+            report.text()
+        );
+    }
+    let check = failed[0].1;
+    let remedy = check.remedy.as_ref().expect("a failure says what to do");
+    assert!(!remedy.who.is_empty() && remedy.what.ends_with('.'), "{remedy:?}");
+    check
+}
+
+/// What a check says, with its remedy.
+fn whole(check: &Check) -> String {
+    format!("{} {:?}", check.says, check.remedy)
+}
+
+fn find<'a>(report: &'a Report, title: &str, name: &str) -> &'a Check {
+    let group = report.groups.iter().find(|group| group.title() == title).unwrap();
+    let found = group.checks.iter().find(|check| check.name == name);
+    found.unwrap_or_else(|| panic!("no {name} in {}", report.text()))
+}
+
+#[tokio::test]
+async fn a_healthy_installation_is_called_healthy() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let text = settings(&world, &trigger, &format!("object_ids = [\"{OID}\"]"));
+    let report = examine(&world, &text, &live()).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    for (title, name) in [
+        ("gateway", "listener"),
+        ("gateway", "proxy"),
+        ("identity contoso", "dns"),
+        ("identity contoso", "tls"),
+        ("identity contoso", "clock"),
+        ("identity contoso", "token"),
+        ("route orders", "tcp"),
+        ("route orders", "tls"),
+        ("route orders", "claims"),
+        ("route orders", "no key"),
+        ("route orders", "credential"),
+    ] {
+        let verdict = find(&report, title, name).verdict;
+        assert_eq!(verdict, Verdict::Ok, "{title} {name}: {}", report.text());
+    }
+    let claims = &find(&report, "route orders", "claims").claims;
+    assert_eq!(claims.len(), 6);
+    assert!(report.text().contains("days left"), "{}", report.text());
+    assert_eq!(trigger.runs(), 0, "a probe starts no run");
+}
+
+#[tokio::test]
+async fn the_same_fault_of_two_routes_is_told_once() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    world.emulator.flow.listener().set_door(Door::Refuse).await;
+    let routes = [
+        world.route("orders", "/orders", &trigger.url(), ""),
+        world.route("stock", "/stock", &trigger.url(), ""),
+    ];
+    let report = examine(&world, &format!("{}{}", world.base(), routes.concat()), &live()).await;
+    the_one(&report, "route orders", "tcp");
+    let second = find(&report, "route stock", "tcp");
+    assert_eq!(second.verdict, Verdict::Skipped);
+    assert!(second.says.contains("see route orders"), "{}", second.says);
+}
+
+#[tokio::test]
+async fn every_refusal_of_entra_is_named_with_cause_mender_and_remedy() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let text = settings(&world, &trigger, "");
+    for row in NUMBERS {
+        world.emulator.entra.always(TokenAnswer::aadsts(row.number));
+        let report = examine(&world, &text, &Questions::default()).await;
+        let check = the_one(&report, "identity contoso", "token");
+        let number = format!("AADSTS{}", row.number);
+        // Whatever number stands in an answer that slows down, the pause is what counts.
+        let cause = match row.number {
+            90055 => "Entra was asked for too many tokens.",
+            _ => row.cause,
+        };
+        assert!(
+            check.says.contains(&number) && check.remedy.as_ref().unwrap().what.contains(cause),
+            "{}",
+            whole(check)
+        );
+        let remedy = check.remedy.as_ref().unwrap();
+        assert_eq!(remedy.who, row.mender.as_str(), "{number}");
+        assert!(remedy.what.len() > cause.len(), "{number}: {}", remedy.what);
+        assert!(
+            !format!("{remedy:?}").contains("{client}"),
+            "{number}: {remedy:?}"
+        );
+        assert_eq!(find(&report, "route orders", "claims").verdict, Verdict::Skipped);
+    }
+}
+
+/// An answer of the platform that this row describes.
+fn answer_of(row: &Row) -> Flow {
+    let Some(status) = row.code.strip_prefix("http-") else {
+        let body = json!({"error": {"code": row.code, "message": format!("It says {}.", row.wording)}});
+        return Flow::Platform(Reply::json(400, &body));
+    };
+    let (status, challenge) = match status.strip_suffix("-challenge") {
+        Some(status) => (status, true),
+        None => (status, false),
+    };
+    let reply = Reply::new(status.parse().unwrap_or(520));
+    Flow::Platform(match challenge {
+        true => reply.header("WWW-Authenticate", "Bearer realm=\"app\""),
+        false => reply,
+    })
+}
+
+#[tokio::test]
+async fn every_fault_of_the_platform_is_named_with_cause_mender_and_remedy() {
+    let world = World::new().await;
+    let trigger = world.emulator.flow.add(Trigger::any_user(TENANT).unchecked());
+    let text = settings(&world, &trigger, "");
+    for row in CODES.iter().chain(STATUSES) {
+        trigger.does(answer_of(row));
+        // A refused method is what a probe hopes for; only a real call shows it as a fault.
+        let questions = Questions {
+            live: match row.code {
+                "TriggerRequestMethodNotValid" => Live::Run,
+                _ => Live::Probes,
+            },
+            ..Questions::default()
+        };
+        let report = examine(&world, &text, &questions).await;
+        let failed: Vec<_> = report.failures().collect();
+        assert_eq!(failed.len(), 1, "{}: {}", row.code, report.text());
+        let (title, check) = &failed[0];
+        the_one(&report, title, check.name);
+        let remedy = check.remedy.as_ref().unwrap();
+        assert_eq!(
+            (remedy.who, remedy.what.as_str()),
+            (row.mender.as_str(), row.advice),
+            "{}",
+            row.code
+        );
+        if !row.code.starts_with("http-") {
+            assert!(check.says.contains(row.code), "{}", check.says);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_the_one_thing() {
+    let mut world = World::new().await;
+    world.secrets = vec![("CONTOSO_SECRET".into(), "canary-wrong".into())];
+    let trigger = accepting(&world);
+    let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+    let told = whole(the_one(&report, "identity contoso", "token"));
+    for part in [
+        "AADSTS7000215",
+        "operator",
+        "az ad app credential reset",
+        CLIENT,
+        "Certificates & secrets",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(
+        find(&report, "route orders", "credential").verdict,
+        Verdict::Skipped
+    );
+    assert_eq!(trigger.requests().len(), 0, "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_wrong_tenant_is_the_one_thing() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let text = settings(&world, &trigger, "").replace(TENANT, STRANGER);
+    let report = examine(&world, &text, &live()).await;
+    let told = whole(the_one(&report, "identity contoso", "token"));
+    assert!(
+        told.contains("AADSTS90002") && told.contains("az account show"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_application_is_the_one_thing() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let text = settings(&world, &trigger, "").replace(CLIENT, STRANGER);
+    let report = examine(&world, &text, &live()).await;
+    let told = whole(the_one(&report, "identity contoso", "token"));
+    assert!(told.contains("AADSTS700016") && told.contains(STRANGER), "{told}");
+}
+
+#[tokio::test]
+async fn an_audience_that_lost_its_slash_is_the_one_thing() {
+    let world = World::new().await;
+    let bare = "https://service.flow.microsoft.com";
+    world.emulator.entra.claims(json!({"aud": bare}));
+    let trigger = accepting(&world);
+    let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+    let check = the_one(&report, "route orders", "claims");
+    let told = whole(check);
+    for part in [
+        "second slash",
+        "https://service.flow.microsoft.com//.default",
+        "operator",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let text = report.text();
+    assert!(text.contains("| aud ") && text.contains("DOES NOT FIT"), "{text}");
+    let json = report.json();
+    let routes = json["groups"].as_array().unwrap().iter();
+    let route = routes.clone().find(|group| group["kind"] == "route").unwrap();
+    let checks = route["checks"].as_array().unwrap().iter();
+    let claims = checks.clone().find(|check| check["check"] == "claims").unwrap();
+    assert_eq!(claims["claims"][0]["got"], bare);
+    assert_eq!(trigger.requests().len(), 0, "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_token_of_another_tenant_or_cloud_is_the_one_thing() {
+    for (claim, value, part) in [
+        ("tid", STRANGER, "another tenant"),
+        ("aud", "https://gov.service.flow.microsoft.us/", "the cloud gcc"),
+        ("iss", "https://idp.example/", "no issuer of Entra"),
+    ] {
+        let world = World::new().await;
+        let mut claims = json!({});
+        claims[claim] = value.into();
+        if claim == "tid" {
+            claims["iss"] = format!("https://sts.windows.net/{STRANGER}/").into();
+        }
+        world.emulator.entra.claims(claims);
+        let trigger = accepting(&world);
+        let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+        let told = whole(the_one(&report, "route orders", "claims"));
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn an_object_id_that_is_not_on_the_list_is_the_one_thing() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let text = settings(&world, &trigger, &format!("object_ids = [\"{CLIENT}\"]"));
+    let report = examine(&world, &text, &live()).await;
+    let told = whole(the_one(&report, "route orders", "claims"));
+    for part in [
+        OID,
+        "flow-owner",
+        "the list has the client id",
+        "make.powerautomate.com",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_flow_that_does_not_list_the_object_id_is_found_by_a_probe() {
+    let world = World::new().await;
+    let trigger = world
+        .emulator
+        .flow
+        .add(Trigger::specific_users(TENANT, &[STRANGER]).does(Flow::Accepted));
+    let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+    let told = whole(the_one(&report, "route orders", "credential"));
+    for part in ["MisMatchingOAuthClaims", OID, "az ad sp show --id"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn an_expired_certificate_of_a_listener_is_the_one_thing() {
+    let world = World::new().await;
+    let leaf = world.emulator.ca.expired_leaf(&["localhost"]);
+    leaf.write(world.emulator.dir(), "gateway").unwrap();
+    let trigger = accepting(&world);
+    let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+    let failed: Vec<_> = report.failures().collect();
+    assert_eq!(failed.len(), 1, "{}", report.text());
+    assert_eq!((failed[0].0.as_str(), failed[0].1.name), ("gateway", "listener"));
+    assert!(failed[0].1.says.contains("has expired"), "{}", failed[0].1.says);
+    assert_eq!(failed[0].1.remedy.as_ref().unwrap().who, "operator");
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_resolved_is_the_one_thing() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let port = world.emulator.entra.listener().address().port();
+    let text = settings(&world, &trigger, "").replace(
+        &world.emulator.entra.authority(),
+        &format!("https://login.flowgate.invalid:{port}"),
+    );
+    let report = examine(&world, &text, &live()).await;
+    let told = whole(the_one(&report, "identity contoso", "dns"));
+    assert!(
+        told.contains("login.flowgate.invalid") && told.contains("host-admin"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_the_one_thing() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    world.emulator.entra.listener().set_door(Door::Refuse).await;
+    let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+    let told = whole(the_one(&report, "identity contoso", "tcp"));
+    assert!(
+        told.contains("host-admin") && told.contains("nc -vz localhost"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_name_is_the_one_thing() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    world
+        .emulator
+        .entra
+        .listener()
+        .present(&world.emulator.ca.wrong_name_leaf());
+    let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+    let told = whole(the_one(&report, "identity contoso", "tls"));
+    assert!(
+        told.contains("another name than localhost") && told.contains("openssl s_client"),
+        "{told}"
+    );
+    assert_eq!(world.emulator.entra.token_requests().get(), 0);
+}
+
+#[tokio::test]
+async fn an_expired_certificate_of_the_trigger_is_the_one_thing() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let expired = world.emulator.ca.expired_leaf(&["localhost"]);
+    world.emulator.flow.listener().present(&expired);
+    let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+    let told = whole(the_one(&report, "route orders", "tls"));
+    assert!(told.contains("has expired"), "{told}");
+}
+
+#[tokio::test]
+async fn a_peer_that_never_answers_the_handshake_has_a_deadline() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    world.emulator.flow.listener().set_door(Door::Silent).await;
+    let text = settings(&world, &trigger, "connect_timeout = \"200ms\"");
+    let report = examine(&world, &text, &live()).await;
+    let told = whole(the_one(&report, "route orders", "tls"));
+    assert!(told.contains("within 200ms"), "{told}");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_by_an_hour_is_the_one_thing() {
+    for (seconds, word) in [(3600, "behind"), (-3600, "ahead of")] {
+        let world = World::new().await;
+        let trigger = accepting(&world);
+        world.emulator.entra.clock_ahead(seconds);
+        let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+        let told = whole(the_one(&report, "identity contoso", "clock"));
+        assert!(told.contains(word) && told.contains("NTP"), "{told}");
+        assert_eq!(
+            world.emulator.entra.token_requests().get(),
+            0,
+            "no token was asked for"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_flow_that_is_switched_off_is_found_by_a_probe() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    trigger.set_condition(Condition::Disabled);
+    trigger.change(|trigger| trigger.methods = vec!["GET".to_owned()]);
+    let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+    let told = whole(the_one(&report, "route orders", "credential"));
+    assert!(
+        told.contains("WorkflowTriggerIsNotEnabled") && told.contains("flow-owner"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_flow_for_anyone_behind_an_identity_is_found_by_its_mode() {
+    let world = World::new().await;
+    let trigger = world.emulator.flow.add(Trigger::anyone().does(Flow::Accepted));
+    let bare = trigger.url().split("&sp=").next().unwrap().to_owned();
+    let text = format!("{}{}", world.base(), world.route("orders", "/orders", &bare, ""));
+    let report = examine(&world, &text, &live()).await;
+    let told = whole(the_one(&report, "route orders", "no key"));
+    assert!(
+        told.contains("DirectApiAuthorizationRequired") && told.contains("signed URL"),
+        "{told}"
+    );
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn a_probe_of_a_trigger_for_get_uses_another_method() {
+    let world = World::new().await;
+    let trigger = world
+        .emulator
+        .flow
+        .add(Trigger::any_user(TENANT).methods(&["GET"]).does(Flow::Accepted));
+    let report = examine(
+        &world,
+        &settings(&world, &trigger, "methods = [\"GET\"]"),
+        &live(),
+    )
+    .await;
+    assert!(report.is_healthy(), "{}", report.text());
+    assert_eq!(trigger.runs(), 0);
+    let requests = trigger.requests();
+    assert!(requests.iter().all(|request| request.head.method != "GET"));
+    assert_eq!(requests.len(), 2);
+}
+
+#[tokio::test]
+async fn an_address_of_a_known_family_is_first_called_as_callers_would() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let host = "0123456789abcdef0123456789abcd.ef.environment.api.powerplatform.com";
+    let flow = world.emulator.flow.listener();
+    flow.present(&world.emulator.ca.leaf(&[host]));
+    let route = world.route(
+        "orders",
+        "/orders",
+        &trigger.url_on(host),
+        &format!("connect_to = \"{}\"", flow.address()),
+    );
+    let report = examine(&world, &format!("{}{route}", world.base()), &live()).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    let address = find(&report, "route orders", "trigger");
+    assert_eq!(address.verdict, Verdict::Ok, "{}", address.says);
+    assert!(
+        address.says.contains("Power Automate, cloud public"),
+        "{}",
+        address.says
+    );
+    let requests = trigger.requests();
+    let sent: Vec<_> = requests
+        .iter()
+        .map(|request| {
+            (
+                request.head.method.as_str(),
+                request.header("authorization").is_some(),
+            )
+        })
+        .collect();
+    assert_eq!(sent, [("POST", false), ("GET", true)]);
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn a_signed_route_is_probed_with_its_signature_and_without() {
+    let world = World::new().await;
+    let trigger = world.emulator.flow.add(Trigger::anyone().does(Flow::Accepted));
+    world.file("signed", &trigger.url());
+    let text = format!(
+        "{}{}",
+        world.base(),
+        world.route("orders", "/orders", "file:signed", "signed = true")
+    );
+    let report = examine(&world, &text, &live()).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    let requests = trigger.requests();
+    assert_eq!(requests.len(), 2);
+    assert!(!requests[0].head.target.contains("sig=") && requests[1].head.target.contains("sig="));
+    assert_eq!(trigger.runs(), 0);
+    let shown = format!("{}{}", report.text(), report.json());
+    assert!(!shown.contains(&trigger.settings().signature), "{shown}");
+}
+
+#[tokio::test]
+async fn only_words_start_a_run() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let questions = Questions {
+        live: Live::Run,
+        ..Questions::default()
+    };
+    let report = examine(&world, &settings(&world, &trigger, ""), &questions).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    assert!(find(&report, "route orders", "run").says.contains("run 08584"));
+    assert_eq!(trigger.runs(), 1);
+}
+
+#[tokio::test]
+async fn an_opaque_token_is_no_failure() {
+    let world = World::new().await;
+    world.emulator.entra.token_form(TokenForm::Opaque);
+    let trigger = accepting(&world);
+    let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    assert_eq!(find(&report, "route orders", "claims").verdict, Verdict::Note);
+}
+
+#[tokio::test]
+async fn a_token_file_that_is_missing_is_the_one_thing() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let identity = world.identity("contoso", TENANT, CLIENT, "env:CONTOSO_SECRET");
+    let file = format!("[[identity]]\nname = \"contoso\"\ntenant = \"{TENANT}\"\ntoken_file = \"nowhere\"\n");
+    let text = settings(&world, &trigger, "").replace(&identity, &file);
+    let report = examine(&world, &text, &live()).await;
+    let told = whole(the_one(&report, "identity contoso", "token"));
+    assert!(told.contains("token file") && told.contains("operator"), "{told}");
+}
+
+#[tokio::test]
+async fn a_proxy_in_the_environment_is_told_to_be_ignored() {
+    let mut world = World::new().await;
+    world
+        .secrets
+        .push(("HTTPS_PROXY".into(), "http://user:canary@proxy:3128".into()));
+    let trigger = accepting(&world);
+    let report = examine(&world, &settings(&world, &trigger, ""), &Questions::default()).await;
+    let check = find(&report, "gateway", "proxy");
+    assert_eq!(check.verdict, Verdict::Warn);
+    assert!(
+        check.says.contains("HTTPS_PROXY") && check.says.contains("ignores"),
+        "{}",
+        check.says
+    );
+    assert!(!report.text().contains("canary"), "{}", report.text());
+}
+
+#[tokio::test]
+async fn a_secret_that_ends_soon_is_a_warning() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 20 + 1);
+    let secret = format!(
+        "[[identity.secret]]\nvalue = \"env:CONTOSO_SECRET\"\nexpires = {}\n",
+        ends.strftime("%Y-%m-%dT%H:%M:%SZ")
+    );
+    let identity = world.identity("contoso", TENANT, CLIENT, "env:CONTOSO_SECRET");
+    let other = identity.replace("client_secret = \"env:CONTOSO_SECRET\"\n", "") + &secret;
+    let text = settings(&world, &trigger, "").replace(&identity, &other);
+    let report = examine(&world, &text, &Questions::default()).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    let check = find(&report, "identity contoso", "secret");
+    assert_eq!(check.verdict, Verdict::Warn);
+    assert!(check.says.contains("20 days left"), "{}", check.says);
+}
+
+#[tokio::test]
+async fn the_audit_names_what_is_open_wider_than_needed() {
+    let world = World::new().await;
+    world
+        .emulator
+        .entra
+        .claims(json!({"roles": ["Directory.Read.All"], "scp": "User"}));
+    let trigger = accepting(&world);
+    let signed = format!(
+        "{}&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=canary-signature",
+        trigger.url()
+    );
+    world.file("signed", &signed);
+    let more = "[[caller]]\nname = \"nobody\"\n[[caller.key]]\nlabel = \"old\"\nenabled = false\ndigest = \
+                \"sha256:1111111111111111111111111111111111111111111111111111111111111111\"\n[[caller.key]]\nlabel = \
+                \"older\"\nexpires = 2020-01-01\ndigest = \
+                \"sha256:2222222222222222222222222222222222222222222222222222222222222222\"\n";
+    let text = [
+        settings(&world, &trigger, ""),
+        world.route("open", "/open", &trigger.url(), "anonymous = true"),
+        world.route("signed", "/signed", "file:signed", "signed = true"),
+        more.to_owned(),
+    ]
+    .concat();
+    let questions = Questions {
+        audit: Audit::Yes,
+        ..Questions::default()
+    };
+    let report = examine(&world, &text, &questions).await;
+    assert!(report.is_healthy(), "{}", report.text());
+    let text = report.text();
+    for part in [
+        "Directory.Read.All, User",
+        "route orders uses a token, and route signed the signature",
+        "identity contoso serves 1 route open to everybody",
+        "no route admits the caller nobody",
+        "key old of nobody is switched off",
+        "key older of nobody has expired",
+        "when a key was used last is not in the settings",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("canary"), "{text}");
+}
+
+#[tokio::test]
+async fn nothing_secret_is_shown_when_all_goes_wrong() {
+    let mut world = World::new().await;
+    world
+        .secrets
+        .push(("WRONG_SECRET".into(), "canary-wrong-secret".into()));
+    let trigger = world
+        .emulator
+        .flow
+        .add(Trigger::specific_users(TENANT, &[STRANGER]).does(Flow::Accepted));
+    let signed = format!(
+        "{}&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=canary-signature",
+        trigger.url()
+    );
+    world.file("signed", &signed);
+    let text = [
+        settings(&world, &trigger, ""),
+        world.identity("refused", TENANT, CLIENT, "env:WRONG_SECRET"),
+        world.route("signed", "/signed", "file:signed", "signed = true"),
+        world.route("refused", "/refused", &trigger.url(), "identity = \"refused\""),
+    ]
+    .concat();
+    let questions = Questions {
+        live: Live::Run,
+        audit: Audit::Yes,
+        ..Questions::default()
+    };
+    let report = examine(&world, &text, &questions).await;
+    let shown = format!("{}{}{report:?}", report.text(), report.json());
+    assert!(
+        shown.contains("AADSTS7000215") && shown.contains("MisMatchingOAuthClaims"),
+        "{shown}"
+    );
+    let mut secrets = vec![SECRET.to_owned(), "canary".to_owned()];
+    let issued = world.emulator.entra.issued();
+    assert!(!issued.is_empty());
+    secrets.extend(issued);
+    for secret in secrets {
+        assert!(!shown.contains(&secret), "{secret} is in {shown}");
+    }
+}
+
+#[tokio::test]
+async fn one_route_or_identity_can_be_asked_for() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let text = [
+        settings(&world, &trigger, ""),
+        world.identity("other", TENANT, STRANGER, "env:CONTOSO_SECRET"),
+        world.route("other", "/other", &trigger.url(), "identity = \"other\""),
+    ]
+    .concat();
+    let only = Questions {
+        route: Some("orders".to_owned()),
+        ..Questions::default()
+    };
+    let report = examine(&world, &text, &only).await;
+    let titles: Vec<_> = report.groups.iter().map(doctor::Group::title).collect();
+    assert_eq!(titles, ["gateway", "identity contoso", "route orders"]);
+    let only = Questions {
+        identity: Some("other".to_owned()),
+        ..Questions::default()
+    };
+    let report = examine(&world, &text, &only).await;
+    the_one(&report, "identity other", "token");
+    assert_eq!(report.groups.len(), 3);
+}
+
+/// Runs the program beside the emulator, which serves on this runtime.
+async fn program(world: &World, settings: &str, arguments: &[&str]) -> Output {
+    let path = world.dir().join("program.toml");
+    std::fs::write(&path, settings).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate"));
+    command.args(arguments).arg("--config").arg(&path);
+    for (name, value) in &world.secrets {
+        command.env(name, value);
+    }
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_program_tells_by_its_exit_code() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let text = settings(&world, &trigger, "");
+    let healthy = program(&world, &text, &["doctor", "--live"]).await;
+    let told = String::from_utf8_lossy(&healthy.stderr).into_owned();
+    assert_eq!(
+        healthy.status.code(),
+        Some(0),
+        "{}{told}",
+        String::from_utf8_lossy(&healthy.stdout)
+    );
+    assert!(
+        told.contains("This will be sent:") && told.contains("starts no run"),
+        "{told}"
+    );
+    world.emulator.entra.always(TokenAnswer::aadsts(7_000_222));
+    let broken = program(&world, &text, &["doctor", "--json"]).await;
+    assert_eq!(broken.status.code(), Some(1));
+    let json: Value = serde_json::from_slice(&broken.stdout).unwrap();
+    assert_eq!((&json["healthy"], &json["version"]), (&json!(false), &json!(1)));
+    for wrong in [
+        &["doctor", "--route", "nowhere"][..],
+        &["doctor", "--live", "--run", "yes"],
+        &["doctor", "--run", "yes, start a run"],
+    ] {
+        let output = program(&world, &text, wrong).await;
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn setup_prints_the_commands_of_an_identity() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let text = settings(&world, &trigger, "");
+    for (style, parts) in [
+        ("az", ["az ad app create", "az ad sp show --id"]),
+        ("powershell", ["New-MgApplication", "Add-MgApplicationPassword"]),
+        ("bicep", ["Microsoft.Graph/servicePrincipals", "output objectId"]),
+    ] {
+        let output = program(
+            &world,
+            &text,
+            &["setup", "--identity", "contoso", "--style", style],
+        )
+        .await;
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{shown}");
+        for part in parts.into_iter().chain([CLIENT, TENANT, "no consent"]) {
+            assert!(shown.contains(part), "{style} {part}: {shown}");
+        }
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
+    let wrong = program(&world, &text, &["setup", "--identity", "nobody"]).await;
+    assert_eq!(wrong.status.code(), Some(2));
+}
