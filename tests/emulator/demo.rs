@@ -27,8 +27,11 @@ use emulator::Condition;
 use emulator::Emulator;
 use emulator::Trigger;
 use flowgate::config;
+use flowgate::config::Config;
 use flowgate::config::Environment;
 use flowgate::counters::Counters;
+use flowgate::doctor;
+use flowgate::doctor::Questions;
 use flowgate::gateway::journal::Form;
 use flowgate::gateway::journal::Log;
 use flowgate::gateway::journal::Sink;
@@ -241,15 +244,18 @@ fn digest(key: &str) -> String {
     format!("sha256:{hex}")
 }
 
-fn start(dir: &Path, settings: &str, lines: Arc<Lines>) -> Server {
+fn load(dir: &Path, settings: &str) -> (Config, Environment) {
     let path = dir.join("flowgate.toml");
     std::fs::write(&path, settings).unwrap();
     let environment = Environment::from_pairs([("DEMO_SECRET", SECRET), ("DEMO_WRONG_SECRET", "expired")]);
-    let (config, _) = match config::load(&path, &environment) {
-        Ok(loaded) => loaded,
+    match config::load(&path, &environment) {
+        Ok((config, _)) => (config, environment),
         Err(report) => panic!("{}", report.render(config::Style::Plain)),
-    };
-    Server::start(&config, &Counters::new(), Log::new(lines, Form::Json)).unwrap()
+    }
+}
+
+fn start(config: &Config, lines: Arc<Lines>) -> Server {
+    Server::start(config, &Counters::new(), Log::new(lines, Form::Json)).unwrap()
 }
 
 /// Sends one request and tells its status, who answered, and the gateway's line about it.
@@ -315,6 +321,36 @@ async fn show(client: &reqwest::Client, address: &str, lines: &Lines) -> usize {
     broken
 }
 
+/// What the doctor is promised to find, route by route: the one thing that is wrong, or nothing.
+const DIAGNOSES: [(&str, Option<&str>); 3] = [
+    ("orders", None),
+    ("secret", Some("identity wrong-secret: token")),
+    ("mismatch", Some("route mismatch: claims")),
+];
+
+/// Shows `flowgate doctor` on a healthy identity and on broken ones.
+async fn examine(config: &Config, environment: &Environment) -> usize {
+    let mut broken = 0;
+    for (route, promised) in DIAGNOSES {
+        let questions = Questions {
+            route: Some(route.to_owned()),
+            ..Questions::default()
+        };
+        let report = doctor::examine(config, environment, &questions).await.unwrap();
+        println!("\n$ flowgate doctor --route {route}\n\n{}", report.text());
+        let found: Vec<String> = report
+            .failures()
+            .map(|(title, check)| format!("{title}: {}", check.name))
+            .collect();
+        let promised: Vec<&str> = promised.into_iter().collect();
+        if found != promised {
+            println!("NOT KEPT: promised is {promised:?}, found was {found:?}");
+            broken += 1;
+        }
+    }
+    broken
+}
+
 fn try_it(emulator: &Emulator, address: &str) {
     let ca = emulator.ca_file();
     let ca = ca.display();
@@ -331,7 +367,8 @@ async fn demo() -> ExitCode {
     emulator.register_app(TENANT, APP, SECRET, OID);
     emulator.entra.allow_audience("https://graph.microsoft.com");
     let lines = Arc::new(Lines::default());
-    let server = start(emulator.dir(), &settings(&emulator), lines.clone());
+    let (config, environment) = load(emulator.dir(), &settings(&emulator));
+    let server = start(&config, lines.clone());
     let address = format!("https://localhost:{}", server.addresses()[0].port());
     let admin = server.admin_address().unwrap();
     println!("The gateway listens on {address}, its admin listener on http://{admin}/readyz?verbose\n");
@@ -341,7 +378,7 @@ async fn demo() -> ExitCode {
         .timeout(Duration::from_secs(30))
         .build()
         .unwrap();
-    let broken = show(&client, &address, &lines).await;
+    let broken = show(&client, &address, &lines).await + examine(&config, &environment).await;
     if !once {
         try_it(&emulator, &address);
         // An error means that the signal cannot be had; then there is nothing to wait for.
