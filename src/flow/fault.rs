@@ -518,7 +518,7 @@ fn is_word(text: &str) -> bool {
 /// What the flow expects of a token, as far as the gateway knows.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
-    /// The audience, letter by letter ([`Cloud::audience`] unless the owner chose another).
+    /// The audience, letter by letter ([`crate::model::Cloud::audience`] unless the owner chose another).
     pub audience: &'a str,
     /// The tenant's id or one of its domain names.
     pub tenant: &'a str,
