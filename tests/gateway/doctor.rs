@@ -50,10 +50,19 @@ fn environment(world: &World) -> Environment {
 
 async fn examine(world: &World, settings: &str, questions: &Questions) -> Report {
     let path = world.dir().join("doctor.toml");
-    std::fs::write(&path, settings).unwrap();
+    std::fs::write(&path, patient(settings)).unwrap();
     let environment = environment(world);
     let (config, _) = config::load(&path, &environment).unwrap_or_else(|report| panic!("{report}"));
     doctor::examine(&config, &environment, questions).await.unwrap()
+}
+
+/// The same settings with deadlines that a busy machine keeps, where a test sets none of its own.
+fn patient(settings: &str) -> String {
+    let text = settings.replace("timeout = \"3s\"", "timeout = \"20s\"");
+    match text.contains("connect_timeout") {
+        true => text,
+        false => text.replace("[[route]]\n", "[[route]]\nconnect_timeout = \"20s\"\n"),
+    }
 }
 
 /// Settings with one route to this trigger.
@@ -764,7 +773,7 @@ async fn one_route_or_identity_can_be_asked_for() {
 /// Runs the program beside the emulator, which serves on this runtime.
 async fn program(world: &World, settings: &str, arguments: &[&str]) -> Output {
     let path = world.dir().join("program.toml");
-    std::fs::write(&path, settings).unwrap();
+    std::fs::write(&path, patient(settings)).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate"));
     command.args(arguments).arg("--config").arg(&path);
     for (name, value) in &world.secrets {
