@@ -448,18 +448,7 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
     journal.waited(clock::now() - waiting);
     let permit = permit?;
     // After the wait, because a token may end during it.
-    let mut token = match &admitted.route.identity {
-        None => None,
-        Some(identity) => Some(token(identity, journal).await?),
-    };
-    if let Some(why) = admitted
-        .route
-        .preflight
-        .as_ref()
-        .and_then(|preflight| preflight.refusal())
-    {
-        return Err(Problem::from(Kind::TokenUnfit).because(why));
-    }
+    let mut token = fitting_token(&admitted.route, journal).await?;
     let Answer {
         status,
         mut fields,
@@ -544,6 +533,19 @@ fn api_problem(said: &str, admitted: &Admitted) -> Problem {
         "the API refused the token of identity {name}, which is for {audience}: compare the identity's scope with what \
          the API wants, and see whether the tenant lets the application use it. It said: {said}. Who mends it: operator."
     ))
+}
+
+/// The token of the route's identity, if it has one; not one that the route refuses to show.
+async fn fitting_token(route: &Route, journal: &mut Journal) -> Result<Option<Arc<Token>>, Problem> {
+    let Some(identity) = &route.identity else {
+        return Ok(None);
+    };
+    let token = token(identity, journal).await?;
+    let preflight = route.preflight.as_ref();
+    match preflight.and_then(|preflight| preflight.refusal()) {
+        Some(why) => Err(Problem::from(Kind::TokenUnfit).because(why)),
+        None => Ok(Some(token)),
+    }
 }
 
 /// The identity's token: at hand nearly always, or else waited for.
