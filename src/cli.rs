@@ -87,47 +87,9 @@ enum Command {
         command: KeyCommand,
     },
     /// Make a route from the address that a flow's trigger shows. A signature goes to a file of its own.
-    Import {
-        #[command(flatten)]
-        settings: SettingsFile,
-        /// The address, or - to read it from standard input, which leaves no trace in the shell's history.
-        #[arg(value_name = "URL")]
-        address: String,
-        /// Name of the route.
-        #[arg(long, value_name = "NAME")]
-        name: String,
-        /// Public path; /NAME when absent.
-        #[arg(long, value_name = "PATH")]
-        path: Option<String>,
-        /// Host it answers for; every host when absent.
-        #[arg(long, value_name = "HOST")]
-        host: Option<String>,
-        /// A caller that may call; can be given several times.
-        #[arg(long = "caller", value_name = "NAME", conflicts_with = "anonymous")]
-        callers: Vec<String>,
-        /// Open the route to everybody.
-        #[arg(long)]
-        anonymous: bool,
-        /// The identity whose token starts the flow; the only one that fits when absent.
-        #[arg(long, value_name = "NAME")]
-        identity: Option<String>,
-        /// Say what would be written, and write nothing.
-        #[arg(long)]
-        dry_run: bool,
-    },
+    Import(import::Import),
     /// Give a route the new address of its flow. Its public address stays as it is.
-    Relink {
-        #[command(flatten)]
-        settings: SettingsFile,
-        /// Name of the route.
-        route: String,
-        /// The new address, or - to read it from standard input.
-        #[arg(value_name = "URL")]
-        address: String,
-        /// Say what would be written, and write nothing.
-        #[arg(long)]
-        dry_run: bool,
-    },
+    Relink(import::Relink),
     /// Show every route: public address, who may call, limits, identity, and the trigger without its secrets.
     Routes {
         #[command(flatten)]
@@ -282,38 +244,8 @@ pub fn run(cli: Cli) -> Outcome {
             Ok((config, _)) => Outcome::out(routes::table(&config)),
             Err(outcome) => outcome,
         },
-        Command::Import {
-            settings,
-            address,
-            name,
-            path,
-            host,
-            callers,
-            anonymous,
-            identity,
-            dry_run,
-        } => import::import(&import::Import {
-            settings: &settings.config,
-            address: &address,
-            name: &name,
-            path: path.as_deref(),
-            host: host.as_deref(),
-            callers: &callers,
-            anonymous,
-            identity: identity.as_deref(),
-            dry_run,
-        }),
-        Command::Relink {
-            settings,
-            route,
-            address,
-            dry_run,
-        } => import::relink(&import::Relink {
-            settings: &settings.config,
-            route: &route,
-            address: &address,
-            dry_run,
-        }),
+        Command::Import(task) => import::import(&task),
+        Command::Relink(task) => import::relink(&task),
         Command::Login {
             settings,
             identity,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::cli::Outcome;
+use crate::cli::SettingsFile;
 use crate::cli::WRONG;
 use crate::cli::routes;
 use crate::config;
@@ -27,24 +28,49 @@ use crate::model::trigger::ADDRESS_CHARS_MAX;
 use crate::model::trigger::Family;
 
 /// What `import` is asked for.
-pub(super) struct Import<'a> {
-    pub(super) settings: &'a Path,
-    pub(super) address: &'a str,
-    pub(super) name: &'a str,
-    pub(super) path: Option<&'a str>,
-    pub(super) host: Option<&'a str>,
-    pub(super) callers: &'a [String],
-    pub(super) anonymous: bool,
-    pub(super) identity: Option<&'a str>,
-    pub(super) dry_run: bool,
+#[derive(Debug, clap::Args)]
+pub(super) struct Import {
+    #[command(flatten)]
+    settings: SettingsFile,
+    /// The address, or - to read it from standard input, which leaves no trace in the shell's history.
+    #[arg(value_name = "URL")]
+    address: String,
+    /// Name of the route.
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// Public path; /NAME when absent.
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// Host it answers for; every host when absent.
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// A caller that may call; can be given several times.
+    #[arg(long = "caller", value_name = "NAME", conflicts_with = "anonymous")]
+    callers: Vec<String>,
+    /// Open the route to everybody.
+    #[arg(long)]
+    anonymous: bool,
+    /// The identity whose token starts the flow; the only one that fits when absent.
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
+    /// Say what would be written, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What `relink` is asked for.
-pub(super) struct Relink<'a> {
-    pub(super) settings: &'a Path,
-    pub(super) route: &'a str,
-    pub(super) address: &'a str,
-    pub(super) dry_run: bool,
+#[derive(Debug, clap::Args)]
+pub(super) struct Relink {
+    #[command(flatten)]
+    settings: SettingsFile,
+    /// Name of the route.
+    route: String,
+    /// The new address, or - to read it from standard input.
+    #[arg(value_name = "URL")]
+    address: String,
+    /// Say what would be written, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// A settings file that was read and found right, secrets aside.
@@ -56,11 +82,11 @@ struct Settings {
 /// Why nothing was changed: a sentence for the operator.
 type Refusal = String;
 
-pub(super) fn import(task: &Import<'_>) -> Outcome {
+pub(super) fn import(task: &Import) -> Outcome {
     outcome(try_import(task))
 }
 
-pub(super) fn relink(task: &Relink<'_>) -> Outcome {
+pub(super) fn relink(task: &Relink) -> Outcome {
     outcome(try_relink(task))
 }
 
@@ -71,17 +97,17 @@ fn outcome(result: Result<String, Refusal>) -> Outcome {
     }
 }
 
-fn try_import(task: &Import<'_>) -> Result<String, Refusal> {
-    let url = read_address(task.address)?;
-    let settings = Settings::read(task.settings)?;
+fn try_import(task: &Import) -> Result<String, Refusal> {
+    let url = read_address(&task.address)?;
+    let settings = Settings::read(&task.settings.config)?;
     let name =
-        RouteName::parse(task.name).map_err(|error| format!("The name \"{}\": {error}.", task.name))?;
-    if settings.route(task.name).is_some() {
+        RouteName::parse(&task.name).map_err(|error| format!("The name \"{}\": {error}.", &task.name))?;
+    if settings.route(&task.name).is_some() {
         return Err(format!(
             "There is a route \"{name}\" already. To give it this address: flowgate relink {name} -"
         ));
     }
-    let proof = settings.proof_for(&url, task.identity)?;
+    let proof = settings.proof_for(&url, task.identity.as_deref())?;
     let (address, signature) = match &proof {
         Proof::Signed => (None, Some(exposed(&url))),
         Proof::Identity(_) => (Some(unsigned(&url)), None),
@@ -89,8 +115,8 @@ fn try_import(task: &Import<'_>) -> Result<String, Refusal> {
     let secret_file = format!("{name}.trigger");
     let block = block(task, &settings, &proof, address.as_deref(), &secret_file)?;
     let text = edit::appended(&settings.text, &block);
-    let config = check(&text, task.settings)?;
-    let mut said = describe(&url) + &left_behind(task.address, &url);
+    let config = check(&text, &task.settings.config)?;
+    let mut said = describe(&url) + &left_behind(&task.address, &url);
     if let (Proof::Identity(name), true) = (&proof, url.is_signed()) {
         let _ = writeln!(
             said,
@@ -101,12 +127,12 @@ fn try_import(task: &Import<'_>) -> Result<String, Refusal> {
         let _ = write!(
             said,
             "\nThis would be added to {}:\n\n{block}",
-            task.settings.display()
+            task.settings.config.display()
         );
         return Ok(said);
     }
     if let Some(signature) = signature {
-        let path = folder(task.settings).join(&secret_file);
+        let path = folder(&task.settings.config).join(&secret_file);
         if path.exists() {
             return Err(format!(
                 "{} is there already; move it away first.",
@@ -120,21 +146,21 @@ fn try_import(task: &Import<'_>) -> Result<String, Refusal> {
             path.display()
         );
     }
-    write_settings(task.settings, &text)?;
+    write_settings(&task.settings.config, &text)?;
     let _ = writeln!(
         said,
         "Added       route \"{name}\" to {}",
-        task.settings.display()
+        task.settings.config.display()
     );
-    said.push_str(&public_address(&config, task.name));
+    said.push_str(&public_address(&config, &task.name));
     said.push_str("Restart the gateway to serve it.\n");
     Ok(said)
 }
 
-fn try_relink(task: &Relink<'_>) -> Result<String, Refusal> {
-    let url = read_address(task.address)?;
-    let settings = Settings::read(task.settings)?;
-    let Some(route) = settings.route(task.route) else {
+fn try_relink(task: &Relink) -> Result<String, Refusal> {
+    let url = read_address(&task.address)?;
+    let settings = Settings::read(&task.settings.config)?;
+    let Some(route) = settings.route(&task.route) else {
         let known: Vec<_> = settings
             .config
             .routes
@@ -143,7 +169,7 @@ fn try_relink(task: &Relink<'_>) -> Result<String, Refusal> {
             .collect();
         return Err(format!(
             "There is no route \"{}\". Known are: {}.",
-            task.route,
+            &task.route,
             known.join(", ")
         ));
     };
@@ -153,10 +179,10 @@ fn try_relink(task: &Relink<'_>) -> Result<String, Refusal> {
             route.name
         ));
     }
-    let written = edit::trigger_of(&settings.text, folder(task.settings), task.route)
+    let written = edit::trigger_of(&settings.text, folder(&task.settings.config), &task.route)
         .ok_or_else(|| format!("The trigger of \"{}\" was not found in the settings.", route.name))?;
     let address = fitting(&url, route)?;
-    let mut said = describe(&url) + &left_behind(task.address, &url);
+    let mut said = describe(&url) + &left_behind(&task.address, &url);
     let change = match &written.place {
         TriggerPlace::Variable(name) => {
             return Err(format!(
@@ -169,13 +195,13 @@ fn try_relink(task: &Relink<'_>) -> Result<String, Refusal> {
         TriggerPlace::Inline(span) => {
             let text = edit::with(&settings.text, span.clone(), address.expose())
                 .ok_or_else(|| "The settings cannot be changed at this place.".to_owned())?;
-            check(&text, task.settings)?;
+            check(&text, &task.settings.config)?;
             Change::Settings(text)
         }
     };
     let place = match &change {
         Change::Secret(path, _) => path.display().to_string(),
-        Change::Settings(_) => task.settings.display().to_string(),
+        Change::Settings(_) => task.settings.config.display().to_string(),
     };
     if task.dry_run {
         let _ = writeln!(said, "This address would replace the one in {place}.");
@@ -183,10 +209,10 @@ fn try_relink(task: &Relink<'_>) -> Result<String, Refusal> {
     }
     match change {
         Change::Secret(path, address) => write_secret(&path, &address)?,
-        Change::Settings(text) => write_settings(task.settings, &text)?,
+        Change::Settings(text) => write_settings(&task.settings.config, &text)?,
     }
     let _ = writeln!(said, "Replaced    the trigger of \"{}\" in {place}", route.name);
-    said.push_str(&public_address(&settings.config, task.route));
+    said.push_str(&public_address(&settings.config, &task.route));
     said.push_str("Callers notice nothing. Restart the gateway to use the new address.\n");
     Ok(said)
 }
@@ -269,18 +295,22 @@ impl Settings {
 
 /// The new route as the settings file will hold it.
 fn block(
-    task: &Import<'_>,
+    task: &Import,
     settings: &Settings,
     proof: &Proof,
     address: Option<&str>,
     secret_file: &str,
 ) -> Result<String, Refusal> {
-    let mut block = format!("[[route]]\nname = {}\n", edit::quoted(task.name));
-    if let Some(host) = task.host {
+    let mut block = format!("[[route]]\nname = {}\n", edit::quoted(&task.name));
+    if let Some(host) = &task.host {
         let _ = writeln!(block, "host = {}", edit::quoted(host));
     }
-    let usual = format!("/{}", task.name);
-    let _ = writeln!(block, "path = {}", edit::quoted(task.path.unwrap_or(&usual)));
+    let usual = format!("/{}", &task.name);
+    let _ = writeln!(
+        block,
+        "path = {}",
+        edit::quoted(task.path.as_deref().unwrap_or(&usual))
+    );
     if task.anonymous {
         block.push_str("anonymous = true\n");
     } else if task.callers.is_empty() {

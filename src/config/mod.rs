@@ -340,6 +340,18 @@ pub enum GrantSettings {
     },
 }
 
+impl GrantSettings {
+    /// The application that asks, and how it proves who it is, where one does.
+    pub fn application(&self) -> Option<(&EndpointSettings, &ClientProof)> {
+        match self {
+            Self::Client { endpoint, proof }
+            | Self::Password { endpoint, proof, .. }
+            | Self::SignIn { endpoint, proof, .. } => Some((endpoint, proof)),
+            Self::TokenFile { .. } | Self::Managed(_) | Self::Default(_) => None,
+        }
+    }
+}
+
 /// A token endpoint, and the application that asks there.
 #[derive(Debug, Clone)]
 pub struct EndpointSettings {

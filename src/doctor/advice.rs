@@ -1,7 +1,6 @@
 //! Where a fault is mended: the page of the portal, and the command where there is one. What happened and who mends it is
 //! told by the tables of `entra/refusal.rs` and `flow/fault.rs`; this adds the place, for every row of them.
 
-use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
 use crate::entra::refusal::ERRORS;
 use crate::entra::refusal::Mender;
@@ -252,10 +251,8 @@ fn fill(text: &str, client: &str) -> String {
 }
 
 fn client_of(identity: Option<&IdentitySettings>) -> &str {
-    match identity.map(|identity| &identity.grant) {
-        Some(GrantSettings::Client { endpoint, .. }) => &endpoint.client_id,
-        _ => "CLIENT_ID",
-    }
+    let application = identity.and_then(|identity| identity.grant.application());
+    application.map_or("CLIENT_ID", |(endpoint, _)| &endpoint.client_id)
 }
 
 fn step(mender: Mender) -> &'static str {

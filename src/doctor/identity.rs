@@ -9,7 +9,6 @@ use tokio::runtime::Handle;
 
 use crate::config::ClientProof;
 use crate::config::EndpointSettings;
-use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
 use crate::counters::Counters;
 use crate::doctor::advice;
@@ -31,18 +30,19 @@ use crate::model::clock;
 const SKEW_MAX: Duration = Duration::from_secs(300);
 /// Time for a token, whatever the settings say about single requests.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(90);
-/// A secret that ends within this time is worth a warning.
-const SECRET_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
+/// A credential that ends within this time is worth a warning.
+const CREDENTIAL_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
 
 /// Looks at an identity, and gives its token if there is one.
 pub(super) async fn examine(
     settings: &IdentitySettings,
+    all: &[IdentitySettings],
     counters: &Counters,
     control: &Handle,
     seen: &mut Seen,
 ) -> (Group, Option<Arc<Token>>) {
     let mut group = Group::new("identity", settings.name.as_str());
-    if let GrantSettings::Client { endpoint, proof } = &settings.grant {
+    if let Some((endpoint, proof)) = settings.grant.application() {
         for check in expiries(proof, endpoint) {
             group.aside(check);
         }
@@ -51,7 +51,7 @@ pub(super) async fn examine(
     if group.skips(&["token"]) {
         return (group, None);
     }
-    match ask(settings, counters, control).await {
+    match ask(settings, all, counters, control).await {
         Ok(token) => {
             group.add(got(settings, &token));
             (group, Some(token))
@@ -65,42 +65,65 @@ pub(super) async fn examine(
 
 fn expiries(proof: &ClientProof, endpoint: &EndpointSettings) -> Vec<Check> {
     let client = &endpoint.client_id;
-    let list =
-        format!("az ad app credential list --id {client} --query \"[].{{id:keyId, ends:endDateTime}}\"");
-    let ClientProof::Secrets(secrets) = proof;
-    let checks = secrets.iter().map(|secret| {
-        let place = secret.source.place();
-        let Some(expires) = secret.expires else {
-            let says = format!("{place}: its end is not in the settings; {list} shows it");
-            return Check::note("secret", says);
-        };
-        let left = expires.duration_since(clock::wall()).unwrap_or_default();
-        let remedy = || {
-            Remedy::new(
-                "operator",
-                "Create another client secret, add it as [[identity.secret]], and take the old one out.",
-            )
-            .portal(format!(
-                "Microsoft Entra admin center, App registrations, {client}, Certificates & secrets"
-            ))
-            .command(format!(
-                "az ad app credential reset --id {client} --append --years 1"
-            ))
-        };
-        if left.is_zero() {
-            return Check::warn(
-                "secret",
-                format!("{place}: it has expired, as the settings say"),
-                remedy(),
-            );
+    match proof {
+        ClientProof::Secrets(secrets) => {
+            let remedy = || {
+                let what =
+                    "Create another client secret, add it as [[identity.secret]], and take the old one out.";
+                credentials(client, what).command(format!(
+                    "az ad app credential reset --id {client} --append --years 1"
+                ))
+            };
+            let checks = secrets.iter().map(|secret| {
+                let place = secret.source.place();
+                match secret.expires {
+                    Some(expires) => expiry("secret", &place, expires, remedy),
+                    None => Check::note(
+                        "secret",
+                        format!(
+                            "{place}: its end is not in the settings; az ad app credential list --id {client} \
+                             --query \"[].{{id:keyId, ends:endDateTime}}\" shows it"
+                        ),
+                    ),
+                }
+            });
+            checks.collect()
         }
-        let says = format!("{place}: {}", days(left));
-        match left <= SECRET_RENEWAL {
-            true => Check::warn("secret", says, remedy()),
-            false => Check::ok("secret", says),
+        ClientProof::Certificates(certificates) => {
+            let remedy = || {
+                let what = "Upload another certificate, add it as [[identity.certificate]], and take the old one out.";
+                credentials(client, what).command(format!(
+                    "az ad app credential reset --id {client} --append --cert @certificate.pem"
+                ))
+            };
+            let known = certificates
+                .iter()
+                .filter_map(|certificate| Some((certificate.place(), certificate.known()?)));
+            known
+                .map(|(place, certificate)| expiry("certificate", &place, certificate.ends(), remedy))
+                .collect()
         }
-    });
-    checks.collect()
+        ClientProof::Federated(_) | ClientProof::Public => Vec::new(),
+    }
+}
+
+fn credentials(client: &str, what: &str) -> Remedy {
+    Remedy::new("operator", what).portal(format!(
+        "Microsoft Entra admin center, App registrations, {client}, Certificates & secrets"
+    ))
+}
+
+/// What is to be said about a credential that ends.
+fn expiry(name: &'static str, place: &str, expires: SystemTime, remedy: impl Fn() -> Remedy) -> Check {
+    let left = expires.duration_since(clock::wall()).unwrap_or_default();
+    if left.is_zero() {
+        return Check::warn(name, format!("{place}: it has expired"), remedy());
+    }
+    let says = format!("{place}: {}", days(left));
+    match left <= CREDENTIAL_RENEWAL {
+        true => Check::warn(name, says, remedy()),
+        false => Check::ok(name, says),
+    }
 }
 
 async fn authority(endpoint: &EndpointSettings, group: &mut Group, seen: &mut Seen) {
@@ -209,10 +232,11 @@ async fn date_of(endpoint: &EndpointSettings) -> Result<Option<SystemTime>, Stri
 
 async fn ask(
     settings: &IdentitySettings,
+    all: &[IdentitySettings],
     counters: &Counters,
     control: &Handle,
 ) -> Result<Arc<Token>, Check> {
-    let identity = Identity::alone(settings, control, counters).map_err(|error| {
+    let identity = Identity::alone(settings, all, control, counters).map_err(|error| {
         let remedy = Remedy::new("operator", "Install certificate authorities, or set ca_file.");
         Check::fail("token", error.to_string(), remedy)
     })?;
@@ -257,7 +281,7 @@ fn refused(settings: &IdentitySettings, error: &TokenError) -> Check {
 /// What Entra said; why, and who mends it, stands in the remedy.
 fn said(refusal: &Refusal, settings: &IdentitySettings) -> String {
     let mut says = refusal.to_string();
-    if let GrantSettings::Client { endpoint, .. } = &settings.grant {
+    if let Some((endpoint, _)) = settings.grant.application() {
         says.push_str(&format!(
             " to client id {} in tenant {}",
             endpoint.client_id, settings.tenant

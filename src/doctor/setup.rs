@@ -1,7 +1,6 @@
 //! The commands that make in Entra what an identity needs, with the values of the settings filled in. They are printed and
 //! never run.
 
-use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
 use crate::doctor::advice::FLOW_SERVICE;
 use crate::model::Cloud;
@@ -23,10 +22,8 @@ pub fn lines(identity: &IdentitySettings, style: Style) -> String {
         "" => "TENANT",
         tenant => tenant,
     };
-    let client = match &identity.grant {
-        GrantSettings::Client { endpoint, .. } => endpoint.client_id.as_str(),
-        _ => "CLIENT_ID",
-    };
+    let application = identity.grant.application();
+    let client = application.map_or("CLIENT_ID", |(endpoint, _)| endpoint.client_id.as_str());
     let body = match style {
         Style::Az => az(identity, tenant, client),
         Style::PowerShell => powershell(identity, tenant, client),
