@@ -27,11 +27,12 @@ use crate::wire::Decoder;
 use crate::wire::Defect;
 use crate::wire::Fields;
 use crate::wire::Found;
+use crate::wire::Framing;
 use crate::wire::Limits;
 use crate::wire::Outbox;
 use crate::wire::Piece;
 use crate::wire::Scan;
-use crate::wire::Stream;
+use crate::wire::Secure;
 
 /// How large the head of an answer may be: a platform's has some 30 fields and 3 kB.
 const ANSWER_LIMITS: Limits = Limits {
@@ -40,8 +41,6 @@ const ANSWER_LIMITS: Limits = Limits {
 };
 /// Answers of the 1xx class before the real one. None is asked for; a front end may send one or two.
 const INTERIM_MAX: usize = 8;
-/// Bytes read at once.
-const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// A request for a trigger.
 pub struct Call {
@@ -202,7 +201,7 @@ impl Download {
             if let Some(head) = self.head()? {
                 return Poll::Ready(Ok(head));
             }
-            let read = lease.link.stream.poll_more(cx, &mut self.held, READ_BYTES_MAX);
+            let read = lease.link.stream.poll_more(cx, &mut self.held);
             match std::task::ready!(read) {
                 Ok(0) => {
                     let when = if self.held.is_empty() {
@@ -238,7 +237,7 @@ impl Download {
                     )),
                 };
             };
-            let text = self.held.split_to(end).freeze();
+            let text = wire::take(&mut self.held, end);
             let head = wire::response(&text, fields, &self.method)
                 .map_err(|what| FlowError::Invalid(what.to_owned()))?;
             if !head.status.is_informational() {
@@ -310,7 +309,15 @@ pub(super) async fn send(
     };
     // An answer before the whole request was taken: the trigger may read on, or not.
     let persists = head.persists && upload.is_done();
-    lease.link.space = upload.outbox.into_space();
+    let whole = match head.framing {
+        Framing::None => true,
+        Framing::Length(length) => length <= download.held.len() as u64,
+        Framing::Chunked | Framing::UntilClose => false,
+    };
+    if whole {
+        // A connection that may be in use for long keeps no memory that it does not need.
+        lease.link.space = upload.outbox.into_space();
+    }
     Ok(Answer {
         status: head.status,
         fields: head.fields,
@@ -346,7 +353,7 @@ impl AnswerBody {
             let Some(lease) = &mut self.lease else {
                 return Poll::Ready(None);
             };
-            match std::task::ready!(lease.link.stream.poll_more(cx, &mut self.held, READ_BYTES_MAX)) {
+            match std::task::ready!(lease.link.stream.poll_more(cx, &mut self.held)) {
                 Ok(0) => {
                     if let Err(what) = self.decoder.ended() {
                         return Poll::Ready(Some(Err(self.broken(what))));
@@ -404,16 +411,14 @@ impl AnswerBody {
 
 /// Whether a connection that has rested may serve: it is open and silent. An answer that nobody asked for would be
 /// taken for that of the next request.
-pub(super) fn is_silent(stream: &mut impl Stream) -> bool {
+pub(super) fn is_silent(stream: &mut Secure) -> bool {
     if stream.has_unread() {
         return false;
     }
     let mut cx = Context::from_waker(std::task::Waker::noop());
-    if stream.socket().poll_read_ready(&mut cx).is_pending() {
+    if stream.tcp().poll_read_ready(&mut cx).is_pending() {
         return true;
     }
     // Something has come: the end, an answer, or only a record of TLS itself, as a ticket is one.
-    stream
-        .poll_more(&mut cx, &mut BytesMut::new(), READ_BYTES_MAX)
-        .is_pending()
+    stream.poll_more(&mut cx, &mut BytesMut::new()).is_pending() && !stream.has_unread()
 }

@@ -12,15 +12,13 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::counters::Counted;
 use crate::counters::Counters;
 use crate::flow::Sent;
 use crate::flow::exchange::is_silent;
 use crate::model::clock;
-use crate::wire::Socket;
+use crate::wire::Secure;
 use crate::wire::Timer;
 
 /// Idle connections kept for each host and worker; more are closed.
@@ -51,7 +49,7 @@ pub(super) struct Host {
     port: u16,
     server_name: ServerName<'static>,
     connect_to: Option<SocketAddr>,
-    tls: TlsConnector,
+    tls: Arc<rustls::ClientConfig>,
     connect_timeout: Duration,
     idle_timeout: Duration,
     pools: Box<[Mutex<Vec<Idle>>]>,
@@ -74,7 +72,7 @@ struct Idle {
 
 /// An open connection.
 pub(super) struct Link {
-    pub stream: Box<TlsStream<Socket>>,
+    pub stream: Box<Secure>,
     /// For the answer's deadline; kept with the connection so that each request moves it instead of making one.
     pub timer: Timer,
     /// Memory for the head of a request, kept like the timer.
@@ -137,7 +135,7 @@ impl Host {
             port: target.port,
             server_name: target.server_name,
             connect_to: target.connect_to,
-            tls: TlsConnector::from(target.tls),
+            tls: target.tls,
             connect_timeout: target.connect_timeout,
             idle_timeout: target.idle_timeout,
             pools: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
@@ -201,9 +199,7 @@ impl Host {
         let tcp = self.tcp().await?;
         // The head and a small body leave in one write; waiting for more would only add delay.
         let _ = tcp.set_nodelay(true);
-        let stream = self
-            .tls
-            .connect(self.server_name.clone(), Socket::from(tcp))
+        let stream = Secure::connect(tcp, self.tls.clone(), self.server_name.clone())
             .await
             .map_err(|error| ConnectError::Tls(self.name.clone(), error))?;
         self.counters.upstream_opened.inc();

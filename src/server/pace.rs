@@ -1,6 +1,6 @@
-//! A deadline for readers of HTTP/2 streams. hyper has none, and it does not even poll the body of an answer whose reader
-//! has closed its window; so each stream runs in a future of ours, which the body tells whose turn it is. A stream that
-//! waits for the flow may wait; one that waits for its reader, and moves by not a single piece, is reset.
+//! A deadline for readers of HTTP/2 streams. hyper has none, and it polls the body of an answer whose reader has closed
+//! its window once and no more; so each stream runs in a future of ours, which the body tells whose turn it is. A stream
+//! that waits for the flow may wait; one that waits for its reader, and moves by not a single piece, is reset.
 
 use std::cell::Cell;
 use std::future::Future;

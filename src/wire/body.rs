@@ -93,7 +93,7 @@ impl Decoder {
 }
 
 /// Takes bytes from the front; all of them without leaving an empty handle behind that would keep the memory.
-pub(super) fn take(held: &mut BytesMut, count: usize) -> Bytes {
+pub fn take(held: &mut BytesMut, count: usize) -> Bytes {
     if count >= held.len() {
         std::mem::take(held).freeze()
     } else {

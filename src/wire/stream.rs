@@ -1,5 +1,5 @@
-//! Streams that HTTP/1 runs over: TLS and plain sockets, read without a buffer of their own, so that an idle connection
-//! holds none.
+//! Streams that callers speak HTTP/1 over: TLS and plain sockets, read without a buffer of their own, so that an idle
+//! connection holds none.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,6 +13,7 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::wire::Socket;
 
@@ -30,49 +31,27 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 
     /// The socket underneath.
     fn socket(&self) -> &TcpStream;
-
-    /// Whether bytes have arrived that nobody has read yet.
-    fn has_unread(&self) -> bool;
 }
 
-fn take<S: AsyncBufRead + Unpin>(
-    stream: &mut S,
-    cx: &mut Context<'_>,
-    into: &mut BytesMut,
-    max: usize,
-) -> Poll<io::Result<usize>> {
-    let there = std::task::ready!(Pin::new(&mut *stream).poll_fill_buf(cx))?;
-    let piece = there.get(..max).unwrap_or(there);
-    let count = piece.len();
-    into.extend_from_slice(piece);
-    Pin::new(stream).consume(count);
-    Poll::Ready(Ok(count))
+impl Stream for Box<TlsStream<Socket>> {
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        let there = std::task::ready!(Pin::new(&mut **self).poll_fill_buf(cx))?;
+        let piece = there.get(..max).unwrap_or(there);
+        let count = piece.len();
+        into.extend_from_slice(piece);
+        Pin::new(&mut **self).consume(count);
+        Poll::Ready(Ok(count))
+    }
+
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0.tcp()
+    }
 }
-
-macro_rules! secure {
-    ($($side:ident)+) => {$(
-        impl Stream for Box<tokio_rustls::$side::TlsStream<Socket>> {
-            fn poll_more(
-                &mut self,
-                cx: &mut Context<'_>,
-                into: &mut BytesMut,
-                max: usize,
-            ) -> Poll<io::Result<usize>> {
-                take(&mut **self, cx, into, max)
-            }
-
-            fn socket(&self) -> &TcpStream {
-                self.get_ref().0.tcp()
-            }
-
-            fn has_unread(&self) -> bool {
-                !self.get_ref().1.wants_read()
-            }
-        }
-    )+};
-}
-
-secure! { server client }
 
 thread_local! {
     /// Where plain sockets are read into: one for each worker, not one for each connection.
@@ -97,9 +76,5 @@ impl Stream for TcpStream {
 
     fn socket(&self) -> &TcpStream {
         self
-    }
-
-    fn has_unread(&self) -> bool {
-        false
     }
 }

@@ -1,0 +1,574 @@
+//! TLS towards a server, read record by record. A connection that waits holds no buffer: whatever is read belongs to
+//! the record that is due, and what is left of it lies in the socket until somebody has room for it. What is read and
+//! what is sent pass through memory of the worker's.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::unbuffered::ConnectionState;
+use rustls::unbuffered::EncodeError;
+use rustls::unbuffered::EncodeTlsData;
+use rustls::unbuffered::UnbufferedStatus;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+
+/// The head of a record: its kind, a version and its length (RFC 8446 section 5.1).
+const RECORD_HEAD: usize = 5;
+/// The largest record with its head: TLS 1.2 allows 2 KiB for what encryption adds (RFC 5246 section 6.2.3).
+const RECORD_MAX: usize = RECORD_HEAD + 16 * 1024 + 2 * 1024;
+/// Bytes that one record carries at most.
+const CARRIED_MAX: usize = 16 * 1024;
+/// Bytes read where more than one record may be there: most answers are a small one, or a few.
+const READ_BYTES: usize = 4 * 1024;
+/// What a server may say before the handshake is over: a chain of certificates, and then some.
+const HANDSHAKE_MAX: usize = 128 * 1024;
+
+/// Memory that all connections of a worker use in turn.
+struct Space {
+    arrived: Vec<u8>,
+    plain: Vec<u8>,
+    leaving: Vec<u8>,
+}
+
+thread_local! {
+    static SPACE: RefCell<Space> = RefCell::new(Space {
+        arrived: vec![0; RECORD_MAX + READ_BYTES],
+        plain: Vec::with_capacity(CARRIED_MAX),
+        // What TLS itself has to say, as new keys, leaves before a record.
+        leaving: vec![0; RECORD_MAX + READ_BYTES],
+    });
+}
+
+/// A connection on which the handshake is done.
+pub struct Secure {
+    tcp: TcpStream,
+    tls: UnbufferedClientConnection,
+    /// The beginning of a record.
+    arrived: Vec<u8>,
+    /// What came while there was no reader.
+    unread: BytesMut,
+    /// Records that the socket has not taken, from `left` on.
+    leaving: Vec<u8>,
+    left: usize,
+    /// Whether the server has said goodbye.
+    ended: bool,
+    /// Whether we have.
+    gone: bool,
+}
+
+impl fmt::Debug for Secure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secure")
+            .field("tcp", &self.tcp)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where TLS stands when it has read everything.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Handshake,
+    Traffic,
+}
+
+fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+impl Secure {
+    /// Makes a connection secure.
+    ///
+    /// # Errors
+    /// Those of the socket and of TLS.
+    pub async fn connect(
+        tcp: TcpStream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        let mut stream = Self {
+            tcp,
+            tls: UnbufferedClientConnection::new(config, name).map_err(broken)?,
+            arrived: Vec::new(),
+            unread: BytesMut::new(),
+            leaving: Vec::new(),
+            left: 0,
+            ended: false,
+            gone: false,
+        };
+        loop {
+            let mut arrived = std::mem::take(&mut stream.arrived);
+            let mut unread = std::mem::take(&mut stream.unread);
+            let (used, stands) = stream.digest(&mut arrived, &mut unread);
+            arrived.drain(..used.min(arrived.len()));
+            stream.arrived = arrived;
+            stream.unread = unread;
+            let told = poll_fn(|cx| stream.poll_leave(cx)).await;
+            // What is wrong with the peer explains more than that it does not listen any more.
+            let stands = stands?;
+            told?;
+            if stands == Stands::Traffic {
+                stream.arrived.shrink_to_fit();
+                return Ok(stream);
+            }
+            if stream.arrived.len() >= HANDSHAKE_MAX {
+                return Err(broken("the handshake is too long"));
+            }
+            stream.arrived.reserve(READ_BYTES);
+            if stream.tcp.read_buf(&mut stream.arrived).await? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof"));
+            }
+        }
+    }
+
+    /// The socket underneath.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Whether bytes have arrived that nobody has read yet, or the end.
+    pub fn has_unread(&self) -> bool {
+        self.ended || !self.unread.is_empty() || !self.arrived.is_empty()
+    }
+
+    /// Adds what arrives to `into`: one record, or a few small ones; 0 at the end.
+    ///
+    /// # Errors
+    /// Those of the socket and of TLS; an end without TLS's own goodbye is an error.
+    pub fn poll_more(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let before = into.len();
+        if !self.unread.is_empty() {
+            into.unsplit(std::mem::take(&mut self.unread));
+        }
+        while into.len() == before && !self.ended {
+            std::task::ready!(SPACE.with_borrow_mut(|space| self.poll_record(cx, &mut space.arrived, into)))?;
+        }
+        Poll::Ready(Ok(into.len() - before))
+    }
+
+    /// Reads once, and takes in what is whole.
+    fn poll_record(
+        &mut self,
+        cx: &mut Context<'_>,
+        space: &mut [u8],
+        into: &mut BytesMut,
+    ) -> Poll<io::Result<()>> {
+        let have = self.arrived.len();
+        let too_long = have >= space.len();
+        let Some(begun) = space.get_mut(..have).filter(|_| !too_long) else {
+            return Poll::Ready(Err(broken("a message of TLS is too long")));
+        };
+        begun.copy_from_slice(&self.arrived);
+        // The head of the next record comes with a large one, so that a long answer takes one look at the socket for each.
+        let end = match record_bytes(&self.arrived) {
+            Some(bytes) if bytes > READ_BYTES.max(have) => bytes + RECORD_HEAD,
+            _ => have + READ_BYTES,
+        };
+        let end = end.min(space.len());
+        let mut read = ReadBuf::new(space.get_mut(have..end).unwrap_or_default());
+        std::task::ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read))?;
+        let count = read.filled().len();
+        if count == 0 {
+            let what = "the peer closed the connection without the goodbye of TLS";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, what)));
+        }
+        let bytes = space.get_mut(..have + count).unwrap_or_default();
+        let (used, stands) = self.digest(bytes, into);
+        self.keep(bytes.get(used..).unwrap_or_default());
+        if !self.leaving.is_empty() {
+            // What TLS itself has to say. It leaves with the next bytes, if the socket takes none now.
+            let _ = self.poll_leave(cx)?;
+        }
+        Poll::Ready(stands.map(|_| ()))
+    }
+
+    /// Keeps the beginning of a record, in no more memory than that takes.
+    fn keep(&mut self, rest: &[u8]) {
+        self.arrived.clear();
+        if self.arrived.capacity() > rest.len() + RECORD_HEAD {
+            self.arrived = Vec::new();
+        }
+        self.arrived.extend_from_slice(rest);
+    }
+
+    /// Takes in what has arrived: what it says to us comes into `into`, what TLS answers to it waits to leave. Tells how
+    /// many bytes are done with.
+    fn digest(&mut self, bytes: &mut [u8], into: &mut BytesMut) -> (usize, io::Result<Stands>) {
+        let mut used = 0;
+        loop {
+            let rest = bytes.get_mut(used..).unwrap_or_default();
+            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(rest);
+            let stands = match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        match record {
+                            Ok(record) => {
+                                discard += record.discard;
+                                into.extend_from_slice(record.payload);
+                            }
+                            Err(error) => return (used, Err(broken(error))),
+                        }
+                    }
+                    None
+                }
+                Ok(ConnectionState::EncodeTlsData(data)) => {
+                    if let Err(error) = encode(data, &mut self.leaving) {
+                        return (used, Err(broken(error)));
+                    }
+                    None
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    None
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    self.ended = true;
+                    None
+                }
+                Ok(ConnectionState::BlockedHandshake) => Some(Stands::Handshake),
+                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => Some(Stands::Traffic),
+                Ok(_) => return (used, Err(broken("a state of TLS that was not asked for"))),
+                Err(error) => {
+                    used += discard;
+                    self.tell_why(bytes.get_mut(used..).unwrap_or_default());
+                    return (used, Err(broken(error)));
+                }
+            };
+            used += discard;
+            if let Some(stands) = stands {
+                return (used, Ok(stands));
+            }
+        }
+    }
+
+    /// Lets TLS tell the peer what is wrong.
+    fn tell_why(&mut self, rest: &mut [u8]) {
+        if let Ok(ConnectionState::EncodeTlsData(data)) = self.tls.process_tls_records(rest).state {
+            // It is a courtesy.
+            let _ = encode(data, &mut self.leaving);
+        }
+    }
+
+    /// Sends what waits to leave.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.leaving.get(self.left..)
+            && !rest.is_empty()
+        {
+            let count = std::task::ready!(Pin::new(&mut self.tcp).poll_write(cx, rest))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.left += count;
+        }
+        self.leaving = Vec::new();
+        self.left = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Makes a record, or the goodbye, and hands it to the socket; what that does not take waits.
+    fn seal(&mut self, cx: &mut Context<'_>, space: &mut [u8], plain: Option<&[u8]>) -> io::Result<()> {
+        // What has arrived of a record is what TLS expects to see again.
+        let count = match self.tls.process_tls_records(&mut self.arrived).state {
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => match plain {
+                Some(plain) => traffic.encrypt(plain, space),
+                None => traffic.queue_close_notify(space),
+            }
+            .map_err(broken)?,
+            // Whatever else TLS had to say or to read was taken care of as it came.
+            Ok(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+            Err(error) => return Err(broken(error)),
+        };
+        let record = space.get(..count).unwrap_or_default();
+        let sent = match Pin::new(&mut self.tcp).poll_write(cx, record) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => 0,
+        };
+        self.leaving
+            .extend_from_slice(record.get(sent..).unwrap_or_default());
+        Ok(())
+    }
+}
+
+/// The length of the record that begins like this, with its head.
+fn record_bytes(begun: &[u8]) -> Option<usize> {
+    let length = begun.get(3..RECORD_HEAD)?;
+    let length = u16::from_be_bytes(length.try_into().ok()?);
+    Some(RECORD_HEAD + usize::from(length))
+}
+
+fn encode<D>(mut data: EncodeTlsData<'_, D>, to: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let start = to.len();
+    let size = match data.encode(&mut []) {
+        Ok(_) => return Ok(()),
+        Err(EncodeError::InsufficientSize(error)) => error.required_size,
+        Err(error) => return Err(error),
+    };
+    to.resize(start + size, 0);
+    data.encode(to.get_mut(start..).unwrap_or_default()).map(|_| ())
+}
+
+impl AsyncWrite for Secure {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let me = self.get_mut();
+        std::task::ready!(me.poll_leave(cx))?;
+        SPACE.with_borrow_mut(|Space { plain, leaving, .. }| {
+            let first = pieces.iter().position(|piece| !piece.is_empty());
+            let Some(first) = first.and_then(|first| pieces.get(first..)) else {
+                return Poll::Ready(Ok(0));
+            };
+            let bytes = match first {
+                [one, rest @ ..] if one.len() >= CARRIED_MAX || rest.iter().all(|piece| piece.is_empty()) => {
+                    one.get(..CARRIED_MAX).unwrap_or(one)
+                }
+                _ => {
+                    plain.clear();
+                    for piece in first {
+                        let room = CARRIED_MAX - plain.len();
+                        plain.extend_from_slice(piece.get(..room).unwrap_or(piece));
+                    }
+                    plain
+                }
+            };
+            me.seal(cx, leaving, Some(bytes))?;
+            Poll::Ready(Ok(bytes.len()))
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_leave(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        std::task::ready!(me.poll_leave(cx))?;
+        if !me.gone {
+            me.gone = true;
+            SPACE.with_borrow_mut(|space| me.seal(cx, &mut space.leaving, None))?;
+            std::task::ready!(me.poll_leave(cx))?;
+        }
+        Pin::new(&mut me.tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io;
+    use std::io::ErrorKind;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::BytesMut;
+    use rustls::ClientConfig;
+    use rustls::RootCertStore;
+    use rustls::ServerConfig;
+    use rustls::SupportedProtocolVersion;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::pki_types::ServerName;
+    use rustls::version::TLS12;
+    use rustls::version::TLS13;
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::server::TlsStream;
+
+    use super::CARRIED_MAX;
+    use super::RECORD_HEAD;
+    use super::Secure;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+        Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    }
+
+    fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+        let leaf = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let chain = vec![leaf.cert.der().clone()];
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf.signing_key.serialize_der()));
+        let mut roots = RootCertStore::empty();
+        roots.add(leaf.cert.der().clone()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (Arc::new(server), Arc::new(client))
+    }
+
+    /// Both ends of a connection, or why there is none.
+    async fn pair_named(
+        version: &'static SupportedProtocolVersion,
+        name: &'static str,
+    ) -> (io::Result<Secure>, io::Result<TlsStream<TcpStream>>) {
+        let (server, client) = configs(version);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let near = Secure::connect(tcp, client, ServerName::try_from(name).unwrap());
+        let both = async { tokio::join!(near, TlsAcceptor::from(server).accept(far)) };
+        tokio::time::timeout(PATIENCE, both).await.unwrap()
+    }
+
+    async fn pair(version: &'static SupportedProtocolVersion) -> (Secure, TlsStream<TcpStream>) {
+        let (near, far) = pair_named(version, "localhost").await;
+        (near.unwrap(), far.unwrap())
+    }
+
+    async fn more(near: &mut Secure, into: &mut BytesMut) -> io::Result<usize> {
+        let reading = poll_fn(|cx| near.poll_more(cx, into));
+        tokio::time::timeout(PATIENCE, reading).await.unwrap()
+    }
+
+    fn pattern(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at % 251) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_arrives_both_ways() {
+        for version in [&TLS12, &TLS13] {
+            let (mut near, mut far) = pair(version).await;
+            // More than the sockets take at once, so that records wait on both sides.
+            let sent = pattern(8 * 1024 * 1024);
+            let echoing = async {
+                let mut got = vec![0; sent.len()];
+                far.read_exact(&mut got).await.unwrap();
+                assert!(got == sent, "it arrives otherwise");
+                far.write_all(&got).await.unwrap();
+                far.shutdown().await.unwrap();
+            };
+            let calling = async {
+                near.write_all(&sent).await.unwrap();
+                near.flush().await.unwrap();
+                let mut got = BytesMut::new();
+                while more(&mut near, &mut got).await.unwrap() > 0 {}
+                assert!(got == sent, "it comes back otherwise");
+                assert!(near.has_unread(), "its end is news");
+            };
+            tokio::join!(echoing, calling);
+        }
+    }
+
+    #[tokio::test]
+    async fn pieces_leave_as_one() {
+        let (mut near, mut far) = pair(&TLS13).await;
+        let pieces = ["", "4\r\n", "", "body", "\r\n"].map(|text| io::IoSlice::new(text.as_bytes()));
+        assert_eq!(near.write_vectored(&pieces).await.unwrap(), 9);
+        near.flush().await.unwrap();
+        let mut got = [0; 9];
+        far.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"4\r\nbody\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_taken_leaves_no_buffer_behind() {
+        let (mut near, mut far) = pair(&TLS13).await;
+        let sending = tokio::spawn(async move {
+            let sent = pattern(64 * CARRIED_MAX);
+            // The other end goes before all is sent.
+            let _ = far.write_all(&sent).await;
+            far
+        });
+        let mut first = BytesMut::new();
+        more(&mut near, &mut first).await.unwrap();
+        for _ in 0..8 {
+            let mut got = BytesMut::new();
+            let count = more(&mut near, &mut got).await.unwrap();
+            assert_eq!(count, CARRIED_MAX);
+            let kept = near.arrived.capacity();
+            assert!(kept <= 2 * RECORD_HEAD, "{kept} bytes wait for a reader");
+        }
+        drop(near);
+        sending.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_a_goodbye_is_an_end() {
+        let (mut near, mut far) = pair(&TLS13).await;
+        far.write_all(b"whole").await.unwrap();
+        far.shutdown().await.unwrap();
+        let mut got = BytesMut::new();
+        while more(&mut near, &mut got).await.unwrap() > 0 {}
+        assert_eq!(got, "whole");
+
+        let (mut near, mut far) = pair(&TLS13).await;
+        far.write_all(b"half").await.unwrap();
+        far.flush().await.unwrap();
+        // The socket is closed under TLS.
+        drop(far.into_inner().0);
+        let mut got = BytesMut::new();
+        assert_eq!(more(&mut near, &mut got).await.unwrap(), 4);
+        let error = more(&mut near, &mut got).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{error}");
+    }
+
+    #[tokio::test]
+    async fn it_says_goodbye_itself() {
+        let (mut near, mut far) = pair(&TLS13).await;
+        near.write_all(b"last").await.unwrap();
+        near.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        far.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"last");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_record_is_an_error_and_the_peer_is_told() {
+        let (mut near, far) = pair(&TLS13).await;
+        let (mut tcp, _) = far.into_inner();
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        let error = more(&mut near, &mut BytesMut::new()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+        // An alert is a record of its own.
+        let mut head = [0; RECORD_HEAD];
+        tcp.read_exact(&mut head).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_certificate_for_another_name_is_refused_and_the_peer_is_told() {
+        for version in [&TLS12, &TLS13] {
+            let (near, far) = pair_named(version, "elsewhere").await;
+            let error = near.unwrap_err();
+            assert!(error.to_string().contains("not valid for name"), "{error}");
+            let told = match far {
+                Ok(mut far) => far.read_u8().await.unwrap_err(),
+                Err(error) => error,
+            };
+            assert!(told.to_string().contains("BadCertificate"), "{told}");
+        }
+    }
+}
