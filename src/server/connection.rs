@@ -66,7 +66,8 @@ pub(super) async fn serve_tls(
     if stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2) {
         return Box::pin(http2::serve(stream, peer, shared, phase, seat)).await;
     }
-    http1::serve(stream, peer, shared, phase, seat).await;
+    // Boxed as well, or a connection with HTTP/2 would take the memory of both.
+    Box::pin(http1::serve(stream, peer, shared, phase, seat)).await;
 }
 
 /// Serves one connection without TLS, HTTP/1 only.
@@ -100,8 +101,9 @@ async fn handshake(
     Ok(stream)
 }
 
-/// Largest part of an answer that TLS keeps for a peer that does not read; bytes. It is the size of one record.
-const UNREAD_BYTES_MAX: usize = 16 * 1024;
+/// Largest part of an answer that TLS keeps for a peer that does not read; bytes. It is one record, and what else goes
+/// with a piece: a head, or the size of a chunk. With less room, the end of a piece would keep all of it in memory twice.
+const UNREAD_BYTES_MAX: usize = 16 * 1024 + 1024;
 
 fn handshake_failed(shared: &Shared, peer: SocketAddr, error: &std::io::Error, offer: Option<Offer>) {
     let (reason, sentence) = tls::explain(error);
