@@ -84,6 +84,8 @@ enum End {
     Cut,
     /// A deadline passed; the word says which.
     Late(&'static str),
+    /// The peer takes nothing of its answer: what the kernel still keeps for it would look whole, and stay for minutes.
+    Stalled,
 }
 
 /// Serves one connection to its end. Each time it is woken the clock is read once.
@@ -122,9 +124,12 @@ async fn live<S: Stream>(
     match (end, wire) {
         (End::Over, Some(wire)) => Box::pin(goodbye(wire.stream)).await,
         (End::Answered, Some(wire)) => Box::pin(linger(wire.stream)).await,
-        (End::Cut, Some(wire)) => {
-            // A reset: an answer that ends with its connection would look whole after anything else.
-            let _ = SockRef::from(wire.stream.socket()).set_linger(Some(Duration::ZERO));
+        (End::Cut, Some(wire)) => cut(&wire.stream),
+        (End::Stalled, wire) => {
+            refused(&line.shared, peer, "write-stalled", None);
+            if let Some(wire) = wire {
+                cut(&wire.stream);
+            }
         }
         (End::Late(reason), _) => refused(&line.shared, peer, reason, None),
         _ => {}
@@ -535,7 +540,7 @@ impl Line {
                         // Its request would hold the trigger's permit for ever.
                         let since = *blocked_since.get_or_insert_with(clock::now);
                         std::task::ready!(timer.poll_until(cx, since + timeout));
-                        return Poll::Ready(Err(End::Late("write-stalled")));
+                        return Poll::Ready(Err(End::Stalled));
                     }
                 }
             }
@@ -707,6 +712,11 @@ fn refill(
         }
     }
     Ok(())
+}
+
+/// Makes the end of a connection a reset: an answer that ends with it would look whole after anything else.
+fn cut(stream: &impl Stream) {
+    let _ = SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
 }
 
 /// Closes an idle connection. The goodbye tells the peer that this is no fault; it may take its time to read it.
