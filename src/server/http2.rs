@@ -359,12 +359,16 @@ async fn live(
             // A stream whose window the peer never opens again would go on for ever.
             return Some(("too-old", None));
         }
-        timer.as_mut().reset(
-            now + settings
-                .head_timeout
-                .min(settings.idle_timeout)
-                .min(Duration::from_secs(5)),
-        );
+        // It looks around now and then, and just in time for what ends next.
+        let period = settings
+            .head_timeout
+            .min(settings.idle_timeout)
+            .min(Duration::from_secs(5));
+        let patience = match draining {
+            Draining::Yes => patience + settings.head_timeout,
+            Draining::No => patience,
+        };
+        timer.as_mut().reset((now + period).min(idle_since + patience));
     }
 }
 
