@@ -23,7 +23,7 @@ use super::gate::Count;
 use super::wire::Wire;
 
 /// The emulator closes connections beyond this number at once.
-const CONNECTIONS_MAX: u64 = 4096;
+const CONNECTIONS_MAX: u64 = 16_384;
 /// What a server says that does not know of TLS.
 const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 /// How long a connection attempt on loopback takes at least when the queue is full.

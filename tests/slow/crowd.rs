@@ -1,5 +1,6 @@
 //! Many connections of one kind at once, each from another address of this machine, and what is measured beside them.
 
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
+use tokio::io::Interest;
 use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -49,15 +51,19 @@ pub(crate) const SLACK: Duration = Duration::from_secs(2);
 const GOOD_WAIT_MAX: Duration = Duration::from_secs(5);
 /// From one look at the memory to the next.
 const LOOK_PERIOD: Duration = Duration::from_millis(25);
+/// And where many are slow: a look halts a large process for a while.
+const LARGE_LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// File descriptors for all but the slow connections.
 const OTHER_DESCRIPTORS: usize = 200;
 /// Deadlines, of which a test makes some short.
-const DEADLINES: [&str; 5] = [
+const DEADLINES: [&str; 6] = [
     "connections.handshake_timeout",
     "connections.head_timeout",
     "connections.idle_timeout",
     "connections.write_timeout",
     "bodies.timeout",
+    // A body that drips also ends by its rate, which is another test's matter.
+    "bodies.rate_grace",
 ];
 
 /// One kind of slow connection.
@@ -348,7 +354,12 @@ where
 
 /// Waits for all ends, with an eye on the memory.
 async fn watch(crowd: &Crowd, mut all: JoinSet<(Instant, Instant)>, cost: &mut Cost) -> Vec<Duration> {
-    let mut look = tokio::time::interval(LOOK_PERIOD);
+    let period = if all.len() > COUNT {
+        LARGE_LOOK_PERIOD
+    } else {
+        LOOK_PERIOD
+    };
+    let mut look = tokio::time::interval(period);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut ends = Vec::new();
     loop {
@@ -365,6 +376,19 @@ async fn watch(crowd: &Crowd, mut all: JoinSet<(Instant, Instant)>, cost: &mut C
                 None => return ends,
             },
         }
+    }
+}
+
+/// Waits until a connection is reset whose bytes nobody reads.
+pub(crate) async fn reset(tcp: &TcpStream) {
+    loop {
+        tcp.ready(Interest::ERROR).await.unwrap();
+        if let Some(error) = tcp.take_error().unwrap() {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            return;
+        }
+        let told = tcp.try_io(Interest::ERROR, || Err::<(), _>(ErrorKind::WouldBlock.into()));
+        assert!(told.is_err());
     }
 }
 
