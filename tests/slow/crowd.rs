@@ -53,6 +53,10 @@ const GOOD_WAIT_MAX: Duration = Duration::from_secs(5);
 const LOOK_PERIOD: Duration = Duration::from_millis(25);
 /// And where many are slow: a look halts a large process for a while.
 const LARGE_LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// Room for what arrives on a narrow connection, as the kernel counts it.
+const NARROW_BYTES: u64 = 8192;
+/// The kernel counts its memory for TCP in pages.
+const PAGE_BYTES: u64 = 4096;
 /// File descriptors for all but the slow connections.
 const OTHER_DESCRIPTORS: usize = 200;
 /// Deadlines, of which a test makes some short.
@@ -77,6 +81,8 @@ pub(crate) struct Kind {
     pub(crate) bytes_max: u64,
     /// What the flow behind `/orders` does; with `Some`, each connection has one upstream as well.
     pub(crate) flow: Option<Flow>,
+    /// Bytes of an answer that nobody reads: they wait in the kernel.
+    pub(crate) unread_bytes: u64,
 }
 
 /// What slow connections need.
@@ -115,6 +121,30 @@ fn descriptors() -> usize {
     let line = limits.lines().find(|line| line.starts_with("Max open files"));
     let soft = line.unwrap().split_whitespace().nth(3).unwrap();
     soft.parse().unwrap_or(usize::MAX)
+}
+
+/// How many answers of so many bytes may wait in the kernel before it runs short of memory for TCP. Then it takes and gives
+/// as it can, and a caller that takes nothing seems to move.
+fn unread_room(bytes: u64) -> usize {
+    let numbers = |name: &str| -> Option<Vec<u64>> {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?;
+        Some(
+            text.split_whitespace()
+                .map(|number| number.parse().unwrap())
+                .collect(),
+        )
+    };
+    let (Some(memory), Some(sent), Some(arrived)) =
+        (numbers("tcp_mem"), numbers("tcp_wmem"), numbers("tcp_rmem"))
+    else {
+        // A network of its own does not tell what all of them may have together.
+        return usize::MAX;
+    };
+    // The program and the flow have room for sending, the program and the caller for what arrives.
+    let buffers = 2 * sent[2] + arrived[2] + NARROW_BYTES;
+    // The kernel's own words come on top.
+    let each = buffers.min(bytes + bytes / 4).max(1);
+    usize::try_from(memory[1] * PAGE_BYTES / each).unwrap()
 }
 
 /// An emulator on a thread of its own.
@@ -259,12 +289,18 @@ where
     let _turn = TURNS.acquire_many(turns).await.unwrap();
     let each = if kind.flow.is_some() { 2 } else { 1 };
     let room = descriptors().saturating_sub(OTHER_DESCRIPTORS) / each;
-    if count > room {
-        println!(
-            "{}: {room} in place of {count}, for `ulimit -n` leaves no more",
-            kind.name
-        );
-        count = room;
+    let rooms = [
+        (room, "`ulimit -n`"),
+        (unread_room(kind.unread_bytes), "the kernel's memory for TCP"),
+    ];
+    for (room, what) in rooms {
+        if count > room {
+            println!(
+                "{}: {room} in place of {count}, for {what} leaves no more",
+                kind.name
+            );
+            count = room;
+        }
     }
     let crowd = Arc::new(Crowd::start(&kind, count));
     let good = Good::start(crowd.program.address, crowd.tls.clone());

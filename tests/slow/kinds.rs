@@ -33,6 +33,7 @@ const LONG: Flow = Flow::Stream {
     chunk_bytes: 16 * 1024,
     gate: None,
 };
+const LONG_BYTES: u64 = 40 * 16 * 1024;
 
 fn kind(name: &'static str, short: &'static [&'static str]) -> Kind {
     Kind {
@@ -41,6 +42,7 @@ fn kind(name: &'static str, short: &'static [&'static str]) -> Kind {
         times: 1,
         bytes_max: 50_000,
         flow: None,
+        unread_bytes: 0,
     }
 }
 
@@ -184,6 +186,7 @@ async fn a_streamed_body_that_stops_ends_at_its_deadline() {
 async fn who_does_not_read_its_answer_is_cut_at_the_deadline() {
     let unread = Kind {
         flow: Some(LONG),
+        unread_bytes: LONG_BYTES,
         ..kind("unread answer", WRITE)
     };
     endure(unread, |crowd: Arc<Crowd>, number| async move {
@@ -229,6 +232,7 @@ async fn a_stream_whose_window_stays_closed_is_reset_at_the_deadline() {
     let closed = Kind {
         bytes_max: CLOSED_BYTES_MAX,
         flow: Some(LONG),
+        unread_bytes: LONG_BYTES,
         ..kind("closed window", &["connections.write_timeout"])
     };
     endure(closed, |crowd: Arc<Crowd>, number| async move {

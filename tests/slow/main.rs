@@ -1,5 +1,17 @@
 //! Crowds of slow connections against the program itself, in a process of its own: whoever is slow ends at its deadline
 //! and costs little, and a caller that is not slow notices nothing. `FLOWGATE_SLOW` sets how many there are of a kind.
+//!
+//! 10,000 of each, with as many file descriptors as there may be, and little room in the kernel for what nobody reads:
+//!
+//! ```sh
+//! ulimit -n "$(ulimit -Hn)"
+//! export FLOWGATE_SLOW=10000
+//! cargo test --release --test slow --no-run
+//! sudo -E unshare --net sh -c 'ip link set lo up
+//!     echo 4096 16384 32768 > /proc/sys/net/ipv4/tcp_wmem
+//!     echo 4096 32768 32768 > /proc/sys/net/ipv4/tcp_rmem
+//!     exec cargo test --release --test slow kinds -- --nocapture --test-threads=1'
+//! ```
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
