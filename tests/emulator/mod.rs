@@ -1,5 +1,5 @@
-//! An emulator of what stands behind the gateway: Microsoft Entra's token endpoint and the trigger endpoint
-//! of flows, as real TLS servers on loopback. Tests, benches and the demo share it; it knows nothing of the
+//! An emulator of what stands behind the gateway: Microsoft Entra's token endpoint, the trigger endpoint of flows and a
+//! key vault, as real TLS servers on loopback. Tests, benches and the demo share it; it knows nothing of the
 //! gateway.
 
 #![allow(
@@ -45,6 +45,7 @@ pub mod steps;
 mod subject;
 pub mod tokens;
 pub mod trigger;
+pub mod vault;
 pub mod wire;
 
 use std::fs;
@@ -93,6 +94,8 @@ pub use self::tokens::TokenAnswer;
 pub use self::trigger::Condition;
 pub use self::trigger::Family;
 pub use self::trigger::Trigger;
+pub use self::vault::Vault;
+pub use self::vault::VaultAnswer;
 pub use self::wire::Framing;
 
 /// The names that the servers' certificates are made for.
@@ -107,6 +110,8 @@ pub struct Emulator {
     pub entra: Entra,
     /// The trigger endpoint.
     pub flow: Flow,
+    /// A key vault.
+    pub vault: Vault,
     violations: Violations,
     folder: TempDir,
     /// Ends the servers when it is dropped, so it is held and never read.
@@ -238,6 +243,7 @@ struct Parts {
     ca: Arc<Authority>,
     entra: Entra,
     flow: Flow,
+    vault: Vault,
     violations: Violations,
     folder: TempDir,
 }
@@ -252,7 +258,9 @@ impl Parts {
         let mint = Arc::new(Mint::default());
         let (entra_listener, entra_socket) = Listener::bind(&ca.leaf(NAMES)).await?;
         let (flow_listener, flow_socket) = Listener::bind(&ca.leaf(NAMES)).await?;
+        let (vault_listener, vault_socket) = Listener::bind(&ca.leaf(NAMES)).await?;
         let entra = Entra::new(Arc::clone(&entra_listener), Arc::clone(&mint), violations.clone());
+        let vault = Vault::new(Arc::clone(&vault_listener), Arc::clone(&mint), violations.clone());
         let flow = Flow::new(Arc::clone(&flow_listener), mint, violations.clone());
         let tasks = [
             tokio::spawn(entra_listener.run(entra_socket, {
@@ -263,6 +271,10 @@ impl Parts {
                 let flow = flow.clone();
                 move |wire, connection| flow.clone().serve(wire, connection)
             })),
+            tokio::spawn(vault_listener.run(vault_socket, {
+                let vault = vault.clone();
+                move |wire, connection| vault.clone().serve(wire, connection)
+            })),
         ];
         let handles = tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect();
         Ok((
@@ -270,6 +282,7 @@ impl Parts {
                 ca,
                 entra,
                 flow,
+                vault,
                 violations,
                 folder,
             },
@@ -282,6 +295,7 @@ impl Parts {
             ca,
             entra,
             flow,
+            vault,
             violations,
             folder,
         } = self;
@@ -289,6 +303,7 @@ impl Parts {
             ca,
             entra,
             flow,
+            vault,
             violations,
             folder,
             _life: life,

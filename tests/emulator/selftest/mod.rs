@@ -6,3 +6,4 @@ mod client;
 mod network;
 mod tokens;
 mod users;
+mod vault;
