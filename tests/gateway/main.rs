@@ -14,6 +14,7 @@
 #[path = "../emulator/mod.rs"]
 mod emulator;
 mod harness;
+mod program;
 
 #[cfg(unix)]
 mod accounts;

@@ -1,17 +1,8 @@
 //! The program itself, and the signals it gets from the system.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::net::SocketAddr;
-use std::process::Child;
-use std::process::Command;
-use std::process::ExitStatus;
-use std::process::Stdio;
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -19,99 +10,13 @@ use crate::emulator::Answer as Flow;
 use crate::emulator::Gate;
 use crate::emulator::Trigger;
 use crate::emulator::certs::server_name;
-use crate::harness::PATIENCE;
-use crate::harness::SECRET;
 use crate::harness::TENANT;
 use crate::harness::World;
 use crate::listening::Talk;
 use crate::listening::order_bytes;
+use crate::program::Program;
 use crate::shutdown::PROMPT;
 use crate::shutdown::closed;
-
-/// The program with one request inside the flow.
-struct Program {
-    child: Option<Child>,
-    id: u32,
-    lines: mpsc::UnboundedReceiver<Value>,
-    address: Option<SocketAddr>,
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // It has ended already unless the test failed.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Program {
-    fn start(world: &World, settings: &str) -> Self {
-        world.file("program.toml", settings);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_flowgate"))
-            .args(["serve", "--config"])
-            .arg(world.dir().join("program.toml"))
-            .env("CONTOSO_SECRET", SECRET)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::unbounded_channel();
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self {
-            id: child.id(),
-            child: Some(child),
-            lines,
-            address: None,
-        }
-    }
-
-    /// The next line that fits.
-    async fn line(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
-        let search = async {
-            loop {
-                let line = self.lines.recv().await.expect("the program ended");
-                if fits(&line) {
-                    return line;
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, search)
-            .await
-            .expect("no such line")
-    }
-
-    async fn address(&mut self) -> SocketAddr {
-        let line = self.line(|line| line["message"] == "listening").await;
-        let address = line["address"].as_str().unwrap().parse().unwrap();
-        self.address = Some(address);
-        address
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("sh")
-            .args(["-c", &format!("kill -{name} {}", self.id)])
-            .status();
-        assert!(status.unwrap().success());
-    }
-
-    async fn exit(&mut self) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
-        let wait = tokio::task::spawn_blocking(move || child.wait().unwrap());
-        tokio::time::timeout(PATIENCE, wait)
-            .await
-            .expect("it does not exit")
-            .unwrap()
-    }
-}
 
 async fn busy() -> (World, Program, Gate, Talk) {
     let world = World::new().await;
