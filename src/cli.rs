@@ -310,6 +310,13 @@ fn check(path: &Path, without_secrets: bool) -> Outcome {
                 .push_str(&format!("identity {}: {note}\n", identity.name));
         }
     }
+    if let Some(keyvault) = &config.keyvault {
+        let secrets = keyvault.at_start.len() + keyvault.later.len();
+        outcome.out.push_str(&format!(
+            "Secrets in key vaults: {secrets}, not read; `flowgate serve` reads them with identity {}.\n",
+            keyvault.identity.name
+        ));
+    }
     for warning in warnings {
         outcome.err.push_str(&warning.render(style()));
         outcome.err.push_str("\n\n");

@@ -52,6 +52,15 @@ pub struct IdentityLabels {
     pub identity: Arc<str>,
 }
 
+/// Identity and one of its credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CredentialLabels {
+    /// Name of the identity.
+    pub identity: Arc<str>,
+    /// Kind and number, such as `client-secret-1`.
+    pub credential: Arc<str>,
+}
+
 /// Identity and how a token request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FetchLabels {
@@ -138,6 +147,8 @@ pub struct Figures {
     pub log_dropped: Gauge,
     /// 1 while the gateway is ready.
     pub ready: Gauge,
+    /// Days until a credential of an identity expires, where that is known; below zero when it is over.
+    pub credential_days_left: Family<CredentialLabels, Seconds>,
     /// Days until the certificate of a listener expires, by its first name.
     pub certificate_days: Family<NameLabels, Seconds>,
 }
@@ -276,6 +287,12 @@ impl Counters {
                 Gauge::default(),
             ),
             ready: add(r, "ready", "1 while the gateway is ready", Gauge::default()),
+            credential_days_left: add(
+                r,
+                "credential_days_left",
+                "Days until a credential of an identity expires",
+                Family::default(),
+            ),
             certificate_days: add(
                 r,
                 "certificate_days_left",

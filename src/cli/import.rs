@@ -191,6 +191,12 @@ fn try_relink(task: &Relink) -> Result<String, Refusal> {
                 route.name
             ));
         }
+        TriggerPlace::Vault(place) => {
+            return Err(format!(
+                "The trigger of \"{}\" is {place}: store the new address there.",
+                route.name
+            ));
+        }
         TriggerPlace::File(path) => Change::Secret(path.clone(), address),
         TriggerPlace::Inline(span) => {
             let text = edit::with(&settings.text, span.clone(), address.expose())

@@ -12,6 +12,7 @@ use crate::cli::FAILED;
 use crate::cli::Outcome;
 use crate::cli::WRONG;
 use crate::cli::load;
+use crate::config::Config;
 use crate::config::Environment;
 use crate::config::IdentitySettings;
 use crate::entra::login::Login;
@@ -31,10 +32,11 @@ pub(super) enum Way {
 }
 
 pub(super) fn login(path: &Path, name: &str, way: Way) -> Outcome {
-    let identities = match load(path, &Environment::of_process()) {
-        Ok((config, _)) => config.identities,
+    let config = match load(path, &Environment::of_process()) {
+        Ok((config, _)) => config,
         Err(outcome) => return outcome,
     };
+    let identities = &config.identities;
     let Some(identity) = identities.iter().find(|identity| identity.name.as_str() == name) else {
         let known: Vec<_> = identities.iter().map(|identity| identity.name.as_str()).collect();
         return Outcome::failed(
@@ -50,19 +52,15 @@ pub(super) fn login(path: &Path, name: &str, way: Way) -> Outcome {
         Ok(runtime) => runtime,
         Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
     };
-    match runtime.block_on(sign_in(identity, &identities, way)) {
+    match runtime.block_on(sign_in(identity, &config, way)) {
         Ok(signed_in) => Outcome::out(report(name, &signed_in)),
         Err(LoginError::Wrong(why)) => Outcome::failed(format!("flowgate: {why}\n"), WRONG),
         Err(LoginError::Failed(why)) => Outcome::failed(format!("flowgate: {why}\n"), FAILED),
     }
 }
 
-async fn sign_in(
-    identity: &IdentitySettings,
-    all: &[IdentitySettings],
-    way: Way,
-) -> Result<SignedIn, LoginError> {
-    let login = Login::new(identity, all)?;
+async fn sign_in(identity: &IdentitySettings, config: &Config, way: Way) -> Result<SignedIn, LoginError> {
+    let login = Login::new(identity, &config.identities, config.keyvault.as_ref())?;
     if way == Way::DeviceCode {
         let device = login.device().await?;
         say(&format!(

@@ -25,6 +25,8 @@ pub enum TriggerPlace {
     File(PathBuf),
     /// In an environment variable, out of reach.
     Variable(String),
+    /// In a key vault, likewise.
+    Vault(String),
 }
 
 /// What the settings say about one route's trigger.
@@ -58,6 +60,7 @@ pub fn trigger_of(text: &str, folder: &Path, route: &str) -> Option<Written> {
     let place = match Reference::parse(trigger.get_ref(), folder) {
         Some(Ok(Reference::Variable(name))) => TriggerPlace::Variable(name),
         Some(Ok(Reference::File(path))) => TriggerPlace::File(path),
+        Some(Ok(Reference::Vault(place))) => TriggerPlace::Vault(place.to_string()),
         Some(Err(_)) => return None,
         None => TriggerPlace::Inline(trigger.span()),
     };

@@ -92,6 +92,10 @@ pub(super) const WAITING_MAX: u64 = 200;
 pub(super) const WAITING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Name look-up, TCP and TLS to the flow platform.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A rotated secret is known within the hour; one that Entra refuses is read again at once in any case.
+pub(super) const KEYVAULT_PERIOD: Duration = Duration::from_secs(3600);
+/// A vault answers within a second; the rest is for lost packets.
+pub(super) const KEYVAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A flow must answer within 120 s; its own time-out answer should arrive before ours.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(125);
 /// Shorter than the platform's own idle limit, so that a request rarely meets a closing connection.
@@ -123,6 +127,8 @@ pub(super) struct File {
     pub(super) log: Option<Table<Log>>,
     /// What all API keys have in common.
     pub(super) keys: Option<Table<Keys>>,
+    /// How secrets in Azure Key Vaults are read.
+    pub(super) keyvault: Option<Table<KeyVault>>,
     /// Addresses on which callers are served; at least one.
     #[serde(default)]
     pub(super) listener: Vec<Table<Listener>>,
@@ -292,8 +298,23 @@ pub(super) struct Log {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Keys {
-    /// Secret mixed into key digests of the form "hmac-sha256:"; a reference, "env:NAME" or "file:PATH".
+    /// Secret mixed into key digests of the form "hmac-sha256:"; a reference, "env:NAME", "file:PATH" or
+    /// "keyvault:ADDRESS".
     pub(super) pepper: Text,
+}
+
+/// How secrets in Azure Key Vaults are read.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyVault {
+    /// Name of the identity that reads them. Its own secrets lie elsewhere.
+    pub(super) identity: Text,
+    /// How often secrets are read again; default "1h".
+    pub(super) period: Length,
+    /// Time for one answer of a vault; default "10s".
+    pub(super) timeout: Length,
+    /// PEM file with the certificate authorities trusted for the vaults, in place of the system's.
+    pub(super) ca_file: Text,
 }
 
 /// Why a listener speaks plain HTTP.
@@ -332,7 +353,7 @@ pub(super) struct Listener {
 pub(super) struct CertificateTable {
     /// PEM file with the certificate and, behind it, the intermediate certificates.
     pub(super) chain: Text,
-    /// Private key in PEM form, not encrypted; a reference, "file:PATH" or "env:NAME".
+    /// Private key in PEM form, not encrypted; a reference, "file:PATH", "env:NAME" or "keyvault:ADDRESS".
     pub(super) key: Text,
     /// Names served with this certificate; default: the names in the certificate.
     pub(super) names: Texts,
@@ -353,8 +374,8 @@ pub(super) struct Identity {
     pub(super) tenant: Text,
     /// Application (client) id.
     pub(super) client_id: Text,
-    /// Value of the client secret; a reference, "env:NAME" or "file:PATH". Several, or one whose end is known, are
-    /// written as tables `secret`.
+    /// Value of the client secret; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS". Several, or one whose end
+    /// is known, are written as tables `secret`.
     pub(super) client_secret: Text,
     /// Its client secrets; the one that expires last is tried first.
     #[serde(default)]
@@ -455,7 +476,7 @@ pub(super) struct SignInTable {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SecretTable {
-    /// Its value; a reference, "env:NAME" or "file:PATH".
+    /// Its value; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS".
     pub(super) value: Text,
     /// When it expires, as Entra shows it.
     pub(super) expires: Option<At<Moment>>,
@@ -570,7 +591,8 @@ pub(super) struct Route {
     pub(super) on_claim_mismatch: Option<At<OnClaimMismatch>>,
     /// The trigger's address carries its own signature; in place of `identity`.
     pub(super) signed: Switch,
-    /// Address of the trigger as the flow shows it; with a signature only as "env:NAME" or "file:PATH".
+    /// Address of the trigger as the flow shows it; with a signature only as "env:NAME", "file:PATH" or
+    /// "keyvault:ADDRESS".
     pub(super) trigger: Text,
     /// Address of the API, with the path before what callers ask for: "https://graph.microsoft.com/v1.0".
     pub(super) upstream: Text,

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use crate::config::file;
+use crate::config::vault;
 
 /// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
 const SECRET_KEYS: [&str; 9] = [
@@ -24,7 +25,7 @@ const SECRET_KEYS: [&str; 9] = [
 ];
 
 /// What may be shown of a value at a secret key: it says where the secret lies, or of which kind it is.
-const SHOWN_PREFIXES: [&str; 4] = ["env:", "file:", "sha256:", "hmac-sha256:"];
+const SHOWN_PREFIXES: [&str; 5] = ["env:", "file:", vault::PREFIX, "sha256:", "hmac-sha256:"];
 
 /// The text with everything hidden that must not be printed, byte for byte of the same length.
 pub(super) fn settings(text: &str) -> String {
@@ -350,6 +351,9 @@ fn first_hidden(key: &str, text: &str) -> Option<usize> {
             return match SHOWN_PREFIXES.iter().find(|prefix| text.starts_with(**prefix)) {
                 Some(&"file:") => None,
                 Some(&"env:") if is_variable(text.get(4..).unwrap_or("")) => None,
+                Some(&vault::PREFIX) if vault::is_address(text.get(vault::PREFIX.len()..).unwrap_or("")) => {
+                    None
+                }
                 Some(prefix) => Some(prefix.len()),
                 None => Some(0),
             };
@@ -406,6 +410,8 @@ mod tests {
             "digest = \"sha256:canary\"",
             "client_sekret_key = \"canary\"",
             "pepper = \"env:canary-value\"",
+            "pepper = \"keyvault:canary\"",
+            "pepper = \"keyvault:https://me:canary@a.vault.azure.net/secrets/b\"",
             "apikey = 'canary'",
             "colour = \"canary\"",
             "colour = canary",
@@ -428,6 +434,7 @@ mod tests {
         for line in [
             "client_secret = \"env:CLIENT_SECRET\"",
             "key = \"file:certs/site.key\"",
+            "key = \"keyvault:https://contoso.vault.azure.net/secrets/site\"",
             "keys_file = \"keys.txt\"",
             "key_from = [\"header:x-api-key\", \"basic\"]",
             "token_life = \"50m\"",

@@ -14,6 +14,7 @@ mod room;
 mod signing;
 mod source;
 mod trust;
+mod vault;
 mod workload;
 
 use std::fmt;
@@ -49,6 +50,8 @@ pub use source::SecretSource;
 pub use source::Secrets;
 pub use trust::TrustError;
 pub use trust::provider;
+pub use vault::KeyVaultSettings;
+pub use vault::VaultReference;
 pub use workload::AssertionSource;
 pub use workload::DefaultSettings;
 pub use workload::EXCHANGE_AUDIENCE;
@@ -84,6 +87,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Secret mixed into key digests of the form `hmac-sha256:`.
     pub key_pepper: Option<Secret>,
+    /// How secrets in key vaults are read, if there are any.
+    pub keyvault: Option<KeyVaultSettings>,
     /// Entra identities.
     pub identities: Vec<IdentitySettings>,
     /// Callers.
@@ -336,7 +341,7 @@ pub enum GrantSettings {
         /// The file that keeps the refresh token.
         store: PathBuf,
         /// The secret under which that file is encrypted, if it is.
-        seal: Option<SecretSource>,
+        seal: Option<Secret>,
     },
 }
 
@@ -378,6 +383,23 @@ pub enum ClientProof {
     Federated(FederatedSettings),
     /// Not at all: a public client, which only ever asks in the name of an account.
     Public,
+}
+
+impl ClientProof {
+    /// Where its secrets lie.
+    pub fn secret_sources(&self) -> Vec<&SecretSource> {
+        match self {
+            Self::Secrets(secrets) => secrets.iter().map(|secret| &secret.source).collect(),
+            Self::Certificates(certificates) => {
+                let parts = certificates.iter().map(ClientCertificate::parts);
+                parts
+                    .flat_map(|parts| [Some(parts.file), parts.key, parts.password])
+                    .flatten()
+                    .collect()
+            }
+            Self::Federated(_) | Self::Public => Vec::new(),
+        }
+    }
 }
 
 /// A client secret.

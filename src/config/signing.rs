@@ -86,7 +86,8 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// The certificate that was read with the settings; nothing where secrets are not read, which is never served.
+    /// The certificate that was read with the settings; nothing where secrets are not read, or lie in a
+    /// key vault, which is asked when a token is needed.
     pub fn known(&self) -> Option<&Arc<SigningCertificate>> {
         self.known.as_ref()
     }
@@ -96,26 +97,45 @@ impl ClientCertificate {
         self.file.place()
     }
 
-    /// Reads it again where it can have changed; nothing if it is still `last`. Blocks on files.
+    /// Where its parts lie.
+    pub fn parts(&self) -> CertificateParts<'_> {
+        CertificateParts {
+            file: &self.file,
+            key: self.key.as_ref(),
+            password: self.password.as_ref(),
+        }
+    }
+
+    /// Makes a certificate of what lies in its places now; nothing if it is still `last`.
     ///
     /// # Errors
-    /// Says in words why what lies there now cannot be used.
-    pub fn read_again(&self, last: &SigningCertificate) -> Result<Option<SigningCertificate>, String> {
-        let file = self.file.read_again()?;
-        let key = self.key.as_ref().map(SecretSource::read_again).transpose()?;
-        let password = self.password.as_ref().map(SecretSource::read_again).transpose()?;
-        let texts = Texts {
-            file: &file,
-            key: key.as_ref(),
-            password: password.as_ref(),
-        };
-        if texts.digest() == last.origin {
+    /// Says in words why it cannot be used.
+    pub fn read(
+        &self,
+        file: &Secret,
+        key: Option<&Secret>,
+        password: Option<&Secret>,
+        last: Option<&SigningCertificate>,
+    ) -> Result<Option<SigningCertificate>, String> {
+        let texts = Texts { file, key, password };
+        if last.is_some_and(|last| texts.digest() == last.origin) {
             return Ok(None);
         }
         SigningCertificate::read(&texts)
             .map(Some)
             .map_err(|fault| format!("{}: {}", self.place(), fault.flaw.what))
     }
+}
+
+/// Where the parts of a certificate lie.
+#[derive(Debug, Clone, Copy)]
+pub struct CertificateParts<'a> {
+    /// The certificate, and its key unless that lies apart.
+    pub file: &'a SecretSource,
+    /// The key.
+    pub key: Option<&'a SecretSource>,
+    /// The password of a PFX file.
+    pub password: Option<&'a SecretSource>,
 }
 
 /// The texts that a certificate is read from.

@@ -1,6 +1,6 @@
 //! Everything outside the settings file that its meaning depends on: environment variables, secret files and
-//! the time. It turns `env:NAME` and `file:PATH` into secrets. Nothing else in the product reads an
-//! environment variable.
+//! the time. It turns `env:NAME` and `file:PATH` into secrets, and hands out what was read from key vaults before. Nothing
+//! else in the product reads an environment variable.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 use crate::config::mask;
 use crate::config::mistake::Flaw;
 use crate::config::room;
+use crate::config::vault;
+use crate::config::vault::VaultReference;
 use crate::model::Secret;
 use crate::model::clock;
 
@@ -38,6 +40,8 @@ pub enum Secrets {
 pub struct Environment {
     variables: Variables,
     secrets: Secrets,
+    /// What was read from key vaults, if anybody has.
+    vaults: Option<HashMap<VaultReference, Secret>>,
     now: SystemTime,
 }
 
@@ -53,6 +57,7 @@ impl Environment {
         Self {
             variables: Variables::Process,
             secrets: Secrets::Resolved,
+            vaults: None,
             now: clock::wall(),
         }
     }
@@ -70,6 +75,7 @@ impl Environment {
         Self {
             variables: Variables::Pairs(pairs),
             secrets: Secrets::Resolved,
+            vaults: None,
             now: clock::wall(),
         }
     }
@@ -78,6 +84,13 @@ impl Environment {
     #[must_use]
     pub fn with(mut self, secrets: Secrets) -> Self {
         self.secrets = secrets;
+        self
+    }
+
+    /// The same environment with what was read from key vaults. Without it placeholders stand for those secrets.
+    #[must_use]
+    pub fn with_vaults(mut self, values: HashMap<VaultReference, Secret>) -> Self {
+        self.vaults = Some(values);
         self
     }
 
@@ -91,6 +104,15 @@ impl Environment {
     /// Whether secrets are read.
     pub fn secrets(&self) -> Secrets {
         self.secrets
+    }
+
+    /// Whether the value behind a reference can be had now; if not, a placeholder stands for it.
+    pub(super) fn is_at_hand(&self, reference: &Reference) -> bool {
+        match (self.secrets, reference) {
+            (Secrets::Unresolved, _) => false,
+            (Secrets::Resolved, Reference::Vault(_)) => self.vaults.is_some(),
+            (Secrets::Resolved, Reference::Variable(_) | Reference::File(_)) => true,
+        }
     }
 
     /// The time by which dates are judged.
@@ -145,6 +167,18 @@ impl Environment {
                 })
             }
             Reference::File(path) => read_secret(path, holds),
+            Reference::Vault(place) => {
+                let secret = self.vaults.as_ref().and_then(|values| values.get(place)).cloned();
+                let secret = secret.ok_or_else(|| {
+                    Flaw::new(format!(
+                        "{place} was not read; only `flowgate serve` reads key vaults"
+                    ))
+                })?;
+                Ok(Resolved {
+                    secret,
+                    warning: None,
+                })
+            }
         }
     }
 
@@ -184,10 +218,11 @@ impl Environment {
 pub(super) enum Reference {
     Variable(String),
     File(PathBuf),
+    Vault(VaultReference),
 }
 
 impl Reference {
-    /// Reads `env:NAME` or `file:PATH`; nothing if the text is neither. Paths are relative to `folder`.
+    /// Reads `env:NAME`, `file:PATH` or `keyvault:ADDRESS`; nothing if the text is none of them. Paths are relative to `folder`.
     pub(super) fn parse(text: &str, folder: &Path) -> Option<Result<Self, Flaw>> {
         if let Some(name) = text.strip_prefix("env:") {
             if !mask::is_variable(name) {
@@ -195,6 +230,9 @@ impl Reference {
                 return Some(Err(Flaw::new(what)));
             }
             return Some(Ok(Self::Variable(name.to_owned())));
+        }
+        if let Some(address) = text.strip_prefix(vault::PREFIX) {
+            return Some(VaultReference::parse(address).map(Self::Vault));
         }
         let path = text.strip_prefix("file:")?;
         if path.is_empty() {
@@ -218,12 +256,12 @@ pub(super) enum Holds {
 #[derive(Debug, Clone)]
 pub struct SecretSource {
     reference: Reference,
-    known: Secret,
+    known: Option<Secret>,
     holds: Holds,
 }
 
 impl SecretSource {
-    pub(super) fn new(reference: Reference, known: Secret) -> Self {
+    pub(super) fn new(reference: Reference, known: Option<Secret>) -> Self {
         Self {
             reference,
             known,
@@ -237,9 +275,9 @@ impl SecretSource {
         self
     }
 
-    /// The value that was read with the settings.
-    pub fn known(&self) -> &Secret {
-        &self.known
+    /// The value that was read with the settings; nothing for a secret in a key vault, which is read when it is needed.
+    pub fn known(&self) -> Option<&Secret> {
+        self.known.as_ref()
     }
 
     /// Where it lies, for people.
@@ -247,6 +285,7 @@ impl SecretSource {
         match &self.reference {
             Reference::Variable(name) => format!("environment variable {name}"),
             Reference::File(path) => format!("file {}", path.display()),
+            Reference::Vault(place) => place.to_string(),
         }
     }
 
@@ -254,17 +293,25 @@ impl SecretSource {
     pub fn file(&self) -> Option<&Path> {
         match &self.reference {
             Reference::File(path) => Some(path),
-            Reference::Variable(_) => None,
+            Reference::Variable(_) | Reference::Vault(_) => None,
         }
     }
 
-    /// Reads it again where it can have changed; the variables of a running process cannot. Blocks on the file.
+    /// The secret of a key vault, if it lies in one.
+    pub fn vault(&self) -> Option<&VaultReference> {
+        match &self.reference {
+            Reference::Vault(place) => Some(place),
+            Reference::Variable(_) | Reference::File(_) => None,
+        }
+    }
+
+    /// Reads it again from its file. Blocks.
     ///
     /// # Errors
-    /// Says in words why it cannot be read.
+    /// Says in words why it cannot be read; a secret that lies in no file never can.
     pub fn read_again(&self) -> Result<Secret, String> {
         match &self.reference {
-            Reference::Variable(_) => Ok(self.known.clone()),
+            Reference::Variable(_) | Reference::Vault(_) => Err(format!("{} is no file", self.place())),
             Reference::File(path) => read_secret(path, self.holds)
                 .map(|resolved| resolved.secret)
                 .map_err(|flaw| flaw.what),

@@ -8,6 +8,7 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::runtime::Handle;
 
 use crate::config::ClientProof;
+use crate::config::Config;
 use crate::config::EndpointSettings;
 use crate::config::IdentitySettings;
 use crate::counters::Counters;
@@ -36,7 +37,7 @@ const CREDENTIAL_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
 /// Looks at an identity, and gives its token if there is one.
 pub(super) async fn examine(
     settings: &IdentitySettings,
-    all: &[IdentitySettings],
+    config: &Config,
     counters: &Counters,
     control: &Handle,
     seen: &mut Seen,
@@ -51,7 +52,7 @@ pub(super) async fn examine(
     if group.skips(&["token"]) {
         return (group, None);
     }
-    match ask(settings, all, counters, control).await {
+    match ask(settings, config, counters, control).await {
         Ok(token) => {
             group.add(got(settings, &token));
             (group, Some(token))
@@ -232,11 +233,12 @@ async fn date_of(endpoint: &EndpointSettings) -> Result<Option<SystemTime>, Stri
 
 async fn ask(
     settings: &IdentitySettings,
-    all: &[IdentitySettings],
+    config: &Config,
     counters: &Counters,
     control: &Handle,
 ) -> Result<Arc<Token>, Check> {
-    let identity = Identity::alone(settings, all, control, counters).map_err(|error| {
+    let (all, keyvault) = (&config.identities, config.keyvault.as_ref());
+    let identity = Identity::alone(settings, all, keyvault, control, counters).map_err(|error| {
         let remedy = Remedy::new("operator", "Install certificate authorities, or set ca_file.");
         Check::fail("token", error.to_string(), remedy)
     })?;

@@ -148,14 +148,8 @@ pub async fn examine(
     let mut seen = Seen::default();
     let mut held = Held::new();
     for identity in &selection.identities {
-        let (group, token) = identity::examine(
-            identity,
-            &config.identities,
-            &counters,
-            &Handle::current(),
-            &mut seen,
-        )
-        .await;
+        let (group, token) =
+            identity::examine(identity, config, &counters, &Handle::current(), &mut seen).await;
         report.groups.push(group);
         if let Some(token) = token {
             held.insert(identity.name.clone(), token);

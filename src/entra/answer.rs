@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::entra::failure::Failure;
 use crate::entra::refusal::Refusal;
+use crate::entra::vault::VaultError;
 use crate::model::Secret;
 use crate::model::claims::Claims;
 
@@ -70,6 +71,12 @@ pub enum TokenError {
     /// What the platform should have given is not there, or not good for anything.
     #[error("{}", .0.sentence)]
     Platform(Box<Failure>),
+    /// The credential of the application cannot be used.
+    #[error("{0}")]
+    Credential(String),
+    /// The secret to show Entra cannot be read.
+    #[error("{0}")]
+    Vault(Box<VaultError>),
     /// Entra says no.
     #[error("the token endpoint refused: {0}")]
     Refused(Box<Refused>),

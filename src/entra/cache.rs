@@ -397,6 +397,10 @@ fn pause(error: &TokenError, failures: u32) -> Duration {
         }
         TokenError::Platform(failure) => failure.pauses(),
         TokenError::Refused(refused) => (FAILED_PAUSE, FAILED_PAUSE_MAX, refused.refusal.retry_after),
+        TokenError::Vault(error) if error.outlook == Outlook::AfterMending => {
+            (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None)
+        }
+        TokenError::Vault(error) => (FAILED_PAUSE, FAILED_PAUSE_MAX, error.retry_after),
         _ => (FAILED_PAUSE, FAILED_PAUSE_MAX, None),
     };
     let doubled = base

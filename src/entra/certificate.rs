@@ -3,15 +3,24 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use crate::config::ClientCertificate;
+use crate::config::SecretSource;
 use crate::config::SigningCertificate;
+use crate::config::TrustError;
 use crate::entra::answer::TokenError;
 use crate::entra::assertion::Assertion;
 use crate::entra::endpoint::Endpoint;
+use crate::entra::expiry::Dated;
+use crate::entra::secret::Held;
 use crate::entra::secret::Renewed;
+use crate::entra::secret::SecretName;
+use crate::entra::secret::Shown;
+use crate::entra::slots::Slots;
+use crate::model::IdentityName;
 use crate::model::Secret;
 use crate::model::clock;
 
@@ -19,37 +28,87 @@ use crate::model::clock;
 pub(super) struct HeldCertificate {
     identity: String,
     settings: ClientCertificate,
-    current: Mutex<Option<Arc<SigningCertificate>>>,
+    file: Arc<Held>,
+    key: Option<Arc<Held>>,
+    password: Option<Arc<Held>>,
+    dated: Arc<Dated>,
+    state: Mutex<State>,
+}
+
+struct State {
+    current: Option<Arc<SigningCertificate>>,
+    /// What was wrong with its successor, and was told.
+    told: Option<String>,
 }
 
 impl HeldCertificate {
-    pub(super) fn new(identity: &str, settings: &ClientCertificate) -> Self {
-        Self {
-            identity: identity.to_owned(),
-            current: Mutex::new(settings.known().cloned()),
+    /// Prepares the certificate with this number among those of an identity.
+    ///
+    /// # Errors
+    /// When its vault has no certificate authority to trust.
+    pub(super) fn new(
+        identity: &IdentityName,
+        number: usize,
+        settings: &ClientCertificate,
+        slots: &mut Slots<'_>,
+    ) -> Result<Self, TrustError> {
+        let mut held = |what, source: &SecretSource| {
+            let name = SecretName {
+                what,
+                number,
+                shown: Shown::Unsaid,
+            };
+            slots.held(identity, name, source, None)
+        };
+        let parts = settings.parts();
+        let file = held("certificate", parts.file)?;
+        let key = parts
+            .key
+            .map(|key| held("key of the certificate", key))
+            .transpose()?;
+        let password = parts
+            .password
+            .map(|password| held("password of the certificate", password))
+            .transpose()?;
+        let current = settings.known().cloned();
+        let ends = current.as_ref().map(|certificate| certificate.ends());
+        let dated = slots
+            .watch()
+            .add(identity.as_str(), &format!("certificate-{number}"), ends);
+        Ok(Self {
+            identity: identity.as_str().to_owned(),
             settings: settings.clone(),
-        }
+            file,
+            key,
+            password,
+            dated,
+            state: Mutex::new(State { current, told: None }),
+        })
     }
 
-    /// The certificate that is known; nothing where the settings were read without their secrets.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The certificate that is known; nothing where it lies in a vault that was not read yet.
     fn value(&self) -> Option<Arc<SigningCertificate>> {
-        self.current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.state().current.clone()
     }
 
-    /// A fresh assertion for this endpoint.
-    pub(super) fn assertion(&self, endpoint: &Endpoint) -> Result<Secret, TokenError> {
+    /// A fresh assertion for this endpoint, signed with what lies in its place now. A certificate in use is good for years
+    /// after its successor lies there, so nobody else would ever notice.
+    pub(super) async fn assertion(&self, endpoint: &Endpoint) -> Result<Secret, TokenError> {
+        let looked = self.look().await;
+        let Some(certificate) = self.value() else {
+            return Err(looked.err().unwrap_or(TokenError::Unsigned));
+        };
         let assertion = Assertion {
             client_id: endpoint.client_id(),
             audience: endpoint.url(),
             algorithm: self.settings.algorithm,
             chain: self.settings.chain,
         };
-        let signed = self
-            .value()
-            .and_then(|certificate| assertion.sign(&certificate, clock::wall()));
+        let signed = assertion.sign(&certificate, clock::wall());
         signed.ok_or(TokenError::Unsigned)
     }
 
@@ -78,33 +137,76 @@ impl HeldCertificate {
         }
     }
 
-    /// Looks whether its source has another one.
+    /// Looks at once whether its source has another one.
     pub(super) async fn renew(&self) -> Renewed {
-        let Some(last) = self.value() else {
-            return Renewed::Same;
-        };
-        let (settings, known) = (self.settings.clone(), last.clone());
-        let read = tokio::task::spawn_blocking(move || settings.read_again(&known)).await;
-        let identity = &self.identity;
-        let certificate = match read {
-            Ok(Ok(Some(certificate))) => certificate,
+        let parts = [Some(&self.file), self.key.as_ref(), self.password.as_ref()];
+        for held in parts.into_iter().flatten() {
+            held.renew().await;
+        }
+        self.look().await.unwrap_or(Renewed::Same)
+    }
+
+    /// Takes up what its source has, as far as that can be used.
+    async fn look(&self) -> Result<Renewed, TokenError> {
+        let file = self.file.value().await?;
+        let key = value_of(self.key.as_ref()).await?;
+        let password = value_of(self.password.as_ref()).await?;
+        let (settings, last) = (self.settings.clone(), self.value());
+        let read = move || settings.read(&file, key.as_ref(), password.as_ref(), last.as_deref());
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(Some(certificate))) => Ok(self.take(certificate)),
             Ok(Err(why)) => {
-                tracing::warn!(%identity, "the certificate of identity {identity} cannot be read again, the last one serves on: {why}");
-                return Renewed::Same;
+                let identity = &self.identity;
+                if self.is_news(&why) {
+                    tracing::warn!(%identity, "the certificate of identity {identity} cannot be read again, the last one serves on: {why}");
+                }
+                Err(TokenError::Credential(why))
             }
             // It is the same, or the runtime is going down.
-            Ok(Ok(None)) | Err(_) => return Renewed::Same,
-        };
-        let now = clock::wall();
-        if is_valid(&last, now) && !is_valid(&certificate, now) {
+            Ok(Ok(None)) | Err(_) => {
+                self.state().told = None;
+                Ok(Renewed::Same)
+            }
+        }
+    }
+
+    /// Whether this about a successor was not told before. Without a certificate that serves it is the failure itself,
+    /// which is told elsewhere.
+    fn is_news(&self, why: &str) -> bool {
+        let mut state = self.state();
+        let is_known = state.told.as_deref() == Some(why);
+        state.told = Some(why.to_owned());
+        state.current.is_some() && !is_known
+    }
+
+    fn take(&self, certificate: SigningCertificate) -> Renewed {
+        let (identity, now) = (&self.identity, clock::wall());
+        let last = self.value();
+        if last.as_ref().is_some_and(|last| is_valid(last, now)) && !is_valid(&certificate, now) {
             let (from, until) = (certificate.begins_on(), certificate.ends_on());
             let place = self.settings.place();
-            tracing::warn!(%identity, "the certificate of identity {identity} in {place} is valid from {from} to {until}, the last one serves on");
+            let why = format!("{place} is valid from {from} to {until}");
+            if self.is_news(&why) {
+                tracing::warn!(%identity, "the certificate of identity {identity} in {why}, the last one serves on");
+            }
             return Renewed::Same;
         }
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(certificate));
-        tracing::info!(%identity, "certificate of identity {identity} replaced, now {}", self.describe());
+        self.dated.set(Some(certificate.ends()));
+        let mut state = self.state();
+        state.current = Some(Arc::new(certificate));
+        state.told = None;
+        drop(state);
+        if last.is_some() {
+            tracing::info!(%identity, "certificate of identity {identity} replaced, now {}", self.describe());
+        }
         Renewed::Changed
+    }
+}
+
+async fn value_of(held: Option<&Arc<Held>>) -> Result<Option<Secret>, TokenError> {
+    match held {
+        Some(held) => held.value().await.map(Some),
+        None => Ok(None),
     }
 }
 

@@ -34,12 +34,11 @@ pub(super) fn fetcher(
     scope: &str,
     slots: &mut Slots<'_>,
 ) -> Result<Fetch, TrustError> {
-    let name = identity.name.as_str();
     match &identity.grant {
         GrantSettings::Client { endpoint, proof } => {
             let endpoint = Endpoint::new(endpoint, identity, scope)?;
             let call = Arc::new(ClientCall {
-                proof: Proof::new(proof, name, slots)?,
+                proof: Proof::new(proof, &identity.name, slots)?,
                 endpoint,
             });
             Ok(Arc::new(move || {
@@ -55,7 +54,7 @@ pub(super) fn fetcher(
             }))
         }
         GrantSettings::Managed(managed) => {
-            let managed = Arc::new(Managed::new(managed, name, scope)?);
+            let managed = Arc::new(Managed::new(managed, identity.name.as_str(), scope)?);
             Ok(Arc::new(move || {
                 let managed = managed.clone();
                 Box::pin(async move { managed.ask().await })
@@ -75,8 +74,15 @@ pub(super) fn fetcher(
             password,
         } => {
             let endpoint = Endpoint::new(endpoint, identity, scope)?;
-            let proof = Proof::new(proof, name, slots)?;
-            let call = Arc::new(PasswordCall::new(endpoint, proof, user, password, &identity.name));
+            let proof = Proof::new(proof, &identity.name, slots)?;
+            let call = Arc::new(PasswordCall::new(
+                endpoint,
+                proof,
+                user,
+                password,
+                &identity.name,
+                slots,
+            )?);
             Ok(Arc::new(move || {
                 let call = call.clone();
                 Box::pin(async move { call.ask().await })
@@ -89,7 +95,7 @@ pub(super) fn fetcher(
             seal,
         } => {
             let endpoint = Endpoint::new(endpoint, identity, &sign_in::lasting(scope))?;
-            let proof = Proof::new(proof, name, slots)?;
+            let proof = Proof::new(proof, &identity.name, slots)?;
             let store = Store::new(store, seal.as_ref(), endpoint.client_id());
             let call = Arc::new(SignInCall::new(endpoint, proof, store, &identity.name));
             Ok(Arc::new(move || {

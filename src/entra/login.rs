@@ -19,6 +19,7 @@ pub use crate::entra::account::Account;
 
 use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
+use crate::config::KeyVaultSettings;
 use crate::counters::Counters;
 use crate::entra::answer::Granted;
 use crate::entra::answer::TokenError;
@@ -131,7 +132,11 @@ impl Login {
     ///
     /// # Errors
     /// When the identity gets its tokens in another way, or its store could not be written.
-    pub fn new(identity: &IdentitySettings, all: &[IdentitySettings]) -> Result<Self, LoginError> {
+    pub fn new(
+        identity: &IdentitySettings,
+        all: &[IdentitySettings],
+        keyvault: Option<&KeyVaultSettings>,
+    ) -> Result<Self, LoginError> {
         let name = identity.name.as_str();
         let GrantSettings::SignIn {
             endpoint,
@@ -154,8 +159,12 @@ impl Login {
             ))
         })?;
         let (control, counters) = (Handle::current(), Counters::new());
-        let proof = Proof::new(proof, name, &mut Slots::new(all, &control, &counters))
-            .map_err(|error| LoginError::Failed(error.to_string()))?;
+        let proof = Proof::new(
+            proof,
+            &identity.name,
+            &mut Slots::new(all, keyvault, &control, &counters),
+        )
+        .map_err(|error| LoginError::Failed(error.to_string()))?;
         Ok(Self {
             proof,
             endpoint,
@@ -460,7 +469,7 @@ mod tests {
             tenant: "contoso".to_owned(),
             role: IdentityRole::Serves,
         };
-        Login::new(&identity, &[]).unwrap()
+        Login::new(&identity, &[], None).unwrap()
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ mod certificate;
 mod chain;
 pub mod claims;
 mod endpoint;
+mod expiry;
 mod failure;
 mod federated;
 mod file;
@@ -25,6 +26,7 @@ mod secret;
 mod sign_in;
 mod slots;
 mod store;
+mod vault;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,14 +41,20 @@ pub use cache::Forgotten;
 pub use cache::Health;
 pub use cache::Token;
 pub use cache::Unavailable;
+pub use expiry::Life;
 pub use failure::Failure;
+pub use vault::VaultError;
+pub use vault::VaultsError;
+pub use vault::read_vaults;
 
 use crate::config::IdentityRole;
 use crate::config::IdentitySettings;
+use crate::config::KeyVaultSettings;
 use crate::config::TrustError;
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
 use crate::entra::claims::Inspector;
+use crate::entra::expiry::Watch;
 use crate::entra::refusal::Outlook;
 use crate::entra::slots::Slots;
 use crate::model::IdentityName;
@@ -77,10 +85,11 @@ impl Identity {
     pub fn alone(
         settings: &IdentitySettings,
         all: &[IdentitySettings],
+        keyvault: Option<&KeyVaultSettings>,
         control: &Handle,
         counters: &Counters,
     ) -> Result<Self, TrustError> {
-        Self::build(settings, &mut Slots::new(all, control, counters))
+        Self::build(settings, &mut Slots::new(all, keyvault, control, counters))
     }
 
     fn build(settings: &IdentitySettings, slots: &mut Slots<'_>) -> Result<Self, TrustError> {
@@ -130,6 +139,8 @@ impl Identity {
 pub struct Tokens {
     identities: HashMap<IdentityName, Identity>,
     minders: Vec<AbortHandle>,
+    watch: Arc<Watch>,
+    counters: Counters,
 }
 
 impl Tokens {
@@ -139,14 +150,17 @@ impl Tokens {
     /// When an identity has no certificate authority to trust.
     pub fn build(
         settings: &[IdentitySettings],
+        keyvault: Option<&KeyVaultSettings>,
         control: &Handle,
         counters: &Counters,
     ) -> Result<Self, TrustError> {
+        let mut slots = Slots::new(settings, keyvault, control, counters);
         let mut tokens = Self {
             identities: HashMap::new(),
             minders: Vec::new(),
+            watch: slots.watch().clone(),
+            counters: counters.clone(),
         };
-        let mut slots = Slots::new(settings, control, counters);
         for settings in settings {
             for note in settings.notes() {
                 tracing::info!(identity = %settings.name, "identity {}: {note}", settings.name);
@@ -159,6 +173,8 @@ impl Tokens {
             tokens.minders.push(minder.abort_handle());
             tokens.identities.insert(settings.name.clone(), identity);
         }
+        let watch = control.spawn(tokens.watch.clone().mind());
+        tokens.minders.push(watch.abort_handle());
         Ok(tokens)
     }
 
@@ -172,8 +188,14 @@ impl Tokens {
         self.identities.values()
     }
 
-    /// Writes age and remaining life of every token into the gauges.
+    /// What the credentials of an identity have left, as far as their ends are known.
+    pub fn lives(&self, name: &IdentityName) -> Vec<Life> {
+        self.watch.lives(name.as_str())
+    }
+
+    /// Writes age and remaining life of every token, and what the credentials have left, into the gauges.
     pub fn gauge(&self) {
+        self.watch.gauge(&self.counters);
         for identity in self.identities.values() {
             identity.slot.gauge();
         }
@@ -207,6 +229,8 @@ impl TokenError {
             Self::FileExpired => "file-expired",
             Self::Unsigned => "unsigned",
             Self::Platform(failure) => failure.label,
+            Self::Credential(_) => "credential",
+            Self::Vault(_) => "vault",
             Self::Refused(_) => "refused",
             Self::NotSignedIn(_) => "not-signed-in",
         }
@@ -217,7 +241,12 @@ impl TokenError {
         match self {
             Self::Refused(refused) => refused.refusal.outlook == Outlook::AfterMending,
             Self::Platform(failure) => failure.outlook == Outlook::AfterMending,
-            Self::Redirected(_) | Self::File(_) | Self::FileExpired | Self::NotSignedIn(_) => true,
+            Self::Vault(error) => error.outlook == Outlook::AfterMending,
+            Self::Redirected(_)
+            | Self::File(_)
+            | Self::FileExpired
+            | Self::Credential(_)
+            | Self::NotSignedIn(_) => true,
             _ => false,
         }
     }

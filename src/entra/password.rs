@@ -1,7 +1,10 @@
 //! Tokens for an account's user name and password (RFC 6749 section 4.3). A password that Entra refused is not sent again
 //! before it has changed, because each try counts towards the account's lock.
 
+use std::sync::Arc;
+
 use crate::config::SecretSource;
+use crate::config::TrustError;
 use crate::entra::answer::Granted;
 use crate::entra::answer::Refused;
 use crate::entra::answer::TokenError;
@@ -10,14 +13,23 @@ use crate::entra::endpoint::Endpoint;
 use crate::entra::proof::Proof;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::secret::Held;
+use crate::entra::secret::SecretName;
+use crate::entra::secret::Shown;
+use crate::entra::slots::Slots;
 use crate::model::IdentityName;
+
+const PASSWORD: SecretName = SecretName {
+    what: "password",
+    number: 1,
+    shown: Shown::Nothing,
+};
 
 /// The questions of one identity.
 pub(super) struct PasswordCall {
     endpoint: Endpoint,
     proof: Proof,
     user: String,
-    password: Held,
+    password: Arc<Held>,
     /// What has to happen before a refused password is sent again.
     until: String,
     bar: Bar,
@@ -25,13 +37,17 @@ pub(super) struct PasswordCall {
 
 impl PasswordCall {
     /// Prepares the questions, and says at every start what is wrong with asking in this way.
+    ///
+    /// # Errors
+    /// When the vault of the password has no certificate authority to trust.
     pub(super) fn new(
         endpoint: Endpoint,
         proof: Proof,
         user: &str,
         password: &SecretSource,
         name: &IdentityName,
-    ) -> Self {
+        slots: &mut Slots<'_>,
+    ) -> Result<Self, TrustError> {
         tracing::warn!(
             identity = %name,
             "identity {name} signs in with a user name and password: the gateway holds the password, the account can \
@@ -42,21 +58,21 @@ impl PasswordCall {
             Some(file) => format!("file {} holds another one", file.display()),
             None => "the gateway is started with another one".to_owned(),
         };
-        Self {
+        Ok(Self {
             endpoint,
             proof,
             user: user.to_owned(),
-            password: Held::guessable(name.as_str(), "password", password),
+            password: slots.held(name, PASSWORD, password, None)?,
             until,
             bar: Bar::default(),
-        }
+        })
     }
 
     /// Asks once, unless the same password was refused a short while ago.
     pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
         // A password that was changed must not be tried in its old form first: the try would count.
         self.password.renew().await;
-        let password = self.password.value();
+        let password = self.password.value().await?;
         if let Some(error) = self.bar.standing(&password) {
             return Err(error);
         }

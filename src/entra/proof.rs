@@ -2,11 +2,13 @@
 //! when Entra refuses one, so that a rotation needs no moment of luck.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use crate::config::ClientProof;
+use crate::config::ClientSecret;
 use crate::config::TrustError;
 use crate::entra::answer::Granted;
 use crate::entra::answer::Refused;
@@ -18,7 +20,10 @@ use crate::entra::federated::Federated;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::secret::Held;
 use crate::entra::secret::Renewed;
+use crate::entra::secret::SecretName;
+use crate::entra::secret::Shown;
 use crate::entra::slots::Slots;
+use crate::model::IdentityName;
 use crate::model::Secret;
 use crate::model::clock;
 
@@ -33,33 +38,46 @@ pub(super) enum Proof {
 }
 
 impl Proof {
-    /// Prepares a proof; tokens of other identities that it needs come from `slots`.
+    /// Prepares a proof; tokens and secrets that it needs come from `slots`.
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
     pub(super) fn new(
         settings: &ClientProof,
-        identity: &str,
+        identity: &IdentityName,
         slots: &mut Slots<'_>,
     ) -> Result<Self, TrustError> {
-        let list = match settings {
+        let mut list = Vec::new();
+        match settings {
             ClientProof::Federated(federated) => {
-                return Ok(Self::Federated(Federated::new(federated, identity, slots)?));
+                return Ok(Self::Federated(Federated::new(
+                    federated,
+                    identity.as_str(),
+                    slots,
+                )?));
             }
             ClientProof::Public => return Ok(Self::Public),
-            ClientProof::Secrets(secrets) => secrets
-                .iter()
-                .map(|secret| Credential::Secret {
-                    held: Held::new(identity, "client secret", &secret.source),
-                    expires: secret.expires,
-                })
-                .collect(),
-            ClientProof::Certificates(certificates) => certificates
-                .iter()
-                .map(|certificate| Credential::Certificate(HeldCertificate::new(identity, certificate)))
-                .collect(),
-        };
-        Ok(Self::Rotation(Rotation::new(list, identity)))
+            ClientProof::Secrets(secrets) => {
+                for (index, ClientSecret { source, expires }) in secrets.iter().enumerate() {
+                    let name = SecretName {
+                        what: "client secret",
+                        number: index + 1,
+                        shown: Shown::DigestEnd,
+                    };
+                    list.push(Credential::Secret {
+                        held: slots.held(identity, name, source, *expires)?,
+                        expires: *expires,
+                    });
+                }
+            }
+            ClientProof::Certificates(certificates) => {
+                for (index, settings) in certificates.iter().enumerate() {
+                    let held = HeldCertificate::new(identity, index + 1, settings, slots)?;
+                    list.push(Credential::Certificate(Box::new(held)));
+                }
+            }
+        }
+        Ok(Self::Rotation(Rotation::new(list, identity.as_str())))
     }
 
     /// Asks for a token with these pairs and what the proof adds to them.
@@ -79,21 +97,21 @@ impl Proof {
 /// One thing that proves who the application is, until Entra refuses it.
 enum Credential {
     Secret {
-        held: Held,
+        held: Arc<Held>,
         /// As the settings tell, which may be wrong.
         expires: Option<SystemTime>,
     },
-    Certificate(HeldCertificate),
+    Certificate(Box<HeldCertificate>),
 }
 
 impl Credential {
-    /// What it adds to the form.
-    fn pairs(&self, endpoint: &Endpoint) -> Result<Vec<(&'static str, Secret)>, TokenError> {
+    /// What it adds to the form. A change is taken up before it is used.
+    async fn pairs(&self, endpoint: &Endpoint) -> Result<Vec<(&'static str, Secret)>, TokenError> {
         match self {
-            Self::Secret { held, .. } => Ok(vec![("client_secret", held.value())]),
+            Self::Secret { held, .. } => Ok(vec![("client_secret", held.value().await?)]),
             Self::Certificate(held) => Ok(vec![
                 ("client_assertion_type", Secret::new(assertion::TYPE)),
-                ("client_assertion", held.assertion(endpoint)?),
+                ("client_assertion", held.assertion(endpoint).await?),
             ]),
         }
     }
@@ -112,14 +130,6 @@ impl Credential {
         match self {
             Self::Secret { expires, .. } => expires.is_none_or(|end| now < end),
             Self::Certificate(held) => held.is_valid(now),
-        }
-    }
-
-    /// Takes up a change before it is used. A certificate in use is good for years after its successor lies there, so
-    /// nobody would ever refuse it; a secret is read again when Entra refuses it.
-    async fn look(&self) {
-        if let Self::Certificate(held) = self {
-            held.renew().await;
         }
     }
 
@@ -170,13 +180,19 @@ impl Rotation {
     /// given up.
     async fn ask(&self, endpoint: &Endpoint, pairs: &[(&str, &str)]) -> Result<Granted, TokenError> {
         let mut refused: Option<(Box<Refused>, usize)> = None;
+        let mut failed = None;
         for index in self.order() {
             let Some(credential) = self.list.get(index) else {
                 break;
             };
-            credential.look().await;
             for _ in 0..2 {
-                let own = credential.pairs(endpoint)?;
+                let own = match credential.pairs(endpoint).await {
+                    Ok(own) => own,
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
+                };
                 let mut form: Vec<_> = own.iter().map(|(name, value)| (*name, value.expose())).collect();
                 form.extend_from_slice(pairs);
                 match endpoint.ask(&form).await {
@@ -198,7 +214,8 @@ impl Rotation {
                 }
             }
         }
-        Err(refused.map_or(TokenError::NoToken, |(why, _)| TokenError::Refused(why)))
+        let refused = refused.map(|(why, _)| TokenError::Refused(why));
+        Err(refused.or(failed).unwrap_or(TokenError::NoToken))
     }
 
     /// One that is refused while another serves would be noticed by nobody until that one ends, too.

@@ -1,31 +1,79 @@
-//! A secret that may be replaced while the gateway runs. The last good value serves while its source cannot be read;
-//! a change is logged once, with the end of a digest and never a part of the value.
+//! A secret that may be replaced while the gateway runs: in its file, which is looked at whenever the secret is needed, or
+//! in its key vault, which is asked once in a while. The last good value serves while its source cannot be read; a change
+//! is logged once, with the end of a digest and never a part of the value.
 
+use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::SystemTime;
 
 use aws_lc_rs::digest;
+use tokio::time::Instant;
 
 use crate::config::SecretSource;
+use crate::entra::answer::TokenError;
+use crate::entra::expiry::Dated;
+use crate::entra::vault::Found;
+use crate::entra::vault::Vault;
+use crate::entra::vault::VaultError;
 use crate::model::Secret;
+
+/// A vault that failed is not asked again before this time, as long as there is a value that serves.
+const AWAY_PAUSE: Duration = Duration::from_secs(60);
+
+/// Which secret of an identity it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct SecretName {
+    /// What it is called in the log: `client secret`.
+    pub(super) what: &'static str,
+    /// Its place among those of its kind, counted from 1.
+    pub(super) number: usize,
+    /// What the log shows when it is replaced.
+    pub(super) shown: Shown,
+}
+
+impl SecretName {
+    /// Its name in metrics: `client-secret-1`.
+    pub(super) fn name(self) -> String {
+        format!("{}-{}", self.what.replace(' ', "-"), self.number)
+    }
+}
 
 /// A secret and its source.
 pub(super) struct Held {
     identity: String,
-    /// What it is called in the log: `client secret`.
     what: &'static str,
     source: SecretSource,
     shown: Shown,
-    current: Mutex<Secret>,
+    /// Who reads it, if it lies in a key vault.
+    vault: Option<Arc<Vault>>,
+    /// Its end as the settings tell.
+    expires: Option<SystemTime>,
+    dated: Option<Arc<Dated>>,
+    state: Mutex<State>,
+    /// One reads at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    current: Option<Secret>,
+    /// When the source is to be looked at again.
+    due: Instant,
+    /// Whether the source could not be read last time.
+    away: bool,
 }
 
 /// What the log shows of a new value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shown {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Shown {
     /// The end of a digest.
     DigestEnd,
-    /// Nothing.
+    /// Nothing: even a part of the digest of a secret that a person chose would help to guess it.
     Nothing,
+    /// Not even the change: who uses it tells more.
+    Unsaid,
 }
 
 /// What reading a secret again came to.
@@ -37,59 +85,162 @@ pub(super) enum Renewed {
     Same,
 }
 
+/// Why a source could not be read.
+enum Away {
+    File(String),
+    Vault(VaultError),
+    /// The runtime is going down.
+    Over,
+}
+
 impl Held {
-    pub(super) fn new(identity: &str, what: &'static str, source: &SecretSource) -> Self {
+    pub(super) fn new(
+        identity: &str,
+        credential: SecretName,
+        source: &SecretSource,
+        vault: Option<Arc<Vault>>,
+        expires: Option<SystemTime>,
+        dated: Option<Arc<Dated>>,
+    ) -> Self {
+        let state = State {
+            current: source.known().cloned(),
+            due: Instant::now(),
+            away: false,
+        };
         Self {
             identity: identity.to_owned(),
-            what,
-            current: Mutex::new(source.known().clone()),
+            what: credential.what,
             source: source.clone(),
-            shown: Shown::DigestEnd,
+            shown: credential.shown,
+            vault,
+            expires,
+            dated,
+            state: Mutex::new(state),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
-    /// A secret that a person chose. Even a part of its digest would help to guess it, so the log shows none.
-    pub(super) fn guessable(identity: &str, what: &'static str, source: &SecretSource) -> Self {
-        Self {
-            shown: Shown::Nothing,
-            ..Self::new(identity, what, source)
-        }
-    }
-
-    /// The value that is known.
-    pub(super) fn value(&self) -> Secret {
-        self.current
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Looks whether the source has another one.
-    pub(super) async fn renew(&self) -> Renewed {
-        let source = self.source.clone();
-        let read = tokio::task::spawn_blocking(move || source.read_again()).await;
-        let (identity, what) = (&self.identity, self.what);
-        let secret = match read {
-            Ok(Ok(secret)) => secret,
-            Ok(Err(why)) => {
-                tracing::warn!(%identity, "the {what} of identity {identity} cannot be read again, the last one serves on: {why}");
-                return Renewed::Same;
+    /// The value, looked up where that is due.
+    ///
+    /// # Errors
+    /// When it lies in a key vault that never gave it.
+    pub(super) async fn value(&self) -> Result<Secret, TokenError> {
+        let mut failed = None;
+        if self.is_due() {
+            let _turn = self.turn.lock().await;
+            // Another one may have read it meanwhile.
+            if self.is_due() {
+                failed = self.read().await.err();
             }
-            // The runtime is going down.
-            Err(_) => return Renewed::Same,
-        };
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.same_as(secret.expose()) {
-            return Renewed::Same;
         }
-        let ending = match self.shown {
-            Shown::DigestEnd => format!(", id ending {}", ending(&secret)),
-            Shown::Nothing => String::new(),
+        let current = self.state().current.clone();
+        current.ok_or_else(|| match failed {
+            Some(Away::Vault(error)) => TokenError::Vault(Box::new(error)),
+            Some(Away::File(why)) => TokenError::Unreachable(why),
+            Some(Away::Over) | None => TokenError::Unreachable("the gateway is stopping".to_owned()),
+        })
+    }
+
+    /// Looks at once whether the source has another one.
+    pub(super) async fn renew(&self) -> Renewed {
+        let _turn = self.turn.lock().await;
+        self.read().await.unwrap_or(Renewed::Same)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_due(&self) -> bool {
+        let state = self.state();
+        state.current.is_none() || Instant::now() >= state.due
+    }
+
+    async fn read(&self) -> Result<Renewed, Away> {
+        let found = match (self.source.vault(), &self.vault, self.source.file()) {
+            (Some(place), Some(vault), _) => vault.read(place).await.map_err(Away::Vault),
+            (_, _, Some(_)) => self.read_file().await,
+            // A variable of a running process cannot change.
+            _ => return Ok(Renewed::Same),
         };
-        *current = secret;
-        drop(current);
-        tracing::info!(%identity, "{what} of identity {identity} replaced{ending}");
-        Renewed::Changed
+        match found {
+            Ok(found) => Ok(self.take(found)),
+            Err(away) => {
+                self.miss(&away);
+                Err(away)
+            }
+        }
+    }
+
+    async fn read_file(&self) -> Result<Found, Away> {
+        let source = self.source.clone();
+        // An empty file is an error here: it is about to be written.
+        match tokio::task::spawn_blocking(move || source.read_again()).await {
+            Ok(Ok(secret)) => Ok(Found {
+                secret,
+                expires: None,
+            }),
+            Ok(Err(why)) => Err(Away::File(why)),
+            Err(_) => Err(Away::Over),
+        }
+    }
+
+    fn take(&self, found: Found) -> Renewed {
+        let (identity, what) = (&self.identity, self.what);
+        let Found { secret, expires } = found;
+        // The first end counts: either side may stop accepting it.
+        if let Some(dated) = &self.dated {
+            dated.set([self.expires, expires].into_iter().flatten().min());
+        }
+        let period = self.vault.as_ref().map_or(Duration::ZERO, |vault| vault.period());
+        let mut state = self.state();
+        state.due = Instant::now() + period;
+        let back = std::mem::take(&mut state.away);
+        let known = state.current.replace(secret.clone());
+        drop(state);
+        if back {
+            let place = self.source.place();
+            tracing::info!(%identity, "{place} can be read again");
+        }
+        match known {
+            Some(known) if known.same_as(secret.expose()) => Renewed::Same,
+            Some(_) => {
+                match self.shown {
+                    Shown::DigestEnd => {
+                        let ending = ending(&secret);
+                        tracing::info!(%identity, "{what} of identity {identity} replaced, id ending {ending}");
+                    }
+                    Shown::Nothing => tracing::info!(%identity, "{what} of identity {identity} replaced"),
+                    Shown::Unsaid => {}
+                }
+                Renewed::Changed
+            }
+            None => Renewed::Changed,
+        }
+    }
+
+    fn miss(&self, away: &Away) {
+        let mut state = self.state();
+        let pause = match (&self.vault, away) {
+            (Some(vault), Away::Vault(error)) => error.retry_after.unwrap_or(AWAY_PAUSE).min(vault.period()),
+            _ => Duration::ZERO,
+        };
+        state.due = Instant::now() + pause;
+        // Without a value the failure becomes that of the identity, and is told as such.
+        if state.current.is_none() || std::mem::replace(&mut state.away, true) {
+            return;
+        }
+        drop(state);
+        let (identity, what) = (&self.identity, self.what);
+        let why = match away {
+            Away::File(why) => why.clone(),
+            Away::Vault(error) => error.to_string(),
+            Away::Over => return,
+        };
+        tracing::warn!(
+            %identity,
+            "the {what} of identity {identity} cannot be read again, the last one serves on: {why}"
+        );
     }
 }
 

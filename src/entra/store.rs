@@ -26,7 +26,6 @@ use serde::Deserialize;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::config::SecretSource;
 use crate::model::Secret;
 use crate::model::clock;
 
@@ -111,10 +110,10 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(path: &Path, seal: Option<&SecretSource>, client_id: &str) -> Self {
+    pub(super) fn new(path: &Path, seal: Option<&Secret>, client_id: &str) -> Self {
         Self {
             path: path.to_owned(),
-            cover: seal.map_or(Cover::Rights, |seal| cover(seal.known())),
+            cover: seal.map_or(Cover::Rights, cover),
             client_id: client_id.to_owned(),
         }
     }

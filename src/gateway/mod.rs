@@ -123,7 +123,7 @@ impl Gateway {
         counters: &Counters,
         log: Log,
     ) -> Result<Arc<Self>, BuildError> {
-        let tokens = Tokens::build(&config.identities, control, counters)?;
+        let tokens = Tokens::build(&config.identities, config.keyvault.as_ref(), control, counters)?;
         let flows = Flows::build(&config.routes, config.workers, counters)?;
         let callers = Arc::new(Callers::build(&config.callers, config.key_pepper.as_ref()));
         let mut list = Vec::with_capacity(config.routes.len());

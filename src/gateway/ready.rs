@@ -39,6 +39,18 @@ pub struct IdentityState {
     /// The last failure, while it has not been followed by a success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Its credentials whose end is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<CredentialState>,
+}
+
+/// A credential of an identity and the time it has left.
+#[derive(Debug, Serialize)]
+pub struct CredentialState {
+    /// Kind and number, such as `client-secret-1`.
+    pub credential: String,
+    /// Whole days until it expires; below zero when it is over.
+    pub days_left: i64,
 }
 
 /// A route whose token has a claim that the flow cannot accept.
@@ -93,11 +105,17 @@ impl Gateway {
             .identities()
             .map(|identity| {
                 let health = identity.health();
+                let name = &identity.settings().name;
+                let credentials = self.tokens.lives(name).into_iter().map(|life| CredentialState {
+                    credential: life.credential,
+                    days_left: life.days,
+                });
                 IdentityState {
-                    name: identity.settings().name.to_string(),
+                    name: name.to_string(),
                     ready: health.expires_in.is_some(),
                     expires_in_seconds: health.expires_in.map(|left| left.as_secs()),
                     why: health.failure,
+                    credentials: credentials.collect(),
                 }
             })
             .collect();

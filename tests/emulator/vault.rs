@@ -245,6 +245,10 @@ impl Vault {
 
     fn normal_reply(&self, head: &Head) -> Reply {
         let version_asked = head.query().strip_prefix("api-version=").unwrap_or_default();
+        // The one conversion that the service offers; what is PEM already stays as it is.
+        let version_asked = version_asked
+            .strip_suffix("&outContentType=application/x-pem-file")
+            .unwrap_or(version_asked);
         if head.method != "GET" || !API_VERSIONS.contains(&version_asked) {
             return failure(
                 400,

@@ -35,3 +35,4 @@ mod secrets;
 mod shutdown;
 mod tokens;
 mod upstream;
+mod vault;

@@ -5,6 +5,7 @@ mod api;
 mod caller;
 mod findings;
 mod identity;
+mod keyvault;
 mod listener;
 mod name;
 mod network;
@@ -28,6 +29,7 @@ use ipnet::IpNet;
 
 use self::findings::Findings;
 use self::findings::Mark;
+use self::keyvault::VaultUses;
 use self::value::DAY;
 use self::value::HOUR;
 use self::value::MILLISECOND;
@@ -106,6 +108,7 @@ pub fn parse(text: &str, origin: &Path, environment: &Environment) -> Result<(Co
         environment,
         folder: origin.parent().unwrap_or(Path::new("")).to_owned(),
         lists: HashMap::new(),
+        vaults: VaultUses::default(),
     };
     let config = tree::read(text, &mut check.findings).map(|file| check.config(&file));
     let warnings = check.findings.finish()?;
@@ -125,6 +128,8 @@ struct Check<'a> {
     /// Network lists that were read: a list used twice is read, and found wrong, once.
     /// Nothing stands for a list with mistakes.
     lists: HashMap<PathBuf, Option<Vec<IpNet>>>,
+    /// Secrets in key vaults that the settings name.
+    vaults: VaultUses,
 }
 
 impl Check<'_> {
@@ -142,6 +147,7 @@ impl Check<'_> {
         let callers = self.callers(&file.caller, file.keys.as_ref(), &mut caller_names);
         let routes = self.routes(&file.route, &identities, &mut identity_names, &mut caller_names);
         identity::give_roles(&mut identities, &routes);
+        let keyvault = self.keyvault(file.keyvault.as_ref(), &identities, &mut identity_names);
         self.health_paths(&file.listener, &file.route);
         // With a mistake somewhere, a use may only have been overlooked.
         if self.findings.len() == 0 {
@@ -157,6 +163,7 @@ impl Check<'_> {
             quotas,
             log: log(file.log.as_deref()),
             key_pepper,
+            keyvault,
             identities,
             callers,
             routes,
@@ -282,8 +289,7 @@ impl Check<'_> {
     fn pepper(&mut self, table: Option<&Keys>) -> Option<Secret> {
         let value = table?.pepper.as_ref()?;
         let pepper = self.secret("pepper", value)?;
-        if self.environment.secrets() == source::Secrets::Resolved && pepper.expose().len() < PEPPER_BYTES_MIN
-        {
+        if !self.is_placeholder(value) && pepper.expose().len() < PEPPER_BYTES_MIN {
             let flaw = Flaw::new(format!(
                 "the pepper has fewer than {PEPPER_BYTES_MIN} bytes and can be guessed"
             ));

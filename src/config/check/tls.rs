@@ -16,7 +16,6 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use crate::config::Certificate;
-use crate::config::Secrets;
 use crate::config::Trust;
 use crate::config::check::Check;
 use crate::config::check::path;
@@ -105,7 +104,7 @@ impl Check<'_> {
             Chain::Read(chain) => chain,
             Chain::Absent => Vec::new(),
         };
-        let made = if self.environment.secrets() == Secrets::Unresolved {
+        let made = if self.is_placeholder(value) {
             placeholder(chain, &provider)
         } else {
             read_key(secret).and_then(|key| certify(chain, &key, &provider))

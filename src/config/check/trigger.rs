@@ -3,7 +3,6 @@
 
 use crate::config::IdentitySettings;
 use crate::config::Proof;
-use crate::config::Secrets;
 use crate::config::check::Check;
 use crate::config::leaf::At;
 use crate::config::mistake::Flaw;
@@ -28,7 +27,12 @@ impl Check<'_> {
             Some(reference) => Some(self.findings.keep(value, reference)?),
             None => None,
         };
-        if reference.is_some() && self.environment.secrets() == Secrets::Unresolved {
+        if let Some(reference) = reference
+            .as_ref()
+            .filter(|reference| !self.environment.is_at_hand(reference))
+        {
+            // Notes what has to be read from a vault; the placeholder is of no use for an address.
+            self.resolve(value, reference)?;
             let text = if proof == Some(&Proof::Signed) {
                 SIGNED_PLACEHOLDER
             } else {

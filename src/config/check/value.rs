@@ -146,6 +146,11 @@ impl Check<'_> {
 
     /// A secret behind a reference. The value itself must not stand in the file.
     pub(super) fn secret(&mut self, key: &str, value: &At<String>) -> Option<Secret> {
+        let reference = self.reference(key, value)?;
+        self.resolve(value, &reference)
+    }
+
+    fn reference(&mut self, key: &str, value: &At<String>) -> Option<Reference> {
         let Some(reference) = Reference::parse(value, &self.folder) else {
             let variable = key.to_ascii_uppercase();
             let flaw =
@@ -156,20 +161,27 @@ impl Check<'_> {
             self.findings.mistake(value, flaw);
             return None;
         };
-        let reference = self.findings.keep(value, reference)?;
-        self.resolve(value, &reference)
+        self.findings.keep(value, reference)
     }
 
-    /// A secret behind a reference, with the place where it can be read again.
+    /// A secret behind a reference, with the place where it can be read again. One in a key vault is not read before it
+    /// is needed, so that a vault that is away does not keep the rest from serving.
     pub(super) fn secret_source(&mut self, key: &str, value: &At<String>) -> Option<SecretSource> {
-        let secret = self.secret(key, value)?;
-        let reference = Reference::parse(value, &self.folder)?.ok()?;
-        Some(SecretSource::new(reference, secret))
+        let reference = self.reference(key, value)?;
+        if let Reference::Vault(place) = &reference {
+            self.vaults.later.push((value.into(), place.clone()));
+            return Some(SecretSource::new(reference, None));
+        }
+        let secret = self.resolve(value, &reference)?;
+        Some(SecretSource::new(reference, Some(secret)))
     }
 
     /// What a reference points to, or a placeholder if secrets are not read.
     pub(super) fn resolve(&mut self, value: &At<String>, reference: &Reference) -> Option<Secret> {
-        if self.environment.secrets() == Secrets::Unresolved {
+        if let Reference::Vault(place) = reference {
+            self.vaults.at_start.push((value.into(), place.clone()));
+        }
+        if !self.environment.is_at_hand(reference) {
             return Some(Secret::new(PLACEHOLDER));
         }
         let resolved = self.findings.keep(value, self.environment.resolve(reference))?;
@@ -177,6 +189,14 @@ impl Check<'_> {
             self.findings.warn(value, flaw);
         }
         Some(resolved.secret)
+    }
+
+    /// Whether a placeholder stands for the secret behind this reference.
+    pub(super) fn is_placeholder(&self, value: &At<String>) -> bool {
+        match Reference::parse(value, &self.folder) {
+            Some(Ok(reference)) => !self.environment.is_at_hand(&reference),
+            Some(Err(_)) | None => self.environment.secrets() == Secrets::Unresolved,
+        }
     }
 
     /// Whether a file may be left unread because this machine is not the one that will run the gateway.

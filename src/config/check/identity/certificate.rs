@@ -45,16 +45,14 @@ impl Check<'_> {
         };
         let file = self.certificate_file(place, table.key.is_some());
         let (file, key, password) = (file?, key?, password?);
-        let known = match self.environment.secrets() {
-            Secrets::Unresolved => None,
-            Secrets::Resolved => {
-                let texts = Texts {
-                    file: file.known(),
-                    key: key.as_ref().map(SecretSource::known),
-                    password: password.as_ref().map(SecretSource::known),
-                };
+        let known = match (
+            self.environment.secrets(),
+            at_hand(&file, key.as_ref(), password.as_ref()),
+        ) {
+            (Secrets::Resolved, Some(texts)) => {
                 Some(Arc::new(self.signing_certificate(table, place, &texts)?))
             }
+            _ => None,
         };
         let chain = match table.send_chain.as_ref().is_some_and(|value| **value) {
             true => ChainShown::Yes,
@@ -117,8 +115,13 @@ impl Check<'_> {
             Err(flaw.hint("write file = \"file:PATH\" or \"env:NAME\""))
         });
         let reference = self.findings.keep(value, reference)?;
+        if let Reference::Vault(place) = reference {
+            let place = place.in_pem();
+            self.vaults.later.push((value.into(), place.clone()));
+            return Some(SecretSource::new(Reference::Vault(place), None).holding(Holds::Bytes));
+        }
         if self.environment.secrets() == Secrets::Unresolved {
-            let source = SecretSource::new(reference, Secret::new(PLACEHOLDER));
+            let source = SecretSource::new(reference, Some(Secret::new(PLACEHOLDER)));
             return Some(source.holding(Holds::Bytes));
         }
         let resolved = self.environment.resolve_as(&reference, Holds::Bytes);
@@ -126,10 +129,10 @@ impl Check<'_> {
         if let Some(flaw) = resolved.warning.filter(|_| !is_public) {
             self.findings.warn(value, flaw);
         }
-        Some(SecretSource::new(reference, resolved.secret).holding(Holds::Bytes))
+        Some(SecretSource::new(reference, Some(resolved.secret)).holding(Holds::Bytes))
     }
 
-    /// Entra refuses a certificate outside its dates. That is a mistake where no other one is left to sign in with.
+    /// Entra refuses a certificate outside its dates.
     fn judge_validity(
         &mut self,
         tables: &[Table<ClientCertificateTable>],
@@ -137,7 +140,6 @@ impl Check<'_> {
     ) {
         let now = self.environment.now();
         let known = || certificates.iter().map(ClientCertificate::known);
-        let is_any_left = known().flatten().any(|certificate| certificate.ends() > now);
         for (table, certificate) in tables.iter().zip(known()) {
             let (Some(place), Some(certificate)) = (&table.file, certificate) else {
                 continue;
@@ -150,10 +152,8 @@ impl Check<'_> {
                 let flaw = Flaw::new(what).hint(
                     "upload a new one in Entra under App registrations, Certificates & secrets, and name it here",
                 );
-                match is_any_left {
-                    true => self.findings.warn(place, flaw),
-                    false => self.findings.mistake(place, flaw),
-                }
+                // The rest of the gateway serves on without it.
+                self.findings.warn(place, flaw);
             } else if certificate.begins() > now {
                 let what = format!(
                     "the certificate is not valid before {}; Entra refuses it until then",
@@ -166,6 +166,23 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// The texts of a certificate, unless one of them lies in a key vault.
+fn at_hand<'a>(
+    file: &'a SecretSource,
+    key: Option<&'a SecretSource>,
+    password: Option<&'a SecretSource>,
+) -> Option<Texts<'a>> {
+    let known = |source: Option<&'a SecretSource>| match source {
+        Some(source) => source.known().map(Some),
+        None => Some(None),
+    };
+    Some(Texts {
+        file: file.known()?,
+        key: known(key)?,
+        password: known(password)?,
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::config::GrantSettings;
-use crate::config::SecretSource;
 use crate::config::Secrets;
 use crate::config::check::Check;
 use crate::config::check::identity::DEFAULT;
@@ -19,6 +18,7 @@ use crate::config::leaf::At;
 use crate::config::leaf::Table;
 use crate::config::mistake::Flaw;
 use crate::model::Cloud;
+use crate::model::Secret;
 
 /// Shortest seal: whoever has the file must not be able to guess it.
 const SEAL_BYTES_MIN: usize = 16;
@@ -54,15 +54,14 @@ impl Check<'_> {
         })
     }
 
-    fn seal(&mut self, value: &At<String>) -> Option<SecretSource> {
-        let source = self.secret_source("seal", value)?;
-        let is_read = self.environment.secrets() == Secrets::Resolved;
-        if is_read && source.known().expose().len() < SEAL_BYTES_MIN {
+    fn seal(&mut self, value: &At<String>) -> Option<Secret> {
+        let seal = self.secret("seal", value)?;
+        if !self.is_placeholder(value) && seal.expose().len() < SEAL_BYTES_MIN {
             let flaw = Flaw::new("the seal has fewer than 16 bytes and could be guessed");
             self.findings
                 .mistake(value, flaw.hint("make one with: openssl rand -base64 32"));
         }
-        Some(source)
+        Some(seal)
     }
 
     fn store(&mut self, value: &At<String>, table: &SignInTable) -> Option<PathBuf> {

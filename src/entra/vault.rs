@@ -1,0 +1,566 @@
+//! Secrets in Azure Key Vaults: asks a vault with the token of an identity, and words what went wrong for those who must
+//! mend it. When to ask again is decided in `secret.rs`; how references are written, in `config/vault.rs`.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use serde::Deserialize;
+use tokio::runtime::Handle;
+
+use crate::config::GrantSettings;
+use crate::config::IdentitySettings;
+use crate::config::KeyVaultSettings;
+use crate::config::TrustError;
+use crate::config::VaultReference;
+use crate::counters::Counters;
+use crate::entra::answer::TokenError;
+use crate::entra::cache::Forgotten;
+use crate::entra::cache::Slot;
+use crate::entra::cache::Token;
+use crate::entra::cache::Unavailable;
+use crate::entra::endpoint;
+use crate::entra::refusal::Outlook;
+use crate::entra::slots::Slots;
+use crate::model::Secret;
+
+/// Microsoft, "Get Secret", REST API of Azure Key Vault.
+const API_VERSION: &str = "2025-07-01";
+/// A vault that is away for a moment does not keep the gateway from starting.
+const START_TRIES: u32 = 3;
+/// Time between two of those.
+const START_PAUSE: Duration = Duration::from_secs(2);
+/// Longest text of a vault that is repeated in the log.
+const REPEATED_BYTES_MAX: usize = 100;
+
+/// Why a secret in a vault cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{sentence}")]
+pub struct VaultError {
+    /// Names secret, vault and identity, the cause, who mends it and how.
+    sentence: String,
+    /// Whether time helps.
+    pub(super) outlook: Outlook,
+    /// The wait that the vault asks for.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// What a vault holds under a name.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) secret: Secret,
+    /// When it expires, if the vault knows.
+    pub(super) expires: Option<SystemTime>,
+}
+
+/// The vaults of one cloud, and who reads them.
+pub(super) struct Vault {
+    client: reqwest::Client,
+    timeout: Duration,
+    period: Duration,
+    reader: Arc<Slot>,
+    /// Name of the identity that reads.
+    identity: String,
+    tenant: String,
+    /// How `az` calls that identity.
+    assignee: String,
+}
+
+impl Vault {
+    /// Prepares the questions with tokens from `reader`.
+    ///
+    /// # Errors
+    /// When there is no certificate authority to trust.
+    pub(super) fn new(settings: &KeyVaultSettings, reader: Arc<Slot>) -> Result<Self, TrustError> {
+        let assignee = match &settings.identity.grant {
+            GrantSettings::Client { endpoint, .. } => endpoint.client_id.clone(),
+            _ => "OBJECT-ID-OF-THE-IDENTITY".to_owned(),
+        };
+        Ok(Self {
+            client: endpoint::client(&settings.trust, settings.timeout)?,
+            timeout: settings.timeout,
+            period: settings.period,
+            reader,
+            identity: settings.identity.name.to_string(),
+            tenant: settings.identity.tenant.clone(),
+            assignee,
+        })
+    }
+
+    /// How often a secret is read again.
+    pub(super) fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// Reads a secret.
+    ///
+    /// # Errors
+    /// Says what went wrong in a sentence for the log.
+    pub(super) async fn read(&self, place: &VaultReference) -> Result<Found, VaultError> {
+        let read = async {
+            let token = self.reader.token().await.map_err(Cause::NoToken)?;
+            match self.ask(place, &token).await {
+                // A token may be withdrawn before its end, so another one is worth a try.
+                Err(Cause::Unauthorized(_)) if self.reader.forget(&token) == Forgotten::Yes => {
+                    let token = self.reader.token().await.map_err(Cause::NoToken)?;
+                    self.ask(place, &token).await
+                }
+                answer => answer,
+            }
+        };
+        read.await.map_err(|cause| self.error(place, cause))
+    }
+
+    async fn ask(&self, place: &VaultReference, token: &Token) -> Result<Found, Cause> {
+        let sent = self
+            .client
+            .get(format!(
+                "{}?api-version={API_VERSION}{}",
+                place.url(),
+                place.query()
+            ))
+            .header("authorization", token.header().clone())
+            .header("accept", "application/json")
+            .send()
+            .await;
+        let response = sent.map_err(|error| Cause::from(endpoint::failed(&error, self.timeout)))?;
+        let challenge = response.headers().get("www-authenticate");
+        let challenge = challenge
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let (status, wait, body) = endpoint::read(response, self.timeout).await?;
+        if status < 500 && body.trim_ascii_start().starts_with(b"<") {
+            return Err(Cause::WebPage(status));
+        }
+        match status {
+            200 => found(&body),
+            401 => Err(unauthorized(&challenge, place.resource())),
+            403 => Err(forbidden(&body)),
+            404 => Err(Cause::Missing),
+            429 => Err(Cause::Throttled(wait)),
+            500.. => Err(Cause::Trouble(status, wait)),
+            _ => Err(Cause::Unexpected(status)),
+        }
+    }
+
+    fn error(&self, place: &VaultReference, cause: Cause) -> VaultError {
+        let (outlook, retry_after) = cause.outlook();
+        let identity = &self.identity;
+        let reason = self.reason(place, cause);
+        VaultError {
+            sentence: format!("{place} cannot be read with identity {identity}: {reason}"),
+            outlook,
+            retry_after,
+        }
+    }
+
+    /// The cause, who mends it, and how.
+    fn reason(&self, place: &VaultReference, cause: Cause) -> String {
+        let (vault, host, name) = (place.vault(), place.authority(), place.name());
+        let timeout = self.timeout;
+        match cause {
+            Cause::NoToken(why) => format!("the identity has no token for key vaults: {}", why.error),
+            Cause::Unreachable(why) => format!(
+                "the vault cannot be reached: {why}; whoever runs the gateway's host must look after the way to \
+                 {host}, and the operator after the vault's name (portal: Key vaults > Overview > Vault URI; az \
+                 keyvault list --query [].properties.vaultUri)"
+            ),
+            Cause::Timeout => format!(
+                "the vault did not answer within {timeout:?}; whoever runs the gateway's host must look after the \
+                 way to {host}"
+            ),
+            Cause::Cut => {
+                "the answer of the vault broke off; nobody needs to mend this, it is asked again".to_owned()
+            }
+            Cause::WebPage(status) => format!(
+                "a web page came in place of the vault's answer (status {status}); whoever runs the gateway's \
+                 network must keep proxies and portals away from {host}"
+            ),
+            Cause::Odd(what) => format!(
+                "{what}, which no key vault does; whoever runs the gateway's network must look what answers for {host}"
+            ),
+            Cause::Elsewhere(resource) => format!(
+                "the vault asks for a token for {resource}, and {host} is read with tokens for {} only; the \
+                 operator must write the address that the portal shows (Key vaults > {vault} > Overview > Vault URI)",
+                place.resource()
+            ),
+            Cause::Unauthorized(tenant) => self.unauthorized(vault, tenant),
+            Cause::Firewall(address) => firewall(vault, address),
+            Cause::Forbidden => self.forbidden(vault),
+            Cause::Disabled => format!(
+                "the secret is switched off; its owner must switch it on (portal: Key vaults > {vault} > Secrets > \
+                 {name}; az keyvault secret set-attributes --vault-name {vault} --name {name} --enabled true)"
+            ),
+            Cause::Missing => format!(
+                "the vault has no such secret or version (status 404); the operator must mend the name or make the \
+                 secret (portal: Key vaults > {vault} > Secrets; az keyvault secret list --vault-name {vault}; a \
+                 deleted one comes back with az keyvault secret recover)"
+            ),
+            Cause::Throttled(_) => {
+                "the vault has too many requests (status 429); nobody needs to mend this, it passes \
+                                    with time, unless something else asks this vault all the time"
+                    .to_owned()
+            }
+            Cause::Trouble(status, _) => format!(
+                "the vault has trouble of its own (status {status}); nobody needs to mend this, it is asked again"
+            ),
+            Cause::Unexpected(status) => format!(
+                "the vault answered with status {status}; the operator must compare the address with the portal \
+                 (Key vaults > {vault} > Secrets > {name} > Secret Identifier)"
+            ),
+            Cause::Empty => format!(
+                "the secret has no value; its owner must give it one (portal: Key vaults > {vault} > Secrets > \
+                 {name} > New Version; az keyvault secret set --vault-name {vault} --name {name} --file FILE)"
+            ),
+        }
+    }
+
+    fn forbidden(&self, vault: &str) -> String {
+        let assignee = &self.assignee;
+        format!(
+            "it may not read secrets there (status 403); an administrator of the vault must give it the role Key Vault \
+             Secrets User (portal: Key vaults > {vault} > Access control (IAM); az role assignment create --role \
+             \"Key Vault Secrets User\" --assignee {assignee} --scope $(az keyvault show --name {vault} --query id \
+             --output tsv)) or, where the vault has access policies, the permission Get for secrets (az keyvault \
+             set-policy --name {vault} --spn {assignee} --secret-permissions get); a new role takes some minutes"
+        )
+    }
+
+    fn unauthorized(&self, vault: &str, tenant: Option<String>) -> String {
+        match tenant {
+            Some(tenant) if tenant != self.tenant => format!(
+                "the vault does not accept its token (status 401): the vault belongs to tenant {tenant}, and the \
+                 identity to tenant {}; the operator must let an identity of the vault's tenant read it",
+                self.tenant
+            ),
+            Some(_) | None => format!(
+                "the vault does not accept its token (status 401); the operator must check that the identity \
+                 belongs to the vault's tenant (portal: Key vaults > {vault} > Overview > Directory ID; az keyvault \
+                 show --name {vault} --query properties.tenantId)"
+            ),
+        }
+    }
+}
+
+fn firewall(vault: &str, address: Option<IpAddr>) -> String {
+    let (who, argument) = match address {
+        Some(address) => (format!("the address {address}"), address.to_string()),
+        None => ("the gateway's address".to_owned(), "ADDRESS".to_owned()),
+    };
+    format!(
+        "the vault's firewall refuses {who} (status 403); an administrator of the vault must let it in (portal: Key \
+         vaults > {vault} > Networking; az keyvault network-rule add --name {vault} --ip-address {argument}), or give \
+         the gateway a private endpoint"
+    )
+}
+
+/// What went wrong with one question.
+#[derive(Debug)]
+enum Cause {
+    NoToken(Unavailable),
+    Unreachable(String),
+    Timeout,
+    Cut,
+    WebPage(u16),
+    /// Something that a vault never does.
+    Odd(String),
+    /// A challenge for another resource.
+    Elsewhere(String),
+    /// A challenge, with the tenant of the vault if it tells.
+    Unauthorized(Option<String>),
+    Firewall(Option<IpAddr>),
+    Forbidden,
+    Disabled,
+    Missing,
+    Throttled(Option<Duration>),
+    Trouble(u16, Option<Duration>),
+    Unexpected(u16),
+    Empty,
+}
+
+impl Cause {
+    fn outlook(&self) -> (Outlook, Option<Duration>) {
+        match self {
+            Self::NoToken(why) if !why.error.needs_mending() => (Outlook::Transient, Some(why.wait)),
+            Self::Unreachable(_) | Self::Timeout | Self::Cut => (Outlook::Transient, None),
+            Self::Throttled(wait) => (Outlook::BackOff, *wait),
+            Self::Trouble(_, wait) => (Outlook::Transient, *wait),
+            Self::NoToken(_)
+            | Self::WebPage(_)
+            | Self::Odd(_)
+            | Self::Elsewhere(_)
+            | Self::Unauthorized(_)
+            | Self::Firewall(_)
+            | Self::Forbidden
+            | Self::Disabled
+            | Self::Missing
+            | Self::Unexpected(_)
+            | Self::Empty => (Outlook::AfterMending, None),
+        }
+    }
+}
+
+impl From<TokenError> for Cause {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Timeout(_) => Self::Timeout,
+            TokenError::Unreachable(why) => Self::Unreachable(why),
+            TokenError::TooLarge => Self::Odd("the answer is larger than any secret".to_owned()),
+            TokenError::Redirected(status) => Self::Odd(format!(
+                "the answer is a redirect (status {status}), which is not followed"
+            )),
+            _ => Self::Cut,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Bundle {
+    value: Option<String>,
+    #[serde(default)]
+    attributes: Attributes,
+}
+
+#[derive(Default, Deserialize)]
+struct Attributes {
+    enabled: Option<bool>,
+    exp: Option<f64>,
+}
+
+/// Reads a good answer.
+fn found(body: &[u8]) -> Result<Found, Cause> {
+    let bundle: Bundle = serde_json::from_slice(body)
+        .map_err(|_| Cause::Odd("the answer is something other than JSON with a secret".to_owned()))?;
+    let value = bundle.value.map(Secret::new).ok_or(Cause::Empty)?;
+    if bundle.attributes.enabled == Some(false) {
+        return Err(Cause::Disabled);
+    }
+    // Many a secret is put there by `echo`.
+    let text = value.expose().trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(Cause::Empty);
+    }
+    let expires = bundle.attributes.exp.and_then(|seconds| {
+        let since = Duration::try_from_secs_f64(seconds).ok()?;
+        UNIX_EPOCH.checked_add(since)
+    });
+    Ok(Found {
+        secret: Secret::new(text),
+        expires,
+    })
+}
+
+/// Reads a challenge. What it wants a token for must be the resource of the host that we asked: a vault that could name
+/// another one would be given tokens for it.
+fn unauthorized(challenge: &str, resource: &str) -> Cause {
+    let wanted = parameter(challenge, "resource").or_else(|| parameter(challenge, "scope"));
+    if let Some(wanted) = wanted {
+        let bare = wanted
+            .strip_suffix("/.default")
+            .unwrap_or(wanted)
+            .trim_end_matches('/');
+        if bare != resource {
+            return Cause::Elsewhere(repeatable(bare).unwrap_or("something else").to_owned());
+        }
+    }
+    let tenant = parameter(challenge, "authorization").and_then(|address| address.rsplit('/').next());
+    Cause::Unauthorized(tenant.and_then(repeatable).map(str::to_owned))
+}
+
+/// What stands behind `name="` in a challenge.
+fn parameter<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
+    challenge
+        .split([',', ' '])
+        .find_map(|part| part.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
+}
+
+/// A text of the other side that may stand in the log.
+fn repeatable(text: &str) -> Option<&str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b":/.-_".contains(&byte);
+    (!text.is_empty() && text.len() <= REPEATED_BYTES_MAX && text.bytes().all(plain)).then_some(text)
+}
+
+#[derive(Default, Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    error: Failure,
+}
+
+#[derive(Default, Deserialize)]
+struct Failure {
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    innererror: Option<Inner>,
+}
+
+#[derive(Default, Deserialize)]
+struct Inner {
+    #[serde(default)]
+    code: String,
+}
+
+/// Tells the firewall from a missing permission.
+fn forbidden(body: &[u8]) -> Cause {
+    let envelope: Envelope = serde_json::from_slice(body).unwrap_or_default();
+    let code = envelope.error.innererror.unwrap_or_default().code;
+    let message = envelope.error.message;
+    if code == "SecretDisabled" {
+        return Cause::Disabled;
+    }
+    let outside = message.contains("is not authorized and caller is not a trusted service");
+    if outside || matches!(code.as_str(), "ForbiddenByFirewall" | "ForbiddenByConnection") {
+        let address = message
+            .split_once("Client address (")
+            .and_then(|(_, rest)| rest.split_once(')'))
+            .and_then(|(address, _)| address.parse().ok());
+        return Cause::Firewall(address);
+    }
+    Cause::Forbidden
+}
+
+/// Why the secrets that are needed at the start could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultsError {
+    /// A vault or its reader failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// Nothing to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// Reads the secrets that must be there before anything can be served. A failure that time may mend is tried again, a few
+/// times.
+///
+/// # Errors
+/// The first secret that cannot be read, and why.
+pub async fn read_vaults(
+    settings: &KeyVaultSettings,
+    identities: &[IdentitySettings],
+) -> Result<HashMap<VaultReference, Secret>, VaultsError> {
+    let control = Handle::current();
+    let counters = Counters::new();
+    let mut slots = Slots::new(identities, Some(settings), &control, &counters);
+    let mut values = HashMap::new();
+    for place in &settings.at_start {
+        if values.contains_key(place) {
+            continue;
+        }
+        let Some(vault) = slots.vault(place)? else { break };
+        values.insert(place.clone(), read_patiently(&vault, place).await?.secret);
+    }
+    Ok(values)
+}
+
+async fn read_patiently(vault: &Vault, place: &VaultReference) -> Result<Found, VaultError> {
+    let mut tries = 1;
+    loop {
+        match vault.read(place).await {
+            Err(error) if error.outlook != Outlook::AfterMending && tries < START_TRIES => {
+                tries += 1;
+                tokio::time::sleep(START_PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+    use std::time::UNIX_EPOCH;
+
+    use proptest::prelude::proptest;
+
+    use super::Cause;
+    use super::forbidden;
+    use super::found;
+    use super::unauthorized;
+
+    const VAULT: &str = "https://vault.azure.net";
+
+    #[test]
+    fn a_secret_comes_with_its_end() {
+        let body =
+            br#"{"value":"canary\n","contentType":"text/plain","id":"https://a.vault.azure.net/secrets/b/c",
+            "attributes":{"enabled":true,"created":1493938410,"updated":1493938410,"exp":1893456000}}"#;
+        let good = found(body).unwrap();
+        assert_eq!(good.secret.expose(), "canary");
+        assert_eq!(
+            good.expires,
+            Some(UNIX_EPOCH + Duration::from_secs(1_893_456_000))
+        );
+        assert!(found(br#"{"value":"a"}"#).unwrap().expires.is_none());
+    }
+
+    #[test]
+    fn a_useless_answer_is_no_secret() {
+        assert!(matches!(found(b"ok"), Err(Cause::Odd(_))));
+        assert!(matches!(found(br#"{"id":"a"}"#), Err(Cause::Empty)));
+        assert!(matches!(found(br#"{"value":"\n"}"#), Err(Cause::Empty)));
+        let off = br#"{"value":"a","attributes":{"enabled":false}}"#;
+        assert!(matches!(found(off), Err(Cause::Disabled)));
+        for exp in ["-1", "1e300"] {
+            let body = format!(r#"{{"value":"a","attributes":{{"exp":{exp}}}}}"#);
+            assert!(found(body.as_bytes()).unwrap().expires.is_none(), "{exp}");
+        }
+    }
+
+    #[test]
+    fn a_challenge_for_another_resource_is_told_from_one_for_this_vault() {
+        let login = "Bearer authorization=\"https://login.microsoftonline.com/11111111-2222\"";
+        for wanted in [
+            "resource=\"https://vault.azure.net\"",
+            "scope=\"https://vault.azure.net/.default\"",
+        ] {
+            let cause = unauthorized(&format!("{login}, {wanted}"), VAULT);
+            assert!(
+                matches!(&cause, Cause::Unauthorized(Some(tenant)) if tenant == "11111111-2222"),
+                "{cause:?}"
+            );
+        }
+        for wanted in [
+            "https://management.azure.com",
+            "https://vault.azure.net.example",
+            "https://vault.azure.cn",
+        ] {
+            let cause = unauthorized(&format!("{login}, resource=\"{wanted}\""), VAULT);
+            assert!(
+                matches!(&cause, Cause::Elsewhere(other) if other == wanted),
+                "{cause:?}"
+            );
+        }
+        assert!(matches!(unauthorized("", VAULT), Cause::Unauthorized(None)));
+    }
+
+    #[test]
+    fn the_firewall_is_told_from_a_missing_permission() {
+        let body = r#"{"error":{"code":"Forbidden","message":"Client address (203.0.113.7) is not authorized and caller is not a trusted service","innererror":{"code":"ForbiddenByFirewall"}}}"#;
+        assert!(
+            matches!(forbidden(body.as_bytes()), Cause::Firewall(Some(address)) if address.to_string() == "203.0.113.7")
+        );
+        let private = br#"{"error":{"innererror":{"code":"ForbiddenByConnection"}}}"#;
+        assert!(matches!(forbidden(private), Cause::Firewall(None)));
+        for body in [
+            &br#"{"error":{"code":"Forbidden","message":"Caller is not authorized to perform action on resource.","innererror":{"code":"ForbiddenByRbac"}}}"#[..],
+            br#"{"error":{"code":"Forbidden","innererror":null}}"#,
+            b"",
+        ] {
+            assert!(matches!(forbidden(body), Cause::Forbidden));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_ends_the_reader(body in proptest::collection::vec(0u8..=255, 0..300), challenge in "[ -~]{0,200}") {
+            let _ = found(&body);
+            let _ = forbidden(&body);
+            let _ = unauthorized(&challenge, VAULT);
+        }
+    }
+}
