@@ -449,3 +449,56 @@ async fn the_program_tells_of_replaced_and_refused_certificates_and_shows_no_par
         assert!(!log.contains(&assertion), "an assertion is shown");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_in_a_key_vault_signs_in_and_is_replaced_there() {
+    let mut world = World::new().await;
+    let (first, second) = (rsa(&world), rsa(&world));
+    register(&world, &first);
+    let (reader, secret, oid) = (
+        "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee",
+        "canary-reader-secret~9",
+        "77777777-8888-4777-8666-555555555555",
+    );
+    world.emulator.register_app(TENANT, reader, secret, oid);
+    world.secrets.push(("READER_SECRET".into(), secret.into()));
+    let vault = &world.emulator.vault;
+    vault.tenant(TENANT);
+    vault.allow(oid);
+    vault.put("signing", &pem(&first));
+    let trigger = accepting(&world);
+    let reading = format!(
+        "{}scope = \"https://vault.azure.net/.default\"\n[keyvault]\nidentity = \"reader\"\nca_file = {:?}\nperiod = \"1s\"\n",
+        world.identity("reader", TENANT, reader, "env:READER_SECRET"),
+        world.emulator.ca_file()
+    );
+    let reference = vault.reference("signing");
+    let certificate = table(&format!("file = \"{reference}\""));
+    world.emulator.entra.refresh_in(Some(Duration::from_secs(1)));
+    let gateway = world.start(&format!("{}{reading}", settings(&world, &trigger, &certificate)));
+    assert_eq!(gateway.post("/orders", "{}").await.status, 202);
+    let shown = |leaf: &Leaf| {
+        let print = thumbprint(leaf, &digest::SHA256);
+        let mut assertions = assertions(&world).into_iter();
+        assertions.any(|assertion| part(&assertion, 0)["x5t#S256"] == print.as_str())
+    };
+    assert!(shown(&first));
+    let query = vault.requests().last().unwrap().head.query().to_owned();
+    assert!(
+        query.ends_with("&outContentType=application/x-pem-file"),
+        "{query}"
+    );
+
+    register(&world, &second);
+    vault.put("signing", &pem(&second));
+    let taken = async {
+        while !shown(&second) {
+            let before = world.emulator.entra.token_requests().get();
+            world.emulator.entra.token_requests().reached(before + 1).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken)
+        .await
+        .expect("the new certificate is not used");
+    assert_eq!(gateway.post("/orders", "{}").await.status, 202);
+}

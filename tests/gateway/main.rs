@@ -31,6 +31,7 @@ mod managed;
 mod payloads;
 mod preflight;
 mod reading;
+mod rotation;
 mod secrets;
 mod shutdown;
 mod tokens;
