@@ -155,7 +155,12 @@ pub fn check_assertion(
     {
         return Err(AssertionFault::Party);
     }
-    if !within_times(&jwt.claims, ids::now()) {
+    // `nbf` is documented, and Microsoft's library for Python leaves it out.
+    let mut claims = jwt.claims.clone();
+    if let Some(issued) = claims.get("iat").cloned() {
+        claims.entry("nbf").or_insert(issued);
+    }
+    if !within_times(&claims, ids::now()) {
         return Err(AssertionFault::Time);
     }
     Ok(claim("jti").to_owned())
@@ -163,9 +168,11 @@ pub fn check_assertion(
 
 /// Whether `now` lies between `nbf` and `exp`; a missing bound refuses.
 pub fn within_times(claims: &Claims, now: i64) -> bool {
-    let time = |name: &str| claims.get(name).and_then(Value::as_i64);
+    // A NumericDate may have a fraction (RFC 7519 section 2).
+    let time = |name: &str| claims.get(name).and_then(Value::as_f64);
+    let now = now as f64;
     match (time("nbf"), time("exp")) {
-        (Some(from), Some(until)) => from <= now && now < until,
+        (Some(from), Some(until)) => from.floor() <= now && now < until,
         _ => false,
     }
 }
@@ -204,7 +211,9 @@ fn check_signature(jwt: &Jwt<'_>, certificate: &[u8]) -> Option<()> {
 
 /// Clients write thumbprints in either alphabet, and Entra takes both.
 fn same_bytes(shown: &str, expected: &[u8]) -> bool {
-    [URL_SAFE_NO_PAD.decode(shown), STANDARD.decode(shown)]
+    // Microsoft's own libraries write it with and without padding, in either alphabet.
+    let bare = shown.trim_end_matches('=');
+    [URL_SAFE_NO_PAD.decode(bare), STANDARD.decode(shown)]
         .iter()
         .any(|decoded| decoded.as_deref() == Ok(expected))
 }

@@ -134,6 +134,11 @@ impl Entra {
     /// Answers what is not asked at the token endpoint.
     pub(super) fn beside(&self, request: &TokenRequest) -> Option<Reply> {
         let tenant = request.tenant();
+        if request.head.method == "GET"
+            && request.head.path() == format!("/{tenant}/v2.0/.well-known/openid-configuration")
+        {
+            return Some(self.discovery(tenant));
+        }
         let path = request
             .head
             .path()
@@ -143,6 +148,23 @@ impl Entra {
             ("POST", "devicecode") => Some(self.device(request)),
             _ => None,
         }
+    }
+
+    /// What clients ask first that do not know where the endpoints of a tenant are (OpenID Connect Discovery 1.0).
+    fn discovery(&self, tenant: &str) -> Reply {
+        let (root, endpoints) = (
+            self.authority(),
+            format!("{}/{tenant}/oauth2/v2.0", self.authority()),
+        );
+        Reply::json(
+            200,
+            &json!({
+                "issuer": format!("{root}/{tenant}/v2.0"),
+                "authorization_endpoint": format!("{endpoints}/authorize"),
+                "token_endpoint": format!("{endpoints}/token"),
+                "device_authorization_endpoint": format!("{endpoints}/devicecode"),
+            }),
+        )
     }
 
     /// The page a person signs in at. This person agrees at once.
