@@ -16,6 +16,7 @@ use crate::entra::federated::Federated;
 use crate::entra::grant::ClientCall;
 use crate::entra::managed::Managed;
 use crate::entra::proof::Proof;
+use crate::entra::refusal::Mender;
 use crate::entra::refusal::Outlook;
 
 /// The sources of one identity.
@@ -124,6 +125,13 @@ impl Chain {
         );
         TokenError::Platform(Box::new(Failure {
             sentence,
+            seen: format!(
+                "the default chain found no source. Workload identity: {federated}. Managed identity: {}",
+                ended(managed)
+            ),
+            cause: "Give the machine an identity, or the identity of the settings a credential of its own."
+                .to_owned(),
+            mender: Mender::Operator,
             label: "nothing-there",
             outlook: Outlook::Transient,
             wait: None,

@@ -20,6 +20,12 @@ const PASSING_PAUSE_MAX: Duration = Duration::from_secs(16);
 pub struct Failure {
     /// The sentence for the log.
     pub sentence: String,
+    /// What was seen, and where.
+    pub seen: String,
+    /// What it means and what to do, in sentences.
+    pub cause: String,
+    /// Who must mend it.
+    pub mender: Mender,
     /// A word for metrics.
     pub label: &'static str,
     /// Whether time helps.
@@ -83,6 +89,9 @@ impl Trouble {
         );
         Failure {
             sentence,
+            seen: format!("{place}: {}", self.seen),
+            cause: self.cause,
+            mender: self.mender,
             label: self.label,
             outlook: self.outlook,
             wait,

@@ -178,6 +178,9 @@ impl Federated {
             return Err(trouble.of(&self.identity, &self.place(), None));
         };
         let token = slot.token().await.map_err(|unavailable| Failure {
+            seen: format!("{}: it has none", self.place()),
+            cause: format!("Mend the managed identity {name} first."),
+            mender: Mender::Operator,
             sentence: format!(
                 "No token for identity {}: the managed identity {name} that vouches for it has none. {}",
                 self.identity, unavailable.error
@@ -229,6 +232,61 @@ impl Presented {
 
     fn audience(&self) -> String {
         shown(&self.audiences().join(" "))
+    }
+}
+
+/// A federated token as a federated credential is matched with it; every text is bounded and quoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FederatedToken {
+    /// Who issued it.
+    pub issuer: String,
+    /// Whom it is about.
+    pub subject: String,
+    /// Whom it is for.
+    pub audience: String,
+    /// Whether that is what federated credentials usually want.
+    pub fit: AudienceFit,
+    /// What it has left to live, where it says so.
+    pub left: Option<Duration>,
+}
+
+/// Whether an audience is what federated credentials usually want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AudienceFit {
+    /// It is [`EXCHANGE_AUDIENCE`], in any cloud.
+    Usual,
+    /// The federated credential must be made out to it.
+    Odd,
+}
+
+impl FederatedToken {
+    /// What a token says of itself; it is not verified.
+    pub fn of(token: &Secret) -> Self {
+        let presented: Presented = answer::payload(token.expose()).unwrap_or_default();
+        let text = |value: &Option<String>| shown(value.as_deref().unwrap_or_default());
+        let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            issuer: text(&presented.iss),
+            subject: text(&presented.sub),
+            audience: presented.audience(),
+            fit: match presented.is_for_exchange() {
+                true => AudienceFit::Usual,
+                false => AudienceFit::Odd,
+            },
+            left: answer::expires(token.expose()).map(|end| end.saturating_sub(now)),
+        }
+    }
+
+    /// What the file of an identity holds, checked as it is before Entra is asked.
+    ///
+    /// # Errors
+    /// Why it does not do, and who mends it.
+    pub async fn in_file(path: &Path, identity: &str) -> Result<Self, Failure> {
+        let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let text = read(path).await.and_then(|text| check(text, now));
+        let place = Federated::of_file(path.to_owned(), identity).place();
+        let token = text.map_err(|trouble| trouble.of(identity, &place, None))?;
+        Ok(Self::of(&token))
     }
 }
 

@@ -77,6 +77,15 @@ pub enum Protection {
     OwnerOnly,
 }
 
+impl Protection {
+    pub(super) fn of(store: &Store) -> Self {
+        match store.is_sealed() {
+            true => Self::Sealed,
+            false => Self::OwnerOnly,
+        }
+    }
+}
+
 /// What a person types on another device.
 pub struct DeviceCode {
     /// Where to go.
@@ -303,14 +312,10 @@ impl Login {
                 "{account} signed in, but the sign-in cannot be kept: {why}"
             ))
         })?;
-        let protection = match self.store.is_sealed() {
-            true => Protection::Sealed,
-            false => Protection::OwnerOnly,
-        };
         Ok(SignedIn {
             account,
             store: self.store.path().to_owned(),
-            protection,
+            protection: Protection::of(&self.store),
         })
     }
 }

@@ -43,7 +43,14 @@ pub use cache::Token;
 pub use cache::Unavailable;
 pub use expiry::Life;
 pub use failure::Failure;
+pub use federated::AudienceFit;
+pub use federated::FederatedToken;
+pub use sign_in::SignedInState;
+pub use sign_in::state_of as sign_in_state;
 pub use vault::VaultError;
+pub use vault::VaultReader;
+pub use vault::VaultRemedy;
+pub use vault::VaultSecret;
 pub use vault::VaultsError;
 pub use vault::read_vaults;
 

@@ -7,11 +7,14 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use crate::config::GrantSettings;
+use crate::config::IdentitySettings;
 use crate::entra::answer::Granted;
 use crate::entra::answer::Refused;
 use crate::entra::answer::TokenError;
 use crate::entra::bar::Bar;
 use crate::entra::endpoint::Endpoint;
+use crate::entra::login::Protection;
 use crate::entra::proof::Proof;
 use crate::entra::refusal::Outlook;
 use crate::entra::refusal::Refusal;
@@ -22,11 +25,52 @@ use crate::entra::store::Replaced;
 use crate::entra::store::Store;
 use crate::entra::store::StoreError;
 use crate::model::IdentityName;
+use crate::model::claims::printable;
 
 /// How many refresh tokens are tried in one go: another gateway or a new sign-in may replace the store meanwhile.
 const TRIES_MAX: usize = 3;
 /// Time for the store: a disk that hangs, or another process that stopped while it held the lock.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest name of an account that is shown.
+const ACCOUNT_CHARS_MAX: usize = 200;
+
+/// What the store of a sign-in holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignedInState {
+    /// A refresh token of this account that can be used.
+    Kept {
+        /// Who signed in.
+        account: String,
+        /// How it is protected.
+        protection: Protection,
+    },
+    /// Nothing: nobody has signed in yet.
+    Missing,
+    /// A file that cannot be used, for this reason.
+    Unusable(String),
+}
+
+/// Looks into the store of an identity, if it has one, without using what it finds. Blocks on the file.
+pub fn state_of(identity: &IdentitySettings) -> Option<SignedInState> {
+    let GrantSettings::SignIn {
+        endpoint,
+        store,
+        seal,
+        ..
+    } = &identity.grant
+    else {
+        return None;
+    };
+    let store = Store::new(store, seal.as_ref(), &endpoint.client_id);
+    Some(match store.read() {
+        Ok(kept) => SignedInState::Kept {
+            account: printable(&kept.account, ACCOUNT_CHARS_MAX),
+            protection: Protection::of(&store),
+        },
+        Err(StoreError::Missing) => SignedInState::Missing,
+        Err(StoreError::Unusable(why)) => SignedInState::Unusable(why),
+    })
+}
 
 /// The scope that also asks for a refresh token (OpenID Connect Core section 11).
 pub(super) fn lasting(scope: &str) -> String {

@@ -2,6 +2,7 @@
 //! mend it. When to ask again is decided in `secret.rs`; how references are written, in `config/vault.rs`.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::entra::cache::Slot;
 use crate::entra::cache::Token;
 use crate::entra::cache::Unavailable;
 use crate::entra::endpoint;
+use crate::entra::refusal::Mender;
 use crate::entra::refusal::Outlook;
 use crate::entra::slots::Slots;
 use crate::model::Secret;
@@ -42,10 +44,64 @@ const REPEATED_BYTES_MAX: usize = 100;
 pub struct VaultError {
     /// Names secret, vault and identity, the cause, who mends it and how.
     sentence: String,
+    /// What was seen.
+    pub seen: String,
+    /// What has to be done.
+    pub remedy: VaultRemedy,
+    /// Why the identity that reads has no token, if that is it.
+    pub reader: Option<Arc<TokenError>>,
     /// Whether time helps.
     pub(super) outlook: Outlook,
     /// The wait that the vault asks for.
     pub(super) retry_after: Option<Duration>,
+}
+
+/// What has to be done about a failure of a vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultRemedy {
+    /// Who must do it.
+    pub mender: Mender,
+    /// What, as a clause that names who.
+    pub what: String,
+    /// The page of the portal; empty where there is none.
+    pub portal: String,
+    /// The command; empty where there is none.
+    pub command: String,
+    /// What would do as well, as the rest of the clause.
+    pub or: String,
+}
+
+impl VaultRemedy {
+    fn new(mender: Mender, what: impl Into<String>) -> Self {
+        Self {
+            mender,
+            what: what.into(),
+            portal: String::new(),
+            command: String::new(),
+            or: String::new(),
+        }
+    }
+
+    fn by(mut self, portal: impl Into<String>, command: impl Into<String>) -> Self {
+        self.portal = portal.into();
+        self.command = command.into();
+        self
+    }
+
+    fn or(mut self, other: impl Into<String>) -> Self {
+        self.or = other.into();
+        self
+    }
+}
+
+impl fmt::Display for VaultRemedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if !self.portal.is_empty() {
+            write!(f, " (portal: {}; {})", self.portal, self.command)?;
+        }
+        f.write_str(&self.or)
+    }
 }
 
 /// What a vault holds under a name.
@@ -150,112 +206,123 @@ impl Vault {
     fn error(&self, place: &VaultReference, cause: Cause) -> VaultError {
         let (outlook, retry_after) = cause.outlook();
         let identity = &self.identity;
-        let reason = self.reason(place, cause);
+        let remedy = self.remedy(place, &cause);
+        let seen = cause.seen(place, self.timeout, &self.tenant);
+        let reader = match cause {
+            Cause::NoToken(why) => Some(why.error),
+            _ => None,
+        };
         VaultError {
-            sentence: format!("{place} cannot be read with identity {identity}: {reason}"),
+            // Who has no token says by itself who mends that.
+            sentence: match reader {
+                Some(_) => format!("{place} cannot be read with identity {identity}: {seen}"),
+                None => format!("{place} cannot be read with identity {identity}: {seen}; {remedy}"),
+            },
+            seen,
+            remedy,
+            reader,
             outlook,
             retry_after,
         }
     }
 
-    /// The cause, who mends it, and how.
-    fn reason(&self, place: &VaultReference, cause: Cause) -> String {
+    /// Who mends it, and how.
+    fn remedy(&self, place: &VaultReference, cause: &Cause) -> VaultRemedy {
         let (vault, host, name) = (place.vault(), place.authority(), place.name());
-        let timeout = self.timeout;
+        let operator = |what: &str| VaultRemedy::new(Mender::Operator, what);
+        let host_admin = |what: String| VaultRemedy::new(Mender::HostAdmin, what);
+        let nobody = |what: &str| VaultRemedy::new(Mender::Nobody, what);
+        let owner = |what: &str| VaultRemedy::new(Mender::TenantAdmin, what);
         match cause {
-            Cause::NoToken(why) => format!("the identity has no token for key vaults: {}", why.error),
-            Cause::Unreachable(why) => format!(
-                "the vault cannot be reached: {why}; whoever runs the gateway's host must look after the way to \
-                 {host}, and the operator after the vault's name (portal: Key vaults > Overview > Vault URI; az \
-                 keyvault list --query [].properties.vaultUri)"
+            Cause::NoToken(_) => operator("the operator must mend the identity that reads vaults first"),
+            Cause::Unreachable(_) => host_admin(format!(
+                "whoever runs the gateway's host must look after the way to {host}, and the operator after the vault's \
+                 name"
+            ))
+            .by(
+                "Key vaults > Overview > Vault URI",
+                "az keyvault list --query [].properties.vaultUri",
             ),
-            Cause::Timeout => format!(
-                "the vault did not answer within {timeout:?}; whoever runs the gateway's host must look after the \
-                 way to {host}"
+            Cause::Timeout => host_admin(format!(
+                "whoever runs the gateway's host must look after the way to {host}"
+            )),
+            Cause::Cut => nobody("nobody needs to mend this, it is asked again"),
+            Cause::WebPage(_) => host_admin(format!(
+                "whoever runs the gateway's network must keep proxies and portals away from {host}"
+            )),
+            Cause::Odd(_) => host_admin(format!(
+                "whoever runs the gateway's network must look what answers for {host}"
+            )),
+            Cause::Elsewhere(_) => operator("the operator must write the address that the portal shows").by(
+                format!("Key vaults > {vault} > Overview > Vault URI"),
+                format!("az keyvault show --name {vault} --query properties.vaultUri"),
             ),
-            Cause::Cut => {
-                "the answer of the vault broke off; nobody needs to mend this, it is asked again".to_owned()
+            Cause::Unauthorized(Some(tenant)) if *tenant != self.tenant => {
+                operator("the operator must let an identity of the vault's tenant read it")
             }
-            Cause::WebPage(status) => format!(
-                "a web page came in place of the vault's answer (status {status}); whoever runs the gateway's \
-                 network must keep proxies and portals away from {host}"
-            ),
-            Cause::Odd(what) => format!(
-                "{what}, which no key vault does; whoever runs the gateway's network must look what answers for {host}"
-            ),
-            Cause::Elsewhere(resource) => format!(
-                "the vault asks for a token for {resource}, and {host} is read with tokens for {} only; the \
-                 operator must write the address that the portal shows (Key vaults > {vault} > Overview > Vault URI)",
-                place.resource()
-            ),
-            Cause::Unauthorized(tenant) => self.unauthorized(vault, tenant),
-            Cause::Firewall(address) => firewall(vault, address),
+            Cause::Unauthorized(_) => {
+                operator("the operator must check that the identity belongs to the vault's tenant").by(
+                    format!("Key vaults > {vault} > Overview > Directory ID"),
+                    format!("az keyvault show --name {vault} --query properties.tenantId"),
+                )
+            }
+            Cause::Firewall(address) => firewall(vault, *address),
             Cause::Forbidden => self.forbidden(vault),
-            Cause::Disabled => format!(
-                "the secret is switched off; its owner must switch it on (portal: Key vaults > {vault} > Secrets > \
-                 {name}; az keyvault secret set-attributes --vault-name {vault} --name {name} --enabled true)"
+            Cause::Disabled => owner("its owner must switch it on").by(
+                format!("Key vaults > {vault} > Secrets > {name}"),
+                format!("az keyvault secret set-attributes --vault-name {vault} --name {name} --enabled true"),
             ),
-            Cause::Missing => format!(
-                "the vault has no such secret or version (status 404); the operator must mend the name or make the \
-                 secret (portal: Key vaults > {vault} > Secrets; az keyvault secret list --vault-name {vault}; a \
-                 deleted one comes back with az keyvault secret recover)"
+            Cause::Missing => operator("the operator must mend the name or make the secret")
+                .by(
+                    format!("Key vaults > {vault} > Secrets"),
+                    format!("az keyvault secret list --vault-name {vault}"),
+                )
+                .or("; a deleted one comes back with az keyvault secret recover"),
+            Cause::Throttled(_) => nobody(
+                "nobody needs to mend this, it passes with time, unless something else asks this vault all the time",
             ),
-            Cause::Throttled(_) => {
-                "the vault has too many requests (status 429); nobody needs to mend this, it passes \
-                                    with time, unless something else asks this vault all the time"
-                    .to_owned()
-            }
-            Cause::Trouble(status, _) => format!(
-                "the vault has trouble of its own (status {status}); nobody needs to mend this, it is asked again"
+            Cause::Trouble(..) => nobody("nobody needs to mend this, it is asked again"),
+            Cause::Unexpected(_) => operator("the operator must compare the address with the portal").by(
+                format!("Key vaults > {vault} > Secrets > {name} > Secret Identifier"),
+                format!("az keyvault secret show --vault-name {vault} --name {name} --query id"),
             ),
-            Cause::Unexpected(status) => format!(
-                "the vault answered with status {status}; the operator must compare the address with the portal \
-                 (Key vaults > {vault} > Secrets > {name} > Secret Identifier)"
-            ),
-            Cause::Empty => format!(
-                "the secret has no value; its owner must give it one (portal: Key vaults > {vault} > Secrets > \
-                 {name} > New Version; az keyvault secret set --vault-name {vault} --name {name} --file FILE)"
+            Cause::Empty => owner("its owner must give it one").by(
+                format!("Key vaults > {vault} > Secrets > {name} > New Version"),
+                format!("az keyvault secret set --vault-name {vault} --name {name} --file FILE"),
             ),
         }
     }
 
-    fn forbidden(&self, vault: &str) -> String {
+    fn forbidden(&self, vault: &str) -> VaultRemedy {
         let assignee = &self.assignee;
-        format!(
-            "it may not read secrets there (status 403); an administrator of the vault must give it the role Key Vault \
-             Secrets User (portal: Key vaults > {vault} > Access control (IAM); az role assignment create --role \
-             \"Key Vault Secrets User\" --assignee {assignee} --scope $(az keyvault show --name {vault} --query id \
-             --output tsv)) or, where the vault has access policies, the permission Get for secrets (az keyvault \
-             set-policy --name {vault} --spn {assignee} --secret-permissions get); a new role takes some minutes"
-        )
-    }
-
-    fn unauthorized(&self, vault: &str, tenant: Option<String>) -> String {
-        match tenant {
-            Some(tenant) if tenant != self.tenant => format!(
-                "the vault does not accept its token (status 401): the vault belongs to tenant {tenant}, and the \
-                 identity to tenant {}; the operator must let an identity of the vault's tenant read it",
-                self.tenant
-            ),
-            Some(_) | None => format!(
-                "the vault does not accept its token (status 401); the operator must check that the identity \
-                 belongs to the vault's tenant (portal: Key vaults > {vault} > Overview > Directory ID; az keyvault \
-                 show --name {vault} --query properties.tenantId)"
-            ),
-        }
+        let what =
+            "an administrator of the vault must give the identity the role Key Vault Secrets User for it";
+        VaultRemedy::new(Mender::TenantAdmin, what)
+            .by(
+                format!("Key vaults > {vault} > Access control (IAM)"),
+                format!(
+                    "az role assignment create --role \"Key Vault Secrets User\" --assignee {assignee} --scope $(az \
+                     keyvault show --name {vault} --query id --output tsv)"
+                ),
+            )
+            .or(format!(
+                " or, where the vault has access policies, the permission Get for secrets (az keyvault set-policy \
+                 --name {vault} --spn {assignee} --secret-permissions get); a new role takes some minutes"
+            ))
     }
 }
 
-fn firewall(vault: &str, address: Option<IpAddr>) -> String {
-    let (who, argument) = match address {
-        Some(address) => (format!("the address {address}"), address.to_string()),
-        None => ("the gateway's address".to_owned(), "ADDRESS".to_owned()),
-    };
-    format!(
-        "the vault's firewall refuses {who} (status 403); an administrator of the vault must let it in (portal: Key \
-         vaults > {vault} > Networking; az keyvault network-rule add --name {vault} --ip-address {argument}), or give \
-         the gateway a private endpoint"
+fn firewall(vault: &str, address: Option<IpAddr>) -> VaultRemedy {
+    let argument = address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
+    VaultRemedy::new(
+        Mender::TenantAdmin,
+        "an administrator of the vault must let the gateway's address in",
     )
+    .by(
+        format!("Key vaults > {vault} > Networking"),
+        format!("az keyvault network-rule add --name {vault} --ip-address {argument}"),
+    )
+    .or(", or give the gateway a private endpoint")
 }
 
 /// What went wrong with one question.
@@ -283,6 +350,43 @@ enum Cause {
 }
 
 impl Cause {
+    /// What was seen, as a clause.
+    fn seen(&self, place: &VaultReference, timeout: Duration, own_tenant: &str) -> String {
+        match self {
+            Self::NoToken(why) => format!("the identity has no token for key vaults: {}", why.error),
+            Self::Unreachable(why) => format!("the vault cannot be reached: {why}"),
+            Self::Timeout => format!("the vault did not answer within {timeout:?}"),
+            Self::Cut => "the answer of the vault broke off".to_owned(),
+            Self::WebPage(status) => {
+                format!("a web page came in place of the vault's answer (status {status})")
+            }
+            Self::Odd(what) => format!("{what}, which no key vault does"),
+            Self::Elsewhere(resource) => format!(
+                "the vault asks for a token for {resource}, and {} is read with tokens for {} only",
+                place.authority(),
+                place.resource()
+            ),
+            Self::Unauthorized(Some(tenant)) if tenant != own_tenant => format!(
+                "the vault does not accept its token (status 401): the vault belongs to tenant {tenant}, and the \
+                 identity to tenant {own_tenant}"
+            ),
+            Self::Unauthorized(_) => "the vault does not accept its token (status 401)".to_owned(),
+            Self::Firewall(Some(address)) => {
+                format!("the vault's firewall refuses the address {address} (status 403)")
+            }
+            Self::Firewall(None) => {
+                "the vault's firewall refuses the gateway's address (status 403)".to_owned()
+            }
+            Self::Forbidden => "it may not read secrets there (status 403)".to_owned(),
+            Self::Disabled => "the secret is switched off".to_owned(),
+            Self::Missing => "the vault has no such secret or version (status 404)".to_owned(),
+            Self::Throttled(_) => "the vault has too many requests (status 429)".to_owned(),
+            Self::Trouble(status, _) => format!("the vault has trouble of its own (status {status})"),
+            Self::Unexpected(status) => format!("the vault answered with status {status}"),
+            Self::Empty => "the secret has no value".to_owned(),
+        }
+    }
+
     fn outlook(&self) -> (Outlook, Option<Duration>) {
         match self {
             Self::NoToken(why) if !why.error.needs_mending() => (Outlook::Transient, Some(why.wait)),
@@ -421,6 +525,55 @@ fn forbidden(body: &[u8]) -> Cause {
         return Cause::Firewall(address);
     }
     Cause::Forbidden
+}
+
+/// A secret that was read from a vault for somebody who looks, and does not serve.
+#[derive(Debug, Clone)]
+pub struct VaultSecret {
+    /// The value.
+    pub secret: Secret,
+    /// When it expires, if the vault knows.
+    pub expires: Option<SystemTime>,
+}
+
+/// Reads secrets one by one, each once and without patience.
+pub struct VaultReader<'a> {
+    slots: Slots<'a>,
+}
+
+impl fmt::Debug for VaultReader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VaultReader").finish_non_exhaustive()
+    }
+}
+
+impl<'a> VaultReader<'a> {
+    /// Prepares the questions. Tokens come from the identities of the same settings, on `control`.
+    pub fn new(
+        settings: &'a KeyVaultSettings,
+        identities: &'a [IdentitySettings],
+        control: &'a Handle,
+        counters: &'a Counters,
+    ) -> Self {
+        Self {
+            slots: Slots::new(identities, Some(settings), control, counters),
+        }
+    }
+
+    /// Reads a secret; nothing if nobody reads vaults.
+    ///
+    /// # Errors
+    /// Why it cannot be read, and who mends it.
+    pub async fn read(&mut self, place: &VaultReference) -> Result<Option<VaultSecret>, VaultsError> {
+        let Some(vault) = self.slots.vault(place)? else {
+            return Ok(None);
+        };
+        let found = vault.read(place).await?;
+        Ok(Some(VaultSecret {
+            secret: found.secret,
+            expires: found.expires,
+        }))
+    }
 }
 
 /// Why the secrets that are needed at the start could not be read.
