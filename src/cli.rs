@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use clap::CommandFactory;
 use clap::Parser;
 use clap::Subcommand;
+use tokio::runtime::Runtime;
 
 use crate::config;
 use crate::config::Config;
@@ -24,6 +25,7 @@ use crate::config::Environment;
 use crate::config::Mistake;
 use crate::config::Secrets;
 use crate::config::Style;
+use crate::entra;
 
 /// Flowgate: an authenticating TLS reverse proxy for HTTP-triggered Power Automate and Logic Apps flows.
 ///
@@ -273,6 +275,27 @@ pub fn run(cli: Cli) -> Outcome {
 
 fn load(path: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Outcome> {
     config::load(path, environment).map_err(|report| Outcome::failed(report.render(style()), WRONG))
+}
+
+/// The settings with everything that they need. What lies in key vaults is known only when the settings say how to get
+/// there, so they are then read a second time, with those values at hand; without them nobody can `what`.
+fn load_whole(path: &Path, runtime: &Runtime, what: &str) -> Result<(Config, Vec<Mistake>), Outcome> {
+    let environment = Environment::of_process();
+    let (config, warnings) = load(path, &environment)?;
+    let Some(keyvault) = config
+        .keyvault
+        .as_ref()
+        .filter(|keyvault| !keyvault.at_start.is_empty())
+    else {
+        return Ok((config, warnings));
+    };
+    match runtime.block_on(entra::read_vaults(keyvault, &config.identities)) {
+        Ok(values) => load(path, &environment.with_vaults(values)),
+        Err(error) => Err(Outcome::failed(
+            format!("flowgate: cannot {what}: {error}\n"),
+            FAILED,
+        )),
+    }
 }
 
 /// Colour only where somebody looks.

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use tokio::runtime::Builder;
+use tokio::runtime::Runtime;
 
 use crate::cli::DoctorWords;
 use crate::cli::FAILED;
@@ -14,12 +15,15 @@ use crate::cli::WRONG;
 use crate::cli::load;
 use crate::cli::style;
 use crate::config::Environment;
+use crate::config::Mistake;
 use crate::config::Secrets;
 use crate::doctor;
 use crate::doctor::Audit;
 use crate::doctor::Live;
 use crate::doctor::Questions;
+use crate::doctor::Report;
 use crate::doctor::Selection;
+use crate::doctor::Walk;
 use crate::doctor::live::RUN_WORDS;
 use crate::doctor::setup;
 
@@ -33,28 +37,19 @@ pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
             return Outcome::failed(why, WRONG);
         }
     };
-    let environment = Environment::of_process();
-    let (config, warnings) = match load(path, &environment) {
-        Ok(loaded) => loaded,
-        Err(outcome) => return outcome,
-    };
     let questions = Questions {
         route: words.route,
         identity: words.identity,
         live,
         audit: if words.audit { Audit::Yes } else { Audit::No },
     };
-    match Selection::of(&config, &questions) {
-        Ok(selection) => announce(&doctor::live::plan(&selection, live)),
-        Err(why) => return Outcome::failed(format!("{why}\n"), WRONG),
-    }
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
     };
-    let report = match runtime.block_on(doctor::examine(&config, &environment, &questions)) {
-        Ok(report) => report,
-        Err(why) => return Outcome::failed(format!("{why}\n"), WRONG),
+    let (report, warnings) = match examine(path, &questions, &runtime) {
+        Ok(found) => found,
+        Err(outcome) => return outcome,
     };
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
@@ -69,6 +64,26 @@ pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
     }
     let code = if report.is_healthy() { WELL } else { FAILED };
     Outcome { out, err, code }
+}
+
+/// Walks through everything. Settings with secrets in key vaults that are needed at the start are read twice, as `serve`
+/// does; where such a secret cannot be read, that is what the report says.
+fn examine(path: &Path, questions: &Questions, runtime: &Runtime) -> Result<(Report, Vec<Mistake>), Outcome> {
+    let wrong = |why: String| Outcome::failed(format!("{why}\n"), WRONG);
+    let mut environment = Environment::of_process();
+    let (mut config, mut warnings) = load(path, &environment)?;
+    let selection = Selection::of(&config, questions).map_err(wrong)?;
+    announce(&doctor::live::plan(&selection, questions.live));
+    let walk = runtime.block_on(Walk::begin(&config));
+    let Some(values) = walk.values(&config) else {
+        return Ok((walk.stop(&config, questions).map_err(wrong)?, warnings));
+    };
+    if !values.is_empty() {
+        environment = environment.with_vaults(values);
+        (config, warnings) = load(path, &environment)?;
+    }
+    let report = runtime.block_on(walk.finish(&config, &environment, questions));
+    Ok((report.map_err(wrong)?, warnings))
 }
 
 /// Says what will be sent before it is: the outcome of a command is shown only at its end.

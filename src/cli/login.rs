@@ -11,9 +11,8 @@ use tokio::runtime::Builder;
 use crate::cli::FAILED;
 use crate::cli::Outcome;
 use crate::cli::WRONG;
-use crate::cli::load;
+use crate::cli::load_whole;
 use crate::config::Config;
-use crate::config::Environment;
 use crate::config::IdentitySettings;
 use crate::entra::login::Login;
 use crate::entra::login::LoginError;
@@ -32,7 +31,11 @@ pub(super) enum Way {
 }
 
 pub(super) fn login(path: &Path, name: &str, way: Way) -> Outcome {
-    let config = match load(path, &Environment::of_process()) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
+    };
+    let config = match load_whole(path, &runtime, "sign in") {
         Ok((config, _)) => config,
         Err(outcome) => return outcome,
     };
@@ -47,10 +50,6 @@ pub(super) fn login(path: &Path, name: &str, way: Way) -> Outcome {
             ),
             WRONG,
         );
-    };
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
     };
     match runtime.block_on(sign_in(identity, &config, way)) {
         Ok(signed_in) => Outcome::out(report(name, &signed_in)),

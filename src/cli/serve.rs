@@ -3,18 +3,15 @@
 use std::path::Path;
 
 use tokio::runtime::Builder;
-use tokio::runtime::Runtime;
 
 use crate::cli::FAILED;
 use crate::cli::Outcome;
 use crate::cli::WELL;
-use crate::cli::load;
+use crate::cli::load_whole;
 use crate::cli::logging;
 use crate::config::Config;
-use crate::config::Environment;
 use crate::config::Mistake;
 use crate::counters::Counters;
-use crate::entra;
 use crate::server::Server;
 
 pub(super) fn serve(path: &Path) -> Outcome {
@@ -22,32 +19,11 @@ pub(super) fn serve(path: &Path) -> Outcome {
         Ok(runtime) => runtime,
         Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
     };
-    let (config, warnings) = match settings(path, &runtime) {
+    let (config, warnings) = match load_whole(path, &runtime, "start") {
         Ok(loaded) => loaded,
         Err(outcome) => return outcome,
     };
     runtime.block_on(run(config, &warnings))
-}
-
-/// The settings with everything that they need. What lies in key vaults is known only when the settings say how to get
-/// there, so they are then read a second time, with those values at hand.
-fn settings(path: &Path, runtime: &Runtime) -> Result<(Config, Vec<Mistake>), Outcome> {
-    let environment = Environment::of_process();
-    let (config, warnings) = load(path, &environment)?;
-    let Some(keyvault) = config
-        .keyvault
-        .as_ref()
-        .filter(|keyvault| !keyvault.at_start.is_empty())
-    else {
-        return Ok((config, warnings));
-    };
-    match runtime.block_on(entra::read_vaults(keyvault, &config.identities)) {
-        Ok(values) => load(path, &environment.with_vaults(values)),
-        Err(error) => Err(Outcome::failed(
-            format!("flowgate: cannot start: {error}\n"),
-            FAILED,
-        )),
-    }
 }
 
 async fn run(config: Config, warnings: &[Mistake]) -> Outcome {

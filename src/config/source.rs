@@ -171,7 +171,7 @@ impl Environment {
                 let secret = self.vaults.as_ref().and_then(|values| values.get(place)).cloned();
                 let secret = secret.ok_or_else(|| {
                     Flaw::new(format!(
-                        "{place} was not read; only `flowgate serve` reads key vaults"
+                        "{place} was not read; `flowgate serve`, `doctor` and `login` read key vaults"
                     ))
                 })?;
                 Ok(Resolved {

@@ -1,7 +1,12 @@
 //! Where a fault is mended: the page of the portal, and the command where there is one. What happened and who mends it is
 //! told by the tables of `entra/refusal.rs` and `flow/fault.rs`; this adds the place, for every row of them.
 
+use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
+use crate::config::ManagedSource;
+use crate::entra::Failure;
+use crate::entra::TokenError;
+use crate::entra::VaultError;
 use crate::entra::refusal::ERRORS;
 use crate::entra::refusal::Mender;
 use crate::entra::refusal::NUMBERS;
@@ -49,7 +54,8 @@ impl Remedy {
     }
 }
 
-/// A place in the portal and a command, for several rows of a table. `{client}` stands for the client id.
+/// A place in the portal and a command, for several rows of a table. `{client}` stands for the client id, `{identity}` for
+/// the name of the identity.
 struct Place<K: 'static> {
     rows: &'static [K],
     portal: &'static str,
@@ -57,6 +63,8 @@ struct Place<K: 'static> {
 }
 
 const SECRETS: &str = "Microsoft Entra admin center, App registrations, {client}, Certificates & secrets";
+
+const LOGIN: &str = "flowgate login --config FILE --identity {identity}";
 
 /// By AADSTS number.
 const OF_NUMBERS: &[Place<u32>] = &[
@@ -138,7 +146,7 @@ const OF_NUMBERS: &[Place<u32>] = &[
     Place {
         rows: &[50173, 700_082, 70008, 70043],
         portal: "",
-        command: "",
+        command: LOGIN,
     },
     Place {
         rows: &[700_025],
@@ -245,9 +253,9 @@ const OF_FAULTS: &[Place<&str>] = &[
     },
 ];
 
-/// A text about the application of this client id.
-fn fill(text: &str, client: &str) -> String {
-    text.replace("{client}", client)
+/// A text about the application of this client id, and the identity of this name.
+fn fill(text: &str, client: &str, identity: &str) -> String {
+    text.replace("{client}", client).replace("{identity}", identity)
 }
 
 fn client_of(identity: Option<&IdentitySettings>) -> &str {
@@ -266,6 +274,146 @@ fn step(mender: Mender) -> &'static str {
     }
 }
 
+/// What was seen of a failure to get a token, and what to do about it.
+pub(super) fn of_token_error(error: &TokenError, identity: &IdentitySettings) -> (String, Remedy) {
+    let remedy = match error {
+        TokenError::Refused(refused) => {
+            return (
+                said(&refused.refusal, identity),
+                of_refusal(&refused.refusal, identity),
+            );
+        }
+        TokenError::Platform(failure) => return (failure.seen.clone(), of_platform(failure, identity)),
+        TokenError::Vault(error) => return of_vault(error, identity),
+        TokenError::NotSignedIn(_) => sign_in(identity),
+        TokenError::Credential(_) => certificate(client_of(Some(identity))),
+        TokenError::Unsigned => Remedy::new(
+            "host-admin",
+            "Look at the random source of this host's kernel; without random numbers nothing can be signed.",
+        ),
+        TokenError::File(_) | TokenError::FileExpired => Remedy::new(
+            "operator",
+            "Look at the program that writes the token file, and at the rights of the file.",
+        ),
+        TokenError::Redirected(_) | TokenError::Html => Remedy::new(
+            "operator",
+            "Compare the authority; a proxy or a portal of the network may answer in its place.",
+        ),
+        TokenError::Unreachable(_) | TokenError::Timeout(_) | TokenError::Cut => Remedy::new(
+            "host-admin",
+            "Look at the network between this host and the authority.",
+        ),
+        TokenError::TooLarge
+        | TokenError::Empty
+        | TokenError::NotJson
+        | TokenError::NoToken
+        | TokenError::BornExpired
+        | TokenError::NotBearer => Remedy::new(
+            "operator",
+            "Compare the authority: what answers there is no token endpoint of Entra, or it is in trouble.",
+        ),
+    };
+    (error.to_string(), remedy)
+}
+
+/// What to do when a person has to sign in.
+pub(super) fn sign_in(identity: &IdentitySettings) -> Remedy {
+    let what = "Sign in with the account that the identity is to use; a gateway that runs takes it up within a minute.";
+    Remedy::new("operator", what).command(fill(LOGIN, "", identity.name.as_str()))
+}
+
+/// What to do about a certificate that cannot be used.
+pub(super) fn certificate(client: &str) -> Remedy {
+    let what = "Put a certificate that is valid, with its private key, where the settings point, and upload its public \
+                part.";
+    Remedy::new("operator", what)
+        .portal(fill(SECRETS, client, ""))
+        .command(format!(
+            "az ad app credential reset --id {client} --append --cert @certificate.pem"
+        ))
+}
+
+/// What to do about a failure of what the platform gives.
+pub(super) fn of_platform(failure: &Failure, identity: &IdentitySettings) -> Remedy {
+    let what = match failure.cause.as_str() {
+        "" => step(failure.mender),
+        cause => cause,
+    };
+    let remedy = Remedy::new(failure.mender.as_str(), what);
+    let source = match &identity.grant {
+        GrantSettings::Managed(managed) => Some(&managed.source),
+        GrantSettings::Default(chain) if chain.federated.is_err() => {
+            chain.managed.as_ref().ok().map(|managed| &managed.source)
+        }
+        GrantSettings::Default(_)
+        | GrantSettings::Client { .. }
+        | GrantSettings::TokenFile { .. }
+        | GrantSettings::Password { .. }
+        | GrantSettings::SignIn { .. } => None,
+    };
+    match source {
+        Some(source) => at_source(remedy, source),
+        // A file with a federated token: the platform mounts it into the pod.
+        None => remedy.command("kubectl get pod POD --output yaml"),
+    }
+}
+
+/// Where the managed identities of a platform are looked at.
+pub(super) fn at_source(remedy: Remedy, source: &ManagedSource) -> Remedy {
+    match source {
+        ManagedSource::Imds { .. } => remedy
+            .portal("Azure portal, the virtual machine, Security, Identity")
+            .command("az vm identity show --resource-group GROUP --name VM"),
+        ManagedSource::AppService { .. } => remedy
+            .portal("Azure portal, the app, Settings, Identity")
+            .command("az webapp identity show --resource-group GROUP --name APP"),
+        ManagedSource::Arc { .. } => remedy
+            .portal("Azure portal, Azure Arc, Machines, the machine")
+            .command("azcmagent show"),
+    }
+}
+
+/// What was seen of a failure of a key vault, and what to do about it; `reader` is the identity that reads vaults, or the
+/// one whose secret lies there.
+pub(super) fn of_vault(error: &VaultError, reader: &IdentitySettings) -> (String, Remedy) {
+    if let Some(why) = &error.reader {
+        return of_token_error(why, reader);
+    }
+    let told = &error.remedy;
+    let mut remedy = Remedy::new(
+        told.mender.as_str(),
+        sentence(&format!("{}{}", told.what, told.or)),
+    );
+    if !told.portal.is_empty() {
+        remedy = remedy
+            .portal(format!("Azure portal, {}", told.portal.replace(" > ", ", ")))
+            .command(told.command.clone());
+    }
+    (error.seen.clone(), remedy)
+}
+
+/// A clause as a sentence.
+fn sentence(clause: &str) -> String {
+    let mut letters = clause.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+}
+
+/// What Entra said; why, and who mends it, stands in the remedy.
+fn said(refusal: &Refusal, identity: &IdentitySettings) -> String {
+    let mut says = refusal.to_string();
+    if let Some((endpoint, _)) = identity.grant.application() {
+        says.push_str(&format!(
+            " to client id {} in tenant {}",
+            endpoint.client_id, identity.tenant
+        ));
+    }
+    if let Some(id) = &refusal.correlation_id {
+        says.push_str(&format!(", correlation id {id}"));
+    }
+    says
+}
+
 /// What to do about a refusal of Entra.
 pub(super) fn of_refusal(refusal: &Refusal, identity: &IdentitySettings) -> Remedy {
     let client = client_of(Some(identity));
@@ -275,11 +423,20 @@ pub(super) fn of_refusal(refusal: &Refusal, identity: &IdentitySettings) -> Reme
     );
     let known = refusal.kind != RefusalKind::Throttled;
     let place = refusal.number.filter(|_| known).and_then(place_of_number);
-    match place {
-        Some(place) => remedy
-            .portal(fill(place.portal, client))
-            .command(fill(place.command, client)),
-        None => remedy,
+    let name = identity.name.as_str();
+    // Without a number, a refused grant of an account that signed in is one that has ended.
+    let is_over = matches!(
+        refusal.kind,
+        RefusalKind::InvalidGrant | RefusalKind::InteractionRequired
+    );
+    match (place, &identity.grant) {
+        (Some(place), _) => {
+            remedy
+                .portal(fill(place.portal, client, name))
+                .command(fill(place.command, client, name))
+        }
+        (None, GrantSettings::SignIn { .. }) if is_over => remedy.command(fill(LOGIN, client, name)),
+        (None, _) => remedy,
     }
 }
 
@@ -294,15 +451,18 @@ fn place_of_fault(code: &str) -> Option<&'static Place<&'static str>> {
 /// What to do about a fault of the platform.
 pub(super) fn of_fault(row: &'static Row, identity: Option<&IdentitySettings>) -> Remedy {
     let client = client_of(identity);
+    let name = identity.map_or("NAME", |identity| identity.name.as_str());
     let remedy = Remedy::new(row.mender.as_str(), row.advice);
     match place_of_fault(row.code) {
         // A flow that a data policy suspends is not turned on where its owner looks.
         _ if row.mender == fault::Mender::TenantAdmin => {
             remedy.portal("https://admin.powerplatform.microsoft.com, Policies, Data policies")
         }
-        Some(place) => remedy
-            .portal(fill(place.portal, client))
-            .command(fill(place.command, client)),
+        Some(place) => {
+            remedy
+                .portal(fill(place.portal, client, name))
+                .command(fill(place.command, client, name))
+        }
         None => remedy,
     }
 }
@@ -355,7 +515,7 @@ fn line(told: &str, who: &str, what: &str, place: Option<(&str, &str)>) -> Strin
         Some(("", command)) => format!("`{command}` "),
         Some((portal, command)) => format!("{portal}; `{command}` "),
     };
-    let place = place.replace("{client}", "CLIENT_ID");
+    let place = fill(&place, "CLIENT_ID", "NAME");
     format!("| {told} | {who} | {what} | {place}|\n")
 }
 

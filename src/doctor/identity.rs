@@ -7,22 +7,26 @@ use std::time::SystemTime;
 use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::runtime::Handle;
 
+use crate::config::AssertionSource;
 use crate::config::ClientProof;
 use crate::config::Config;
 use crate::config::EndpointSettings;
+use crate::config::GrantSettings;
+use crate::config::IdentityRole;
 use crate::config::IdentitySettings;
 use crate::counters::Counters;
+use crate::doctor::Walk;
 use crate::doctor::advice;
 use crate::doctor::advice::Remedy;
+use crate::doctor::credential;
 use crate::doctor::network::Place;
 use crate::doctor::network::Seen;
-use crate::doctor::network::days;
+use crate::doctor::network::host_of;
+use crate::doctor::platform;
 use crate::doctor::report::Check;
 use crate::doctor::report::Group;
 use crate::entra::Identity;
 use crate::entra::Token;
-use crate::entra::TokenError;
-use crate::entra::refusal::Refusal;
 use crate::model::claims::Claims;
 use crate::model::claims::safe;
 use crate::model::clock;
@@ -31,103 +35,63 @@ use crate::model::clock;
 const SKEW_MAX: Duration = Duration::from_secs(300);
 /// Time for a token, whatever the settings say about single requests.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(90);
-/// A credential that ends within this time is worth a warning.
-const CREDENTIAL_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
 
-/// Looks at an identity, and gives its token if there is one.
-pub(super) async fn examine(
-    settings: &IdentitySettings,
-    config: &Config,
-    counters: &Counters,
-    control: &Handle,
-    seen: &mut Seen,
-) -> (Group, Option<Arc<Token>>) {
+/// Looks at an identity, and keeps its token if there is one.
+pub(super) async fn examine(settings: &IdentitySettings, config: &Config, walk: &mut Walk) {
     let mut group = Group::new("identity", settings.name.as_str());
-    if let Some((endpoint, proof)) = settings.grant.application() {
-        for check in expiries(proof, endpoint) {
-            group.aside(check);
+    match &settings.grant {
+        GrantSettings::Managed(managed) => platform::managed(managed, &mut group).await,
+        GrantSettings::Default(chain) => platform::chain(settings, chain, walk, &mut group).await,
+        GrantSettings::Client { endpoint, .. }
+        | GrantSettings::Password { endpoint, .. }
+        | GrantSettings::SignIn { endpoint, .. } => {
+            credential::examine(settings, walk, &mut group).await;
+            authority(endpoint, &mut group, &mut walk.seen).await;
         }
-        authority(endpoint, &mut group, seen).await;
+        GrantSettings::TokenFile { .. } => {}
     }
-    if group.skips(&["token"]) {
-        return (group, None);
-    }
-    match ask(settings, config, counters, control).await {
-        Ok(token) => {
-            group.add(got(settings, &token));
-            (group, Some(token))
-        }
-        Err(check) => {
-            group.add(check);
-            (group, None)
+    if !group.skips(&["token"]) {
+        let asked = as_asked(settings, config);
+        match ask(&asked, config).await {
+            Ok(token) => {
+                group.add(got(&asked, &token));
+                walk.held.insert(settings.name.clone(), token);
+                walk.asked.insert(settings.name.clone(), asked.scope);
+            }
+            Err(check) => group.add(check),
         }
     }
+    walk.groups.push(group);
 }
 
-fn expiries(proof: &ClientProof, endpoint: &EndpointSettings) -> Vec<Check> {
-    let client = &endpoint.client_id;
-    match proof {
-        ClientProof::Secrets(secrets) => {
-            let remedy = || {
-                let what =
-                    "Create another client secret, add it as [[identity.secret]], and take the old one out.";
-                credentials(client, what).command(format!(
-                    "az ad app credential reset --id {client} --append --years 1"
-                ))
-            };
-            let checks = secrets.iter().map(|secret| {
-                let place = secret.source.place();
-                match secret.expires {
-                    Some(expires) => expiry("secret", &place, expires, remedy),
-                    None => Check::note(
-                        "secret",
-                        format!(
-                            "{place}: its end is not in the settings; az ad app credential list --id {client} \
-                             --query \"[].{{id:keyId, ends:endDateTime}}\" shows it"
-                        ),
-                    ),
-                }
-            });
-            checks.collect()
-        }
-        ClientProof::Certificates(certificates) => {
-            let remedy = || {
-                let what = "Upload another certificate, add it as [[identity.certificate]], and take the old one out.";
-                credentials(client, what).command(format!(
-                    "az ad app credential reset --id {client} --append --cert @certificate.pem"
-                ))
-            };
-            let known = certificates
-                .iter()
-                .filter_map(|certificate| Some((certificate.place(), certificate.known()?)));
-            known
-                .map(|(place, certificate)| expiry("certificate", &place, certificate.ends(), remedy))
-                .collect()
-        }
-        ClientProof::Federated(_) | ClientProof::Public => Vec::new(),
+/// The identity with the scope that somebody needs: one that is there for others alone may get no token for flows.
+fn as_asked(settings: &IdentitySettings, config: &Config) -> IdentitySettings {
+    let mut asked = settings.clone();
+    if settings.role == IdentityRole::Serves {
+        return asked;
     }
+    let wanted = config.identities.iter().find_map(|other| match &other.grant {
+        GrantSettings::Client {
+            proof: ClientProof::Federated(proof),
+            ..
+        } => match &proof.source {
+            AssertionSource::Identity { name, scope } if *name == settings.name => Some(scope),
+            AssertionSource::Identity { .. } | AssertionSource::File(_) => None,
+        },
+        _ => None,
+    });
+    if let Some(scope) = wanted {
+        asked.audience = scope.strip_suffix("/.default").unwrap_or(scope).to_owned();
+        asked.scope.clone_from(scope);
+    }
+    asked
 }
 
-fn credentials(client: &str, what: &str) -> Remedy {
-    Remedy::new("operator", what).portal(format!(
-        "Microsoft Entra admin center, App registrations, {client}, Certificates & secrets"
-    ))
-}
-
-/// What is to be said about a credential that ends.
-fn expiry(name: &'static str, place: &str, expires: SystemTime, remedy: impl Fn() -> Remedy) -> Check {
-    let left = expires.duration_since(clock::wall()).unwrap_or_default();
-    if left.is_zero() {
-        return Check::warn(name, format!("{place}: it has expired"), remedy());
+/// Looks at the way to an authority, and compares its clock with ours.
+pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, seen: &mut Seen) {
+    if group.skips(&["dns", "tcp", "tls", "clock"]) {
+        return;
     }
-    let says = format!("{place}: {}", days(left));
-    match left <= CREDENTIAL_RENEWAL {
-        true => Check::warn(name, says, remedy()),
-        false => Check::ok(name, says),
-    }
-}
-
-async fn authority(endpoint: &EndpointSettings, group: &mut Group, seen: &mut Seen) {
     let (host, port) = host_of(&endpoint.authority);
     if endpoint.authority.starts_with("http://") {
         group.aside(Check::note(
@@ -147,20 +111,6 @@ async fn authority(endpoint: &EndpointSettings, group: &mut Group, seen: &mut Se
     }
     if !group.skips(&["clock"]) {
         group.add(compare_clock(endpoint).await);
-    }
-}
-
-/// Host and port of an authority, which the settings have checked.
-fn host_of(authority: &str) -> (&str, u16) {
-    let (rest, usual) = match authority.strip_prefix("http://") {
-        Some(rest) => (rest, 80),
-        None => (authority.strip_prefix("https://").unwrap_or(authority), 443),
-    };
-    match rest.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => {
-            (host.trim_matches(['[', ']']), port.parse().unwrap_or(usual))
-        }
-        _ => (rest.trim_matches(['[', ']']), usual),
     }
 }
 
@@ -231,68 +181,25 @@ async fn date_of(endpoint: &EndpointSettings) -> Result<Option<SystemTime>, Stri
     Ok(read.map(SystemTime::from))
 }
 
-async fn ask(
-    settings: &IdentitySettings,
-    config: &Config,
-    counters: &Counters,
-    control: &Handle,
-) -> Result<Arc<Token>, Check> {
+async fn ask(settings: &IdentitySettings, config: &Config) -> Result<Arc<Token>, Check> {
     let (all, keyvault) = (&config.identities, config.keyvault.as_ref());
-    let identity = Identity::alone(settings, all, keyvault, control, counters).map_err(|error| {
+    let (control, counters) = (Handle::current(), Counters::new());
+    let identity = Identity::alone(settings, all, keyvault, &control, &counters).map_err(|error| {
         let remedy = Remedy::new("operator", "Install certificate authorities, or set ca_file.");
         Check::fail("token", error.to_string(), remedy)
     })?;
     match tokio::time::timeout(TOKEN_TIMEOUT, identity.token()).await {
         Ok(Ok(token)) => Ok(token),
-        Ok(Err(unavailable)) => Err(refused(settings, &unavailable.error)),
+        Ok(Err(unavailable)) => {
+            let (says, remedy) = advice::of_token_error(&unavailable.error, settings);
+            Err(Check::fail("token", says, remedy))
+        }
         Err(_) => {
             let what = "Look at the network between this host and the authority.";
             let says = format!("no token within {TOKEN_TIMEOUT:?}");
             Err(Check::fail("token", says, Remedy::new("host-admin", what)))
         }
     }
-}
-
-fn refused(settings: &IdentitySettings, error: &TokenError) -> Check {
-    let remedy = match error {
-        TokenError::Refused(refused) => advice::of_refusal(&refused.refusal, settings),
-        TokenError::File(_) | TokenError::FileExpired => Remedy::new(
-            "operator",
-            "Look at the program that writes the token file, and at the rights of the file.",
-        ),
-        TokenError::Redirected(_) | TokenError::Html => Remedy::new(
-            "operator",
-            "Compare the authority; a proxy or a portal of the network may answer in its place.",
-        ),
-        TokenError::Unreachable(_) | TokenError::Timeout(_) | TokenError::Cut => Remedy::new(
-            "host-admin",
-            "Look at the network between this host and the authority.",
-        ),
-        _ => Remedy::new(
-            "operator",
-            "Compare the authority: what answers there is no token endpoint of Entra, or it is in trouble.",
-        ),
-    };
-    let says = match error {
-        TokenError::Refused(refused) => said(&refused.refusal, settings),
-        error => error.to_string(),
-    };
-    Check::fail("token", says, remedy)
-}
-
-/// What Entra said; why, and who mends it, stands in the remedy.
-fn said(refusal: &Refusal, settings: &IdentitySettings) -> String {
-    let mut says = refusal.to_string();
-    if let Some((endpoint, _)) = settings.grant.application() {
-        says.push_str(&format!(
-            " to client id {} in tenant {}",
-            endpoint.client_id, settings.tenant
-        ));
-    }
-    if let Some(id) = &refusal.correlation_id {
-        says.push_str(&format!(", correlation id {id}"));
-    }
-    says
 }
 
 fn got(settings: &IdentitySettings, token: &Token) -> Check {
@@ -304,26 +211,4 @@ fn got(settings: &IdentitySettings, token: &Token) -> Check {
         None => "opaque".to_owned(),
     };
     Check::ok("token", format!("there is one for {}, {who}", settings.audience))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::host_of;
-
-    #[test]
-    fn an_authority_is_a_host_and_a_port() {
-        for (authority, host, port) in [
-            (
-                "https://login.microsoftonline.com",
-                "login.microsoftonline.com",
-                443,
-            ),
-            ("https://localhost:8443", "localhost", 8443),
-            ("http://127.0.0.1", "127.0.0.1", 80),
-            ("https://[::1]", "::1", 443),
-            ("https://[::1]:8443", "::1", 8443),
-        ] {
-            assert_eq!(host_of(authority), (host, port), "{authority}");
-        }
-    }
 }

@@ -4,13 +4,16 @@
 
 pub mod advice;
 mod audit;
+mod credential;
 mod gateway;
 mod identity;
 pub mod live;
 mod network;
+mod platform;
 mod report;
 mod route;
 pub mod setup;
+mod vault;
 
 pub use report::Check;
 pub use report::Group;
@@ -18,19 +21,21 @@ pub use report::Report;
 pub use report::Verdict;
 
 use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
-
-use tokio::runtime::Handle;
 
 use crate::config::Config;
 use crate::config::Environment;
 use crate::config::IdentitySettings;
 use crate::config::Proof;
 use crate::config::RouteSettings;
-use crate::counters::Counters;
+use crate::config::VaultReference;
 use crate::doctor::network::Seen;
+use crate::doctor::vault::Vaults;
 use crate::entra::Token;
 use crate::model::IdentityName;
+use crate::model::Secret;
 
 /// What is asked of the doctor.
 #[derive(Debug, Clone, Default)]
@@ -130,7 +135,151 @@ fn uses(route: &RouteSettings, identity: &str) -> bool {
 /// Tokens by identity, as far as they could be had.
 pub(crate) type Held = HashMap<IdentityName, Arc<Token>>;
 
-/// Looks at everything that was asked for. Each step has a deadline.
+/// What was looked at so far, each thing once.
+#[derive(Default)]
+pub struct Walk {
+    groups: Vec<Group>,
+    seen: Seen,
+    held: Held,
+    /// The scopes that those tokens are for.
+    asked: HashMap<IdentityName, String>,
+    vaults: Vaults,
+    done: HashSet<IdentityName>,
+}
+
+impl fmt::Debug for Walk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Walk")
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Walk {
+    /// Looks at the key vaults without whose secrets the settings cannot be read as a whole, and at who reads them.
+    pub async fn begin(config: &Config) -> Self {
+        let mut walk = Self::default();
+        if let Some(keyvault) = &config.keyvault
+            && !keyvault.at_start.is_empty()
+        {
+            for identity in in_order(config, &[&keyvault.identity]) {
+                walk.identity(identity, config).await;
+            }
+            vault::examine(config, &keyvault.at_start, &mut walk).await;
+        }
+        walk
+    }
+
+    /// The values of those secrets; nothing if one could not be read.
+    pub fn values(&self, config: &Config) -> Option<HashMap<VaultReference, Secret>> {
+        let places = config.keyvault.iter().flat_map(|keyvault| &keyvault.at_start);
+        let value = |place: &VaultReference| Some((place.clone(), self.vaults.of(place)?));
+        places.map(value).collect()
+    }
+
+    /// Ends here, because the settings cannot be read as a whole.
+    ///
+    /// # Errors
+    /// Says which name the settings do not have.
+    pub fn stop(mut self, config: &Config, questions: &Questions) -> Result<Report, String> {
+        let selection = Selection::of(config, questions)?;
+        let identities = selection.identities.iter();
+        let left = identities.filter(|identity| !self.done.contains(&identity.name));
+        let mut titles = vec![("gateway", String::new())];
+        titles.extend(left.map(|identity| ("identity", identity.name.to_string())));
+        titles.extend(
+            selection
+                .routes
+                .iter()
+                .map(|route| ("route", route.name.to_string())),
+        );
+        for (kind, name) in titles {
+            let mut group = Group::new(kind, name);
+            let why = "the settings need secrets that could not be read, see the vaults above";
+            group.add(Check::skipped("settings", why));
+            self.groups.push(group);
+        }
+        Ok(Report { groups: self.groups })
+    }
+
+    /// Looks at everything that was asked for. Each step has a deadline.
+    ///
+    /// # Errors
+    /// Says which name the settings do not have.
+    pub async fn finish(
+        mut self,
+        config: &Config,
+        environment: &Environment,
+        questions: &Questions,
+    ) -> Result<Report, String> {
+        let selection = Selection::of(config, questions)?;
+        self.groups
+            .push(gateway::examine(config, &selection, environment));
+        for identity in in_order(config, &selection.identities) {
+            self.identity(identity, config).await;
+        }
+        for route in &selection.routes {
+            let mut group = route::examine(config, route, &self.held, &mut self.seen).await;
+            if questions.live != Live::No {
+                live::examine(config, route, &self.held, questions.live, &mut group).await;
+            }
+            self.groups.push(group);
+        }
+        if questions.audit == Audit::Yes {
+            self.groups.push(audit::examine(config, &self.held));
+        }
+        Ok(Report { groups: self.groups })
+    }
+
+    /// An identity, after the vaults in which its secrets lie.
+    async fn identity(&mut self, identity: &IdentitySettings, config: &Config) {
+        if !self.done.insert(identity.name.clone()) {
+            return;
+        }
+        vault::examine(config, &places_of(identity), self).await;
+        identity::examine(identity, config, self).await;
+    }
+}
+
+fn places_of(identity: &IdentitySettings) -> Vec<VaultReference> {
+    let sources = identity.secret_sources();
+    sources
+        .iter()
+        .filter_map(|source| source.vault().cloned())
+        .collect()
+}
+
+/// These identities and all that they need, each behind what it needs itself.
+fn in_order<'a>(config: &'a Config, wanted: &[&'a IdentitySettings]) -> Vec<&'a IdentitySettings> {
+    let mut order = Vec::new();
+    for identity in wanted {
+        visit(config, identity, &mut order);
+    }
+    order
+}
+
+/// Ends because the check of the settings has refused circles.
+fn visit<'a>(config: &'a Config, identity: &'a IdentitySettings, order: &mut Vec<&'a IdentitySettings>) {
+    if order.iter().any(|one| one.name == identity.name) {
+        return;
+    }
+    for need in needs(config, identity) {
+        visit(config, need, order);
+    }
+    order.push(identity);
+}
+
+/// The identities without which this one gets no token.
+fn needs<'a>(config: &'a Config, identity: &IdentitySettings) -> Vec<&'a IdentitySettings> {
+    let mut names = identity.leans_on();
+    if let (Some(keyvault), false) = (&config.keyvault, places_of(identity).is_empty()) {
+        names.push(&keyvault.identity.name);
+    }
+    let named = |one: &&IdentitySettings| names.contains(&&one.name);
+    config.identities.iter().filter(named).collect()
+}
+
+/// Looks at everything that was asked for, in settings that need no key vault before they are whole.
 ///
 /// # Errors
 /// Says which name the settings do not have.
@@ -139,33 +288,7 @@ pub async fn examine(
     environment: &Environment,
     questions: &Questions,
 ) -> Result<Report, String> {
-    let selection = Selection::of(config, questions)?;
-    let mut report = Report::default();
-    report
-        .groups
-        .push(gateway::examine(config, &selection, environment));
-    let counters = Counters::new();
-    let mut seen = Seen::default();
-    let mut held = Held::new();
-    for identity in &selection.identities {
-        let (group, token) =
-            identity::examine(identity, config, &counters, &Handle::current(), &mut seen).await;
-        report.groups.push(group);
-        if let Some(token) = token {
-            held.insert(identity.name.clone(), token);
-        }
-    }
-    for route in &selection.routes {
-        let mut group = route::examine(config, route, &held, &mut seen).await;
-        if questions.live != Live::No {
-            live::examine(config, route, &held, questions.live, &mut group).await;
-        }
-        report.groups.push(group);
-    }
-    if questions.audit == Audit::Yes {
-        report.groups.push(audit::examine(config, &held));
-    }
-    Ok(report)
+    Walk::default().finish(config, environment, questions).await
 }
 
 /// The settings of the identity that a route uses.

@@ -76,6 +76,12 @@ impl Seen {
     }
 }
 
+/// Looks whether a host that has no TLS accepts connections, without sending anything.
+pub(super) async fn reach(place: &Place<'_>) -> Result<Check, Check> {
+    let (_, addresses) = resolve(place).await?;
+    connect(place, &addresses).await.map(|(check, _)| check)
+}
+
 async fn walk(place: &Place<'_>, group: &mut Group) {
     let mut addresses = Vec::new();
     match resolve(place).await {
@@ -311,7 +317,47 @@ impl Leaf {
     }
 }
 
+/// Host and port of an address that begins with a scheme, as the settings have checked it.
+pub(super) fn host_of(address: &str) -> (&str, u16) {
+    let (rest, usual) = match address.strip_prefix("http://") {
+        Some(rest) => (rest, 80),
+        None => (address.strip_prefix("https://").unwrap_or(address), 443),
+    };
+    let authority = rest.split('/').next().unwrap_or(rest);
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            (host.trim_matches(['[', ']']), port.parse().unwrap_or(usual))
+        }
+        _ => (authority.trim_matches(['[', ']']), usual),
+    }
+}
+
 /// A time in days, for people.
 pub(super) fn days(left: Duration) -> String {
     format!("{} days left", left.as_secs() / 86_400)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_of;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for (address, host, port) in [
+            (
+                "https://login.microsoftonline.com",
+                "login.microsoftonline.com",
+                443,
+            ),
+            ("https://localhost:8443", "localhost", 8443),
+            ("http://127.0.0.1", "127.0.0.1", 80),
+            ("http://127.0.0.1:41741/msi/token/", "127.0.0.1", 41741),
+            ("contoso.vault.azure.net", "contoso.vault.azure.net", 443),
+            ("localhost:8443", "localhost", 8443),
+            ("https://[::1]", "::1", 443),
+            ("https://[::1]:8443", "::1", 8443),
+        ] {
+            assert_eq!(host_of(address), (host, port), "{address}");
+        }
+    }
 }

@@ -1,0 +1,291 @@
+//! With what an identity proves who it is: client secrets, certificates, federated tokens, sign-ins. What is there, what it
+//! is known by in Entra, and when it ends; never its value.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use crate::config::AssertionSource;
+use crate::config::ClientCertificate;
+use crate::config::ClientProof;
+use crate::config::EndpointSettings;
+use crate::config::FederatedSettings;
+use crate::config::GrantSettings;
+use crate::config::IdentitySettings;
+use crate::config::SecretSource;
+use crate::config::SigningCertificate;
+use crate::doctor::Walk;
+use crate::doctor::advice;
+use crate::doctor::advice::Remedy;
+use crate::doctor::network::days;
+use crate::doctor::report::Check;
+use crate::doctor::report::Group;
+use crate::doctor::report::Verdict;
+use crate::entra;
+use crate::entra::AudienceFit;
+use crate::entra::FederatedToken;
+use crate::entra::SignedInState;
+use crate::entra::login::Protection;
+use crate::model::clock;
+
+/// A credential that ends within this time is worth a warning.
+const CREDENTIAL_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
+/// Time for the file of a sign-in.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Looks at what an identity proves itself with, as far as that is to be seen without Entra.
+pub(super) async fn examine(settings: &IdentitySettings, walk: &Walk, group: &mut Group) {
+    if let Some((endpoint, proof)) = settings.grant.application() {
+        match proof {
+            ClientProof::Secrets(secrets) => {
+                for secret in secrets {
+                    let place = secret.source.place();
+                    group.aside(ending(&place, secret.expires, &secret.source, endpoint));
+                }
+                let sources: Vec<_> = secrets.iter().map(|secret| &secret.source).collect();
+                unread(&sources, walk, group);
+            }
+            ClientProof::Certificates(list) => certificates(list, endpoint, walk, group),
+            ClientProof::Federated(proof) => federated(settings, proof, walk, group).await,
+            ClientProof::Public => {}
+        }
+    }
+    match &settings.grant {
+        GrantSettings::Password { password, .. } => unread(&[password], walk, group),
+        GrantSettings::SignIn { store, .. } if !group.skips(&["sign-in"]) => {
+            // A file that hangs must not hang the doctor; what cannot be looked at is told by the token request.
+            let (own, path) = (settings.clone(), store.display().to_string());
+            let looked = tokio::task::spawn_blocking(move || entra::sign_in_state(&own));
+            if let Ok(Ok(Some(state))) = tokio::time::timeout(STORE_TIMEOUT, looked).await {
+                group.add(sign_in(settings, &path, &state));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn ending(
+    place: &str,
+    expires: Option<SystemTime>,
+    source: &SecretSource,
+    endpoint: &EndpointSettings,
+) -> Check {
+    let client = &endpoint.client_id;
+    let Some(expires) = expires else {
+        let known = match source.vault() {
+            Some(_) => "its end is what its vault says",
+            None => "its end is not in the settings",
+        };
+        return Check::note(
+            "secret",
+            format!(
+                "{place}: {known}; az ad app credential list --id {client} --query \
+                 \"[].{{id:keyId, ends:endDateTime}}\" shows it"
+            ),
+        );
+    };
+    expiry("secret", place, expires, || {
+        let what = "Create another client secret, add it as [[identity.secret]], and take the old one out.";
+        credentials(client, what).command(format!(
+            "az ad app credential reset --id {client} --append --years 1"
+        ))
+    })
+}
+
+fn credentials(client: &str, what: &str) -> Remedy {
+    Remedy::new("operator", what).portal(format!(
+        "Microsoft Entra admin center, App registrations, {client}, Certificates & secrets"
+    ))
+}
+
+/// What is to be said about a credential that ends.
+pub(super) fn expiry(
+    name: &'static str,
+    place: &str,
+    expires: SystemTime,
+    remedy: impl FnOnce() -> Remedy,
+) -> Check {
+    let left = expires.duration_since(clock::wall()).unwrap_or_default();
+    if left.is_zero() {
+        return Check::warn(name, format!("{place}: it has expired"), remedy());
+    }
+    let says = format!("{place}: {}", days(left));
+    match left <= CREDENTIAL_RENEWAL {
+        true => Check::warn(name, says, remedy()),
+        false => Check::ok(name, says),
+    }
+}
+
+/// Says that secrets could not be read from their vaults. The token cannot come only if that is so of all of them.
+fn unread(sources: &[&SecretSource], walk: &Walk, group: &mut Group) {
+    let whys: Vec<_> = sources
+        .iter()
+        .filter(|source| source.vault().is_some())
+        .filter_map(|source| walk.vaults.get(source).err())
+        .collect();
+    let all = whys.len() == sources.len();
+    for why in whys {
+        match all {
+            true => group.add(Check::skipped("secret", why)),
+            false => group.aside(Check::skipped("secret", why)),
+        }
+    }
+}
+
+fn certificates(list: &[ClientCertificate], endpoint: &EndpointSettings, walk: &Walk, group: &mut Group) {
+    let client = &endpoint.client_id;
+    let mut checks: Vec<_> = list
+        .iter()
+        .map(|certificate| judge(certificate, client, walk))
+        .collect();
+    let works = |check: &Check| matches!(check.verdict, Verdict::Ok | Verdict::Warn);
+    if checks.iter().any(works) {
+        // Another one serves meanwhile.
+        for check in &mut checks {
+            if check.verdict == Verdict::Fail {
+                check.verdict = Verdict::Warn;
+            }
+        }
+    }
+    let serves = checks.iter().any(works);
+    for check in checks {
+        match serves {
+            true => group.aside(check),
+            false => group.add(check),
+        }
+    }
+}
+
+/// One certificate by itself: it fails if Entra cannot accept it.
+fn judge(certificate: &ClientCertificate, client: &str, walk: &Walk) -> Check {
+    let place = certificate.place();
+    let read = match certificate.known() {
+        Some(known) => Ok(known.clone()),
+        None => match from_vaults(certificate, walk) {
+            Ok(read) => read.map(Arc::new),
+            Err(why) => return Check::skipped("certificate", why),
+        },
+    };
+    let found: Arc<SigningCertificate> = match read {
+        Ok(found) => found,
+        Err(why) => return Check::fail("certificate", why, advice::certificate(client)),
+    };
+    let (thumbprint, now) = (found.thumbprint(), clock::wall());
+    let place = format!("{place}, thumbprint {thumbprint}");
+    let wrong = if found.ends() <= now {
+        format!("{place}: it has expired on {}", found.ends_on())
+    } else if found.begins() > now {
+        format!("{place}: it is not valid before {}", found.begins_on())
+    } else {
+        return expiry("certificate", &place, found.ends(), || {
+            let what =
+                "Upload another certificate, add it as [[identity.certificate]], and take the old one out.";
+            credentials(client, what).command(format!(
+                "az ad app credential reset --id {client} --append --cert @certificate.pem"
+            ))
+        });
+    };
+    Check::fail("certificate", wrong, advice::certificate(client))
+}
+
+/// A certificate of which a part lies in a vault; the reason if such a part could not be read.
+fn from_vaults(
+    certificate: &ClientCertificate,
+    walk: &Walk,
+) -> Result<Result<SigningCertificate, String>, String> {
+    let parts = certificate.parts();
+    let value = |source: &SecretSource| walk.vaults.get(source);
+    let file = value(parts.file)?;
+    let key = parts.key.map(value).transpose()?;
+    let password = parts.password.map(value).transpose()?;
+    let read = certificate.read(&file, key.as_ref(), password.as_ref(), None);
+    Ok(read.and_then(|found| found.ok_or_else(|| "it holds nothing".to_owned())))
+}
+
+/// The token that stands for a secret, as far as it can be seen before Entra is asked.
+pub(super) async fn federated(
+    settings: &IdentitySettings,
+    proof: &FederatedSettings,
+    walk: &Walk,
+    group: &mut Group,
+) {
+    if group.skips(&["federated"]) {
+        return;
+    }
+    let name = &settings.name;
+    group.add(match &proof.source {
+        AssertionSource::File(path) => match FederatedToken::in_file(path, name.as_str()).await {
+            Ok(token) => presented(settings, &format!("file {}", path.display()), &token),
+            Err(failure) => {
+                let remedy = advice::of_platform(&failure, settings);
+                Check::fail("federated", failure.seen, remedy)
+            }
+        },
+        AssertionSource::Identity { name: other, scope } => match walk.held.get(other) {
+            Some(held) if walk.asked.get(other) == Some(scope) => {
+                let token = FederatedToken::of(held.text());
+                presented(settings, &format!("managed identity {other}"), &token)
+            }
+            Some(_) => Check::ok("federated", format!("managed identity {other} vouches for it")),
+            None => Check::skipped(
+                "federated",
+                format!("identity {other} has no token, see identity {other}"),
+            ),
+        },
+    });
+}
+
+/// What a federated credential must hold, so that it can be compared letter by letter.
+fn presented(settings: &IdentitySettings, place: &str, token: &FederatedToken) -> Check {
+    let left = match token.left {
+        Some(left) => format!("{} minutes left", left.as_secs() / 60),
+        None => "without an end".to_owned(),
+    };
+    let application = settings.grant.application();
+    let client = application.map_or("CLIENT_ID", |(endpoint, _)| endpoint.client_id.as_str());
+    let says = format!(
+        "{place}, {left}. A federated credential of the application must hold these: issuer {}, subject {}, audience {}",
+        token.issuer, token.subject, token.audience
+    );
+    match token.fit {
+        AudienceFit::Usual => Check::ok("federated", says),
+        AudienceFit::Odd => {
+            let what = "Federated credentials usually want the audience api://AzureADTokenExchange: set it where the \
+                        token is projected, or in the credential.";
+            Check::warn(
+                "federated",
+                says,
+                Remedy::new("cluster-admin", what)
+                    .command(format!("az ad app federated-credential list --id {client}")),
+            )
+        }
+    }
+}
+
+fn sign_in(settings: &IdentitySettings, path: &str, state: &SignedInState) -> Check {
+    match state {
+        SignedInState::Kept { account, protection } => {
+            let how = match protection {
+                Protection::Sealed => "encrypted under the seal",
+                Protection::OwnerOnly => "readable by its owner only",
+            };
+            Check::ok(
+                "sign-in",
+                format!("{account} signed in, kept in file {path}, {how}"),
+            )
+        }
+        SignedInState::Missing => Check::fail(
+            "sign-in",
+            format!("nobody has signed in yet: there is no file {path}"),
+            advice::sign_in(settings),
+        ),
+        SignedInState::Unusable(why) => {
+            let mut remedy = advice::sign_in(settings);
+            remedy.what = format!(
+                "Mend that for the user the gateway runs as, or sign in again. {}",
+                remedy.what
+            );
+            Check::fail("sign-in", format!("file {path} cannot be used: {why}"), remedy)
+        }
+    }
+}

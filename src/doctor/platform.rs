@@ -1,0 +1,125 @@
+//! Identities that the platform gives: whether its endpoint is there, and which source the default chain takes and why not
+//! the other.
+
+use std::time::Duration;
+
+use crate::config::DefaultSettings;
+use crate::config::IdentitySettings;
+use crate::config::ManagedSettings;
+use crate::config::ManagedSource;
+use crate::doctor::Walk;
+use crate::doctor::advice;
+use crate::doctor::advice::Remedy;
+use crate::doctor::credential;
+use crate::doctor::identity;
+use crate::doctor::network;
+use crate::doctor::network::Place;
+use crate::doctor::report::Check;
+use crate::doctor::report::Group;
+
+/// Each of these endpoints is on this machine or one hop away.
+const REACH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Looks whether the endpoint of a managed identity accepts connections; nothing is sent to it.
+pub(super) async fn managed(settings: &ManagedSettings, group: &mut Group) {
+    let source = &settings.source;
+    let which = match &settings.selector {
+        Some(selector) => selector.to_string(),
+        None => "system-assigned".to_owned(),
+    };
+    group.aside(Check::note("managed", format!("{}, {which}", settings.origin)));
+    if group.skips(&["endpoint"]) {
+        return;
+    }
+    let (host, port) = network::host_of(source.endpoint());
+    let place = Place {
+        host,
+        port,
+        connect_to: None,
+        trust: &settings.trust,
+        timeout: settings.timeout.min(REACH_TIMEOUT),
+        setting: "endpoint of the managed identity",
+    };
+    let found = network::reach(&place).await;
+    group.add(match found {
+        Ok(check) => Check::ok("endpoint", format!("{}: {}", source.name(), check.says)),
+        Err(check) => Check::fail(
+            "endpoint",
+            format!("{}: {}", source.name(), check.says),
+            absent(source),
+        ),
+    });
+}
+
+/// What to do where nobody answers.
+fn absent(source: &ManagedSource) -> Remedy {
+    let remedy = match source {
+        ManagedSource::Imds { .. } => Remedy::new(
+            "host-admin",
+            "Outside of Azure there is no IMDS: give the identity another kind of credential there. Inside, let the \
+             gateway reach 169.254.169.254 port 80: a firewall of the host or the network of a container may keep it \
+             from it.",
+        ),
+        ManagedSource::AppService { .. } => Remedy::new(
+            "host-admin",
+            "Restart the app: the platform starts its endpoint together with it, and names it in IDENTITY_ENDPOINT.",
+        ),
+        ManagedSource::Arc { .. } => Remedy::new(
+            "host-admin",
+            "Start the agent of Azure Arc: systemctl restart himdsd, on Windows Restart-Service himds.",
+        ),
+    };
+    advice::at_source(remedy, source)
+}
+
+/// Looks at the sources of the default chain in its order.
+pub(super) async fn chain(
+    settings: &IdentitySettings,
+    chain: &DefaultSettings,
+    walk: &mut Walk,
+    group: &mut Group,
+) {
+    let out = match &chain.federated {
+        Ok((endpoint, proof)) => {
+            group.aside(Check::ok(
+                "chain",
+                "workload identity is taken: its variables are set",
+            ));
+            let why = match &chain.managed {
+                Ok(_) => "it comes after workload identity, and is not asked",
+                Err(why) => why.as_str(),
+            };
+            group.aside(Check::note(
+                "chain",
+                format!("managed identity is not taken: {why}"),
+            ));
+            credential::federated(settings, proof, walk, group).await;
+            identity::authority(endpoint, group, &mut walk.seen).await;
+            return;
+        }
+        Err(why) => why,
+    };
+    group.aside(Check::note(
+        "chain",
+        format!("workload identity is not taken: {out}"),
+    ));
+    match &chain.managed {
+        Ok(found) => {
+            let says = format!(
+                "managed identity from {} is taken if it answers",
+                found.source.name()
+            );
+            group.aside(Check::note("chain", says));
+            managed(found, group).await;
+        }
+        Err(why) => {
+            let what =
+                "Give the machine an identity, or the identity of the settings a credential of its own.";
+            group.add(Check::fail(
+                "chain",
+                format!("nothing is there: managed identity is not taken either: {why}"),
+                Remedy::new("operator", what),
+            ));
+        }
+    }
+}

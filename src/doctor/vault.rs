@@ -1,0 +1,163 @@
+//! Key vaults: the way to each one that the settings name, and whether its secrets can be read. A vault has a group of its
+//! own, so that what depends on it can point there; no value is shown.
+
+use std::collections::HashMap;
+
+use tokio::runtime::Handle;
+
+use crate::config::Config;
+use crate::config::KeyVaultSettings;
+use crate::config::SecretSource;
+use crate::config::VaultReference;
+use crate::counters::Counters;
+use crate::doctor::Walk;
+use crate::doctor::advice;
+use crate::doctor::advice::Remedy;
+use crate::doctor::credential;
+use crate::doctor::network;
+use crate::doctor::network::Place;
+use crate::doctor::report::Check;
+use crate::doctor::report::Group;
+use crate::doctor::report::Verdict;
+use crate::entra::VaultReader;
+use crate::entra::VaultSecret;
+use crate::entra::VaultsError;
+use crate::model::Secret;
+
+/// What was read from vaults.
+#[derive(Debug, Default)]
+pub(super) struct Vaults {
+    /// Nothing for what could not be read.
+    read: HashMap<VaultReference, Option<VaultSecret>>,
+}
+
+impl Vaults {
+    /// The value of a source, wherever it lies; or why it is not there.
+    pub(super) fn get(&self, source: &SecretSource) -> Result<Secret, String> {
+        let Some(place) = source.vault() else {
+            let known = source.known().cloned();
+            return known.ok_or_else(|| format!("{} was not read", source.place()));
+        };
+        self.of(place)
+            .ok_or_else(|| format!("{place} could not be read, see vault {}", place.authority()))
+    }
+
+    /// The value of a secret that was read.
+    pub(super) fn of(&self, place: &VaultReference) -> Option<Secret> {
+        self.read.get(place)?.as_ref().map(|found| found.secret.clone())
+    }
+}
+
+/// Looks at the vaults of these secrets, as far as they were not looked at before. Who reads them must have been.
+pub(super) async fn examine(config: &Config, places: &[VaultReference], walk: &mut Walk) {
+    let Some(settings) = &config.keyvault else {
+        return;
+    };
+    let counters = Counters::new();
+    let control = Handle::current();
+    let mut reader = VaultReader::new(settings, &config.identities, &control, &counters);
+    for place in places {
+        if walk.vaults.read.contains_key(place) {
+            continue;
+        }
+        let mut group = take(settings, place, walk).await;
+        let found = match group.skips(&["secret"]) {
+            true => None,
+            false => look(settings, place, &mut reader, walk, &mut group).await,
+        };
+        walk.vaults.read.insert(place.clone(), found);
+        walk.groups.push(group);
+    }
+}
+
+/// The group of a vault, which begins with the way to it. One that is there is taken out, to go on with.
+async fn take(settings: &KeyVaultSettings, place: &VaultReference, walk: &mut Walk) -> Group {
+    let name = place.authority();
+    let at = walk
+        .groups
+        .iter()
+        .position(|group| group.kind == "vault" && group.name == name);
+    if let Some(at) = at {
+        return walk.groups.remove(at);
+    }
+    let mut group = Group::new("vault", name);
+    let (host, port) = network::host_of(name);
+    let way = Place {
+        host,
+        port,
+        connect_to: None,
+        trust: &settings.trust,
+        timeout: settings.timeout,
+        setting: "address of the key vault",
+    };
+    walk.seen.walk(&way, &mut group).await;
+    group
+}
+
+/// Reads a secret.
+async fn look(
+    settings: &KeyVaultSettings,
+    place: &VaultReference,
+    reader: &mut VaultReader<'_>,
+    walk: &Walk,
+    group: &mut Group,
+) -> Option<VaultSecret> {
+    let who = &settings.identity.name;
+    if !walk.held.contains_key(who) {
+        group.add(Check::skipped(
+            "secret",
+            format!("identity {who} has no token, see identity {who}"),
+        ));
+        return None;
+    }
+    let failure = match reader.read(place).await {
+        Ok(Some(found)) => {
+            group.aside(readable(place, &found));
+            return Some(found);
+        }
+        Ok(None) => return None,
+        Err(VaultsError::Trust(error)) => {
+            let remedy = Remedy::new("operator", "Install certificate authorities, or set ca_file.");
+            Check::fail("secret", error.to_string(), remedy)
+        }
+        Err(VaultsError::Vault(error)) => {
+            let (seen, remedy) = advice::of_vault(&error, &settings.identity);
+            Check::fail(
+                "secret",
+                format!("{place} cannot be read with identity {who}: {seen}"),
+                remedy,
+            )
+        }
+    };
+    // A firewall, for example, stands before all secrets of a vault: that is told once.
+    let cause = |check: &Check| check.remedy.as_ref().map(|remedy| remedy.what.clone());
+    let is_known = group
+        .checks
+        .iter()
+        .any(|check| check.verdict == Verdict::Fail && cause(check) == cause(&failure));
+    group.aside(match is_known {
+        true => Check::skipped("secret", format!("{place}: secret failed as above")),
+        false => failure,
+    });
+    None
+}
+
+fn readable(place: &VaultReference, found: &VaultSecret) -> Check {
+    let Some(expires) = found.expires else {
+        return Check::ok(
+            "secret",
+            format!("{place}: it can be read; the vault knows no end of it"),
+        );
+    };
+    let (vault, name) = (place.vault(), place.name());
+    credential::expiry("secret", &format!("{place}: it can be read"), expires, || {
+        Remedy::new(
+            "operator",
+            "Put a new version into the vault, with a later end, after its successor is known to Entra.",
+        )
+        .portal(format!("Azure portal, Key vaults, {vault}, Secrets, {name}"))
+        .command(format!(
+            "az keyvault secret set --vault-name {vault} --name {name} --file FILE --expires DATE"
+        ))
+    })
+}
