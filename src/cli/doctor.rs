@@ -14,6 +14,7 @@ use crate::cli::WELL;
 use crate::cli::WRONG;
 use crate::cli::load;
 use crate::cli::style;
+use crate::config;
 use crate::config::Environment;
 use crate::config::Mistake;
 use crate::config::Secrets;
@@ -100,10 +101,14 @@ fn announce(plan: &[String]) {
 }
 
 pub(super) fn setup(path: &Path, identity: &str, style: SetupStyle) -> Outcome {
-    let environment = Environment::of_process().with(Secrets::Unresolved);
-    let config = match load(path, &environment) {
+    // It is used before there are secrets; what the environment of a pod says is known only together with them.
+    let whole = config::load(path, &Environment::of_process());
+    let config = match whole {
         Ok((config, _)) => config,
-        Err(outcome) => return outcome,
+        Err(_) => match load(path, &Environment::of_process().with(Secrets::Unresolved)) {
+            Ok((config, _)) => config,
+            Err(outcome) => return outcome,
+        },
     };
     let questions = Questions {
         identity: Some(identity.to_owned()),
@@ -118,9 +123,13 @@ pub(super) fn setup(path: &Path, identity: &str, style: SetupStyle) -> Outcome {
         SetupStyle::Powershell => setup::Style::PowerShell,
         SetupStyle::Bicep => setup::Style::Bicep,
     };
-    let texts = selection
-        .identities
-        .iter()
-        .map(|identity| setup::lines(identity, style));
-    Outcome::out(texts.collect::<String>())
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
+    };
+    let mut text = String::new();
+    for identity in &selection.identities {
+        text.push_str(&runtime.block_on(setup::lines(identity, &config, style)));
+    }
+    Outcome::out(text)
 }

@@ -1,9 +1,17 @@
-//! The commands that make in Entra what an identity needs, with the values of the settings filled in. They are printed and
-//! never run.
+//! The commands that make in Entra and Azure what an identity needs, with the values of the settings filled in. They are
+//! printed and never run. Which steps there are is decided here; how each is written, in `setup/words.rs`.
 
+mod words;
+
+use crate::config::AssertionSource;
+use crate::config::ClientProof;
+use crate::config::Config;
+use crate::config::EXCHANGE_AUDIENCE;
+use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
-use crate::doctor::advice::FLOW_SERVICE;
-use crate::model::Cloud;
+use crate::config::ManagedSettings;
+use crate::config::VaultReference;
+use crate::entra::FederatedToken;
 
 /// In what the commands are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,129 +24,194 @@ pub enum Style {
     Bicep,
 }
 
-/// The commands for one identity.
-pub fn lines(identity: &IdentitySettings, style: Style) -> String {
-    let tenant = match identity.tenant.as_str() {
-        "" => "TENANT",
-        tenant => tenant,
-    };
-    let application = identity.grant.application();
-    let client = application.map_or("CLIENT_ID", |(endpoint, _)| endpoint.client_id.as_str());
-    let body = match style {
-        Style::Az => az(identity, tenant, client),
-        Style::PowerShell => powershell(identity, tenant, client),
-        Style::Bicep => bicep(identity, tenant, client),
-    };
-    let comment = if style == Style::Bicep { "//" } else { "#" };
-    let rights = [
-        "No API permission and no consent: Entra gives an application a token for the flow service without either,",
-        "and a trigger compares audience, issuer, tenant and, under \"Specific users\", the object id. Grant none.",
-    ];
-    let rights = rights.map(|line| format!("{comment} {line}\n")).concat();
-    format!("{body}\n{rights}")
+/// One thing that has to be done.
+enum Step<'a> {
+    /// An app registration.
+    Registration(Client),
+    /// Its service principal.
+    Principal,
+    Secret,
+    Certificate,
+    /// Trust in tokens of another issuer.
+    Federated(Presented),
+    /// A managed identity on its machine or platform.
+    Assign(&'a ManagedSettings),
+    /// The right to ask in the name of an account.
+    Permission,
+    /// The account, where its name is known.
+    Account(&'a str),
+    /// Where the platform hands its tokens out.
+    Projection,
+    FlowService,
+    ObjectId(Whose<'a>),
+    /// The right to read these secrets.
+    VaultRole(Vec<&'a VaultReference>),
+    /// What has to be written into the settings.
+    Settings,
 }
 
-/// Commands for the cloud, where it is not the public one.
-fn az_cloud(cloud: Cloud) -> &'static str {
-    match cloud {
-        Cloud::Public | Cloud::Gcc => "",
-        Cloud::GccHigh | Cloud::Dod => "az cloud set --name AzureUSGovernment\n",
-        Cloud::China => "az cloud set --name AzureChinaCloud\n",
+/// Whether an application can keep a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Confidential,
+    Public,
+    /// It has a secret, and a person signs in with it.
+    SignsIn,
+}
+
+/// Whose object id stands on the trigger's list.
+#[derive(Clone, Copy)]
+enum Whose<'a> {
+    Application,
+    Account(&'a str),
+    Machine(&'a ManagedSettings),
+}
+
+/// Issuer, subject and audience of a federated credential.
+struct Presented {
+    issuer: String,
+    subject: String,
+    audience: String,
+}
+
+impl Presented {
+    /// What a token says, as far as it can stand in a command.
+    fn of(token: Option<&FederatedToken>, issuer: &str, subject: &str) -> Self {
+        let plain = |text: Option<&String>, instead: &str| {
+            let text = text.map(|text| text.trim_matches('"'));
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/@#=+,".contains(&byte);
+            match text {
+                Some(text) if !text.is_empty() && text.bytes().all(is_plain) => text.to_owned(),
+                _ => instead.to_owned(),
+            }
+        };
+        Self {
+            issuer: plain(token.map(|token| &token.issuer), issuer),
+            subject: plain(token.map(|token| &token.subject), subject),
+            audience: plain(token.map(|token| &token.audience), EXCHANGE_AUDIENCE),
+        }
     }
 }
 
-fn az(identity: &IdentitySettings, tenant: &str, client: &str) -> String {
-    let name = &identity.name;
-    format!(
-        "# Identity {name}, tenant {tenant}, with Azure CLI.
-{cloud}az login --tenant {tenant} --allow-no-subscriptions
-
-# 1. App registration. Skip it if {client} exists: az ad app show --id {client}
-APP=$(az ad app create --display-name flowgate-{name} --sign-in-audience AzureADMyOrg --query appId --output tsv)
-
-# 2. Service principal (the enterprise application).
-az ad sp create --id \"$APP\"
-
-# 3. Credential: its value is shown once and goes where the settings' reference points.
-az ad app credential reset --id \"$APP\" --append --display-name flowgate --years 1 --query password --output tsv
-
-# 4. Only if Entra answers AADSTS500011: the flow service itself is missing in the tenant.
-az ad sp create --id {FLOW_SERVICE}
-
-# 5. The object id for the trigger's list under \"Specific users in my tenant\". Not the client id.
-az ad sp show --id {client} --query id --output tsv
-
-# 6. For the settings: client_id and tenant.
-echo \"$APP\"
-az account show --query tenantId --output tsv
-",
-        cloud = az_cloud(identity.cloud)
-    )
+/// What the texts are filled with.
+struct Facts<'a> {
+    identity: &'a IdentitySettings,
+    tenant: &'a str,
+    client: &'a str,
 }
 
-fn powershell(identity: &IdentitySettings, tenant: &str, client: &str) -> String {
-    let name = &identity.name;
-    let environment = match identity.cloud {
-        Cloud::Public | Cloud::Gcc => "Global",
-        Cloud::GccHigh => "USGov",
-        Cloud::Dod => "USGovDoD",
-        Cloud::China => "China",
+/// The commands for one identity. A federated token that can be read is read for what it says of itself.
+pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -> String {
+    let application = identity.grant.application();
+    let facts = Facts {
+        identity,
+        tenant: match identity.tenant.as_str() {
+            "" => "TENANT",
+            tenant => tenant,
+        },
+        client: application.map_or("CLIENT_ID", |(endpoint, _)| endpoint.client_id.as_str()),
     };
-    format!(
-        "# Identity {name}, tenant {tenant}, with Microsoft Graph PowerShell.
-Connect-MgGraph -TenantId {tenant} -Environment {environment} -Scopes Application.ReadWrite.All
-
-# 1. App registration. Skip it if {client} exists: Get-MgApplication -Filter \"appId eq '{client}'\"
-$app = New-MgApplication -DisplayName flowgate-{name} -SignInAudience AzureADMyOrg
-
-# 2. Service principal (the enterprise application).
-New-MgServicePrincipal -AppId $app.AppId
-
-# 3. Credential: its value is shown once and goes where the settings' reference points.
-$password = @{{ displayName = 'flowgate'; endDateTime = (Get-Date).AddYears(1) }}
-(Add-MgApplicationPassword -ApplicationId $app.Id -PasswordCredential $password).SecretText
-
-# 4. Only if Entra answers AADSTS500011: the flow service itself is missing in the tenant.
-New-MgServicePrincipal -AppId {FLOW_SERVICE}
-
-# 5. The object id for the trigger's list under \"Specific users in my tenant\". Not the client id.
-(Get-MgServicePrincipal -Filter \"appId eq '{client}'\").Id
-
-# 6. For the settings: client_id and tenant.
-$app.AppId
-(Get-MgContext).TenantId
-"
-    )
+    let comment = if style == Style::Bicep { "//" } else { "#" };
+    let mut text = words::head(style, &facts);
+    for (at, step) in steps(identity, config, &facts).await.iter().enumerate() {
+        let title = words::title(step, &facts);
+        let body = match style {
+            Style::Az => words::az(step, &facts),
+            Style::PowerShell => words::powershell(step, &facts),
+            Style::Bicep => words::bicep(step, &facts),
+        };
+        text.push_str(&format!("{comment} {}. {title}\n{body}\n", at + 1));
+    }
+    for line in words::rights(identity) {
+        text.push_str(&format!("{comment} {line}\n"));
+    }
+    text
 }
 
-fn bicep(identity: &IdentitySettings, tenant: &str, client: &str) -> String {
-    let name = &identity.name;
-    format!(
-        "// Identity {name}, tenant {tenant}, client id {client}; bicepconfig.json needs the Microsoft Graph extension.
-extension microsoftGraphV1
+/// The steps of an identity, in their order.
+async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &Facts<'_>) -> Vec<Step<'a>> {
+    let mut steps = Vec::new();
+    let whose = match &identity.grant {
+        GrantSettings::Client { proof, .. } => {
+            register(identity, proof, Client::Confidential, facts, &mut steps).await;
+            Whose::Application
+        }
+        GrantSettings::Password { proof, user, .. } => {
+            register(identity, proof, Client::Confidential, facts, &mut steps).await;
+            steps.extend([Step::Permission, Step::Account(user)]);
+            Whose::Account(user)
+        }
+        GrantSettings::SignIn { proof, .. } => {
+            register(identity, proof, Client::SignsIn, facts, &mut steps).await;
+            steps.extend([Step::Permission, Step::Account("USER")]);
+            Whose::Account("USER")
+        }
+        GrantSettings::Managed(managed) => {
+            steps.push(Step::Assign(managed));
+            Whose::Machine(managed)
+        }
+        GrantSettings::Default(chain) => match &chain.managed {
+            Ok(managed) if chain.federated.is_err() => {
+                steps.push(Step::Assign(managed));
+                Whose::Machine(managed)
+            }
+            _ => {
+                let presented = Presented::of(None, "ISSUER", "system:serviceaccount:NAMESPACE:ACCOUNT");
+                steps.extend([
+                    Step::Registration(Client::Confidential),
+                    Step::Principal,
+                    Step::Federated(presented),
+                ]);
+                Whose::Application
+            }
+        },
+        GrantSettings::TokenFile { .. } => {
+            steps.push(Step::Projection);
+            Whose::Application
+        }
+    };
+    let vaults = config.keyvault.as_ref();
+    let reads = vaults.filter(|keyvault| keyvault.identity.name == identity.name);
+    if let Some(keyvault) = reads {
+        let mut places: Vec<_> = keyvault.at_start.iter().chain(&keyvault.later).collect();
+        places.dedup();
+        steps.push(Step::VaultRole(places));
+    }
+    steps.extend([Step::FlowService, Step::ObjectId(whose), Step::Settings]);
+    steps
+}
 
-// 1. App registration.
-resource app 'Microsoft.Graph/applications@v1.0' = {{
-  uniqueName: 'flowgate-{name}'
-  displayName: 'flowgate-{name}'
-  signInAudience: 'AzureADMyOrg'
-}}
-
-// 2. Service principal (the enterprise application).
-resource principal 'Microsoft.Graph/servicePrincipals@v1.0' = {{
-  appId: app.appId
-}}
-
-// 3. Credential: a template would keep a secret in the history of deployments, so make it afterwards.
-//    az ad app credential reset --id CLIENT_ID --append --display-name flowgate --years 1
-
-// 4. Only if Entra answers AADSTS500011: the flow service itself is missing in the tenant.
-//    az ad sp create --id {FLOW_SERVICE}
-
-// 5. For the settings: client_id. For the trigger's list under \"Specific users in my tenant\": objectId, which is what
-//    az ad sp show --id {client} --query id shows.
-output clientId string = app.appId
-output objectId string = principal.id
-"
-    )
+/// What an application needs.
+async fn register(
+    identity: &IdentitySettings,
+    proof: &ClientProof,
+    client: Client,
+    facts: &Facts<'_>,
+    steps: &mut Vec<Step<'_>>,
+) {
+    let client = match proof {
+        ClientProof::Public => Client::Public,
+        _ => client,
+    };
+    steps.extend([Step::Registration(client), Step::Principal]);
+    match proof {
+        ClientProof::Secrets(_) => steps.push(Step::Secret),
+        ClientProof::Certificates(_) => steps.push(Step::Certificate),
+        ClientProof::Public => {}
+        ClientProof::Federated(proof) => steps.push(Step::Federated(match &proof.source {
+            AssertionSource::File(path) => {
+                let token = FederatedToken::in_file(path, identity.name.as_str()).await;
+                let subject = "system:serviceaccount:NAMESPACE:ACCOUNT";
+                Presented::of(token.ok().as_ref(), "ISSUER", subject)
+            }
+            AssertionSource::Identity { .. } => {
+                // Microsoft Learn, "Configure an application to trust a managed identity".
+                let issuer = match identity.grant.application() {
+                    Some((endpoint, _)) => format!("{}/{}/v2.0", endpoint.authority, facts.tenant),
+                    None => "ISSUER".to_owned(),
+                };
+                Presented::of(None, &issuer, "OBJECT_ID_OF_THE_MANAGED_IDENTITY")
+            }
+        })),
+    }
 }

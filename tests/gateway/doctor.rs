@@ -25,6 +25,7 @@ use serde_json::json;
 use crate::emulator::Answer as Flow;
 use crate::emulator::Condition;
 use crate::emulator::Door;
+use crate::emulator::Issuer;
 use crate::emulator::Reply;
 use crate::emulator::TokenAnswer;
 use crate::emulator::TokenForm;
@@ -844,4 +845,104 @@ async fn setup_prints_the_commands_of_an_identity() {
     }
     let wrong = program(&world, &text, &["setup", "--identity", "nobody"]).await;
     assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn setup_prints_the_steps_of_each_kind_of_identity() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let leaf = world.emulator.ca.client_leaf_between("flowgate.example", -1, 20);
+    world.file("pem", &format!("{}{}", leaf.chain_pem, leaf.key_pem));
+    let issuer = Issuer::new("https://oidc.example/0a1b/");
+    world.file(
+        "projected",
+        &issuer.token("system:serviceaccount:a:b", &json!({})),
+    );
+    let application = format!("tenant = \"{TENANT}\"\nclient_id = \"{CLIENT}\"\n");
+    let kinds: [(&str, String, [&[&str]; 3]); 5] = [
+        (
+            "pem",
+            format!("{application}[[identity.certificate]]\nfile = \"file:pem\""),
+            [
+                &["--append --cert @flowgate.crt", "no consent"],
+                &["AsymmetricX509Cert"],
+                &["--append --cert @flowgate.crt"],
+            ],
+        ),
+        (
+            "pod",
+            format!("{application}[identity.federated]\ntoken_file = \"projected\""),
+            [
+                &[
+                    "az ad app federated-credential create",
+                    "\"issuer\": \"https://oidc.example/0a1b/\", \"subject\": \"system:serviceaccount:a:b\"",
+                    "api://AzureADTokenExchange",
+                ],
+                &["-Issuer 'https://oidc.example/0a1b/' -Subject 'system:serviceaccount:a:b'"],
+                &[
+                    "federatedIdentityCredentials",
+                    "issuer: 'https://oidc.example/0a1b/'",
+                ],
+            ],
+        ),
+        (
+            "machine",
+            "[identity.managed]\nsource = \"imds\"".to_owned(),
+            [
+                &["az vm identity assign", "--query principalId", "No role"],
+                &["Update-AzVM"],
+                &["SystemAssigned", "output objectId"],
+            ],
+        ),
+        (
+            "flows",
+            format!("{application}[identity.sign_in]\nstore = \"kept\""),
+            [
+                &[
+                    "--is-fallback-public-client true --public-client-redirect-uris http://localhost",
+                    "[?value=='User']",
+                    "admin-consent",
+                    "flowgate login --config FILE --identity flows",
+                    "az ad user show --id USER --query id",
+                ],
+                &["-IsFallbackPublicClient", "New-MgOauth2PermissionGrant"],
+                &["redirectUris: ['http://localhost']", "scope: 'User'"],
+            ],
+        ),
+        (
+            "reader",
+            format!(
+                "{application}client_secret = \"keyvault:https://contoso.vault.azure.net/secrets/other\"\n\
+                 [keyvault]\nidentity = \"contoso\""
+            ),
+            [
+                &["az ad app create"],
+                &["New-MgApplication"],
+                &["applications@v1.0"],
+            ],
+        ),
+    ];
+    for (name, lines, wanted) in kinds {
+        let text = format!(
+            "{}[[identity]]\nname = \"{name}\"\n{lines}\n",
+            settings(&world, &trigger, "")
+        );
+        // Who reads the vaults is told which secrets.
+        let asked = if name == "reader" { "contoso" } else { name };
+        for (style, parts) in ["az", "powershell", "bicep"].into_iter().zip(wanted) {
+            let output = program(&world, &text, &["setup", "--identity", asked, "--style", style]).await;
+            let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(0), "{name} {style}: {told}");
+            let role = match (name, style) {
+                ("reader", "bicep") => "4633458b-17de-408a-b874-0445c86b69e6",
+                ("reader", _) => "/secrets/other",
+                _ => "",
+            };
+            for part in parts.iter().copied().chain([role]) {
+                assert!(shown.contains(part), "{name} {style} {part}: {shown}");
+            }
+            assert!(!shown.contains("PRIVATE KEY"), "{shown}");
+        }
+    }
 }

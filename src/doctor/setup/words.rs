@@ -1,0 +1,429 @@
+//! Each step of a setup in Azure CLI, PowerShell and Bicep.
+
+use super::Client;
+use super::Facts;
+use super::Step;
+use super::Style;
+use super::Whose;
+use crate::config::GrantSettings;
+use crate::config::IdentitySettings;
+use crate::config::ManagedSettings;
+use crate::config::ManagedSource;
+use crate::config::Selector;
+use crate::doctor::advice::FLOW_SERVICE;
+use crate::model::Cloud;
+
+/// Microsoft Learn, "Azure built-in roles for Security": Key Vault Secrets User.
+const SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";
+
+pub(super) fn head(style: Style, facts: &Facts<'_>) -> String {
+    let (name, tenant, client) = (&facts.identity.name, facts.tenant, facts.client);
+    let cloud = facts.identity.cloud;
+    match style {
+        Style::Az => {
+            let cloud = match cloud {
+                Cloud::Public | Cloud::Gcc => "",
+                Cloud::GccHigh | Cloud::Dod => "az cloud set --name AzureUSGovernment\n",
+                Cloud::China => "az cloud set --name AzureChinaCloud\n",
+            };
+            format!(
+                "# Identity {name}, tenant {tenant}, with Azure CLI.\n{cloud}az login --tenant {tenant} \
+                 --allow-no-subscriptions\n\n"
+            )
+        }
+        Style::PowerShell => {
+            let environment = match cloud {
+                Cloud::Public | Cloud::Gcc => "Global",
+                Cloud::GccHigh => "USGov",
+                Cloud::Dod => "USGovDoD",
+                Cloud::China => "China",
+            };
+            format!(
+                "# Identity {name}, tenant {tenant}, with Microsoft Graph PowerShell.\nConnect-MgGraph -TenantId \
+                 {tenant} -Environment {environment} -Scopes Application.ReadWrite.All\n\n"
+            )
+        }
+        Style::Bicep => format!(
+            "// Identity {name}, tenant {tenant}, client id {client}; bicepconfig.json needs the Microsoft Graph \
+             extension.\nextension microsoftGraphV1\n\n"
+        ),
+    }
+}
+
+pub(super) fn title(step: &Step<'_>, facts: &Facts<'_>) -> String {
+    let client = facts.client;
+    match step {
+        Step::Registration(_) => {
+            format!("App registration. Skip it if {client} exists: az ad app show --id {client}")
+        }
+        Step::Principal => "Service principal (the enterprise application).".to_owned(),
+        Step::Secret => {
+            "Credential: its value is shown once and goes where the settings' reference points.".to_owned()
+        }
+        Step::Certificate => {
+            "Credential: the certificate without its key, which stays on the gateway's host.".to_owned()
+        }
+        Step::Federated(_) => {
+            "Credential: trust in tokens of this issuer for this subject, letter by letter.".to_owned()
+        }
+        Step::Assign(_) => "Managed identity on the machine or platform that runs the gateway.".to_owned(),
+        Step::Permission => "Delegated permission User of the flow service, and consent to it.".to_owned(),
+        Step::Account(_) => {
+            "An account for this alone, without any role; then sign it in where a person has to.".to_owned()
+        }
+        Step::Projection => "Another program writes this token; nothing of it is made here.".to_owned(),
+        Step::FlowService => {
+            "Only if Entra answers AADSTS500011: the flow service itself is missing in the tenant.".to_owned()
+        }
+        Step::ObjectId(_) => {
+            "The object id for the trigger's list under \"Specific users in my tenant\". Not the client id."
+                .to_owned()
+        }
+        Step::VaultRole(_) => "Key Vault: the right to read these secrets, and no others.".to_owned(),
+        Step::Settings => "For the settings: client_id and tenant.".to_owned(),
+    }
+}
+
+/// The command with which a person signs in, where one has to.
+fn login(facts: &Facts<'_>) -> String {
+    match facts.identity.grant {
+        GrantSettings::SignIn { .. } => {
+            format!(
+                "flowgate login --config FILE --identity {}\n",
+                facts.identity.name
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+pub(super) fn az(step: &Step<'_>, facts: &Facts<'_>) -> String {
+    let (name, client) = (&facts.identity.name, facts.client);
+    match step {
+        Step::Registration(kind) => {
+            let public = match kind {
+                Client::Confidential => "",
+                Client::Public => {
+                    " --is-fallback-public-client true --public-client-redirect-uris http://localhost"
+                }
+                Client::SignsIn => " --public-client-redirect-uris http://localhost",
+            };
+            format!(
+                "APP=$(az ad app create --display-name flowgate-{name} --sign-in-audience AzureADMyOrg{public} --query \
+                 appId --output tsv)\n"
+            )
+        }
+        Step::Principal => "az ad sp create --id \"$APP\"\n".to_owned(),
+        Step::Secret => "az ad app credential reset --id \"$APP\" --append --display-name flowgate --years 1 --query \
+                         password --output tsv\n"
+            .to_owned(),
+        Step::Certificate => {
+            "az ad app credential reset --id \"$APP\" --append --cert @flowgate.crt\n".to_owned()
+        }
+        Step::Federated(presented) => format!(
+            "az ad app federated-credential create --id \"$APP\" --parameters '{{\"name\": \"flowgate\", \"issuer\": \
+             \"{}\", \"subject\": \"{}\", \"audiences\": [\"{}\"]}}'\n",
+            presented.issuer, presented.subject, presented.audience
+        ),
+        Step::Assign(managed) => az_assign(managed),
+        Step::Permission => format!(
+            "SCOPE=$(az ad sp show --id {FLOW_SERVICE} --query \"oauth2PermissionScopes[?value=='User'].id\" --output \
+             tsv)\naz ad app permission add --id \"$APP\" --api {FLOW_SERVICE} --api-permissions \"$SCOPE=Scope\"\naz ad \
+             app permission admin-consent --id \"$APP\"\n"
+        ),
+        Step::Account(user) => format!(
+            "az ad user create --display-name flowgate-{name} --user-principal-name {user} --password PASSWORD\n{}",
+            login(facts)
+        ),
+        Step::Projection => String::new(),
+        Step::FlowService => format!("az ad sp create --id {FLOW_SERVICE}\n"),
+        Step::ObjectId(Whose::Application) => format!("az ad sp show --id {client} --query id --output tsv\n"),
+        Step::ObjectId(Whose::Account(user)) => format!("az ad user show --id {user} --query id --output tsv\n"),
+        Step::ObjectId(Whose::Machine(managed)) => az_object_id(managed),
+        Step::VaultRole(places) => places
+            .iter()
+            .map(|place| {
+                let (vault, secret) = (place.vault(), place.name());
+                format!(
+                    "az role assignment create --role \"Key Vault Secrets User\" --assignee {} --scope \"$(az keyvault \
+                     show --name {vault} --query id --output tsv)/secrets/{secret}\"\n",
+                    assignee(facts)
+                )
+            })
+            .collect(),
+        Step::Settings => "echo \"$APP\"\naz account show --query tenantId --output tsv\n".to_owned(),
+    }
+}
+
+/// Whom a role is assigned to.
+fn assignee<'a>(facts: &Facts<'a>) -> &'a str {
+    match facts.identity.grant.application() {
+        Some(_) => facts.client,
+        None => "OBJECT_ID",
+    }
+}
+
+fn az_assign(managed: &ManagedSettings) -> String {
+    let own = managed.selector.is_none();
+    let which = if own { "" } else { " --identities \"$ID\"" };
+    let create = if own {
+        ""
+    } else {
+        "ID=$(az identity create --resource-group GROUP --name flowgate --query id --output tsv)\n"
+    };
+    match managed.source {
+        ManagedSource::Imds { .. } => {
+            format!("{create}az vm identity assign --resource-group GROUP --name VM{which}\n")
+        }
+        ManagedSource::AppService { .. } => format!(
+            "{create}az webapp identity assign --resource-group GROUP --name APP{which}      # or az functionapp, az \
+             containerapp\n"
+        ),
+        ManagedSource::Arc { .. } => "# The machine has its identity from Azure Arc; only the agent's group can read its \
+                                      keys.\nsudo usermod -a -G himds flowgate && sudo systemctl restart flowgate\n"
+            .to_owned(),
+    }
+}
+
+fn az_object_id(managed: &ManagedSettings) -> String {
+    match (&managed.selector, &managed.source) {
+        (Some(Selector::ObjectId(id)), _) => format!("echo {id}\n"),
+        (Some(Selector::ClientId(id)), _) => format!("az ad sp show --id {id} --query id --output tsv\n"),
+        (Some(Selector::ResourceId(id)), _) => {
+            format!("az identity show --ids {id} --query principalId --output tsv\n")
+        }
+        (None, ManagedSource::Imds { .. }) => {
+            "az vm identity show --resource-group GROUP --name VM --query principalId --output tsv\n"
+                .to_owned()
+        }
+        (None, ManagedSource::AppService { .. }) => {
+            "az webapp identity show --resource-group GROUP --name APP --query principalId --output tsv\n"
+                .to_owned()
+        }
+        (None, ManagedSource::Arc { .. }) => {
+            "az connectedmachine show --resource-group GROUP --name MACHINE --query \
+                                              identity.principalId --output tsv\n"
+                .to_owned()
+        }
+    }
+}
+
+pub(super) fn powershell(step: &Step<'_>, facts: &Facts<'_>) -> String {
+    let (name, client) = (&facts.identity.name, facts.client);
+    match step {
+        Step::Registration(kind) => {
+            let public = match kind {
+                Client::Confidential => "",
+                Client::Public => {
+                    " -IsFallbackPublicClient -PublicClient @{ RedirectUris = @('http://localhost') }"
+                }
+                Client::SignsIn => " -PublicClient @{ RedirectUris = @('http://localhost') }",
+            };
+            format!(
+                "$app = New-MgApplication -DisplayName flowgate-{name} -SignInAudience AzureADMyOrg{public}\n"
+            )
+        }
+        Step::Principal => "$sp = New-MgServicePrincipal -AppId $app.AppId\n".to_owned(),
+        Step::Secret => "$password = @{ displayName = 'flowgate'; endDateTime = (Get-Date).AddYears(1) }\n\
+                         (Add-MgApplicationPassword -ApplicationId $app.Id -PasswordCredential $password).SecretText\n"
+            .to_owned(),
+        Step::Certificate => "# -KeyCredentials replaces the certificates that are there: name them all.\n$bytes = \
+                              [System.IO.File]::ReadAllBytes('flowgate.cer')\nUpdate-MgApplication -ApplicationId \
+                              $app.Id -KeyCredentials @(@{ type = 'AsymmetricX509Cert'; usage = 'Verify'; key = $bytes \
+                              })\n"
+            .to_owned(),
+        Step::Federated(presented) => format!(
+            "New-MgApplicationFederatedIdentityCredential -ApplicationId $app.Id -Name flowgate -Issuer '{}' -Subject \
+             '{}' -Audiences @('{}')\n",
+            presented.issuer, presented.subject, presented.audience
+        ),
+        Step::Assign(managed) => powershell_assign(managed),
+        Step::Permission => format!(
+            "$flow = Get-MgServicePrincipal -Filter \"appId eq '{FLOW_SERVICE}'\"\n# -Scopes of Connect-MgGraph must \
+             hold DelegatedPermissionGrant.ReadWrite.All for this.\nNew-MgOauth2PermissionGrant -ClientId $sp.Id \
+             -ConsentType AllPrincipals -ResourceId $flow.Id -Scope User\n"
+        ),
+        Step::Account(user) => format!(
+            "New-MgUser -DisplayName flowgate-{name} -UserPrincipalName {user} -MailNickname flowgate -AccountEnabled \
+             -PasswordProfile @{{ Password = 'PASSWORD' }}\n{}",
+            login(facts)
+        ),
+        Step::Projection => String::new(),
+        Step::FlowService => format!("New-MgServicePrincipal -AppId {FLOW_SERVICE}\n"),
+        Step::ObjectId(Whose::Application) => {
+            format!("(Get-MgServicePrincipal -Filter \"appId eq '{client}'\").Id\n")
+        }
+        Step::ObjectId(Whose::Account(user)) => format!("(Get-MgUser -UserId {user}).Id\n"),
+        Step::ObjectId(Whose::Machine(managed)) => powershell_object_id(managed),
+        Step::VaultRole(places) => places
+            .iter()
+            .map(|place| {
+                let (vault, secret) = (place.vault(), place.name());
+                let option = match facts.identity.grant.application() {
+                    Some(_) => "-ApplicationId",
+                    None => "-ObjectId",
+                };
+                format!(
+                    "New-AzRoleAssignment -RoleDefinitionName 'Key Vault Secrets User' {option} {} -Scope \"$((Get-AzKeyVault \
+                     -VaultName {vault}).ResourceId)/secrets/{secret}\"\n",
+                    assignee(facts)
+                )
+            })
+            .collect(),
+        Step::Settings => "$app.AppId\n(Get-MgContext).TenantId\n".to_owned(),
+    }
+}
+
+fn powershell_assign(managed: &ManagedSettings) -> String {
+    let own = managed.selector.is_none();
+    match managed.source {
+        ManagedSource::Imds { .. } if own => {
+            "Update-AzVM -ResourceGroupName GROUP -VM (Get-AzVM -ResourceGroupName GROUP -Name VM) -IdentityType \
+             SystemAssigned\n"
+                .to_owned()
+        }
+        ManagedSource::Imds { .. } => {
+            "$id = (New-AzUserAssignedIdentity -ResourceGroupName GROUP -Name flowgate -Location LOCATION).Id\n\
+             Update-AzVM -ResourceGroupName GROUP -VM (Get-AzVM -ResourceGroupName GROUP -Name VM) -IdentityType \
+             UserAssigned -IdentityId $id\n"
+                .to_owned()
+        }
+        ManagedSource::AppService { .. } if own => {
+            "Set-AzWebApp -ResourceGroupName GROUP -Name APP -AssignIdentity $true\n".to_owned()
+        }
+        ManagedSource::AppService { .. } => {
+            "# PowerShell assigns no user-assigned identity to an app: use az webapp identity assign --identities.\n"
+                .to_owned()
+        }
+        ManagedSource::Arc { .. } => {
+            "# The machine has its identity from Azure Arc; on Windows the gateway's user must be in the group Hybrid \
+             Agent Extension Applications.\n"
+                .to_owned()
+        }
+    }
+}
+
+fn powershell_object_id(managed: &ManagedSettings) -> String {
+    match &managed.selector {
+        Some(Selector::ObjectId(id)) => format!("'{id}'\n"),
+        Some(Selector::ClientId(id)) => {
+            format!("(Get-MgServicePrincipal -Filter \"appId eq '{id}'\").Id\n")
+        }
+        Some(Selector::ResourceId(id)) => {
+            format!("(Get-AzResource -ResourceId '{id}').Properties.principalId\n")
+        }
+        None => "(Get-MgServicePrincipal -Filter \"displayName eq 'MACHINE'\").Id\n".to_owned(),
+    }
+}
+
+pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
+    let (name, client) = (&facts.identity.name, facts.client);
+    match step {
+        Step::Registration(kind) => {
+            let public = match kind {
+                Client::Confidential => "",
+                Client::Public => {
+                    "\n  isFallbackPublicClient: true\n  publicClient: {\n    redirectUris: ['http://localhost']\n  }"
+                }
+                Client::SignsIn => "\n  publicClient: {\n    redirectUris: ['http://localhost']\n  }",
+            };
+            format!(
+                "resource app 'Microsoft.Graph/applications@v1.0' = {{\n  uniqueName: 'flowgate-{name}'\n  displayName: \
+                 'flowgate-{name}'\n  signInAudience: 'AzureADMyOrg'{public}\n}}\n"
+            )
+        }
+        Step::Principal => "resource principal 'Microsoft.Graph/servicePrincipals@v1.0' = {\n  appId: app.appId\n}\n".to_owned(),
+        Step::Secret => "// A template would keep a secret in the history of deployments, so make it afterwards.\n// az ad \
+                         app credential reset --id CLIENT_ID --append --display-name flowgate --years 1\n"
+            .to_owned(),
+        Step::Certificate => {
+            "// A template would replace the certificates that are there, so add it afterwards.\n// az ad app credential \
+             reset --id CLIENT_ID --append --cert @flowgate.crt\n"
+                .to_owned()
+        }
+        Step::Federated(presented) => format!(
+            "resource trust 'Microsoft.Graph/applications/federatedIdentityCredentials@v1.0' = {{\n  name: \
+             '${{app.uniqueName}}/flowgate'\n  issuer: '{}'\n  subject: '{}'\n  audiences: ['{}']\n}}\n",
+            presented.issuer, presented.subject, presented.audience
+        ),
+        Step::Assign(managed) => bicep_assign(managed),
+        Step::Permission => format!(
+            "resource flow 'Microsoft.Graph/servicePrincipals@v1.0' existing = {{\n  appId: '{FLOW_SERVICE}'\n}}\n\
+             resource grant 'Microsoft.Graph/oauth2PermissionGrants@v1.0' = {{\n  clientId: principal.id\n  consentType: \
+             'AllPrincipals'\n  resourceId: flow.id\n  scope: 'User'\n}}\n"
+        ),
+        Step::Account(user) => format!(
+            "// az ad user create --display-name flowgate-{name} --user-principal-name {user} --password PASSWORD\n// {}",
+            match login(facts).as_str() {
+                "" => "Its password goes where the settings' reference points.\n",
+                login => login,
+            }
+        ),
+        Step::Projection => String::new(),
+        Step::FlowService => format!("// az ad sp create --id {FLOW_SERVICE}\n"),
+        Step::ObjectId(Whose::Application) => {
+            format!("// The same as az ad sp show --id {client} --query id shows.\noutput objectId string = principal.id\n")
+        }
+        Step::ObjectId(Whose::Account(user)) => format!("// az ad user show --id {user} --query id --output tsv\n"),
+        Step::ObjectId(Whose::Machine(managed)) => match managed.selector {
+            Some(_) => "output objectId string = identity.properties.principalId\n".to_owned(),
+            None => "output objectId string = machine.identity.principalId\n".to_owned(),
+        },
+        Step::VaultRole(places) => places
+            .iter()
+            .enumerate()
+            .map(|(at, place)| bicep_role(at, place.vault(), place.name()))
+            .collect(),
+        Step::Settings => match facts.identity.grant.application() {
+            Some(_) => "output clientId string = app.appId\noutput tenantId string = tenant().tenantId\n".to_owned(),
+            None => "output tenantId string = tenant().tenantId\n".to_owned(),
+        },
+    }
+}
+
+fn bicep_assign(managed: &ManagedSettings) -> String {
+    match (&managed.selector, &managed.source) {
+        (_, ManagedSource::Arc { .. }) => {
+            "// The machine has its identity from Azure Arc.\nresource machine 'Microsoft.HybridCompute/machines@2024-07-10' \
+             existing = {\n  name: 'MACHINE'\n}\n"
+                .to_owned()
+        }
+        (Some(_), _) => {
+            "resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {\n  name: 'flowgate'\n  \
+             location: resourceGroup().location\n}\n// In the template of the machine or app:\n//   identity: { type: \
+             'UserAssigned', userAssignedIdentities: { '${identity.id}': {} } }\n"
+                .to_owned()
+        }
+        (None, _) => "// In the template of the machine or app, here called machine:\n//   identity: { type: \
+                      'SystemAssigned' }\n"
+            .to_owned(),
+    }
+}
+
+fn bicep_role(at: usize, vault: &str, secret: &str) -> String {
+    format!(
+        "resource secret{at} 'Microsoft.KeyVault/vaults/secrets@2023-07-01' existing = {{\n  name: \
+         '{vault}/{secret}'\n}}\nresource role{at} 'Microsoft.Authorization/roleAssignments@2022-04-01' = {{\n  name: \
+         guid(secret{at}.id, 'flowgate')\n  scope: secret{at}\n  properties: {{\n    principalId: 'OBJECT_ID'\n    \
+         principalType: 'ServicePrincipal'\n    roleDefinitionId: \
+         subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '{SECRETS_USER}')\n  }}\n}}\n"
+    )
+}
+
+/// What the identity needs no more of.
+pub(super) fn rights(identity: &IdentitySettings) -> [&'static str; 2] {
+    match &identity.grant {
+        GrantSettings::Password { .. } | GrantSettings::SignIn { .. } => [
+            "One delegated permission and no role: the gateway can do in the account's name what the application may ask",
+            "for and the account may do. Grant no other, and give the account nothing else.",
+        ],
+        GrantSettings::Managed(_) => [
+            "No role, no API permission and no consent: a trigger compares audience, issuer, tenant and, under \"Specific",
+            "users\", the object id. Every program on the machine can use the identity: take one for the gateway alone.",
+        ],
+        GrantSettings::Client { .. } | GrantSettings::TokenFile { .. } | GrantSettings::Default(_) => [
+            "No API permission and no consent: Entra gives an application a token for the flow service without either,",
+            "and a trigger compares audience, issuer, tenant and, under \"Specific users\", the object id. Grant none.",
+        ],
+    }
+}
