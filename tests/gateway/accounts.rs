@@ -313,16 +313,20 @@ async fn a_sign_in_that_is_over_is_named_and_a_new_one_is_taken_up_without_a_res
             assert!(cause.contains(part), "{part}: {cause}");
         }
         if number == 50173 {
-            refusals(&gateway, 2).await;
-            assert_eq!(
-                asked(&world, PUBLIC).len(),
-                1,
-                "what is over is not asked with again"
-            );
             store(&world);
             until(&gateway, 202).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_sign_in_that_is_over_is_not_asked_with_again() {
+    let (world, trigger) = world().await;
+    store(&world);
+    world.emulator.entra.revoke_refresh_tokens(50173);
+    let gateway = world.start(&signed_in(&world, &trigger, ""));
+    refusals(&gateway, 2).await;
+    assert_eq!(asked(&world, PUBLIC).len(), 1);
 }
 
 #[tokio::test]

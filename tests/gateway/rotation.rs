@@ -192,7 +192,7 @@ async fn readiness_and_metrics_count_the_days_that_a_secret_has_left() {
 #[tokio::test]
 async fn a_source_that_is_away_and_a_replaced_secret_are_each_told_once() {
     let world = World::new().await;
-    world.emulator.entra.lifetime(std::time::Duration::from_secs(3));
+    world.emulator.entra.lifetime(std::time::Duration::from_secs(1));
     let trigger = accepting(&world);
     world.file("secret", SECRET);
     let route = world.route("orders", "/orders", &trigger.url(), "");

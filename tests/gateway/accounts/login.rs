@@ -263,7 +263,7 @@ async fn a_person_signs_in_on_another_device() {
     world
         .emulator
         .entra
-        .polls(&["authorization_pending", "slow_down", "authorization_pending"]);
+        .polls(&["authorization_pending", "authorization_pending", "slow_down"]);
     let settings = signed_in(&world, &trigger, "");
     let mut login = Running::start(&world, &settings, DEVICE);
     login.line_with("FKLWGATE7").await;
