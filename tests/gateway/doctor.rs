@@ -15,6 +15,7 @@ use flowgate::doctor::Live;
 use flowgate::doctor::Questions;
 use flowgate::doctor::Report;
 use flowgate::doctor::Verdict;
+use flowgate::entra::refusal::ERRORS;
 use flowgate::entra::refusal::NUMBERS;
 use flowgate::flow::fault::CODES;
 use flowgate::flow::fault::Row;
@@ -202,6 +203,91 @@ async fn every_refusal_of_entra_is_named_with_cause_mender_and_remedy() {
             "{number}: {remedy:?}"
         );
         assert_eq!(find(&report, "route orders", "claims").verdict, Verdict::Skipped);
+    }
+}
+
+#[tokio::test]
+async fn every_error_without_a_known_number_is_named_with_cause_mender_and_remedy() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let text = settings(&world, &trigger, "");
+    for row in ERRORS {
+        let body = json!({"error": row.error}).to_string();
+        let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length";
+        let reply = format!("{head}: {}\r\n\r\n{body}", body.len());
+        world.emulator.entra.always(TokenAnswer::Raw(reply.into()));
+        let report = examine(&world, &text, &Questions::default()).await;
+        let check = the_one(&report, "identity contoso", "token");
+        let remedy = check.remedy.as_ref().unwrap();
+        assert_eq!(remedy.who, row.mender.as_str(), "{}", row.error);
+        assert!(
+            check.says.contains(row.error) && remedy.what.contains(row.cause),
+            "{}",
+            whole(check)
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_of_entra_is_named() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let text = settings(&world, &trigger, "");
+    for (answer, part, who) in [
+        (TokenAnswer::Html, "web page", "operator"),
+        (TokenAnswer::Empty, "empty body", "operator"),
+        (TokenAnswer::NotJson, "other than JSON", "operator"),
+        (TokenAnswer::Oversized(300_000), "larger than", "operator"),
+        (TokenAnswer::Cut, "the token endpoint", "host-admin"),
+    ] {
+        world.emulator.entra.always(answer);
+        let report = examine(&world, &text, &Questions::default()).await;
+        let check = the_one(&report, "identity contoso", "token");
+        assert!(check.says.contains(part), "{part}: {}", check.says);
+        assert_eq!(check.remedy.as_ref().unwrap().who, who, "{part}");
+    }
+}
+
+/// What is known in public of Entra's refusals and of the trigger's; each has its row, so that the tests above meet it.
+#[test]
+fn no_refusal_that_is_known_in_public_is_missing_from_the_tables() {
+    let numbers = [
+        7_000_215, 7_000_222, 70002, 700_016, 7_000_229, 7_000_112, 700_027, 50012, 700_030, 500_133,
+        700_024, 70021, 700_211, 700_213, 7_002_131, 90061, 500_011, 50001, 70011, 28002, 1_002_012, 700_022,
+        700_023, 901_002, 90002, 900_023, 900_382, 900_432, 90038, 65001, 650_052, 650_056, 650_057, 650_053,
+        50105, 53003, 530_032, 530_035, 50076, 50074, 50079, 50126, 50034, 50057, 50055, 50053, 50173,
+        700_082, 70008, 70043, 700_025, 7_000_218, 50196, 90033, 90006, 90024, 90012, 50033, 50087, 90090,
+        90055, 100_007,
+    ];
+    for number in numbers {
+        assert!(NUMBERS.iter().any(|row| row.number == number), "AADSTS{number}");
+    }
+    let codes = [
+        "DirectApiAuthorizationRequired",
+        "MisMatchingOAuthClaims",
+        "DirectApiRequestHasMoreThanOneAuthorization",
+        "OAuthAccessPolicyNotFound",
+        "DirectApiInvalidAuthorizationScheme",
+        "DirectApiInvalidAuthorizationSignature",
+        "AuthorizationFailed",
+        "InvalidUseOfOAuthToken",
+        "InternalServerError",
+        "MissingApiVersionParameter",
+        "TriggerRequestMethodNotValid",
+        "TriggerInputSchemaMismatch",
+        "WorkflowTriggerIsNotEnabled",
+        "WorkflowNotFound",
+        "WorkflowTriggerNotFound",
+        "WorkflowDisabled",
+        "InvalidRequestContent",
+        "InvalidFlowExtensionRequestRoute",
+        "ClientScopeAuthorizationFailed",
+        "http-401-challenge",
+        "http-403-challenge",
+        "http-413",
+    ];
+    for code in codes {
+        assert!(CODES.iter().chain(STATUSES).any(|row| row.code == code), "{code}");
     }
 }
 
