@@ -88,25 +88,54 @@ pub fn appended(text: &str, block: &str) -> String {
     format!("{text}{between}{block}")
 }
 
-/// Replaces a settings file in one step; it keeps its rights.
+/// Replaces a settings file in one step; it keeps its rights, and its owner where that is possible.
 ///
 /// # Errors
 /// Those of the file system; the file is then as it was.
 pub fn replace_settings(path: &Path, text: &str) -> io::Result<()> {
     // A link stays one: what it leads to is replaced.
     let path = fs::canonicalize(path)?;
-    let rights = fs::metadata(&path)?.permissions();
-    replace(&path, text.as_bytes(), |file| file.set_permissions(rights))
+    let model = fs::metadata(&path)?;
+    replace(&path, text.as_bytes(), |file| {
+        give_to_owner_of(file, &model);
+        file.set_permissions(model.permissions())
+    })
 }
 
-/// Replaces a secret's file in one step, or makes it; nobody but its owner may read it.
+/// Replaces a secret's file in one step, or makes it; nobody but its owner may read it, who stays the same where that is
+/// possible.
 ///
 /// # Errors
 /// Those of the file system; the file is then as it was.
 pub fn replace_secret(path: &Path, secret: &Secret) -> io::Result<()> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    replace(&path, format!("{}\n", secret.expose()).as_bytes(), |_| Ok(()))
+    let model = fs::metadata(&path);
+    replace(&path, format!("{}\n", secret.expose()).as_bytes(), |file| {
+        if let Ok(model) = model {
+            give_to_owner_of(file, &model);
+        }
+        Ok(())
+    })
 }
+
+/// Gives a file to the owner of another one: whoever runs the gateway is often not the one who sets it up. Only an
+/// administrator can, and for all others it is right as it is.
+#[cfg(unix)]
+pub fn give_to_owner_of(file: &File, model: &fs::Metadata) {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::fchown;
+
+    if file
+        .metadata()
+        .is_ok_and(|own| (own.uid(), own.gid()) != (model.uid(), model.gid()))
+    {
+        let _ = fchown(file, Some(model.uid()), Some(model.gid()));
+    }
+}
+
+/// Nothing: files are not given away here.
+#[cfg(not(unix))]
+pub fn give_to_owner_of(_: &File, _: &fs::Metadata) {}
 
 fn replace(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -212,5 +241,34 @@ mod tests {
         assert_eq!(mode(&secret), 0o600);
         assert!(replace_secret(&folder.path().join("none/x"), &Secret::new("hidden")).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_owner() {
+        use std::os::unix::fs::MetadataExt;
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::fs::chown;
+
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, secret) = (
+            folder.path().join("flowgate.toml"),
+            folder.path().join("a.trigger"),
+        );
+        for path in [&settings, &secret] {
+            std::fs::write(path, "old").unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o640)).unwrap();
+            // Only an administrator can give a file away; for all others the owner is the same in any case.
+            let _ = chown(path, Some(12_345), Some(23_456));
+        }
+        let facts = |path: &Path| {
+            let metadata = std::fs::metadata(path).unwrap();
+            (metadata.uid(), metadata.gid(), metadata.mode() & 0o777)
+        };
+        let (of_settings, of_secret) = (facts(&settings), facts(&secret));
+        replace_settings(&settings, "new").unwrap();
+        replace_secret(&secret, &Secret::new("new")).unwrap();
+        assert_eq!(facts(&settings), of_settings);
+        assert_eq!(facts(&secret), (of_secret.0, of_secret.1, 0o600));
     }
 }
