@@ -26,6 +26,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::config::edit;
 use crate::model::Secret;
 use crate::model::clock;
 
@@ -35,6 +36,9 @@ const STORE_BYTES_MAX: u64 = 64 * 1024;
 const SEALED: &str = "flowgate-sealed-1:";
 /// Bound into the key, so that the same seal makes other keys elsewhere.
 const PURPOSE: &[u8] = b"flowgate sign-in store 1";
+/// What is wrong where the secret behind `seal` was not read.
+const SEAL_UNKNOWN: &str =
+    "its seal is not known: it lies in a key vault, and only `flowgate serve` reads those";
 /// A file of a write that was cut off is removed by a later one, but not while its writer may still be at work.
 const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 /// Most entries of the folder that are looked at for such files.
@@ -203,9 +207,7 @@ impl Store {
 
     /// Replaces what it keeps. Blocks on the file and on others who replace it at the same moment.
     pub(super) fn replace(&self, kept: &Kept, place: InPlaceOf<'_>) -> Result<Replaced, String> {
-        // The rename would replace a link in place of what it points to.
-        let target = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let draft = Draft::beside(&target)?;
+        let draft = Draft::beside(&self.target()?)?;
         let lock = draft.lock()?;
         if let InPlaceOf::Token(old) = place {
             let now = self.read();
@@ -224,9 +226,23 @@ impl Store {
 
     /// Whether a sign-in could be stored, before anybody takes the trouble.
     pub(super) fn probe(&self) -> Result<(), String> {
-        let target = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let draft = Draft::beside(&target)?;
+        let draft = Draft::beside(&self.target()?)?;
         draft.write("")
+    }
+
+    /// What a write replaces. The rename would replace a link in place of what it points to, so links are followed; but
+    /// not one of a stranger, who could have an administrator's sign-in replace any file.
+    fn target(&self) -> Result<PathBuf, String> {
+        let Ok(target) = fs::canonicalize(&self.path) else {
+            return Ok(self.path.clone());
+        };
+        if is_strangers_link(&self.path, &target) {
+            return Err(format!(
+                "{} is a link to a file that does not belong to the owner of the link",
+                self.path.display()
+            ));
+        }
+        Ok(target)
     }
 }
 
@@ -265,10 +281,19 @@ impl Draft {
     fn lock(&self) -> Result<File, String> {
         let path = self.folder.join(format!(".{}.lock", self.name));
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
+        options.write(true);
         owners_only(&mut options);
-        let file = options.open(&path).map_err(|error| say(&path, &error))?;
-        self.hand_over(&file);
+        // Who may write to the folder may have put a link there: none is followed to make a file, and only what was made
+        // here changes hands.
+        let file = match options.clone().create_new(true).open(&path) {
+            Ok(file) => {
+                self.hand_over(&file);
+                Ok(file)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(&path),
+            Err(error) => Err(error),
+        };
+        let file = file.map_err(|error| say(&path, &error))?;
         file.lock().map_err(|error| say(&path, &error))?;
         Ok(file)
     }
@@ -297,23 +322,12 @@ impl Draft {
         Ok(())
     }
 
-    /// Gives the file to the owner of the one before, or of the folder: whoever runs the gateway is often not the one
-    /// who signs in. Only an administrator can, and for all others it is right as it is.
-    #[cfg(unix)]
+    /// Gives the file to the owner of the one before, or of the folder.
     fn hand_over(&self, file: &File) {
-        use std::os::unix::fs::MetadataExt;
-
-        let model = fs::metadata(&self.target).or_else(|_| fs::metadata(&self.folder));
-        let (Ok(model), Ok(own)) = (model, file.metadata()) else {
-            return;
-        };
-        if model.uid() != own.uid() {
-            let _ = std::os::unix::fs::fchown(file, Some(model.uid()), Some(model.gid()));
+        if let Ok(model) = fs::metadata(&self.target).or_else(|_| fs::metadata(&self.folder)) {
+            edit::give_to_owner_of(file, &model);
         }
     }
-
-    #[cfg(not(unix))]
-    fn hand_over(&self, _: &File) {}
 
     /// Removes what writes left that were cut off.
     fn sweep(&self) {
@@ -377,6 +391,22 @@ fn is_owners(file: &File) -> bool {
 #[cfg(not(unix))]
 fn is_owners(_: &File) -> bool {
     true
+}
+
+/// Whether `path` is a link that neither an administrator made nor the owner of what it leads to.
+#[cfg(unix)]
+fn is_strangers_link(path: &Path, target: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let (Ok(link), Ok(target)) = (fs::symlink_metadata(path), fs::metadata(target)) else {
+        return false;
+    };
+    link.is_symlink() && link.uid() != 0 && link.uid() != target.uid()
+}
+
+#[cfg(not(unix))]
+fn is_strangers_link(_: &Path, _: &Path) -> bool {
+    false
 }
 
 fn cover(seal: &Secret) -> Cover {
@@ -465,6 +495,61 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_place_of_the_lock_makes_no_file_and_gives_none_away() {
+        use std::os::unix::fs::MetadataExt;
+        use std::os::unix::fs::chown;
+        use std::os::unix::fs::symlink;
+
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = store(&folder.path().join("kept"), None);
+        let lock = folder.path().join(".kept.lock");
+        let victim = elsewhere.path().join("victim");
+        symlink(&victim, &lock).unwrap();
+        store.replace(&kept("a"), InPlaceOf::Anything).unwrap_err();
+        assert!(!victim.exists(), "a file was made at the end of the link");
+        std::fs::write(&victim, "theirs").unwrap();
+        let owner = std::fs::metadata(&victim).unwrap().uid();
+        // Only an administrator can give a folder away; for all others the rest says nothing.
+        let _ = chown(folder.path(), Some(owner + 1), None);
+        store.replace(&kept("a"), InPlaceOf::Anything).unwrap();
+        assert_eq!(
+            std::fs::metadata(&victim).unwrap().uid(),
+            owner,
+            "it was given away"
+        );
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "theirs");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_of_somebody_else_does_not_choose_what_is_replaced() {
+        use std::os::unix::fs::lchown;
+        use std::os::unix::fs::symlink;
+
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (path, victim) = (folder.path().join("kept"), elsewhere.path().join("victim"));
+        std::fs::write(&victim, "theirs").unwrap();
+        symlink(&victim, &path).unwrap();
+        let store = store(&path, None);
+        // Only an administrator can give a link away.
+        if lchown(&path, Some(12_345), None).is_ok() {
+            let why = store.replace(&kept("a"), InPlaceOf::Anything).unwrap_err();
+            assert!(why.contains("link"), "{why}");
+            store.probe().unwrap_err();
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), "theirs");
+            lchown(&path, Some(0), None).unwrap();
+        }
+        store.replace(&kept("a"), InPlaceOf::Anything).unwrap();
+        assert!(
+            std::fs::read_to_string(&victim)
+                .unwrap()
+                .contains("refresh_token")
+        );
+        assert!(std::fs::symlink_metadata(&path).unwrap().is_symlink());
     }
 
     #[test]
