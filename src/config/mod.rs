@@ -340,7 +340,8 @@ pub enum GrantSettings {
         proof: ClientProof,
         /// The file that keeps the refresh token.
         store: PathBuf,
-        /// The secret under which that file is encrypted, if it is.
+        /// The secret under which that file is encrypted, if it is; empty where it was not read, and then the file can
+        /// neither be read nor written.
         seal: Option<Secret>,
     },
 }

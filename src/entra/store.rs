@@ -102,8 +102,8 @@ enum Cover {
     Rights,
     /// Encryption.
     Key(Box<LessSafeKey>),
-    /// A seal of which no key could be made: nothing is read or written under it.
-    Broken,
+    /// A seal that is not known here: nothing is read or written under it.
+    Unknown,
 }
 
 /// A store.
@@ -169,7 +169,7 @@ impl Store {
             (None, Cover::Key(_)) => {
                 return Err(unusable("it is not sealed, and the settings name a `seal`"));
             }
-            (_, Cover::Broken) => return Err(unusable("no key can be made of its seal")),
+            (_, Cover::Unknown) => return Err(unusable(SEAL_UNKNOWN)),
         };
         let found: Found = serde_json::from_slice(&opened)
             .map_err(|_| unusable("it holds something other than a sign-in"))?;
@@ -201,7 +201,7 @@ impl Store {
         match &self.cover {
             Cover::Key(key) => seal(key, &text).map(Zeroizing::new),
             Cover::Rights => Ok(text),
-            Cover::Broken => Err("no key can be made of the seal".to_owned()),
+            Cover::Unknown => Err(SEAL_UNKNOWN.to_owned()),
         }
     }
 
@@ -226,6 +226,9 @@ impl Store {
 
     /// Whether a sign-in could be stored, before anybody takes the trouble.
     pub(super) fn probe(&self) -> Result<(), String> {
+        if matches!(self.cover, Cover::Unknown) {
+            return Err(SEAL_UNKNOWN.to_owned());
+        }
         let draft = Draft::beside(&self.target()?)?;
         draft.write("")
     }
@@ -410,11 +413,14 @@ fn is_strangers_link(_: &Path, _: &Path) -> bool {
 }
 
 fn cover(seal: &Secret) -> Cover {
+    if seal.expose().is_empty() {
+        return Cover::Unknown;
+    }
     let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"flowgate");
     let random = salt.extract(seal.expose().as_bytes());
     match random.expand(&[PURPOSE], &AES_256_GCM) {
         Ok(expanded) => Cover::Key(Box::new(LessSafeKey::new(UnboundKey::from(expanded)))),
-        Err(_) => Cover::Broken,
+        Err(_) => Cover::Unknown,
     }
 }
 
@@ -483,7 +489,7 @@ mod tests {
     fn key() -> Box<aws_lc_rs::aead::LessSafeKey> {
         match cover(&Secret::new("canary-seal-of-20-bytes")) {
             Cover::Key(key) => key,
-            Cover::Rights | Cover::Broken => panic!("no key can be made of it"),
+            Cover::Rights | Cover::Unknown => panic!("no key can be made of it"),
         }
     }
 
@@ -495,6 +501,23 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn under_a_seal_that_is_not_known_nothing_is_read_or_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let unknown = store(&path, Some(""));
+        assert!(unknown.probe().unwrap_err().contains("key vault"));
+        unknown.replace(&kept("a"), InPlaceOf::Anything).unwrap_err();
+        assert!(!path.exists());
+        store(&path, Some("canary-seal-of-20-bytes"))
+            .replace(&kept("a"), InPlaceOf::Anything)
+            .unwrap();
+        let StoreError::Unusable(why) = unknown.read().unwrap_err() else {
+            panic!("it is there");
+        };
+        assert!(why.contains("key vault"), "{why}");
     }
 
     #[cfg(unix)]

@@ -3,6 +3,7 @@
 use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
 use crate::config::KeyVaultSettings;
+use crate::config::Secrets;
 use crate::config::VaultReference;
 use crate::config::check::Check;
 use crate::config::check::findings::Mark;
@@ -95,11 +96,27 @@ impl Check<'_> {
             );
             return;
         }
+        let name = &reader.name;
+        if let GrantSettings::SignIn { seal: Some(seal), .. } = &reader.grant
+            && seal.expose().is_empty()
+            && self.environment.secrets() == Secrets::Resolved
+        {
+            let flaw = Flaw::new(format!(
+                "a cycle: the seal of identity \"{name}\" lies in a key vault, and key vaults are read with identity \
+                 \"{name}\""
+            ));
+            self.findings.mistake(
+                value,
+                flaw.hint(
+                    "keep the seal of this identity in a file, or let another identity read the vaults",
+                ),
+            );
+            return;
+        }
         let sources = reader.secret_sources();
         let Some(place) = sources.iter().find_map(|source| source.vault()) else {
             return;
         };
-        let name = &reader.name;
         let flaw = Flaw::new(format!(
             "a cycle: identity \"{name}\" needs {place}, and key vaults are read with identity \"{name}\""
         ))
@@ -188,6 +205,24 @@ mod tests {
             [
                 "a cycle: identity \"contoso\" needs secret flow of key vault contoso.vault.azure.net, and key vaults \
               are read with identity \"contoso\""
+            ]
+        );
+    }
+
+    #[test]
+    fn a_reader_whose_seal_lies_in_a_vault_is_a_cycle() {
+        let sealed = format!(
+            "name = \"contoso\"\ntenant = \"{GUID}\"\nclient_id = \"{GUID}\"\n[identity.sign_in]\nstore = \"kept\"\n\
+             seal = \"{PLACE}\""
+        );
+        let sample = Sample::default()
+            .with("identity", &sealed)
+            .with("keyvault", "identity = \"contoso\"");
+        assert_eq!(
+            sample.mistakes(),
+            [
+                "a cycle: the seal of identity \"contoso\" lies in a key vault, and key vaults are read with identity \
+              \"contoso\""
             ]
         );
     }

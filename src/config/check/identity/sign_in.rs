@@ -56,7 +56,11 @@ impl Check<'_> {
 
     fn seal(&mut self, value: &At<String>) -> Option<Secret> {
         let seal = self.secret("seal", value)?;
-        if !self.is_placeholder(value) && seal.expose().len() < SEAL_BYTES_MIN {
+        if self.is_placeholder(value) {
+            // What stands for other secrets is known to everybody, and a store must not be sealed with that.
+            return Some(Secret::new(""));
+        }
+        if seal.expose().len() < SEAL_BYTES_MIN {
             let flaw = Flaw::new("the seal has fewer than 16 bytes and could be guessed");
             self.findings
                 .mistake(value, flaw.hint("make one with: openssl rand -base64 32"));
@@ -182,6 +186,26 @@ mod tests {
         sample("", "store = \"kept\"\nseal = \"env:PEPPER\"").config();
         let written = sample("", "store = \"kept\"\nseal = \"canary-seal-of-20-bytes\"").report();
         assert!(!written.contains("canary"), "{written}");
+    }
+
+    #[test]
+    fn a_seal_that_was_not_read_seals_nothing() {
+        let vault = format!(
+            "store = \"kept\"\nseal = \"keyvault:https://contoso.vault.azure.net/secrets/seal\"\n[[identity]]\n\
+             name = \"reader\"\ntenant = \"{GUID}\"\nclient_id = \"{GUID}\"\nclient_secret = \"env:SECRET\""
+        );
+        let vault = sample("", &vault).with("keyvault", "identity = \"reader\"");
+        for config in [
+            vault.config(),
+            sample("", "store = \"kept\"\nseal = \"env:PEPPER\"")
+                .without_secrets()
+                .config(),
+        ] {
+            let GrantSettings::SignIn { seal, .. } = &config.identities[0].grant else {
+                panic!("{config:?}");
+            };
+            assert_eq!(seal.as_ref().unwrap().expose(), "");
+        }
     }
 
     #[test]
