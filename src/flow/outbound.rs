@@ -153,7 +153,8 @@ pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
         let listed = listed
             .iter()
             .any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
-        let replaced = parcel.audience == Audience::Api && name == CLIENT_REQUEST_ID;
+        let replaced = parcel.audience == Audience::Api
+            && (name == CLIENT_REQUEST_ID || is_another_request(name.as_str()));
         if fate(name.as_str()) == Fate::Drop || listed || replaced || parcel.credentials.contains(name) {
             continue;
         }
@@ -178,6 +179,24 @@ pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
     field(&mut to, ORIGIN, who.origin.as_bytes());
     trace(from, who.request, &mut to);
     to
+}
+
+/// Whether a field makes servers take the request for another one: with another method (OData, ASP.NET and others) or
+/// another path (IIS and others). What a route opens of an API is decided by the request line alone.
+fn is_another_request(name: &str) -> bool {
+    if !name.starts_with('x') {
+        return false;
+    }
+    matches!(
+        name.replace('_', "-").as_str(),
+        "x-http-method"
+            | "x-http-method-override"
+            | "x-method-override"
+            | "x-original-method"
+            | "x-original-uri"
+            | "x-original-url"
+            | "x-rewrite-url"
+    )
 }
 
 fn field(to: &mut Vec<u8>, name: &str, value: &[u8]) {

@@ -170,6 +170,31 @@ async fn an_api_learns_nothing_about_the_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_field_makes_a_request_to_an_api_another_one() {
+    let world = World::new().await;
+    let api = Api::start(&world, vec![]).await;
+    let gateway = gateway(&world, &api, "");
+    let request = Request::post("/graph/me")
+        .header("host", "localhost")
+        .header("x-api-key", KEY)
+        .header("x-http-method", "DELETE")
+        .header("X-HTTP-Method-Override", "DELETE")
+        .header("x_http_method_override", "DELETE")
+        .header("x-method-override", "DELETE")
+        .header("x-original-url", "/v1.0/users")
+        .header("x-rewrite-url", "/v1.0/users")
+        .header("x-custom", "1")
+        .body(Full::default())
+        .unwrap();
+    assert_eq!(gateway.send(request).await.status, StatusCode::OK);
+    let headers = &api.asked()[0].headers;
+    assert_eq!(headers["x-custom"], "1");
+    for (name, value) in headers {
+        assert!(value != "DELETE" && value != "/v1.0/users", "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_listed_is_closed_however_it_is_spelled() {
     let world = World::new().await;
     let api = Api::start(&world, vec![]).await;
