@@ -33,6 +33,8 @@ pub(super) struct HeldCertificate {
     password: Option<Arc<Held>>,
     dated: Arc<Dated>,
     state: Mutex<State>,
+    /// One looks at a time.
+    turn: tokio::sync::Mutex<()>,
 }
 
 struct State {
@@ -83,6 +85,7 @@ impl HeldCertificate {
             password,
             dated,
             state: Mutex::new(State { current, told: None }),
+            turn: tokio::sync::Mutex::default(),
         })
     }
 
@@ -95,9 +98,12 @@ impl HeldCertificate {
         self.state().current.clone()
     }
 
-    /// A fresh assertion for this endpoint, signed with what lies in its place now. A certificate in use is good for years
-    /// after its successor lies there, so nobody else would ever notice.
-    pub(super) async fn assertion(&self, endpoint: &Endpoint) -> Result<Secret, TokenError> {
+    /// A fresh assertion for this endpoint, signed with what lies in its place now, and the certificate that signed it. A
+    /// certificate in use is good for years after its successor lies there, so nobody else would ever notice.
+    pub(super) async fn assertion(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<(Secret, Arc<SigningCertificate>), TokenError> {
         let looked = self.look().await;
         let Some(certificate) = self.value() else {
             return Err(looked.err().unwrap_or(TokenError::Unsigned));
@@ -109,7 +115,8 @@ impl HeldCertificate {
             chain: self.settings.chain,
         };
         let signed = assertion.sign(&certificate, clock::wall());
-        signed.ok_or(TokenError::Unsigned)
+        let signed = signed.ok_or(TokenError::Unsigned)?;
+        Ok((signed, certificate))
     }
 
     /// When Entra stops accepting it.
@@ -137,24 +144,33 @@ impl HeldCertificate {
         }
     }
 
-    /// Looks at once whether its source has another one.
-    pub(super) async fn renew(&self) -> Renewed {
+    /// Looks at once whether there is another one than this; somebody else may have found it already.
+    pub(super) async fn renew(&self, last: &Arc<SigningCertificate>) -> Renewed {
         let parts = [Some(&self.file), self.key.as_ref(), self.password.as_ref()];
         for held in parts.into_iter().flatten() {
             held.renew().await;
         }
-        self.look().await.unwrap_or(Renewed::Same)
+        // Its failure was told, and leaves what there is.
+        let _ = self.look().await;
+        match self.value() {
+            Some(current) if !Arc::ptr_eq(&current, last) => Renewed::Changed,
+            _ => Renewed::Same,
+        }
     }
 
     /// Takes up what its source has, as far as that can be used.
-    async fn look(&self) -> Result<Renewed, TokenError> {
+    async fn look(&self) -> Result<(), TokenError> {
+        let _turn = self.turn.lock().await;
         let file = self.file.value().await?;
         let key = value_of(self.key.as_ref()).await?;
         let password = value_of(self.password.as_ref()).await?;
         let (settings, last) = (self.settings.clone(), self.value());
         let read = move || settings.read(&file, key.as_ref(), password.as_ref(), last.as_deref());
         match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(Some(certificate))) => Ok(self.take(certificate)),
+            Ok(Ok(Some(certificate))) => {
+                self.take(certificate);
+                Ok(())
+            }
             Ok(Err(why)) => {
                 let identity = &self.identity;
                 if self.is_news(&why) {
@@ -165,7 +181,7 @@ impl HeldCertificate {
             // It is the same, or the runtime is going down.
             Ok(Ok(None)) | Err(_) => {
                 self.state().told = None;
-                Ok(Renewed::Same)
+                Ok(())
             }
         }
     }
@@ -179,7 +195,7 @@ impl HeldCertificate {
         state.current.is_some() && !is_known
     }
 
-    fn take(&self, certificate: SigningCertificate) -> Renewed {
+    fn take(&self, certificate: SigningCertificate) {
         let (identity, now) = (&self.identity, clock::wall());
         let last = self.value();
         if last.as_ref().is_some_and(|last| is_valid(last, now)) && !is_valid(&certificate, now) {
@@ -189,7 +205,7 @@ impl HeldCertificate {
             if self.is_news(&why) {
                 tracing::warn!(%identity, "the certificate of identity {identity} in {why}, the last one serves on");
             }
-            return Renewed::Same;
+            return;
         }
         self.dated.set(Some(certificate.ends()));
         let mut state = self.state();
@@ -199,7 +215,6 @@ impl HeldCertificate {
         if last.is_some() {
             tracing::info!(%identity, "certificate of identity {identity} replaced, now {}", self.describe());
         }
-        Renewed::Changed
     }
 }
 

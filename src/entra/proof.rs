@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use crate::config::ClientProof;
 use crate::config::ClientSecret;
+use crate::config::SigningCertificate;
 use crate::config::TrustError;
 use crate::entra::answer::Granted;
 use crate::entra::answer::Refused;
@@ -72,8 +73,8 @@ impl Proof {
             }
             ClientProof::Certificates(certificates) => {
                 for (index, settings) in certificates.iter().enumerate() {
-                    let held = HeldCertificate::new(identity, index + 1, settings, slots)?;
-                    list.push(Credential::Certificate(Box::new(held)));
+                    let held = slots.certificate(identity, index + 1, settings)?;
+                    list.push(Credential::Certificate(held));
                 }
             }
         }
@@ -101,18 +102,37 @@ enum Credential {
         /// As the settings tell, which may be wrong.
         expires: Option<SystemTime>,
     },
-    Certificate(Box<HeldCertificate>),
+    Certificate(Arc<HeldCertificate>),
+}
+
+/// What a credential was when it was shown.
+enum Own {
+    Secret(Secret),
+    Assertion(Secret, Arc<SigningCertificate>),
+}
+
+impl Own {
+    /// What it adds to the form.
+    fn pairs(&self) -> Vec<(&'static str, &str)> {
+        match self {
+            Self::Secret(secret) => vec![("client_secret", secret.expose())],
+            Self::Assertion(signed, _) => vec![
+                ("client_assertion_type", assertion::TYPE),
+                ("client_assertion", signed.expose()),
+            ],
+        }
+    }
 }
 
 impl Credential {
-    /// What it adds to the form. A change is taken up before it is used.
-    async fn pairs(&self, endpoint: &Endpoint) -> Result<Vec<(&'static str, Secret)>, TokenError> {
+    /// What is shown of it. A change is taken up before it is used.
+    async fn own(&self, endpoint: &Endpoint) -> Result<Own, TokenError> {
         match self {
-            Self::Secret { held, .. } => Ok(vec![("client_secret", held.value().await?)]),
-            Self::Certificate(held) => Ok(vec![
-                ("client_assertion_type", Secret::new(assertion::TYPE)),
-                ("client_assertion", held.assertion(endpoint).await?),
-            ]),
+            Self::Secret { held, .. } => held.value().await.map(Own::Secret),
+            Self::Certificate(held) => {
+                let (signed, certificate) = held.assertion(endpoint).await?;
+                Ok(Own::Assertion(signed, certificate))
+            }
         }
     }
 
@@ -133,10 +153,13 @@ impl Credential {
         }
     }
 
-    async fn renew(&self) -> Renewed {
-        match self {
-            Self::Secret { held, .. } => held.renew().await,
-            Self::Certificate(held) => held.renew().await,
+    /// Looks whether it has been replaced since it was shown. It is shared by all scopes of the identity, so another
+    /// question may have met the successor first.
+    async fn renew(&self, shown: &Own) -> Renewed {
+        match (self, shown) {
+            (Self::Secret { held, .. }, Own::Secret(secret)) => held.renew_from(secret).await,
+            (Self::Certificate(held), Own::Assertion(_, certificate)) => held.renew(certificate).await,
+            _ => Renewed::Same,
         }
     }
 
@@ -186,14 +209,14 @@ impl Rotation {
                 break;
             };
             for _ in 0..2 {
-                let own = match credential.pairs(endpoint).await {
+                let own = match credential.own(endpoint).await {
                     Ok(own) => own,
                     Err(error) => {
                         failed = Some(error);
                         break;
                     }
                 };
-                let mut form: Vec<_> = own.iter().map(|(name, value)| (*name, value.expose())).collect();
+                let mut form = own.pairs();
                 form.extend_from_slice(pairs);
                 match endpoint.ask(&form).await {
                     Err(TokenError::Refused(why)) if why.refusal.kind == RefusalKind::InvalidClient => {
@@ -209,7 +232,7 @@ impl Rotation {
                         return answer;
                     }
                 }
-                if credential.renew().await == Renewed::Same {
+                if credential.renew(&own).await == Renewed::Same {
                     break;
                 }
             }

@@ -76,12 +76,12 @@ pub(super) enum Shown {
     Unsaid,
 }
 
-/// What reading a secret again came to.
+/// What looking for a successor came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Renewed {
-    /// It is another one now.
+    /// There is one.
     Changed,
-    /// It is the same, or could not be read.
+    /// There is none, or it could not be read.
     Same,
 }
 
@@ -141,10 +141,20 @@ impl Held {
         })
     }
 
-    /// Looks at once whether the source has another one.
-    pub(super) async fn renew(&self) -> Renewed {
+    /// Looks at once what the source has.
+    pub(super) async fn renew(&self) {
         let _turn = self.turn.lock().await;
-        self.read().await.unwrap_or(Renewed::Same)
+        // A failure was told, and leaves what there is.
+        let _ = self.read().await;
+    }
+
+    /// Looks at once whether there is another one than this; somebody else may have found it already.
+    pub(super) async fn renew_from(&self, last: &Secret) -> Renewed {
+        self.renew().await;
+        match &self.state().current {
+            Some(current) if !current.same_as(last.expose()) => Renewed::Changed,
+            _ => Renewed::Same,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -156,15 +166,18 @@ impl Held {
         state.current.is_none() || Instant::now() >= state.due
     }
 
-    async fn read(&self) -> Result<Renewed, Away> {
+    async fn read(&self) -> Result<(), Away> {
         let found = match (self.source.vault(), &self.vault, self.source.file()) {
             (Some(place), Some(vault), _) => vault.read(place).await.map_err(Away::Vault),
             (_, _, Some(_)) => self.read_file().await,
             // A variable of a running process cannot change.
-            _ => return Ok(Renewed::Same),
+            _ => return Ok(()),
         };
         match found {
-            Ok(found) => Ok(self.take(found)),
+            Ok(found) => {
+                self.take(found);
+                Ok(())
+            }
             Err(away) => {
                 self.miss(&away);
                 Err(away)
@@ -185,7 +198,7 @@ impl Held {
         }
     }
 
-    fn take(&self, found: Found) -> Renewed {
+    fn take(&self, found: Found) {
         let (identity, what) = (&self.identity, self.what);
         let Found { secret, expires } = found;
         // The first end counts: either side may stop accepting it.
@@ -202,20 +215,16 @@ impl Held {
             let place = self.source.place();
             tracing::info!(%identity, "{place} can be read again");
         }
-        match known {
-            Some(known) if known.same_as(secret.expose()) => Renewed::Same,
-            Some(_) => {
-                match self.shown {
-                    Shown::DigestEnd => {
-                        let ending = ending(&secret);
-                        tracing::info!(%identity, "{what} of identity {identity} replaced, id ending {ending}");
-                    }
-                    Shown::Nothing => tracing::info!(%identity, "{what} of identity {identity} replaced"),
-                    Shown::Unsaid => {}
-                }
-                Renewed::Changed
+        if known.is_none_or(|known| known.same_as(secret.expose())) {
+            return;
+        }
+        match self.shown {
+            Shown::DigestEnd => {
+                let ending = ending(&secret);
+                tracing::info!(%identity, "{what} of identity {identity} replaced, id ending {ending}");
             }
-            None => Renewed::Changed,
+            Shown::Nothing => tracing::info!(%identity, "{what} of identity {identity} replaced"),
+            Shown::Unsaid => {}
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 
+use crate::config::ClientCertificate;
 use crate::config::IdentitySettings;
 use crate::config::KeyVaultSettings;
 use crate::config::SecretSource;
@@ -14,6 +15,7 @@ use crate::config::TrustError;
 use crate::config::VaultReference;
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
+use crate::entra::certificate::HeldCertificate;
 use crate::entra::expiry::Watch;
 use crate::entra::grant;
 use crate::entra::secret::Held;
@@ -32,6 +34,7 @@ pub(super) struct Slots<'a> {
     made: HashMap<(IdentityName, String), Arc<Slot>>,
     vaults: HashMap<String, Arc<Vault>>,
     held: HashMap<(IdentityName, SecretName), Arc<Held>>,
+    certificates: HashMap<(IdentityName, usize), Arc<HeldCertificate>>,
 }
 
 impl<'a> Slots<'a> {
@@ -50,6 +53,7 @@ impl<'a> Slots<'a> {
             made: HashMap::new(),
             vaults: HashMap::new(),
             held: HashMap::new(),
+            certificates: HashMap::new(),
         }
     }
 
@@ -140,5 +144,112 @@ impl<'a> Slots<'a> {
         let held = Arc::new(held);
         self.held.insert(key, held.clone());
         Ok(held)
+    }
+
+    /// The certificate with this number among those of an identity, kept up to date once for all scopes.
+    ///
+    /// # Errors
+    /// When its vault has no certificate authority to trust.
+    pub(super) fn certificate(
+        &mut self,
+        identity: &IdentityName,
+        number: usize,
+        settings: &ClientCertificate,
+    ) -> Result<Arc<HeldCertificate>, TrustError> {
+        let key = (identity.clone(), number);
+        if let Some(held) = self.certificates.get(&key) {
+            return Ok(held.clone());
+        }
+        let held = Arc::new(HeldCertificate::new(identity, number, settings, self)?);
+        self.certificates.insert(key, held.clone());
+        Ok(held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::runtime::Handle;
+
+    use super::Slots;
+    use crate::config;
+    use crate::config::ClientProof;
+    use crate::config::Environment;
+    use crate::config::GrantSettings;
+    use crate::config::IdentitySettings;
+    use crate::counters::Counters;
+    use crate::entra::secret::Renewed;
+    use crate::entra::secret::SecretName;
+    use crate::entra::secret::Shown;
+
+    const GUID: &str = "00000000-0000-0000-0000-000000000000";
+
+    fn identities(folder: &Path, proof: &str) -> Vec<IdentitySettings> {
+        let text = format!(
+            "[[listener]]\naddress = \"127.0.0.1:0\"\nplain_http = \"private-networks\"\n\
+             plain_http_from = [\"127.0.0.0/8\"]\n\
+             [[identity]]\nname = \"contoso\"\ntenant = \"{GUID}\"\nclient_id = \"{GUID}\"\n{proof}\n\
+             [[route]]\nname = \"orders\"\npath = \"/orders\"\nanonymous = true\nidentity = \"contoso\"\n\
+             trigger = \"https://prod-00.westeurope.logic.azure.com/workflows/0/triggers/manual/paths/invoke?api-version=1\""
+        );
+        let nothing: [(&str, &str); 0] = [];
+        let environment = Environment::from_pairs(nothing);
+        let (config, _) = config::parse(&text, &folder.join("flowgate.toml"), &environment).unwrap();
+        config.identities
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_watched_once_however_many_scopes_it_is_shown_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pem = concat!(
+            include_str!("../../tests/certificates/client.pem"),
+            include_str!("../../tests/certificates/client.key")
+        );
+        std::fs::write(folder.path().join("both.pem"), pem).unwrap();
+        let all = identities(
+            folder.path(),
+            "[[identity.certificate]]\nfile = \"file:both.pem\"",
+        );
+        let (control, counters) = (Handle::current(), Counters::new());
+        let mut slots = Slots::new(&all, None, &control, &counters);
+        for scope in ["https://a.example/.default", "https://b.example/.default"] {
+            slots.slot(&all[0], scope).unwrap();
+        }
+        let names: Vec<_> = slots.watch().lives("contoso");
+        assert_eq!(names.len(), 1, "{names:?}");
+    }
+
+    #[tokio::test]
+    async fn whoever_showed_an_old_secret_hears_of_the_new_one_although_another_met_it_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "canary-old").unwrap();
+        let all = identities(folder.path(), "client_secret = \"file:secret\"");
+        let GrantSettings::Client {
+            proof: ClientProof::Secrets(secrets),
+            ..
+        } = &all[0].grant
+        else {
+            panic!("{all:?}");
+        };
+        let (control, counters) = (Handle::current(), Counters::new());
+        let mut slots = Slots::new(&all, None, &control, &counters);
+        let name = SecretName {
+            what: "client secret",
+            number: 1,
+            shown: Shown::DigestEnd,
+        };
+        let held = slots.held(&all[0].name, name, &secrets[0].source, None).unwrap();
+        let old = held.value().await.unwrap();
+        std::fs::write(&path, "canary-new").unwrap();
+        assert_eq!(held.renew_from(&old).await, Renewed::Changed);
+        assert_eq!(
+            held.renew_from(&old).await,
+            Renewed::Changed,
+            "another scope's question"
+        );
+        let new = held.value().await.unwrap();
+        assert_eq!(held.renew_from(&new).await, Renewed::Same);
     }
 }
