@@ -19,6 +19,7 @@ use crate::config::TrustError;
 use crate::entra::answer;
 use crate::entra::answer::Granted;
 use crate::entra::answer::TokenError;
+use crate::entra::assertion;
 use crate::entra::cache::Slot;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Failure;
@@ -31,7 +32,6 @@ use crate::model::claims::Claims;
 use crate::model::clock;
 use crate::model::clock::Steady;
 
-const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Largest token file that is read; a federated token has one or two KiB.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Longest claim that is repeated in the log.
@@ -140,7 +140,7 @@ impl Federated {
         assertion: &Secret,
     ) -> Result<Granted, TokenError> {
         let mut form = vec![
-            ("client_assertion_type", ASSERTION_TYPE),
+            ("client_assertion_type", assertion::TYPE),
             ("client_assertion", assertion.expose()),
         ];
         form.extend_from_slice(pairs);
