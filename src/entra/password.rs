@@ -54,9 +54,9 @@ impl PasswordCall {
              have no second factor, and Microsoft discourages this grant; prefer an application's identity, or \
              `flowgate login`"
         );
-        let until = match password.file() {
-            Some(file) => format!("file {} holds another one", file.display()),
-            None => "the gateway is started with another one".to_owned(),
+        let until = match password.file().is_some() || password.vault().is_some() {
+            true => format!("{} holds another one", password.place()),
+            false => "the gateway is started with another one".to_owned(),
         };
         Ok(Self {
             endpoint,
