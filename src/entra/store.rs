@@ -210,11 +210,12 @@ impl Store {
         let draft = Draft::beside(&self.target()?)?;
         let lock = draft.lock()?;
         if let InPlaceOf::Token(old) = place {
-            let now = self.read();
-            // A store that was taken away was taken away on purpose.
-            let is_same = now.is_ok_and(|now| now.token.same_as(old.expose()));
-            if !is_same {
-                return Ok(Replaced::ByAnother);
+            match self.read() {
+                Ok(now) if now.token.same_as(old.expose()) => {}
+                // A store that was taken away was taken away on purpose.
+                Ok(_) | Err(StoreError::Missing) => return Ok(Replaced::ByAnother),
+                // Nobody knows whose it is, and the old token may be good no more.
+                Err(StoreError::Unusable(why)) => return Err(why),
             }
         }
         draft.write(&self.print(kept)?)?;
@@ -501,6 +502,21 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_store_that_cannot_be_read_now_is_not_taken_for_anothers() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let store = store(&path, None);
+        store.replace(&kept("old"), InPlaceOf::Anything).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let old = Secret::new("old");
+        let why = store.replace(&kept("new"), InPlaceOf::Token(&old)).unwrap_err();
+        assert!(why.contains("open to other users"), "{why}");
     }
 
     #[test]
