@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
@@ -25,6 +26,8 @@ use crate::model::trigger::Family;
 
 /// Routes named in one line of the log.
 const ROUTES_NAMED_MAX: usize = 5;
+/// The claim that is compared with the clock of this host.
+const TIME: &str = "exp";
 
 /// What a route needs of a token.
 #[derive(Debug, Clone)]
@@ -258,7 +261,7 @@ fn time(claims: &Claims, now: SystemTime) -> Compared {
                looked at"
         .to_owned();
     judged(
-        "exp",
+        TIME,
         "still to come".to_owned(),
         got.unwrap_or_else(|| "(none)".to_owned()),
         claims.time_fault(now),
@@ -272,7 +275,15 @@ pub struct Preflight {
     route: RouteName,
     needs: Needs,
     on_mismatch: ClaimMismatch,
-    findings: Mutex<Arc<[String]>>,
+    findings: Mutex<Findings>,
+}
+
+/// What was found about one token.
+#[derive(Debug, Default)]
+struct Findings {
+    all: Arc<[String]>,
+    /// Those that are so whatever the clock of this host says.
+    certain: Arc<[String]>,
 }
 
 impl Preflight {
@@ -282,24 +293,26 @@ impl Preflight {
             route: route.name.clone(),
             needs: Needs::of(route, identity),
             on_mismatch: route.on_claim_mismatch,
-            findings: Mutex::new(Arc::default()),
+            findings: Mutex::default(),
         })
     }
 
     /// What cannot work with the current token, and how to mend it.
     pub fn findings(&self) -> Arc<[String]> {
-        self.findings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.found().all.clone()
     }
 
-    /// Why calls are refused without asking the flow, where the settings want that.
+    fn found(&self) -> MutexGuard<'_, Findings> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why calls are refused without asking the flow, where the settings want that. A token whose dates look wrong goes
+    /// on: it came a moment ago, so the clock is in doubt, and the flow has its own.
     pub fn refusal(&self) -> Option<String> {
         if self.on_mismatch == ClaimMismatch::Try {
             return None;
         }
-        let findings = self.findings();
+        let findings = self.found().certain.clone();
         (!findings.is_empty()).then(|| {
             format!(
                 "the token does not fit the route, which refuses calls then (on_claim_mismatch): {}",
@@ -337,19 +350,25 @@ impl Inspector {
                 .as_ref()
                 .map_or_else(Vec::new, |claims| rows(claims, &route.needs, now));
             let failed = compared.iter().filter(|row| row.fit == Fit::Fails);
-            let mut findings = Vec::new();
+            let (mut all, mut certain) = (Vec::new(), Vec::new());
             for row in failed {
                 let text = format!("{}; {}", row.why, row.fix);
                 // A date differs from token to token and is the same finding.
                 let key = match row.claim {
-                    "exp" => row.claim.to_owned(),
+                    TIME => row.claim.to_owned(),
                     _ => text.clone(),
                 };
                 let entry = found.entry(key).or_insert_with(|| (text.clone(), Vec::new()));
                 entry.1.push(route.route.as_str());
-                findings.push(text);
+                if row.claim != TIME {
+                    certain.push(text.clone());
+                }
+                all.push(text);
             }
-            *route.findings.lock().unwrap_or_else(PoisonError::into_inner) = findings.into();
+            *route.found() = Findings {
+                all: all.into(),
+                certain: certain.into(),
+            };
         }
         self.tell(&found);
     }
@@ -530,6 +549,34 @@ mod tests {
             "{text}"
         );
         assert!(lines[2].contains("WARN") && !text.contains("CANARY"), "{text}");
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_refuses_no_call() {
+        let route = Arc::new(Preflight {
+            route: RouteName::parse("a").unwrap(),
+            needs: needs(),
+            on_mismatch: ClaimMismatch::Refuse,
+            findings: Mutex::default(),
+        });
+        let inspector = Inspector::new(&IdentityName::parse("contoso").unwrap(), vec![route.clone()]);
+        let look = |claims: &serde_json::Value| {
+            let claims = URL_SAFE_NO_PAD.encode(claims.to_string());
+            inspector.look(&Secret::new(format!("e30.{claims}.CANARY")));
+        };
+        // It ended in 1970, as this host sees it.
+        look(&good());
+        assert_eq!(route.findings().len(), 1, "it is told");
+        assert_eq!(route.refusal(), None);
+        let mut wrong = good();
+        wrong["aud"] = "api://x".into();
+        look(&wrong);
+        assert_eq!(route.findings().len(), 2);
+        let refusal = route.refusal().unwrap();
+        assert!(
+            refusal.contains("aud") && !refusal.contains("exp is"),
+            "{refusal}"
+        );
     }
 
     #[test]
