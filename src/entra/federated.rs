@@ -1,6 +1,8 @@
 //! A token of another issuer in place of a secret (RFC 7523 section 2.2): from a file that the platform keeps fresh, read
 //! for every question, or from a managed identity. What cannot work is found before Entra is asked.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +12,6 @@ use std::time::Duration;
 use std::time::UNIX_EPOCH;
 
 use serde::Deserialize;
-use tokio::io::AsyncReadExt;
 
 use crate::config::AssertionSource;
 use crate::config::EXCHANGE_AUDIENCE;
@@ -21,6 +22,7 @@ use crate::entra::answer::Granted;
 use crate::entra::answer::TokenError;
 use crate::entra::assertion;
 use crate::entra::cache::Slot;
+use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Failure;
 use crate::entra::failure::Trouble;
@@ -37,6 +39,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Longest claim that is repeated in the log.
 const SHOWN_CHARS_MAX: usize = 200;
 
+const HUNG: &str = "The volume of the file hangs: look at what it is mounted from.";
 const STALE: &str = "The platform renews the file long before that: look whether its token projection still runs, and at \
                      the clock of the host.";
 const ELSEWHERE: &str = "It must hold the one token that the platform's issuer writes, and nothing else: compare \
@@ -47,6 +50,7 @@ pub(super) struct Federated {
     identity: String,
     source: Source,
     clock: Steady,
+    desk: Desk,
     /// Whether the log was told of an odd audience.
     told: AtomicBool,
 }
@@ -101,6 +105,7 @@ impl Federated {
             identity: identity.to_owned(),
             source,
             clock: Steady::from(clock::wall()),
+            desk: Desk::default(),
             told: AtomicBool::new(false),
         }
     }
@@ -159,8 +164,9 @@ impl Federated {
         let found = match &self.source {
             Source::File(path) => {
                 let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let text = read(path).await;
-                text.and_then(|text| check(text, now))
+                read_at(&self.desk, path)
+                    .await
+                    .and_then(|text| check(text, now))
                     .map_err(|trouble| trouble.of(&self.identity, &self.place(), None))
             }
             Source::Slot { slot, name } => self.vouched(slot.as_ref(), name).await,
@@ -283,7 +289,8 @@ impl FederatedToken {
     /// Why it does not do, and who mends it.
     pub async fn in_file(path: &Path, identity: &str) -> Result<Self, Failure> {
         let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let text = read(path).await.and_then(|text| check(text, now));
+        let read = read_at(&Desk::default(), path).await;
+        let text = read.and_then(|text| check(text, now));
         let place = Federated::of_file(path.to_owned(), identity).place();
         let token = text.map_err(|trouble| trouble.of(identity, &place, None))?;
         Ok(Self::of(&token))
@@ -307,7 +314,17 @@ fn shown(claim: &str) -> String {
     format!("\"{}\"", short.escape_debug())
 }
 
-async fn read(path: &Path) -> Result<Secret, Trouble> {
+/// Reads the file at a desk, so that a disk that hangs holds nobody else.
+async fn read_at(desk: &Desk, path: &Path) -> Result<Secret, Trouble> {
+    let path = path.to_owned();
+    let text = desk.work(move || read(&path)).await;
+    text.unwrap_or_else(|stuck| {
+        let seen = stuck.to_string();
+        Err(Trouble::passing("file", seen, HUNG, Mender::HostAdmin))
+    })
+}
+
+fn read(path: &Path) -> Result<Secret, Trouble> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Trouble::lasting(
             "file",
@@ -329,13 +346,13 @@ async fn read(path: &Path) -> Result<Secret, Trouble> {
             Mender::HostAdmin,
         ),
     };
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    let file = File::open(path).map_err(failed)?;
     let mut text = zeroize::Zeroizing::new(String::new());
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
     // A character cut in two at the limit is not a wrong character.
     let read = match read {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            let bytes = tokio::fs::metadata(path).await.map_err(failed)?.len();
+            let bytes = std::fs::metadata(path).map_err(failed)?.len();
             if bytes > FILE_BYTES_MAX {
                 Ok(usize::MAX)
             } else {
@@ -404,8 +421,8 @@ mod tests {
         answer::payload(jwt(payload).expose()).unwrap()
     }
 
-    #[tokio::test]
-    async fn each_file_of_no_use_has_its_sentence() {
+    #[test]
+    fn each_file_of_no_use_has_its_sentence() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let large = "x".repeat(5_000_000);
@@ -427,20 +444,20 @@ mod tests {
                 Some(text) => std::fs::write(&path, text).unwrap(),
                 None => std::fs::remove_file(&path).unwrap(),
             }
-            let found = read(&path).await.and_then(|text| check(text, NOW));
+            let found = read(&path).and_then(|text| check(text, NOW));
             let sentence = found.err().unwrap().of("contoso", "here", None).sentence;
             assert!(sentence.contains(part), "{part}: {sentence}");
             assert!(!sentence.contains("canary"), "{sentence}");
         }
     }
 
-    #[tokio::test]
-    async fn a_good_file_loses_the_blanks_around_its_token() {
+    #[test]
+    fn a_good_file_loses_the_blanks_around_its_token() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let token = jwt(r#"{"exp":1800000000}"#);
         std::fs::write(&path, format!(" {}\r\n", token.expose())).unwrap();
-        let found = read(&path).await.and_then(|text| check(text, NOW));
+        let found = read(&path).and_then(|text| check(text, NOW));
         assert!(found.ok().unwrap().same_as(token.expose()));
     }
 

@@ -1,6 +1,8 @@
 //! A token that another program keeps fresh in a file: reads it, and finds out how long it will live. That is decided
 //! when a token is first seen and goes on from there on the monotonic clock; when to look again is said in `cache.rs`.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -9,12 +11,12 @@ use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
-use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::entra::answer;
 use crate::entra::answer::Granted;
 use crate::entra::answer::TokenError;
+use crate::entra::desk::Desk;
 use crate::model::Secret;
 use crate::model::clock;
 use crate::model::clock::Steady;
@@ -30,6 +32,7 @@ pub(super) struct TokenFile {
     /// Life of a token that does not tell its own.
     life: Duration,
     clock: Steady,
+    desk: Desk,
     seen: Mutex<Option<Seen>>,
 }
 
@@ -46,12 +49,16 @@ impl TokenFile {
             path,
             life,
             clock: Steady::from(clock::wall()),
+            desk: Desk::default(),
             seen: Mutex::new(None),
         }
     }
 
     pub(super) async fn read(&self) -> Result<Granted, TokenError> {
-        let (text, changed) = read_small(&self.path).await?;
+        let path = self.path.clone();
+        let read = self.desk.work(move || read_small(&path)).await;
+        let stuck = |stuck| TokenError::File(format!("{}: {stuck}", self.path.display()));
+        let (text, changed) = read.map_err(stuck)??;
         let token = text.expose().trim();
         let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
         if !answer::usable(token) {
@@ -101,13 +108,13 @@ impl TokenFile {
 }
 
 /// The text of a small file, and when it was changed last.
-async fn read_small(path: &Path) -> Result<(Secret, SystemTime), TokenError> {
+fn read_small(path: &Path) -> Result<(Secret, SystemTime), TokenError> {
     let failed = |error: std::io::Error| TokenError::File(format!("{}: {error}", path.display()));
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
-    let metadata = file.metadata().await.map_err(failed)?;
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
     let changed = metadata.modified().map_err(failed)?;
     let mut text = String::new();
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
     let text = read.map(|_| Secret::new(text)).map_err(failed)?;
     if text.expose().len() as u64 > FILE_BYTES_MAX {
         return Err(TokenError::File(format!(
@@ -133,6 +140,22 @@ mod tests {
 
     fn file() -> TokenFile {
         TokenFile::new(PathBuf::new(), LIFE)
+    }
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_never_opens_ends_the_question() {
+        let folder = tempfile::tempdir().unwrap();
+        // A pipe opens when somebody writes to it.
+        let pipe = folder.path().join("token");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let file = TokenFile::new(pipe.clone(), LIFE);
+        let (read, ()) = tokio::join!(file.read(), tokio::time::advance(MINUTE));
+        let why = read.unwrap_err().to_string();
+        assert!(why.contains("did not answer"), "{why}");
+        // Lets go of the thread that waits.
+        std::fs::write(&pipe, "").unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,8 @@ use tokio::time::Instant;
 
 use crate::config::SecretSource;
 use crate::entra::answer::TokenError;
+use crate::entra::desk::Desk;
+use crate::entra::desk::Stuck;
 use crate::entra::expiry::Dated;
 use crate::entra::vault::Found;
 use crate::entra::vault::Vault;
@@ -52,6 +54,7 @@ pub(super) struct Held {
     /// Its end as the settings tell.
     expires: Option<SystemTime>,
     dated: Option<Arc<Dated>>,
+    desk: Desk,
     state: Mutex<State>,
     /// One reads at a time.
     turn: tokio::sync::Mutex<()>,
@@ -115,6 +118,7 @@ impl Held {
             vault,
             expires,
             dated,
+            desk: Desk::default(),
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::default(),
         }
@@ -188,13 +192,14 @@ impl Held {
     async fn read_file(&self) -> Result<Found, Away> {
         let source = self.source.clone();
         // An empty file is an error here: it is about to be written.
-        match tokio::task::spawn_blocking(move || source.read_again()).await {
+        match self.desk.work(move || source.read_again()).await {
             Ok(Ok(secret)) => Ok(Found {
                 secret,
                 expires: None,
             }),
             Ok(Err(why)) => Err(Away::File(why)),
-            Err(_) => Err(Away::Over),
+            Err(Stuck::Late) => Err(Away::File(format!("{}: {}", self.source.place(), Stuck::Late))),
+            Err(Stuck::Over) => Err(Away::Over),
         }
     }
 

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
@@ -13,6 +12,7 @@ use crate::entra::answer::Granted;
 use crate::entra::answer::Refused;
 use crate::entra::answer::TokenError;
 use crate::entra::bar::Bar;
+use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::login::Protection;
 use crate::entra::proof::Proof;
@@ -29,8 +29,6 @@ use crate::model::claims::printable;
 
 /// How many refresh tokens are tried in one go: another gateway or a new sign-in may replace the store meanwhile.
 const TRIES_MAX: usize = 3;
-/// Time for the store: a disk that hangs, or another process that stopped while it held the lock.
-const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest name of an account that is shown.
 const ACCOUNT_CHARS_MAX: usize = 200;
 
@@ -82,6 +80,7 @@ pub(super) struct SignInCall {
     endpoint: Endpoint,
     proof: Proof,
     store: Arc<Store>,
+    desk: Desk,
     identity: String,
     bar: Bar,
     unwritten: Mutex<Option<Unwritten>>,
@@ -101,6 +100,7 @@ impl SignInCall {
             endpoint,
             proof,
             store: Arc::new(store),
+            desk: Desk::default(),
             identity: name.as_str().to_owned(),
             bar: Bar::default(),
             unwritten: Mutex::new(None),
@@ -139,14 +139,11 @@ impl SignInCall {
 
     async fn stored(&self) -> Result<Kept, TokenError> {
         let store = self.store.clone();
-        let read = tokio::task::spawn_blocking(move || store.read());
-        let why = match tokio::time::timeout(STORE_TIMEOUT, read).await {
-            Ok(Ok(Ok(kept))) => return Ok(kept),
-            Ok(Ok(Err(StoreError::Missing))) => "nobody has signed in yet".to_owned(),
-            Ok(Ok(Err(StoreError::Unusable(why)))) => why,
-            // The runtime is going down.
-            Ok(Err(_)) => "the gateway is stopping".to_owned(),
-            Err(_) => format!("it could not be read within {STORE_TIMEOUT:?}"),
+        let why = match self.desk.work(move || store.read()).await {
+            Ok(Ok(kept)) => return Ok(kept),
+            Ok(Err(StoreError::Missing)) => "nobody has signed in yet".to_owned(),
+            Ok(Err(StoreError::Unusable(why))) => why,
+            Err(stuck) => stuck.to_string(),
         };
         Err(TokenError::NotSignedIn(format!(
             "No token for identity {}: its sign-in is kept in file {}, and {why}. {}",
@@ -178,18 +175,16 @@ impl SignInCall {
             account: used.account.clone(),
         };
         let (store, writing, old) = (self.store.clone(), new.clone(), stored.clone());
-        let write =
-            tokio::task::spawn_blocking(move || store.replace(&writing, InPlaceOf::Token(&old.token)));
-        let why = match tokio::time::timeout(STORE_TIMEOUT, write).await {
-            Ok(Ok(Ok(Replaced::Yes))) => None,
-            Ok(Ok(Ok(Replaced::ByAnother))) => {
+        let write = move || store.replace(&writing, InPlaceOf::Token(&old.token));
+        let why = match self.desk.work(write).await {
+            Ok(Ok(Replaced::Yes)) => None,
+            Ok(Ok(Replaced::ByAnother)) => {
                 let identity = &self.identity;
                 tracing::info!(%identity, "the sign-in of identity {identity} was replaced by somebody else meanwhile; theirs stays");
                 None
             }
-            Ok(Ok(Err(why))) => Some(why),
-            Ok(Err(_)) => Some("the gateway is stopping".to_owned()),
-            Err(_) => Some(format!("it took longer than {STORE_TIMEOUT:?}")),
+            Ok(Err(why)) => Some(why),
+            Err(stuck) => Some(stuck.to_string()),
         };
         let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(why) = why else {
