@@ -327,6 +327,25 @@ fn an_address_becomes_a_route() {
 }
 
 #[test]
+fn the_first_route_can_be_imported() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = settings(folder.path(), "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (bare, _) = text.split_once("[[route]]").unwrap();
+    std::fs::write(&config, bare).unwrap();
+    let import = [
+        "import", "--config", &config, "--name", "invoices", "--caller", "shop", FLOW,
+    ];
+    well(&flowgate(&import));
+    well(&flowgate(&["check", "--config", &config]));
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert_eq!(text.matches("[[route]]").count(), 1, "{text}");
+    std::fs::write(&config, bare.replace("client_id", "clientid")).unwrap();
+    let told = refused(&flowgate(&import));
+    assert!(told.contains("clientid"), "{told}");
+}
+
+#[test]
 fn a_signature_goes_to_a_file_that_only_its_owner_reads() {
     let folder = tempfile::tempdir().unwrap();
     let config = settings(folder.path(), "");

@@ -99,7 +99,7 @@ fn outcome(result: Result<String, Refusal>) -> Outcome {
 
 fn try_import(task: &Import) -> Result<String, Refusal> {
     let url = read_address(&task.address)?;
-    let settings = Settings::read(&task.settings.config)?;
+    let settings = Settings::read_to_add(&task.settings.config)?;
     let name =
         RouteName::parse(&task.name).map_err(|error| format!("The name \"{}\": {error}.", &task.name))?;
     if settings.route(&task.name).is_some() {
@@ -250,11 +250,24 @@ fn fitting(url: &TriggerUrl, route: &RouteSettings) -> Result<Secret, Refusal> {
     }
 }
 
+/// Stands in for the routes of settings that have none yet.
+const STAND_IN: &str =
+    "[[route]]\nname = \".\"\npath = \"/\"\nanonymous = true\nsigned = true\ntrigger = \"file:.\"\n";
+
 impl Settings {
     fn read(path: &Path) -> Result<Self, Refusal> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("The settings file {} cannot be read: {error}.", path.display()))?;
+        let text = read(path)?;
         let config = check(&text, path)?;
+        Ok(Self { text, config })
+    }
+
+    /// The same for settings that are right but for their first route.
+    fn read_to_add(path: &Path) -> Result<Self, Refusal> {
+        let text = read(path)?;
+        let config = match edit::has_routes(&text) {
+            true => check(&text, path)?,
+            false => check(&edit::appended(&text, STAND_IN), path)?,
+        };
         Ok(Self { text, config })
     }
 
@@ -297,6 +310,11 @@ impl Settings {
             )),
         }
     }
+}
+
+fn read(path: &Path) -> Result<String, Refusal> {
+    std::fs::read_to_string(path)
+        .map_err(|error| format!("The settings file {} cannot be read: {error}.", path.display()))
 }
 
 /// The new route as the settings file will hold it.

@@ -70,6 +70,11 @@ pub fn trigger_of(text: &str, folder: &Path, route: &str) -> Option<Written> {
     })
 }
 
+/// Whether settings have a route; also where they cannot be read.
+pub fn has_routes(text: &str) -> bool {
+    toml::from_str(text).map_or(true, |document: Document| !document.route.is_empty())
+}
+
 /// A text as TOML writes it.
 pub fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
