@@ -144,6 +144,8 @@ struct State {
     failures: u32,
     failure: Option<String>,
     forgot: Option<Instant>,
+    /// A token that was taken away on somebody's word, and serves on if none can be had in its place.
+    doubted: Option<Arc<Token>>,
 }
 
 impl Slot {
@@ -199,6 +201,15 @@ impl Slot {
 
     /// Drops `token` because a trigger refused it; a newer one stays.
     pub(super) fn forget(&self, token: &Arc<Token>) -> Forgotten {
+        self.take_away(token, None)
+    }
+
+    /// The same where it may be good for others: they get it back if no other token can be had.
+    pub(super) fn doubt(&self, token: &Arc<Token>) -> Forgotten {
+        self.take_away(token, Some(token.clone()))
+    }
+
+    fn take_away(&self, token: &Arc<Token>, doubted: Option<Arc<Token>>) -> Forgotten {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load_full();
         if !current.is_some_and(|current| Arc::ptr_eq(&current, token)) {
@@ -208,6 +219,7 @@ impl Slot {
             return Forgotten::TooSoon;
         }
         state.forgot = Some(Instant::now());
+        state.doubted = doubted;
         self.current.store(None);
         // A renewal must not depend on another request coming by: none comes while readiness is red.
         self.forgotten.notify_one();
@@ -335,6 +347,7 @@ impl Slot {
         let old = self.current.swap(Some(token.clone()));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let healed = state.failure.take().is_some();
+        state.doubted = None;
         state.failures = 0;
         drop(state);
         let same = old.is_some_and(|old| old.text.same_as(token.text.expose()));
@@ -353,6 +366,9 @@ impl Slot {
         state.failures = state.failures.saturating_add(1);
         let pause = pause(&error, state.failures);
         state.failure = Some(text.clone());
+        if let Some(doubted) = state.doubted.take().filter(|token| !token.is_over()) {
+            self.current.store(Some(doubted));
+        }
         drop(state);
         self.count(error.label());
         let seconds = pause.as_secs();
@@ -621,6 +637,31 @@ mod tests {
         tokio::time::advance(Duration::from_secs(61)).await;
         assert_eq!(slot.forget(&two), Forgotten::Yes);
         assert_eq!(slot.token().await.unwrap().header(), "Bearer three");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_doubted_token_serves_others_on_if_no_other_can_be_had() {
+        let endpoint = Endpoint::script([Step::Token("one", 3600), Step::Fail, Step::Token("two", 3600)]);
+        let slot = endpoint.slot();
+        let one = slot.token().await.unwrap();
+        assert_eq!(slot.doubt(&one), Forgotten::Yes);
+        assert!(slot.at_hand().is_none(), "a fresh one is asked for first");
+        slot.token().await.unwrap_err();
+        assert_eq!(slot.token().await.unwrap().header(), "Bearer one");
+        assert_eq!(slot.doubt(&one), Forgotten::TooSoon);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(slot.doubt(&one), Forgotten::Yes);
+        assert_eq!(slot.token().await.unwrap().header(), "Bearer two");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forgotten_token_is_not_taken_back() {
+        let endpoint = Endpoint::script([Step::Token("one", 3600), Step::Fail]);
+        let slot = endpoint.slot();
+        let one = slot.token().await.unwrap();
+        assert_eq!(slot.forget(&one), Forgotten::Yes);
+        slot.token().await.unwrap_err();
+        assert!(slot.at_hand().is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -125,6 +125,12 @@ impl Identity {
         self.slot.forget(token)
     }
 
+    /// The same because an API refused it, which may be about one request alone: if no other token can be had, others get
+    /// it back.
+    pub fn doubt(&self, token: &Arc<Token>) -> Forgotten {
+        self.slot.doubt(token)
+    }
+
     /// How the identity is doing.
     pub fn health(&self) -> Health {
         self.slot.health()

@@ -425,11 +425,11 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
             Next::Problem(problem, by) => return answer::problem(&problem, by, journal),
             Next::Pass(status, fields, body) => return answer::from_flow(status, fields, body, journal),
             Next::FreshToken(refused, token) => {
-                let forgotten = admitted
-                    .route
-                    .identity
-                    .as_ref()
-                    .map(|identity| identity.forget(&token));
+                let identity = admitted.route.identity.as_ref();
+                let forgotten = identity.map(|identity| match refused {
+                    Refused::ByPlatform(_) => identity.forget(&token),
+                    Refused::ByApi(_) => identity.doubt(&token),
+                });
                 if forgotten != Some(Forgotten::Yes) {
                     let (problem, by) = refused.problem(&admitted, &token);
                     return answer::problem(&problem, by, journal);
@@ -518,7 +518,7 @@ fn refused_by_api(fields: &Fields, admitted: &Admitted, token: Arc<Token>, round
         return Next::FreshToken(Refused::ByApi(said), token);
     }
     if let Some(identity) = &admitted.route.identity {
-        identity.forget(&token);
+        identity.doubt(&token);
     }
     Next::Problem(api_problem(&said, admitted), AnsweredBy::Platform)
 }
