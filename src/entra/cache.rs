@@ -341,10 +341,15 @@ impl Slot {
 
     fn succeeded(&self, token: &Arc<Token>) {
         // Before the token is at hand, so that a route that refuses what does not fit never sends it.
-        if let Some(inspector) = self.inspector.get() {
+        let inspector = self.inspector.get();
+        if let Some(inspector) = inspector {
             inspector.look(&token.text);
         }
         let old = self.current.swap(Some(token.clone()));
+        // One that came in between found no token to look at.
+        if let (None, Some(inspector)) = (inspector, self.inspector.get()) {
+            inspector.look(&token.text);
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let healed = state.failure.take().is_some();
         state.doubted = None;
