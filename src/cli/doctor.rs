@@ -48,12 +48,13 @@ pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
         Ok(runtime) => runtime,
         Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
     };
-    let (report, warnings) = match examine(path, &questions, &runtime) {
+    let found = examine(path, &questions, &runtime);
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    let (report, warnings) = match found {
         Ok(found) => found,
         Err(outcome) => return outcome,
     };
-    // A name that is still being looked up must not hold up the end.
-    runtime.shutdown_background();
     let out = match words.json {
         true => serde_json::to_string_pretty(&report.json()).unwrap_or_default() + "\n",
         false => report.text(),
@@ -73,8 +74,7 @@ fn examine(path: &Path, questions: &Questions, runtime: &Runtime) -> Result<(Rep
     let wrong = |why: String| Outcome::failed(format!("{why}\n"), WRONG);
     let mut environment = Environment::of_process();
     let (mut config, mut warnings) = load(path, &environment)?;
-    let selection = Selection::of(&config, questions).map_err(wrong)?;
-    announce(&doctor::live::plan(&selection, questions.live));
+    Selection::of(&config, questions).map_err(wrong)?;
     let walk = runtime.block_on(Walk::begin(&config));
     let Some(values) = walk.values(&config) else {
         return Ok((walk.stop(&config, questions).map_err(wrong)?, warnings));
@@ -83,6 +83,8 @@ fn examine(path: &Path, questions: &Questions, runtime: &Runtime) -> Result<(Rep
         environment = environment.with_vaults(values);
         (config, warnings) = load(path, &environment)?;
     }
+    let selection = Selection::of(&config, questions).map_err(wrong)?;
+    announce(&doctor::live::plan(&selection, questions.live));
     let report = runtime.block_on(walk.finish(&config, &environment, questions));
     Ok((report.map_err(wrong)?, warnings))
 }
