@@ -80,7 +80,9 @@ pub(super) struct SignInCall {
     endpoint: Endpoint,
     proof: Proof,
     store: Arc<Store>,
-    desk: Desk,
+    reads: Desk,
+    /// Apart from reading: only a write waits for a lock that somebody else may hold.
+    writes: Desk,
     identity: String,
     bar: Bar,
     unwritten: Mutex<Option<Unwritten>>,
@@ -100,7 +102,8 @@ impl SignInCall {
             endpoint,
             proof,
             store: Arc::new(store),
-            desk: Desk::default(),
+            reads: Desk::default(),
+            writes: Desk::default(),
             identity: name.as_str().to_owned(),
             bar: Bar::default(),
             unwritten: Mutex::new(None),
@@ -139,7 +142,7 @@ impl SignInCall {
 
     async fn stored(&self) -> Result<Kept, TokenError> {
         let store = self.store.clone();
-        let why = match self.desk.work(move || store.read()).await {
+        let why = match self.reads.work(move || store.read()).await {
             Ok(Ok(kept)) => return Ok(kept),
             Ok(Err(StoreError::Missing)) => "nobody has signed in yet".to_owned(),
             Ok(Err(StoreError::Unusable(why))) => why,
@@ -176,7 +179,7 @@ impl SignInCall {
         };
         let (store, writing, old) = (self.store.clone(), new.clone(), stored.clone());
         let write = move || store.replace(&writing, InPlaceOf::Token(&old.token));
-        let why = match self.desk.work(write).await {
+        let why = match self.writes.work(write).await {
             Ok(Ok(Replaced::Yes)) => None,
             Ok(Ok(Replaced::ByAnother)) => {
                 let identity = &self.identity;

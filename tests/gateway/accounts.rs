@@ -360,6 +360,29 @@ async fn a_store_of_no_use_is_named_with_the_next_step() {
 }
 
 #[tokio::test]
+async fn a_lock_that_somebody_holds_stops_no_renewal() {
+    let (world, trigger) = world().await;
+    world.emulator.entra.rotation(Rotation::Strict);
+    // A write gives up after five seconds, and the token is to be renewed after that.
+    world.emulator.entra.lifetime(Duration::from_secs(8));
+    let token = store(&world);
+    let lock = std::fs::File::create(world.dir().join(".kept.lock")).unwrap();
+    lock.lock().unwrap();
+    let _gateway = world.start(&signed_in(&world, &trigger, ""));
+    let renewed = async {
+        while asked(&world, PUBLIC).len() < 2 {
+            tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>())
+                .await
+                .unwrap_err();
+        }
+    };
+    tokio::time::timeout(PATIENCE, renewed)
+        .await
+        .expect("it is not renewed");
+    assert_eq!(stored(&world), token, "the store is somebody else's");
+}
+
+#[tokio::test]
 async fn a_refresh_token_that_cannot_be_stored_serves_on() {
     let (world, trigger) = world().await;
     world.emulator.entra.rotation(Rotation::Strict);
