@@ -578,7 +578,7 @@ async fn send(
         };
         journal.waited(clock::now() - waiting);
         let mut lease = lease?;
-        renew_if_over(route.identity.as_ref(), token, journal).await?;
+        renew_if_over(&route, token, journal).await?;
         let age = lease.age;
         let fate = admitted.payload.fate();
         let Some(body) = unsent.take().or_else(|| admitted.payload.outgoing()) else {
@@ -621,14 +621,12 @@ async fn send(
 
 /// A token may end while a connection is opened; it must not travel after that.
 async fn renew_if_over(
-    identity: Option<&Identity>,
+    route: &Route,
     held: &mut Option<Arc<Token>>,
     journal: &mut Journal,
 ) -> Result<(), Problem> {
-    if let Some(identity) = identity
-        && held.as_ref().is_some_and(|token| token.is_over())
-    {
-        *held = Some(token(identity, journal).await?);
+    if held.as_ref().is_some_and(|token| token.is_over()) {
+        *held = fitting_token(route, journal).await?;
     }
     Ok(())
 }

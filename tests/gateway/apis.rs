@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -15,12 +16,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::harness::Answer;
 use crate::harness::CLIENT;
 use crate::harness::KEY;
+use crate::harness::PATIENCE;
 use crate::harness::Running;
 use crate::harness::TENANT;
 use crate::harness::World;
@@ -44,14 +48,25 @@ struct Api {
 type Script = Arc<Mutex<Vec<Response<Full<Bytes>>>>>;
 
 impl Api {
-    async fn start(world: &World, mut answers: Vec<Response<Full<Bytes>>>) -> Self {
-        let leaf = world.emulator.ca.leaf(&["localhost"]);
-        let acceptor = TlsAcceptor::from(Arc::new(leaf.server_config(&["http/1.1"])));
+    async fn start(world: &World, answers: Vec<Response<Full<Bytes>>>) -> Self {
+        let (api, listener) = Self::closed().await;
+        api.open(world, listener, answers);
+        api
+    }
+
+    /// One that nobody serves yet: connections to it wait.
+    async fn closed() -> (Self, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let asked = Arc::new(Mutex::new(Vec::new()));
+        let asked = Arc::default();
+        (Self { port, asked }, listener)
+    }
+
+    fn open(&self, world: &World, listener: TcpListener, mut answers: Vec<Response<Full<Bytes>>>) {
+        let leaf = world.emulator.ca.leaf(&["localhost"]);
+        let acceptor = TlsAcceptor::from(Arc::new(leaf.server_config(&["http/1.1"])));
         answers.reverse();
-        let (log, script): (_, Script) = (asked.clone(), Arc::new(Mutex::new(answers)));
+        let (log, script): (_, Script) = (self.asked.clone(), Arc::new(Mutex::new(answers)));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, log, script) = (acceptor.clone(), log.clone(), script.clone());
@@ -74,7 +89,6 @@ impl Api {
                 });
             }
         });
-        Self { port, asked }
     }
 
     fn asked(&self) -> Vec<Asked> {
@@ -226,6 +240,33 @@ async fn what_is_not_listed_is_closed_however_it_is_spelled() {
         .unwrap();
     assert_eq!(gateway.send(request).await.code(), "method-not-allowed");
     assert!(api.asked().is_empty(), "{:?}", api.asked());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_while_a_connection_opens_is_followed_by_one_that_fits_or_by_none() {
+    let world = World::new().await;
+    world.emulator.entra.lifetime(Duration::from_secs(4));
+    let (api, listener) = Api::closed().await;
+    let gateway = Arc::new(gateway(&world, &api, "on_claim_mismatch = \"refuse\""));
+    gateway.ready().await;
+    let end = Instant::now() + Duration::from_secs(4);
+    world.emulator.entra.claims(json!({"aud": "api://another"}));
+    let pending = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { get(&gateway, "/graph/me").await }
+    });
+    let renewed = async { while !gateway.admin("/readyz?verbose").await.1.contains("api://another") {} };
+    tokio::time::timeout(PATIENCE, renewed)
+        .await
+        .expect("the token is not renewed");
+    // The first token has to end: nothing else tells that it has.
+    tokio::time::timeout_at(end, std::future::pending::<()>())
+        .await
+        .unwrap_err();
+    api.open(&world, listener, vec![]);
+    let answer = pending.await.unwrap();
+    assert_eq!(answer.code(), "token-unfit", "{}", answer.text());
+    assert_eq!(api.asked().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
