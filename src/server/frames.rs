@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::server::opening::Opening;
+use crate::server::opening::Windows;
+
 /// Such frames a peer may send at once.
 const BURST: u32 = 1_000;
 /// And in each second after that.
@@ -71,6 +74,7 @@ pub(super) struct Frames {
     data: u64,
     /// Bytes sent to the peer that have not become credit yet.
     sent: u64,
+    windows: Windows,
 }
 
 /// The peer has sent too many of them.
@@ -87,12 +91,18 @@ impl Frames {
             counted: Instant::now(),
             data: 0,
             sent: 0,
+            windows: Windows::default(),
         }
     }
 
     /// What the peer may still send.
     pub(super) fn credit(&self) -> &Arc<Credit> {
         &self.credit
+    }
+
+    /// Whether the peer lets anything of an answer come yet.
+    pub(super) fn opening(&self) -> &Arc<Opening> {
+        self.windows.opening()
     }
 
     /// Notes bytes sent to the peer.
@@ -115,7 +125,9 @@ impl Frames {
         while !bytes.is_empty() {
             let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
             self.skip -= skipped as u64;
-            bytes = bytes.get(skipped..).unwrap_or_default();
+            let (payload, rest) = bytes.split_at(skipped);
+            self.windows.payload(payload);
+            bytes = rest;
             let Some((first, rest)) = bytes.split_first() else {
                 break;
             };
@@ -133,9 +145,10 @@ impl Frames {
     }
 
     fn frame(&mut self) -> Result<(), Flood> {
-        let [high, middle, low, kind, ..] = self.header;
+        let [high, middle, low, kind, _, stream @ ..] = self.header;
         let length = u64::from(high) << 16 | u64::from(middle) << 8 | u64::from(low);
         self.skip = length;
+        self.windows.frame(kind, stream);
         match (kind, length) {
             (DATA, 1..) => {
                 self.data += length;

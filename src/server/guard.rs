@@ -23,6 +23,7 @@ use crate::gateway::Standstill;
 use crate::server::blocks::Blocks;
 use crate::server::blocks::Hello;
 use crate::server::frames::Frames;
+use crate::server::opening::Opening;
 use crate::server::resets::Resets;
 use crate::server::window::Window;
 
@@ -98,6 +99,11 @@ impl<S> Guard<S> {
     /// The time in which the peer could send no more.
     pub(super) fn standstill(&self) -> &Arc<Standstill> {
         self.window.standstill()
+    }
+
+    /// Whether the peer lets anything of an answer come yet.
+    pub(super) fn opening(&self) -> &Arc<Opening> {
+        self.frames.opening()
     }
 
     /// What the guard tells.

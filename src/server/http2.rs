@@ -22,6 +22,7 @@ use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
+use tokio::sync::futures::OwnedNotified;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -46,6 +47,7 @@ use crate::server::frames::Credit;
 use crate::server::frames::Frames;
 use crate::server::guard::Guard;
 use crate::server::guard::Signs;
+use crate::server::opening::Opening;
 use crate::server::pace;
 use crate::server::pace::Streams;
 use crate::server::pace::Turn;
@@ -69,6 +71,8 @@ pub(super) struct Line {
     pub(super) signs: Arc<Signs>,
     /// What the peer may send without asking for anything.
     credit: Arc<Credit>,
+    /// Whether the peer lets anything of an answer come yet.
+    opening: Arc<Opening>,
     /// The time in which the peer could send no more of any body.
     standstill: Arc<Standstill>,
     /// Kept until the last request has ended: an HTTP/2 request may outlive its connection for a moment.
@@ -91,6 +95,7 @@ impl Requests {
             via: Connection::new(peer, shared.worker, "h2", shared.health_path.as_ref()),
             signs: guard.signs().clone(),
             credit: credit.clone(),
+            opening: guard.opening().clone(),
             standstill: guard.standstill().clone(),
             _seat: seat,
             now: AtomicUsize::new(0),
@@ -145,6 +150,8 @@ pub(super) struct RunningBody {
     body: AnswerBody,
     /// What is left of a frame that is handed on piece by piece.
     rest: Bytes,
+    /// Made when nothing may come before the peer opens a window: nearly no peer ever closes one.
+    opened: Option<Pin<Box<OwnedNotified>>>,
     running: Running,
 }
 
@@ -155,6 +162,7 @@ impl RunningBody {
         let mut body = Self {
             body,
             rest: Bytes::new(),
+            opened: None,
             running,
         };
         body.note_end();
@@ -164,6 +172,17 @@ impl RunningBody {
     /// With the last piece the request has had its answer, whatever becomes of it.
     fn note_end(&mut self) {
         self.running.whole |= self.is_end_stream();
+    }
+
+    /// hyper would keep a piece for a window that is closed, and the next record of the flow with it. A body that ends
+    /// with its first piece is asked for all the same: then its connection and its permit are free.
+    fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let opening = &self.running.line.opening;
+        if !opening.is_shut() || self.body.size_hint().upper().is_some_and(pace::is_piece) {
+            return Poll::Ready(());
+        }
+        let opened = self.opened.get_or_insert_with(|| opening.opened());
+        opened.as_mut().poll(cx)
     }
 
     /// HTTP/2 gets an answer in pieces, so that it holds little for a slow reader, and that each step shows.
@@ -181,6 +200,8 @@ impl Body for RunningBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // Nobody is told whose turn it is: it is the reader's since the head.
+        std::task::ready!(self.poll_opened(cx));
         if !self.rest.is_empty() {
             pace::tell(Turn::Reader);
             let piece = pace::piece(&mut self.rest);

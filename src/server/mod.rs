@@ -10,6 +10,7 @@ mod guard;
 mod hpack;
 mod http1;
 mod http2;
+mod opening;
 mod pace;
 mod refusals;
 mod resets;

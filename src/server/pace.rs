@@ -40,6 +40,11 @@ pub(super) fn tell(turn: Turn) {
     TOLD.set(Some(turn));
 }
 
+/// Whether so many bytes are one piece.
+pub(super) fn is_piece(bytes: u64) -> bool {
+    bytes <= PIECE_BYTES as u64
+}
+
 /// The next piece of these bytes; the rest stays.
 pub(super) fn piece(bytes: &mut Bytes) -> Bytes {
     if bytes.len() > PIECE_BYTES {

@@ -23,10 +23,6 @@ const IDLE: &[&str] = &["connections.idle_timeout"];
 const WRITE: &[&str] = &["connections.write_timeout"];
 const BODY: &[&str] = &["bodies.timeout"];
 
-/// A stream on HTTP/2 whose window is closed: hyper asks for one piece of the answer all the same, and a piece is a record
-/// of TLS, 16 KiB; an HTTP/2 connection costs half of this without any request; bytes.
-const CLOSED_BYTES_MAX: u64 = 65_000;
-
 /// More than the sockets take of an answer that nobody reads.
 const LONG: Flow = Flow::Stream {
     chunks: 40,
@@ -230,10 +226,9 @@ async fn who_asks_for_nothing_on_http2_ends_soon_after_the_deadline_of_the_head(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_whose_window_stays_closed_is_reset_at_the_deadline() {
     let closed = Kind {
-        bytes_max: CLOSED_BYTES_MAX,
         flow: Some(LONG),
         unread_bytes: LONG_BYTES,
-        ..kind("closed window", &["connections.write_timeout"])
+        ..kind("closed window", WRITE)
     };
     endure(closed, |crowd: Arc<Crowd>, number| async move {
         let turn = crowd.turn().await;

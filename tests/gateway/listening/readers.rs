@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Gate;
+use crate::emulator::Reply;
 use crate::emulator::Trigger;
 use crate::emulator::TriggerHandle;
 use crate::harness::KEY;
@@ -24,6 +25,8 @@ use crate::harness::TENANT;
 use crate::harness::World;
 use crate::harness::send_h2;
 use crate::listening::Talk;
+use crate::listening::frames;
+use crate::listening::frames::Peer;
 use crate::listening::order_bytes;
 
 type Caller = http2::SendRequest<Full<Bytes>>;
@@ -142,6 +145,68 @@ async fn a_slow_flow_is_not_taken_for_a_slow_reader() {
     gate.open();
     let rest = tokio::time::timeout(PATIENCE, body.collect()).await;
     assert_eq!(rest.unwrap().unwrap().to_bytes().len(), 65_536);
+}
+
+/// A request for a long answer on the first stream.
+fn long_request() -> Vec<u8> {
+    // The method POST and the scheme https are in the table everybody has (RFC 7541 appendix A).
+    let mut block = vec![0x83, 0x87];
+    for (name, value) in [
+        (":path", "/long"),
+        (":authority", "localhost"),
+        ("x-api-key", KEY),
+    ] {
+        block.extend(frames::field(name, value));
+    }
+    let flags = frames::END_HEADERS | frames::END_STREAM;
+    frames::frame(frames::HEADERS, flags, 1, &block)
+}
+
+/// SETTINGS by which windows have so many bytes at first.
+fn windows(bytes: u32) -> Vec<u8> {
+    frames::frame(
+        frames::SETTINGS,
+        0,
+        0,
+        &[&[0, 4], &bytes.to_be_bytes()[..]].concat(),
+    )
+}
+
+/// So many bytes more for a stream, or for the connection.
+fn more(stream: u32, bytes: u32) -> Vec<u8> {
+    frames::frame(frames::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+}
+
+#[tokio::test]
+async fn an_answer_whose_window_opens_late_arrives_whole() {
+    for opened in [more(1, 100_000), windows(100_000)] {
+        let (_world, gateway, _) = long_answers("10s", 1, None).await;
+        let mut peer = Peer::connect(&gateway).await;
+        peer.say(&[windows(0), more(0, 100_000), long_request()].concat())
+            .await;
+        peer.hear(|heard| heard.kind == frames::HEADERS).await.unwrap();
+        assert!(peer.catch_up().await);
+        peer.say(&opened).await;
+        let mut read = 0;
+        loop {
+            let data = peer.hear(|heard| heard.kind == frames::DATA).await.unwrap();
+            read += data.payload.len();
+            if data.flags & frames::END_STREAM != 0 {
+                break;
+            }
+        }
+        assert_eq!(read, 65_536);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_one_piece_is_taken_from_the_flow_though_its_window_is_closed() {
+    let (_world, gateway, long) = long_answers("5m", 1, None).await;
+    long.does(Flow::Respond(Reply::json(200, &Value::from("short"))));
+    let mut caller = caller(&gateway, 0).await;
+    let _unread = head(&mut caller).await;
+    // There is one permit.
+    assert_eq!(gateway.post("/long", "{}").await.status, 200);
 }
 
 /// The pace of a reader that takes its time at each step and never rests long.
