@@ -91,7 +91,7 @@ impl Frames {
             counted: Instant::now(),
             data: 0,
             sent: 0,
-            windows: Windows::default(),
+            windows: Windows::new(),
         }
     }
 
@@ -100,7 +100,7 @@ impl Frames {
         &self.credit
     }
 
-    /// Whether the peer lets anything of an answer come yet.
+    /// How much of an answer the peer can have let come.
     pub(super) fn opening(&self) -> &Arc<Opening> {
         self.windows.opening()
     }

@@ -101,7 +101,7 @@ impl<S> Guard<S> {
         self.window.standstill()
     }
 
-    /// Whether the peer lets anything of an answer come yet.
+    /// How much of an answer the peer can have let come.
     pub(super) fn opening(&self) -> &Arc<Opening> {
         self.frames.opening()
     }

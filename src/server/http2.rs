@@ -71,7 +71,7 @@ pub(super) struct Line {
     pub(super) signs: Arc<Signs>,
     /// What the peer may send without asking for anything.
     credit: Arc<Credit>,
-    /// Whether the peer lets anything of an answer come yet.
+    /// How much of an answer the peer can have let come.
     opening: Arc<Opening>,
     /// The time in which the peer could send no more of any body.
     standstill: Arc<Standstill>,
@@ -150,7 +150,9 @@ pub(super) struct RunningBody {
     body: AnswerBody,
     /// What is left of a frame that is handed on piece by piece.
     rest: Bytes,
-    /// Made when nothing may come before the peer opens a window: nearly no peer ever closes one.
+    /// Bytes that were handed on.
+    handed: u64,
+    /// Made when the reader has no room for more.
     opened: Option<Pin<Box<OwnedNotified>>>,
     running: Running,
 }
@@ -162,6 +164,7 @@ impl RunningBody {
         let mut body = Self {
             body,
             rest: Bytes::new(),
+            handed: 0,
             opened: None,
             running,
         };
@@ -174,21 +177,30 @@ impl RunningBody {
         self.running.whole |= self.is_end_stream();
     }
 
-    /// hyper would keep a piece for a window that is closed, and the next record of the flow with it. A body that ends
-    /// with its first piece is asked for all the same: then its connection and its permit are free.
+    /// hyper would keep the next piece for a reader without room, and so the next record of the flow. The last piece is
+    /// asked for all the same: with it the flow's connection and the permit are free.
     fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let opening = &self.running.line.opening;
-        if !opening.is_shut() || self.body.size_hint().upper().is_some_and(pace::is_piece) {
-            return Poll::Ready(());
+        while !self.running.line.opening.has_room_after(self.handed)
+            && !self.size_hint().upper().is_some_and(pace::is_piece)
+        {
+            let opening = &self.running.line.opening;
+            let opened = self.opened.get_or_insert_with(|| Box::pin(opening.opened()));
+            std::task::ready!(opened.as_mut().poll(cx));
+            opened.set(opening.opened());
         }
-        let opened = self.opened.get_or_insert_with(|| opening.opened());
-        opened.as_mut().poll(cx)
+        Poll::Ready(())
     }
 
     /// HTTP/2 gets an answer in pieces, so that it holds little for a slow reader, and that each step shows.
     fn next(&mut self, data: Bytes) -> Bytes {
         self.rest = data;
-        pace::piece(&mut self.rest)
+        self.piece()
+    }
+
+    fn piece(&mut self) -> Bytes {
+        let piece = pace::piece(&mut self.rest);
+        self.handed += piece.len() as u64;
+        piece
     }
 }
 
@@ -200,11 +212,11 @@ impl Body for RunningBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // Nobody is told whose turn it is: it is the reader's since the head.
+        // Nobody is told whose turn it is: it is the reader's since the head, or since the last piece.
         std::task::ready!(self.poll_opened(cx));
         if !self.rest.is_empty() {
             pace::tell(Turn::Reader);
-            let piece = pace::piece(&mut self.rest);
+            let piece = self.piece();
             self.note_end();
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }

@@ -23,6 +23,10 @@ const IDLE: &[&str] = &["connections.idle_timeout"];
 const WRITE: &[&str] = &["connections.write_timeout"];
 const BODY: &[&str] = &["bodies.timeout"];
 
+/// A stream on HTTP/2 whose window ends within a record of TLS, 16 KiB: the rest of that is read and cannot be put back. An
+/// HTTP/2 connection costs half of this without any request; bytes.
+const USED_UP_BYTES_MAX: u64 = 65_000;
+
 /// More than the sockets take of an answer that nobody reads.
 const LONG: Flow = Flow::Stream {
     chunks: 40,
@@ -241,6 +245,32 @@ async fn a_stream_whose_window_stays_closed_is_reset_at_the_deadline() {
         frames::until(frames::HEADERS, &mut tls).await.unwrap();
         drop(turn);
         let _stands = crowd.stands();
+        frames::until(frames::RST_STREAM, &mut tls).await.unwrap();
+        (begun, Instant::now())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_window_is_used_up_is_reset_at_the_deadline() {
+    let used_up = Kind {
+        bytes_max: USED_UP_BYTES_MAX,
+        flow: Some(LONG),
+        unread_bytes: LONG_BYTES,
+        ..kind("window used up", WRITE)
+    };
+    endure(used_up, |crowd: Arc<Crowd>, number| async move {
+        let turn = crowd.turn().await;
+        let mut tls = crowd.secure_h2(crowd.tcp(number).await).await;
+        let begun = Instant::now();
+        let mut bytes = frames::PREFACE.to_vec();
+        bytes.extend(frames::frame(frames::SETTINGS, 0, 0, &[]));
+        bytes.extend(frames::request(1, &frames::order_block()));
+        tls.write_all(&bytes).await.unwrap();
+        frames::until(frames::HEADERS, &mut tls).await.unwrap();
+        drop(turn);
+        let _stands = crowd.stands();
+        // It takes what the window of 65,535 bytes lets come, and gives no more.
         frames::until(frames::RST_STREAM, &mut tls).await.unwrap();
         (begun, Instant::now())
     })
