@@ -594,7 +594,7 @@ pub(super) struct Route {
     /// Address of the trigger as the flow shows it; with a signature only as "env:NAME", "file:PATH" or
     /// "keyvault:ADDRESS".
     pub(super) trigger: Text,
-    /// Address of the API, with the path before what callers ask for: "https://graph.microsoft.com/v1.0".
+    /// Address of the API, with the path before what callers ask for: `https://graph.microsoft.com/v1.0`.
     pub(super) upstream: Text,
     /// Paths of the API behind `upstream` that may be asked for, where the route's path ends in {*rest}: "/users/{id}".
     /// All others are refused.

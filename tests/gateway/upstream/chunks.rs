@@ -63,8 +63,8 @@ faults! {
     trailers_without_end: then_endless("0\r\n", "X-Sum: 1\r\n") => Cut, TRAILER;
 }
 
-/// One byte in each of two hundred thousand chunks.
-const FLOOD: usize = 200_000;
+/// One byte in each of a million chunks.
+const FLOOD: usize = 1_000_000;
 
 fn flood() -> Steps {
     let block = "1\r\nx\r\n".repeat(10_000);
