@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+use crate::entra::desk::Desk;
 use crate::entra::failure::Trouble;
 use crate::entra::refusal::Mender;
 use crate::model::Secret;
@@ -24,6 +25,7 @@ pub(super) const REFUSED: &str =
 
 const IMPOSTOR: &str = "The agent's keys lie nowhere else, so this may not be the agent: find out what listens at this \
                         address.";
+const HUNG: &str = "Look at the disk on which the agent keeps its keys.";
 const GROUP: &str = "Only members of the agent's group can read its keys: usermod -a -G himds USER on Linux, the group \
                      Hybrid agent extension applications on Windows, and then restart the gateway.";
 
@@ -31,17 +33,13 @@ const GROUP: &str = "Only members of the agent's group can read its keys: usermo
 ///
 /// # Errors
 /// What is wrong with the challenge or with the file.
-pub(super) async fn key(challenges: &[String], folder: &Path) -> Result<Secret, Trouble> {
+pub(super) async fn key(challenges: &[String], folder: &Path, desk: &Desk) -> Result<Secret, Trouble> {
     let path = named(challenges)?;
     let folder = folder.to_owned();
-    let read = tokio::task::spawn_blocking(move || read(&path, &folder)).await;
-    read.unwrap_or_else(|_| {
-        Err(Trouble::passing(
-            "refused",
-            "the gateway is stopping",
-            "",
-            Mender::Nobody,
-        ))
+    let read = desk.work(move || read(&path, &folder)).await;
+    read.unwrap_or_else(|stuck| {
+        let seen = format!("the key of the agent cannot be read: {stuck}");
+        Err(Trouble::passing("refused", seen, HUNG, Mender::HostAdmin))
     })
 }
 
@@ -145,6 +143,7 @@ mod tests {
     use std::path::Path;
     use std::path::PathBuf;
 
+    use super::Desk;
     use super::key;
     use super::named;
     use super::read;
@@ -163,7 +162,10 @@ mod tests {
         fs::write(&path, "canary-key\n").unwrap();
         let challenge = format!("Basic realm={}", path.display());
         let challenges = ["Negotiate x".to_owned(), challenge];
-        let key = key(&challenges, folder.path()).await.ok().unwrap();
+        let key = key(&challenges, folder.path(), &Desk::default())
+            .await
+            .ok()
+            .unwrap();
         assert_eq!(key.expose(), "canary-key");
     }
 

@@ -13,6 +13,8 @@ use crate::config::SigningCertificate;
 use crate::config::TrustError;
 use crate::entra::answer::TokenError;
 use crate::entra::assertion::Assertion;
+use crate::entra::desk::Desk;
+use crate::entra::desk::Stuck;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::expiry::Dated;
 use crate::entra::secret::Held;
@@ -35,6 +37,7 @@ pub(super) struct HeldCertificate {
     state: Mutex<State>,
     /// One looks at a time.
     turn: tokio::sync::Mutex<()>,
+    desk: Desk,
 }
 
 struct State {
@@ -86,6 +89,7 @@ impl HeldCertificate {
             dated,
             state: Mutex::new(State { current, told: None }),
             turn: tokio::sync::Mutex::default(),
+            desk: Desk::default(),
         })
     }
 
@@ -166,12 +170,21 @@ impl HeldCertificate {
         let password = value_of(self.password.as_ref()).await?;
         let (settings, last) = (self.settings.clone(), self.value());
         let read = move || settings.read(&file, key.as_ref(), password.as_ref(), last.as_deref());
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(Some(certificate))) => {
+        // A PFX file says itself how much work it is to open.
+        let read = match self.desk.work(read).await {
+            Err(Stuck::Late) => Err(format!(
+                "{}: it takes too long to open; convert it to PEM",
+                self.settings.place()
+            )),
+            Err(Stuck::Over) => Ok(None),
+            Ok(read) => read,
+        };
+        match read {
+            Ok(Some(certificate)) => {
                 self.take(certificate);
                 Ok(())
             }
-            Ok(Err(why)) => {
+            Err(why) => {
                 let identity = &self.identity;
                 if self.is_news(&why) {
                     tracing::warn!(%identity, "the certificate of identity {identity} cannot be read again, the last one serves on: {why}");
@@ -179,7 +192,7 @@ impl HeldCertificate {
                 Err(TokenError::Credential(why))
             }
             // It is the same, or the runtime is going down.
-            Ok(Ok(None)) | Err(_) => {
+            Ok(None) => {
                 self.state().told = None;
                 Ok(())
             }

@@ -18,6 +18,7 @@ use crate::entra::answer;
 use crate::entra::answer::Granted;
 use crate::entra::answer::TokenError;
 use crate::entra::arc;
+use crate::entra::desk::Desk;
 use crate::entra::endpoint;
 use crate::entra::endpoint::FORM;
 use crate::entra::failure::Trouble;
@@ -39,6 +40,7 @@ pub(super) struct Managed {
     url: String,
     identity: String,
     clock: Steady,
+    desk: Desk,
 }
 
 /// What came back.
@@ -79,6 +81,7 @@ impl Managed {
             settings: settings.clone(),
             identity: identity.to_owned(),
             clock: Steady::from(clock::wall()),
+            desk: Desk::default(),
         })
     }
 
@@ -138,7 +141,7 @@ impl Managed {
         if first.status != 401 {
             return Ok(first);
         }
-        let key = arc::key(&first.challenges, folder).await?;
+        let key = arc::key(&first.challenges, folder, &self.desk).await?;
         let value = sensitive(&format!("Basic {}", key.expose())).ok_or_else(arc::unreadable_key)?;
         self.send(("metadata", plain("true")), Some(value)).await
     }

@@ -141,7 +141,7 @@ fn shape(assertion: &str) -> (Value, BTreeSet<String>) {
 }
 
 #[tokio::test]
-#[ignore = "needs Python with authlib and flask: see the top of tests/interop/main.rs"]
+#[ignore = "needs Python with libraries; .ci/run has them. By hand: pip install --target target/interop authlib flask msal && PYTHONPATH=target/interop cargo test --test interop -- --ignored"]
 async fn a_server_of_others_gives_us_tokens_for_a_secret_and_for_assertions() {
     let emulator = Emulator::start().await;
     let leaf = signing(&emulator);
@@ -169,7 +169,7 @@ async fn a_server_of_others_gives_us_tokens_for_a_secret_and_for_assertions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Python with msal: see the top of tests/interop/main.rs"]
+#[ignore = "needs Python with libraries; .ci/run has them. By hand: pip install --target target/interop authlib flask msal && PYTHONPATH=target/interop cargo test --test interop -- --ignored"]
 async fn an_assertion_of_msal_has_the_same_documented_fields_as_ours() {
     let emulator = Emulator::start().await;
     let leaf = signing(&emulator);
