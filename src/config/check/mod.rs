@@ -10,6 +10,8 @@ mod listener;
 mod name;
 mod network;
 mod path;
+mod pem;
+mod rings;
 mod route;
 #[cfg(test)]
 mod sample;

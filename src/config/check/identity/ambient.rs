@@ -4,8 +4,8 @@
 use crate::config::DefaultSettings;
 use crate::config::GrantSettings;
 use crate::config::check::Check;
-use crate::config::check::identity::check_client_id;
 use crate::config::check::identity::federated;
+use crate::config::check::identity::words::check_client_id;
 use crate::config::file::Identity;
 use crate::config::leaf::Table;
 use crate::config::mistake::Flaw;

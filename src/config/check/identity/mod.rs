@@ -8,9 +8,9 @@ mod links;
 mod managed;
 mod password;
 mod sign_in;
+mod way;
+mod words;
 
-use std::net::IpAddr;
-use std::ops::Range;
 use std::time::Duration;
 
 pub(super) use links::give_roles;
@@ -22,8 +22,13 @@ use crate::config::GrantSettings;
 use crate::config::IdentityRole;
 use crate::config::IdentitySettings;
 use crate::config::check::Check;
+use crate::config::check::identity::way::Way;
+use crate::config::check::identity::way::ways;
+use crate::config::check::identity::words::check_authority;
+use crate::config::check::identity::words::check_client_id;
+use crate::config::check::identity::words::check_scope;
+use crate::config::check::identity::words::check_tenant;
 use crate::config::check::name::Names;
-use crate::config::check::path;
 use crate::config::check::tree;
 use crate::config::check::value::DAY;
 use crate::config::check::value::MILLISECOND;
@@ -33,13 +38,9 @@ use crate::config::file::Identity;
 use crate::config::file::SecretTable;
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
-use crate::config::mask;
 use crate::config::mistake::Flaw;
 use crate::model::Cloud;
 use crate::model::IdentityName;
-
-/// What every scope for an application ends in.
-const DEFAULT: &str = "/.default";
 
 impl Check<'_> {
     pub(super) fn identities(
@@ -317,311 +318,12 @@ impl Check<'_> {
     }
 }
 
-/// A way to get tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Secret,
-    Certificate,
-    TokenFile,
-    Managed,
-    Federated,
-    Default,
-    Password,
-    SignIn,
-}
-
-impl Way {
-    const ALL: [Self; 8] = [
-        Self::Secret,
-        Self::Certificate,
-        Self::TokenFile,
-        Self::Managed,
-        Self::Federated,
-        Self::Default,
-        Self::Password,
-        Self::SignIn,
-    ];
-
-    /// Its key in the settings.
-    fn key(self) -> &'static str {
-        match self {
-            Self::Secret => "client_secret",
-            Self::Certificate => "certificate",
-            Self::TokenFile => "token_file",
-            Self::Managed => "managed",
-            Self::Federated => "federated",
-            Self::Default => "default",
-            Self::Password => "password",
-            Self::SignIn => "sign_in",
-        }
-    }
-
-    /// Its name in a sentence.
-    fn words(self) -> &'static str {
-        match self {
-            Self::Secret => "a client secret",
-            Self::Certificate => "a certificate",
-            Self::TokenFile => "a token file",
-            Self::Managed => "a managed identity",
-            Self::Federated => "a federated token",
-            Self::Default => "the default chain",
-            Self::Password => "a user name and password",
-            Self::SignIn => "a person's sign-in",
-        }
-    }
-
-    /// Where the settings of an identity ask for it.
-    fn place(self, identity: &Identity) -> Option<Range<usize>> {
-        match self {
-            Self::Secret => {
-                let short = identity.client_secret.as_ref().map(At::span);
-                short.or_else(|| identity.secret.first().map(Table::span))
-            }
-            Self::Certificate => identity.certificate.first().map(Table::span),
-            Self::TokenFile => identity.token_file.as_ref().map(At::span),
-            // Beside the default chain these tables say more about its links.
-            Self::Managed | Self::Federated if is_default(identity) => None,
-            Self::Managed => identity.managed.as_ref().map(Table::span),
-            Self::Federated => identity.federated.as_ref().map(Table::span),
-            Self::Default => identity
-                .default
-                .as_ref()
-                .filter(|default| ***default)
-                .map(At::span),
-            Self::Password => identity.password.as_ref().map(Table::span),
-            Self::SignIn => identity.sign_in.as_ref().map(Table::span),
-        }
-    }
-}
-
-fn is_default(identity: &Identity) -> bool {
-    identity.default.as_deref() == Some(&true)
-}
-
-/// The ways that the settings of an identity ask for.
-fn ways(identity: &Identity) -> Vec<(Way, Range<usize>)> {
-    let places = Way::ALL.into_iter();
-    places
-        .filter_map(|way| Some((way, way.place(identity)?)))
-        .collect()
-}
-
-fn check_tenant(text: &str) -> Result<String, Flaw> {
-    if matches!(
-        text.to_ascii_lowercase().as_str(),
-        "common" | "consumers" | "organizations"
-    ) {
-        // Entra refuses such a request with AADSTS9001023.
-        return Err(Flaw::new(format!(
-            "\"{text}\" is not a tenant, and an application must name its own"
-        ))
-        .hint("write the tenant's id or one of its domains; Entra would answer AADSTS9001023"));
-    }
-    if mask::is_guid(text) || (text.contains('.') && path::is_domain(text)) {
-        return Ok(text.to_owned());
-    }
-    let flaw = Flaw::new("a tenant is its id or one of its domains");
-    Err(match text.trim_matches(['{', '}', ' ']) {
-        id if mask::is_guid(id) => flaw.hint(format!("write \"{id}\"")),
-        _ => flaw
-            .hint("write for example \"contoso.onmicrosoft.com\", or the id that Entra shows for the tenant"),
-    })
-}
-
-fn check_client_id(text: &str) -> Result<String, Flaw> {
-    if mask::is_guid(text) {
-        return Ok(text.to_owned());
-    }
-    let flaw = Flaw::new("a client id is a GUID");
-    if mask::looks_like_entra_secret(text) {
-        return Err(
-            Flaw::new("a client id is a GUID, and this looks like the value of a client secret").hint(
-                "put the Application (client) ID here, and the secret behind client_secret = \"env:NAME\"",
-            ),
-        );
-    }
-    Err(match text.trim_matches(['{', '}', ' ']) {
-        id if mask::is_guid(id) => flaw.hint(format!("write it without braces and blanks, \"{id}\"")),
-        _ => flaw.hint("write the Application (client) ID that Entra shows for the app registration"),
-    })
-}
-
-fn check_scope(text: &str) -> Result<(), Flaw> {
-    if let Some(cloud) = Cloud::ALL.into_iter().find(|cloud| is_near(text, *cloud)) {
-        // Entra cuts one slash off and the flow compares the rest letter by letter.
-        return Err(Flaw::new(
-            "with this scope the flow refuses the token: its audience must keep its last slash",
-        )
-        .hint(format!(
-            "write \"{}\", with two slashes, or leave the scope out",
-            cloud.scope()
-        )));
-    }
-    let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
-    if !plain || !text.ends_with(DEFAULT) || text.len() == DEFAULT.len() {
-        return Err(
-            Flaw::new("a scope for an application ends in /.default").hint(format!(
-                "write for example \"{}\", or leave the scope out",
-                Cloud::Public.scope()
-            )),
-        );
-    }
-    Ok(())
-}
-
-/// Whether this is the scope or the audience of a flow with too few slashes.
-fn is_near(text: &str, cloud: Cloud) -> bool {
-    let audience = cloud.audience();
-    let bare = audience.strip_suffix('/').unwrap_or(audience);
-    text == audience || text == bare || text.strip_suffix(DEFAULT) == Some(bare)
-}
-
-fn check_authority(text: &str) -> Result<String, Flaw> {
-    let (is_secure, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
-        (Some(rest), _) => (true, rest),
-        (None, Some(rest)) => (false, rest),
-        (None, None) => {
-            return Err(Flaw::new("an authority must start with https://")
-                .hint(format!("write for example \"{}\"", Cloud::Public.authority())));
-        }
-    };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.contains('@') {
-        return Err(Flaw::new("an authority carries no user name"));
-    }
-    if rest.contains(['/', '?', '#']) {
-        return Err(
-            Flaw::new("an authority is a host without a path").hint("the tenant belongs into `tenant`")
-        );
-    }
-    let host = host_of(rest).ok_or_else(|| Flaw::new("the authority has no valid host and port"))?;
-    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-    let is_here = host == "localhost" || address.is_some_and(|address| address.is_loopback());
-    if !is_secure && !is_here {
-        return Err(Flaw::new(
-            "an authority must start with https://: the client secret would be sent in clear text",
-        ));
-    }
-    let scheme = if is_secure { "https" } else { "http" };
-    Ok(format!("{scheme}://{rest}"))
-}
-
-fn host_of(authority: &str) -> Option<&str> {
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
-        return None;
-    }
-    path::is_host(host).then_some(host)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::check_authority;
-    use super::check_client_id;
-    use super::check_scope;
-    use super::check_tenant;
     use crate::config::check::sample::Sample;
     use crate::model::Cloud;
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
-
-    #[test]
-    fn a_tenant_is_an_id_or_a_domain_of_its_own() {
-        for good in [GUID, "contoso.onmicrosoft.com"] {
-            assert!(check_tenant(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "contoso",
-            "common",
-            "Organizations",
-            "consumers",
-            "a b.example",
-            "a/b.example",
-            "x.",
-        ] {
-            assert!(check_tenant(bad).is_err(), "{bad}");
-        }
-        assert!(
-            check_tenant("common")
-                .unwrap_err()
-                .hint
-                .unwrap()
-                .contains("AADSTS9001023")
-        );
-    }
-
-    #[test]
-    fn a_client_id_is_a_guid() {
-        assert!(check_client_id(GUID).is_ok());
-        let hint = check_client_id(&format!("{{{GUID}}}")).unwrap_err().hint.unwrap();
-        assert!(hint.contains(&format!("\"{GUID}\"")), "{hint}");
-        let flaw = check_client_id("abc8Q~canarycanarycanarycanarycanary1234").unwrap_err();
-        assert!(
-            flaw.what.contains("client secret") && !format!("{flaw:?}").contains("canary"),
-            "{flaw:?}"
-        );
-        assert!(check_client_id("my-app").is_err());
-    }
-
-    #[test]
-    fn a_scope_with_one_slash_is_corrected_in_every_cloud() {
-        for cloud in Cloud::ALL {
-            assert!(check_scope(cloud.scope()).is_ok());
-            let single = cloud.scope().replace("//.default", "/.default");
-            let hint = check_scope(&single).unwrap_err().hint.unwrap();
-            assert!(hint.contains(&format!("\"{}\"", cloud.scope())), "{hint}");
-            assert!(
-                check_scope(cloud.audience())
-                    .unwrap_err()
-                    .hint
-                    .unwrap()
-                    .contains(cloud.scope())
-            );
-        }
-        for bad in [
-            "",
-            "/.default",
-            "api://app/Flows.Run",
-            "a b/.default",
-            "https://a.example/.default ",
-        ] {
-            assert!(check_scope(bad).is_err(), "{bad}");
-        }
-        assert!(check_scope("api://00000000-0000-0000-0000-000000000000/.default").is_ok());
-    }
-
-    #[test]
-    fn an_authority_is_https_or_on_this_machine() {
-        for (text, read) in [
-            (
-                "https://login.microsoftonline.us",
-                "https://login.microsoftonline.us",
-            ),
-            ("https://login.example/", "https://login.example"),
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("http://[::1]:8080", "http://[::1]:8080"),
-            ("http://localhost", "http://localhost"),
-        ] {
-            assert_eq!(check_authority(text).unwrap(), read);
-        }
-        for bad in [
-            "login.example",
-            "http://login.example",
-            "https://login.example/tenant",
-            "https://u:p@login.example",
-            "https://login.example:0",
-            "https://login.example:x",
-            "https://",
-            "https://login example",
-            "http://127.evil.example",
-        ] {
-            assert!(check_authority(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn an_identity_gets_its_presets_from_its_cloud() {
