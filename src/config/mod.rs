@@ -2,6 +2,7 @@
 //! machines are built from them one floor up, and no setting is looked up by text after that.
 
 mod check;
+mod defaults;
 pub mod edit;
 mod file;
 mod keys;

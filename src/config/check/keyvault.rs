@@ -11,7 +11,7 @@ use crate::config::check::name::Names;
 use crate::config::check::value::DAY;
 use crate::config::check::value::MILLISECOND;
 use crate::config::check::value::SECOND;
-use crate::config::file;
+use crate::config::defaults;
 use crate::config::file::KeyVault;
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
@@ -40,10 +40,14 @@ impl Check<'_> {
             self.without_reader();
             return None;
         };
-        let period = self.duration(table.period.as_ref(), file::KEYVAULT_PERIOD, SECOND..=30 * DAY);
+        let period = self.duration(
+            table.period.as_ref(),
+            defaults::KEYVAULT_PERIOD,
+            SECOND..=30 * DAY,
+        );
         let timeout = self.duration(
             table.timeout.as_ref(),
-            file::KEYVAULT_TIMEOUT,
+            defaults::KEYVAULT_TIMEOUT,
             MILLISECOND..=60 * SECOND,
         );
         let trust = self.trust(table.ca_file.as_ref());

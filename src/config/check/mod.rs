@@ -47,6 +47,7 @@ use crate::config::LogSettings;
 use crate::config::QuotaSettings;
 use crate::config::Rate;
 use crate::config::ReadyRequires;
+use crate::config::defaults;
 use crate::config::file;
 use crate::config::file::Admin;
 use crate::config::file::Bodies;
@@ -187,54 +188,66 @@ impl Check<'_> {
             .and_then(|gateway| gateway.drain_timeout.as_ref());
         let target_bytes = self.size(
             table.target_size_max.as_ref(),
-            file::TARGET_SIZE_MAX,
-            256..=file::TARGET_SIZE_MAX,
+            defaults::TARGET_SIZE_MAX,
+            256..=defaults::TARGET_SIZE_MAX,
         );
-        let head_bytes = self.size(table.head_size_max.as_ref(), file::HEAD_SIZE_MAX, 8192..=1 << 20);
+        let head_bytes = self.size(
+            table.head_size_max.as_ref(),
+            defaults::HEAD_SIZE_MAX,
+            8192..=1 << 20,
+        );
         let streams = self.number(
             table.http2_streams_max.as_ref(),
-            file::HTTP2_STREAMS_MAX,
+            defaults::HTTP2_STREAMS_MAX,
             1..=10_000,
         );
         let stream_window = self.size(
             table.http2_stream_window.as_ref(),
-            file::HTTP2_STREAM_WINDOW,
+            defaults::HTTP2_STREAM_WINDOW,
             WINDOW_MIN..=WINDOW_MAX,
         );
         let connection_window = self.size(
             table.http2_connection_window.as_ref(),
-            file::HTTP2_CONNECTION_WINDOW,
+            defaults::HTTP2_CONNECTION_WINDOW,
             WINDOW_MIN..=WINDOW_MAX,
         );
         let per_address_max = table.per_address_max.as_ref();
         ConnectionSettings {
-            connections_max: self.count(table.max.as_ref(), file::CONNECTIONS_MAX, 1..=10_000_000),
-            per_address_max: self.count(per_address_max, file::PER_ADDRESS_MAX, 1..=10_000_000),
+            connections_max: self.count(table.max.as_ref(), defaults::CONNECTIONS_MAX, 1..=10_000_000),
+            per_address_max: self.count(per_address_max, defaults::PER_ADDRESS_MAX, 1..=10_000_000),
             per_address_exempt: self.network_list(table.per_address_exempt.as_ref()),
             handshake_timeout: self.duration(
                 table.handshake_timeout.as_ref(),
-                file::HANDSHAKE_TIMEOUT,
+                defaults::HANDSHAKE_TIMEOUT,
                 MILLISECOND..=HOUR,
             ),
             head_timeout: self.duration(
                 table.head_timeout.as_ref(),
-                file::HEAD_TIMEOUT,
+                defaults::HEAD_TIMEOUT,
                 MILLISECOND..=HOUR,
             ),
             head_bytes_max: usize::try_from(head_bytes).unwrap_or(usize::MAX),
             target_bytes_max: usize::try_from(target_bytes).unwrap_or(usize::MAX),
-            headers_max: self.count(table.headers_max.as_ref(), file::HEADERS_MAX, 1..=HEADERS_CEILING),
-            idle_timeout: self.duration(table.idle_timeout.as_ref(), file::IDLE_TIMEOUT, MILLISECOND..=DAY),
+            headers_max: self.count(
+                table.headers_max.as_ref(),
+                defaults::HEADERS_MAX,
+                1..=HEADERS_CEILING,
+            ),
+            idle_timeout: self.duration(
+                table.idle_timeout.as_ref(),
+                defaults::IDLE_TIMEOUT,
+                MILLISECOND..=DAY,
+            ),
             write_timeout: self.duration(
                 table.write_timeout.as_ref(),
-                file::WRITE_TIMEOUT,
+                defaults::WRITE_TIMEOUT,
                 MILLISECOND..=HOUR,
             ),
-            age_max: self.duration(table.age_max.as_ref(), file::AGE_MAX, SECOND..=30 * DAY),
+            age_max: self.duration(table.age_max.as_ref(), defaults::AGE_MAX, SECOND..=30 * DAY),
             streams_max: u32::try_from(streams).unwrap_or(u32::MAX),
             stream_window: u32::try_from(stream_window).unwrap_or(u32::MAX),
             connection_window: u32::try_from(connection_window).unwrap_or(u32::MAX),
-            drain_timeout: self.duration(drain_timeout, file::DRAIN_TIMEOUT, MILLISECOND..=DAY),
+            drain_timeout: self.duration(drain_timeout, defaults::DRAIN_TIMEOUT, MILLISECOND..=DAY),
         }
     }
 
@@ -243,10 +256,10 @@ impl Check<'_> {
         let table = table.unwrap_or(&empty);
         let hold = self.size(
             table.hold_size_max.as_ref(),
-            file::HOLD_SIZE_MAX,
-            0..=file::BODY_SIZE_CEILING,
+            defaults::HOLD_SIZE_MAX,
+            0..=defaults::BODY_SIZE_CEILING,
         );
-        let budget = self.size(table.held_budget.as_ref(), file::HELD_BUDGET, 0..=1 << 40);
+        let budget = self.size(table.held_budget.as_ref(), defaults::HELD_BUDGET, 0..=1 << 40);
         let given = table
             .held_budget
             .as_ref()
@@ -260,15 +273,15 @@ impl Check<'_> {
         }
         let rate_min = self.size(
             table.rate_min.as_ref(),
-            file::BODY_RATE_MIN,
+            defaults::BODY_RATE_MIN,
             0..=BODY_RATE_CEILING,
         );
         BodySettings {
-            timeout: self.duration(table.timeout.as_ref(), file::BODY_TIMEOUT, MILLISECOND..=HOUR),
+            timeout: self.duration(table.timeout.as_ref(), defaults::BODY_TIMEOUT, MILLISECOND..=HOUR),
             rate_min: NonZeroU64::new(rate_min),
             rate_grace: self.duration(
                 table.rate_grace.as_ref(),
-                file::BODY_RATE_GRACE,
+                defaults::BODY_RATE_GRACE,
                 MILLISECOND..=HOUR,
             ),
             hold_bytes_max: usize::try_from(hold).unwrap_or(usize::MAX),
@@ -279,12 +292,20 @@ impl Check<'_> {
     fn quotas(&mut self, table: Option<&Limits>) -> QuotaSettings {
         let empty = Limits::default();
         let table = table.unwrap_or(&empty);
-        let gateway = rate(file::GATEWAY_REQUESTS, file::GATEWAY_PER, file::GATEWAY_BURST);
-        let failures = rate(file::FAILURES, file::FAILURES_PER, file::FAILURES);
+        let gateway = rate(
+            defaults::GATEWAY_REQUESTS,
+            defaults::GATEWAY_PER,
+            defaults::GATEWAY_BURST,
+        );
+        let failures = rate(defaults::FAILURES, defaults::FAILURES_PER, defaults::FAILURES);
         QuotaSettings {
             gateway: Some(self.rate(table.gateway.as_ref(), gateway)),
             failed_authentications: self.rate(table.failed_authentications.as_ref(), failures),
-            addresses_max: self.count(table.addresses_max.as_ref(), file::ADDRESSES_MAX, 1..=100_000_000),
+            addresses_max: self.count(
+                table.addresses_max.as_ref(),
+                defaults::ADDRESSES_MAX,
+                1..=100_000_000,
+            ),
         }
     }
 
@@ -330,7 +351,7 @@ impl Check<'_> {
                 }
                 address
             }
-            None => file::ADMIN_ADDRESS,
+            None => defaults::ADMIN_ADDRESS,
         };
         let ready_requires = match table.ready_requires.as_deref() {
             None | Some(Requires::AnyRoute) => ReadyRequires::AnyRoute,
@@ -379,7 +400,7 @@ fn rate(requests: u64, per: std::time::Duration, burst: u64) -> Rate {
 
 /// The rate of a caller or a route that says nothing else.
 fn usual_rate() -> Rate {
-    rate(file::RATE_REQUESTS, file::RATE_PER, file::RATE_BURST)
+    rate(defaults::RATE_REQUESTS, defaults::RATE_PER, defaults::RATE_BURST)
 }
 
 #[cfg(test)]
@@ -391,14 +412,14 @@ mod tests {
     use crate::config::LogFormat;
     use crate::config::ReadyRequires;
     use crate::config::check::sample::Sample;
-    use crate::config::file;
+    use crate::config::defaults;
 
     #[test]
     fn the_admin_listener_is_on_loopback_by_default() {
-        assert_eq!(file::ADMIN_ADDRESS.to_string(), "127.0.0.1:9464");
+        assert_eq!(defaults::ADMIN_ADDRESS.to_string(), "127.0.0.1:9464");
         assert_eq!(
             Sample::default().config().admin.unwrap().address,
-            file::ADMIN_ADDRESS
+            defaults::ADMIN_ADDRESS
         );
         assert!(
             Sample::default()
@@ -538,7 +559,7 @@ mod tests {
     #[test]
     fn the_least_rate_of_a_body_can_be_switched_off() {
         let rate = |line: &str| Sample::default().with("bodies", line).config().bodies.rate_min;
-        assert_eq!(rate("timeout = \"1s\"").unwrap().get(), file::BODY_RATE_MIN);
+        assert_eq!(rate("timeout = \"1s\"").unwrap().get(), defaults::BODY_RATE_MIN);
         assert_eq!(rate("rate_min = \"1 KiB\"").unwrap().get(), 1024);
         assert_eq!(rate("rate_min = 0"), None);
     }

@@ -26,7 +26,7 @@ use crate::config::check::value::DAY;
 use crate::config::check::value::HOUR;
 use crate::config::check::value::MILLISECOND;
 use crate::config::check::word;
-use crate::config::file;
+use crate::config::defaults;
 use crate::config::file::OnClaimMismatch;
 use crate::config::file::Route;
 use crate::config::file::RouteKindWord;
@@ -100,8 +100,8 @@ impl Check<'_> {
         let rate = Some(self.rate(route.rate.as_ref(), usual_rate()));
         let body_bytes_max = self.size(
             route.body_size_max.as_ref(),
-            file::BODY_SIZE_MAX,
-            0..=file::BODY_SIZE_CEILING,
+            defaults::BODY_SIZE_MAX,
+            0..=defaults::BODY_SIZE_CEILING,
         );
         let proof = self.proof(route, known.identity_names);
         let end = path.map(|(_, end)| end);
@@ -407,26 +407,26 @@ impl Check<'_> {
                 .connect_to
                 .as_ref()
                 .and_then(|address| self.socket_address(address)),
-            in_flight_max: self.count(route.in_flight_max.as_ref(), file::IN_FLIGHT_MAX, 1..=100_000),
-            waiting_max: self.count(route.waiting_max.as_ref(), file::WAITING_MAX, 0..=1_000_000),
+            in_flight_max: self.count(route.in_flight_max.as_ref(), defaults::IN_FLIGHT_MAX, 1..=100_000),
+            waiting_max: self.count(route.waiting_max.as_ref(), defaults::WAITING_MAX, 0..=1_000_000),
             waiting_timeout: self.duration(
                 route.waiting_timeout.as_ref(),
-                file::WAITING_TIMEOUT,
+                defaults::WAITING_TIMEOUT,
                 MILLISECOND..=HOUR,
             ),
             connect_timeout: self.duration(
                 route.connect_timeout.as_ref(),
-                file::CONNECT_TIMEOUT,
+                defaults::CONNECT_TIMEOUT,
                 MILLISECOND..=HOUR,
             ),
             response_timeout: self.duration(
                 route.response_timeout.as_ref(),
-                file::RESPONSE_TIMEOUT,
+                defaults::RESPONSE_TIMEOUT,
                 MILLISECOND..=HOUR,
             ),
             idle_timeout: self.duration(
                 route.upstream_idle_timeout.as_ref(),
-                file::UPSTREAM_IDLE_TIMEOUT,
+                defaults::UPSTREAM_IDLE_TIMEOUT,
                 MILLISECOND..=DAY,
             ),
         }

@@ -33,7 +33,7 @@ use crate::config::check::tree;
 use crate::config::check::value::DAY;
 use crate::config::check::value::MILLISECOND;
 use crate::config::check::value::SECOND;
-use crate::config::file;
+use crate::config::defaults;
 use crate::config::file::Identity;
 use crate::config::file::SecretTable;
 use crate::config::leaf::At;
@@ -250,7 +250,7 @@ impl Check<'_> {
     fn token_timeout(&mut self, identity: &Table<Identity>) -> Duration {
         self.duration(
             identity.timeout.as_ref(),
-            file::TOKEN_TIMEOUT,
+            defaults::TOKEN_TIMEOUT,
             MILLISECOND..=60 * SECOND,
         )
     }
@@ -311,7 +311,7 @@ impl Check<'_> {
         // A shorter life would run out between two writes of the file, a longer one outlives every token of
         // Entra.
         let bounds = Duration::from_secs(60)..=DAY;
-        let life = self.duration(identity.token_life.as_ref(), file::TOKEN_LIFE, bounds);
+        let life = self.duration(identity.token_life.as_ref(), defaults::TOKEN_LIFE, bounds);
         let path = self.path(value)?;
         self.expect_file(value, &path);
         Some(GrantSettings::TokenFile { path, life })
