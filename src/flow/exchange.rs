@@ -32,7 +32,7 @@ use crate::wire::Limits;
 use crate::wire::Outbox;
 use crate::wire::Piece;
 use crate::wire::Scan;
-use crate::wire::Secure;
+use crate::wire::ToServer;
 
 /// How large the head of an answer may be: a platform's has some 30 fields and 3 kB.
 const ANSWER_LIMITS: Limits = Limits {
@@ -411,7 +411,7 @@ impl AnswerBody {
 
 /// Whether a connection that has rested may serve: it is open and silent. An answer that nobody asked for would be
 /// taken for that of the next request.
-pub(super) fn is_silent(stream: &mut Secure) -> bool {
+pub(super) fn is_silent(stream: &mut ToServer) -> bool {
     if stream.has_unread() {
         return false;
     }

@@ -18,8 +18,8 @@ use crate::counters::Counters;
 use crate::flow::Sent;
 use crate::flow::exchange::is_silent;
 use crate::model::clock;
-use crate::wire::Secure;
 use crate::wire::Timer;
+use crate::wire::ToServer;
 
 /// Idle connections kept for each host and worker; more are closed.
 const IDLE_MAX: usize = 256;
@@ -72,7 +72,7 @@ struct Idle {
 
 /// An open connection.
 pub(super) struct Link {
-    pub stream: Box<Secure>,
+    pub stream: Box<ToServer>,
     /// For the answer's deadline; kept with the connection so that each request moves it instead of making one.
     pub timer: Timer,
     /// Memory for the head of a request, kept like the timer.
@@ -199,7 +199,7 @@ impl Host {
         let tcp = self.tcp().await?;
         // The head and a small body leave in one write; waiting for more would only add delay.
         let _ = tcp.set_nodelay(true);
-        let stream = Secure::connect(tcp, self.tls.clone(), self.server_name.clone())
+        let stream = ToServer::connect(tcp, self.tls.clone(), self.server_name.clone())
             .await
             .map_err(|error| ConnectError::Tls(self.name.clone(), error))?;
         self.counters.upstream_opened.inc();

@@ -6,8 +6,6 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::config::ConnectionSettings;
 use crate::gateway::Gateway;
@@ -21,7 +19,7 @@ use crate::server::refusals::Lines;
 use crate::server::refusals::Refusals;
 use crate::server::tls;
 use crate::server::tls::Offer;
-use crate::wire::Socket;
+use crate::wire::OfCaller;
 
 /// What connections of one listener share within a worker.
 #[derive(Debug)]
@@ -51,19 +49,19 @@ pub(super) async fn serve_tls(
     let handshake = tokio::select! {
         biased;
         // Boxed: the handshake's state is large and lives shortly.
-        done = tokio::time::timeout(deadline, Box::pin(handshake(tcp, config))) => done,
+        done = tokio::time::timeout(deadline, Box::pin(OfCaller::accept(tcp, config))) => done,
         // Nobody is served on a connection that is not there yet, so it holds up no stop.
         () = told_to_stop(&mut phase, Draining::No) => return,
     };
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
-        Ok(Err((error, offer))) => return handshake_failed(&shared, peer, &error, offer),
+        Ok(Err((error, said))) => return handshake_failed(&shared, peer, &error, &said),
         Err(_) => {
             let detail = format!("no whole handshake within {deadline:?}");
             return handshake_refused(&shared, peer, "handshake-timeout", detail);
         }
     };
-    if stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2) {
+    if stream.protocol() == Some(tls::ALPN_H2) {
         return Box::pin(http2::serve(stream, peer, shared, phase, seat)).await;
     }
     // In place: a box of its own would cost each connection at rest some 400 bytes.
@@ -82,32 +80,11 @@ pub(super) async fn serve_plain(
 }
 
 /// Boxed once after the handshake: it is large, and every future that holds it would carry it in full.
-pub(super) type SecureStream = Box<TlsStream<Socket>>;
+pub(super) type SecureStream = Box<OfCaller>;
 
-async fn handshake(
-    tcp: TcpStream,
-    config: Arc<rustls::ServerConfig>,
-) -> Result<SecureStream, (std::io::Error, Option<Offer>)> {
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), Socket::from(tcp));
-    let start = start.await.map_err(|error| (error, None))?;
-    let offer = Offer::of(&start.client_hello());
-    let stream = start
-        .into_stream(config)
-        .await
-        .map_err(|error| (error, Some(offer)))?;
-    let mut stream = Box::new(stream);
-    // What a peer that does not read leaves with us; more waits where it comes from.
-    stream.get_mut().1.set_buffer_limit(Some(UNREAD_BYTES_MAX));
-    Ok(stream)
-}
-
-/// Largest part of an answer that TLS keeps for a peer that does not read; bytes. It is one record, and what else goes
-/// with a piece: a head, or the size of a chunk. With less room, the end of a piece would keep all of it in memory twice.
-const UNREAD_BYTES_MAX: usize = 16 * 1024 + 1024;
-
-fn handshake_failed(shared: &Shared, peer: SocketAddr, error: &std::io::Error, offer: Option<Offer>) {
+fn handshake_failed(shared: &Shared, peer: SocketAddr, error: &std::io::Error, said: &[u8]) {
     let (reason, sentence) = tls::explain(error);
-    let detail = match offer {
+    let detail = match Offer::read(said) {
         Some(offer) => format!("{sentence}; it {offer}"),
         None => sentence,
     };

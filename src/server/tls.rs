@@ -12,6 +12,7 @@ use rustls::InvalidMessage;
 use rustls::PeerIncompatible;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::Acceptor;
 use rustls::server::ClientHello;
 use rustls::server::NoServerSessionStorage;
 use rustls::server::ResolvesServerCert;
@@ -107,8 +108,20 @@ enum Tls13 {
 }
 
 impl Offer {
-    /// Reads what the peer offered; names and protocols are its own words, so they are escaped and cut.
-    pub(super) fn of(hello: &ClientHello<'_>) -> Self {
+    /// Reads what the peer offered out of the bytes that it began with, if they say it.
+    pub(super) fn read(mut said: &[u8]) -> Option<Self> {
+        let mut acceptor = Acceptor::default();
+        while !said.is_empty() {
+            acceptor.read_tls(&mut said).ok()?;
+            if let Some(accepted) = acceptor.accept().ok()? {
+                return Some(Self::of(&accepted.client_hello()));
+            }
+        }
+        None
+    }
+
+    /// Names and protocols are the peer's own words, so they are escaped and cut.
+    fn of(hello: &ClientHello<'_>) -> Self {
         let clean = |text: &str| {
             text.chars()
                 .take(64)

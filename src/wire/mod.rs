@@ -8,7 +8,6 @@ mod fields;
 mod head;
 mod outbox;
 mod secure;
-mod socket;
 mod stream;
 mod timer;
 
@@ -26,7 +25,7 @@ pub use head::Scan;
 pub use head::request;
 pub use head::response;
 pub use outbox::Outbox;
-pub use secure::Secure;
-pub use socket::Socket;
+pub use secure::OfCaller;
+pub use secure::ToServer;
 pub use stream::Stream;
 pub use timer::Timer;

@@ -1,6 +1,6 @@
-//! TLS towards a server, read record by record. A connection that waits holds no buffer: whatever is read belongs to
-//! the record that is due, and what is left of it lies in the socket until somebody has room for it. What is read and
-//! what is sent pass through memory of the worker's.
+//! TLS, towards callers and triggers, read record by record. A connection that waits holds no buffer: whatever is read
+//! belongs to the record that is due, and what is left of it lies in the socket until somebody has room for it. What is
+//! read and what is sent pass through memory of the worker's.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,8 +14,13 @@ use std::task::Poll;
 
 use bytes::BytesMut;
 use rustls::ClientConfig;
+use rustls::ProtocolVersion;
+use rustls::ServerConfig;
+use rustls::client::ClientConnectionData;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
+use rustls::server::ServerConnectionData;
+use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::ConnectionState;
 use rustls::unbuffered::EncodeError;
 use rustls::unbuffered::EncodeTlsData;
@@ -25,6 +30,8 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
+
+use crate::wire::Stream;
 
 /// The head of a record: its kind, a version and its length (RFC 8446 section 5.1).
 const RECORD_HEAD: usize = 5;
@@ -37,9 +44,13 @@ const READ_BYTES: usize = 4 * 1024;
 /// What a server may say before the handshake is over: a chain of certificates, and then some.
 const HANDSHAKE_MAX: usize = 128 * 1024;
 
+/// What may wait for the first answer: a ticket for the next handshake, and little else.
+const PATIENT_MAX: usize = 1024;
+
 /// Memory that all connections of a worker use in turn.
 struct Space {
     arrived: Vec<u8>,
+    read: BytesMut,
     plain: Vec<u8>,
     leaving: Vec<u8>,
 }
@@ -47,16 +58,47 @@ struct Space {
 thread_local! {
     static SPACE: RefCell<Space> = RefCell::new(Space {
         arrived: vec![0; RECORD_MAX + READ_BYTES],
+        read: BytesMut::new(),
         plain: Vec::with_capacity(CARRIED_MAX),
         // What TLS itself has to say, as new keys, leaves before a record.
         leaving: vec![0; RECORD_MAX + READ_BYTES],
     });
 }
 
+/// A side of TLS.
+pub trait Side: Send + Unpin + 'static {
+    /// What the library knows of this side alone.
+    type Data;
+
+    /// Takes in the records that have arrived, up to the next thing that is to be done.
+    fn process<'c, 'i>(&'c mut self, arrived: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, arrived: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(arrived)
+    }
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, arrived: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(arrived)
+    }
+}
+
+/// A connection to a server.
+pub type ToServer = Secure<UnbufferedClientConnection>;
+/// A connection of a caller.
+pub type OfCaller = Secure<UnbufferedServerConnection>;
+
 /// A connection on which the handshake is done.
-pub struct Secure {
+pub struct Secure<T> {
     tcp: TcpStream,
-    tls: UnbufferedClientConnection,
+    tls: T,
     /// The beginning of a record.
     arrived: Vec<u8>,
     /// What came while there was no reader.
@@ -64,13 +106,15 @@ pub struct Secure {
     /// Records that the socket has not taken, from `left` on.
     leaving: Vec<u8>,
     left: usize,
-    /// Whether the server has said goodbye.
+    /// Whether these may wait for the next record: they are nothing that the peer waits for.
+    patient: bool,
+    /// Whether the peer has said goodbye.
     ended: bool,
     /// Whether we have.
     gone: bool,
 }
 
-impl fmt::Debug for Secure {
+impl<T> fmt::Debug for Secure<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secure")
             .field("tcp", &self.tcp)
@@ -89,7 +133,7 @@ fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Err
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-impl Secure {
+impl ToServer {
     /// Makes a connection secure.
     ///
     /// # Errors
@@ -99,16 +143,8 @@ impl Secure {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> io::Result<Self> {
-        let mut stream = Self {
-            tcp,
-            tls: UnbufferedClientConnection::new(config, name).map_err(broken)?,
-            arrived: Vec::new(),
-            unread: BytesMut::new(),
-            leaving: Vec::new(),
-            left: 0,
-            ended: false,
-            gone: false,
-        };
+        let tls = UnbufferedClientConnection::new(config, name).map_err(broken)?;
+        let mut stream = Self::new(tcp, tls);
         loop {
             let mut arrived = std::mem::take(&mut stream.arrived);
             let mut unread = std::mem::take(&mut stream.unread);
@@ -131,6 +167,82 @@ impl Secure {
             if stream.tcp.read_buf(&mut stream.arrived).await? == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof"));
             }
+        }
+    }
+}
+
+impl OfCaller {
+    /// Makes the connection of a caller secure. Until something has come it holds no buffer, and what a caller says may
+    /// be as long as a record or a little longer.
+    ///
+    /// # Errors
+    /// Those of the socket and of TLS, and with them what the caller has said before it was answered.
+    pub async fn accept(
+        tcp: TcpStream,
+        config: Arc<ServerConfig>,
+    ) -> Result<Box<Self>, (io::Error, Vec<u8>)> {
+        let tls = UnbufferedServerConnection::new(config).map_err(|error| (broken(error), Vec::new()))?;
+        let mut stream = Box::new(Self::new(tcp, tls));
+        let mut said = Vec::new();
+        match stream.shake(&mut said).await {
+            Ok(()) => Ok(stream),
+            Err(error) => {
+                // It is a courtesy, and the peer need not listen.
+                let _ = poll_fn(|cx| Poll::Ready(stream.poll_leave(cx))).await;
+                Err((error, said))
+            }
+        }
+    }
+
+    async fn shake(&mut self, said: &mut Vec<u8>) -> io::Result<()> {
+        let mut answered = false;
+        loop {
+            let taking = |cx: &mut Context<'_>| {
+                let mut unread = std::mem::take(&mut self.unread);
+                let taken = SPACE.with_borrow_mut(|space| {
+                    self.poll_take(cx, &mut space.arrived, &mut unread, |bytes| {
+                        if !answered {
+                            said.extend_from_slice(bytes);
+                        }
+                    })
+                });
+                self.unread = unread;
+                taken
+            };
+            let stands = poll_fn(taking).await?;
+            answered |= !self.leaving.is_empty();
+            // With TLS 1.3 a caller that has finished waits for no more than its answer, and a ticket goes with that.
+            let version = self.tls.protocol_version();
+            self.patient = stands == Stands::Traffic
+                && version == Some(ProtocolVersion::TLSv1_3)
+                && self.leaving.len() <= PATIENT_MAX;
+            if !self.patient {
+                poll_fn(|cx| self.poll_leave(cx)).await?;
+            }
+            if stands == Stands::Traffic {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The protocol that both sides speak above TLS (RFC 7301), if the caller named one.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.tls.alpn_protocol()
+    }
+}
+
+impl<T: Side> Secure<T> {
+    fn new(tcp: TcpStream, tls: T) -> Self {
+        Self {
+            tcp,
+            tls,
+            arrived: Vec::new(),
+            unread: BytesMut::new(),
+            leaving: Vec::new(),
+            left: 0,
+            patient: false,
+            ended: false,
+            gone: false,
         }
     }
 
@@ -166,6 +278,28 @@ impl Secure {
         space: &mut [u8],
         into: &mut BytesMut,
     ) -> Poll<io::Result<()>> {
+        let taken = std::task::ready!(self.poll_take(cx, space, into, |_| {}));
+        let told = if self.leaving.is_empty() || self.patient {
+            Ok(())
+        } else {
+            // What TLS itself has to say. It leaves with the next bytes, if the socket takes none now.
+            match self.poll_leave(cx) {
+                Poll::Ready(told) => told,
+                Poll::Pending => Ok(()),
+            }
+        };
+        // What is wrong with the peer explains more than that it does not listen any more.
+        Poll::Ready(taken.and(told))
+    }
+
+    /// The same, and keeps what TLS has to say. Whatever is read is shown to `see` first.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        space: &mut [u8],
+        into: &mut BytesMut,
+        see: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<Stands>> {
         let have = self.arrived.len();
         let too_long = have >= space.len();
         let Some(begun) = space.get_mut(..have).filter(|_| !too_long) else {
@@ -185,14 +319,11 @@ impl Secure {
             let what = "the peer closed the connection without the goodbye of TLS";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, what)));
         }
+        see(read.filled());
         let bytes = space.get_mut(..have + count).unwrap_or_default();
         let (used, stands) = self.digest(bytes, into);
         self.keep(bytes.get(used..).unwrap_or_default());
-        if !self.leaving.is_empty() {
-            // What TLS itself has to say. It leaves with the next bytes, if the socket takes none now.
-            let _ = self.poll_leave(cx)?;
-        }
-        Poll::Ready(stands.map(|_| ()))
+        Poll::Ready(stands)
     }
 
     /// Keeps the beginning of a record, in no more memory than that takes.
@@ -210,7 +341,7 @@ impl Secure {
         let mut used = 0;
         loop {
             let rest = bytes.get_mut(used..).unwrap_or_default();
-            let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(rest);
+            let UnbufferedStatus { mut discard, state } = self.tls.process(rest);
             let stands = match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
@@ -256,7 +387,7 @@ impl Secure {
 
     /// Lets TLS tell the peer what is wrong.
     fn tell_why(&mut self, rest: &mut [u8]) {
-        if let Ok(ConnectionState::EncodeTlsData(data)) = self.tls.process_tls_records(rest).state {
+        if let Ok(ConnectionState::EncodeTlsData(data)) = self.tls.process(rest).state {
             // It is a courtesy.
             let _ = encode(data, &mut self.leaving);
         }
@@ -275,23 +406,39 @@ impl Secure {
         }
         self.leaving = Vec::new();
         self.left = 0;
+        self.patient = false;
         Poll::Ready(Ok(()))
     }
 
-    /// Makes a record, or the goodbye, and hands it to the socket; what that does not take waits.
+    /// Sends what waits to leave, unless it may go with the next record.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.patient {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_leave(cx)
+    }
+
+    /// Makes a record, or the goodbye, and hands it to the socket with what waited for it; what that does not take waits.
     fn seal(&mut self, cx: &mut Context<'_>, space: &mut [u8], plain: Option<&[u8]>) -> io::Result<()> {
+        let waited = self.leaving.len();
+        if let Some(first) = space.get_mut(..waited).filter(|_| waited > 0) {
+            first.copy_from_slice(&self.leaving);
+            self.leaving = Vec::new();
+        }
+        self.patient = false;
+        let room = space.get_mut(waited..).unwrap_or_default();
         // What has arrived of a record is what TLS expects to see again.
-        let count = match self.tls.process_tls_records(&mut self.arrived).state {
+        let count = match self.tls.process(&mut self.arrived).state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => match plain {
-                Some(plain) => traffic.encrypt(plain, space),
-                None => traffic.queue_close_notify(space),
+                Some(plain) => traffic.encrypt(plain, room),
+                None => traffic.queue_close_notify(room),
             }
             .map_err(broken)?,
             // Whatever else TLS had to say or to read was taken care of as it came.
             Ok(_) => return Err(io::ErrorKind::BrokenPipe.into()),
             Err(error) => return Err(broken(error)),
         };
-        let record = space.get(..count).unwrap_or_default();
+        let record = space.get(..waited + count).unwrap_or_default();
         let sent = match Pin::new(&mut self.tcp).poll_write(cx, record) {
             Poll::Ready(sent) => sent?,
             Poll::Pending => 0,
@@ -320,7 +467,48 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, to: &mut Vec<u8>) -> Result<(), Enc
     data.encode(to.get_mut(start..).unwrap_or_default()).map(|_| ())
 }
 
-impl AsyncWrite for Secure {
+impl Stream for Box<OfCaller> {
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut BytesMut,
+        _max: usize,
+    ) -> Poll<io::Result<usize>> {
+        (**self).poll_more(cx, into)
+    }
+
+    fn socket(&self) -> &TcpStream {
+        self.tcp()
+    }
+}
+
+impl<T: Side> AsyncRead for Secure<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let me = self.get_mut();
+        if me.unread.is_empty() {
+            SPACE.with_borrow_mut(|Space { arrived, read, .. }| {
+                read.clear();
+                while read.is_empty() && !me.ended {
+                    std::task::ready!(me.poll_record(cx, arrived, read))?;
+                }
+                let now = read.len().min(out.remaining());
+                let (now, later) = read.split_at(now);
+                out.put_slice(now);
+                me.unread.extend_from_slice(later);
+                Poll::Ready(Ok(()))
+            })
+        } else {
+            let now = me.unread.len().min(out.remaining());
+            out.put_slice(&me.unread.split_to(now));
+            if me.unread.is_empty() {
+                me.unread = BytesMut::new();
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+}
+
+impl<T: Side> AsyncWrite for Secure<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
@@ -331,7 +519,7 @@ impl AsyncWrite for Secure {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
-        std::task::ready!(me.poll_leave(cx))?;
+        std::task::ready!(me.poll_room(cx))?;
         SPACE.with_borrow_mut(|Space { plain, leaving, .. }| {
             let first = pieces.iter().position(|piece| !piece.is_empty());
             let Some(first) = first.and_then(|first| pieces.get(first..)) else {
@@ -365,7 +553,7 @@ impl AsyncWrite for Secure {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
-        std::task::ready!(me.poll_leave(cx))?;
+        std::task::ready!(me.poll_room(cx))?;
         if !me.gone {
             me.gone = true;
             SPACE.with_borrow_mut(|space| me.seal(cx, &mut space.leaving, None))?;
@@ -377,6 +565,7 @@ impl AsyncWrite for Secure {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
     use std::future::poll_fn;
     use std::io;
     use std::io::ErrorKind;
@@ -385,6 +574,7 @@ mod tests {
 
     use bytes::BytesMut;
     use rustls::ClientConfig;
+    use rustls::HandshakeKind;
     use rustls::RootCertStore;
     use rustls::ServerConfig;
     use rustls::SupportedProtocolVersion;
@@ -398,11 +588,14 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::net::TcpStream;
     use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client;
     use tokio_rustls::server::TlsStream;
 
     use super::CARRIED_MAX;
+    use super::OfCaller;
     use super::RECORD_HEAD;
-    use super::Secure;
+    use super::ToServer;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -416,12 +609,13 @@ mod tests {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf.signing_key.serialize_der()));
         let mut roots = RootCertStore::empty();
         roots.add(leaf.cert.der().clone()).unwrap();
-        let server = ServerConfig::builder_with_provider(provider())
+        let mut server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[version])
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .unwrap();
+        server.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
         let client = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[version])
             .unwrap()
@@ -430,28 +624,49 @@ mod tests {
         (Arc::new(server), Arc::new(client))
     }
 
+    /// Both ends of a connection that is not secure yet: the client's, then the server's.
+    async fn sockets() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        (near, far)
+    }
+
+    async fn in_time<T>(doing: impl Future<Output = T>) -> T {
+        tokio::time::timeout(PATIENCE, doing).await.unwrap()
+    }
+
     /// Both ends of a connection, or why there is none.
     async fn pair_named(
         version: &'static SupportedProtocolVersion,
         name: &'static str,
-    ) -> (io::Result<Secure>, io::Result<TlsStream<TcpStream>>) {
+    ) -> (io::Result<ToServer>, io::Result<TlsStream<TcpStream>>) {
         let (server, client) = configs(version);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (far, _) = listener.accept().await.unwrap();
-        let near = Secure::connect(tcp, client, ServerName::try_from(name).unwrap());
-        let both = async { tokio::join!(near, TlsAcceptor::from(server).accept(far)) };
-        tokio::time::timeout(PATIENCE, both).await.unwrap()
+        let (tcp, far) = sockets().await;
+        let near = ToServer::connect(tcp, client, ServerName::try_from(name).unwrap());
+        in_time(async { tokio::join!(near, TlsAcceptor::from(server).accept(far)) }).await
     }
 
-    async fn pair(version: &'static SupportedProtocolVersion) -> (Secure, TlsStream<TcpStream>) {
+    /// Both ends of a connection that we serve.
+    async fn served(
+        server: &Arc<ServerConfig>,
+        client: &Arc<ClientConfig>,
+    ) -> (Box<OfCaller>, client::TlsStream<TcpStream>) {
+        let (far, tcp) = sockets().await;
+        let name = ServerName::try_from("localhost").unwrap();
+        let far = TlsConnector::from(client.clone()).connect(name, far);
+        let near = OfCaller::accept(tcp, server.clone());
+        let (near, far) = in_time(async { tokio::join!(near, far) }).await;
+        (near.map_err(|(error, _)| error).unwrap(), far.unwrap())
+    }
+
+    async fn pair(version: &'static SupportedProtocolVersion) -> (ToServer, TlsStream<TcpStream>) {
         let (near, far) = pair_named(version, "localhost").await;
         (near.unwrap(), far.unwrap())
     }
 
-    async fn more(near: &mut Secure, into: &mut BytesMut) -> io::Result<usize> {
-        let reading = poll_fn(|cx| near.poll_more(cx, into));
-        tokio::time::timeout(PATIENCE, reading).await.unwrap()
+    async fn more(near: &mut ToServer, into: &mut BytesMut) -> io::Result<usize> {
+        in_time(poll_fn(|cx| near.poll_more(cx, into))).await
     }
 
     fn pattern(length: usize) -> Vec<u8> {
@@ -570,5 +785,110 @@ mod tests {
             };
             assert!(told.to_string().contains("BadCertificate"), "{told}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_caller_sends_and_gets_is_whole() {
+        for version in [&TLS12, &TLS13] {
+            let (server, client) = configs(version);
+            let (mut near, mut far) = served(&server, &client).await;
+            let sent = pattern(2 * 1024 * 1024 + 7);
+            let echoing = async {
+                let mut got = Vec::new();
+                // Less room than a record needs, now and then.
+                let mut room = [0; 1500];
+                while got.len() < sent.len() {
+                    let count = near.read(&mut room).await.unwrap();
+                    assert!(count > 0, "it ended after {} bytes", got.len());
+                    got.extend_from_slice(&room[..count]);
+                }
+                assert!(got == sent, "it arrives otherwise");
+                near.write_all(&got).await.unwrap();
+                near.shutdown().await.unwrap();
+            };
+            let calling = async {
+                far.write_all(&sent).await.unwrap();
+                far.flush().await.unwrap();
+                let mut got = Vec::new();
+                far.read_to_end(&mut got).await.unwrap();
+                assert!(got == sent, "it comes back otherwise");
+            };
+            in_time(async { tokio::join!(echoing, calling) }).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ticket_leaves_with_the_first_answer_and_is_good() {
+        let (server, client) = configs(&TLS13);
+        let (mut near, mut far) = served(&server, &client).await;
+        let nothing = far.get_ref().0.try_read(&mut [0; 64]).unwrap_err();
+        assert_eq!(nothing.kind(), ErrorKind::WouldBlock, "{nothing}");
+        // A request that is read meanwhile does not send it off either.
+        far.write_all(b"question").await.unwrap();
+        assert_eq!(in_time(near.read(&mut [0; 64])).await.unwrap(), 8);
+        let nothing = far.get_ref().0.try_read(&mut [0; 64]).unwrap_err();
+        assert_eq!(nothing.kind(), ErrorKind::WouldBlock, "{nothing}");
+        near.write_all(b"answer").await.unwrap();
+        in_time(far.read_exact(&mut [0; 6])).await.unwrap();
+        let (_, far) = served(&server, &client).await;
+        assert_eq!(far.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    }
+
+    #[tokio::test]
+    async fn a_caller_at_rest_costs_no_buffer() {
+        for version in [&TLS12, &TLS13] {
+            let (server, client) = configs(version);
+            let (mut near, mut far) = served(&server, &client).await;
+            far.write_all(b"question").await.unwrap();
+            assert_eq!(in_time(near.read(&mut [0; 64])).await.unwrap(), 8);
+            near.write_all(b"answer").await.unwrap();
+            let kept = [
+                near.arrived.capacity(),
+                near.unread.capacity(),
+                near.leaving.capacity(),
+            ];
+            assert_eq!(kept, [0; 3]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_says_too_much_before_its_handshake_is_refused() {
+        let (server, _) = configs(&TLS13);
+        let (mut far, tcp) = sockets().await;
+        let talking = async {
+            // A first message of 64 kB in records of 1 kB, and never its end.
+            let mut message = vec![1, 0, 0xff, 0xff];
+            message.resize(1024, 0);
+            let mut sent = 0;
+            loop {
+                let mut record = vec![0x16, 3, 1, 4, 0];
+                record.extend_from_slice(&message);
+                message.fill(0);
+                if far.write_all(&record).await.is_err() || sent > 1024 * 1024 {
+                    return sent;
+                }
+                sent += record.len();
+            }
+        };
+        let listening = async {
+            let (error, _) = OfCaller::accept(tcp, server).await.unwrap_err();
+            error
+        };
+        let (_, error) = in_time(async { tokio::join!(talking, listening) }).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_a_caller_said_is_told_when_no_handshake_comes_of_it() {
+        let (server, _) = configs(&TLS13);
+        let (_, client) = configs(&TLS12);
+        let (far, tcp) = sockets().await;
+        let name = ServerName::try_from("localhost").unwrap();
+        let far = TlsConnector::from(client).connect(name, far);
+        let (near, far) = in_time(async { tokio::join!(OfCaller::accept(tcp, server), far) }).await;
+        let (error, said) = near.unwrap_err();
+        assert!(error.to_string().contains("incompatible"), "{error}");
+        assert_eq!(said.first(), Some(&0x16), "a handshake message begins it");
+        assert!(far.unwrap_err().to_string().contains("ProtocolVersion"));
     }
 }

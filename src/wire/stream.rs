@@ -1,5 +1,5 @@
-//! Streams that callers speak HTTP/1 over: TLS and plain sockets, read without a buffer of their own, so that an idle
-//! connection holds none.
+//! Streams that callers speak HTTP/1 over: TLS (`secure.rs`) and plain sockets, read without a buffer of their own, so
+//! that an idle connection holds none.
 
 use std::cell::RefCell;
 use std::io;
@@ -8,21 +8,18 @@ use std::task::Context;
 use std::task::Poll;
 
 use bytes::BytesMut;
-use tokio::io::AsyncBufRead;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
-
-use crate::wire::Socket;
 
 /// Bytes read from a plain socket at once.
 const PLAIN_READ_BYTES: usize = 16 * 1024;
 
 /// A stream of bytes over a socket.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    /// Adds what arrives to `into`, at most `max` bytes; 0 at the end. Memory is asked for only when bytes are there.
+    /// Adds what arrives to `into`, at most `max` bytes or what one record of TLS holds; 0 at the end. Memory is asked for
+    /// only when bytes are there.
     ///
     /// # Errors
     /// Those of the socket and of TLS; an end without TLS's own goodbye is an error.
@@ -31,26 +28,6 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 
     /// The socket underneath.
     fn socket(&self) -> &TcpStream;
-}
-
-impl Stream for Box<TlsStream<Socket>> {
-    fn poll_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        into: &mut BytesMut,
-        max: usize,
-    ) -> Poll<io::Result<usize>> {
-        let there = std::task::ready!(Pin::new(&mut **self).poll_fill_buf(cx))?;
-        let piece = there.get(..max).unwrap_or(there);
-        let count = piece.len();
-        into.extend_from_slice(piece);
-        Pin::new(&mut **self).consume(count);
-        Poll::Ready(Ok(count))
-    }
-
-    fn socket(&self) -> &TcpStream {
-        self.get_ref().0.tcp()
-    }
 }
 
 thread_local! {
