@@ -62,7 +62,9 @@ pub(super) async fn serve_tls(
         }
     };
     if stream.protocol() == Some(tls::ALPN_H2) {
-        return Box::pin(http2::serve(stream, peer, shared, phase, seat)).await;
+        // In a task of its own: this one has room for HTTP/1, which would stay unused as long as the connection lives.
+        tokio::spawn(http2::serve(stream, peer, shared, phase, seat));
+        return;
     }
     // In place: a box of its own would cost each connection at rest some 400 bytes.
     http1::serve(stream, peer, shared, phase, seat).await;

@@ -53,7 +53,7 @@ use crate::server::pace::Streams;
 use crate::server::pace::Turn;
 
 /// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
-const H2_SEND_BUFFER: usize = 64 * 1024;
+const H2_SEND_BUFFER: usize = 32 * 1024;
 /// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
 const LAST_WORDS: Duration = Duration::from_secs(600);
 
@@ -180,9 +180,7 @@ impl RunningBody {
     /// hyper would keep the next piece for a reader without room, and so the next record of the flow. The last piece is
     /// asked for all the same: with it the flow's connection and the permit are free.
     fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.running.line.opening.has_room_after(self.handed)
-            && !self.size_hint().upper().is_some_and(pace::is_piece)
-        {
+        while self.running.line.opening.room_after(self.handed) == 0 && !self.is_last_piece() {
             let opening = &self.running.line.opening;
             let opened = self.opened.get_or_insert_with(|| Box::pin(opening.opened()));
             std::task::ready!(opened.as_mut().poll(cx));
@@ -197,10 +195,24 @@ impl RunningBody {
         self.piece()
     }
 
+    /// What a reader has no room for stays here, in no more memory than it takes: the record of the flow goes with the
+    /// bytes that leave.
     fn piece(&mut self) -> Bytes {
-        let piece = pace::piece(&mut self.rest);
+        let room = self.running.line.opening.room_after(self.handed);
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let piece = if room < pace::piece_bytes(&self.rest) && !self.is_last_piece() {
+            let piece = self.rest.split_to(room);
+            self.rest = Bytes::copy_from_slice(&self.rest);
+            piece
+        } else {
+            pace::piece(&mut self.rest)
+        };
         self.handed += piece.len() as u64;
         piece
+    }
+
+    fn is_last_piece(&self) -> bool {
+        self.size_hint().upper().is_some_and(pace::is_piece)
     }
 }
 

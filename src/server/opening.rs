@@ -31,9 +31,9 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Whether a stream may have room for more than so many bytes.
-    pub(super) fn has_room_after(&self, bytes: u64) -> bool {
-        bytes < self.bytes.load(Ordering::Relaxed)
+    /// The most bytes that a stream may have room for after so many.
+    pub(super) fn room_after(&self, bytes: u64) -> u64 {
+        self.bytes.load(Ordering::Relaxed).saturating_sub(bytes)
     }
 
     /// Ends when there may be more room.
@@ -210,8 +210,8 @@ mod tests {
                 let mut windows = Windows::new();
                 feed(&mut windows, frames, cut);
                 let opening = windows.opening();
-                assert!(!opening.has_room_after(room), "{frames:?}");
-                assert!(room == 0 || opening.has_room_after(room - 1), "{frames:?}");
+                assert_eq!(opening.room_after(room), 0, "{frames:?}");
+                assert!(room == 0 || opening.room_after(room - 1) == 1, "{frames:?}");
             }
         }
     }

@@ -45,6 +45,11 @@ pub(super) fn is_piece(bytes: u64) -> bool {
     bytes <= PIECE_BYTES as u64
 }
 
+/// The length of the next piece of these bytes.
+pub(super) fn piece_bytes(bytes: &Bytes) -> usize {
+    bytes.len().min(PIECE_BYTES)
+}
+
 /// The next piece of these bytes; the rest stays.
 pub(super) fn piece(bytes: &mut Bytes) -> Bytes {
     if bytes.len() > PIECE_BYTES {

@@ -133,11 +133,13 @@ impl Fields {
         self.places = places;
     }
 
-    /// Adds the fields to a map.
+    /// Adds the fields to a map, in memory of their own: HTTP/2 remembers values as long as a connection lives, and with
+    /// them would stay what was read together with the head.
     pub fn append_to(&self, map: &mut HeaderMap) {
+        let text = Bytes::copy_from_slice(&self.text);
         for place in &self.places {
             let (start, end) = place.value;
-            let value = self.text.slice(start as usize..end as usize);
+            let value = text.slice(start as usize..end as usize);
             // Both were checked when they were read.
             if let (Ok(name), Ok(value)) = (
                 HeaderName::from_bytes(self.part(place.name)),
@@ -170,7 +172,7 @@ mod tests {
 
     #[test]
     fn fields_are_found_whatever_their_case() {
-        let (_text, results, mut fields) = fields(&["Content-Type:  a/b ", "x-one: 1", "X-ONE: 2"]);
+        let (text, results, mut fields) = fields(&["Content-Type:  a/b ", "x-one: 1", "X-ONE: 2"]);
         assert_eq!(results, [Ok(()), Ok(()), Ok(())]);
         assert_eq!(fields.text("content-type"), Some("a/b"));
         assert_eq!(fields.get_all("x-one").collect::<Vec<_>>(), [b"1", b"2"]);
@@ -179,6 +181,11 @@ mod tests {
         fields.append_to(&mut map);
         assert_eq!(map.len(), 1);
         assert_eq!(map["content-type"], "a/b");
+        let value = map["content-type"].as_bytes().as_ptr();
+        assert!(
+            !text.as_ptr_range().contains(&value),
+            "the head stays with its value"
+        );
     }
 
     #[test]

@@ -23,10 +23,6 @@ const IDLE: &[&str] = &["connections.idle_timeout"];
 const WRITE: &[&str] = &["connections.write_timeout"];
 const BODY: &[&str] = &["bodies.timeout"];
 
-/// A stream on HTTP/2 whose window ends within a record of TLS, 16 KiB: the rest of that is read and cannot be put back. An
-/// HTTP/2 connection costs half of this without any request; bytes.
-const USED_UP_BYTES_MAX: u64 = 65_000;
-
 /// More than the sockets take of an answer that nobody reads.
 const LONG: Flow = Flow::Stream {
     chunks: 40,
@@ -254,7 +250,6 @@ async fn a_stream_whose_window_stays_closed_is_reset_at_the_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_whose_window_is_used_up_is_reset_at_the_deadline() {
     let used_up = Kind {
-        bytes_max: USED_UP_BYTES_MAX,
         flow: Some(LONG),
         unread_bytes: LONG_BYTES,
         ..kind("window used up", WRITE)
