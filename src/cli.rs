@@ -144,6 +144,10 @@ struct DoctorWords {
     /// Also name what is open wider than it needs to be.
     #[arg(long)]
     audit: bool,
+    /// With --audit --live: an old signed address of a trigger that is called with a token now; whether it still works is
+    /// tried in a way that starts no run. Where it lies, never the address itself; may be given several times.
+    #[arg(long, value_name = "REFERENCE", requires_all = ["audit", "live"])]
+    signed_url: Vec<String>,
     /// For scripts.
     #[arg(long)]
     json: bool,

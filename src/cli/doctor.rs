@@ -24,6 +24,7 @@ use crate::doctor::Live;
 use crate::doctor::Questions;
 use crate::doctor::Report;
 use crate::doctor::Selection;
+use crate::doctor::SignedUrl;
 use crate::doctor::Walk;
 use crate::doctor::live::RUN_WORDS;
 use crate::doctor::setup;
@@ -38,11 +39,19 @@ pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
             return Outcome::failed(why, WRONG);
         }
     };
+    let mut signed = Vec::new();
+    for reference in &words.signed_url {
+        match SignedUrl::read(reference, &Environment::of_process()) {
+            Ok(url) => signed.push(url),
+            Err(why) => return Outcome::failed(format!("--signed-url: {why}\n"), WRONG),
+        }
+    }
     let questions = Questions {
         route: words.route,
         identity: words.identity,
         live,
         audit: if words.audit { Audit::Yes } else { Audit::No },
+        signed,
     };
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -84,7 +93,9 @@ fn examine(path: &Path, questions: &Questions, runtime: &Runtime) -> Result<(Rep
         (config, warnings) = load(path, &environment)?;
     }
     let selection = Selection::of(&config, questions).map_err(wrong)?;
-    announce(&doctor::live::plan(&selection, questions.live));
+    let mut plan = doctor::live::plan(&selection, questions.live);
+    plan.extend(doctor::signature::plan(&config, &selection, questions));
+    announce(&plan);
     let report = runtime.block_on(walk.finish(&config, &environment, questions));
     Ok((report.map_err(wrong)?, warnings))
 }

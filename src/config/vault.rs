@@ -45,6 +45,12 @@ enum Form {
 }
 
 impl VaultReference {
+    /// Reads a reference that did not come from a settings file; nothing if it names no key vault.
+    pub fn of(reference: &str) -> Option<Result<Self, String>> {
+        let address = reference.strip_prefix(PREFIX)?;
+        Some(Self::parse(address).map_err(|flaw| flaw.what))
+    }
+
     /// Reads what follows `keyvault:`.
     pub(super) fn parse(text: &str) -> Result<Self, Flaw> {
         let Some(rest) = text.strip_prefix("https://") else {

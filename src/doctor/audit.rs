@@ -6,21 +6,23 @@ use crate::config::CallersSettings;
 use crate::config::Config;
 use crate::config::KeyState;
 use crate::config::Proof;
+use crate::config::RouteKind;
 use crate::config::RouteSettings;
 use crate::doctor::Held;
 use crate::doctor::advice::Remedy;
 use crate::doctor::report::Check;
 use crate::doctor::report::Group;
 use crate::doctor::report::count;
+use crate::doctor::signature;
 use crate::model::claims::Claims;
 use crate::model::clock;
 
 /// Looks the settings through.
-pub(super) fn examine(config: &Config, held: &Held) -> Group {
+pub(super) fn examine(config: &Config, held: &Held, signatures: Vec<Check>) -> Group {
     let mut group = Group::new("audit", "");
     let checks = [
         permissions(config, held),
-        signatures(config),
+        signatures,
         shared(config),
         unused(config),
         keys(config),
@@ -75,19 +77,20 @@ fn permissions(config: &Config, held: &Held) -> Vec<Check> {
     checks
 }
 
-/// Whether a flow with a token can be started by its signature as well.
-fn signatures(config: &Config) -> Vec<Check> {
+/// Whether a flow with a token can be started by its signature as well, as far as that can be told without a call.
+pub(super) fn signatures(config: &Config) -> Vec<Check> {
     let (signed, bearer): (Vec<_>, Vec<_>) = config
         .routes
         .iter()
+        .filter(|route| route.kind == RouteKind::Flow)
         .partition(|route| route.proof == Proof::Signed);
     let mut checks = Vec::new();
     let mut unknown = 0;
     for route in bearer {
-        let same = |other: &&&RouteSettings| {
-            other.trigger.host() == route.trigger.host() && other.trigger.path() == route.trigger.path()
-        };
-        let Some(other) = signed.iter().find(same) else {
+        let same = signed
+            .iter()
+            .find(|other| signature::same_trigger(&other.trigger, route));
+        let Some(other) = same else {
             unknown += 1;
             continue;
         };
@@ -102,7 +105,7 @@ fn signatures(config: &Config) -> Vec<Check> {
     if unknown > 0 {
         let says = format!(
             "for {} with a token the settings know no signature, so whether one still works cannot be told \
-             here: call the old signed URL with GET; TriggerRequestMethodNotValid means that it is alive",
+             here: --audit --live asks the triggers, and with --signed-url whether an old address still works",
             count(unknown, "route", "routes")
         );
         checks.push(Check::note("signatures", says));

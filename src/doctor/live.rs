@@ -33,6 +33,7 @@ use crate::flow::fault::Expected;
 use crate::flow::fault::Fault;
 use crate::flow::fault::Reading;
 use crate::flow::reply;
+use crate::model::Secret;
 use crate::model::clock;
 use crate::model::trigger::Family;
 
@@ -91,6 +92,11 @@ fn methods(route: &RouteSettings) -> String {
 
 /// A method that the route does not let through. A trigger takes one method, so it is not this one.
 fn harmless(route: &RouteSettings) -> Option<Method> {
+    harmless_to(&[route])
+}
+
+/// A method that none of these routes lets through.
+pub(super) fn harmless_to(routes: &[&RouteSettings]) -> Option<Method> {
     let all = [
         Method::GET,
         Method::DELETE,
@@ -98,7 +104,8 @@ fn harmless(route: &RouteSettings) -> Option<Method> {
         Method::PATCH,
         Method::POST,
     ];
-    all.into_iter().find(|method| !route.methods.contains(method))
+    all.into_iter()
+        .find(|method| routes.iter().all(|route| !route.methods.contains(method)))
 }
 
 /// The trigger's own method is known to be refused without a credential only where a flow stands for certain.
@@ -121,18 +128,18 @@ pub(super) async fn examine(
     held: &Held,
     live: Live,
     group: &mut Group,
-) {
+) -> Option<Mode> {
     if route.kind != RouteKind::Flow {
         group.aside(Check::note(
             SECOND,
             "not tried: an API answers no call in a way that is known to do nothing",
         ));
-        return;
+        return None;
     }
     let last: &[&str] = if live == Live::Run { &[RUN] } else { &[] };
     if group.skips(&[FIRST, SECOND]) {
         group.skips(last);
-        return;
+        return None;
     }
     let caller = match Caller::new(config, route, held) {
         Ok(caller) => caller,
@@ -144,20 +151,43 @@ pub(super) async fn examine(
             ));
             group.skips(&[SECOND]);
             group.skips(last);
-            return;
+            return None;
         }
     };
-    group.add(caller.first().await);
+    let (first, mode) = caller.first().await;
+    group.add(first);
     if !group.skips(&[SECOND]) {
         group.add(caller.second().await);
     }
     if live == Live::Run && !group.skips(&[RUN]) {
         group.add(caller.run().await);
     }
+    Some(mode)
+}
+
+/// What a trigger asks for, as far as the refusal of a call without a credential names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// A token: one of the tenant modes, or a policy of a Logic App.
+    Token,
+    /// Its signature, and nothing else.
+    Signature,
+    /// The refusal names neither.
+    Untold,
+}
+
+impl Mode {
+    fn of(fault: &Fault) -> Self {
+        match (fault.row.code, fault.row.wording) {
+            ("DirectApiAuthorizationRequired", "oauth authorization scheme") => Self::Token,
+            ("DirectApiAuthorizationRequired", "shared access scheme") => Self::Signature,
+            _ => Self::Untold,
+        }
+    }
 }
 
 /// Calls one trigger through the code that serves.
-struct Caller<'a> {
+pub(super) struct Caller<'a> {
     config: &'a Config,
     route: &'a RouteSettings,
     trigger: Arc<Trigger>,
@@ -165,14 +195,14 @@ struct Caller<'a> {
 }
 
 /// What came back.
-struct Seen {
-    status: u16,
+pub(super) struct Seen {
+    pub(super) status: u16,
     run: Option<String>,
-    reading: Reading,
+    pub(super) reading: Reading,
 }
 
 impl<'a> Caller<'a> {
-    fn new(config: &'a Config, route: &'a RouteSettings, held: &Held) -> Result<Self, String> {
+    pub(super) fn new(config: &'a Config, route: &'a RouteSettings, held: &Held) -> Result<Self, String> {
         let flows = Flows::build(std::slice::from_ref(route), 1, &Counters::new());
         let flows = flows.map_err(|error| error.to_string())?;
         let trigger = flows.triggers.first().cloned().ok_or("there is no trigger")?;
@@ -183,6 +213,12 @@ impl<'a> Caller<'a> {
             trigger,
             bearer: token.map(|token| token.text().expose().to_owned()),
         })
+    }
+
+    /// Calls the trigger at this path and query, which may hold a signature and nothing of which is told.
+    pub(super) async fn signed(&self, method: &Method, target: &Secret) -> Result<Seen, String> {
+        self.send(method, target.expose(), Shown::Nothing, PROBE_TIMEOUT)
+            .await
     }
 
     async fn send(
@@ -243,35 +279,41 @@ impl<'a> Caller<'a> {
     }
 
     /// Without a credential: tells in which mode the trigger is.
-    async fn first(&self) -> Check {
+    async fn first(&self) -> (Check, Mode) {
         let method = first_method(self.route);
         let target = self.route.trigger.path_and_query_unsigned();
         let seen = match self.send(&method, &target, Shown::Nothing, PROBE_TIMEOUT).await {
             Ok(seen) => seen,
-            Err(why) => return silent(FIRST, why),
+            Err(why) => return (silent(FIRST, why), Mode::Untold),
         };
         let fault = match seen.reading {
             Reading::Fault(fault) => fault,
-            Reading::Owner => return open(seen.status, &method),
+            Reading::Owner => return (open(seen.status, &method), Mode::Untold),
         };
+        let mode = Mode::of(&fault);
+        (self.told(&fault, mode), mode)
+    }
+
+    /// What a refusal without a credential says about the route.
+    fn told(&self, fault: &Fault, mode: Mode) -> Check {
         let signed = self.route.proof == Proof::Signed;
-        match (fault.row.code, fault.row.wording) {
-            ("DirectApiAuthorizationRequired", "oauth authorization scheme") if !signed => Check::ok(
+        match (mode, fault.row.code, fault.row.wording) {
+            (Mode::Token, ..) if !signed => Check::ok(
                 FIRST,
                 "refused, and the trigger asks for a token: one of the tenant modes",
             ),
-            ("DirectApiAuthorizationRequired", "shared access scheme") if signed => Check::ok(
+            (Mode::Signature, ..) if signed => Check::ok(
                 FIRST,
                 "refused, and the trigger asks for its signature: \"Anyone\"",
             ),
-            ("DirectApiAuthorizationRequired", "")
-            | ("TriggerRequestMethodNotValid" | "MissingApiVersionParameter", _)
-            | ("DirectApiInvalidAuthorizationScheme" | "http-401" | "http-401-challenge", _)
-            | ("http-403" | "http-403-challenge", _) => Check::note(
+            (_, "DirectApiAuthorizationRequired", "")
+            | (_, "TriggerRequestMethodNotValid" | "MissingApiVersionParameter", _)
+            | (_, "DirectApiInvalidAuthorizationScheme" | "http-401" | "http-401-challenge", _)
+            | (_, "http-403" | "http-403-challenge", _) => Check::note(
                 FIRST,
                 format!("refused with {}, which does not tell the mode", fault.row.code),
             ),
-            _ => self.failed(FIRST, &fault),
+            _ => self.failed(FIRST, fault),
         }
     }
 

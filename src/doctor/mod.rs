@@ -13,12 +13,14 @@ mod platform;
 mod report;
 mod route;
 pub mod setup;
+pub mod signature;
 mod vault;
 
 pub use report::Check;
 pub use report::Group;
 pub use report::Report;
 pub use report::Verdict;
+pub use signature::SignedUrl;
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -31,10 +33,12 @@ use crate::config::IdentitySettings;
 use crate::config::Proof;
 use crate::config::RouteSettings;
 use crate::config::VaultReference;
+use crate::doctor::live::Mode;
 use crate::doctor::network::Seen;
 use crate::doctor::vault::Vaults;
 use crate::entra::Token;
 use crate::model::IdentityName;
+use crate::model::RouteName;
 use crate::model::Secret;
 
 /// What is asked of the doctor.
@@ -48,6 +52,15 @@ pub struct Questions {
     pub live: Live,
     /// Whether the settings are looked through for what is open wider than needed.
     pub audit: Audit,
+    /// Old signed addresses of triggers, to be tried where both are.
+    pub signed: Vec<SignedUrl>,
+}
+
+impl Questions {
+    /// Whether it is tried if triggers accept signatures where routes show tokens.
+    pub(crate) fn try_signatures(&self) -> bool {
+        self.audit == Audit::Yes && self.live != Live::No
+    }
 }
 
 /// Whether triggers are called.
@@ -135,6 +148,9 @@ fn uses(route: &RouteSettings, identity: &str) -> bool {
 /// Tokens by identity, as far as they could be had.
 pub(crate) type Held = HashMap<IdentityName, Arc<Token>>;
 
+/// What the triggers of routes ask for, as far as they were called.
+type Modes = HashMap<RouteName, Mode>;
+
 /// What was looked at so far, each thing once.
 #[derive(Default)]
 pub struct Walk {
@@ -218,15 +234,21 @@ impl Walk {
         for identity in in_order(config, &selection.identities) {
             self.identity(identity, config).await;
         }
+        let mut modes = Modes::new();
         for route in &selection.routes {
             let mut group = route::examine(config, route, &self.held, &mut self.seen).await;
             if questions.live != Live::No {
-                live::examine(config, route, &self.held, questions.live, &mut group).await;
+                let mode = live::examine(config, route, &self.held, questions.live, &mut group).await;
+                modes.extend(mode.map(|mode| (route.name.clone(), mode)));
             }
             self.groups.push(group);
         }
         if questions.audit == Audit::Yes {
-            self.groups.push(audit::examine(config, &self.held));
+            let signatures = match questions.try_signatures() {
+                true => signature::examine(config, &selection, &modes, questions, &mut self).await,
+                false => audit::signatures(config),
+            };
+            self.groups.push(audit::examine(config, &self.held, signatures));
         }
         Ok(Report { groups: self.groups })
     }

@@ -11,6 +11,7 @@ use super::jwt;
 use super::jwt::Mint;
 use super::trigger::Condition;
 use super::trigger::Mode;
+use super::trigger::Signatures;
 use super::trigger::Trigger;
 use super::wire::Head;
 
@@ -150,6 +151,13 @@ fn check_authorization(
         }
         (Mode::Anyone, false, None) => Err(faults::SHARED_ACCESS_REQUIRED.into()),
         (Mode::Anyone, false, Some(_)) => Err(faults::NO_OAUTH_POLICY.into()),
+        (Mode::AnyUser | Mode::SpecificUsers(_), true, None) if trigger.signatures != Signatures::Ignored => {
+            if trigger.signatures == Signatures::Disabled {
+                return Err(faults::SAS_DISABLED.into());
+            }
+            let permission = format!("/triggers/{}/run", trigger.name);
+            Ok(check_signature(query, &permission, &trigger.signature)?)
+        }
         // What a tenant mode says to an address that is still signed is not documented; it wants a token in any case.
         (Mode::AnyUser | Mode::SpecificUsers(_), _, None) => Err(faults::OAUTH_REQUIRED.into()),
         (Mode::AnyUser | Mode::SpecificUsers(_), _, Some(token)) => {

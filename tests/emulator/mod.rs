@@ -93,6 +93,7 @@ pub use self::steps::Steps;
 pub use self::tokens::TokenAnswer;
 pub use self::trigger::Condition;
 pub use self::trigger::Family;
+pub use self::trigger::Signatures;
 pub use self::trigger::Trigger;
 pub use self::vault::Vault;
 pub use self::vault::VaultAnswer;

@@ -18,6 +18,17 @@ pub enum Mode {
     SpecificUsers(Vec<String>),
 }
 
+/// What a trigger that takes tokens does with the signature in an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signatures {
+    /// It wants a token all the same, as a flow in a tenant mode.
+    Ignored,
+    /// It accepts the right one, as a Logic App with an authorization policy.
+    Accepted,
+    /// It refuses them by name, as a Logic App that has switched them off.
+    Disabled,
+}
+
 /// The shape of the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -92,8 +103,10 @@ pub struct Trigger {
     pub platform_headers: PlatformHeaders,
     /// Whether requests are checked.
     pub checks: Checks,
-    /// The signature in the address; only looked at in Anyone mode.
+    /// The signature in the address; only looked at in Anyone mode, or where signatures are accepted beside tokens.
     pub signature: String,
+    /// What becomes of signatures where tokens are taken.
+    pub signatures: Signatures,
 }
 
 impl Trigger {
@@ -205,6 +218,21 @@ impl Trigger {
         }
     }
 
+    /// Does something else with signatures.
+    #[must_use]
+    pub fn signatures(self, signatures: Signatures) -> Self {
+        Self { signatures, ..self }
+    }
+
+    /// The query with the signature, whatever the mode.
+    pub fn signed_query(&self) -> String {
+        let anyone = Self {
+            mode: Mode::Anyone,
+            ..self.clone()
+        };
+        anyone.query()
+    }
+
     /// No checks, for load runs.
     #[must_use]
     pub fn unchecked(self) -> Self {
@@ -265,6 +293,7 @@ impl Trigger {
             platform_headers: PlatformHeaders::Full,
             checks: Checks::All,
             signature: ids::signature(),
+            signatures: Signatures::Ignored,
         }
     }
 }

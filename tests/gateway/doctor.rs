@@ -2,6 +2,7 @@
 //! run, and nothing secret is shown.
 
 mod identities;
+mod signatures;
 
 use std::process::Command;
 use std::process::Output;

@@ -1,0 +1,430 @@
+//! Whether a trigger that is called with a token can still be started by a signature. A signature that is known, from an old
+//! address or from another route, is tried with a method that starts no run; where none is known, a made-up one shows
+//! whether signatures are looked at at all. What the answers do not tell is said as such.
+
+use std::path::Path;
+
+use http::Method;
+
+use crate::config::Config;
+use crate::config::Environment;
+use crate::config::Proof;
+use crate::config::RouteKind;
+use crate::config::RouteSettings;
+use crate::config::VaultReference;
+use crate::doctor::Modes;
+use crate::doctor::Questions;
+use crate::doctor::Selection;
+use crate::doctor::Walk;
+use crate::doctor::advice::Remedy;
+use crate::doctor::in_order;
+use crate::doctor::live;
+use crate::doctor::live::Caller;
+use crate::doctor::live::Mode;
+use crate::doctor::live::Seen;
+use crate::doctor::report::Check;
+use crate::doctor::vault;
+use crate::flow::fault::Reading;
+use crate::model::Secret;
+use crate::model::TriggerUrl;
+use crate::model::trigger::Family;
+
+const NAME: &str = "signatures";
+/// As long as a real one and never valid: a digest of zero bits only.
+const MADE_UP: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const CLOSED: &str = "its signature is dead";
+
+/// An old signed address of a trigger, and where it was kept.
+#[derive(Debug, Clone)]
+pub struct SignedUrl {
+    /// The reference, which is no secret.
+    reference: String,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Known(TriggerUrl),
+    Vault(VaultReference),
+}
+
+impl SignedUrl {
+    /// Reads the address behind `env:NAME` or `file:PATH`; one in a key vault is read when it is needed.
+    ///
+    /// # Errors
+    /// Says in words what is wrong; never what stands there.
+    pub fn read(reference: &str, environment: &Environment) -> Result<Self, String> {
+        let source = match VaultReference::of(reference) {
+            Some(place) => Source::Vault(place?),
+            None => Source::Known(parse(&environment.secret(reference, Path::new("."))?)?),
+        };
+        Ok(Self {
+            reference: reference.to_owned(),
+            source,
+        })
+    }
+}
+
+fn parse(text: &Secret) -> Result<TriggerUrl, String> {
+    let url = TriggerUrl::parse(text.expose()).map_err(|error| error.to_string())?;
+    url.require_signed().map_err(|error| error.to_string())?;
+    Ok(url)
+}
+
+/// Whether an address leads to the trigger of this route.
+pub(super) fn same_trigger(url: &TriggerUrl, route: &RouteSettings) -> bool {
+    url.authority() == route.trigger.authority() && url.path() == route.trigger.path()
+}
+
+fn shows_token(route: &RouteSettings) -> bool {
+    route.kind == RouteKind::Flow && route.proof != Proof::Signed
+}
+
+/// Says what will be sent, before anything is.
+pub fn plan(config: &Config, selection: &Selection<'_>, questions: &Questions) -> Vec<String> {
+    let mut lines = Vec::new();
+    for route in selection.routes.iter().filter(|route| shows_token(route)) {
+        if !questions.try_signatures() {
+            break;
+        }
+        let name = &route.name;
+        for other in signed_routes(config, route) {
+            if let Some(method) = live::harmless_to(&[route, other]) {
+                lines.push(format!(
+                    "{name}: {method} {} with the signature of route {}",
+                    route.trigger, other.name
+                ));
+            }
+        }
+        let Some(method) = live::harmless_to(&[route]) else {
+            continue;
+        };
+        for signed in &questions.signed {
+            let when = match &signed.source {
+                Source::Known(url) if !same_trigger(url, route) => continue,
+                Source::Known(_) => "",
+                Source::Vault(_) => ", if it leads there",
+            };
+            lines.push(format!(
+                "{name}: {method} {} with the signature in {}{when}",
+                route.trigger, signed.reference
+            ));
+        }
+        lines.push(format!(
+            "{name}: {method} {} with a signature that is made up and not valid, unless one was found to work",
+            route.trigger
+        ));
+    }
+    lines
+}
+
+fn signed_routes<'a>(config: &'a Config, route: &RouteSettings) -> Vec<&'a RouteSettings> {
+    let signed = config.routes.iter().filter(|other| {
+        other.kind == RouteKind::Flow && other.proof == Proof::Signed && same_trigger(&other.trigger, route)
+    });
+    signed.collect()
+}
+
+/// Tries the triggers of the selected routes with a token, as far as those could be called.
+pub(super) async fn examine(
+    config: &Config,
+    selection: &Selection<'_>,
+    modes: &Modes,
+    questions: &Questions,
+    walk: &mut Walk,
+) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let known = resolve(config, questions, walk, &mut checks).await;
+    for (reference, url) in &known {
+        let fits = |route: &&&RouteSettings| shows_token(route) && same_trigger(url, route);
+        if !selection.routes.iter().any(|route| fits(&route)) {
+            let says =
+                format!("{reference} holds the address of no trigger that a route here calls with a token");
+            let what = "Compare it with `flowgate routes`: host and path are those of the route's trigger. An address \
+                        from before the move of 2025 has another host; call it by hand.";
+            checks.push(Check::warn(NAME, says, Remedy::new("operator", what)));
+        }
+    }
+    for route in selection.routes.iter().filter(|route| shows_token(route)) {
+        match modes.get(&route.name) {
+            Some(mode) => look(config, route, *mode, &known, walk, &mut checks).await,
+            None => {
+                let name = &route.name;
+                let why = format!("the trigger of route {name} was not called, see route {name}");
+                checks.push(Check::skipped(NAME, why));
+            }
+        }
+    }
+    checks
+}
+
+/// The addresses that were named, those in key vaults included.
+async fn resolve(
+    config: &Config,
+    questions: &Questions,
+    walk: &mut Walk,
+    checks: &mut Vec<Check>,
+) -> Vec<(String, TriggerUrl)> {
+    let mut known = Vec::new();
+    for signed in &questions.signed {
+        let reference = signed.reference.clone();
+        let url = match &signed.source {
+            Source::Known(url) => Ok(url.clone()),
+            Source::Vault(place) => of_vault(config, place, walk).await,
+        };
+        match url {
+            Ok(url) => known.push((reference, url)),
+            Err(why) => {
+                let what = "Name a secret that can be read here and that holds the old signed address.";
+                let says = format!("{reference}: {why}");
+                checks.push(Check::fail(NAME, says, Remedy::new("operator", what)));
+            }
+        }
+    }
+    known
+}
+
+async fn of_vault(config: &Config, place: &VaultReference, walk: &mut Walk) -> Result<TriggerUrl, String> {
+    let Some(keyvault) = &config.keyvault else {
+        return Err("the settings have no [keyvault], so no key vault can be read".to_owned());
+    };
+    for identity in in_order(config, &[&keyvault.identity]) {
+        walk.identity(identity, config).await;
+    }
+    vault::examine(config, std::slice::from_ref(place), walk).await;
+    let found = walk.vaults.of(place);
+    parse(&found.ok_or_else(|| format!("it could not be read, see vault {}", place.authority()))?)
+}
+
+/// Tries the signatures that are known for the trigger of a route, and a made-up one if none of them works.
+async fn look(
+    config: &Config,
+    route: &RouteSettings,
+    mode: Mode,
+    known: &[(String, TriggerUrl)],
+    walk: &Walk,
+    checks: &mut Vec<Check>,
+) {
+    // The first call of this route has said so already, as what is wrong with it.
+    if mode == Mode::Signature {
+        let says = format!("the trigger of route {} accepts its signature only", route.name);
+        checks.push(Check::note(NAME, says));
+        return;
+    }
+    let caller = match Caller::new(config, route, &walk.held) {
+        Ok(caller) => caller,
+        Err(why) => {
+            checks.push(Check::skipped(NAME, why));
+            return;
+        }
+    };
+    let mut works = false;
+    for other in signed_routes(config, route) {
+        let place = format!("in route {}", other.name);
+        let method = live::harmless_to(&[route, other]);
+        works |= attempt(&caller, route, method, &other.trigger, &place, checks).await;
+    }
+    for (reference, url) in known.iter().filter(|(_, url)| same_trigger(url, route)) {
+        let method = live::harmless_to(&[route]);
+        works |= attempt(&caller, route, method, url, reference, checks).await;
+    }
+    if works {
+        return;
+    }
+    let Some(method) = live::harmless_to(&[route]) else {
+        checks.push(not_tried(route));
+        return;
+    };
+    let seen = caller.signed(&method, &made_up(&route.trigger)).await;
+    checks.push(judge_made_up(route, mode, seen));
+}
+
+fn not_tried(route: &RouteSettings) -> Check {
+    let says = format!(
+        "route {} lets every method through, so each could start a run: no signature was tried",
+        route.name
+    );
+    Check::note(NAME, says)
+}
+
+/// Tries one signature; says whether it works.
+async fn attempt(
+    caller: &Caller<'_>,
+    route: &RouteSettings,
+    method: Option<Method>,
+    url: &TriggerUrl,
+    place: &str,
+    checks: &mut Vec<Check>,
+) -> bool {
+    let Some(method) = method else {
+        checks.push(not_tried(route));
+        return false;
+    };
+    let seen = caller.signed(&method, &url.exposed_path_and_query()).await;
+    let (check, works) = judge_known(route, place, &method, seen);
+    checks.push(check);
+    works
+}
+
+/// The address of a trigger with a signature of no key.
+fn made_up(url: &TriggerUrl) -> Secret {
+    let bare = url.path_and_query_unsigned();
+    let mark = if bare.contains('?') { '&' } else { '?' };
+    let mut parts = url.path().split('/').skip_while(|part| *part != "triggers");
+    let trigger = parts.nth(1).unwrap_or("manual");
+    Secret::new(format!(
+        "{bare}{mark}sp=%2Ftriggers%2F{trigger}%2Frun&sv=1.0&sig={MADE_UP}"
+    ))
+}
+
+/// What the answer to a signature that somebody has means, and whether it still works.
+fn judge_known(
+    route: &RouteSettings,
+    place: &str,
+    method: &Method,
+    seen: Result<Seen, String>,
+) -> (Check, bool) {
+    let name = &route.name;
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(why) => {
+            return (
+                Check::note(NAME, format!("route {name}, {place}: cannot be told: {why}")),
+                false,
+            );
+        }
+    };
+    let fault = match seen.reading {
+        Reading::Owner if seen.status < 400 => {
+            let says = format!(
+                "route {name}: the signature {} still works, and the trigger takes {method}, so a run has started",
+                held(place)
+            );
+            return (Check::fail(NAME, says, close(route)), true);
+        }
+        Reading::Owner => {
+            let says = format!(
+                "route {name}, {place}: the answer {} does not tell whether the signature works",
+                seen.status
+            );
+            return (Check::note(NAME, says), false);
+        }
+        Reading::Fault(fault) => fault,
+    };
+    let code = fault.row.code;
+    match (code, seen.status) {
+        ("TriggerRequestMethodNotValid", _) => {
+            let says = format!(
+                "route {name}: the signature {} still works: whoever has that address starts the flow without a token \
+                 and past this gateway",
+                held(place)
+            );
+            (Check::fail(NAME, says, close(route)), true)
+        }
+        ("AuthorizationFailed", _) => {
+            let says = format!(
+                "route {name}, {place}: the access rules of the workflow refuse this host ({code}), so whether the \
+                 signature works elsewhere cannot be told"
+            );
+            (Check::note(NAME, says), false)
+        }
+        (code, 401 | 403) if !code.starts_with("http-") => (
+            Check::ok(NAME, format!("route {name}, {place}: {CLOSED} ({code})")),
+            false,
+        ),
+        _ => {
+            let says = format!(
+                "route {name}, {place}: the answer {} {code} does not tell whether the signature works",
+                seen.status
+            );
+            (Check::note(NAME, says), false)
+        }
+    }
+}
+
+fn held(place: &str) -> String {
+    match place.starts_with("in ") {
+        true => place.to_owned(),
+        false => format!("in {place}"),
+    }
+}
+
+/// What the answer to a made-up signature means.
+fn judge_made_up(route: &RouteSettings, mode: Mode, seen: Result<Seen, String>) -> Check {
+    let name = &route.name;
+    let seen = match seen {
+        Ok(seen) => seen,
+        Err(why) => return Check::note(NAME, format!("route {name}: cannot be told: {why}")),
+    };
+    let (code, wording) = match &seen.reading {
+        Reading::Fault(fault) => (fault.row.code, fault.row.wording),
+        Reading::Owner => ("no known code", ""),
+    };
+    match (code, wording) {
+        ("DirectApiInvalidAuthorizationScheme", "sas authentication scheme") => Check::ok(
+            NAME,
+            format!("route {name} is closed to signatures: a policy of the workflow has switched them off"),
+        ),
+        ("DirectApiAuthorizationRequired", "oauth authorization scheme") => Check::ok(
+            NAME,
+            format!(
+                "route {name} is closed to signatures, as far as one that is made up tells: the trigger wants a token \
+                 from a signed address as well"
+            ),
+        ),
+        ("DirectApiInvalidAuthorizationSignature", _) => {
+            let says = format!(
+                "route {name} still accepts signatures: one that is made up was looked at and found wrong. Whether \
+                 somebody has one that is right cannot be told here; --signed-url tries an old address"
+            );
+            Check::warn(NAME, says, close(route))
+        }
+        _ => {
+            let asks = match (mode, route.trigger.family()) {
+                (Mode::Token, Family::PowerPlatform | Family::PowerPlatformScaleUnit) => {
+                    "the trigger asks for a token, and a flow in a tenant mode has no signed address any more"
+                }
+                (Mode::Token, _) => {
+                    "the trigger asks for a token, and a Logic App accepts signatures beside it unless its policy \
+                     switches them off"
+                }
+                (Mode::Signature | Mode::Untold, _) => "the trigger does not say what it asks for",
+            };
+            let says = format!(
+                "route {name}: {asks}; the answer to a made-up signature ({} {code}) tells no more, --signed-url does",
+                seen.status
+            );
+            Check::note(NAME, says)
+        }
+    }
+}
+
+/// How a trigger is closed to signatures.
+fn close(route: &RouteSettings) -> Remedy {
+    let workflow =
+        "/subscriptions/SUBSCRIPTION/resourceGroups/GROUP/providers/Microsoft.Logic/workflows/NAME";
+    match route.trigger.family() {
+        Family::PowerPlatform | Family::PowerPlatformScaleUnit => Remedy::new(
+            "flow-owner",
+            "Set \"Who can trigger the flow?\" to a tenant mode and save, or regenerate the signature; there is no \
+             command for it.",
+        )
+        .portal("https://make.powerautomate.com, My flows, the flow, Edit, trigger: Who can trigger the flow?"),
+        Family::Consumption | Family::Other => Remedy::new(
+            "flow-owner",
+            "Regenerate the access keys, which ends every signed address, and switch signatures off in the access \
+             control policy of the Logic App. A flow of Power Automate: set \"Who can trigger the flow?\" to a tenant \
+             mode.",
+        )
+        .portal("Azure portal, Logic apps, the app, Settings: Access keys, and Authorization")
+        .command(format!(
+            "az resource update --ids {workflow} --set \
+             properties.accessControl.triggers.sasAuthenticationPolicy.state=Disabled"
+        )),
+        Family::Standard => Remedy::new(
+            "flow-owner",
+            "Regenerate the access keys of the workflow, and let Easy Auth of the app refuse what has no token.",
+        )
+        .portal("Azure portal, Logic apps, the app, Workflows, the workflow: Access keys; Authentication of the app"),
+    }
+}

@@ -1,0 +1,332 @@
+//! `--audit --live`: whether a trigger that is called with a token still starts by a signature is found without starting a
+//! run, and no signature is shown.
+
+use super::Audit;
+use super::Check;
+use super::Live;
+use super::Questions;
+use super::Report;
+use super::Verdict;
+use super::environment;
+use super::examine;
+use super::program;
+use super::settings;
+use super::whole;
+use crate::emulator::Answer as Flow;
+use crate::emulator::Reply;
+use crate::emulator::Signatures;
+use crate::emulator::Trigger;
+use crate::emulator::TriggerHandle;
+use crate::emulator::faults;
+use crate::harness::OID;
+use crate::harness::TENANT;
+use crate::harness::World;
+use flowgate::doctor::SignedUrl;
+use serde_json::json;
+
+const READER: &str = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+
+fn trigger(world: &World, signatures: Signatures) -> TriggerHandle {
+    let trigger = Trigger::any_user(TENANT).does(Flow::Accepted);
+    world.emulator.flow.add(trigger.signatures(signatures))
+}
+
+/// The address with its signature, as it was handed out once.
+fn signed(trigger: &TriggerHandle) -> String {
+    let bare = trigger.url();
+    let (place, _) = bare.split_once('?').unwrap();
+    format!("{place}?{}", trigger.settings().signed_query())
+}
+
+fn auditing() -> Questions {
+    Questions {
+        live: Live::Probes,
+        audit: Audit::Yes,
+        ..Questions::default()
+    }
+}
+
+/// With an old address that lies in this file.
+fn with_old(world: &World, address: &str) -> Questions {
+    world.file("old", address);
+    let reference = format!("file:{}", world.dir().join("old").display());
+    let old = SignedUrl::read(&reference, &environment(world)).unwrap();
+    Questions {
+        signed: vec![old],
+        ..auditing()
+    }
+}
+
+/// What the audit says about signatures.
+fn told(report: &Report) -> Vec<&Check> {
+    let audit = report.groups.iter().find(|group| group.kind == "audit").unwrap();
+    let checks = audit.checks.iter().filter(|check| check.name == "signatures");
+    checks.collect()
+}
+
+fn only(report: &Report) -> &Check {
+    let told = told(report);
+    assert_eq!(told.len(), 1, "{}", report.text());
+    told[0]
+}
+
+#[tokio::test]
+async fn a_flow_in_a_tenant_mode_is_closed_to_signatures() {
+    let world = World::new().await;
+    let trigger = trigger(&world, Signatures::Ignored);
+    let report = examine(&world, &settings(&world, &trigger, ""), &auditing()).await;
+    let check = only(&report);
+    assert_eq!(check.verdict, Verdict::Ok, "{}", report.text());
+    assert!(
+        check.says.contains("orders is closed to signatures"),
+        "{}",
+        check.says
+    );
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn signatures_that_a_policy_switched_off_are_told_as_that() {
+    let world = World::new().await;
+    let trigger = trigger(&world, Signatures::Disabled);
+    let report = examine(&world, &settings(&world, &trigger, ""), &auditing()).await;
+    let check = only(&report);
+    assert_eq!(check.verdict, Verdict::Ok, "{}", report.text());
+    assert!(check.says.contains("a policy of the workflow"), "{}", check.says);
+}
+
+#[tokio::test]
+async fn a_trigger_that_looks_at_signatures_beside_tokens_is_warned_of() {
+    let world = World::new().await;
+    let trigger = trigger(&world, Signatures::Accepted);
+    let report = examine(&world, &settings(&world, &trigger, ""), &auditing()).await;
+    let check = only(&report);
+    assert_eq!(check.verdict, Verdict::Warn, "{}", report.text());
+    let told = whole(check);
+    for part in [
+        "still accepts signatures",
+        "cannot be told here",
+        "flow-owner",
+        "sasAuthenticationPolicy",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn what_a_made_up_signature_does_not_tell_is_said_to_be_open() {
+    let world = World::new().await;
+    let trigger = trigger(&world, Signatures::Ignored);
+    let text = settings(&world, &trigger, "");
+    let refused = |status| {
+        let body = json!({"error": {"code": "SomethingNew", "message": "It says something new."}});
+        Flow::Platform(Reply::json(status, &body))
+    };
+    trigger.change(|trigger| *trigger = trigger.clone().unchecked());
+    trigger.does(refused(418));
+    let report = examine(&world, &text, &auditing()).await;
+    let check = only(&report);
+    assert_eq!(check.verdict, Verdict::Note, "{}", report.text());
+    assert!(check.says.contains("--signed-url"), "{}", check.says);
+}
+
+#[tokio::test]
+async fn an_old_address_that_still_works_is_a_failure_and_starts_no_run() {
+    let world = World::new().await;
+    let trigger = trigger(&world, Signatures::Accepted);
+    let questions = with_old(&world, &signed(&trigger));
+    let report = examine(&world, &settings(&world, &trigger, ""), &questions).await;
+    let check = only(&report);
+    assert_eq!(check.verdict, Verdict::Fail, "{}", report.text());
+    assert!(!report.is_healthy());
+    let told = whole(check);
+    for part in [
+        "still works",
+        "route orders",
+        "/old",
+        "flow-owner",
+        "Regenerate",
+        "portal",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(trigger.runs(), 0);
+    let shown = format!("{}{}{questions:?}", report.text(), report.json());
+    assert!(!shown.contains(&trigger.settings().signature), "{shown}");
+}
+
+#[tokio::test]
+async fn an_old_address_that_is_dead_is_told_as_that() {
+    let world = World::new().await;
+    let trigger = trigger(&world, Signatures::Ignored);
+    let text = settings(&world, &trigger, "");
+    let old = signed(&trigger);
+    let wrong = old.replace(&trigger.settings().signature, &"B".repeat(43));
+    for (signatures, address, code) in [
+        (Signatures::Ignored, &old, "DirectApiAuthorizationRequired"),
+        (Signatures::Disabled, &old, "DirectApiInvalidAuthorizationScheme"),
+        (
+            Signatures::Accepted,
+            &wrong,
+            "DirectApiInvalidAuthorizationSignature",
+        ),
+    ] {
+        trigger.change(|trigger| trigger.signatures = signatures);
+        let report = examine(&world, &text, &with_old(&world, address)).await;
+        let first = told(&report)[0];
+        assert_eq!(first.verdict, Verdict::Ok, "{}", report.text());
+        assert!(
+            first.says.contains("is dead") && first.says.contains(code),
+            "{}",
+            first.says
+        );
+        assert!(report.is_healthy(), "{}", report.text());
+    }
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn a_refusal_by_network_does_not_make_a_signature_dead() {
+    let world = World::new().await;
+    let trigger = trigger(&world, Signatures::Accepted);
+    let text = settings(&world, &trigger, "");
+    let questions = with_old(&world, &signed(&trigger));
+    let (status, body) = faults::platform_fault("AuthorizationFailed").remove(0);
+    trigger.change(|trigger| *trigger = trigger.clone().unchecked());
+    // The two calls of the route itself come first.
+    for code in ["DirectApiAuthorizationRequired", "TriggerRequestMethodNotValid"] {
+        let (status, body) = faults::platform_fault(code).pop().unwrap();
+        trigger.next(Flow::Platform(Reply::new(status).body(body)));
+    }
+    trigger.does(Flow::Platform(Reply::new(status).body(body)));
+    let report = examine(&world, &text, &questions).await;
+    let first = told(&report)[0];
+    assert_eq!(first.verdict, Verdict::Note, "{}", report.text());
+    assert!(first.says.contains("access rules"), "{}", first.says);
+}
+
+#[tokio::test]
+async fn the_signature_of_another_route_is_tried_as_well() {
+    let world = World::new().await;
+    let trigger = trigger(&world, Signatures::Accepted);
+    world.file("signed", &signed(&trigger));
+    let text = format!(
+        "{}{}",
+        settings(&world, &trigger, ""),
+        world.route("old", "/old", "file:signed", "signed = true")
+    );
+    let questions = Questions {
+        route: Some("orders".to_owned()),
+        ..auditing()
+    };
+    let report = examine(&world, &text, &questions).await;
+    let check = only(&report);
+    assert_eq!(check.verdict, Verdict::Fail, "{}", report.text());
+    assert!(check.says.contains("in route old still works"), "{}", check.says);
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn an_address_of_another_trigger_is_not_called() {
+    let world = World::new().await;
+    let here = trigger(&world, Signatures::Ignored);
+    let other = trigger(&world, Signatures::Accepted);
+    let questions = with_old(&world, &signed(&other));
+    let report = examine(&world, &settings(&world, &here, ""), &questions).await;
+    let first = told(&report)[0];
+    assert_eq!(first.verdict, Verdict::Warn, "{}", report.text());
+    assert!(first.says.contains("the address of no trigger"), "{}", first.says);
+    assert_eq!(other.request_count().get(), 0);
+}
+
+#[tokio::test]
+async fn a_route_that_lets_every_method_through_is_not_tried() {
+    let world = World::new().await;
+    let trigger = trigger(&world, Signatures::Accepted);
+    let all = "methods = [\"GET\", \"POST\", \"PUT\", \"PATCH\", \"DELETE\"]";
+    let questions = with_old(&world, &signed(&trigger));
+    let report = examine(&world, &settings(&world, &trigger, all), &questions).await;
+    for check in told(&report) {
+        assert_eq!(check.verdict, Verdict::Note, "{}", report.text());
+        assert!(check.says.contains("no signature was tried"), "{}", check.says);
+    }
+    let requests = trigger.requests();
+    assert!(
+        requests
+            .iter()
+            .all(|request| !request.head.target.contains("sig=")),
+        "{requests:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_old_address_may_lie_in_a_key_vault() {
+    let mut world = World::new().await;
+    world
+        .emulator
+        .register_app(TENANT, READER, "canary-reader-secret", OID);
+    world
+        .secrets
+        .push(("READER_SECRET".into(), "canary-reader-secret".into()));
+    let trigger = trigger(&world, Signatures::Accepted);
+    world.emulator.vault.tenant(TENANT);
+    world.emulator.vault.allow(OID);
+    world.emulator.vault.put("old", &signed(&trigger));
+    let vault = format!(
+        "{}scope = \"https://vault.azure.net/.default\"\n[keyvault]\nidentity = \"reader\"\nca_file = {:?}\n",
+        world.identity("reader", TENANT, READER, "env:READER_SECRET"),
+        world.emulator.ca_file()
+    );
+    let text = settings(&world, &trigger, "") + &vault;
+    let old = SignedUrl::read(&world.emulator.vault.reference("old"), &environment(&world)).unwrap();
+    let questions = Questions {
+        signed: vec![old],
+        ..auditing()
+    };
+    let report = examine(&world, &text, &questions).await;
+    assert_eq!(only(&report).verdict, Verdict::Fail, "{}", report.text());
+    let without = examine(&world, &settings(&world, &trigger, ""), &questions).await;
+    assert!(
+        told(&without)[0].says.contains("no [keyvault]"),
+        "{}",
+        without.text()
+    );
+}
+
+#[tokio::test]
+async fn the_program_says_what_it_sends_and_takes_no_address_itself() {
+    let world = World::new().await;
+    let trigger = trigger(&world, Signatures::Accepted);
+    let text = settings(&world, &trigger, "");
+    world.file("old", &signed(&trigger));
+    let reference = format!("file:{}", world.dir().join("old").display());
+    let all = ["doctor", "--audit", "--live", "--signed-url", reference.as_str()];
+    let output = program(&world, &text, &all).await;
+    let shown = [output.stdout, output.stderr].concat();
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(
+        shown.contains("with the signature in file:") && shown.contains("made up and not valid"),
+        "{shown}"
+    );
+    assert!(!shown.contains(&trigger.settings().signature), "{shown}");
+    let given = signed(&trigger);
+    for wrong in [
+        &["doctor", "--audit", "--live", "--signed-url", given.as_str()][..],
+        &[
+            "doctor",
+            "--audit",
+            "--live",
+            "--signed-url",
+            "file:/nowhere/at-all",
+        ],
+        &["doctor", "--audit", "--signed-url", reference.as_str()],
+    ] {
+        let output = program(&world, &text, wrong).await;
+        let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{shown}");
+        assert!(!shown.contains(&trigger.settings().signature), "{shown}");
+    }
+    assert_eq!(trigger.runs(), 0);
+}
