@@ -510,6 +510,9 @@ pub(super) struct Route {
     /// Paths of the API behind `upstream` that may be asked for, where the route's path ends in {*rest}: "/users/{id}".
     /// All others are refused.
     pub(super) paths: Texts,
+    /// Path of the API, one of `paths`, that `flowgate doctor --live` asks for with GET and the token; "/" is `upstream`
+    /// itself. Default: none, and the API is not asked.
+    pub(super) probe: Text,
     /// Whether the rest of a path that ends in {*rest} is appended to the trigger's path; default false.
     pub(super) relative_path: Switch,
     /// Query parameters of the caller that go on: names, or ["*"] for all; default: none to a flow, all to an API.

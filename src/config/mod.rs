@@ -555,6 +555,8 @@ pub struct RouteSettings {
     pub relative_path: RelativePath,
     /// Query parameters of the caller that go on.
     pub query: QueryPass,
+    /// What of an API may be asked for to see whether it answers.
+    pub probe: Option<String>,
     /// Upstream connections.
     pub upstream: UpstreamSettings,
 }

@@ -258,7 +258,7 @@ fn fill(text: &str, client: &str, identity: &str) -> String {
     text.replace("{client}", client).replace("{identity}", identity)
 }
 
-fn client_of(identity: Option<&IdentitySettings>) -> &str {
+pub(super) fn client_of(identity: Option<&IdentitySettings>) -> &str {
     let application = identity.and_then(|identity| identity.grant.application());
     application.map_or("CLIENT_ID", |(endpoint, _)| &endpoint.client_id)
 }

@@ -19,6 +19,7 @@ use crate::doctor::Live;
 use crate::doctor::Selection;
 use crate::doctor::advice;
 use crate::doctor::advice::Remedy;
+use crate::doctor::api;
 use crate::doctor::identity_of;
 use crate::doctor::report::Check;
 use crate::doctor::report::Group;
@@ -55,6 +56,7 @@ pub fn plan(selection: &Selection<'_>, live: Live) -> Vec<String> {
     let mut lines = Vec::new();
     for route in selection.routes.iter().filter(|_| live != Live::No) {
         if route.kind != RouteKind::Flow {
+            lines.extend(api::plan(route));
             continue;
         }
         let name = &route.name;
@@ -130,10 +132,7 @@ pub(super) async fn examine(
     group: &mut Group,
 ) -> Option<Mode> {
     if route.kind != RouteKind::Flow {
-        group.aside(Check::note(
-            SECOND,
-            "not tried: an API answers no call in a way that is known to do nothing",
-        ));
+        api::examine(config, route, held, group).await;
         return None;
     }
     let last: &[&str] = if live == Live::Run { &[RUN] } else { &[] };
@@ -213,6 +212,12 @@ impl<'a> Caller<'a> {
             trigger,
             bearer: token.map(|token| token.text().expose().to_owned()),
         })
+    }
+
+    /// Asks with the credential, and tells the status: what answers need not be a flow.
+    pub(super) async fn ask(&self, method: &Method, target: &str) -> Result<u16, String> {
+        let seen = self.send(method, target, Shown::Credential, PROBE_TIMEOUT).await;
+        seen.map(|seen| seen.status)
     }
 
     /// Calls the trigger at this path and query, which may hold a signature and nothing of which is told.

@@ -3,6 +3,7 @@
 //! in words.
 
 pub mod advice;
+mod api;
 mod audit;
 mod credential;
 mod gateway;

@@ -33,22 +33,22 @@ const GRAPH: &str = "https://graph.microsoft.com";
 
 /// A request as the API saw it.
 #[derive(Clone, Debug)]
-struct Asked {
-    method: Method,
-    target: String,
-    headers: HeaderMap,
+pub struct Asked {
+    pub method: Method,
+    pub target: String,
+    pub headers: HeaderMap,
 }
 
 /// An API behind TLS on loopback. It answers each request with the next of its answers, or else with 200.
-struct Api {
-    port: u16,
+pub struct Api {
+    pub port: u16,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 type Script = Arc<Mutex<Vec<Response<Full<Bytes>>>>>;
 
 impl Api {
-    async fn start(world: &World, answers: Vec<Response<Full<Bytes>>>) -> Self {
+    pub async fn start(world: &World, answers: Vec<Response<Full<Bytes>>>) -> Self {
         let (api, listener) = Self::closed().await;
         api.open(world, listener, answers);
         api
@@ -91,7 +91,7 @@ impl Api {
         });
     }
 
-    fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }

@@ -1,6 +1,7 @@
 //! The doctor names the one thing that is wrong, who mends it and how, and skips what depends on it; a probe starts no
 //! run, and nothing secret is shown.
 
+mod api;
 mod identities;
 mod signatures;
 

@@ -1,8 +1,11 @@
 //! Routes to an API in place of a flow: where it is, and what of it may be asked for. What is not listed stays closed,
 //! because the token opens far more than one path.
 
+use http::Method;
+
 use crate::config::IdentitySettings;
 use crate::config::Proof;
+use crate::config::RouteKind;
 use crate::config::Secrets;
 use crate::config::check::Check;
 use crate::config::check::path;
@@ -120,11 +123,52 @@ impl Check<'_> {
         Some(paths)
     }
 
+    /// What `flowgate doctor` may ask for: nothing that a caller could not.
+    pub(super) fn probe(
+        &mut self,
+        route: &Table<Route>,
+        kind: Option<&RouteKind>,
+        methods: &[Method],
+        upstream: Option<&TriggerUrl>,
+    ) -> Option<String> {
+        let (Some(value), Some(RouteKind::Api(paths))) = (&route.probe, kind) else {
+            return None;
+        };
+        self.findings.keep(value, path::check_plain(value))?;
+        let sent = upstream.map_or(Ok(()), |url| url.with_relative(value).map(|_| ()));
+        let sent = sent.map_err(|error| Flaw::new(error.to_string().replace("relative path", "this path")));
+        self.findings.keep(value, sent)?;
+        let is_open = match paths.as_slice() {
+            [] => value.as_str() == "/",
+            paths => paths.iter().any(|path| {
+                let mut table = matchit::Router::new();
+                table.insert(path.as_str(), ()).is_ok() && table.at(value).is_ok()
+            }),
+        };
+        if !is_open {
+            let hint = match paths.is_empty() {
+                true => "write probe = \"/\", which is `upstream` itself",
+                false => "name one of them, or add it to `paths`",
+            };
+            let flaw = Flaw::new("the probe is no path that callers may ask for");
+            self.findings.mistake(value, flaw.hint(hint));
+            return None;
+        }
+        if !methods.contains(&Method::GET) {
+            let flaw = Flaw::new("the probe asks with GET, which the route does not let through");
+            let hint = "add \"GET\" to `methods`, or take the probe out";
+            self.findings.mistake(value, flaw.hint(hint));
+            return None;
+        }
+        Some(value.as_str().to_owned())
+    }
+
     /// Reports keys that only an API has.
     pub(super) fn without_api(&mut self, route: &Table<Route>) {
         let idle = [
             ("upstream", route.upstream.as_ref().map(At::span)),
             ("paths", route.paths.as_ref().map(At::span)),
+            ("probe", route.probe.as_ref().map(At::span)),
         ];
         for (key, span) in idle {
             if let Some(span) = span {
@@ -230,6 +274,46 @@ mod tests {
         ] {
             assert_eq!(sample(&format!("{api}{lines}")).mistakes(), [what], "{lines}");
         }
+    }
+
+    #[test]
+    fn a_probe_is_a_path_that_callers_may_get() {
+        let api = "identity = \"graph\"\nupstream = \"https://graph.microsoft.com/v1.0\"\n";
+        let open = "path = \"/graph/{*rest}\"\npaths = [\"/users/{id}\", \"/organization\"]\n";
+        let get = "methods = [\"GET\"]\n";
+        for (lines, probe) in [
+            (open, "/organization"),
+            (open, "/users/ann"),
+            ("path = \"/me\"\n", "/"),
+        ] {
+            let config = sample(&format!("{api}{lines}{get}probe = \"{probe}\"")).config();
+            let mut routes = config.routes.iter();
+            let route = routes.find(|route| route.name.as_str() == "a").unwrap();
+            assert_eq!(route.probe.as_deref(), Some(probe));
+        }
+        for (lines, probe, what) in [
+            (open, "/groups", "the probe is no path that callers may ask for"),
+            (
+                open,
+                "/users/a/b",
+                "the probe is no path that callers may ask for",
+            ),
+            (
+                "path = \"/me\"\n",
+                "/me",
+                "the probe is no path that callers may ask for",
+            ),
+            (open, "/users/{id}", "this path cannot have parameters"),
+            (open, "organization", "a path starts with a slash"),
+            (open, "/users/ann?$select=id", "a path ends before `?` and `#`"),
+        ] {
+            let mistakes = sample(&format!("{api}{lines}{get}probe = \"{probe}\"")).mistakes();
+            assert_eq!(mistakes, [what], "{probe}");
+        }
+        assert_eq!(
+            sample(&format!("{api}{open}probe = \"/organization\"")).mistakes(),
+            ["the probe asks with GET, which the route does not let through"]
+        );
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl Check<'_> {
                 (trigger, Some(RouteKind::Flow), self.relative_path(route, end))
             }
         };
+        let probe = self.probe(route, kind.as_ref(), &methods, trigger.as_ref());
         let object_ids = self.object_ids(route);
         let query = self.query(route);
         let upstream = self.upstream(route);
@@ -143,6 +144,7 @@ impl Check<'_> {
             trigger: trigger?,
             relative_path,
             query,
+            probe,
             upstream,
         })
     }

@@ -524,6 +524,7 @@ mod tests {
             trigger: TriggerUrl::parse(&trigger).unwrap(),
             relative_path: RelativePath::Dropped,
             query: QueryPass::None,
+            probe: None,
             upstream: UpstreamSettings {
                 trust: Trust::System,
                 connect_to: None,

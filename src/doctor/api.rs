@@ -1,0 +1,135 @@
+//! The probe of an API: one GET that the settings name, with the route's token. An API has no call that is known to do
+//! nothing, so without such a path nothing is sent.
+
+use http::Method;
+
+use crate::config::Config;
+use crate::config::IdentitySettings;
+use crate::config::RouteSettings;
+use crate::doctor::Held;
+use crate::doctor::advice;
+use crate::doctor::advice::Remedy;
+use crate::doctor::identity_of;
+use crate::doctor::live::Caller;
+use crate::doctor::report::Check;
+use crate::doctor::report::Group;
+use crate::model::claims::Claims;
+
+const NAME: &str = "api";
+
+/// Says what will be sent, before anything is.
+pub(super) fn plan(route: &RouteSettings) -> Option<String> {
+    let probe = route.probe.as_ref()?;
+    Some(format!(
+        "{}: GET {}{} with the route's token, as its `probe` says",
+        route.name,
+        route.trigger,
+        behind(probe)
+    ))
+}
+
+/// What is appended to the address of the API; nothing for the address itself.
+fn behind(probe: &str) -> &str {
+    if probe == "/" { "" } else { probe }
+}
+
+/// Asks the API, unless something failed before.
+pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &Held, group: &mut Group) {
+    let Some(probe) = &route.probe else {
+        group.aside(Check::note(
+            NAME,
+            "not tried: an API answers no call in a way that is known to do nothing. Set probe = \"/PATH\" on the route, one \
+             of its `paths` that may be asked for with GET",
+        ));
+        return;
+    };
+    if group.skips(&[NAME]) {
+        return;
+    }
+    let seen = match (
+        Caller::new(config, route, held),
+        route.trigger.with_relative(probe),
+    ) {
+        (Ok(caller), Ok(target)) => caller.ask(&Method::GET, target.as_str()).await,
+        (Err(why), _) => Err(why),
+        (_, Err(error)) => Err(error.to_string()),
+    };
+    let check = match seen {
+        Ok(status) => judge(route, probe, identity_of(config, route), held, status),
+        Err(why) => {
+            let what = "Look at the network between this host and the API, and at the API's health.";
+            Check::fail(NAME, why, Remedy::new("host-admin", what))
+        }
+    };
+    group.add(check);
+}
+
+fn judge(
+    route: &RouteSettings,
+    probe: &str,
+    identity: Option<&IdentitySettings>,
+    held: &Held,
+    status: u16,
+) -> Check {
+    let says = format!("GET {}{} was answered {status}", route.trigger, behind(probe));
+    let name = identity.map_or("-", |identity| identity.name.as_str());
+    let application = advice::client_of(identity);
+    match status {
+        200..300 => Check::ok(NAME, says),
+        401 => {
+            let audience = identity.map_or("-", |identity| identity.audience.as_str());
+            let what = format!(
+                "Compare `scope` of identity {name} with the API: its token is for {audience}, and the API wants one for \
+                 itself. If it is the right one, look whether its tenant is the API's."
+            );
+            Check::fail(
+                NAME,
+                format!("{says}: the token is not accepted"),
+                Remedy::new("operator", what),
+            )
+        }
+        403 => {
+            let what = format!(
+                "Give the application of identity {name} the permission that the API documents for this path (an app role, \
+                 and admin consent for it). A managed identity gets it as an app role assignment of its service principal."
+            );
+            let remedy = Remedy::new("tenant-admin", what)
+                .portal(format!(
+                    "Microsoft Entra admin center, App registrations, {application}, API permissions"
+                ))
+                .command(format!("az ad app permission list --id {application}"));
+            Check::fail(
+                NAME,
+                format!("{says}: a permission is missing; {}", rights(identity, held)),
+                remedy,
+            )
+        }
+        404 | 405 => {
+            let what = "Name a path in `probe` that the API answers with GET; that one is not there.";
+            Check::warn(NAME, says, Remedy::new("operator", what))
+        }
+        429 => Check::note(NAME, format!("{says}: the API slows down; try again later")),
+        500.. => {
+            let what = "Nobody here: the API failed by itself; look at its health and try again.";
+            Check::fail(NAME, says, Remedy::new("time", what))
+        }
+        _ => {
+            let what = "Compare `upstream` and `probe` with the API's documentation; 200 was expected.";
+            Check::warn(NAME, says, Remedy::new("operator", what))
+        }
+    }
+}
+
+/// What the token may do, by its own words.
+fn rights(identity: Option<&IdentitySettings>, held: &Held) -> String {
+    let token = identity.and_then(|identity| held.get(&identity.name));
+    let Some(claims) = token.and_then(|token| Claims::read(token.text().expose())) else {
+        return "the token is opaque".to_owned();
+    };
+    let mut granted = claims.words("roles");
+    granted.extend(claims.words("scp"));
+    match granted.is_empty() {
+        true => "the token carries no role and no scope".to_owned(),
+        false => format!("the token carries {}", granted.join(", ")),
+    }
+}
