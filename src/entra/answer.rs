@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::entra::date;
+use crate::entra::date::Clocks;
 use crate::entra::failure::Failure;
 use crate::entra::refusal::Refusal;
 use crate::entra::vault::VaultError;
@@ -123,6 +125,14 @@ enum Seconds {
 }
 
 impl Seconds {
+    /// A moment since the epoch, which may be written as a date.
+    fn moment(&self) -> Option<Duration> {
+        self.duration().or_else(|| match self {
+            Self::Number(_) => None,
+            Self::Text(text) => date::read(text),
+        })
+    }
+
     fn duration(&self) -> Option<Duration> {
         let seconds = match self {
             Self::Number(number) => *number,
@@ -151,16 +161,15 @@ pub fn read(body: &[u8]) -> Result<Granted, TokenError> {
     read_until(body, None)
 }
 
-/// Reads the body of a 200 whose token may tell its end by the date alone, as managed identities do; `now` counts from the
-/// epoch.
+/// Reads the body of a 200 whose token may tell its end by the date alone, as managed identities do.
 ///
 /// # Errors
 /// Names what is wrong with the body.
-pub(super) fn read_dated(body: &[u8], now: Duration) -> Result<Granted, TokenError> {
+pub(super) fn read_dated(body: &[u8], now: Clocks) -> Result<Granted, TokenError> {
     read_until(body, Some(now))
 }
 
-fn read_until(body: &[u8], now: Option<Duration>) -> Result<Granted, TokenError> {
+fn read_until(body: &[u8], now: Option<Clocks>) -> Result<Granted, TokenError> {
     let text = body.trim_ascii();
     if text.is_empty() {
         return Err(TokenError::Empty);
@@ -180,12 +189,12 @@ fn read_until(body: &[u8], now: Option<Duration>) -> Result<Granted, TokenError>
         return Err(TokenError::NotBearer);
     }
     let seconds = |field: &Option<Seconds>| field.as_ref().and_then(Seconds::duration);
-    let dated = || Some(seconds(&fields.expires_on)?.saturating_sub(now?));
-    let told = seconds(&fields.expires_in).or_else(dated).unwrap_or(UNKNOWN_LIFE);
     // The token's own dates are compared with each other, not with our clock, which may be wrong by years.
-    let own = own_life(token.expose()).unwrap_or(LIFE_MAX);
+    let own = own_life(token.expose()).unwrap_or(LIFE_MAX).min(LIFE_MAX);
+    let dated = || Some(now?.left(fields.expires_on.as_ref()?.moment()?, own));
+    let told = seconds(&fields.expires_in).or_else(dated).unwrap_or(UNKNOWN_LIFE);
     Ok(Granted {
-        life: told.min(own).min(LIFE_MAX),
+        life: told.min(own),
         refresh_in: fields.refresh_in.as_ref().and_then(Seconds::duration),
         refresh_token: kept(fields.refresh_token),
         id_token: kept(fields.id_token),
@@ -230,6 +239,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::proptest;
 
+    use super::Clocks;
     use super::TokenError;
     use super::expires;
     use super::own_life;
@@ -264,7 +274,11 @@ mod tests {
     #[test]
     fn an_end_by_the_date_counts_where_no_life_is_told() {
         let now = Duration::from_secs(1_586_984_735 - 600);
-        let life = |body: &str| super::read_dated(body.as_bytes(), now).unwrap().life;
+        let life = |body: &str| {
+            super::read_dated(body.as_bytes(), Clocks::agreed(now))
+                .unwrap()
+                .life
+        };
         for (body, seconds) in [
             (r#"{"access_token":"a","expires_on":"1586984735"}"#, 600),
             (r#"{"access_token":"a","expires_on":1586984735}"#, 600),
@@ -274,9 +288,14 @@ mod tests {
             ),
             (r#"{"access_token":"a","expires_on":"1586900000"}"#, 0),
             (
-                r#"{"access_token":"a","expires_on":"06/20/2026 02:57:58 +00:00"}"#,
-                300,
+                r#"{"access_token":"a","expires_on":"04/15/2020 21:05:35 +00:00"}"#,
+                600,
             ),
+            (
+                r#"{"access_token":"a","expires_on":"4/15/2020 9:05:35 PM +00:00"}"#,
+                600,
+            ),
+            (r#"{"access_token":"a","expires_on":"tomorrow"}"#, 300),
             (r#"{"access_token":"a"}"#, 300),
         ] {
             assert_eq!(life(body), Duration::from_secs(seconds), "{body}");

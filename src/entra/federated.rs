@@ -22,6 +22,7 @@ use crate::entra::answer::Granted;
 use crate::entra::answer::TokenError;
 use crate::entra::assertion;
 use crate::entra::cache::Slot;
+use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Failure;
@@ -163,7 +164,7 @@ impl Federated {
     async fn assertion(&self) -> Result<Secret, TokenError> {
         let found = match &self.source {
             Source::File(path) => {
-                let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let now = Clocks::read(&self.clock);
                 read_at(&self.desk, path)
                     .await
                     .and_then(|text| check(text, now))
@@ -288,7 +289,7 @@ impl FederatedToken {
     /// # Errors
     /// Why it does not do, and who mends it.
     pub async fn in_file(path: &Path, identity: &str) -> Result<Self, Failure> {
-        let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = Clocks::read(&Steady::from(clock::wall()));
         let read = read_at(&Desk::default(), path).await;
         let text = read.and_then(|text| check(text, now));
         let place = Federated::of_file(path.to_owned(), identity).place();
@@ -369,7 +370,7 @@ fn read(path: &Path) -> Result<Secret, Trouble> {
 }
 
 /// What can be seen without knowing the issuer: that it is a JWT and has not expired.
-fn check(text: Secret, now: Duration) -> Result<Secret, Trouble> {
+fn check(text: Secret, now: Clocks) -> Result<Secret, Trouble> {
     let token = text.expose();
     if token.is_empty() {
         return Err(Trouble::lasting(
@@ -383,7 +384,7 @@ fn check(text: Secret, now: Duration) -> Result<Secret, Trouble> {
         let seen = "the file holds something other than a JWT";
         return Err(Trouble::lasting("file", seen, ELSEWHERE, Mender::Operator));
     }
-    if answer::expires(token).is_some_and(|end| end <= now) {
+    if answer::expires(token).is_some_and(|end| now.agree_on_end(end)) {
         let seen = "the token in the file has expired";
         return Err(Trouble::lasting(
             "file-expired",
@@ -403,6 +404,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::proptest;
 
+    use super::Clocks;
     use super::Presented;
     use super::check;
     use super::read;
@@ -444,7 +446,7 @@ mod tests {
                 Some(text) => std::fs::write(&path, text).unwrap(),
                 None => std::fs::remove_file(&path).unwrap(),
             }
-            let found = read(&path).and_then(|text| check(text, NOW));
+            let found = read(&path).and_then(|text| check(text, Clocks::agreed(NOW)));
             let sentence = found.err().unwrap().of("contoso", "here", None).sentence;
             assert!(sentence.contains(part), "{part}: {sentence}");
             assert!(!sentence.contains("canary"), "{sentence}");
@@ -457,7 +459,7 @@ mod tests {
         let path = folder.path().join("token");
         let token = jwt(r#"{"exp":1800000000}"#);
         std::fs::write(&path, format!(" {}\r\n", token.expose())).unwrap();
-        let found = read(&path).and_then(|text| check(text, NOW));
+        let found = read(&path).and_then(|text| check(text, Clocks::agreed(NOW)));
         assert!(found.ok().unwrap().same_as(token.expose()));
     }
 

@@ -9,13 +9,13 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use tokio::time::Instant;
 
 use crate::entra::answer;
 use crate::entra::answer::Granted;
 use crate::entra::answer::TokenError;
+use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
 use crate::model::Secret;
 use crate::model::clock;
@@ -36,11 +36,31 @@ pub(super) struct TokenFile {
     seen: Mutex<Option<Seen>>,
 }
 
-/// A file as it was first seen.
+/// A token as it was first seen.
 struct Seen {
-    changed: SystemTime,
+    mark: Mark,
     at: Instant,
     left: Duration,
+}
+
+/// By what a token is told from the one before it.
+#[derive(PartialEq, Eq)]
+enum Mark {
+    /// Its own end, since the epoch.
+    Expires(Duration),
+    /// When its file was changed, for one that tells no end.
+    Changed(SystemTime),
+}
+
+impl Seen {
+    fn new(mark: Mark, left: Duration) -> Self {
+        let at = Instant::now();
+        Self { mark, at, left }
+    }
+
+    fn left_of(&self, mark: Mark) -> Option<Duration> {
+        (self.mark == mark).then(|| self.left.saturating_sub(self.at.elapsed()))
+    }
 }
 
 impl TokenFile {
@@ -83,26 +103,35 @@ impl TokenFile {
     }
 
     /// Life of a token that tells its end. A clock that was set meanwhile would make it too long, or end it and every
-    /// one that follows.
+    /// one that follows; so the clocks are asked when an end is first seen, and again only while neither makes sense of it.
     fn left_until(&self, expires: Duration) -> Duration {
-        let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        expires.saturating_sub(now)
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left) = seen
+            .as_ref()
+            .and_then(|seen| seen.left_of(Mark::Expires(expires)))
+        {
+            return left;
+        }
+        let left = Clocks::read(&self.clock).left(expires, answer::LIFE_MAX);
+        // What no clock can have right is asked again.
+        let is_likely = !left.is_zero() && left <= answer::LIFE_MAX;
+        *seen = is_likely.then(|| Seen::new(Mark::Expires(expires), left));
+        left
     }
 
     /// Life of an opaque token. It lives from the change of its file, also for a gateway that was started later; the
     /// wall clock is asked once for each change, when both moments are on the same side of any jump.
     fn left_since(&self, changed: SystemTime, wall: SystemTime) -> Duration {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(seen) = seen.as_ref().filter(|seen| seen.changed == changed) {
-            return seen.left.saturating_sub(seen.at.elapsed());
+        if let Some(left) = seen
+            .as_ref()
+            .and_then(|seen| seen.left_of(Mark::Changed(changed)))
+        {
+            return left;
         }
         let age = wall.duration_since(changed).unwrap_or_default();
         let left = self.life.saturating_sub(age);
-        *seen = Some(Seen {
-            changed,
-            at: Instant::now(),
-            left,
-        });
+        *seen = Some(Seen::new(Mark::Changed(changed), left));
         left
     }
 }
@@ -133,6 +162,7 @@ mod tests {
 
     use super::TokenFile;
     use crate::model::clock;
+    use crate::model::clock::Steady;
 
     const LIFE: Duration = Duration::from_secs(3000);
     const MINUTE: Duration = Duration::from_secs(60);
@@ -192,5 +222,17 @@ mod tests {
         assert_eq!(file.left_until(expires), 50 * MINUTE);
         tokio::time::advance(YEARS).await;
         assert_eq!(file.left_until(expires), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_by_a_wrong_clock_is_over_when_the_clock_was_set() {
+        let now = clock::wall().duration_since(UNIX_EPOCH).unwrap();
+        let expires = now + 60 * MINUTE;
+        for wrong in [clock::wall() + YEARS, clock::wall() - YEARS] {
+            let mut file = file();
+            file.clock = Steady::from(wrong);
+            let left = file.left_until(expires);
+            assert!(left <= 60 * MINUTE && left > 50 * MINUTE, "{left:?}");
+        }
     }
 }

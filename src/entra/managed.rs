@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::time::Duration;
-use std::time::UNIX_EPOCH;
 
 use http::HeaderValue;
 use percent_encoding::utf8_percent_encode;
@@ -18,6 +17,7 @@ use crate::entra::answer;
 use crate::entra::answer::Granted;
 use crate::entra::answer::TokenError;
 use crate::entra::arc;
+use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
 use crate::entra::endpoint;
 use crate::entra::endpoint::FORM;
@@ -202,8 +202,7 @@ impl Managed {
         if answer.status != 200 {
             return Err(self.refused(answer));
         }
-        let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let granted = answer::read_dated(&answer.body, now)
+        let granted = answer::read_dated(&answer.body, Clocks::read(&self.clock))
             .map_err(|error| Trouble::passing(error.label(), error.to_string(), OTHER, Mender::HostAdmin))?;
         if let (ManagedSource::Arc { .. }, Some(selector)) = (&self.settings.source, &self.settings.selector)
             && !is_confirmed(selector, &answer.body, granted.token.expose())

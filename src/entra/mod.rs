@@ -10,6 +10,7 @@ mod cache;
 mod certificate;
 mod chain;
 pub mod claims;
+mod date;
 mod desk;
 mod endpoint;
 mod expiry;
