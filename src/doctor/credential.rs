@@ -51,7 +51,14 @@ pub(super) async fn examine(settings: &IdentitySettings, walk: &Walk, group: &mu
         }
     }
     match &settings.grant {
-        GrantSettings::Password { password, .. } => unread(&[password], walk, group),
+        GrantSettings::Password { password, .. } => {
+            group.aside(Check::note(
+                "password",
+                "it is shown to Entra once, with the token request: a try, which counts towards the lock of the account if \
+                 the password is wrong",
+            ));
+            unread(&[password], walk, group);
+        }
         GrantSettings::SignIn { store, .. } if !group.skips(&["sign-in"]) => {
             // A file that hangs must not hang the doctor; what cannot be looked at is told by the token request.
             let (own, path) = (settings.clone(), store.display().to_string());

@@ -1,6 +1,8 @@
 //! One question to a token endpoint. It posts a form and hands the answer to `answer.rs` or `refusal.rs`; what is in the
 //! form, and whether another proof is worth a try, is decided in `proof.rs` and the grants above it.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use percent_encoding::AsciiSet;
@@ -32,6 +34,8 @@ pub(super) struct Endpoint {
     scope: String,
     tenant: String,
     identity: String,
+    /// Whether a question may have arrived, answered or not.
+    arrived: AtomicBool,
 }
 
 impl Endpoint {
@@ -50,6 +54,7 @@ impl Endpoint {
             scope: scope.to_owned(),
             tenant: identity.tenant.clone(),
             identity: identity.name.as_str().to_owned(),
+            arrived: AtomicBool::new(false),
         })
     }
 
@@ -75,6 +80,11 @@ impl Endpoint {
         format!("{}{name}", url.strip_suffix("token").unwrap_or(url))
     }
 
+    /// Whether a question may have arrived since this was asked last. Good for one that asks at a time.
+    pub(super) fn take_arrived(&self) -> bool {
+        self.arrived.swap(false, Ordering::Relaxed)
+    }
+
     /// Asks once. The scope and the client id are added to the pairs.
     pub(super) async fn ask(&self, pairs: &[(&str, &str)]) -> Result<Granted, TokenError> {
         let body = self.post(&self.settings.token_url, pairs).await?;
@@ -92,6 +102,10 @@ impl Endpoint {
             .send()
             .await;
         let timeout = self.settings.timeout;
+        // Without a connection nothing was sent.
+        if !sent.as_ref().is_err_and(reqwest::Error::is_connect) {
+            self.arrived.store(true, Ordering::Relaxed);
+        }
         let response = sent.map_err(|error| failed(&error, timeout))?;
         let (status, wait, body) = read(response, timeout).await?;
         if status == 200 {
@@ -124,6 +138,8 @@ pub(super) fn client(trust: &Trust, timeout: Duration) -> Result<reqwest::Client
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .timeout(timeout)
+        // Ends before the whole does, so that it is known whether anything was sent.
+        .connect_timeout(timeout - timeout / 10)
         .pool_max_idle_per_host(1)
         .build()
         .map_err(|error| TrustError::Unusable(error.to_string()))
@@ -183,6 +199,7 @@ fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
     use super::Endpoint;
@@ -204,6 +221,7 @@ mod tests {
             scope: "https://service.flow.microsoft.com//.default".into(),
             tenant: String::new(),
             identity: String::new(),
+            arrived: AtomicBool::new(false),
         };
         let form = endpoint.form(&[
             ("grant_type", "client_credentials"),

@@ -28,6 +28,7 @@ mod secret;
 mod sign_in;
 mod slots;
 mod store;
+mod tries;
 mod vault;
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
 //! Tokens for an account's user name and password (RFC 6749 section 4.3). A password that Entra refused is not sent again
-//! before it has changed, because each try counts towards the account's lock.
+//! before it has changed, because each try counts towards the account's lock; nor is one whose tries have no answer.
 
 use std::sync::Arc;
 
@@ -8,14 +8,17 @@ use crate::config::TrustError;
 use crate::entra::answer::Granted;
 use crate::entra::answer::Refused;
 use crate::entra::answer::TokenError;
-use crate::entra::bar::Bar;
 use crate::entra::endpoint::Endpoint;
+use crate::entra::failure::Trouble;
 use crate::entra::proof::Proof;
+use crate::entra::refusal::Mender;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::secret::Held;
 use crate::entra::secret::SecretName;
 use crate::entra::secret::Shown;
 use crate::entra::slots::Slots;
+use crate::entra::tries::Account;
+use crate::entra::tries::Unheard;
 use crate::model::IdentityName;
 
 const PASSWORD: SecretName = SecretName {
@@ -32,7 +35,8 @@ pub(super) struct PasswordCall {
     password: Arc<Held>,
     /// What has to happen before a refused password is sent again.
     until: String,
-    bar: Bar,
+    identity: String,
+    account: Arc<Account>,
 }
 
 impl PasswordCall {
@@ -59,29 +63,47 @@ impl PasswordCall {
             false => "the gateway is started with another one".to_owned(),
         };
         Ok(Self {
+            identity: name.as_str().to_owned(),
+            account: slots.account(endpoint.url(), user),
             endpoint,
             proof,
             user: user.to_owned(),
             password: slots.held(name, PASSWORD, password, None)?,
             until,
-            bar: Bar::default(),
         })
     }
 
-    /// Asks once, unless the same password was refused a short while ago.
+    /// Asks once, unless the same password was refused a short while ago, or the last tries had no answer.
     pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
+        let _turn = self.account.turn().await;
         // A password that was changed must not be tried in its old form first: the try would count.
         self.password.renew().await;
         let password = self.password.value().await?;
-        if let Some(error) = self.bar.standing(&password) {
+        if let Some(error) = self.account.bar.standing(&password) {
             return Err(error);
+        }
+        if let Some(unheard) = self.account.unheard() {
+            return Err(self.waiting(unheard));
         }
         let pairs = [
             ("grant_type", "password"),
             ("username", self.user.as_str()),
             ("password", password.expose()),
         ];
+        self.endpoint.take_arrived();
         let answer = self.proof.ask(&self.endpoint, &pairs).await;
+        let arrived = self.endpoint.take_arrived();
+        match &answer {
+            // It was never sent.
+            _ if !arrived => {}
+            Err(TokenError::Timeout(_) | TokenError::Cut | TokenError::Unreachable(_)) => {
+                self.account.lost();
+                if let Some(unheard) = self.account.unheard() {
+                    return Err(self.waiting(unheard));
+                }
+            }
+            _ => self.account.heard(),
+        }
         let Err(TokenError::Refused(refused)) = answer else {
             return answer;
         };
@@ -89,8 +111,21 @@ impl PasswordCall {
             return Err(TokenError::Refused(refused));
         }
         let error = TokenError::Refused(Box::new(self.last_word(*refused)));
-        self.bar.raise(&password, error.clone());
+        self.account.bar.raise(&password, error.clone());
         Err(error)
+    }
+
+    fn waiting(&self, unheard: Unheard) -> TokenError {
+        let seen = format!("{} tries in a row had no answer", unheard.tries);
+        let cause = format!(
+            "Each of them may count as a wrong password, and Entra locks an account after some, so the password is not sent \
+             again for {} min. Look at the network between this host and {}.",
+            unheard.pause.as_secs() / 60,
+            self.endpoint.url()
+        );
+        let trouble = Trouble::passing("timeout", seen, cause, Mender::HostAdmin);
+        let failure = trouble.of(&self.identity, "password of its account", Some(unheard.left));
+        TokenError::Platform(Box::new(failure))
     }
 
     fn last_word(&self, refused: Refused) -> Refused {

@@ -21,6 +21,7 @@ use crate::entra::grant;
 use crate::entra::secret::Held;
 use crate::entra::secret::SecretName;
 use crate::entra::secret::Shown;
+use crate::entra::tries::Account;
 use crate::entra::vault::Vault;
 use crate::model::IdentityName;
 
@@ -35,6 +36,7 @@ pub(super) struct Slots<'a> {
     vaults: HashMap<String, Arc<Vault>>,
     held: HashMap<(IdentityName, SecretName), Arc<Held>>,
     certificates: HashMap<(IdentityName, usize), Arc<HeldCertificate>>,
+    accounts: HashMap<(String, String), Arc<Account>>,
 }
 
 impl<'a> Slots<'a> {
@@ -54,6 +56,7 @@ impl<'a> Slots<'a> {
             vaults: HashMap::new(),
             held: HashMap::new(),
             certificates: HashMap::new(),
+            accounts: HashMap::new(),
         }
     }
 
@@ -144,6 +147,12 @@ impl<'a> Slots<'a> {
         let held = Arc::new(held);
         self.held.insert(key, held.clone());
         Ok(held)
+    }
+
+    /// The account of this user at a token endpoint, whoever signs in with it.
+    pub(super) fn account(&mut self, token_url: &str, user: &str) -> Arc<Account> {
+        let key = (token_url.to_owned(), user.to_lowercase());
+        self.accounts.entry(key).or_default().clone()
     }
 
     /// The certificate with this number among those of an identity, kept up to date once for all scopes.

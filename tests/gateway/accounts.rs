@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::emulator::Answer as Flow;
+use crate::emulator::Door;
 use crate::emulator::Rotation;
 use crate::emulator::TokenAnswer;
 use crate::emulator::Trigger;
@@ -414,4 +415,74 @@ async fn a_refresh_token_that_cannot_be_stored_serves_on() {
     tokio::time::timeout(PATIENCE, written)
         .await
         .expect("it is not written once it can be");
+}
+
+#[tokio::test]
+async fn an_account_whose_tries_have_no_answer_is_left_alone_by_all_who_use_it() {
+    let (world, trigger) = world().await;
+    private(&world, "password", "canary-wrong");
+    // The connection is closed without a byte.
+    world
+        .emulator
+        .entra
+        .always_for(PUBLIC, TokenAnswer::Raw("".into()));
+    let text = by_password(&world, &trigger, PUBLIC, "");
+    let (_, identity) = text.split_once("[[identity]]\nname = \"account\"").unwrap();
+    let identity = identity.split("\n[[").next().unwrap();
+    let second = format!(
+        "{text}\n[[identity]]\nname = \"second\"{identity}\n{}",
+        world.route("second", "/second", &trigger.url(), "identity = \"second\"")
+    );
+    let gateway = world.start(&second);
+    for path in ["/orders", "/second"] {
+        let told = async {
+            loop {
+                let answer = gateway.post(path, "{}").await;
+                let cause = cause(&gateway, &answer).await;
+                if cause.contains("3 tries in a row had no answer") {
+                    return cause;
+                }
+                tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>())
+                    .await
+                    .unwrap_err();
+            }
+        };
+        let told = tokio::time::timeout(PATIENCE, told)
+            .await
+            .expect("it is sent on and on");
+        for part in ["not sent again for 1 min", "gateway's host must mend this"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert!(!told.contains("canary"), "{told}");
+    }
+    assert_eq!(asked(&world, PUBLIC).len(), 3);
+}
+
+#[tokio::test]
+async fn an_authority_that_cannot_be_reached_counts_as_no_try() {
+    let (world, trigger) = world().await;
+    private(&world, "password", PASSWORD);
+    world.emulator.entra.listener().set_door(Door::Refuse).await;
+    let gateway = world.start(&by_password(&world, &trigger, PUBLIC, ""));
+    let failures = async {
+        loop {
+            let (_, metrics) = gateway.admin("/metrics").await;
+            let line = metrics.lines().find(|line| {
+                line.starts_with("flowgate_token_fetches_total") && line.contains("unreachable")
+            });
+            let number = line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+            if number.unwrap_or_default() >= 4 {
+                return;
+            }
+            tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>())
+                .await
+                .unwrap_err();
+        }
+    };
+    tokio::time::timeout(PATIENCE, failures)
+        .await
+        .expect("the gateway does not try again");
+    let answer = gateway.post("/orders", "{}").await;
+    let cause = cause(&gateway, &answer).await;
+    assert!(cause.contains("cannot be reached"), "{cause}");
 }
