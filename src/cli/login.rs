@@ -71,7 +71,7 @@ async fn sign_in(identity: &IdentitySettings, config: &Config, way: Way) -> Resu
     }
     let browser = login.browser().await?;
     let begin = match way {
-        Way::OpenBrowser if open(&browser.address) => {
+        Way::OpenBrowser if open(&browser.opening) => {
             "A browser opens. If none does, open this address on this machine:"
         }
         Way::OpenBrowser => {
@@ -106,7 +106,7 @@ fn say(text: &str) {
     let _ = out.flush();
 }
 
-/// Opens the address with what the platform has for it.
+/// Opens the address with what the platform has for it. All users of the machine see the arguments of a process.
 fn open(address: &str) -> bool {
     // On Windows `start` would have its own reading of `&` in an address; this takes the address as it is.
     let (program, first) = match std::env::consts::OS {

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -26,6 +27,7 @@ use crate::entra::answer::TokenError;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::loopback::Brought;
 use crate::entra::loopback::Loopback;
+use crate::entra::loopback::Opening;
 use crate::entra::proof::Proof;
 use crate::entra::refusal;
 use crate::entra::refusal::Outlook;
@@ -105,8 +107,12 @@ impl fmt::Debug for DeviceCode {
 
 /// A browser's sign-in that waits for its answer.
 pub struct Browser {
-    /// What the browser must open.
+    /// The page on which a person signs in.
     pub address: String,
+    /// What leads a browser on this machine there, once, and tells nothing to those who see it among the arguments of a
+    /// process.
+    pub opening: String,
+    led: Arc<Opening>,
     loopback: Loopback,
     state: Secret,
     verifier: Secret,
@@ -191,7 +197,7 @@ impl Login {
         let loopback = Loopback::open().await.map_err(|error| {
             LoginError::Failed(format!("cannot listen for the browser's answer: {error}"))
         })?;
-        let (state, verifier) = (random()?, random()?);
+        let (state, verifier, path) = (random()?, random()?, random()?);
         let challenge = digest::digest(&digest::SHA256, verifier.expose().as_bytes());
         let challenge = URL_SAFE_NO_PAD.encode(challenge.as_ref());
         let redirect = loopback.address();
@@ -211,8 +217,12 @@ impl Login {
             .iter()
             .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
             .collect();
+        let address = format!("{}?{}", self.endpoint.beside("authorize"), fields.join("&"));
+        let led = Arc::new(Opening::new(&path, &address));
         Ok(Browser {
-            address: format!("{}?{}", self.endpoint.beside("authorize"), fields.join("&")),
+            opening: format!("{redirect}{}", led.path().expose()),
+            led,
+            address,
             loopback,
             state,
             verifier,
@@ -225,7 +235,7 @@ impl Login {
     /// When nobody signs in within [`BROWSER_TIMEOUT`], Entra refuses, or the store cannot be written.
     pub async fn finish(&self, browser: Browser) -> Result<SignedIn, LoginError> {
         let redirect = browser.loopback.address();
-        let waiting = browser.loopback.wait(&browser.state);
+        let waiting = browser.loopback.wait(&browser.state, &browser.led);
         let brought = tokio::time::timeout(BROWSER_TIMEOUT, waiting)
             .await
             .map_err(|_| {
@@ -234,10 +244,15 @@ impl Login {
                     BROWSER_TIMEOUT.as_secs() / 60
                 ))
             })?;
-        let brought = brought.map_err(|error| {
-            LoginError::Failed(format!("cannot listen for the browser's answer: {error}"))
-        })?;
         let code = match brought {
+            Brought::OpenedTwice => {
+                return Err(LoginError::Failed(
+                    "the address that was opened for the browser had been opened before it came, perhaps by another user \
+                     of this machine, so the sign-in was ended; run the command again, with --no-browser or --device-code \
+                     if it stays so"
+                        .to_owned(),
+                ));
+            }
             Brought::Code(code) => code,
             Brought::Refusal(error, description) => return Err(self.refused(&error, &description)),
         };

@@ -1,10 +1,14 @@
 //! Where a browser brings the answer of a sign-in back to: a listener on this machine alone, for one answer. It reads no
 //! more than the head of a request, bounded in size and time, and takes nothing that does not carry the state of the
-//! sign-in that waits.
+//! sign-in that waits. The sign-in also begins here, so that whoever lists the arguments of processes learns a path that is
+//! good once, and not the state.
 
 use std::io;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -15,6 +19,8 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::entra::peer;
+use crate::entra::peer::Peer;
 use crate::model::Secret;
 
 /// Largest request head: codes have some 1,500 bytes, and browsers add as much.
@@ -26,9 +32,56 @@ const CONNECTIONS_MAX: usize = 16;
 /// How often another port is tried when somebody else has the same one for IPv6.
 const PORTS_MAX: usize = 10;
 
+/// Time between tries while no connection can be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a browser on this machine begins: a path that leads on to the page of the sign-in, once.
+pub(super) struct Opening {
+    path: Secret,
+    page: Secret,
+    used: AtomicBool,
+}
+
+impl Opening {
+    pub(super) fn new(random: &Secret, page: &str) -> Self {
+        Self {
+            path: Secret::new(format!("/open/{}", random.expose())),
+            page: Secret::new(page),
+            used: AtomicBool::new(false),
+        }
+    }
+
+    /// What stands behind the address of the listener.
+    pub(super) fn path(&self) -> &Secret {
+        &self.path
+    }
+
+    /// What a request of this peer for this path comes to; nothing if it is for another path.
+    fn judge(&self, path: &str, peer: Peer) -> Option<Verdict> {
+        if !self.path.same_as(path) {
+            return None;
+        }
+        if peer == Peer::Other {
+            return Some(Verdict::Refused(
+                403,
+                "Another user of this machine signs in here.",
+            ));
+        }
+        if !self.used.swap(true, Ordering::Relaxed) {
+            return Some(Verdict::Page(self.page.clone()));
+        }
+        Some(match peer {
+            Peer::Own => Verdict::Refused(410, "This address was opened before. Run the command again."),
+            Peer::Other | Peer::Unknown => Verdict::Brought(Brought::OpenedTwice),
+        })
+    }
+}
+
 /// What the browser brought.
 #[derive(Debug)]
 pub(super) enum Brought {
+    /// Nothing: somebody else may have been at the opening before it.
+    OpenedTwice,
     /// The authorization code.
     Code(Secret),
     /// A refusal: `error` and `error_description`.
@@ -72,17 +125,16 @@ impl Loopback {
     }
 
     /// Waits for the answer that carries this state.
-    pub(super) async fn wait(self, state: &Secret) -> io::Result<Brought> {
+    pub(super) async fn wait(self, state: &Secret, opening: &Arc<Opening>) -> Brought {
         let mut requests = JoinSet::new();
         loop {
             tokio::select! {
-                accepted = self.accept(), if requests.len() < CONNECTIONS_MAX => {
-                    let stream = accepted?;
-                    requests.spawn(serve(stream, state.clone()));
+                stream = patiently(async || self.accept().await), if requests.len() < CONNECTIONS_MAX => {
+                    requests.spawn(serve(stream, state.clone(), opening.clone()));
                 }
                 Some(served) = requests.join_next() => {
                     if let Ok(Some(brought)) = served {
-                        return Ok(brought);
+                        return brought;
                     }
                 }
             }
@@ -101,18 +153,38 @@ impl Loopback {
     }
 }
 
+/// A connection that broke, or a machine that has no room for one at the moment, does not end a sign-in.
+async fn patiently<T>(mut accept: impl AsyncFnMut() -> io::Result<T>) -> T {
+    loop {
+        match accept().await {
+            Ok(accepted) => return accepted,
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
 /// What one request comes to.
 enum Verdict {
     Brought(Brought),
+    /// On to this page.
+    Page(Secret),
     Refused(u16, &'static str),
 }
 
-async fn serve(mut stream: TcpStream, state: Secret) -> Option<Brought> {
+async fn serve(mut stream: TcpStream, state: Secret, opening: Arc<Opening>) -> Option<Brought> {
     let head = tokio::time::timeout(HEAD_TIMEOUT, head(&mut stream))
         .await
         .ok()??;
-    let verdict = judge(head.expose(), &state);
+    let verdict = match opening.judge(path_of(head.expose()), peer_of(&stream).await) {
+        Some(verdict) => verdict,
+        None => judge(head.expose(), &state),
+    };
     let (status, text) = match &verdict {
+        Verdict::Page(_) => (302, "The sign-in goes on."),
+        Verdict::Brought(Brought::OpenedTwice) => (
+            410,
+            "This address was opened before, perhaps by somebody else. Run the command again.",
+        ),
         Verdict::Brought(Brought::Code(_)) => (200, "Signed in. You can close this window."),
         Verdict::Brought(Brought::Refusal(..)) => (
             200,
@@ -123,9 +195,17 @@ async fn serve(mut stream: TcpStream, state: Secret) -> Option<Brought> {
     let page = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Flowgate</title><p>{text}</p></html>"
     );
-    let reason = if status == 200 { "OK" } else { "Refused" };
+    let reason = match status {
+        200 => "OK",
+        302 => "Found",
+        _ => "Refused",
+    };
+    let location = match &verdict {
+        Verdict::Page(page) => format!("location: {}\r\n", page.expose()),
+        Verdict::Brought(_) | Verdict::Refused(..) => String::new(),
+    };
     let answer = format!(
-        "HTTP/1.1 {status} {reason}\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: {}\r\n\
+        "HTTP/1.1 {status} {reason}\r\n{location}content-type: text/html; charset=utf-8\r\ncontent-length: {}\r\n\
          cache-control: no-store\r\nreferrer-policy: no-referrer\r\ncontent-security-policy: default-src 'none'\r\n\
          connection: close\r\n\r\n{page}",
         page.len()
@@ -138,7 +218,25 @@ async fn serve(mut stream: TcpStream, state: Secret) -> Option<Brought> {
     let _ = tokio::time::timeout(HEAD_TIMEOUT, written).await;
     match verdict {
         Verdict::Brought(brought) => Some(brought),
-        Verdict::Refused(..) => None,
+        Verdict::Refused(..) | Verdict::Page(_) => None,
+    }
+}
+
+/// Who connects. The list of sockets is a file that the kernel makes up; it is read aside all the same.
+async fn peer_of(stream: &TcpStream) -> Peer {
+    let (Ok(peer), Ok(here)) = (stream.peer_addr(), stream.local_addr()) else {
+        return Peer::Unknown;
+    };
+    let looked = tokio::task::spawn_blocking(move || peer::of(peer, here));
+    looked.await.unwrap_or(Peer::Unknown)
+}
+
+/// The target of a GET.
+fn path_of(head: &str) -> &str {
+    let mut line = head.lines().next().unwrap_or_default().split(' ');
+    match (line.next(), line.next()) {
+        (Some("GET"), Some(target)) => target,
+        _ => "",
     }
 }
 
@@ -212,6 +310,8 @@ mod tests {
 
     use super::Brought;
     use super::HEAD_BYTES_MAX;
+    use super::Opening;
+    use super::Peer;
     use super::Verdict;
     use super::head;
     use super::judge;
@@ -222,7 +322,50 @@ mod tests {
             Verdict::Brought(Brought::Code(code)) => format!("code {}", code.expose()),
             Verdict::Brought(Brought::Refusal(error, description)) => format!("{error}: {description}"),
             Verdict::Refused(status, _) => status.to_string(),
+            Verdict::Brought(Brought::OpenedTwice) | Verdict::Page(_) => "an opening".to_owned(),
         }
+    }
+
+    fn opened(opening: &Opening, path: &str, peer: Peer) -> String {
+        match opening.judge(path, peer) {
+            None => "not here".to_owned(),
+            Some(Verdict::Page(page)) => page.expose().to_owned(),
+            Some(Verdict::Refused(status, _)) => status.to_string(),
+            Some(Verdict::Brought(brought)) => format!("{brought:?}"),
+        }
+    }
+
+    #[test]
+    fn an_opening_leads_on_once_and_no_other_user() {
+        let opening = Opening::new(&Secret::new("r1"), "https://page.example/?state=s1");
+        assert_eq!(opened(&opening, "/open/r2", Peer::Own), "not here");
+        assert_eq!(opened(&opening, "/open/r1", Peer::Other), "403");
+        let page = "https://page.example/?state=s1";
+        assert_eq!(opened(&opening, "/open/r1", Peer::Own), page);
+        assert_eq!(opened(&opening, "/open/r1", Peer::Own), "410");
+        assert_eq!(opened(&opening, "/open/r1", Peer::Other), "403");
+    }
+
+    #[test]
+    fn where_users_cannot_be_told_apart_a_second_opening_ends_the_sign_in() {
+        let opening = Opening::new(&Secret::new("r1"), "https://page.example/?state=s1");
+        let page = "https://page.example/?state=s1";
+        assert_eq!(opened(&opening, "/open/r1", Peer::Unknown), page);
+        assert_eq!(opened(&opening, "/open/r1", Peer::Unknown), "OpenedTwice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_cannot_be_accepted_is_not_the_last() {
+        let mut failures = 3;
+        let accepted = super::patiently(async || {
+            if failures == 0 {
+                return Ok("a connection");
+            }
+            failures -= 1;
+            Err(std::io::ErrorKind::ConnectionAborted.into())
+        });
+        let accepted = tokio::time::timeout(std::time::Duration::from_secs(1), accepted).await;
+        assert_eq!(accepted.unwrap(), "a connection");
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod login;
 mod loopback;
 mod managed;
 mod password;
+mod peer;
 mod proof;
 pub mod refusal;
 mod secret;

@@ -4,6 +4,7 @@
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
+use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
@@ -51,9 +52,18 @@ struct Ended {
 
 impl Running {
     fn start(world: &World, settings: &str, arguments: &[&str]) -> Self {
+        Self::start_in(world, settings, arguments, None)
+    }
+
+    /// With the programs of this folder before all others.
+    fn start_in(world: &World, settings: &str, arguments: &[&str], programs: Option<&Path>) -> Self {
         let path = world.dir().join("flowgate.toml");
         std::fs::write(&path, settings).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_flowgate"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate"));
+        if let Some(programs) = programs {
+            command.env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
+        }
+        let mut child = command
             .args(arguments)
             .arg("--config")
             .arg(path)
@@ -209,6 +219,52 @@ async fn a_person_signs_in_with_a_browser_and_the_gateway_serves() {
     );
     let gateway = world.start(&settings);
     assert_eq!(gateway.post("/orders", "{}").await.status, 202);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_the_opener_gets_as_argument_leads_to_the_page_once_and_holds_no_state() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (world, trigger) = world().await;
+    let programs = world.dir().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let script = format!(
+        "#!/bin/sh\necho \"$#:$*\" > {0}/new\nmv {0}/new {0}/seen\n",
+        programs.display()
+    );
+    std::fs::write(programs.join("xdg-open"), script).unwrap();
+    std::fs::set_permissions(programs.join("xdg-open"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let open = &["login", "--identity", "account"];
+    let mut login = Running::start_in(&world, &signed_in(&world, &trigger, ""), open, Some(&programs));
+    let shown = login.line_with("https://").await;
+    let seen = async {
+        loop {
+            if let Ok(seen) = std::fs::read_to_string(programs.join("seen")) {
+                return seen;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let seen = tokio::time::timeout(PATIENCE, seen)
+        .await
+        .expect("nothing was opened");
+    let opening = seen.trim().strip_prefix("1:").unwrap();
+    let state = shown.split_once("state=").unwrap().1.split('&').next().unwrap();
+    for part in ["state", "challenge", "https", state] {
+        assert!(!opening.contains(part), "{part}: {opening}");
+    }
+    let led = local(opening).await;
+    assert!(led.starts_with("HTTP/1.1 302"), "{led}");
+    let location = led
+        .lines()
+        .find_map(|line| line.strip_prefix("location: "))
+        .unwrap();
+    assert_eq!(location, shown);
+    assert!(local(opening).await.starts_with("HTTP/1.1 410"));
+    let answer = local(&sent_to(&world, location).await).await;
+    assert!(answer.contains("Signed in"), "{answer}");
+    assert_eq!(login.end().await.code, Some(0));
 }
 
 #[tokio::test]
