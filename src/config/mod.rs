@@ -12,6 +12,8 @@ mod mask;
 mod mistake;
 mod pfx;
 mod room;
+#[cfg(feature = "pfx")]
+mod rounds;
 mod signing;
 mod source;
 mod trust;

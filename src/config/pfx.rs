@@ -4,6 +4,8 @@
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
 
+#[cfg(feature = "pfx")]
+use crate::config::rounds;
 use crate::config::signing::About;
 use crate::config::signing::Fault;
 use crate::model::Secret;
@@ -23,6 +25,13 @@ pub(super) fn open(der: &[u8], password: Option<&Secret>) -> Result<Opened, Faul
     use p12_keystore::Pkcs12Archive;
     use rustls::pki_types::PrivatePkcs8KeyDer;
 
+    if let Some(rounds) = rounds::too_many(der) {
+        return Err(Fault::new(
+            About::File,
+            &format!("the PFX file asks for {rounds} rounds of work to open it, which would take too long"),
+            Some("write it again with fewer: openssl pkcs12 -export -iter 100000 -in PEM -out NEW.pfx"),
+        ));
+    }
     let archive = Pkcs12Archive::from_pkcs12(der, password.map_or("", Secret::expose))
         .map_err(|error| explain(&error, password))?;
     let certificates = archive.certs.iter();
