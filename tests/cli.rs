@@ -363,7 +363,7 @@ fn a_signature_goes_to_a_file_that_only_its_owner_reads() {
         &signed_flow(),
     ));
     assert!(!folder.path().join("news.trigger").exists());
-    well(&pasted(&arguments, &signed_flow()));
+    let said = well(&pasted(&arguments, &signed_flow()));
     let text = std::fs::read_to_string(&config).unwrap();
     assert!(
         text.contains("trigger = \"file:news.trigger\"") && !text.contains("canary"),
@@ -379,6 +379,7 @@ fn a_signature_goes_to_a_file_that_only_its_owner_reads() {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+        assert!(said.contains("who owns the settings file"), "{said}");
     }
     well(&flowgate(&["check", "--config", &config]));
 }

@@ -19,6 +19,7 @@ use crate::config::RouteSettings;
 use crate::config::Secrets;
 use crate::config::Style;
 use crate::config::edit;
+use crate::config::edit::Readers;
 use crate::config::edit::TriggerPlace;
 use crate::model::Cloud;
 use crate::model::RouteName;
@@ -139,12 +140,13 @@ fn try_import(task: &Import) -> Result<String, Refusal> {
                 path.display()
             ));
         }
-        write_secret(&path, &signature)?;
+        let readers = write_secret(&path, &signature, &task.settings.config)?;
         let _ = writeln!(
             said,
             "Signature   kept in {}, readable by its owner only",
             path.display()
         );
+        said.push_str(&told(readers, &path));
     }
     write_settings(&task.settings.config, &text)?;
     let _ = writeln!(
@@ -214,7 +216,10 @@ fn try_relink(task: &Relink) -> Result<String, Refusal> {
         return Ok(said);
     }
     match change {
-        Change::Secret(path, address) => write_secret(&path, &address)?,
+        Change::Secret(path, address) => {
+            let readers = write_secret(&path, &address, &task.settings.config)?;
+            said.push_str(&told(readers, &path));
+        }
         Change::Settings(text) => write_settings(&task.settings.config, &text)?,
     }
     let _ = writeln!(said, "Replaced    the trigger of \"{}\" in {place}", route.name);
@@ -454,7 +459,22 @@ fn write_settings(path: &Path, text: &str) -> Result<(), Refusal> {
         .map_err(|error| format!("{} cannot be written: {error}.", path.display()))
 }
 
-fn write_secret(path: &Path, secret: &Secret) -> Result<(), Refusal> {
-    edit::replace_secret(path, secret)
+/// Who can read the file, and what to do if that is not who runs the gateway.
+fn told(readers: Readers, path: &Path) -> String {
+    let shown = path.display();
+    match readers {
+        Readers::OwnerOfSettings(owner) => format!(
+            "Readable    by user {owner}, who owns the settings file; if the gateway runs as another one: chown USER {shown}\n"
+        ),
+        Readers::Another { owner, settings } => format!(
+            "Readable    by user {owner} only, and the settings file belongs to user {settings}: if the gateway runs as \
+             that one, it cannot read the secret before chown {settings} {shown}\n"
+        ),
+        Readers::Unknown => String::new(),
+    }
+}
+
+fn write_secret(path: &Path, secret: &Secret, settings: &Path) -> Result<Readers, Refusal> {
+    edit::replace_secret(path, secret, settings)
         .map_err(|error| format!("{} cannot be written: {error}.", path.display()))
 }

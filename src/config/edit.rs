@@ -107,20 +107,59 @@ pub fn replace_settings(path: &Path, text: &str) -> io::Result<()> {
     })
 }
 
+/// Who may read the file of a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// The user who owns the settings as well.
+    OwnerOfSettings(u32),
+    /// Another user than the one who owns the settings.
+    Another {
+        /// Who owns the secret.
+        owner: u32,
+        /// Who owns the settings.
+        settings: u32,
+    },
+    /// Files have no such owners here.
+    Unknown,
+}
+
 /// Replaces a secret's file in one step, or makes it; nobody but its owner may read it, who stays the same where that is
-/// possible.
+/// possible. A new one gets the owner of the settings: whoever runs the gateway is often not the one who sets it up.
 ///
 /// # Errors
 /// Those of the file system; the file is then as it was.
-pub fn replace_secret(path: &Path, secret: &Secret) -> io::Result<()> {
+pub fn replace_secret(path: &Path, secret: &Secret, settings: &Path) -> io::Result<Readers> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let model = fs::metadata(&path);
+    let settings = fs::metadata(settings);
+    let model = fs::metadata(&path)
+        .ok()
+        .or_else(|| settings.as_ref().ok().cloned());
     replace(&path, format!("{}\n", secret.expose()).as_bytes(), |file| {
-        if let Ok(model) = model {
+        if let Some(model) = model {
             give_to_owner_of(file, &model);
         }
         Ok(())
+    })?;
+    Ok(match (fs::metadata(&path), settings) {
+        (Ok(secret), Ok(settings)) => readers(&secret, &settings),
+        _ => Readers::Unknown,
     })
+}
+
+#[cfg(unix)]
+fn readers(secret: &fs::Metadata, settings: &fs::Metadata) -> Readers {
+    use std::os::unix::fs::MetadataExt;
+
+    let (owner, settings) = (secret.uid(), settings.uid());
+    match owner == settings {
+        true => Readers::OwnerOfSettings(owner),
+        false => Readers::Another { owner, settings },
+    }
+}
+
+#[cfg(not(unix))]
+fn readers(_: &fs::Metadata, _: &fs::Metadata) -> Readers {
+    Readers::Unknown
 }
 
 /// Gives a file to the owner of another one: whoever runs the gateway is often not the one who sets it up. Only an
@@ -170,6 +209,8 @@ mod tests {
     use std::path::Path;
     use std::path::PathBuf;
 
+    #[cfg(unix)]
+    use super::Readers;
     use super::TriggerPlace;
     use super::appended;
     use super::replace_secret;
@@ -241,10 +282,11 @@ mod tests {
         let secret = folder.path().join("a.trigger");
         fs::write(&secret, "open to all").unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
-        replace_secret(&secret, &Secret::new("hidden")).unwrap();
+        replace_secret(&secret, &Secret::new("hidden"), &settings).unwrap();
         assert_eq!(fs::read_to_string(&secret).unwrap(), "hidden\n");
         assert_eq!(mode(&secret), 0o600);
-        assert!(replace_secret(&folder.path().join("none/x"), &Secret::new("hidden")).is_err());
+        let nowhere = folder.path().join("none/x");
+        assert!(replace_secret(&nowhere, &Secret::new("hidden"), &settings).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 
@@ -272,8 +314,38 @@ mod tests {
         };
         let (of_settings, of_secret) = (facts(&settings), facts(&secret));
         replace_settings(&settings, "new").unwrap();
-        replace_secret(&secret, &Secret::new("new")).unwrap();
+        let readers = replace_secret(&secret, &Secret::new("new"), &settings).unwrap();
+        assert_eq!(readers, Readers::OwnerOfSettings(of_settings.0));
         assert_eq!(facts(&settings), of_settings);
         assert_eq!(facts(&secret), (of_secret.0, of_secret.1, 0o600));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_new_secret_belongs_to_the_owner_of_the_settings_or_the_reader_is_told() {
+        use std::os::unix::fs::MetadataExt;
+        use std::os::unix::fs::chown;
+
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, secret) = (
+            folder.path().join("flowgate.toml"),
+            folder.path().join("a.trigger"),
+        );
+        std::fs::write(&settings, "old").unwrap();
+        // Only an administrator can give a file away; for all others the owner is the same in any case.
+        let _ = chown(&settings, Some(12_345), Some(23_456));
+        let readers = replace_secret(&secret, &Secret::new("new"), &settings).unwrap();
+        let owner = |path: &Path| {
+            let metadata = std::fs::metadata(path).unwrap();
+            (metadata.uid(), metadata.gid())
+        };
+        assert_eq!(owner(&secret), owner(&settings));
+        assert_eq!(readers, Readers::OwnerOfSettings(owner(&settings).0));
+        // One that was there keeps its owner, and is told of.
+        if chown(&secret, Some(54_321), None).is_ok() {
+            let readers = replace_secret(&secret, &Secret::new("new"), &settings).unwrap();
+            let (owner, settings) = (54_321, 12_345);
+            assert_eq!(readers, Readers::Another { owner, settings });
+        }
     }
 }
