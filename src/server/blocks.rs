@@ -58,7 +58,7 @@ pub(super) fn frame_bytes_max(head_bytes_max: usize) -> usize {
 
 /// Follows the frames of one connection, and holds back a block until it has come whole.
 #[derive(Debug)]
-pub(super) struct Blocks {
+pub struct Blocks {
     /// Bytes of the preface or of a payload that are still to come and are none of ours.
     skip: usize,
     /// The header of the last frame, as far as it has come, unless it passed where it stood.
@@ -79,7 +79,8 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub(super) fn new(head_bytes_max: usize) -> Self {
+    /// For a connection that begins, and heads of at most so many bytes.
+    pub fn new(head_bytes_max: usize) -> Self {
         Self {
             skip: PREFACE_BYTES,
             header: [0; HEADER_BYTES],
@@ -96,7 +97,7 @@ impl Blocks {
 
     /// Looks at bytes from the peer while none are wanted, changes what h2 could not take, and tells how many may go on.
     /// The others are held, or ready.
-    pub(super) fn look(&mut self, bytes: &mut [u8]) -> usize {
+    pub fn look(&mut self, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         loop {
             let rest = bytes.get_mut(at..).unwrap_or_default();
@@ -127,7 +128,7 @@ impl Blocks {
     }
 
     /// Bytes that are still missing before what is held can be looked at.
-    pub(super) fn wanted(&self) -> usize {
+    pub fn wanted(&self) -> usize {
         if self.missing > 0 {
             self.missing
         } else if self.have > 0 || !self.held.is_empty() {
@@ -138,7 +139,7 @@ impl Blocks {
     }
 
     /// Takes bytes; whatever is whole may go on.
-    pub(super) fn fill(&mut self, mut bytes: &[u8]) {
+    pub fn fill(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let most = match (self.skip, self.missing) {
                 (0, 0) => HEADER_BYTES - self.have,
@@ -169,7 +170,7 @@ impl Blocks {
     }
 
     /// Lets go on what is held as it is: nothing more comes.
-    pub(super) fn give_up(&mut self) {
+    pub fn give_up(&mut self) {
         if self.missing == 0 && self.is_over {
             self.held = Vec::new();
         }
@@ -183,7 +184,7 @@ impl Blocks {
     }
 
     /// The next bytes of what was held and may go on now, no more than so many.
-    pub(super) fn ready(&mut self, most: usize) -> &[u8] {
+    pub fn ready(&mut self, most: usize) -> &[u8] {
         if self.handed == self.out.len() && self.handed > 0 {
             // Nearly every head comes whole, so the memory is not kept.
             self.out = Vec::new();

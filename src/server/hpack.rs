@@ -2,13 +2,13 @@
 //! classes of bytes a string holds. Nothing is kept: neither what a string says nor the table of entries.
 
 /// No byte of a field's name in lower case (RFC 9113 section 8.2.1).
-pub(super) const NOT_IN_NAMES: u8 = 1;
+pub const NOT_IN_NAMES: u8 = 1;
 /// No byte of a field's value: a control character other than the tab.
-pub(super) const NOT_IN_VALUES: u8 = 2;
+pub const NOT_IN_VALUES: u8 = 2;
 /// No byte of a method.
-pub(super) const NOT_IN_METHODS: u8 = 4;
+pub const NOT_IN_METHODS: u8 = 4;
 /// Not ASCII.
-pub(super) const FOREIGN: u8 = 8;
+pub const FOREIGN: u8 = 8;
 
 static CLASSES: [u8; 256] = classes();
 
@@ -172,7 +172,7 @@ const fn steps() -> [u16; 1 << STEP_BITS] {
 
 /// A number whose first byte has so many bits of it (RFC 7541 section 5.1), and where it ends. h2 reads no more than
 /// five bytes of one.
-pub(super) fn number(block: &[u8], at: usize, bits: u32) -> Option<(usize, usize)> {
+pub fn number(block: &[u8], at: usize, bits: u32) -> Option<(usize, usize)> {
     let most = (1 << bits) - 1;
     let first = usize::from(*block.get(at)?) & most;
     if first < most {
@@ -190,14 +190,14 @@ pub(super) fn number(block: &[u8], at: usize, bits: u32) -> Option<(usize, usize
 
 /// A string as it is sent (RFC 7541 section 5.2).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Text<'a> {
+pub struct Text<'a> {
     bytes: &'a [u8],
     is_coded: bool,
 }
 
 impl<'a> Text<'a> {
     /// The string that begins here, and where it ends.
-    pub(super) fn read(block: &'a [u8], at: usize) -> Option<(Self, usize)> {
+    pub fn read(block: &'a [u8], at: usize) -> Option<(Self, usize)> {
         let is_coded = block.get(at)? & 0x80 != 0;
         let (length, begin) = number(block, at, 7)?;
         let end = begin + length;
@@ -210,7 +210,7 @@ impl<'a> Text<'a> {
     }
 
     /// The classes of all its bytes; none if its code is wrong.
-    pub(super) fn classes(self) -> Option<u8> {
+    pub fn classes(self) -> Option<u8> {
         if !self.is_coded {
             return Some(self.bytes.iter().fold(0, |seen, byte| seen | class(*byte)));
         }
@@ -231,7 +231,7 @@ impl<'a> Text<'a> {
     }
 
     /// What it says, for the few whose classes do not tell enough.
-    pub(super) fn said(self) -> Option<Vec<u8>> {
+    pub fn said(self) -> Option<Vec<u8>> {
         if !self.is_coded {
             return Some(self.bytes.to_vec());
         }

@@ -3,11 +3,11 @@
 
 mod accept;
 mod admin;
-mod blocks;
+pub mod blocks;
 mod connection;
 mod frames;
 mod guard;
-mod hpack;
+pub mod hpack;
 mod http1;
 mod http2;
 mod opening;

@@ -2,6 +2,8 @@
 //! targets and the test of the seeds share them. An input is what would arrive, as it would arrive, so that seeds can be
 //! read; what else varies is chosen by its bytes.
 
+#[path = "drivers/http2.rs"]
+mod http2;
 #[path = "drivers/policy.rs"]
 mod policy;
 #[path = "drivers/texts.rs"]
@@ -9,10 +11,13 @@ mod texts;
 #[path = "drivers/wire.rs"]
 mod wire;
 
+pub(crate) use http2::blocks;
+pub(crate) use http2::hpack;
 pub(crate) use policy::header_policy;
 pub(crate) use policy::target;
 pub(crate) use texts::entra_answer;
 pub(crate) use texts::fault_body;
+pub(crate) use texts::pfx;
 pub(crate) use texts::settings;
 pub(crate) use texts::trigger_url;
 pub(crate) use wire::chunks;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use std::time::UNIX_EPOCH;
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use flowgate::config;
 use flowgate::config::Environment;
@@ -49,6 +50,31 @@ fn environment(secrets: Secrets) -> Environment {
     Environment::from_pairs(pairs)
         .with(secrets)
         .at(UNIX_EPOCH + Duration::from_secs(1_790_000_000))
+}
+
+/// A PFX file is opened or refused with one reason, and neither its password nor its key is shown.
+pub(crate) fn pfx(data: &[u8]) {
+    const PASSWORD: &str = "canary-password";
+    let guid = "00000000-0000-0000-0000-000000000000";
+    let text = format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\nplain_http = \"private-networks\"\nplain_http_from = [\"127.0.0.0/8\"]\n\
+         [[identity]]\nname = \"contoso\"\ntenant = \"{guid}\"\nclient_id = \"{guid}\"\n[[identity.certificate]]\n\
+         file = \"env:PFX\"\npassword = \"env:PASSWORD\"\n\
+         [[route]]\nname = \"orders\"\npath = \"/orders\"\nanonymous = true\nidentity = \"contoso\"\n\
+         trigger = \"https://prod-00.westeurope.logic.azure.com/workflows/00000000000000000000000000000000/triggers/manual/paths/invoke?api-version=2016-10-01\""
+    );
+    let packed = STANDARD.encode(data);
+    let environment = Environment::from_pairs([("PFX", packed.as_str()), ("PASSWORD", PASSWORD)])
+        .at(UNIX_EPOCH + Duration::from_secs(1_790_000_000));
+    let shown = match config::parse(&text, Path::new("no-such-folder/flowgate.toml"), &environment) {
+        Ok((config, warnings)) => format!("{config:?}\n{}", lines(&warnings)),
+        Err(report) => {
+            assert_eq!(report.mistakes().len(), 1, "{}", report.render(Style::Plain));
+            format!("{}\n{report:?}", report.render(Style::Plain))
+        }
+    };
+    assert!(!shown.contains(PASSWORD), "{shown}");
+    assert!(packed.len() < 80 || !shown.contains(&packed[..80]), "{shown}");
 }
 
 /// Settings of any kind are read to the end, and neither a report nor the settings themselves show a secret.

@@ -1,0 +1,101 @@
+//! Header blocks of HTTP/2, as they are read before h2 gets them. Whatever comes ends, and what goes on is the same however
+//! the bytes arrive.
+
+use flowgate::server::blocks::Blocks;
+use flowgate::server::hpack;
+use flowgate::server::hpack::Text;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+
+use super::arrivals;
+
+/// Bytes of the longest head; short, so that longer ones are met.
+const HEAD_BYTES_MAX: usize = 2000;
+/// The preface of a connection, whose bytes are of no concern here.
+const PREFACE_BYTES: usize = 24;
+
+/// What goes on of these pieces, the connection being cut after them.
+fn through<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut blocks = Blocks::new(HEAD_BYTES_MAX);
+    assert_eq!(blocks.look(&mut [0; PREFACE_BYTES]), PREFACE_BYTES);
+    let mut out = Vec::new();
+    for mut rest in pieces {
+        while !rest.is_empty() {
+            let wanted = blocks.wanted();
+            if wanted > 0 {
+                let (more, after) = rest.split_at(wanted.min(rest.len()));
+                blocks.fill(more);
+                rest = after;
+            } else {
+                let mut bytes = rest.to_vec();
+                let passed = blocks.look(&mut bytes);
+                out.extend_from_slice(&bytes[..passed]);
+                rest = &[];
+            }
+            loop {
+                let ready = blocks.ready(5);
+                if ready.is_empty() {
+                    break;
+                }
+                out.extend_from_slice(ready);
+            }
+        }
+    }
+    blocks.give_up();
+    out.extend_from_slice(blocks.ready(usize::MAX));
+    out
+}
+
+/// Frames go on the same however they arrive, never more of them, and what went on once goes on as it is.
+pub(crate) fn blocks(data: &[u8]) {
+    let whole = through([data]);
+    for pieces in arrivals(data) {
+        assert_eq!(through(pieces), whole, "pieces change what goes on");
+    }
+    assert!(
+        whole.len() <= data.len(),
+        "{} bytes became {}",
+        data.len(),
+        whole.len()
+    );
+    assert_eq!(
+        through([whole.as_slice()]),
+        whole,
+        "what went on is changed again"
+    );
+}
+
+/// Numbers and strings end where they say, and the classes of a string are those of what it says.
+pub(crate) fn hpack(data: &[u8]) {
+    for bits in 4..=7 {
+        if let Some((number, end)) = hpack::number(data, 0, bits) {
+            assert!(
+                (1..=5).contains(&end) && end <= data.len(),
+                "a number ends at {end}"
+            );
+            assert!(number < 1 << 29, "{number}");
+        }
+    }
+    let Some((text, end)) = Text::read(data, 0) else {
+        return;
+    };
+    assert!(end <= data.len(), "a string ends at {end}");
+    let (Some(classes), Some(said)) = (text.classes(), text.said()) else {
+        assert_eq!((text.classes(), text.said()), (None, None));
+        return;
+    };
+    let is = |class: u8| classes & class != 0;
+    let wrong = |judge: &dyn Fn(&[u8]) -> bool| said.iter().any(|byte| judge(&[*byte]));
+    assert_eq!(is(hpack::FOREIGN), !said.is_ascii());
+    assert_eq!(is(hpack::NOT_IN_VALUES), HeaderValue::from_bytes(&said).is_err());
+    assert_eq!(
+        is(hpack::NOT_IN_METHODS),
+        wrong(&|byte| Method::from_bytes(byte).is_err())
+    );
+    // The http crate takes a quote for a part of a name, which no token may have (RFC 9110 section 5.6.2).
+    assert_eq!(
+        is(hpack::NOT_IN_NAMES),
+        wrong(&|byte| HeaderName::from_lowercase(byte).is_err() || byte == b"\"")
+    );
+}
