@@ -162,12 +162,35 @@ async fn app_service_is_found_by_its_variables_and_asked_as_it_documents() {
     assert_eq!(head.header("x-identity-header"), Some(IDENTITY_HEADER));
     assert_eq!(head.header("metadata"), None);
     // The answer has no `expires_in`, so its life comes from the date.
+    let left = left(&gateway).await;
+    assert!((3500..3600).contains(&left), "{left}");
+}
+
+/// How long the token lives on, in seconds.
+async fn left(gateway: &Running) -> u64 {
     let (_, body) = gateway.admin("/readyz?verbose").await;
     let body: Value = serde_json::from_str(&body).unwrap();
     let identities = body["identities"].as_array().unwrap();
     let machine = identities.iter().find(|one| one["name"] == "machine").unwrap();
-    let left = machine["expires_in_seconds"].as_u64().unwrap();
-    assert!((3500..3600).contains(&left), "{left}");
+    machine["expires_in_seconds"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn an_end_that_is_written_as_a_date_is_believed() {
+    for form in ["%m/%d/%Y %H:%M:%S +00:00", "%-m/%-d/%Y %-I:%M:%S %p +00:00"] {
+        let machine = Machine::app_service().await;
+        let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(2);
+        let body = serde_json::json!({
+            "access_token": "opaque", "token_type": "Bearer", "expires_on": ends.strftime(form).to_string(),
+        });
+        machine
+            .endpoint
+            .always(ManagedAnswer::Reply(Reply::json(200, &body)));
+        let gateway = machine.start("");
+        gateway.ready().await;
+        let left = left(&gateway).await;
+        assert!((7100..=7200).contains(&left), "{form}: {left}");
+    }
 }
 
 #[tokio::test]
