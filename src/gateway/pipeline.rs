@@ -333,7 +333,7 @@ fn target(route: &Route, rest: Option<&str>, caller_query: Option<&str>) -> Resu
     }
     let mut text = base.as_str().to_owned();
     let reserved = match route.api {
-        Some(_) => Reserved::Nothing,
+        Some(_) => Reserved::Tokens,
         None => Reserved::Triggers,
     };
     query::append(&mut text, caller_query, &route.query, reserved);

@@ -1,10 +1,14 @@
-//! Which query parameters of the caller go on to the trigger, byte for byte. The trigger's own parameters never come
-//! from a caller, however they are spelled.
+//! Which query parameters of the caller go on to the trigger or the API, byte for byte. The trigger's own parameters, and
+//! a token for an API, never come from a caller, however they are spelled.
 
 use percent_encoding::percent_decode_str;
 
 use crate::config::QueryPass;
 use crate::model::trigger::OWN_PARAMETERS;
+
+/// How a bearer token is written into an address (RFC 6750 section 2.3). Beside ours it would be a second one, and an API
+/// may take either.
+const TOKEN_PARAMETERS: &[&str] = &["access_token"];
 
 /// Longest request target a trigger accepts (Power Automate: "Limits and configuration"); bytes.
 pub(super) const TARGET_BYTES_MAX: usize = 16_384;
@@ -14,8 +18,17 @@ pub(super) const TARGET_BYTES_MAX: usize = 16_384;
 pub(super) enum Reserved {
     /// Those of a trigger's own address.
     Triggers,
-    /// Nobody's.
-    Nothing,
+    /// Those that stand for a token.
+    Tokens,
+}
+
+impl Reserved {
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Triggers => &OWN_PARAMETERS,
+            Self::Tokens => TOKEN_PARAMETERS,
+        }
+    }
 }
 
 /// Appends to `target` what passes of `query`. The target already has a query of its own, or not.
@@ -33,8 +46,8 @@ pub(super) fn append(target: &mut String, query: Option<&str>, pass: &QueryPass,
 }
 
 fn passes(pair: &str, pass: &QueryPass, reserved: Reserved) -> bool {
-    // Some servers split at `;` as well: a pair must not hide one of the trigger's own parameters behind it.
-    if reserved == Reserved::Triggers && pair.split(';').any(|part| is_triggers_own(&name_of(part))) {
+    // Some servers split at `;` as well: a pair must not hide a reserved parameter behind it.
+    if pair.split(';').any(|part| is_reserved(&name_of(part), reserved)) {
         return false;
     }
     match pass {
@@ -57,12 +70,11 @@ fn name_of(pair: &str) -> String {
         .to_owned()
 }
 
-fn is_triggers_own(name: &str) -> bool {
-    OWN_PARAMETERS.iter().any(|own| own.eq_ignore_ascii_case(name))
-        // Decoded once more: a server that decodes twice must not find one either.
-        || OWN_PARAMETERS.iter().any(|own| {
-            percent_decode_str(name).decode_utf8_lossy().trim().eq_ignore_ascii_case(own)
-        })
+fn is_reserved(name: &str, reserved: Reserved) -> bool {
+    // Decoded once more: a server that decodes twice must not find one either.
+    let twice = percent_decode_str(name).decode_utf8_lossy();
+    let is = |own: &&str| own.eq_ignore_ascii_case(name) || own.eq_ignore_ascii_case(twice.trim());
+    reserved.names().iter().any(is)
 }
 
 #[cfg(test)]
@@ -108,6 +120,14 @@ mod tests {
             assert_eq!(passed(query, &QueryPass::All), "", "{query}");
         }
         assert_eq!(passed("signal=1&sigx=2", &QueryPass::All), "&signal=1&sigx=2");
+    }
+
+    #[test]
+    fn a_token_never_passes_to_an_api_and_its_signature_does() {
+        let mut target = "/me".to_owned();
+        let query = "access_token=x&$top=1&sig=y&Access_Token=z&a=1;access%5Ftoken=x&access%255ftoken=x";
+        append(&mut target, Some(query), &QueryPass::All, Reserved::Tokens);
+        assert_eq!(target, "/me?$top=1&sig=y");
     }
 
     proptest! {

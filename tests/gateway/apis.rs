@@ -351,3 +351,12 @@ async fn only_the_named_parameters_pass_where_they_are_named() {
     get(&gateway, "/graph/me?$top=1&$filter=x&api-version=7").await;
     assert_eq!(api.asked()[0].target, "/v1.0/me?$top=1&api-version=7");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_in_the_query_of_a_caller_never_reaches_an_api() {
+    let world = World::new().await;
+    let api = Api::start(&world, vec![]).await;
+    let gateway = gateway(&world, &api, "");
+    get(&gateway, "/graph/me?access_token=canary&$top=1").await;
+    assert_eq!(api.asked()[0].target, "/v1.0/me?$top=1");
+}
