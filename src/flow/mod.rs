@@ -13,12 +13,16 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderValue;
 use http_body::Body;
@@ -37,6 +41,7 @@ pub use pool::Lease;
 use crate::config::RouteSettings;
 use crate::config::Trust;
 use crate::config::TrustError;
+use crate::config::UpstreamSettings;
 use crate::counters::Counters;
 use crate::flow::pool::Host;
 use crate::flow::pool::Target;
@@ -189,12 +194,55 @@ impl From<FlowError> for Failed {
     }
 }
 
-/// A trigger with its connections and its permits, shared by all workers.
+/// Where a trigger is, and its connections there. A call has the same one from its first look to its last.
 #[derive(Debug)]
-pub struct Trigger {
+pub struct Address {
     url: TriggerUrl,
     host: Arc<Host>,
     authority: HeaderValue,
+}
+
+impl Address {
+    fn new(url: TriggerUrl, host: Arc<Host>) -> Result<Arc<Self>, TrustError> {
+        let authority = HeaderValue::try_from(url.authority())
+            .map_err(|_| TrustError::Unusable("the trigger's host is no header value".to_owned()))?;
+        Ok(Arc::new(Self { url, host, authority }))
+    }
+
+    /// The address itself.
+    pub fn url(&self) -> &TriggerUrl {
+        &self.url
+    }
+
+    /// The `Host` field for it.
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// A connection: one in the pool, or else a new one.
+    ///
+    /// # Errors
+    /// [`FlowError::Connect`]; nothing has been sent then.
+    pub async fn connection(&self, worker: usize) -> Result<Lease, FlowError> {
+        match self.host.take(worker) {
+            Some(lease) => Ok(lease),
+            None => self.new_connection(worker).await,
+        }
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// [`FlowError::Connect`]; nothing has been sent then.
+    pub async fn new_connection(&self, worker: usize) -> Result<Lease, FlowError> {
+        Ok(self.host.connect(worker).await?)
+    }
+}
+
+/// A trigger with its connections and its permits, shared by all workers.
+#[derive(Debug)]
+pub struct Trigger {
+    address: ArcSwap<Address>,
     permits: Arc<Semaphore>,
     in_flight_max: usize,
     waiting: AtomicUsize,
@@ -208,7 +256,7 @@ pub struct Trigger {
 pub struct Flows {
     /// One for each route.
     pub triggers: Vec<Arc<Trigger>>,
-    hosts: Vec<Arc<Host>>,
+    hosts: Arc<Hosts>,
 }
 
 impl Flows {
@@ -217,35 +265,97 @@ impl Flows {
     /// # Errors
     /// When there is no certificate authority to trust.
     pub fn build(routes: &[RouteSettings], workers: usize, counters: &Counters) -> Result<Self, TrustError> {
-        let mut hosts: HashMap<HostKey, Arc<Host>> = HashMap::new();
+        let hosts = Arc::new(Hosts {
+            known: Mutex::default(),
+            workers,
+            counters: counters.clone(),
+        });
         let mut triggers = Vec::with_capacity(routes.len());
         for route in routes {
-            let key = HostKey::of(route);
-            let host = match hosts.get(&key) {
-                Some(host) => host.clone(),
-                None => {
-                    let host = make_host(route, workers, counters)?;
-                    hosts.insert(key, host.clone());
-                    host
-                }
-            };
+            let host = hosts.host(&route.trigger, &route.upstream)?;
             triggers.push(Arc::new(make_trigger(route, host)?));
         }
-        Ok(Self {
-            triggers,
-            hosts: hosts.into_values().collect(),
-        })
+        Ok(Self { triggers, hosts })
     }
 
     /// Closes connections of this worker that were idle for too long.
     pub fn sweep(&self, worker: usize) {
-        for host in &self.hosts {
+        for host in self.hosts.all() {
             host.sweep(worker);
+        }
+    }
+
+    /// What gives the trigger of this route another address while calls go on.
+    pub fn mover(&self, trigger: &Arc<Trigger>, route: &RouteSettings) -> Mover {
+        Mover {
+            trigger: trigger.clone(),
+            hosts: self.hosts.clone(),
+            upstream: route.upstream.clone(),
         }
     }
 }
 
-#[derive(PartialEq, Eq, Hash)]
+/// Gives a trigger another address.
+#[derive(Debug)]
+pub struct Mover {
+    trigger: Arc<Trigger>,
+    hosts: Arc<Hosts>,
+    upstream: UpstreamSettings,
+}
+
+impl Mover {
+    /// The trigger.
+    pub fn trigger(&self) -> &Trigger {
+        &self.trigger
+    }
+
+    /// An address to go to, with the connections there.
+    ///
+    /// # Errors
+    /// When its host is no name that a certificate can carry.
+    pub fn reach(&self, url: TriggerUrl) -> Result<Arc<Address>, TrustError> {
+        let host = self.hosts.host(&url, &self.upstream)?;
+        Address::new(url, host)
+    }
+
+    /// Calls go to this address from now on; those under way go on with the one they have.
+    pub fn go(&self, address: Arc<Address>) {
+        self.trigger.address.store(address);
+    }
+}
+
+/// The hosts that triggers live on, or lived on a while ago.
+#[derive(Debug)]
+struct Hosts {
+    known: Mutex<HashMap<HostKey, Arc<Host>>>,
+    workers: usize,
+    counters: Counters,
+}
+
+impl Hosts {
+    fn known(&self) -> MutexGuard<'_, HashMap<HostKey, Arc<Host>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn host(&self, url: &TriggerUrl, upstream: &UpstreamSettings) -> Result<Arc<Host>, TrustError> {
+        let key = HostKey::of(url, upstream);
+        let mut known = self.known();
+        if let Some(host) = known.get(&key) {
+            return Ok(host.clone());
+        }
+        // One that no trigger lives on any more goes when its last connection has gone.
+        known.retain(|_, host| Arc::strong_count(host) > 1 || !host.is_empty());
+        let host = make_host(url, upstream, self.workers, &self.counters)?;
+        known.insert(key, host.clone());
+        Ok(host)
+    }
+
+    fn all(&self) -> Vec<Arc<Host>> {
+        self.known().values().cloned().collect()
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct HostKey {
     name: String,
     port: u16,
@@ -255,24 +365,28 @@ struct HostKey {
 }
 
 impl HostKey {
-    fn of(route: &RouteSettings) -> Self {
-        let trust = match &route.upstream.trust {
+    fn of(url: &TriggerUrl, upstream: &UpstreamSettings) -> Self {
+        let trust = match &upstream.trust {
             Trust::System => Vec::new(),
             Trust::Only(certificates) => certificates.iter().map(|der| der.to_vec()).collect(),
         };
         Self {
-            name: route.trigger.host().to_owned(),
-            port: route.trigger.port(),
+            name: url.host().to_owned(),
+            port: url.port(),
             trust,
-            connect_to: route.upstream.connect_to,
-            timeouts: [route.upstream.connect_timeout, route.upstream.idle_timeout],
+            connect_to: upstream.connect_to,
+            timeouts: [upstream.connect_timeout, upstream.idle_timeout],
         }
     }
 }
 
-fn make_host(route: &RouteSettings, workers: usize, counters: &Counters) -> Result<Arc<Host>, TrustError> {
-    let name = route
-        .trigger
+fn make_host(
+    url: &TriggerUrl,
+    upstream: &UpstreamSettings,
+    workers: usize,
+    counters: &Counters,
+) -> Result<Arc<Host>, TrustError> {
+    let name = url
         .host()
         .trim_start_matches('[')
         .trim_end_matches(']')
@@ -281,23 +395,19 @@ fn make_host(route: &RouteSettings, workers: usize, counters: &Counters) -> Resu
         .map_err(|_| TrustError::Unusable(format!("{name} is no name a certificate can carry")))?;
     let target = Target {
         name,
-        port: route.trigger.port(),
+        port: url.port(),
         server_name,
-        connect_to: route.upstream.connect_to,
-        tls: Arc::new(route.upstream.trust.client_config()?),
-        connect_timeout: route.upstream.connect_timeout,
-        idle_timeout: route.upstream.idle_timeout,
+        connect_to: upstream.connect_to,
+        tls: Arc::new(upstream.trust.client_config()?),
+        connect_timeout: upstream.connect_timeout,
+        idle_timeout: upstream.idle_timeout,
     };
     Ok(Host::new(target, workers, counters.clone()))
 }
 
 fn make_trigger(route: &RouteSettings, host: Arc<Host>) -> Result<Trigger, TrustError> {
-    let authority = HeaderValue::try_from(route.trigger.authority())
-        .map_err(|_| TrustError::Unusable("the trigger's host is no header value".to_owned()))?;
     Ok(Trigger {
-        url: route.trigger.clone(),
-        host,
-        authority,
+        address: ArcSwap::new(Address::new(route.trigger.clone(), host)?),
         permits: Arc::new(Semaphore::new(route.upstream.in_flight_max)),
         in_flight_max: route.upstream.in_flight_max,
         waiting: AtomicUsize::new(0),
@@ -317,14 +427,9 @@ impl Drop for Place<'_> {
 }
 
 impl Trigger {
-    /// Its address.
-    pub fn url(&self) -> &TriggerUrl {
-        &self.url
-    }
-
-    /// The `Host` field for it.
-    pub fn authority(&self) -> &HeaderValue {
-        &self.authority
+    /// Where it is now.
+    pub fn address(&self) -> Arc<Address> {
+        self.address.load_full()
     }
 
     /// Time between two pieces of an answer's body.
@@ -363,23 +468,12 @@ impl Trigger {
         }
     }
 
-    /// A connection: one in the pool, or else a new one.
-    ///
-    /// # Errors
-    /// [`FlowError::Connect`]; nothing has been sent then.
-    pub async fn connection(&self, worker: usize) -> Result<Lease, FlowError> {
-        match self.host.take(worker) {
-            Some(lease) => Ok(lease),
-            None => self.new_connection(worker).await,
-        }
-    }
-
-    /// A new connection.
+    /// A new connection to where it is now.
     ///
     /// # Errors
     /// [`FlowError::Connect`]; nothing has been sent then.
     pub async fn new_connection(&self, worker: usize) -> Result<Lease, FlowError> {
-        Ok(self.host.connect(worker).await?)
+        self.address().new_connection(worker).await
     }
 
     /// Sends a request and waits for the head of the answer. The deadline counts from the last piece of the body.

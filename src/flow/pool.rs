@@ -182,6 +182,13 @@ impl Host {
         }
     }
 
+    /// Whether no worker keeps a connection.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pools
+            .iter()
+            .all(|pool| pool.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+    }
+
     /// Opens a connection.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use crate::entra::Identity;
 use crate::entra::Token;
 use crate::entra::claims;
 use crate::flow;
+use crate::flow::Address;
 use crate::flow::Answer;
 use crate::flow::FlowError;
 use crate::flow::Outgoing;
@@ -57,6 +58,7 @@ use crate::gateway::payload::Inbound;
 use crate::gateway::payload::Payload;
 use crate::gateway::query;
 use crate::gateway::query::Reserved;
+use crate::model::TriggerUrl;
 use crate::model::clock;
 use crate::policy::Attempt;
 use crate::policy::Caller;
@@ -114,6 +116,7 @@ struct Admitted {
     head: Parts,
     payload: Payload,
     route: Arc<Route>,
+    address: Arc<Address>,
     target: PathAndQuery,
     who: Introduction,
     progress: Arc<Progress>,
@@ -123,6 +126,7 @@ struct Admitted {
 /// A request whose head passed every check.
 struct Known {
     route: Arc<Route>,
+    address: Arc<Address>,
     target: PathAndQuery,
     who: Introduction,
 }
@@ -177,13 +181,19 @@ impl Path {
             Ok(payload) => payload,
             Err(problem) => return closing(answer::problem(&problem, AnsweredBy::Gateway, journal), &head),
         };
-        let Known { route, target, who } = known;
+        let Known {
+            route,
+            address,
+            target,
+            who,
+        } = known;
         let version = head.version;
         let streamed = matches!(payload, Payload::Streamed(_));
         let admitted = Admitted {
             head,
             payload,
             route,
+            address,
             target,
             who,
             progress: progress.clone(),
@@ -270,9 +280,12 @@ impl Gateway {
         journal.caller(&caller.name, caller.label.as_ref());
         self.quotas.admit(caller.index, route.index)?;
         payload::check_length(&head.headers, &route.rules)?;
-        let target = target(route, found.rest, head.uri.query())?;
+        // Looked up once: whatever takes its place meanwhile, this request goes where its target belongs.
+        let address = route.trigger.address();
+        let target = target(route, address.url(), found.rest, head.uri.query())?;
         Ok(Known {
             route: route.clone(),
+            address,
             target,
             who: Introduction {
                 request: journal.request(),
@@ -316,8 +329,12 @@ impl Gateway {
 }
 
 /// The target for the trigger: its own path and query as configured, and what the route lets through of the caller's.
-fn target(route: &Route, rest: Option<&str>, caller_query: Option<&str>) -> Result<PathAndQuery, Problem> {
-    let url = route.trigger.url();
+fn target(
+    route: &Route,
+    url: &TriggerUrl,
+    rest: Option<&str>,
+    caller_query: Option<&str>,
+) -> Result<PathAndQuery, Problem> {
     let rest = rest.filter(|rest| route.relative_path == RelativePath::Appended && !rest.is_empty());
     if let (Some(open), Some(rest)) = (&route.api, rest) {
         open.admit(rest)?;
@@ -506,7 +523,7 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
             });
         }
     }
-    reply::head(status, &mut fields, admitted.route.trigger.url());
+    reply::head(status, &mut fields, admitted.address.url());
     Ok(Next::Pass(status, fields, Box::new(body)))
 }
 
@@ -567,14 +584,15 @@ async fn send(
 ) -> Result<Answer, Problem> {
     let route = admitted.route.clone();
     let trigger = &route.trigger;
+    let address = admitted.address.clone();
     let mut unsent = None;
     let mut tries = 0;
     loop {
         tries += 1;
         let waiting = clock::now();
         let lease = match tries {
-            TRIES_MAX.. => trigger.new_connection(admitted.worker).await,
-            _ => trigger.connection(admitted.worker).await,
+            TRIES_MAX.. => address.new_connection(admitted.worker).await,
+            _ => address.connection(admitted.worker).await,
         };
         journal.waited(clock::now() - waiting);
         let mut lease = lease?;
@@ -637,7 +655,7 @@ fn parcel<'a>(admitted: &'a Admitted, token: Option<&'a Token>) -> Parcel<'a> {
         target: &admitted.target,
         from: &admitted.head.headers,
         credentials: &admitted.route.credentials,
-        host: admitted.route.trigger.authority(),
+        host: admitted.address.authority(),
         bearer: token.map(Token::header),
         who: &admitted.who,
         audience: match admitted.route.api {
@@ -698,7 +716,7 @@ fn fault_problem(fault: &Fault, admitted: &Admitted, token: Option<&Arc<Token>>)
     {
         let settings = identity.settings();
         let expected = Expected {
-            audience: claims::wanted_audience(admitted.route.trigger.url(), settings),
+            audience: claims::wanted_audience(admitted.address.url(), settings),
             tenant: &settings.tenant,
             now: clock::wall(),
         };
