@@ -98,6 +98,12 @@ fn installation() -> (tempfile::TempDir, Environment) {
         &format!("{signed}{signing}"),
     );
     write_secret(&secrets.join("contoso-pfx-password"), "canary-password\n");
+    write_secret(&certs.join("shop.pfx"), "");
+    fs::write(
+        certs.join("shop.pfx"),
+        fs::read(certificates().join("site.pfx")).unwrap(),
+    )
+    .unwrap();
     fs::write(certs.join("contoso-invoices-2.pem"), signed).unwrap();
     for name in [
         "flow-token",
@@ -132,6 +138,7 @@ fn installation() -> (tempfile::TempDir, Environment) {
         ("FLOWGATE_FLOWS_PASSWORD", "canary-password"),
         ("FLOWGATE_PEPPER", "canary-pepper-of-more-than-16-bytes"),
         ("FLOWGATE_PARTNERS_KEY", partners_key.as_str()),
+        ("FLOWGATE_SHOP_PASSWORD", "canary-password"),
         ("FLOWGATE_NEWSLETTER_TRIGGER", SIGNED),
         ("FLOWGATE_ALARM_TRIGGER", SIGNED),
     ]);

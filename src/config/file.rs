@@ -266,6 +266,10 @@ pub(super) struct CertificateTable {
     pub(super) chain: Text,
     /// Private key in PEM form, not encrypted; a reference, "file:PATH", "env:NAME" or "keyvault:ADDRESS".
     pub(super) key: Text,
+    /// In place of `chain`: the certificate together with its key, as PEM or PFX; a reference.
+    pub(super) file: Text,
+    /// Password of a PFX file; a reference.
+    pub(super) password: Text,
     /// Names served with this certificate; default: the names in the certificate.
     pub(super) names: Texts,
     /// Whether it also serves callers that ask for an unknown name or none; default: the first certificate

@@ -10,12 +10,16 @@ mod leaf;
 mod lists;
 mod mask;
 mod mistake;
+mod pem;
 mod pfx;
 mod room;
 #[cfg(feature = "pfx")]
 mod rounds;
+mod seal;
+mod serving;
 mod signing;
 mod source;
+mod trigger;
 mod trust;
 mod vault;
 mod workload;
@@ -44,6 +48,8 @@ pub use mistake::Mistake;
 pub use mistake::Report;
 pub use mistake::Severity;
 pub use mistake::Style;
+pub use seal::check_seal;
+pub use serving::CertificateSource;
 pub use signing::AssertionAlgorithm;
 pub use signing::ChainShown;
 pub use signing::ClientCertificate;
@@ -51,6 +57,8 @@ pub use signing::SigningCertificate;
 pub use source::Environment;
 pub use source::SecretSource;
 pub use source::Secrets;
+pub use source::VaultValue;
+pub use trigger::TriggerSource;
 pub use trust::TrustError;
 pub use trust::provider;
 pub use vault::KeyVaultSettings;
@@ -90,6 +98,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Secret mixed into key digests of the form `hmac-sha256:`.
     pub key_pepper: Option<Secret>,
+    /// Where the pepper can be read again.
+    pub key_pepper_source: Option<SecretSource>,
     /// How secrets in key vaults are read, if there are any.
     pub keyvault: Option<KeyVaultSettings>,
     /// Entra identities.
@@ -150,8 +160,12 @@ pub struct Certificate {
     pub key: Arc<CertifiedKey>,
     /// Lower-case DNS names; `*.` stands for one label.
     pub names: Vec<String>,
+    /// Start of validity of the leaf.
+    pub not_before: SystemTime,
     /// End of validity of the leaf.
     pub not_after: SystemTime,
+    /// Where it can be read again.
+    pub source: Arc<CertificateSource>,
 }
 
 /// The listener for health, readiness and metrics.
@@ -343,9 +357,9 @@ pub enum GrantSettings {
         proof: ClientProof,
         /// The file that keeps the refresh token.
         store: PathBuf,
-        /// The secret under which that file is encrypted, if it is; empty where it was not read, and then the file can
-        /// neither be read nor written.
-        seal: Option<Secret>,
+        /// The secret under which that file is encrypted, if it is; where it was not read the file can neither be read
+        /// nor written.
+        seal: Option<SecretSource>,
     },
 }
 
@@ -553,6 +567,8 @@ pub struct RouteSettings {
     pub on_claim_mismatch: ClaimMismatch,
     /// Address of the trigger, or of the API.
     pub trigger: TriggerUrl,
+    /// Where that address can be read again, if it does not stand in the settings themselves.
+    pub trigger_source: Option<TriggerSource>,
     /// Whether the rest of the public path becomes the trigger's relative path.
     pub relative_path: RelativePath,
     /// Query parameters of the caller that go on.

@@ -174,11 +174,11 @@ impl Fault {
 }
 
 /// The certificates and the key that were found, before anybody knows whether they belong together.
-struct Parts {
-    certificates: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+pub(super) struct Parts {
+    pub(super) certificates: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
     /// The text in which the key was.
-    key_about: About,
+    pub(super) key_about: About,
 }
 
 impl Drop for Parts {
@@ -201,7 +201,8 @@ impl Texts<'_> {
         bytes
     }
 
-    fn parts(&self) -> Result<Parts, Fault> {
+    /// The certificates and the key in them.
+    pub(super) fn parts(&self) -> Result<Parts, Fault> {
         if self.file.expose().contains("-----BEGIN ") {
             return self.pem();
         }
@@ -531,10 +532,10 @@ fn probe(key: &RsaKeyPair, own: &X509Certificate<'_>) -> bool {
 }
 
 /// A certificate in DER form, and what was read from it.
-type Found<'a> = (&'a CertificateDer<'static>, &'a X509Certificate<'a>);
+pub(super) type Found<'a> = (&'a CertificateDer<'static>, &'a X509Certificate<'a>);
 
 /// The certificate and those above it, in whatever order they lay in the file; strangers are left out.
-fn chain(own: Found<'_>, all: &[Found<'_>]) -> Vec<CertificateDer<'static>> {
+pub(super) fn chain(own: Found<'_>, all: &[Found<'_>]) -> Vec<CertificateDer<'static>> {
     let (der, mut last) = own;
     let mut chain = vec![der.clone()];
     while last.issuer().as_raw() != last.subject().as_raw() {
@@ -556,7 +557,8 @@ fn moment(seconds: i64) -> SystemTime {
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-fn day(moment: SystemTime) -> String {
+/// A date, for people.
+pub(super) fn day(moment: SystemTime) -> String {
     match jiff::Timestamp::try_from(moment) {
         Ok(moment) => moment.strftime("%Y-%m-%d").to_string(),
         Err(_) => "a date far away".to_owned(),

@@ -24,6 +24,8 @@ use crate::model::clock;
 
 /// Largest secret: a key with a long chain around it is far below.
 pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
+/// Largest PEM file: the bundle of a whole operating system is a quarter of it.
+pub(super) const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Whether secrets are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +43,26 @@ pub struct Environment {
     variables: Variables,
     secrets: Secrets,
     /// What was read from key vaults, if anybody has.
-    vaults: Option<HashMap<VaultReference, Secret>>,
+    vaults: Option<HashMap<VaultReference, VaultValue>>,
     now: SystemTime,
+}
+
+/// What a key vault holds under a name.
+#[derive(Debug, Clone)]
+pub struct VaultValue {
+    /// The value.
+    pub secret: Secret,
+    /// When it expires, if the vault knows.
+    pub expires: Option<SystemTime>,
+}
+
+impl From<Secret> for VaultValue {
+    fn from(secret: Secret) -> Self {
+        Self {
+            secret,
+            expires: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -89,8 +109,9 @@ impl Environment {
 
     /// The same environment with what was read from key vaults. Without it placeholders stand for those secrets.
     #[must_use]
-    pub fn with_vaults(mut self, values: HashMap<VaultReference, Secret>) -> Self {
-        self.vaults = Some(values);
+    pub fn with_vaults<V: Into<VaultValue>>(mut self, values: HashMap<VaultReference, V>) -> Self {
+        let values = values.into_iter().map(|(place, value)| (place, value.into()));
+        self.vaults = Some(values.collect());
         self
     }
 
@@ -163,19 +184,21 @@ impl Environment {
                 })?;
                 Ok(Resolved {
                     secret,
+                    expires: None,
                     warning: None,
                 })
             }
             Reference::File(path) => read_secret(path, holds),
             Reference::Vault(place) => {
-                let secret = self.vaults.as_ref().and_then(|values| values.get(place)).cloned();
-                let secret = secret.ok_or_else(|| {
+                let value = self.vaults.as_ref().and_then(|values| values.get(place)).cloned();
+                let value = value.ok_or_else(|| {
                     Flaw::new(format!(
                         "{place} was not read; `flowgate serve`, `doctor` and `login` read key vaults"
                     ))
                 })?;
                 Ok(Resolved {
-                    secret,
+                    secret: value.secret,
+                    expires: value.expires,
                     warning: None,
                 })
             }
@@ -250,6 +273,8 @@ pub(super) enum Holds {
     /// Text, or bytes that are none, such as a PFX file. Those are kept as base64, the form in which a variable or a
     /// vault holds them, so that a secret is text wherever it comes from.
     Bytes,
+    /// Certificates in PEM form, which everybody may read and which may be many. What stands between them need not be text.
+    Chain,
 }
 
 /// A secret, and where it can be read again when it has been replaced there.
@@ -257,6 +282,7 @@ pub(super) enum Holds {
 pub struct SecretSource {
     reference: Reference,
     known: Option<Secret>,
+    expires: Option<SystemTime>,
     holds: Holds,
 }
 
@@ -265,8 +291,15 @@ impl SecretSource {
         Self {
             reference,
             known,
+            expires: None,
             holds: Holds::Text,
         }
+    }
+
+    /// The same source, whose value ends then.
+    pub(super) fn until(mut self, expires: Option<SystemTime>) -> Self {
+        self.expires = expires;
+        self
     }
 
     /// The same source, which may hold something else than text.
@@ -278,6 +311,11 @@ impl SecretSource {
     /// The value that was read with the settings; nothing for a secret in a key vault, which is read when it is needed.
     pub fn known(&self) -> Option<&Secret> {
         self.known.as_ref()
+    }
+
+    /// When that value expires, where its key vault knows.
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.expires
     }
 
     /// Where it lies, for people.
@@ -323,6 +361,8 @@ impl SecretSource {
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) secret: Secret,
+    /// When it expires, where its key vault knows.
+    pub(super) expires: Option<SystemTime>,
     /// What is odd about the place it was found in.
     pub(super) warning: Option<Flaw>,
 }
@@ -334,6 +374,13 @@ fn tidy(text: &str) -> Option<Secret> {
 }
 
 fn read_secret(path: &Path, holds: Holds) -> Result<Resolved, Flaw> {
+    if holds == Holds::Chain {
+        return read_chain(path).map(|secret| Resolved {
+            secret,
+            expires: None,
+            warning: None,
+        });
+    }
     let shown = path.display();
     let mut file = open(path)?;
     let mut bytes = Zeroizing::new(Vec::new());
@@ -347,13 +394,22 @@ fn read_secret(path: &Path, holds: Holds) -> Result<Resolved, Flaw> {
     let secret = match (std::str::from_utf8(&bytes), holds) {
         (Ok(text), _) => tidy(text),
         (Err(_), Holds::Bytes) => Some(Secret::new(STANDARD.encode(bytes.as_slice()))),
-        (Err(_), Holds::Text) => return Err(unreadable(path, &io::ErrorKind::InvalidData.into())),
+        (Err(_), Holds::Text | Holds::Chain) => {
+            return Err(unreadable(path, &io::ErrorKind::InvalidData.into()));
+        }
     };
     let secret = secret.ok_or_else(|| Flaw::new(format!("secret file {shown} is empty")))?;
     Ok(Resolved {
         secret,
+        expires: None,
         warning: exposure(&file, path),
     })
+}
+
+/// Reads a file of certificates. It holds no secret, but it is kept as one, like everything that is read again.
+pub(super) fn read_chain(path: &Path) -> Result<Secret, Flaw> {
+    let bytes = read(path, PEM_BYTES_MAX)?;
+    Ok(Secret::new(String::from_utf8_lossy(&bytes)))
 }
 
 /// Opens a file that the settings name.

@@ -223,7 +223,7 @@ pub struct KeyVaultSettings {
     pub timeout: Duration,
     /// Certificate authorities trusted for the vaults.
     pub trust: Trust,
-    /// Secrets that must be there before anything can be served.
+    /// Secrets that must be there before anything can be served; they are read again as well.
     pub at_start: Vec<VaultReference>,
     /// Secrets of identities, read when a token is asked for.
     pub later: Vec<VaultReference>,

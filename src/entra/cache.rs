@@ -249,6 +249,13 @@ impl Slot {
         }
     }
 
+    /// Has the current token compared once more, because something else is needed of it.
+    pub(super) fn look_again(&self) {
+        if let (Some(token), Some(inspector)) = (self.at_hand(), self.inspector.get()) {
+            inspector.look(&token.text);
+        }
+    }
+
     /// What readiness says about this identity.
     pub(super) fn health(&self) -> Health {
         let now = Instant::now();

@@ -17,6 +17,7 @@ use crate::entra::desk::Desk;
 use crate::entra::desk::Stuck;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::expiry::Dated;
+use crate::entra::holder::Holder;
 use crate::entra::secret::Held;
 use crate::entra::secret::Renewed;
 use crate::entra::secret::SecretName;
@@ -77,9 +78,11 @@ impl HeldCertificate {
             .transpose()?;
         let current = settings.known().cloned();
         let ends = current.as_ref().map(|certificate| certificate.ends());
-        let dated = slots
-            .watch()
-            .add(identity.as_str(), &format!("certificate-{number}"), ends);
+        let dated = slots.watch().add(
+            Holder::Identity(identity.as_str().into()),
+            &format!("certificate-{number}"),
+            ends,
+        );
         Ok(Self {
             identity: identity.as_str().to_owned(),
             settings: settings.clone(),

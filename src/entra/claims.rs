@@ -273,7 +273,7 @@ fn time(claims: &Claims, now: SystemTime) -> Compared {
 #[derive(Debug)]
 pub struct Preflight {
     route: RouteName,
-    needs: Needs,
+    needs: Mutex<Needs>,
     on_mismatch: ClaimMismatch,
     findings: Mutex<Findings>,
 }
@@ -291,10 +291,19 @@ impl Preflight {
     pub fn new(route: &RouteSettings, identity: &IdentitySettings) -> Arc<Self> {
         Arc::new(Self {
             route: route.name.clone(),
-            needs: Needs::of(route, identity),
+            needs: Mutex::new(Needs::of(route, identity)),
             on_mismatch: route.on_claim_mismatch,
             findings: Mutex::default(),
         })
+    }
+
+    /// From the next look on the route needs this.
+    pub fn need(&self, needs: Needs) {
+        *self.needs.lock().unwrap_or_else(PoisonError::into_inner) = needs;
+    }
+
+    fn needs(&self) -> Needs {
+        self.needs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What cannot work with the current token, and how to mend it.
@@ -348,7 +357,7 @@ impl Inspector {
         for route in &self.routes {
             let compared = claims
                 .as_ref()
-                .map_or_else(Vec::new, |claims| rows(claims, &route.needs, now));
+                .map_or_else(Vec::new, |claims| rows(claims, &route.needs(), now));
             let failed = compared.iter().filter(|row| row.fit == Fit::Fails);
             let (mut all, mut certain) = (Vec::new(), Vec::new());
             for row in failed {
@@ -516,7 +525,7 @@ mod tests {
         let routes = ["a", "b"].map(|name| {
             Arc::new(Preflight {
                 route: RouteName::parse(name).unwrap(),
-                needs: needs(),
+                needs: Mutex::new(needs()),
                 on_mismatch: ClaimMismatch::Try,
                 findings: Mutex::default(),
             })
@@ -555,7 +564,7 @@ mod tests {
     fn a_clock_that_is_wrong_refuses_no_call() {
         let route = Arc::new(Preflight {
             route: RouteName::parse("a").unwrap(),
-            needs: needs(),
+            needs: Mutex::new(needs()),
             on_mismatch: ClaimMismatch::Refuse,
             findings: Mutex::default(),
         });

@@ -9,7 +9,7 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Does one thing after the other: on a disk that hangs each try would take a thread, until none is left that looks up
 /// the name of a token endpoint.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Desk(Arc<tokio::sync::Mutex<()>>);
 
 /// Why something was not done.

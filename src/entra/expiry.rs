@@ -1,8 +1,9 @@
-//! When the credentials of identities end: a gauge in days, and warnings ahead of time, each told once. Ends are dates
+//! When credentials of identities, certificates of listeners and secrets of the gateway end: a gauge in days, and warnings ahead of time, each told once. Ends are dates
 //! that people wrote down, so they are compared with the wall clock; how often something is told is not.
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::counters::CredentialLabels;
+use crate::counters::NameLabels;
+use crate::entra::holder::Holder;
 use crate::model::clock;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -39,10 +42,10 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Watches a credential. Its end may be set later, and again.
-    pub(super) fn add(&self, identity: &str, credential: &str, end: Option<SystemTime>) -> Arc<Dated> {
+    pub(super) fn add(&self, holder: Holder, credential: &str, end: Option<SystemTime>) -> Arc<Dated> {
         let dated = Arc::new(Dated {
-            identity: identity.into(),
-            credential: credential.into(),
+            holder,
+            name: Mutex::new(Name::new(credential)),
             course: Mutex::new(Course {
                 end,
                 ..Course::default()
@@ -65,21 +68,13 @@ impl Watch {
     /// Writes the gauges.
     pub(super) fn gauge(&self, counters: &Counters) {
         let now = clock::wall();
-        for dated in self.all().iter() {
-            let labels = CredentialLabels {
-                identity: dated.identity.clone(),
-                credential: dated.credential.clone(),
-            };
-            match dated.end() {
-                Some(end) => {
-                    let gauge = counters.credential_days_left.get_or_create(&labels);
-                    gauge.set(seconds_left(end, now) / DAY.as_secs_f64());
-                }
-                // The credential that took its place has no known end.
-                None => {
-                    counters.credential_days_left.remove(&labels);
-                }
-            }
+        let all = self.all();
+        for dated in all.iter() {
+            dated.clear(counters);
+        }
+        // After that, because two listeners may show certificates of one name.
+        for dated in all.iter() {
+            dated.gauge(counters, now);
         }
     }
 
@@ -87,17 +82,23 @@ impl Watch {
     pub(super) fn lives(&self, identity: &str) -> Vec<Life> {
         let now = clock::wall();
         let list = self.all();
-        let own = list.iter().filter(|dated| &*dated.identity == identity);
-        own.filter_map(|dated| {
-            Some(Life {
-                credential: dated.credential.to_string(),
-                days: days_left(dated.end()?, now),
-            })
-        })
-        .collect()
+        let own = list
+            .iter()
+            .filter(|dated| dated.holder.identity() == Some(identity));
+        own.filter_map(|dated| dated.life(now)).collect()
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Dated>>> {
+    /// What everything has left that belongs to no identity.
+    pub(super) fn others(&self) -> Vec<(Holder, Life)> {
+        let now = clock::wall();
+        let list = self.all();
+        let others = list.iter().filter(|dated| dated.holder.identity().is_none());
+        others
+            .filter_map(|dated| Some((dated.holder.clone(), dated.life(now)?)))
+            .collect()
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<Dated>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,12 +106,79 @@ impl Watch {
 /// A credential with its end.
 #[derive(Debug)]
 pub(super) struct Dated {
-    identity: Arc<str>,
-    credential: Arc<str>,
+    holder: Holder,
+    name: Mutex<Name>,
     course: Mutex<Course>,
 }
 
+/// What a credential is called, which may follow what it is.
+#[derive(Debug)]
+struct Name {
+    current: Arc<str>,
+    /// Under which name it stands in the gauges.
+    gauged: Option<Arc<str>>,
+}
+
+impl Name {
+    fn new(name: &str) -> Self {
+        Self {
+            current: name.into(),
+            gauged: None,
+        }
+    }
+}
+
 impl Dated {
+    /// Calls it something else from now on.
+    pub(super) fn rename(&self, name: &str) {
+        self.name().current = name.into();
+    }
+
+    fn name(&self) -> MutexGuard<'_, Name> {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn life(&self, now: SystemTime) -> Option<Life> {
+        let days = days_left(self.end()?, now);
+        Some(Life {
+            credential: self.name().current.to_string(),
+            days,
+        })
+    }
+
+    /// Takes out of the gauges what is there no more: its name is another one, or its end is not known.
+    fn clear(&self, counters: &Counters) {
+        let mut name = self.name();
+        let is_known = self.end().is_some();
+        let current = name.current.clone();
+        let Some(old) = name.gauged.take_if(|gauged| !is_known || *gauged != current) else {
+            return;
+        };
+        drop(name);
+        match &self.holder {
+            Holder::Listener(_) => counters.certificate_days.remove(&NameLabels { name: old }),
+            holder => counters.credential_days_left.remove(&labels(holder, old)),
+        };
+    }
+
+    fn gauge(&self, counters: &Counters, now: SystemTime) {
+        let Some(end) = self.end() else { return };
+        let days = seconds_left(end, now) / DAY.as_secs_f64();
+        let mut name = self.name();
+        let current = name.current.clone();
+        name.gauged = Some(current.clone());
+        drop(name);
+        let gauge = match &self.holder {
+            Holder::Listener(_) => counters
+                .certificate_days
+                .get_or_create_owned(&NameLabels { name: current }),
+            holder => counters
+                .credential_days_left
+                .get_or_create_owned(&labels(holder, current)),
+        };
+        gauge.set(days);
+    }
+
     /// Sets another end, or none; what is due is told at once.
     pub(super) fn set(&self, end: Option<SystemTime>) {
         let mut course = self.course.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,7 +203,13 @@ impl Dated {
             return;
         };
         drop(course);
-        let (identity, credential) = (&*self.identity, &*self.credential);
+        let (holder, credential) = (&self.holder, self.name().current.clone());
+        let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
+        let credential = &*credential;
+        let what = match holder {
+            Holder::Listener(_) => format!("the certificate for {credential}"),
+            _ => format!("credential {credential}"),
+        };
         let date = Timestamp::try_from(end).map_or_else(
             |_| "a date far away".to_owned(),
             |end| end.strftime("%Y-%m-%d").to_string(),
@@ -144,19 +218,31 @@ impl Dated {
         if step == DAYS.len() {
             tracing::warn!(
                 identity,
+                route,
+                listener,
                 credential,
                 days,
-                "credential {credential} of identity {identity} expired on {date}; put a new one in its place"
+                "{what} of {holder} expired on {date}; put a new one in its place"
             );
             return;
         }
         tracing::warn!(
             identity,
+            route,
+            listener,
             credential,
             days,
-            "credential {credential} of identity {identity} expires on {date}; make a new one in time, and put it \
+            "{what} of {holder} expires on {date}; make a new one in time, and put it \
              beside the old one or in its place"
         );
+    }
+}
+
+fn labels(holder: &Holder, credential: Arc<str>) -> CredentialLabels {
+    CredentialLabels {
+        // An empty label is the same as none.
+        identity: holder.identity().unwrap_or_default().into(),
+        credential,
     }
 }
 

@@ -19,7 +19,6 @@ use crate::entra::proof::Proof;
 use crate::entra::sign_in;
 use crate::entra::sign_in::SignInCall;
 use crate::entra::slots::Slots;
-use crate::entra::store::Store;
 
 /// Asks once for a token.
 pub(super) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Granted, TokenError>> + Send + Sync>;
@@ -96,7 +95,7 @@ pub(super) fn fetcher(
         } => {
             let endpoint = Endpoint::new(endpoint, identity, &sign_in::lasting(scope))?;
             let proof = Proof::new(proof, &identity.name, slots)?;
-            let store = Store::new(store, seal.as_ref(), endpoint.client_id());
+            let store = slots.store(&identity.name, store, seal.as_ref(), endpoint.client_id());
             let call = Arc::new(SignInCall::new(endpoint, proof, store, &identity.name));
             Ok(Arc::new(move || {
                 let call = call.clone();

@@ -18,6 +18,7 @@ mod failure;
 mod federated;
 mod file;
 mod grant;
+mod holder;
 pub mod login;
 mod loopback;
 mod managed;
@@ -25,6 +26,8 @@ mod password;
 mod peer;
 mod proof;
 pub mod refusal;
+mod rereading;
+mod seal;
 mod secret;
 mod sign_in;
 mod slots;
@@ -49,6 +52,11 @@ pub use expiry::Life;
 pub use failure::Failure;
 pub use federated::AudienceFit;
 pub use federated::FederatedToken;
+pub use holder::Holder;
+pub use rereading::Followed;
+pub use rereading::Rereader;
+pub use rereading::Taken;
+pub use rereading::Verdict;
 pub use sign_in::SignedInState;
 pub use sign_in::state_of as sign_in_state;
 pub use vault::VaultError;
@@ -145,6 +153,11 @@ impl Identity {
         self.slot.inspect(inspector);
     }
 
+    /// Compares the current token once more, because a route of this identity needs something else of it.
+    pub fn look_again(&self) {
+        self.slot.look_again();
+    }
+
     /// Its settings.
     pub fn settings(&self) -> &IdentitySettings {
         &self.settings
@@ -157,6 +170,7 @@ pub struct Tokens {
     identities: HashMap<IdentityName, Identity>,
     minders: Vec<AbortHandle>,
     watch: Arc<Watch>,
+    rereader: Rereader,
     counters: Counters,
 }
 
@@ -172,12 +186,7 @@ impl Tokens {
         counters: &Counters,
     ) -> Result<Self, TrustError> {
         let mut slots = Slots::new(settings, keyvault, control, counters);
-        let mut tokens = Self {
-            identities: HashMap::new(),
-            minders: Vec::new(),
-            watch: slots.watch().clone(),
-            counters: counters.clone(),
-        };
+        let (mut identities, mut minders) = (HashMap::new(), Vec::new());
         for settings in settings {
             for note in settings.notes() {
                 tracing::info!(identity = %settings.name, "identity {}: {note}", settings.name);
@@ -187,12 +196,30 @@ impl Tokens {
             }
             let identity = Identity::build(settings, &mut slots)?;
             let minder = control.spawn(identity.slot.clone().mind());
-            tokens.minders.push(minder.abort_handle());
-            tokens.identities.insert(settings.name.clone(), identity);
+            minders.push(minder.abort_handle());
+            identities.insert(settings.name.clone(), identity);
         }
-        let watch = control.spawn(tokens.watch.clone().mind());
-        tokens.minders.push(watch.abort_handle());
-        Ok(tokens)
+        for place in keyvault.iter().flat_map(|keyvault| &keyvault.at_start) {
+            slots.vault(place)?;
+        }
+        let watch = slots.watch().clone();
+        let rereader = Rereader::new(control.clone(), watch.clone(), slots.vaults().clone());
+        for (identity, store, seal) in slots.sealed() {
+            seal::follow(&rereader, identity, store, seal);
+        }
+        minders.push(control.spawn(watch.clone().mind()).abort_handle());
+        Ok(Self {
+            identities,
+            minders,
+            watch,
+            rereader,
+            counters: counters.clone(),
+        })
+    }
+
+    /// What looks at the places of certificates, addresses and other secrets for as long as the gateway runs.
+    pub fn rereader(&self) -> &Rereader {
+        &self.rereader
     }
 
     /// The identity of this name.

@@ -17,6 +17,7 @@ use crate::entra::answer::TokenError;
 use crate::entra::desk::Desk;
 use crate::entra::desk::Stuck;
 use crate::entra::expiry::Dated;
+use crate::entra::holder::Holder;
 use crate::entra::vault::Found;
 use crate::entra::vault::Vault;
 use crate::entra::vault::VaultError;
@@ -45,7 +46,7 @@ impl SecretName {
 
 /// A secret and its source.
 pub(super) struct Held {
-    identity: String,
+    holder: Holder,
     what: &'static str,
     source: SecretSource,
     shown: Shown,
@@ -66,6 +67,8 @@ struct State {
     due: Instant,
     /// Whether the source could not be read last time.
     away: bool,
+    /// When the value ends, where its vault knows.
+    ends: Option<SystemTime>,
 }
 
 /// What the log shows of a new value.
@@ -98,20 +101,23 @@ enum Away {
 
 impl Held {
     pub(super) fn new(
-        identity: &str,
+        holder: Holder,
         credential: SecretName,
         source: &SecretSource,
         vault: Option<Arc<Vault>>,
         expires: Option<SystemTime>,
         dated: Option<Arc<Dated>>,
     ) -> Self {
+        // What was read from a vault at the start is good for a period.
+        let fresh = vault.as_ref().filter(|_| source.known().is_some());
         let state = State {
             current: source.known().cloned(),
-            due: Instant::now(),
+            due: Instant::now() + fresh.map_or(Duration::ZERO, |vault| vault.period()),
             away: false,
+            ends: source.expires(),
         };
         Self {
-            identity: identity.to_owned(),
+            holder,
             what: credential.what,
             source: source.clone(),
             shown: credential.shown,
@@ -122,6 +128,27 @@ impl Held {
             state: Mutex::new(state),
             turn: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The same at a desk that it shares with others.
+    pub(super) fn at(mut self, desk: Desk) -> Self {
+        self.desk = desk;
+        self
+    }
+
+    /// The last value that was read.
+    pub(super) fn current(&self) -> Option<Secret> {
+        self.state().current.clone()
+    }
+
+    /// When the value ends, as far as it is known.
+    pub(super) fn ends(&self) -> Option<SystemTime> {
+        [self.expires, self.state().ends].into_iter().flatten().min()
+    }
+
+    /// Whether it lies in a key vault.
+    pub(super) fn is_of_vault(&self) -> bool {
+        self.source.vault().is_some()
     }
 
     /// The value, looked up where that is due.
@@ -204,7 +231,8 @@ impl Held {
     }
 
     fn take(&self, found: Found) {
-        let (identity, what) = (&self.identity, self.what);
+        let (holder, what) = (&self.holder, self.what);
+        let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
         let Found { secret, expires } = found;
         // The first end counts: either side may stop accepting it.
         if let Some(dated) = &self.dated {
@@ -213,12 +241,13 @@ impl Held {
         let period = self.vault.as_ref().map_or(Duration::ZERO, |vault| vault.period());
         let mut state = self.state();
         state.due = Instant::now() + period;
+        state.ends = expires;
         let back = std::mem::take(&mut state.away);
         let known = state.current.replace(secret.clone());
         drop(state);
         if back {
             let place = self.source.place();
-            tracing::info!(%identity, "{place} can be read again");
+            tracing::info!(identity, route, listener, "{place} can be read again");
         }
         if known.is_none_or(|known| known.same_as(secret.expose())) {
             return;
@@ -226,9 +255,9 @@ impl Held {
         match self.shown {
             Shown::DigestEnd => {
                 let ending = ending(&secret);
-                tracing::info!(%identity, "{what} of identity {identity} replaced, id ending {ending}");
+                tracing::info!(identity, "{what} of {holder} replaced, id ending {ending}");
             }
-            Shown::Nothing => tracing::info!(%identity, "{what} of identity {identity} replaced"),
+            Shown::Nothing => tracing::info!(identity, "{what} of {holder} replaced"),
             Shown::Unsaid => {}
         }
     }
@@ -245,15 +274,18 @@ impl Held {
             return;
         }
         drop(state);
-        let (identity, what) = (&self.identity, self.what);
+        let (holder, what) = (&self.holder, self.what);
+        let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
         let why = match away {
             Away::File(why) => why.clone(),
             Away::Vault(error) => error.to_string(),
             Away::Over => return,
         };
         tracing::warn!(
-            %identity,
-            "the {what} of identity {identity} cannot be read again, the last one serves on: {why}"
+            identity,
+            route,
+            listener,
+            "the {what} of {holder} cannot be read again, the last one serves on: {why}"
         );
     }
 }

@@ -97,11 +97,11 @@ struct Unwritten {
 }
 
 impl SignInCall {
-    pub(super) fn new(endpoint: Endpoint, proof: Proof, store: Store, name: &IdentityName) -> Self {
+    pub(super) fn new(endpoint: Endpoint, proof: Proof, store: Arc<Store>, name: &IdentityName) -> Self {
         Self {
             endpoint,
             proof,
-            store: Arc::new(store),
+            store,
             reads: Desk::default(),
             writes: Desk::default(),
             identity: name.as_str().to_owned(),
@@ -145,7 +145,11 @@ impl SignInCall {
         let why = match self.reads.work(move || store.read()).await {
             Ok(Ok(kept)) => return Ok(kept),
             Ok(Err(StoreError::Missing)) => "nobody has signed in yet".to_owned(),
-            Ok(Err(StoreError::Unusable(why))) => why,
+            Ok(Err(StoreError::Unusable(why))) => {
+                // Another gateway may have taken up a new seal before this one.
+                self.store.seal_wanted().notify_one();
+                why
+            }
             Err(stuck) => stuck.to_string(),
         };
         Err(TokenError::NotSignedIn(format!(

@@ -2,6 +2,7 @@
 //! an application the token of the managed identity that vouches for it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,9 +19,11 @@ use crate::entra::cache::Slot;
 use crate::entra::certificate::HeldCertificate;
 use crate::entra::expiry::Watch;
 use crate::entra::grant;
+use crate::entra::holder::Holder;
 use crate::entra::secret::Held;
 use crate::entra::secret::SecretName;
 use crate::entra::secret::Shown;
+use crate::entra::store::Store;
 use crate::entra::tries::Account;
 use crate::entra::vault::Vault;
 use crate::model::IdentityName;
@@ -37,6 +40,7 @@ pub(super) struct Slots<'a> {
     held: HashMap<(IdentityName, SecretName), Arc<Held>>,
     certificates: HashMap<(IdentityName, usize), Arc<HeldCertificate>>,
     accounts: HashMap<(String, String), Arc<Account>>,
+    stores: HashMap<IdentityName, (Arc<Store>, Option<SecretSource>)>,
 }
 
 impl<'a> Slots<'a> {
@@ -57,6 +61,7 @@ impl<'a> Slots<'a> {
             held: HashMap::new(),
             certificates: HashMap::new(),
             accounts: HashMap::new(),
+            stores: HashMap::new(),
         }
     }
 
@@ -140,10 +145,11 @@ impl<'a> Slots<'a> {
             Some(place) => self.vault(place)?,
             None => None,
         };
+        let holder = Holder::Identity(identity.as_str().into());
         // A part of a certificate ends with it, and that is watched by itself.
         let dated = (credential.shown != Shown::Unsaid)
-            .then(|| self.watch.add(identity.as_str(), &credential.name(), expires));
-        let held = Held::new(identity.as_str(), credential, source, vault, expires, dated);
+            .then(|| self.watch.add(holder.clone(), &credential.name(), expires));
+        let held = Held::new(holder, credential, source, vault, expires, dated);
         let held = Arc::new(held);
         self.held.insert(key, held.clone());
         Ok(held)
@@ -172,6 +178,33 @@ impl<'a> Slots<'a> {
         let held = Arc::new(HeldCertificate::new(identity, number, settings, self)?);
         self.certificates.insert(key, held.clone());
         Ok(held)
+    }
+
+    /// The store of a sign-in, one for all scopes of its identity.
+    pub(super) fn store(
+        &mut self,
+        identity: &IdentityName,
+        path: &Path,
+        seal: Option<&SecretSource>,
+        client_id: &str,
+    ) -> Arc<Store> {
+        let made = self.stores.entry(identity.clone());
+        let (store, _) = made.or_insert_with(|| {
+            let store = Arc::new(Store::new(path, seal, client_id));
+            (store, seal.cloned())
+        });
+        store.clone()
+    }
+
+    /// The stores that were made here and are sealed, with the places of their seals.
+    pub(super) fn sealed(&self) -> impl Iterator<Item = (&IdentityName, &Arc<Store>, &SecretSource)> {
+        let stores = self.stores.iter();
+        stores.filter_map(|(identity, (store, seal))| Some((identity, store, seal.as_ref()?)))
+    }
+
+    /// The vaults that were asked for so far, by the scope of their tokens.
+    pub(super) fn vaults(&self) -> &HashMap<String, Arc<Vault>> {
+        &self.vaults
     }
 }
 

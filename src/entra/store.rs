@@ -11,6 +11,10 @@ use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use aws_lc_rs::aead::AES_256_GCM;
@@ -24,8 +28,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::Deserialize;
 use serde::Serialize;
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
+use crate::config::SecretSource;
 use crate::config::edit;
 use crate::model::Secret;
 use crate::model::clock;
@@ -39,6 +45,10 @@ const PURPOSE: &[u8] = b"flowgate sign-in store 1";
 /// What is wrong where the secret behind `seal` was not read.
 const SEAL_UNKNOWN: &str =
     "its seal is not known: it lies in a key vault, and only `flowgate serve` reads those";
+/// Seals beside the current one with which a store may still be sealed.
+const SEALS_MAX: usize = 4;
+/// How often it is written under a new seal, if others replace it at the same moment.
+const RESEALS_MAX: usize = 3;
 /// A file of a write that was cut off is removed by a later one, but not while its writer may still be at work.
 const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 /// Most entries of the folder that are looked at for such files.
@@ -109,17 +119,100 @@ enum Cover {
 /// A store.
 pub(super) struct Store {
     path: PathBuf,
-    cover: Cover,
+    covers: Mutex<Covers>,
+    /// Nudged when it is sealed with something that is not known here.
+    seal_wanted: Arc<Notify>,
     client_id: String,
 }
 
+/// What keeps others from reading a store, now and before.
+struct Covers {
+    current: Arc<Cover>,
+    /// What else it may be sealed with: somebody else may be quicker to take a new seal up, or slower.
+    others: Vec<Arc<Cover>>,
+    /// A seal that is to take the place of the current one, and did not yet.
+    next: Option<Arc<Cover>>,
+}
+
+impl From<Cover> for Covers {
+    fn from(cover: Cover) -> Self {
+        Self {
+            current: Arc::new(cover),
+            others: Vec::new(),
+            next: None,
+        }
+    }
+}
+
 impl Store {
-    pub(super) fn new(path: &Path, seal: Option<&Secret>, client_id: &str) -> Self {
+    pub(super) fn new(path: &Path, seal: Option<&SecretSource>, client_id: &str) -> Self {
+        let cover = match seal.map(SecretSource::known) {
+            Some(Some(seal)) => cover(seal),
+            Some(None) => Cover::Unknown,
+            None => Cover::Rights,
+        };
         Self {
             path: path.to_owned(),
-            cover: seal.map_or(Cover::Rights, cover),
+            covers: Mutex::new(cover.into()),
+            seal_wanted: Arc::default(),
             client_id: client_id.to_owned(),
         }
+    }
+
+    /// Who looks for another seal waits here.
+    pub(super) fn seal_wanted(&self) -> &Arc<Notify> {
+        &self.seal_wanted
+    }
+
+    fn covers(&self) -> MutexGuard<'_, Covers> {
+        self.covers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cover(&self) -> Arc<Cover> {
+        self.covers().current.clone()
+    }
+
+    /// Opens a sealed text with any seal that is known.
+    fn open(&self, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
+        let covers = self.covers();
+        let all = [Some(&covers.current), covers.next.as_ref()]
+            .into_iter()
+            .flatten();
+        let all = all.chain(&covers.others);
+        all.filter_map(|cover| match &**cover {
+            Cover::Key(key) => open(key, sealed),
+            Cover::Rights | Cover::Unknown => None,
+        })
+        .next()
+    }
+
+    /// Takes another seal, and writes what it keeps anew under that. Blocks on the file and on others who replace it.
+    pub(super) fn reseal(&self, seal: &Secret) -> Result<(), String> {
+        let new = Arc::new(cover(seal));
+        self.covers().next = Some(new.clone());
+        for _ in 0..RESEALS_MAX {
+            let kept = match self.read() {
+                Ok(kept) => kept,
+                Err(StoreError::Missing) => {
+                    self.switch(new);
+                    return Ok(());
+                }
+                Err(StoreError::Unusable(why)) => return Err(why),
+            };
+            if self.write(&kept, InPlaceOf::Token(&kept.token), &new)? == Replaced::Yes {
+                self.switch(new);
+                return Ok(());
+            }
+        }
+        Err("somebody else replaces it all the time".to_owned())
+    }
+
+    fn switch(&self, new: Arc<Cover>) {
+        let mut covers = self.covers();
+        covers.next = None;
+        let old = std::mem::replace(&mut covers.current, new);
+        covers.others.insert(0, old);
+        covers.others.truncate(SEALS_MAX);
     }
 
     /// Where it lies.
@@ -129,7 +222,7 @@ impl Store {
 
     /// Whether it is encrypted.
     pub(super) fn is_sealed(&self) -> bool {
-        matches!(self.cover, Cover::Key(_))
+        matches!(*self.cover(), Cover::Key(_))
     }
 
     /// Reads it. Blocks on the file.
@@ -139,7 +232,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing),
             Err(error) => return Err(unusable(format!("it cannot be read: {error}"))),
         };
-        if matches!(self.cover, Cover::Rights) && !is_owners(&file) {
+        if matches!(*self.cover(), Cover::Rights) && !is_owners(&file) {
             return Err(unusable(
                 "it is open to other users; take their rights away with chmod 600",
             ));
@@ -156,8 +249,8 @@ impl Store {
     }
 
     fn parse(&self, text: &str) -> Result<Kept, StoreError> {
-        let opened = match (text.trim().strip_prefix(SEALED), &self.cover) {
-            (Some(sealed), Cover::Key(key)) => open(key, sealed).ok_or_else(|| {
+        let opened = match (text.trim().strip_prefix(SEALED), &*self.cover()) {
+            (Some(sealed), Cover::Key(_)) => self.open(sealed).ok_or_else(|| {
                 unusable(
                     "its seal does not fit: the secret behind `seal` is another one, or the file was changed",
                 )
@@ -188,7 +281,7 @@ impl Store {
         })
     }
 
-    fn print(&self, kept: &Kept) -> Result<Zeroizing<String>, String> {
+    fn print(&self, kept: &Kept, cover: &Cover) -> Result<Zeroizing<String>, String> {
         let written = Written {
             version: 1,
             client_id: &self.client_id,
@@ -198,7 +291,7 @@ impl Store {
         let text = serde_json::to_string(&written)
             .map(Zeroizing::new)
             .map_err(|error| error.to_string())?;
-        match &self.cover {
+        match cover {
             Cover::Key(key) => seal(key, &text).map(Zeroizing::new),
             Cover::Rights => Ok(text),
             Cover::Unknown => Err(SEAL_UNKNOWN.to_owned()),
@@ -207,6 +300,10 @@ impl Store {
 
     /// Replaces what it keeps. Blocks on the file and on others who replace it at the same moment.
     pub(super) fn replace(&self, kept: &Kept, place: InPlaceOf<'_>) -> Result<Replaced, String> {
+        self.write(kept, place, &self.cover())
+    }
+
+    fn write(&self, kept: &Kept, place: InPlaceOf<'_>, cover: &Cover) -> Result<Replaced, String> {
         let draft = Draft::beside(&self.target()?)?;
         let lock = draft.lock()?;
         if let InPlaceOf::Token(old) = place {
@@ -218,7 +315,7 @@ impl Store {
                 Err(StoreError::Unusable(why)) => return Err(why),
             }
         }
-        draft.write(&self.print(kept)?)?;
+        draft.write(&self.print(kept, cover)?)?;
         draft.put()?;
         drop(lock);
         draft.sweep();
@@ -227,7 +324,7 @@ impl Store {
 
     /// Whether a sign-in could be stored, before anybody takes the trouble.
     pub(super) fn probe(&self) -> Result<(), String> {
-        if matches!(self.cover, Cover::Unknown) {
+        if matches!(*self.cover(), Cover::Unknown) {
             return Err(SEAL_UNKNOWN.to_owned());
         }
         let draft = Draft::beside(&self.target()?)?;
@@ -454,6 +551,7 @@ fn open(key: &LessSafeKey, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
 mod tests {
     use std::path::Path;
     use std::sync::Arc;
+    use std::sync::Mutex;
 
     use proptest::prelude::any;
     use proptest::prelude::proptest;
@@ -475,7 +573,11 @@ mod tests {
     fn store(path: &Path, seal: Option<&str>) -> Store {
         Store {
             path: path.to_owned(),
-            cover: seal.map_or(Cover::Rights, |seal| cover(&Secret::new(seal))),
+            covers: Mutex::new(
+                seal.map_or(Cover::Rights, |seal| cover(&Secret::new(seal)))
+                    .into(),
+            ),
+            seal_wanted: Arc::default(),
             client_id: CLIENT.to_owned(),
         }
     }
@@ -502,6 +604,46 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn another_seal_takes_the_store_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let (old, new) = ("canary-seal-of-20-bytes", "canary-seal-that-is-another");
+        let changing = store(&path, Some(old));
+        let unaware = store(&path, Some(old));
+        changing.replace(&kept("one"), InPlaceOf::Anything).unwrap();
+        changing.reseal(&Secret::new(new)).unwrap();
+        let started = store(&path, Some(new));
+        assert_eq!(started.read().unwrap().token.expose(), "one");
+        assert!(unaware.read().is_err(), "the old seal is of no use any more");
+        // Somebody who was slower to hear of it.
+        unaware.replace(&kept("two"), InPlaceOf::Anything).unwrap();
+        assert_eq!(changing.read().unwrap().token.expose(), "two");
+        changing.replace(&kept("three"), InPlaceOf::Anything).unwrap();
+        assert_eq!(started.read().unwrap().token.expose(), "three");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_store_that_cannot_be_written_keeps_its_seal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept");
+        let old = store(&path, Some("canary-seal-of-20-bytes"));
+        old.replace(&kept("one"), InPlaceOf::Anything).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(folder.path().join(".kept.lock")).unwrap();
+        // Nothing can be locked where a folder stands in the way of the lock.
+        std::fs::create_dir(folder.path().join(".kept.lock")).unwrap();
+        old.reseal(&Secret::new("canary-seal-that-is-another"))
+            .unwrap_err();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(old.read().unwrap().token.expose(), "one");
+        std::fs::remove_dir(folder.path().join(".kept.lock")).unwrap();
+        old.replace(&kept("two"), InPlaceOf::Anything).unwrap();
+        let restarted = store(&path, Some("canary-seal-of-20-bytes"));
+        assert_eq!(restarted.read().unwrap().token.expose(), "two");
     }
 
     #[cfg(unix)]

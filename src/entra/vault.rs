@@ -17,6 +17,7 @@ use crate::config::IdentitySettings;
 use crate::config::KeyVaultSettings;
 use crate::config::TrustError;
 use crate::config::VaultReference;
+use crate::config::VaultValue;
 use crate::counters::Counters;
 use crate::entra::answer::TokenError;
 use crate::entra::cache::Forgotten;
@@ -595,7 +596,7 @@ pub enum VaultsError {
 pub async fn read_vaults(
     settings: &KeyVaultSettings,
     identities: &[IdentitySettings],
-) -> Result<HashMap<VaultReference, Secret>, VaultsError> {
+) -> Result<HashMap<VaultReference, VaultValue>, VaultsError> {
     let control = Handle::current();
     let counters = Counters::new();
     let mut slots = Slots::new(identities, Some(settings), &control, &counters);
@@ -605,7 +606,8 @@ pub async fn read_vaults(
             continue;
         }
         let Some(vault) = slots.vault(place)? else { break };
-        values.insert(place.clone(), read_patiently(&vault, place).await?.secret);
+        let Found { secret, expires } = read_patiently(&vault, place).await?;
+        values.insert(place.clone(), VaultValue { secret, expires });
     }
     Ok(values)
 }

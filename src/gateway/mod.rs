@@ -10,12 +10,12 @@ mod payload;
 mod pipeline;
 mod query;
 mod ready;
+mod reread;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use http::HeaderName;
 use tokio::runtime::Handle;
@@ -35,12 +35,11 @@ use crate::config::ReadyRequires;
 use crate::config::RelativePath;
 use crate::config::RouteKind;
 use crate::config::RouteSettings;
-use crate::config::Transport;
 use crate::config::TrustError;
 use crate::counters::Counters;
-use crate::counters::NameLabels;
 use crate::counters::RouteFigures;
 use crate::entra::Identity;
+use crate::entra::Rereader;
 use crate::entra::Tokens;
 use crate::entra::claims::Inspector;
 use crate::entra::claims::Preflight;
@@ -52,7 +51,6 @@ use crate::gateway::journal::Log;
 use crate::gateway::payload::Budget;
 use crate::gateway::payload::Rules;
 use crate::model::RouteName;
-use crate::model::clock;
 use crate::policy::Access;
 use crate::policy::Callers;
 use crate::policy::Matching;
@@ -79,7 +77,6 @@ pub struct Gateway {
     headers_max: usize,
     target_bytes_max: usize,
     departed: Arc<Departed>,
-    certificates: Vec<(Arc<str>, SystemTime)>,
 }
 
 /// A public address and all that is decided for it.
@@ -159,7 +156,7 @@ impl Gateway {
         inspect(&tokens, &list);
         let table = config.routes.iter().map(Matching::from).zip(list.iter().cloned());
         let routes = Routes::build(table).map_err(|error| BuildError::Routes(error.to_string()))?;
-        Ok(Arc::new(Self {
+        let gateway = Self {
             routes,
             list,
             quotas: Quotas::build(&config.quotas, &config.callers, &config.routes),
@@ -176,8 +173,14 @@ impl Gateway {
             headers_max: config.connections.headers_max,
             target_bytes_max: config.connections.target_bytes_max,
             departed: Arc::default(),
-            certificates: certificates(config),
-        }))
+        };
+        gateway.follow(config);
+        Ok(Arc::new(gateway))
+    }
+
+    /// What looks for successors of certificates and other secrets.
+    pub fn rereader(&self) -> &Rereader {
+        self.tokens.rereader()
     }
 
     /// Says whether new requests are welcome: not before all listeners are bound, and not while draining.
@@ -219,14 +222,6 @@ impl Gateway {
         self.counters
             .log_dropped
             .set(i64::try_from(self.log.dropped()).unwrap_or(i64::MAX));
-        for (name, not_after) in &self.certificates {
-            let left = not_after.duration_since(clock::wall()).unwrap_or_default();
-            let labels = NameLabels { name: name.clone() };
-            self.counters
-                .certificate_days
-                .get_or_create(&labels)
-                .set(left.as_secs_f64() / 86_400.0);
-        }
         self.counters.ready.set(i64::from(self.readiness().is_ready()));
     }
 }
@@ -264,22 +259,6 @@ fn rules(config: &Config, route: &RouteSettings) -> Rules {
             rate_grace: bodies.rate_grace,
         },
     }
-}
-
-/// The certificates of all listeners, each by its first name, and when they end.
-fn certificates(config: &Config) -> Vec<(Arc<str>, SystemTime)> {
-    let settings = config
-        .listeners
-        .iter()
-        .filter_map(|listener| match &listener.transport {
-            Transport::Tls(settings) => Some(&settings.certificates),
-            Transport::Plain { .. } => None,
-        });
-    let named = settings.flatten().map(|certificate| {
-        let name = certificate.names.first().map_or("-", String::as_str);
-        (name.into(), certificate.not_after)
-    });
-    named.collect()
 }
 
 /// How often [`Gateway::sweep`] is worth calling.

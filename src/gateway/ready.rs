@@ -20,6 +20,9 @@ pub struct Readiness {
     pub requires: &'static str,
     /// Each identity.
     pub identities: Vec<IdentityState>,
+    /// What belongs to no identity, such as certificates of listeners, and ends one day.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<HeldState>,
     /// Each route whose token has a claim that the flow cannot accept.
     pub claim_mismatches: Vec<MismatchState>,
     /// Each route that cannot serve.
@@ -48,6 +51,17 @@ pub struct IdentityState {
 #[derive(Debug, Serialize)]
 pub struct CredentialState {
     /// Kind and number, such as `client-secret-1`.
+    pub credential: String,
+    /// Whole days until it expires; below zero when it is over.
+    pub days_left: i64,
+}
+
+/// Something that ends one day, and belongs to no identity.
+#[derive(Debug, Serialize)]
+pub struct HeldState {
+    /// Whose it is: `listener 0.0.0.0:8443`, `route orders`, `the gateway`.
+    pub of: String,
+    /// The name of a certificate, or what it is.
     pub credential: String,
     /// Whole days until it expires; below zero when it is over.
     pub days_left: i64,
@@ -153,9 +167,21 @@ impl Gateway {
             status,
             requires,
             identities,
+            credentials: self.held(),
             claim_mismatches,
             routes_not_ready,
         }
+    }
+
+    fn held(&self) -> Vec<HeldState> {
+        let lives = self.rereader().lives().into_iter();
+        lives
+            .map(|(holder, life)| HeldState {
+                of: holder.to_string(),
+                credential: life.credential,
+                days_left: life.days,
+            })
+            .collect()
     }
 
     /// Whether the gateway can serve, without the reasons; cheap enough for a public health path.

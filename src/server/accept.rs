@@ -76,7 +76,10 @@ impl Plan {
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             let transport = match &listener.transport {
-                Transport::Tls(settings) => Spoken::Tls(tls::server_config(settings)?),
+                Transport::Tls(settings) => {
+                    let rereader = gateway.rereader();
+                    Spoken::Tls(tls::server_config(settings, listener.address, rereader)?)
+                }
                 Transport::Plain { from } => Spoken::Plain(from.clone().into()),
             };
             let health_path = listener.health_path.as_deref().map(Into::into);

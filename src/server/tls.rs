@@ -4,8 +4,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use rustls::AlertDescription;
 use rustls::Error;
 use rustls::InvalidMessage;
@@ -18,34 +23,47 @@ use rustls::server::NoServerSessionStorage;
 use rustls::server::ResolvesServerCert;
 use rustls::sign::CertifiedKey;
 
+use crate::config::Certificate;
 use crate::config::Http2;
 use crate::config::TlsSettings;
 use crate::config::provider;
+use crate::entra::Followed;
+use crate::entra::Holder;
+use crate::entra::Rereader;
+use crate::entra::Taken;
+use crate::entra::Verdict;
+use crate::model::clock;
 
 /// ALPN name of HTTP/2 (RFC 9113 section 3.2).
 pub(super) const ALPN_H2: &[u8] = b"h2";
 const ALPN_HTTP1: &[u8] = b"http/1.1";
 
-/// Finds the certificate for a name.
+/// The certificates of a listener: finds the one for a name, and lets others take their places.
 #[derive(Debug)]
 struct Certificates {
+    table: ArcSwap<Table>,
+    /// All of them, in the order of the settings.
+    list: Mutex<Vec<Certificate>>,
+    default: usize,
+}
+
+/// Which certificate serves which name.
+#[derive(Debug)]
+struct Table {
     by_name: HashMap<String, Arc<CertifiedKey>>,
     default: Option<Arc<CertifiedKey>>,
 }
 
-impl Certificates {
-    fn new(settings: &TlsSettings) -> Self {
+impl Table {
+    fn new(list: &[Certificate], default: usize) -> Self {
         let mut by_name = HashMap::new();
-        for certificate in &settings.certificates {
+        for certificate in list {
             for name in &certificate.names {
                 by_name.insert(name.clone(), certificate.key.clone());
             }
         }
-        let default = settings.certificates.get(settings.default_certificate);
-        Self {
-            by_name,
-            default: default.map(|certificate| certificate.key.clone()),
-        }
+        let default = list.get(default).map(|certificate| certificate.key.clone());
+        Self { by_name, default }
     }
 
     fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
@@ -64,21 +82,119 @@ impl Certificates {
     }
 }
 
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name())
+impl Certificates {
+    fn new(settings: &TlsSettings) -> Arc<Self> {
+        let (list, default) = (settings.certificates.clone(), settings.default_certificate);
+        Arc::new(Self {
+            table: ArcSwap::from_pointee(Table::new(&list, default)),
+            list: Mutex::new(list),
+            default,
+        })
+    }
+
+    /// Has the certificate with this index serve in place of the one before, from the next handshake on.
+    ///
+    /// # Errors
+    /// The last one serves on, and why.
+    fn replace(&self, index: usize, new: Certificate, now: SystemTime) -> Result<Replaced, String> {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = list.iter().enumerate().filter(|(other, _)| *other != index);
+        let mut taken = others.flat_map(|(_, other)| &other.names);
+        if let Some(name) = taken.find(|name| new.names.contains(name)) {
+            return Err(format!("another certificate of the listener serves {name}"));
+        }
+        let Some(current) = list.get_mut(index) else {
+            return Ok(Replaced::Same);
+        };
+        if current.key.cert == new.key.cert {
+            return Ok(Replaced::Same);
+        }
+        if current.is_valid(now) && !new.is_valid(now) {
+            let (from, until) = (new.begins_on(), new.ends_on());
+            return Err(format!("it is valid from {from} to {until}"));
+        }
+        *current = new;
+        self.table.store(Arc::new(Table::new(&list, self.default)));
+        Ok(Replaced::Yes)
+    }
+
+    /// Looks for successors of all of them for as long as the gateway runs.
+    fn follow(self: &Arc<Self>, settings: &TlsSettings, listener: SocketAddr, rereader: &Rereader) {
+        for (index, certificate) in settings.certificates.iter().enumerate() {
+            let followed = Followed {
+                holder: Holder::Listener(listener),
+                what: "certificate",
+                credential: credential(certificate),
+                until: Some(certificate.not_after),
+            };
+            let (all, source) = (self.clone(), certificate.source.clone());
+            rereader.follow(followed, &certificate.source.parts(), move |texts| {
+                match source.read(texts) {
+                    Ok(new) => all.judge(index, new, listener),
+                    Err(why) => Verdict::Refused(why),
+                }
+            });
+        }
+    }
+
+    fn judge(&self, index: usize, new: Certificate, listener: SocketAddr) -> Verdict {
+        let (names, until) = (new.names.join(" "), new.ends_on());
+        let foreign = new.foreign_names().join(" ");
+        let taken = Taken {
+            said: format!("certificate of listener {listener} for {names} replaced, valid until {until}"),
+            until: Some(new.not_after),
+            credential: Some(credential(&new)),
+        };
+        match self.replace(index, new, clock::wall()) {
+            Ok(Replaced::Yes) => {
+                if !foreign.is_empty() {
+                    tracing::warn!(
+                        %listener,
+                        "the certificate of listener {listener} is not made out to {foreign}; callers will refuse it"
+                    );
+                }
+                Verdict::Taken(taken)
+            }
+            Ok(Replaced::Same) => Verdict::Same,
+            Err(why) => Verdict::Refused(why),
+        }
     }
 }
 
-/// TLS 1.2 and 1.3 settings of a listener.
+/// Whether another certificate took the place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Replaced {
+    Yes,
+    /// It is the one that serves.
+    Same,
+}
+
+/// What a certificate is called among the credentials: its first name.
+fn credential(certificate: &Certificate) -> String {
+    certificate.names.first().map_or("-", String::as_str).to_owned()
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.table.load().find(hello.server_name())
+    }
+}
+
+/// TLS 1.2 and 1.3 settings of a listener, whose certificates follow what lies in their places.
 ///
 /// # Errors
 /// When the cryptography provider lacks what TLS needs, which a build of ours does not.
-pub(super) fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, Error> {
+pub(super) fn server_config(
+    settings: &TlsSettings,
+    listener: SocketAddr,
+    rereader: &Rereader,
+) -> Result<Arc<ServerConfig>, Error> {
+    let certificates = Certificates::new(settings);
+    certificates.follow(settings, listener, rereader);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Certificates::new(settings)));
+        .with_cert_resolver(certificates);
     // Tickets are kept by the callers: no memory here, no lock between workers. One is enough for a webhook sender.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Ticketer::new()?;

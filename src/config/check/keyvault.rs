@@ -3,7 +3,6 @@
 use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
 use crate::config::KeyVaultSettings;
-use crate::config::Secrets;
 use crate::config::VaultReference;
 use crate::config::check::Check;
 use crate::config::check::findings::Mark;
@@ -102,8 +101,7 @@ impl Check<'_> {
         }
         let name = &reader.name;
         if let GrantSettings::SignIn { seal: Some(seal), .. } = &reader.grant
-            && seal.expose().is_empty()
-            && self.environment.secrets() == Secrets::Resolved
+            && seal.vault().is_some()
         {
             let flaw = Flaw::new(format!(
                 "a cycle: the seal of identity \"{name}\" lies in a key vault, and key vaults are read with identity \

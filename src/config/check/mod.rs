@@ -10,7 +10,6 @@ mod listener;
 mod name;
 mod network;
 mod path;
-mod pem;
 mod rings;
 mod route;
 #[cfg(test)]
@@ -47,6 +46,7 @@ use crate::config::LogSettings;
 use crate::config::QuotaSettings;
 use crate::config::Rate;
 use crate::config::ReadyRequires;
+use crate::config::SecretSource;
 use crate::config::defaults;
 use crate::config::file;
 use crate::config::file::Admin;
@@ -141,7 +141,7 @@ impl Check<'_> {
         let connections = self.connections(file);
         let bodies = self.bodies(file.bodies.as_deref());
         let quotas = self.quotas(file.limits.as_deref());
-        let key_pepper = self.pepper(file.keys.as_deref());
+        let key_pepper_source = self.pepper(file.keys.as_deref());
         let listeners = self.listeners(&file.listener);
         let admin = self.admin(file.admin.as_deref(), &file.listener);
         let mut identity_names = name::Names::new("identity");
@@ -165,7 +165,8 @@ impl Check<'_> {
             bodies,
             quotas,
             log: log(file.log.as_deref()),
-            key_pepper,
+            key_pepper: key_pepper_source.as_ref().map(pepper_of),
+            key_pepper_source,
             keyvault,
             identities,
             callers,
@@ -309,10 +310,13 @@ impl Check<'_> {
         }
     }
 
-    fn pepper(&mut self, table: Option<&Keys>) -> Option<Secret> {
+    fn pepper(&mut self, table: Option<&Keys>) -> Option<SecretSource> {
         let value = table?.pepper.as_ref()?;
-        let pepper = self.secret("pepper", value)?;
-        if !self.is_placeholder(value) && pepper.expose().len() < PEPPER_BYTES_MIN {
+        let pepper = self.secret_at_start("pepper", value)?;
+        if pepper
+            .known()
+            .is_some_and(|pepper| pepper.expose().len() < PEPPER_BYTES_MIN)
+        {
             let flaw = Flaw::new(format!(
                 "the pepper has fewer than {PEPPER_BYTES_MIN} bytes and can be guessed"
             ));
@@ -362,6 +366,12 @@ impl Check<'_> {
             ready_requires,
         })
     }
+}
+
+/// The pepper; where it is not read keys cannot be told apart, and need not be.
+fn pepper_of(source: &SecretSource) -> Secret {
+    let known = source.known().cloned();
+    known.unwrap_or_else(|| Secret::new(value::PLACEHOLDER))
 }
 
 fn log(table: Option<&Log>) -> LogSettings {

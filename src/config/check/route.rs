@@ -21,6 +21,7 @@ use crate::config::check::network::NetworkKeys;
 use crate::config::check::path;
 use crate::config::check::path::PathEnd;
 use crate::config::check::path::Paths;
+use crate::config::check::trigger::Address;
 use crate::config::check::usual_rate;
 use crate::config::check::value::DAY;
 use crate::config::check::value::HOUR;
@@ -37,7 +38,6 @@ use crate::config::mistake::Flaw;
 use crate::model::CallerName;
 use crate::model::IdentityName;
 use crate::model::RouteName;
-use crate::model::TriggerUrl;
 
 /// The header field most senders of webhooks can set.
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
@@ -105,19 +105,7 @@ impl Check<'_> {
         );
         let proof = self.proof(route, known.identity_names);
         let end = path.map(|(_, end)| end);
-        let (trigger, kind, relative_path) = match route.kind.as_deref() {
-            Some(RouteKindWord::Api) => {
-                let upstream = self.api(route, proof.as_ref(), known.identities);
-                let paths = self.api_paths(route, end);
-                (upstream, paths.map(RouteKind::Api), RelativePath::Appended)
-            }
-            Some(RouteKindWord::Flow) | None => {
-                self.without_api(route);
-                let trigger = self.trigger_of(route, proof.as_ref(), known.identities);
-                (trigger, Some(RouteKind::Flow), self.relative_path(route, end))
-            }
-        };
-        let probe = self.probe(route, kind.as_ref(), &methods, trigger.as_ref());
+        let (trigger, kind, relative_path) = self.behind(route, proof.as_ref(), known.identities, end);
         let object_ids = self.object_ids(route);
         let query = self.query(route);
         let upstream = self.upstream(route);
@@ -125,6 +113,8 @@ impl Check<'_> {
             Some(host) => Some(host?),
             None => None,
         };
+        let (trigger, trigger_source) = trigger.unzip();
+        let probe = self.probe(route, kind.as_ref(), &methods, trigger.as_ref());
         let (path, _) = path?;
         self.place(route, host.as_deref(), path, &methods, known);
         Some(RouteSettings {
@@ -142,11 +132,34 @@ impl Check<'_> {
             object_ids,
             on_claim_mismatch: on_claim_mismatch(route),
             trigger: trigger?,
+            trigger_source: trigger_source?,
             relative_path,
             query,
             probe,
             upstream,
         })
+    }
+
+    /// What stands behind a route: where it is, of what kind, and what becomes of the rest of the path.
+    fn behind(
+        &mut self,
+        route: &Table<Route>,
+        proof: Option<&Proof>,
+        identities: &[IdentitySettings],
+        end: Option<PathEnd>,
+    ) -> (Option<Address>, Option<RouteKind>, RelativePath) {
+        match route.kind.as_deref() {
+            Some(RouteKindWord::Api) => {
+                let upstream = self.api(route, proof, identities).map(|url| (url, None));
+                let paths = self.api_paths(route, end);
+                (upstream, paths.map(RouteKind::Api), RelativePath::Appended)
+            }
+            Some(RouteKindWord::Flow) | None => {
+                self.without_api(route);
+                let trigger = self.trigger_of(route, proof, identities);
+                (trigger, Some(RouteKind::Flow), self.relative_path(route, end))
+            }
+        }
     }
 
     fn path_of<'r>(&mut self, route: &'r Table<Route>) -> Option<(&'r At<String>, PathEnd)> {
@@ -315,7 +328,7 @@ impl Check<'_> {
         route: &Table<Route>,
         proof: Option<&Proof>,
         identities: &[IdentitySettings],
-    ) -> Option<TriggerUrl> {
+    ) -> Option<Address> {
         let Some(value) = &route.trigger else {
             self.findings.missing(
                 route.span(),

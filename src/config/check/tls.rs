@@ -4,27 +4,30 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use rustls::pki_types::CertificateDer;
-use rustls::sign::CertifiedKey;
-
 use crate::config::Certificate;
+use crate::config::CertificateSource;
+use crate::config::SecretSource;
 use crate::config::Trust;
 use crate::config::check::Check;
 use crate::config::check::path;
-use crate::config::check::pem::Leaf;
-use crate::config::check::pem::certify;
-use crate::config::check::pem::no_certificate;
-use crate::config::check::pem::placeholder;
-use crate::config::check::pem::read_authorities;
-use crate::config::check::pem::read_certificates;
-use crate::config::check::pem::read_key;
-use crate::config::check::pem::read_leaf;
 use crate::config::check::value::DAY;
 use crate::config::file::CertificateTable;
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
 use crate::config::mistake::Flaw;
+use crate::config::pem::Leaf;
+use crate::config::pem::certificates_in;
+use crate::config::pem::placeholder;
+use crate::config::pem::read_authorities;
+use crate::config::pem::read_leaf;
 use crate::config::provider;
+use crate::config::serving::Pair;
+use crate::config::serving::Places;
+use crate::config::serving::covers;
+use crate::config::signing::About;
+use crate::config::source;
+use crate::config::source::Holds;
+use crate::config::source::Reference;
 use crate::model::Secret;
 
 /// A certificate that ends within this time is worth a warning: renewals that work come earlier.
@@ -44,9 +47,31 @@ impl Check<'_> {
     }
 
     pub(super) fn certificate(&mut self, table: &Table<CertificateTable>) -> Option<Certificate> {
-        let hint = "write for example chain = \"certs/site.pem\"";
+        let names = self.names(table);
+        let found = match &table.file {
+            Some(file) => self.together(table, file).map(|places| (file, places)),
+            None => self.apart(table),
+        };
+        let (place, places) = found?;
+        let source = CertificateSource {
+            places,
+            names: names?,
+        };
+        let known: Option<Vec<_>> = source.parts().iter().map(|part| part.known().cloned()).collect();
+        match known {
+            Some(texts) => self.whole(table, place, source, &texts),
+            None => self.in_part(table, place, source),
+        }
+    }
+
+    /// The chain and the key in places of their own.
+    fn apart<'t>(&mut self, table: &'t Table<CertificateTable>) -> Option<(&'t At<String>, Places)> {
         if table.chain.is_none() {
-            self.findings.missing(table.span(), "chain", hint);
+            self.findings.missing(
+                table.span(),
+                "chain",
+                "write for example chain = \"certs/site.pem\"",
+            );
         }
         if table.key.is_none() {
             self.findings.missing(
@@ -55,57 +80,130 @@ impl Check<'_> {
                 "write for example key = \"file:certs/site.key\"",
             );
         }
-        let secret = table
+        if let Some(password) = &table.password {
+            let flaw = Flaw::new("`password` opens a PFX file, and this certificate is named by `chain`");
+            self.findings.mistake(
+                password,
+                flaw.hint("name the PFX file with `file` in place of `chain` and `key`"),
+            );
+        }
+        let key = table
             .key
             .as_ref()
-            .and_then(|value| self.secret("key", value).map(|secret| (value, secret)));
-        let names = self.names(table);
-        let chain = self.chain(table.chain.as_ref()?)?;
-        let leaf = match &chain {
-            Chain::Read(certificates) => {
-                let leaf = certificates
-                    .first()
-                    .map_or(Err(no_certificate()), |leaf| read_leaf(leaf));
-                Some(self.findings.keep(table.chain.as_ref()?, leaf)?)
-            }
-            Chain::Absent => None,
+            .and_then(|value| self.secret_at_start("key", value));
+        let value = table.chain.as_ref()?;
+        let path = self.path(value)?;
+        let known = match self.is_elsewhere(value, &path) {
+            true => None,
+            false => Some(self.findings.keep(value, source::read_chain(&path))?),
         };
-        if let Some(leaf) = &leaf {
-            self.judge_dates(table.chain.as_ref()?, leaf);
+        let chain = SecretSource::new(Reference::File(path), known).holding(Holds::Chain);
+        Some((value, Places::Apart { chain, key: key? }))
+    }
+
+    /// Both in one place.
+    fn together(&mut self, table: &CertificateTable, value: &At<String>) -> Option<Places> {
+        if let Some(chain) = &table.chain {
+            let flaw = Flaw::new("a certificate is named either by `file` or by `chain`, not by both");
+            self.findings.clash(chain, flaw, value, "`file` here");
+            return None;
         }
-        let (value, secret) = secret?;
-        let key = self.certified(chain, value, &secret)?;
-        let names = self.served_names(table, names?, leaf.as_ref())?;
-        let not_after = leaf.map_or(SystemTime::UNIX_EPOCH, |leaf| leaf.not_after);
-        Some(Certificate {
-            key: Arc::new(key),
-            names,
-            not_after,
+        let key = self.beside("key", table.key.as_ref());
+        let password = self.beside("password", table.password.as_ref());
+        let reference = Reference::parse(value, &self.folder).unwrap_or_else(|| {
+            let flaw = Flaw::new("`file` says where the certificate lies together with its key");
+            Err(flaw.hint("write file = \"file:PATH\", \"env:NAME\" or \"keyvault:ADDRESS\""))
+        });
+        let reference = match self.findings.keep(value, reference)? {
+            Reference::Vault(place) => Reference::Vault(place.in_pem()),
+            other => other,
+        };
+        let (file, warning) = self.find_at_start(value, reference, Holds::Bytes)?;
+        // Without the key a certificate is public.
+        if let Some(flaw) = warning.filter(|_| table.key.is_none()) {
+            self.findings.warn(value, flaw);
+        }
+        Some(Places::Together {
+            file,
+            key: key?,
+            password: password?,
         })
     }
 
-    fn chain(&mut self, value: &At<String>) -> Option<Chain> {
-        let path = self.path(value)?;
-        if self.is_elsewhere(value, &path) {
-            return Some(Chain::Absent);
+    /// A secret that need not be there. Nothing means a mistake.
+    fn beside(&mut self, key: &str, value: Option<&At<String>>) -> Option<Option<SecretSource>> {
+        match value {
+            Some(value) => self.secret_at_start(key, value).map(Some),
+            None => Some(None),
         }
-        self.findings
-            .keep(value, read_certificates(&path))
-            .map(Chain::Read)
     }
 
-    fn certified(&mut self, chain: Chain, value: &At<String>, secret: &Secret) -> Option<CertifiedKey> {
-        let provider = provider();
+    /// A certificate of which every part was read.
+    fn whole(
+        &mut self,
+        table: &CertificateTable,
+        place: &At<String>,
+        source: CertificateSource,
+        texts: &[Secret],
+    ) -> Option<Certificate> {
+        let Pair { key, leaf } = match source.pair(texts) {
+            Ok(pair) => pair,
+            Err(fault) => {
+                let own = match fault.about {
+                    About::File => None,
+                    About::Key => table.key.as_ref(),
+                    About::Password => table.password.as_ref(),
+                };
+                self.findings.mistake(own.unwrap_or(place), fault.flaw);
+                return None;
+            }
+        };
+        self.judge_dates(place, &leaf);
+        let names = self.served_names(table, place, &source, &leaf)?;
+        Some(Certificate {
+            key: Arc::new(key),
+            names,
+            not_before: leaf.not_before,
+            not_after: leaf.not_after,
+            source: Arc::new(source),
+        })
+    }
+
+    /// A certificate of which a part was not read: a key that belongs to nothing takes the place of its own.
+    fn in_part(
+        &mut self,
+        table: &CertificateTable,
+        place: &At<String>,
+        source: CertificateSource,
+    ) -> Option<Certificate> {
+        let chain = match &source.places {
+            Places::Apart { chain, .. } => chain.known().map(|text| (text, chain.place())),
+            Places::Together { .. } => None,
+        };
         let chain = match chain {
-            Chain::Read(chain) => chain,
-            Chain::Absent => Vec::new(),
+            Some((text, shown)) => self.findings.keep(place, certificates_in(text, &shown))?,
+            None => Vec::new(),
         };
-        let made = if self.is_placeholder(value) {
-            placeholder(chain, &provider)
-        } else {
-            read_key(secret).and_then(|key| certify(chain, &key, &provider))
+        let leaf = match chain.first() {
+            Some(leaf) => Some(self.findings.keep(place, read_leaf(leaf))?),
+            None => None,
         };
-        self.findings.keep(value, made)
+        if let Some(leaf) = &leaf {
+            self.judge_dates(place, leaf);
+        }
+        let key = self.findings.keep(place, placeholder(chain, &provider()))?;
+        let names = match &leaf {
+            Some(leaf) => self.served_names(table, place, &source, leaf)?,
+            None => source.names.clone(),
+        };
+        let date = |of: fn(&Leaf) -> SystemTime| leaf.as_ref().map_or(SystemTime::UNIX_EPOCH, of);
+        Some(Certificate {
+            key: Arc::new(key),
+            names,
+            not_before: date(|leaf| leaf.not_before),
+            not_after: date(|leaf| leaf.not_after),
+            source: Arc::new(source),
+        })
     }
 
     /// The names in the settings, lower-case; nothing if one of them is wrong.
@@ -122,15 +220,13 @@ impl Check<'_> {
 
     fn served_names(
         &mut self,
-        table: &Table<CertificateTable>,
-        names: Vec<String>,
-        leaf: Option<&Leaf>,
+        table: &CertificateTable,
+        place: &At<String>,
+        source: &CertificateSource,
+        leaf: &Leaf,
     ) -> Option<Vec<String>> {
-        let Some(leaf) = leaf else { return Some(names) };
-        for (name, value) in names
-            .iter()
-            .zip(table.names.iter().flat_map(|values| values.iter()))
-        {
+        let given = table.names.iter().flat_map(|values| values.iter());
+        for (name, value) in source.names.iter().zip(given) {
             if !leaf.names.iter().any(|own| covers(own, name)) {
                 let flaw = Flaw::new(format!(
                     "the certificate is not made out to {name}; callers will refuse it"
@@ -138,18 +234,7 @@ impl Check<'_> {
                 self.findings.warn(value, flaw);
             }
         }
-        if !names.is_empty() {
-            return Some(names);
-        }
-        if leaf.names.is_empty() {
-            let flaw = Flaw::new("the certificate holds no names");
-            self.findings.mistake(
-                table.chain.as_ref()?,
-                flaw.hint("say with `names` which names it serves"),
-            );
-            return None;
-        }
-        Some(leaf.names.clone())
+        self.findings.keep(place, source.served(leaf))
     }
 
     fn judge_dates(&mut self, chain: &At<String>, leaf: &Leaf) {
@@ -175,24 +260,6 @@ impl Check<'_> {
             return;
         };
         self.findings.warn(chain, flaw);
-    }
-}
-
-enum Chain {
-    Read(Vec<CertificateDer<'static>>),
-    /// Not on this machine, which is in order when secrets are not read either.
-    Absent,
-}
-
-/// Whether a name in a certificate covers a name to be served (RFC 6125 section 6.4.3: a star stands for one
-/// label).
-fn covers(own: &str, name: &str) -> bool {
-    if own == name {
-        return true;
-    }
-    match (own.strip_prefix("*."), name.split_once('.')) {
-        (Some(parent), Some((label, rest))) => label != "*" && rest == parent,
-        _ => false,
     }
 }
 
@@ -314,6 +381,126 @@ mod tests {
             );
             assert!(!report.contains("canary"), "{report}");
         }
+    }
+
+    #[test]
+    fn certificate_and_key_may_lie_in_one_place() {
+        let (site, root) = (made(&["a.example"]), made(&["root.example"]));
+        let both = format!("{}{}{}", site.key, root.chain, site.chain);
+        let one = |lines: &str, files: &[(&str, &str)]| {
+            sample(&format!("[[listener.certificate]]\n{lines}\n"), files)
+        };
+        for sample in [
+            one("file = \"file:both\"", &[("both", &both)]),
+            one("file = \"env:BOTH\"", &[]).variable("BOTH", &both),
+            one(
+                "file = \"file:a\"\nkey = \"file:k\"",
+                &[("a", &site.chain), ("k", &site.key)],
+            ),
+        ] {
+            let certificate = &tls(&sample).certificates[0];
+            assert_eq!(certificate.names, ["a.example"]);
+            assert_eq!(certificate.key.cert.len(), 1, "strangers are left out");
+        }
+    }
+
+    #[cfg(feature = "pfx")]
+    #[test]
+    fn certificate_and_key_may_lie_in_a_pfx_file() {
+        let pfx = include_bytes!("../../../tests/certificates/site.pfx");
+        let lines = "[[listener.certificate]]\nfile = \"file:both.pfx\"\npassword = \"file:password\"\n";
+        let with = |password: &str| sample(lines, &[("password", password)]).bytes("both.pfx", pfx);
+        let certificate = &tls(&with("canary-password")).certificates[0];
+        assert_eq!(certificate.names, ["hooks.example"]);
+        let report = with("canary-other").report();
+        assert!(
+            report.contains("the password does not open the PFX file"),
+            "{report}"
+        );
+        assert!(!report.contains("canary"), "{report}");
+    }
+
+    #[test]
+    fn a_certificate_of_an_old_version_is_named_and_not_its_key() {
+        let text = concat!(
+            include_str!("../../../tests/certificates/client.pem"),
+            include_str!("../../../tests/certificates/client.key")
+        );
+        let files = [("a", text)];
+        let apart = sample(
+            &table("c", "k", ""),
+            &[
+                ("c", include_str!("../../../tests/certificates/client.pem")),
+                ("k", include_str!("../../../tests/certificates/client.key")),
+            ],
+        );
+        let together = sample("[[listener.certificate]]\nfile = \"file:a\"\n", &files);
+        for report in [apart.report(), together.report()] {
+            assert!(
+                report.contains("the certificate cannot be used with TLS"),
+                "{report}"
+            );
+            assert!(report.contains("subjectAltName"), "{report}");
+        }
+    }
+
+    #[test]
+    fn what_lies_in_one_place_is_named_there_alone_and_whole() {
+        let (site, other) = (made(&["a.example"]), made(&["b.example"]));
+        let strange = format!("{}{}", site.chain, other.key);
+        for (lines, text, reason) in [
+            (
+                "file = \"file:a\"\nchain = \"a\"",
+                strange.as_str(),
+                "either by `file` or by `chain`",
+            ),
+            ("file = \"a\"", &strange, "`file` says where the certificate lies"),
+            (
+                "chain = \"a\"\nkey = \"file:a\"\npassword = \"env:PEPPER\"",
+                &strange,
+                "`password` opens a PFX file",
+            ),
+            (
+                "file = \"file:a\"",
+                &strange,
+                "the private key does not belong to the certificate",
+            ),
+            (
+                "file = \"file:a\"",
+                &site.chain,
+                "a certificate without its private key",
+            ),
+            (
+                "file = \"file:a\"",
+                &site.key,
+                "a private key without its certificate",
+            ),
+            ("file = \"file:a\"", "canary", "neither PEM nor a PFX file"),
+            ("file = \"file:none\"", "canary", "does not exist"),
+        ] {
+            let report = sample(&format!("[[listener.certificate]]\n{lines}\n"), &[("a", text)]).report();
+            assert!(report.contains(reason), "{reason}: {report}");
+            assert!(!report.contains("canary"), "{report}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_in_a_vault_is_needed_before_anything_is_served() {
+        let guid = "00000000-0000-0000-0000-000000000000";
+        let reader = format!(
+            "name = \"reader\"\ntenant = \"{guid}\"\nclient_id = \"{guid}\"\nclient_secret = \"env:SECRET\"\n\
+             [[identity]]\nname = \"contoso\"\ntenant = \"{guid}\"\nclient_id = \"{guid}\"\n\
+             client_secret = \"env:SECRET\""
+        );
+        let lines = "[[listener.certificate]]\nnames = [\"a.example\"]\n\
+                     file = \"keyvault:https://contoso.vault.azure.net/secrets/site\"\n";
+        let config = sample(lines, &[])
+            .with("identity", &reader)
+            .with("keyvault", "identity = \"reader\"")
+            .config();
+        let keyvault = config.keyvault.unwrap();
+        assert_eq!(keyvault.at_start.len(), 1);
+        assert!(keyvault.at_start[0].query().contains("pem"));
     }
 
     #[test]

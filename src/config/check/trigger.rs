@@ -6,9 +6,17 @@ use crate::config::Proof;
 use crate::config::check::Check;
 use crate::config::leaf::At;
 use crate::config::mistake::Flaw;
+use crate::config::source::Holds;
 use crate::config::source::Reference;
+use crate::config::trigger::TokenCloud;
+use crate::config::trigger::TriggerSource;
+use crate::config::trigger::cloud_of;
+use crate::config::trigger::read_address;
+use crate::config::trigger::remarks;
 use crate::model::TriggerUrl;
-use crate::model::trigger::TriggerUrlError;
+
+/// An address, and where it can be read again if it does not stand in the settings themselves.
+pub(super) type Address = (TriggerUrl, Option<TriggerSource>);
 
 /// What stands for an address that is not read.
 const PLACEHOLDER: &str = "https://unresolved.invalid/";
@@ -22,70 +30,45 @@ impl Check<'_> {
         value: &At<String>,
         proof: Option<&Proof>,
         identities: &[IdentitySettings],
-    ) -> Option<TriggerUrl> {
+    ) -> Option<Address> {
         let reference = match Reference::parse(value, &self.folder) {
             Some(reference) => Some(self.findings.keep(value, reference)?),
             None => None,
         };
-        if let Some(reference) = reference
-            .as_ref()
-            .filter(|reference| !self.environment.is_at_hand(reference))
-        {
-            // Notes what has to be read from a vault; the placeholder is of no use for an address.
-            self.resolve(value, reference)?;
+        let Some(reference) = reference else {
+            if mentions_signature(value) {
+                self.findings.mistake(value, inline_signature(proof));
+                return None;
+            }
+            let url = self.findings.keep(value, read_address(value, proof))?;
+            let cloud = cloud_of(proof, identities);
+            self.judge(value, &url, cloud.as_ref());
+            return Some((url, None));
+        };
+        let source = self.at_start(value, reference, Holds::Text)?;
+        let Some(text) = source.known() else {
+            // What has to be read from a vault is noted; a placeholder is of no use for an address.
             let text = if proof == Some(&Proof::Signed) {
                 SIGNED_PLACEHOLDER
             } else {
                 PLACEHOLDER
             };
-            return TriggerUrl::parse(text).ok();
-        }
-        let url = match &reference {
-            Some(reference) => {
-                let text = self.resolve(value, reference)?;
-                TriggerUrl::parse(text.expose())
-            }
-            None if mentions_signature(value) => {
-                self.findings.mistake(value, inline_signature(proof));
-                return None;
-            }
-            None => TriggerUrl::parse(value),
+            return TriggerUrl::parse(text).ok().map(|url| (url, None));
         };
-        let url = self.findings.keep(value, url.map_err(flaw_of))?;
-        match proof {
-            Some(Proof::Signed) => self.findings.keep(value, url.require_signed().map_err(flaw_of))?,
-            Some(Proof::Identity(_)) => self.findings.keep(value, url.require_bearer().map_err(flaw_of))?,
-            None => {}
-        }
-        if let Some(warning) = url.warning() {
-            self.findings.warn(value, Flaw::new(warning));
-        }
-        self.judge_cloud(value, &url, proof, identities);
-        Some(url)
+        let url = self.findings.keep(value, read_address(text.expose(), proof))?;
+        let cloud = cloud_of(proof, identities);
+        self.judge(value, &url, cloud.as_ref());
+        let source = proof.map(|proof| TriggerSource {
+            source,
+            proof: proof.clone(),
+            cloud,
+        });
+        Some((url, source))
     }
 
-    /// A token of one cloud is worth nothing in another.
-    fn judge_cloud(
-        &mut self,
-        value: &At<String>,
-        url: &TriggerUrl,
-        proof: Option<&Proof>,
-        identities: &[IdentitySettings],
-    ) {
-        let (Some(Proof::Identity(name)), Some(cloud)) = (proof, url.cloud()) else {
-            return;
-        };
-        let Some(identity) = identities.iter().find(|identity| identity.name == *name) else {
-            return;
-        };
-        // With a scope of its own an identity may well be meant for another cloud.
-        if identity.cloud != cloud && identity.scope == identity.cloud.scope() {
-            let flaw = Flaw::new(format!(
-                "the trigger is in the cloud \"{}\", and the tokens of \"{name}\" are for \"{}\"",
-                cloud.name(),
-                identity.cloud.name()
-            ));
-            self.findings.warn(value, flaw);
+    fn judge(&mut self, value: &At<String>, url: &TriggerUrl, cloud: Option<&TokenCloud>) {
+        for remark in remarks(url, cloud) {
+            self.findings.warn(value, Flaw::new(remark));
         }
     }
 }
@@ -103,12 +86,5 @@ fn inline_signature(proof: Option<&Proof>) -> Flaw {
             "whoever has the signature can start the flow; keep the address in an environment variable or a \
              file, and write trigger = \"env:NAME\" or \"file:PATH\" here",
         ),
-    }
-}
-
-fn flaw_of(error: TriggerUrlError) -> Flaw {
-    Flaw {
-        what: error.to_string(),
-        hint: error.hint(),
     }
 }

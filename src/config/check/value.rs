@@ -25,6 +25,7 @@ use crate::config::leaf::Span;
 use crate::config::leaf::Table;
 use crate::config::lists;
 use crate::config::mistake::Flaw;
+use crate::config::source::Holds;
 use crate::config::source::Reference;
 use crate::model::Secret;
 
@@ -41,7 +42,7 @@ pub(super) const DAY: Duration = Duration::from_secs(86_400);
 const RATE_MAX: u64 = 1_000_000;
 
 /// What stands for a secret that is not read.
-const PLACEHOLDER: &str = "unresolved";
+pub(super) const PLACEHOLDER: &str = "unresolved";
 
 impl Check<'_> {
     pub(super) fn duration(
@@ -133,7 +134,9 @@ impl Check<'_> {
     pub(super) fn path(&mut self, value: &At<String>) -> Option<PathBuf> {
         let read = match value.as_str() {
             "" => Err(Flaw::new("the path is empty")),
-            text if text.starts_with("env:") => Err(Flaw::new("this is a path, not a reference")),
+            text if text.starts_with("env:") || text.starts_with("keyvault:") => {
+                Err(Flaw::new("this is a path, not a reference"))
+            }
             text => match text.strip_prefix("file:") {
                 Some(path) => {
                     Err(Flaw::new("this is a path, not a reference").hint(format!("write \"{path}\"")))
@@ -144,12 +147,7 @@ impl Check<'_> {
         self.findings.keep(value, read)
     }
 
-    /// A secret behind a reference. The value itself must not stand in the file.
-    pub(super) fn secret(&mut self, key: &str, value: &At<String>) -> Option<Secret> {
-        let reference = self.reference(key, value)?;
-        self.resolve(value, &reference)
-    }
-
+    /// Where a secret lies. The value itself must not stand in the file.
     fn reference(&mut self, key: &str, value: &At<String>) -> Option<Reference> {
         let Some(reference) = Reference::parse(value, &self.folder) else {
             let variable = key.to_ascii_uppercase();
@@ -176,27 +174,55 @@ impl Check<'_> {
         Some(SecretSource::new(reference, Some(secret)))
     }
 
-    /// What a reference points to, or a placeholder if secrets are not read.
-    pub(super) fn resolve(&mut self, value: &At<String>, reference: &Reference) -> Option<Secret> {
-        if let Reference::Vault(place) = reference {
-            self.vaults.at_start.push((value.into(), place.clone()));
-        }
-        if !self.environment.is_at_hand(reference) {
-            return Some(Secret::new(PLACEHOLDER));
-        }
-        let resolved = self.findings.keep(value, self.environment.resolve(reference))?;
-        if let Some(flaw) = resolved.warning {
-            self.findings.warn(value, flaw);
-        }
-        Some(resolved.secret)
+    /// A secret that must be there before anything is served, with the place where it can be read again. Nothing is known
+    /// of it where a placeholder would stand for it.
+    pub(super) fn secret_at_start(&mut self, key: &str, value: &At<String>) -> Option<SecretSource> {
+        let reference = self.reference(key, value)?;
+        self.at_start(value, reference, Holds::Text)
     }
 
-    /// Whether a placeholder stands for the secret behind this reference.
-    pub(super) fn is_placeholder(&self, value: &At<String>) -> bool {
-        match Reference::parse(value, &self.folder) {
-            Some(Ok(reference)) => !self.environment.is_at_hand(&reference),
-            Some(Err(_)) | None => self.environment.secrets() == Secrets::Unresolved,
+    /// The same behind a reference that was read, for something of this kind.
+    pub(super) fn at_start(
+        &mut self,
+        value: &At<String>,
+        reference: Reference,
+        holds: Holds,
+    ) -> Option<SecretSource> {
+        let (source, warning) = self.find_at_start(value, reference, holds)?;
+        if let Some(flaw) = warning {
+            self.findings.warn(value, flaw);
         }
+        Some(source)
+    }
+
+    /// The same with what is odd about the place, which nobody was told yet.
+    pub(super) fn find_at_start(
+        &mut self,
+        value: &At<String>,
+        reference: Reference,
+        holds: Holds,
+    ) -> Option<(SecretSource, Option<Flaw>)> {
+        if let Reference::Vault(place) = &reference {
+            self.vaults.at_start.push((value.into(), place.clone()));
+        }
+        if !self.environment.is_at_hand(&reference) {
+            return Some((SecretSource::new(reference, None).holding(holds), None));
+        }
+        let resolved = self.environment.resolve_as(&reference, holds);
+        let resolved = self.findings.keep(value, resolved)?;
+        let source = SecretSource::new(reference, Some(resolved.secret)).holding(holds);
+        Some((source.until(resolved.expires), resolved.warning))
+    }
+
+    /// What a reference points to, or a placeholder if secrets are not read.
+    pub(super) fn resolve(&mut self, value: &At<String>, reference: &Reference) -> Option<Secret> {
+        let source = self.at_start(value, reference.clone(), Holds::Text)?;
+        Some(
+            source
+                .known()
+                .cloned()
+                .unwrap_or_else(|| Secret::new(PLACEHOLDER)),
+        )
     }
 
     /// Whether a file may be left unread because this machine is not the one that will run the gateway.

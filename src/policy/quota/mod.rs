@@ -522,6 +522,7 @@ mod tests {
             object_ids: Vec::new(),
             on_claim_mismatch: ClaimMismatch::Try,
             trigger: TriggerUrl::parse(&trigger).unwrap(),
+            trigger_source: None,
             relative_path: RelativePath::Dropped,
             query: QueryPass::None,
             probe: None,

@@ -7,21 +7,19 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::config::GrantSettings;
+use crate::config::SecretSource;
 use crate::config::Secrets;
 use crate::config::check::Check;
 use crate::config::check::identity::words::DEFAULT;
 use crate::config::check::identity::words::check_scope;
 use crate::config::check::identity::words::is_near;
+use crate::config::check_seal;
 use crate::config::file::Identity;
 use crate::config::file::SignInTable;
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
 use crate::config::mistake::Flaw;
 use crate::model::Cloud;
-use crate::model::Secret;
-
-/// Shortest seal: whoever has the file must not be able to guess it.
-const SEAL_BYTES_MIN: usize = 16;
 
 impl Check<'_> {
     pub(super) fn sign_in(
@@ -54,16 +52,14 @@ impl Check<'_> {
         })
     }
 
-    fn seal(&mut self, value: &At<String>) -> Option<Secret> {
-        let seal = self.secret("seal", value)?;
-        if self.is_placeholder(value) {
-            // What stands for other secrets is known to everybody, and a store must not be sealed with that.
-            return Some(Secret::new(""));
-        }
-        if seal.expose().len() < SEAL_BYTES_MIN {
-            let flaw = Flaw::new("the seal has fewer than 16 bytes and could be guessed");
-            self.findings
-                .mistake(value, flaw.hint("make one with: openssl rand -base64 32"));
+    fn seal(&mut self, value: &At<String>) -> Option<SecretSource> {
+        // What stands for other secrets is known to everybody, and a store must not be sealed with that: nothing is known
+        // of a seal that was not read.
+        let seal = self.secret_at_start("seal", value)?;
+        if let Some(known) = seal.known() {
+            let checked = check_seal(known)
+                .map_err(|what| Flaw::new(what).hint("make one with: openssl rand -base64 32"));
+            self.findings.keep(value, checked)?;
         }
         Some(seal)
     }
@@ -204,7 +200,7 @@ mod tests {
             let GrantSettings::SignIn { seal, .. } = &config.identities[0].grant else {
                 panic!("{config:?}");
             };
-            assert_eq!(seal.as_ref().unwrap().expose(), "");
+            assert!(seal.as_ref().unwrap().known().is_none());
         }
     }
 

@@ -18,10 +18,8 @@ use crate::config::mistake::Flaw;
 use crate::config::source;
 use crate::model::Secret;
 
-/// Largest PEM file: the bundle of a whole operating system is a quarter of it.
-const PEM_BYTES_MAX: u64 = 1024 * 1024;
-
 /// What matters of the first certificate.
+#[derive(Debug)]
 pub(super) struct Leaf {
     pub(super) names: Vec<String>,
     pub(super) not_before: SystemTime,
@@ -32,29 +30,28 @@ pub(super) fn no_certificate() -> Flaw {
     Flaw::new("the file holds no certificate")
 }
 
-pub(super) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
-    let bytes = source::read(path, PEM_BYTES_MAX)?;
-    let shown = path.display();
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+/// The certificates of a text in PEM form from this place.
+pub(super) fn certificates_in(text: &Secret, place: &str) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+    let bytes = text.expose().as_bytes();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let certificates =
-        certificates.map_err(|_| Flaw::new(format!("file {shown} is damaged: its PEM cannot be decoded")))?;
+        certificates.map_err(|_| Flaw::new(format!("{place} is damaged: its PEM cannot be decoded")))?;
     if !certificates.is_empty() {
         return Ok(certificates);
     }
-    if PrivateKeyDer::from_pem_slice(&bytes).is_ok() {
+    if PrivateKeyDer::from_pem_slice(bytes).is_ok() {
         return Err(
-            Flaw::new(format!("file {shown} holds a private key and no certificate"))
+            Flaw::new(format!("{place} holds a private key and no certificate"))
                 .hint("perhaps the paths of certificate and key are swapped"),
         );
     }
-    Err(
-        Flaw::new(format!("file {shown} holds no certificate in PEM form"))
-            .hint("a certificate begins with -----BEGIN CERTIFICATE-----"),
-    )
+    Err(Flaw::new(format!("{place} holds no certificate in PEM form"))
+        .hint("a certificate begins with -----BEGIN CERTIFICATE-----"))
 }
 
 pub(super) fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
-    let certificates = read_certificates(path)?;
+    let text = source::read_chain(path)?;
+    let certificates = certificates_in(&text, &format!("file {}", path.display()))?;
     let mut store = rustls::RootCertStore::empty();
     for (index, certificate) in certificates.iter().enumerate() {
         store.add(certificate.clone()).map_err(|_| {
@@ -142,6 +139,11 @@ pub(super) fn certify(
         Ok(key) => return Ok(key),
         Err(error) => error,
     };
+    if matches!(error, rustls::Error::InvalidCertificate(_)) {
+        let flaw =
+            Flaw::new("the certificate cannot be used with TLS: it is damaged or older than X.509 version 3");
+        return Err(flaw.hint("make a new one with the names it serves as subjectAltName"));
+    }
     if !matches!(error, rustls::Error::InconsistentKeys(_)) {
         return Err(Flaw::new("the private key cannot be used with TLS").hint(
             "use an RSA key of at least 2048 bits, an ECDSA key (P-256, P-384, P-521) or an Ed25519 key",

@@ -1,0 +1,17 @@
+//! What a secret must be to seal the store of a sign-in: asked at the start, and of each one that takes its place.
+
+use crate::model::Secret;
+
+/// Shortest seal: whoever has the file must not be able to guess it.
+const SEAL_BYTES_MIN: usize = 16;
+
+/// Whether a store may be sealed with this secret.
+///
+/// # Errors
+/// Why not.
+pub fn check_seal(seal: &Secret) -> Result<(), &'static str> {
+    if seal.expose().len() < SEAL_BYTES_MIN {
+        return Err("the seal has fewer than 16 bytes and could be guessed");
+    }
+    Ok(())
+}

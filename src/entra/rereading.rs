@@ -1,0 +1,538 @@
+//! What is looked at for a successor for as long as the gateway runs, beside the secrets that are looked up whenever a token
+//! is asked for: certificates of listeners, addresses of triggers, the pepper, seals. It decides when places are read, and
+//! tells what came of it; whether something else may take a place, its user says. All of it runs on the control runtime.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::config::SecretSource;
+use crate::entra::desk::Desk;
+use crate::entra::desk::Stuck;
+use crate::entra::expiry::Dated;
+use crate::entra::expiry::Life;
+use crate::entra::expiry::Watch;
+use crate::entra::holder::Holder;
+use crate::entra::secret::Held;
+use crate::entra::secret::SecretName;
+use crate::entra::secret::Shown;
+use crate::entra::vault::Vault;
+use crate::model::Secret;
+
+/// How often files are looked at. One that was replaced a moment ago may still be half of what it will be, so nothing is said
+/// of what cannot be used before it was seen in two looks after the first.
+const PERIOD: Duration = Duration::from_secs(2);
+/// What each place adds to that, so that ten thousand of them keep no core busy.
+const PERIOD_EACH: Duration = Duration::from_millis(1);
+/// Looks after which somebody is told of what cannot be used.
+const LOOKS_UNTOLD: u32 = 2;
+/// What cannot be used is tried again after this time even if it stays the same: dates pass, and other things change.
+const TRIED_AGAIN: Duration = Duration::from_secs(60);
+/// Threads that disks which hang may take at one time.
+const DESKS: usize = 16;
+
+/// What came of a look at something that lies in one place or in several together.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is what serves already.
+    Same,
+    /// It serves from now on.
+    Taken(Taken),
+    /// It must not take the place of what serves, and somebody has to know at once.
+    Left(String),
+    /// It cannot be used, for this reason.
+    Refused(String),
+}
+
+/// What serves from now on.
+#[derive(Debug)]
+pub struct Taken {
+    /// The sentence for the log.
+    pub said: String,
+    /// When it ends, as far as it tells itself.
+    pub until: Option<SystemTime>,
+    /// What it is called among the credentials, if that changed.
+    pub credential: Option<String>,
+}
+
+/// What is followed.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    /// Whose it is.
+    pub holder: Holder,
+    /// What it is called in sentences: `trigger`.
+    pub what: &'static str,
+    /// What it is called among the credentials whose ends are watched.
+    pub credential: String,
+    /// When it ends, as far as it tells itself.
+    pub until: Option<SystemTime>,
+}
+
+/// Looks at places, and hands on what lies there.
+pub struct Rereader {
+    control: Handle,
+    watch: Arc<Watch>,
+    /// One for each cloud, by scope.
+    vaults: HashMap<String, Arc<Vault>>,
+    desks: [Desk; DESKS],
+    spread: RandomState,
+    count: Arc<AtomicU32>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl fmt::Debug for Rereader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rereader").finish_non_exhaustive()
+    }
+}
+
+/// Says whether what lies in the places may serve, and sees to it that it does. Called on a thread that may block.
+type Judge = Box<dyn FnMut(&[Secret]) -> Verdict + Send>;
+
+impl Rereader {
+    pub(super) fn new(control: Handle, watch: Arc<Watch>, vaults: HashMap<String, Arc<Vault>>) -> Self {
+        Self {
+            control,
+            watch,
+            vaults,
+            desks: Default::default(),
+            spread: RandomState::new(),
+            count: Arc::default(),
+            tasks: Mutex::default(),
+        }
+    }
+
+    /// Watches the end of something from now on and, where it can change, its places. `judge` gets what lies in all of them,
+    /// in their order, whenever that is something else.
+    pub fn follow(
+        &self,
+        followed: Followed,
+        places: &[&SecretSource],
+        judge: impl FnMut(&[Secret]) -> Verdict + Send + 'static,
+    ) {
+        self.follow_nudged(followed, places, &Arc::default(), judge);
+    }
+
+    /// The same; whoever finds that something else must be there nudges, and the places are looked at at once.
+    pub(super) fn follow_nudged(
+        &self,
+        followed: Followed,
+        places: &[&SecretSource],
+        nudge: &Arc<Notify>,
+        judge: impl FnMut(&[Secret]) -> Verdict + Send + 'static,
+    ) {
+        let held: Vec<_> = places.iter().map(|place| self.held(&followed, place)).collect();
+        let ends = held.iter().filter_map(|held| held.ends());
+        let dated = self.watch.add(
+            followed.holder.clone(),
+            &followed.credential,
+            ends.chain(followed.until).min(),
+        );
+        // Variables of a running process cannot change.
+        if places
+            .iter()
+            .all(|place| place.file().is_none() && place.vault().is_none())
+        {
+            return;
+        }
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let follower = Follower {
+            places: places.iter().map(|place| place.place()).collect(),
+            last: held.iter().map(|held| held.current()).collect(),
+            held,
+            until: followed.until,
+            followed,
+            dated,
+            desk: Desk::default(),
+            judge: Arc::new(Mutex::new(Box::new(judge))),
+            trouble: None,
+            nudge: nudge.clone(),
+        };
+        let count = self.count.clone();
+        let task = self.control.spawn(follower.go_on(number, count));
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(task.abort_handle());
+    }
+
+    /// What everything has left that belongs to no identity.
+    pub fn lives(&self) -> Vec<(Holder, Life)> {
+        self.watch.others()
+    }
+
+    fn held(&self, followed: &Followed, place: &SecretSource) -> Arc<Held> {
+        let vault = place
+            .vault()
+            .and_then(|reference| self.vaults.get(&reference.scope()))
+            .cloned();
+        let name = SecretName {
+            what: followed.what,
+            number: 1,
+            shown: Shown::Unsaid,
+        };
+        let held = Held::new(followed.holder.clone(), name, place, vault, None, None);
+        Arc::new(match place.file().map(|path| path.parent()) {
+            // A disk that hangs has a folder that hangs.
+            Some(folder) => held.at(self.desk(&folder)),
+            None => held,
+        })
+    }
+
+    fn desk(&self, folder: &impl std::hash::Hash) -> Desk {
+        let slot = usize::try_from(self.spread.hash_one(folder)).unwrap_or(0) % DESKS;
+        self.desks.get(slot).cloned().unwrap_or_default()
+    }
+}
+
+impl Drop for Rereader {
+    fn drop(&mut self) {
+        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for task in tasks {
+            task.abort();
+        }
+    }
+}
+
+/// One thing that is followed.
+struct Follower {
+    followed: Followed,
+    /// Where it lies, for people.
+    places: Vec<String>,
+    held: Vec<Arc<Held>>,
+    /// What was judged last.
+    last: Vec<Option<Secret>>,
+    /// When what serves ends by itself.
+    until: Option<SystemTime>,
+    dated: Arc<Dated>,
+    desk: Desk,
+    judge: Arc<Mutex<Judge>>,
+    trouble: Option<Trouble>,
+    nudge: Arc<Notify>,
+}
+
+/// What lies there and cannot be used.
+struct Trouble {
+    why: String,
+    /// In how many looks it was seen.
+    looks: u32,
+    told: Told,
+    /// When it is tried once more.
+    again: Instant,
+}
+
+/// Whether somebody was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Yes,
+    No,
+}
+
+impl Follower {
+    async fn go_on(mut self, number: u32, count: Arc<AtomicU32>) {
+        // Spread over the period, so that all of them do not come at once.
+        tokio::time::sleep(PERIOD_EACH * number).await;
+        loop {
+            let all = PERIOD_EACH * count.load(Ordering::Relaxed);
+            let nudge = self.nudge.clone();
+            tokio::select! {
+                () = tokio::time::sleep(PERIOD.max(all)) => self.look(Vaults::WhenDue).await,
+                () = nudge.notified() => self.look(Vaults::Now).await,
+            }
+        }
+    }
+
+    async fn look(&mut self, vaults: Vaults) {
+        let mut found = self.read(vaults).await;
+        if self.is_news_of(&found, Kind::Files) && self.held.iter().any(|held| held.is_of_vault()) {
+            // Whoever replaced the file has replaced what belongs to it.
+            found = self.read(Vaults::Now).await;
+        }
+        self.date();
+        let is_due = match &self.trouble {
+            Some(trouble) => trouble.looks <= LOOKS_UNTOLD || Instant::now() >= trouble.again,
+            None => false,
+        };
+        if !is_due && !self.is_news(&found) {
+            return;
+        }
+        self.last.clone_from(&found);
+        let Some(texts) = found.into_iter().collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        let judge = self.judge.clone();
+        let judged = self.desk.work(move || {
+            let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
+            judge(&texts)
+        });
+        match judged.await {
+            Ok(verdict) => self.tell(verdict),
+            Err(Stuck::Late) => self.tell(Verdict::Refused("it takes too long to be read".to_owned())),
+            Err(Stuck::Over) => {}
+        }
+    }
+
+    /// What lies in the places; what cannot be read is told where it is tried, and leaves what was there.
+    async fn read(&self, vaults: Vaults) -> Vec<Option<Secret>> {
+        let mut found = Vec::with_capacity(self.held.len());
+        for held in &self.held {
+            if vaults == Vaults::Now && held.is_of_vault() {
+                held.renew().await;
+            }
+            found.push(held.value().await.ok());
+        }
+        found
+    }
+
+    fn is_news(&self, found: &[Option<Secret>]) -> bool {
+        self.is_news_of(found, Kind::All)
+    }
+
+    fn is_news_of(&self, found: &[Option<Secret>], kind: Kind) -> bool {
+        let all = self.held.iter().zip(found.iter().zip(&self.last));
+        all.filter(|(held, _)| kind == Kind::All || !held.is_of_vault())
+            .any(|(_, (found, last))| match (found, last) {
+                (Some(found), Some(last)) => !found.same_as(last.expose()),
+                (Some(_), None) => true,
+                (None, _) => false,
+            })
+    }
+
+    /// The first end counts: that of the secrets in a vault, or that of what was made of them.
+    fn date(&self) {
+        let ends = self.held.iter().filter_map(|held| held.ends());
+        self.dated.set(ends.chain(self.until).min());
+    }
+
+    fn tell(&mut self, verdict: Verdict) {
+        let Followed { holder, what, .. } = &self.followed;
+        let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
+        match verdict {
+            Verdict::Refused(why) => return self.trouble(why),
+            Verdict::Left(said) => tracing::warn!(identity, route, listener, "{said}"),
+            Verdict::Taken(taken) => {
+                tracing::info!(identity, route, listener, "{}", taken.said);
+                if let Some(credential) = &taken.credential {
+                    self.dated.rename(credential);
+                }
+                self.until = taken.until;
+                self.date();
+            }
+            Verdict::Same => {
+                if self
+                    .trouble
+                    .as_ref()
+                    .is_some_and(|trouble| trouble.told == Told::Yes)
+                {
+                    let places = self.places.join(" and ");
+                    tracing::info!(
+                        identity,
+                        route,
+                        listener,
+                        "what lies in {places} is the {what} of {holder} again"
+                    );
+                }
+            }
+        }
+        self.trouble = None;
+    }
+
+    fn trouble(&mut self, why: String) {
+        let last = self.trouble.take().filter(|trouble| trouble.why == why);
+        let mut trouble = last.unwrap_or(Trouble {
+            why,
+            looks: 0,
+            told: Told::No,
+            again: Instant::now(),
+        });
+        trouble.looks = trouble.looks.saturating_add(1);
+        trouble.again = Instant::now() + TRIED_AGAIN;
+        if trouble.told == Told::No && trouble.looks > LOOKS_UNTOLD {
+            trouble.told = Told::Yes;
+            let Followed { holder, what, .. } = &self.followed;
+            let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
+            let (places, why) = (self.places.join(" and "), &trouble.why);
+            tracing::warn!(
+                identity,
+                route,
+                listener,
+                "what lies in {places} cannot be the {what} of {holder}, the last one serves on: {why}; the operator must \
+                 put a good one there"
+            );
+        }
+        self.trouble = Some(trouble);
+    }
+}
+
+/// Of which places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    All,
+    Files,
+}
+
+/// When vaults are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Vaults {
+    /// When their period is over.
+    WhenDue,
+    /// At once.
+    Now,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::Mutex;
+
+    use tokio::runtime::Handle;
+
+    use super::Followed;
+    use super::Follower;
+    use super::LOOKS_UNTOLD;
+    use super::Rereader;
+    use super::Taken;
+    use super::Told;
+    use super::Vaults;
+    use super::Verdict;
+    use crate::config;
+    use crate::config::Environment;
+    use crate::config::SecretSource;
+    use crate::entra::expiry::Watch;
+    use crate::entra::holder::Holder;
+    use crate::model::Secret;
+
+    /// The pepper of settings in this folder, which lies in the file `pepper`.
+    fn source(folder: &Path) -> SecretSource {
+        let text = "[keys]\npepper = \"file:pepper\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+                    plain_http = \"private-networks\"\nplain_http_from = [\"127.0.0.0/8\"]\n[[route]]\n\
+                    name = \"orders\"\npath = \"/orders\"\nanonymous = true\nsigned = true\n\
+                    trigger = \"env:TRIGGER\"";
+        let trigger = "https://prod-00.westeurope.logic.azure.com/workflows/0/triggers/manual/paths/invoke\
+                       ?api-version=1&sp=a&sv=b&sig=c";
+        let environment = Environment::from_pairs([("TRIGGER", trigger)]);
+        let (config, _) = config::parse(text, &folder.join("flowgate.toml"), &environment).unwrap();
+        config.key_pepper_source.unwrap()
+    }
+
+    /// A follower of that file which takes whatever is no `bad`, and what it was given.
+    fn follower(folder: &Path) -> (Follower, Arc<Mutex<Vec<String>>>) {
+        let source = source(folder);
+        let watch = Arc::new(Watch::default());
+        let rereader = Rereader::new(Handle::current(), watch.clone(), HashMap::new());
+        let followed = Followed {
+            holder: Holder::Gateway,
+            what: "pepper",
+            credential: "pepper".to_owned(),
+            until: None,
+        };
+        let given = Arc::new(Mutex::new(Vec::new()));
+        let seen = given.clone();
+        let judge = move |texts: &[Secret]| {
+            let text = texts[0].expose().to_owned();
+            seen.lock().unwrap().push(text.clone());
+            match text.as_str() {
+                "bad" => Verdict::Refused("it is bad".to_owned()),
+                "first" => Verdict::Same,
+                _ => Verdict::Taken(Taken {
+                    said: "taken".to_owned(),
+                    until: None,
+                    credential: None,
+                }),
+            }
+        };
+        let held = vec![rereader.held(&followed, &source)];
+        let follower = Follower {
+            places: vec![source.place()],
+            last: held.iter().map(|held| held.current()).collect(),
+            held,
+            until: None,
+            dated: watch.add(Holder::Gateway, "pepper", None),
+            followed,
+            desk: super::Desk::default(),
+            judge: Arc::new(Mutex::new(Box::new(judge))),
+            trouble: None,
+            nudge: Arc::default(),
+        };
+        (follower, given)
+    }
+
+    fn told(follower: &Follower) -> Option<Told> {
+        follower.trouble.as_ref().map(|trouble| trouble.told)
+    }
+
+    #[tokio::test]
+    async fn what_has_not_changed_is_judged_no_second_time() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("pepper"), "first").unwrap();
+        let (mut follower, given) = follower(folder.path());
+        follower.look(Vaults::WhenDue).await;
+        std::fs::write(folder.path().join("pepper"), "second").unwrap();
+        for _ in 0..3 {
+            follower.look(Vaults::WhenDue).await;
+        }
+        assert_eq!(*given.lock().unwrap(), ["second"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_for_a_moment_is_told_to_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("pepper"), "first").unwrap();
+        let (mut follower, _) = follower(folder.path());
+        std::fs::write(folder.path().join("pepper"), "bad").unwrap();
+        for _ in 0..LOOKS_UNTOLD {
+            follower.look(Vaults::WhenDue).await;
+            assert_eq!(told(&follower), Some(Told::No));
+        }
+        std::fs::write(folder.path().join("pepper"), "second").unwrap();
+        follower.look(Vaults::WhenDue).await;
+        assert!(follower.trouble.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_told_when_it_lasts_and_then_tried_now_and_then() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("pepper"), "first").unwrap();
+        let (mut follower, given) = follower(folder.path());
+        std::fs::write(folder.path().join("pepper"), "bad").unwrap();
+        for _ in 0..=LOOKS_UNTOLD {
+            follower.look(Vaults::WhenDue).await;
+        }
+        assert_eq!(told(&follower), Some(Told::Yes));
+        let tried = given.lock().unwrap().len();
+        for _ in 0..5 {
+            follower.look(Vaults::WhenDue).await;
+        }
+        assert_eq!(given.lock().unwrap().len(), tried);
+        tokio::time::pause();
+        tokio::time::advance(super::TRIED_AGAIN).await;
+        tokio::time::resume();
+        follower.look(Vaults::WhenDue).await;
+        assert_eq!(given.lock().unwrap().len(), tried + 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_away_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("pepper"), "first").unwrap();
+        let (mut follower, given) = follower(folder.path());
+        std::fs::remove_file(folder.path().join("pepper")).unwrap();
+        follower.look(Vaults::WhenDue).await;
+        assert!(given.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,57 @@
+//! The seal of a sign-in's store, when another one takes its place. The store is written anew under the new one at once: a
+//! gateway that is started after that knows no other, and without its refresh token a person would have to sign in again.
+//! Until that is done the old one stays in use.
+
+use std::sync::Arc;
+
+use crate::config::SecretSource;
+use crate::config::check_seal;
+use crate::entra::holder::Holder;
+use crate::entra::rereading::Followed;
+use crate::entra::rereading::Rereader;
+use crate::entra::rereading::Taken;
+use crate::entra::rereading::Verdict;
+use crate::entra::store::Store;
+use crate::model::IdentityName;
+use crate::model::Secret;
+
+/// Follows the seal of this store.
+pub(super) fn follow(rereader: &Rereader, identity: &IdentityName, store: &Arc<Store>, seal: &SecretSource) {
+    let followed = Followed {
+        holder: Holder::Identity(identity.as_str().into()),
+        what: "seal",
+        credential: "seal".to_owned(),
+        until: None,
+    };
+    let (name, store) = (identity.clone(), store.clone());
+    let mut last = seal.known().cloned();
+    let nudge = store.seal_wanted().clone();
+    rereader.follow_nudged(followed, &[seal], &nudge, move |texts| {
+        let verdict = judge(&name, &store, last.as_ref(), texts);
+        if let Verdict::Taken(_) = verdict {
+            last = texts.first().cloned();
+        }
+        verdict
+    });
+}
+
+fn judge(identity: &IdentityName, store: &Store, last: Option<&Secret>, texts: &[Secret]) -> Verdict {
+    let Some(seal) = texts.first() else {
+        return Verdict::Same;
+    };
+    if last.is_some_and(|last| last.same_as(seal.expose())) {
+        return Verdict::Same;
+    }
+    if let Err(why) = check_seal(seal) {
+        return Verdict::Refused(why.to_owned());
+    }
+    let path = store.path().display();
+    match store.reseal(seal) {
+        Ok(()) => Verdict::Taken(Taken {
+            said: format!("seal of identity {identity} replaced, {path} is encrypted under the new one"),
+            until: None,
+            credential: None,
+        }),
+        Err(why) => Verdict::Refused(format!("{path} cannot be encrypted under it: {why}")),
+    }
+}

@@ -1,0 +1,105 @@
+//! What the gateway itself keeps of the settings and reads again: addresses of triggers, which change under calls that are
+//! on their way, and the pepper, which does not.
+
+use crate::config::Config;
+use crate::config::RouteSettings;
+use crate::config::SecretSource;
+use crate::config::TriggerSource;
+use crate::entra::Followed;
+use crate::entra::Holder;
+use crate::entra::Rereader;
+use crate::entra::Taken;
+use crate::entra::Verdict;
+use crate::entra::claims::Needs;
+use crate::flow::Mover;
+use crate::gateway::Gateway;
+use crate::gateway::Route;
+use crate::model::Secret;
+
+impl Gateway {
+    /// Follows what may change of these settings, from which it was built.
+    pub(super) fn follow(&self, config: &Config) {
+        let rereader = self.tokens.rereader();
+        if let (Some(pepper), Some(source)) = (&config.key_pepper, &config.key_pepper_source) {
+            follow_pepper(rereader, pepper, source);
+        }
+        for (route, settings) in self.list.iter().zip(&config.routes) {
+            if let Some(source) = &settings.trigger_source {
+                let mover = self.flows.mover(&route.trigger, settings);
+                follow_trigger(rereader, route, settings, source, mover);
+            }
+        }
+    }
+}
+
+/// Follows the address of a route's trigger.
+fn follow_trigger(
+    rereader: &Rereader,
+    route: &Route,
+    settings: &RouteSettings,
+    source: &TriggerSource,
+    mover: Mover,
+) {
+    let followed = Followed {
+        holder: Holder::Route(route.name.as_str().into()),
+        what: "trigger",
+        credential: format!("trigger-{}", route.name),
+        until: None,
+    };
+    let places = [source.source()];
+    let (source, mut settings) = (source.clone(), settings.clone());
+    let preflight = route.preflight.clone().zip(route.identity.clone());
+    rereader.follow(followed, &places, move |texts| {
+        let Some(text) = texts.first() else {
+            return Verdict::Same;
+        };
+        let url = match source.read(text) {
+            Ok(url) => url,
+            Err(why) => return Verdict::Refused(why),
+        };
+        if url.same_as(mover.trigger().address().url()) {
+            return Verdict::Same;
+        }
+        let said = format!("trigger of route {} replaced, now {url}", settings.name);
+        let remarks = source.remarks(&url);
+        settings.trigger = url.clone();
+        let address = match mover.reach(url) {
+            Ok(address) => address,
+            Err(error) => return Verdict::Refused(error.to_string()),
+        };
+        // First, because a token that cannot be accepted there is kept back where the settings want that.
+        if let Some((preflight, identity)) = &preflight {
+            preflight.need(Needs::of(&settings, identity.settings()));
+            identity.look_again();
+        }
+        mover.go(address);
+        for remark in remarks {
+            tracing::warn!(route = %settings.name, "{remark}");
+        }
+        Verdict::Taken(Taken {
+            said,
+            until: None,
+            credential: None,
+        })
+    });
+}
+
+/// Follows the pepper. The digests in the settings were made with the one that was read with them; under another one no key
+/// would be known any more.
+fn follow_pepper(rereader: &Rereader, pepper: &Secret, source: &SecretSource) {
+    let followed = Followed {
+        holder: Holder::Gateway,
+        what: "pepper",
+        credential: "pepper".to_owned(),
+        until: None,
+    };
+    let pepper = pepper.clone();
+    rereader.follow(followed, &[source], move |texts| match texts.first() {
+        Some(text) if !text.same_as(pepper.expose()) => Verdict::Left(
+            "the pepper was changed; keys that were made with the earlier one go on, those made with the new one are not \
+             known: the operator must restart the gateway to use it, with digests that were made with it"
+                .to_owned(),
+        ),
+        _ => Verdict::Same,
+    });
+}
