@@ -96,6 +96,13 @@ impl Authority {
         self.sign(leaf_params(names, ExtendedKeyUsagePurpose::ServerAuth), kind)
     }
 
+    /// A server certificate that ends in so many days.
+    pub fn leaf_for(&self, names: &[&str], days: u32) -> Leaf {
+        let mut params = leaf_params(names, ExtendedKeyUsagePurpose::ServerAuth);
+        params.not_after = (SystemTime::now() + DAY * days).into();
+        self.sign(params, KeyKind::EcdsaP256)
+    }
+
     /// A server certificate that ran out yesterday.
     pub fn expired_leaf(&self, names: &[&str]) -> Leaf {
         let mut params = leaf_params(names, ExtendedKeyUsagePurpose::ServerAuth);

@@ -31,6 +31,8 @@ mod managed;
 mod payloads;
 mod preflight;
 mod reading;
+#[cfg(unix)]
+mod rereading;
 mod rotation;
 mod secrets;
 mod shutdown;

@@ -9,6 +9,7 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncRead;
@@ -33,6 +34,7 @@ use crate::harness::PATIENCE;
 use crate::harness::SECRET;
 use crate::harness::TENANT;
 use crate::harness::World;
+use crate::program::Program;
 
 const SEALED: &str = "[identity.sign_in]\nstore = \"kept\"\nseal = \"file:seal\"";
 
@@ -265,6 +267,72 @@ async fn what_the_opener_gets_as_argument_leads_to_the_page_once_and_holds_no_st
     let answer = local(&sent_to(&world, location).await).await;
     assert!(answer.contains("Signed in"), "{answer}");
     assert_eq!(login.end().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_new_seal_is_put_on_the_store_at_once_so_that_a_restart_finds_it() {
+    let (world, trigger) = world().await;
+    private(&world, "seal", "canary-seal-of-20-bytes");
+    let settings = settings(&world, &trigger, PUBLIC, "", SEALED);
+    let mut login = Running::start(&world, &settings, BROWSER);
+    let address = login.line_with("https://").await;
+    local(&sent_to(&world, &address).await).await;
+    assert_eq!(login.end().await.code, Some(0));
+    let gateway = world.start(&settings);
+    assert_eq!(gateway.post("/orders", "{}").await.status, 202);
+    let kept = || std::fs::read_to_string(world.dir().join("kept")).unwrap();
+    let before = kept();
+    private(&world, "seal", "canary-seal-that-is-another");
+    let written = async {
+        while kept() == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, written)
+        .await
+        .expect("the store keeps its old seal");
+    drop(gateway);
+    let gateway = world.start(&settings);
+    assert_eq!(gateway.post("/orders", "{}").await.status, 202);
+}
+
+#[tokio::test]
+async fn a_gateway_looks_for_the_new_seal_when_another_was_quicker_to_put_it_on() {
+    let (mut world, trigger) = world().await;
+    world.emulator.entra.lifetime(Duration::from_secs(3));
+    let (first, second) = ("canary-seal-of-20-bytes", "canary-seal-that-is-another");
+    private(&world, "seal", first);
+    let quick = settings(&world, &trigger, PUBLIC, "", SEALED);
+    let mut login = Running::start(&world, &quick, BROWSER);
+    let address = login.line_with("https://").await;
+    local(&sent_to(&world, &address).await).await;
+    assert_eq!(login.end().await.code, Some(0));
+    // The other one has its seal from a vault, which it asks once an hour.
+    let (reader, secret) = ("dddddddd-aaaa-4ccc-8ddd-eeeeeeeeeeee", "canary-reader-secret~9");
+    world.emulator.register_app(TENANT, reader, secret, "reader-oid");
+    world.secrets.push(("READER_SECRET".into(), secret.into()));
+    let vault = &world.emulator.vault;
+    vault.tenant(TENANT);
+    vault.allow("reader-oid");
+    vault.put("seal", first);
+    let reading = format!(
+        "{}scope = \"https://vault.azure.net/.default\"\n[keyvault]\nidentity = \"reader\"\nca_file = {:?}\n",
+        world.identity("reader", TENANT, reader, "env:READER_SECRET"),
+        world.emulator.ca_file()
+    );
+    let slow = format!(
+        "{reading}{}",
+        quick.replace("\"file:seal\"", &format!("\"{}\"", vault.reference("seal")))
+    );
+    let mut slow = Program::start(&world, &slow);
+    slow.address().await;
+    let quick = world.start(&quick);
+    vault.put("seal", second);
+    private(&world, "seal", second);
+    let replaced = "seal of identity account replaced";
+    slow.line(|line| line["message"].as_str().unwrap_or_default().contains(replaced))
+        .await;
+    assert_eq!(quick.post("/orders", "{}").await.status, 202);
 }
 
 #[tokio::test]
