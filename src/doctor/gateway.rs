@@ -6,7 +6,6 @@ use crate::config::Environment;
 use crate::config::Transport;
 use crate::doctor::Selection;
 use crate::doctor::advice::Remedy;
-use crate::doctor::network::Leaf;
 use crate::doctor::network::RENEWAL;
 use crate::doctor::network::days;
 use crate::doctor::report::Check;
@@ -49,13 +48,13 @@ fn judge(address: std::net::SocketAddr, certificate: &Certificate) -> Check {
     let now = clock::wall();
     let names = certificate.names.join(" ");
     let left = certificate.not_after.duration_since(now).unwrap_or_default();
-    let starts = certificate.key.cert.first().and_then(|leaf| Leaf::read(leaf));
-    let renew = "Renew the certificate, put the new chain and key where the settings name them, and restart.";
+    let renew = "Renew the certificate and put it with its key where the settings name them; a running gateway takes it from \
+                 there by itself, out of a variable only when it is restarted.";
     if left.is_zero() {
         let says = format!("{address}: the certificate for {names} has expired");
         return Check::fail("listener", says, Remedy::new("operator", renew));
     }
-    if starts.is_some_and(|leaf| leaf.not_before > now) {
+    if certificate.not_before > now {
         let says = format!("{address}: the certificate for {names} is not valid yet");
         let what = "Compare this host's clock, or take back the certificate before it.";
         return Check::fail("listener", says, Remedy::new("operator", what));

@@ -281,7 +281,6 @@ fn refused(place: &Place<'_>, error: &io::Error) -> Check {
 /// What a certificate says.
 pub(super) struct Leaf {
     names: Vec<String>,
-    pub not_before: SystemTime,
     pub not_after: SystemTime,
 }
 
@@ -302,7 +301,6 @@ impl Leaf {
         };
         Some(Self {
             names: names.take(NAMES_SHOWN_MAX).collect(),
-            not_before: moment(parsed.validity().not_before.timestamp())?,
             not_after: moment(parsed.validity().not_after.timestamp())?,
         })
     }
