@@ -30,10 +30,6 @@ pub(super) fn examine(config: &Config, held: &Held, signatures: Vec<Check>) -> G
     for check in checks.into_iter().flatten() {
         group.aside(check);
     }
-    group.aside(Check::note(
-        "keys",
-        "when a key was used last is not in the settings; the access log has it as `key` beside `caller`",
-    ));
     group
 }
 

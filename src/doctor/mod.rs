@@ -15,6 +15,7 @@ mod report;
 mod route;
 pub mod setup;
 pub mod signature;
+mod usage;
 mod vault;
 
 pub use report::Check;
@@ -249,7 +250,12 @@ impl Walk {
                 true => signature::examine(config, &selection, &modes, questions, &mut self).await,
                 false => audit::signatures(config),
             };
-            self.groups.push(audit::examine(config, &self.held, signatures));
+            let mut group = audit::examine(config, &self.held, signatures);
+            usage::examine(config)
+                .await
+                .into_iter()
+                .for_each(|check| group.aside(check));
+            self.groups.push(group);
         }
         Ok(Report { groups: self.groups })
     }

@@ -11,6 +11,7 @@ mod pipeline;
 mod query;
 mod ready;
 mod reread;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 pub use answer::AnswerBody;
 pub use answer::Passed;
@@ -27,6 +29,8 @@ pub use detach::Call;
 pub use payload::Inbound;
 pub use pipeline::Connection;
 pub use ready::Readiness;
+pub use usage::KeyUsage;
+pub use usage::UnusedKey;
 
 use crate::config::Config;
 use crate::config::Proof;
@@ -51,6 +55,7 @@ use crate::gateway::journal::Log;
 use crate::gateway::payload::Budget;
 use crate::gateway::payload::Rules;
 use crate::model::RouteName;
+use crate::model::clock;
 use crate::policy::Access;
 use crate::policy::Callers;
 use crate::policy::Matching;
@@ -77,6 +82,8 @@ pub struct Gateway {
     headers_max: usize,
     target_bytes_max: usize,
     departed: Arc<Departed>,
+    callers: Arc<Callers>,
+    started: Instant,
 }
 
 /// A public address and all that is decided for it.
@@ -173,6 +180,8 @@ impl Gateway {
             headers_max: config.connections.headers_max,
             target_bytes_max: config.connections.target_bytes_max,
             departed: Arc::default(),
+            callers,
+            started: clock::now(),
         };
         gateway.follow(config);
         Ok(Arc::new(gateway))

@@ -22,6 +22,7 @@ use crate::policy::address::Origin;
 use crate::policy::address::canonical;
 use crate::policy::credential::Candidate;
 use crate::policy::credential::KeyReader;
+use crate::policy::key::Identified;
 use crate::policy::key::KeyFault;
 use crate::policy::key::Keys;
 use crate::problem::Kind;
@@ -95,6 +96,17 @@ impl Callers {
             by_name,
             keys: Keys::build(callers, pepper),
         }
+    }
+
+    /// All keys that hold at this time, and whose they are.
+    pub fn keys_in_force(&self, now: SystemTime) -> impl Iterator<Item = (&CallerName, Identified<'_>)> {
+        let all = self.keys.in_force(now);
+        all.filter_map(|key| Some((&self.members.get(key.caller)?.name, key)))
+    }
+
+    /// Whether a key has let anybody in since the table was built.
+    pub fn has_used(&self, key: &Identified<'_>) -> bool {
+        self.keys.is_noted(key)
     }
 }
 
@@ -243,6 +255,7 @@ impl Listed {
             let cause = format!("caller {name} ({found}): {refused}");
             Problem::from(Kind::AddressRefused).because(cause)
         })?;
+        self.callers.keys.note(&found);
         Ok(Caller {
             name: name.clone(),
             label: found.label(),

@@ -21,6 +21,7 @@ use crate::config::Terms;
 use crate::model::KeyLabel;
 use crate::model::Secret;
 use crate::policy::credential::Candidate;
+use crate::policy::usage::Usage;
 
 /// Longest key that is looked up. A longer one is unknown without being hashed, so that the work for a guess
 /// is bounded.
@@ -33,6 +34,7 @@ pub struct Keys {
     lists: Box<[Arc<KeyList>]>,
     plain: Index,
     peppered: Option<Peppered>,
+    usage: Usage,
 }
 
 /// Keys whose digests are made with the pepper.
@@ -168,6 +170,7 @@ impl Keys {
             keys,
         });
         Self {
+            usage: Usage::new(lists.iter().map(|list| list.len())),
             lists,
             plain,
             peppered,
@@ -188,6 +191,31 @@ impl Keys {
             None => Ok(key),
             Some(why) => Err(KeyFault::Lapsed { key, why }),
         }
+    }
+
+    /// Notes that a key let somebody in.
+    pub fn note(&self, key: &Identified<'_>) {
+        self.usage.note(key.caller, key.key);
+    }
+
+    /// Whether a key ever did.
+    pub fn is_noted(&self, key: &Identified<'_>) -> bool {
+        self.usage.is_noted(key.caller, key.key)
+    }
+
+    /// All keys that hold at this time.
+    pub fn in_force(&self, now: SystemTime) -> impl Iterator<Item = Identified<'_>> {
+        let all = self.lists.iter().enumerate().flat_map(|(caller, list)| {
+            (0..list.len()).map(move |key| Identified {
+                caller,
+                list: list.as_ref(),
+                key,
+            })
+        });
+        all.filter(move |found| {
+            let terms = found.list.terms(found.key);
+            terms.is_some_and(|terms| lapse(&terms, || now).is_none())
+        })
     }
 
     fn look_up(&self, candidate: &Candidate<'_>) -> Result<Identified<'_>, Trace> {

@@ -22,6 +22,7 @@ pub mod open_paths;
 pub mod path;
 pub mod quota;
 pub mod route;
+pub mod usage;
 
 pub use address::Networks;
 pub use address::Origin;

@@ -1,4 +1,4 @@
-//! The listener for health, readiness and metrics: three read-only paths without authentication, therefore on loopback
+//! The listener for health, readiness, metrics and keys that nobody uses: four read-only paths without authentication, therefore on loopback
 //! unless the settings say otherwise.
 
 use std::convert::Infallible;
@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -72,9 +73,10 @@ fn answer(gateway: &Gateway, request: &Request<Incoming>) -> Response<Full<Bytes
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => ready(gateway, request.uri().query()),
         "/metrics" => metrics(gateway),
+        "/keys/unused" => json(StatusCode::OK, &gateway.key_usage()),
         _ => text(
             StatusCode::NOT_FOUND,
-            "try /healthz, /readyz, /readyz?verbose or /metrics\n",
+            "try /healthz, /readyz, /readyz?verbose, /metrics or /keys/unused\n",
         ),
     }
 }
@@ -87,15 +89,19 @@ fn ready(gateway: &Gateway, query: Option<&str>) -> Response<Full<Bytes>> {
         StatusCode::SERVICE_UNAVAILABLE
     };
     if query.is_some_and(|query| query.split('&').any(|part| part.starts_with("verbose"))) {
-        let body = serde_json::to_vec_pretty(&readiness).unwrap_or_default();
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = status;
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        return response;
+        return json(status, &readiness);
     }
     text(status, readiness.status)
+}
+
+fn json(status: StatusCode, what: &impl Serialize) -> Response<Full<Bytes>> {
+    let body = serde_json::to_vec_pretty(what).unwrap_or_default();
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn metrics(gateway: &Gateway) -> Response<Full<Bytes>> {

@@ -22,6 +22,7 @@ use flowgate::entra::refusal::NUMBERS;
 use flowgate::flow::fault::CODES;
 use flowgate::flow::fault::Row;
 use flowgate::flow::fault::STATUSES;
+use http_body_util::Full;
 use serde_json::Value;
 use serde_json::json;
 
@@ -39,6 +40,7 @@ use crate::harness::OID;
 use crate::harness::SECRET;
 use crate::harness::TENANT;
 use crate::harness::World;
+use crate::harness::post;
 
 const STRANGER: &str = "77777777-2222-4333-8444-555555555555";
 
@@ -786,11 +788,50 @@ async fn the_audit_names_what_is_open_wider_than_needed() {
         "no route admits the caller nobody",
         "key old of nobody is switched off",
         "key older of nobody has expired",
-        "when a key was used last is not in the settings",
+        "no gateway tells at http://127.0.0.1:0/keys/unused which keys nobody uses",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("canary"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_asks_the_gateway_which_keys_nobody_uses() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let more = "[[caller]]\nname = \"idle\"\n[[caller.key]]\nlabel = \"spare\"\ndigest = \
+                \"sha256:1111111111111111111111111111111111111111111111111111111111111111\"\n[[caller.key]]\nlabel = \
+                \"off\"\nenabled = false\ndigest = \
+                \"sha256:2222222222222222222222222222222222222222222222222222222222222222\"\n";
+    let text = settings(&world, &trigger, "") + more;
+    let gateway = world.start(&text);
+    gateway.ready().await;
+    // A wrong key is nobody's, and uses none up.
+    let wrong = post("/orders")
+        .header("x-api-key", "wrong")
+        .body(Full::default())
+        .unwrap();
+    assert_eq!(gateway.send(wrong).await.status, 401);
+    let (status, unused) = gateway.admin("/keys/unused").await;
+    let unused: Value = serde_json::from_str(&unused).unwrap();
+    assert_eq!(
+        (status, &unused["keys"], &unused["unused"]),
+        (200, &json!(2), &json!(2))
+    );
+    assert_eq!(gateway.post("/orders", "{}").await.status, 202);
+    let (_, unused) = gateway.admin("/keys/unused").await;
+    let unused: Value = serde_json::from_str(&unused).unwrap();
+    assert_eq!(unused["named"], json!([{"caller": "idle", "key": "spare"}]));
+
+    let address = gateway.server.admin_address().unwrap();
+    let text = text.replacen("127.0.0.1:0", &address.to_string(), 1);
+    let questions = Questions {
+        audit: Audit::Yes,
+        ..Questions::default()
+    };
+    let report = examine(&world, &text, &questions).await;
+    let says = "1 of 2 keys let nobody in since the gateway started, less than a day ago: spare of idle;";
+    assert!(report.text().contains(says), "{}", report.text());
 }
 
 #[tokio::test]

@@ -1,0 +1,186 @@
+//! Keys that nobody uses, as far as the gateway that runs with these settings knows.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::header;
+use http_body_util::BodyExt;
+use http_body_util::Empty;
+use http_body_util::Limited;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::config::Config;
+use crate::doctor::advice::Remedy;
+use crate::doctor::report::Check;
+use crate::doctor::report::count;
+use crate::gateway::KeyUsage;
+
+const NAME: &str = "keys";
+/// A gateway on this machine answers at once.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Far more than a thousand labels take.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// A key that a monthly job uses has been used within this time.
+const TELLING: Duration = Duration::from_secs(35 * 86_400);
+/// Keys that are named.
+const NAMED: usize = 5;
+
+/// Asks the gateway that runs here.
+pub(super) async fn examine(config: &Config) -> Vec<Check> {
+    if config.callers.iter().all(|caller| caller.keys.is_empty()) {
+        return Vec::new();
+    }
+    let Some(admin) = &config.admin else {
+        return vec![Check::note(
+            NAME,
+            "the admin listener is off, so which keys nobody uses cannot be told here; the access log has each key as `key` \
+             beside `caller`",
+        )];
+    };
+    let address = at_home(admin.address);
+    let asked = tokio::time::timeout(TIMEOUT, ask(address)).await;
+    match asked.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}"))) {
+        Ok(usage) => vec![judge(&usage)],
+        Err(why) => vec![Check::note(
+            NAME,
+            format!(
+                "no gateway tells at http://{address}/keys/unused which keys nobody uses ({why}); the access log has each \
+                 key as `key` beside `caller`"
+            ),
+        )],
+    }
+}
+
+/// Whoever listens everywhere is reached on this machine.
+fn at_home(address: SocketAddr) -> SocketAddr {
+    let home = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(home, address.port())
+}
+
+async fn ask(address: SocketAddr) -> Result<KeyUsage, String> {
+    let tcp = TcpStream::connect(address)
+        .await
+        .map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(tcp))
+        .await
+        .map_err(|error| error.to_string())?;
+    let asking = async {
+        let request = Request::get("/keys/unused")
+            .header(header::HOST, address.to_string())
+            .header(header::CONNECTION, "close")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| error.to_string())?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(format!("status {status}"));
+        }
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
+        let body = body.await.map_err(|error| error.to_string())?.to_bytes();
+        serde_json::from_slice(&body).map_err(|error| error.to_string())
+    };
+    tokio::pin!(connection);
+    tokio::pin!(asking);
+    tokio::select! {
+        answer = &mut asking => answer,
+        // What was read of the answer before the end may be all of it.
+        _ = &mut connection => asking.await,
+    }
+}
+
+fn judge(usage: &KeyUsage) -> Check {
+    let since = Duration::from_secs(usage.since_seconds);
+    let time = match usage.since_seconds / 86_400 {
+        0 => "less than a day".to_owned(),
+        1 => "a day".to_owned(),
+        days => format!("{days} days"),
+    };
+    if usage.unused == 0 {
+        let says = format!("each key that holds was used since the gateway started, {time} ago");
+        return Check::ok(NAME, says);
+    }
+    let safe = crate::model::claims::safe;
+    let named = usage.named.iter().take(NAMED);
+    let named: Vec<_> = named
+        .map(|unused| format!("{} of {}", safe(&unused.key), safe(&unused.caller)))
+        .collect();
+    let more = usage.unused.saturating_sub(named.len());
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    let says = format!(
+        "{} of {} let nobody in since the gateway started, {time} ago: {}{more}",
+        usage.unused,
+        count(usage.keys, "key", "keys"),
+        named.join(", ")
+    );
+    if since < TELLING {
+        return Check::note(NAME, format!("{says}; a monthly caller may still come"));
+    }
+    let what = "Ask whoever has the key, and take it out of the settings if nobody needs it.";
+    Check::warn(NAME, says, Remedy::new("operator", what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TELLING;
+    use super::at_home;
+    use super::judge;
+    use crate::doctor::report::Verdict;
+    use crate::gateway::KeyUsage;
+    use crate::gateway::UnusedKey;
+
+    fn usage(since_seconds: u64, unused: usize) -> KeyUsage {
+        let key = |number| UnusedKey {
+            caller: "erp".to_owned(),
+            key: format!("k{number}"),
+        };
+        KeyUsage {
+            since_seconds,
+            keys: 9,
+            unused,
+            named: (0..unused).map(key).collect(),
+        }
+    }
+
+    #[test]
+    fn keys_are_called_unused_once_a_monthly_caller_would_have_come() {
+        let check = judge(&usage(TELLING.as_secs(), 7));
+        assert_eq!(check.verdict, Verdict::Warn);
+        assert!(
+            check.says.starts_with("7 of 9 keys let nobody in")
+                && check.says.contains("k4 of erp and 2 more"),
+            "{}",
+            check.says
+        );
+        assert_eq!(judge(&usage(TELLING.as_secs() - 1, 7)).verdict, Verdict::Note);
+        assert_eq!(judge(&usage(3, 0)).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_listener_for_every_address_is_asked_on_this_machine() {
+        for (address, home) in [
+            ("0.0.0.0:9464", "127.0.0.1:9464"),
+            ("[::]:9464", "[::1]:9464"),
+            ("192.0.2.1:1", "192.0.2.1:1"),
+        ] {
+            assert_eq!(at_home(address.parse().unwrap()).to_string(), home);
+        }
+    }
+}

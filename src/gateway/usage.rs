@@ -1,0 +1,60 @@
+//! Keys that nobody has used: what the admin listener answers on `/keys/unused`, for whoever tidies up.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::gateway::Gateway;
+use crate::model::clock;
+
+/// Keys that are named; of more only the number is told.
+const NAMED_MAX: usize = 1000;
+
+/// The answer of `/keys/unused`. The gateway remembers only as long as it runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KeyUsage {
+    /// Seconds since the gateway started.
+    pub since_seconds: u64,
+    /// Keys that hold now.
+    pub keys: usize,
+    /// Those of them that have let nobody in since.
+    pub unused: usize,
+    /// The first of those, at most 1,000.
+    pub named: Vec<UnusedKey>,
+}
+
+/// A key that nobody has used.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UnusedKey {
+    /// Whose it is.
+    pub caller: String,
+    /// Its label.
+    pub key: String,
+}
+
+impl Gateway {
+    /// Which keys have let nobody in since the start.
+    pub fn key_usage(&self) -> KeyUsage {
+        let mut usage = KeyUsage {
+            since_seconds: self.started.elapsed().as_secs(),
+            keys: 0,
+            unused: 0,
+            named: Vec::new(),
+        };
+        for (caller, key) in self.callers.keys_in_force(clock::wall()) {
+            usage.keys += 1;
+            if self.callers.has_used(&key) {
+                continue;
+            }
+            usage.unused += 1;
+            if usage.named.len() < NAMED_MAX
+                && let Some(label) = key.label()
+            {
+                usage.named.push(UnusedKey {
+                    caller: caller.to_string(),
+                    key: label.to_string(),
+                });
+            }
+        }
+        usage
+    }
+}
