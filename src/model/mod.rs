@@ -3,6 +3,7 @@
 
 pub mod claims;
 pub mod clock;
+pub mod cloud;
 pub mod label;
 pub mod secret;
 pub mod trigger;
@@ -11,11 +12,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use cloud::Cloud;
 pub use label::KeyLabel;
 pub use label::LabelPlace;
 pub use label::Labels;
 pub use secret::Secret;
-pub use trigger::Cloud;
 pub use trigger::TriggerUrl;
 
 /// Longest name of a route, caller, identity or key label, in bytes: it becomes a header value and a metric label.

@@ -1,0 +1,124 @@
+//! Traces of the way an address was copied: quotes around it, escapes of another language, halves of two.
+
+use crate::model::trigger::ADDRESS_CHARS_MAX;
+use crate::model::trigger::TriggerUrlError;
+use crate::model::trigger::site::Shape;
+use crate::model::trigger::target::unescape;
+
+/// What stands around the address rather than in it.
+pub(super) fn check_surroundings(text: &str) -> Result<(), TriggerUrlError> {
+    let (Some(first), Some(last)) = (text.chars().next(), text.chars().next_back()) else {
+        return Err(TriggerUrlError::Empty);
+    };
+    if text.chars().all(char::is_whitespace) {
+        return Err(TriggerUrlError::Empty);
+    }
+    let chars = text.chars().count();
+    if chars > ADDRESS_CHARS_MAX {
+        return Err(TriggerUrlError::TooLong { chars });
+    }
+    if let Some(found) = [first, last].into_iter().find(|found| is_wrapping(*found)) {
+        return Err(TriggerUrlError::Wrapped { found });
+    }
+    if first == '<' {
+        return Err(TriggerUrlError::Wrapped { found: first });
+    }
+    // With an opening bracket inside, the last one closes a placeholder, which has its own error.
+    if last == '>' && !text.contains('<') {
+        return Err(TriggerUrlError::Wrapped { found: last });
+    }
+    Ok(())
+}
+
+fn is_wrapping(found: char) -> bool {
+    // By number: typographic quotes, and the invisible characters that editors and chats put around a link.
+    found.is_whitespace()
+        || matches!(found, '"' | '\'' | '`' | '(' | '[' | '\u{ab}' | '\u{bb}')
+        || matches!(found, '\u{2018}'..='\u{201f}' | '\u{200b}'..='\u{200f}' | '\u{feff}')
+}
+
+pub(super) fn after_scheme(text: &str) -> Result<&str, TriggerUrlError> {
+    let starts_with = |scheme: &str| {
+        text.get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    if starts_with("http://") {
+        return Err(TriggerUrlError::PlainHttp);
+    }
+    if !starts_with("https://") {
+        return Err(TriggerUrlError::NotHttps);
+    }
+    Ok(text.get("https://".len()..).unwrap_or(""))
+}
+
+/// Traces of the way the address was copied.
+pub(super) fn check_copy(text: &str) -> Result<(), TriggerUrlError> {
+    if let Some(found) = text.chars().find(|found| !found.is_ascii()) {
+        return Err(TriggerUrlError::NotAscii { found });
+    }
+    let lower = text.to_ascii_lowercase();
+    for spelling in ["&amp;", "&#38;", "&#038;", "&#x26;", "\\u0026"] {
+        if lower.contains(spelling) {
+            return Err(TriggerUrlError::EscapedAmpersand { spelling });
+        }
+    }
+    // Before white space, because a placeholder may contain blanks.
+    if text.contains(['<', '>', '{', '}']) {
+        return Err(TriggerUrlError::Placeholder);
+    }
+    if text.contains([' ', '\t', '\r', '\n']) {
+        return Err(TriggerUrlError::Whitespace);
+    }
+    if text.contains(|found: char| found.is_ascii_control()) {
+        return Err(TriggerUrlError::Control);
+    }
+    if text.contains('#') {
+        return Err(TriggerUrlError::Fragment);
+    }
+    Ok(())
+}
+
+pub(super) fn check_single(target: &str) -> Result<(), TriggerUrlError> {
+    let lower = target.to_ascii_lowercase();
+    // An address may be the value of a parameter of its own; glued to something else it was pasted by
+    // mistake.
+    let glued = |at: usize| lower.as_bytes().get(at.wrapping_sub(1)) != Some(&b'=');
+    if lower.match_indices("https://").any(|(at, _)| glued(at)) {
+        return Err(TriggerUrlError::TwoAddresses);
+    }
+    Ok(())
+}
+
+pub(super) fn check_path(path: &str, shape: Shape) -> Result<(), TriggerUrlError> {
+    let lower = path.to_ascii_lowercase();
+    if lower.contains("%3fapi-version") || lower.contains("%26sig") {
+        return Err(TriggerUrlError::TwiceEncoded);
+    }
+    // The path is printed, so a signature that slipped into it must not get further.
+    if ["sig=", "sig%3d", "sig%25", "api-version"]
+        .into_iter()
+        .any(|trace| lower.contains(trace))
+    {
+        return Err(TriggerUrlError::QuestionMarkLost);
+    }
+    if shape == Shape::Unknown {
+        return Ok(());
+    }
+    let dots = |segment: &str| matches!(segment, "." | "..");
+    if path.contains("//") || path.split('/').any(dots) {
+        return Err(TriggerUrlError::BadPath);
+    }
+    if is_twice_encoded(path) {
+        return Err(TriggerUrlError::TwiceEncoded);
+    }
+    Ok(())
+}
+
+/// Whether an encoded `%` stands before two hexadecimal digits. A lone `%25`, as in `%25%23`, is a plain
+/// percent sign.
+pub(super) fn is_twice_encoded(text: &str) -> bool {
+    text.match_indices("%25").any(|(at, mark)| {
+        let rest = text.as_bytes().get(at + mark.len()..).unwrap_or(&[]);
+        unescape(rest).is_some()
+    })
+}

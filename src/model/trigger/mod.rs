@@ -1,0 +1,317 @@
+//! The address of a flow's trigger: read once from the settings, kept byte for byte, printed without its
+//! signature. It knows the hosts, paths and query keys that Microsoft uses and names the usual copying
+//! mistakes. Whether a route should be signed or use an identity is for the settings to say; sending is left
+//! to `flow`.
+
+mod authority;
+mod copied;
+mod error;
+mod relative;
+mod site;
+mod target;
+
+use std::fmt;
+
+use http::uri::PathAndQuery;
+
+pub use error::TriggerUrlError;
+pub use relative::RelativePathError;
+pub use site::Family;
+
+use crate::model::Cloud;
+use crate::model::Secret;
+use crate::model::trigger::authority::print_authority;
+use crate::model::trigger::authority::read_authority;
+use crate::model::trigger::copied::after_scheme;
+use crate::model::trigger::copied::check_copy;
+use crate::model::trigger::copied::check_path;
+use crate::model::trigger::copied::check_single;
+use crate::model::trigger::copied::check_surroundings;
+use crate::model::trigger::relative::check_relative;
+use crate::model::trigger::site::Shape;
+use crate::model::trigger::site::Site;
+use crate::model::trigger::site::family_of;
+use crate::model::trigger::site::refuse_portal;
+use crate::model::trigger::site::shape_of;
+use crate::model::trigger::site::site_of;
+use crate::model::trigger::target::Keys;
+use crate::model::trigger::target::Signature;
+use crate::model::trigger::target::check_target;
+use crate::model::trigger::target::key_of;
+
+/// Longest address a trigger accepts, in characters (Microsoft Learn, "Limits of automated, scheduled, and
+/// instant flows", and the same number for Logic Apps).
+pub const ADDRESS_CHARS_MAX: usize = 16_384;
+
+/// Query parameters by which a trigger is addressed and signed (Microsoft Learn, "Call, trigger, or nest workflows with
+/// HTTPS endpoints in Azure Logic Apps"). None of them ever comes from a caller.
+pub const OWN_PARAMETERS: [&str; 5] = ["sp", "sv", "sig", "se", "api-version"];
+
+/// The checked address of a trigger.
+///
+/// Path and query are those of the settings, byte for byte, because a signature covers them. `Display` and
+/// `Debug` show scheme, host, path and `api-version`, and no other value of the query.
+#[derive(Clone)]
+pub struct TriggerUrl {
+    host: String,
+    port: u16,
+    authority: String,
+    path: String,
+    /// The query with its question mark, or nothing.
+    query: Secret,
+    /// The path and query again, made once so that a request needs no parsing. It shares no memory with
+    /// `query` and is not wiped: hyper takes no other type.
+    whole: PathAndQuery,
+    api_version: Option<String>,
+    signature: Signature,
+    site: Site,
+    cloud: Option<Cloud>,
+    family: Family,
+}
+
+impl TriggerUrl {
+    /// Reads an address as it was copied from the trigger.
+    ///
+    /// Any https address is accepted; one that no known flow has gets a [`TriggerUrl::warning`]. An explicit
+    /// `:443` is dropped from the authority, everything from the path on is kept as it stands.
+    ///
+    /// # Errors
+    /// [`TriggerUrlError`] names what happened to the address, and [`TriggerUrlError::hint`] how to mend it.
+    pub fn parse(text: &str) -> Result<TriggerUrl, TriggerUrlError> {
+        check_surroundings(text)?;
+        let rest = after_scheme(text)?;
+        check_copy(text)?;
+        let cut = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at_checked(cut).unwrap_or((rest, ""));
+        let (host, port) = read_authority(authority)?;
+        refuse_portal(&host)?;
+        check_target(target)?;
+
+        let cut = target.find('?').unwrap_or(target.len());
+        let (path, query) = target.split_at_checked(cut).unwrap_or((target, ""));
+        let path = if path.is_empty() { "/" } else { path };
+        let shape = shape_of(path);
+        let (site, cloud) = site_of(&host);
+        if shape != Shape::Unknown {
+            check_single(target)?;
+        }
+        check_path(path, shape)?;
+        let keys = Keys::read(query.strip_prefix('?').unwrap_or(""))?;
+        if shape != Shape::Unknown {
+            keys.check_trigger(target)?;
+        }
+        if site != Site::Unknown && port == 433 {
+            return Err(TriggerUrlError::PortTypo);
+        }
+
+        let sent = format!("{path}{query}");
+        Ok(TriggerUrl {
+            authority: print_authority(&host, port),
+            host,
+            port,
+            path: path.to_owned(),
+            query: Secret::new(query),
+            whole: PathAndQuery::try_from(sent).map_err(|_| TriggerUrlError::Unusable)?,
+            api_version: keys.plain_api_version().map(str::to_owned),
+            signature: keys.signature(),
+            family: family_of(site, shape),
+            site,
+            cloud,
+        })
+    }
+
+    /// The known shape this address has. Host and path must both fit; otherwise it is [`Family::Other`].
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The cloud this address lies in, where the host leaves no doubt.
+    ///
+    /// `logic.azure.us` serves three clouds and is certain only in a DoD region. A Standard app has none: its
+    /// owner chooses the audience.
+    pub fn cloud(&self) -> Option<Cloud> {
+        self.cloud
+    }
+
+    /// The host, lower-case, an IPv6 address without brackets: the name to resolve and to check the
+    /// certificate for.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port to connect to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The value of the `Host` header: the port is absent when it is 443 (RFC 9110, section 4.2.2).
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The path as configured.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The value of `api-version`, if it is one that may be shown.
+    pub fn api_version(&self) -> Option<&str> {
+        self.api_version.as_deref()
+    }
+
+    /// The part of the query that may be shown, without its question mark; empty if there is none.
+    pub fn public_query(&self) -> String {
+        self.api_version
+            .as_ref()
+            .map(|version| format!("api-version={version}"))
+            .unwrap_or_default()
+    }
+
+    /// Whether the address carries a shared access signature (`sig`).
+    pub fn is_signed(&self) -> bool {
+        self.signature == Signature::Whole
+    }
+
+    /// Whether parts of a signature are there but `sig` is not, as in an address that lost its end.
+    ///
+    /// An address cut at its first `&` looks like one of a flow that wants a token, so only
+    /// [`TriggerUrl::require_signed`] can find that mistake.
+    pub fn looks_cut(&self) -> bool {
+        self.signature == Signature::Torn
+    }
+
+    /// For a route without an identity: the signature must be there.
+    ///
+    /// # Errors
+    /// [`TriggerUrlError::CutAtAmpersand`] without any part of a signature,
+    /// [`TriggerUrlError::SignatureTorn`] with some.
+    pub fn require_signed(&self) -> Result<(), TriggerUrlError> {
+        match self.signature {
+            Signature::Whole => Ok(()),
+            Signature::Torn => Err(TriggerUrlError::SignatureTorn),
+            Signature::Absent => Err(TriggerUrlError::CutAtAmpersand),
+        }
+    }
+
+    /// For a route with an identity: the signature must not be there. A trigger refuses a request that
+    /// carries both (Microsoft Learn, "Secure access and data in Azure Logic Apps").
+    ///
+    /// # Errors
+    /// [`TriggerUrlError::SignedAndIdentity`].
+    pub fn require_bearer(&self) -> Result<(), TriggerUrlError> {
+        if self.is_signed() {
+            return Err(TriggerUrlError::SignedAndIdentity);
+        }
+        Ok(())
+    }
+
+    /// What is odd about an accepted address, as a whole sentence for the operator.
+    pub fn warning(&self) -> Option<String> {
+        let host = &self.host;
+        if self.site == Site::Unknown {
+            return Some(format!(
+                "{host} is not an address of a flow trigger known to Flowgate; compare it with the one the \
+                 trigger shows, or leave it if a proxy or a test stands there."
+            ));
+        }
+        if self.family == Family::Other {
+            return Some(format!(
+                "The path on {host} is not that of a flow trigger known to Flowgate; it usually ends in \
+                 /invoke."
+            ));
+        }
+        if self.looks_cut() {
+            return Some(
+                "The address carries parts of a signature (sp or sv) but no sig; a route with an identity \
+                 needs none of them."
+                    .to_owned(),
+            );
+        }
+        None
+    }
+
+    /// The exact path and query to send, ready for a request. It holds the signature: never print it.
+    pub fn path_and_query(&self) -> &PathAndQuery {
+        &self.whole
+    }
+
+    /// The exact path and query to send, as a secret text.
+    pub fn exposed_path_and_query(&self) -> Secret {
+        Secret::new(format!("{}{}", self.path, self.query.expose()))
+    }
+
+    /// The path and query without `sp`, `sv` and `sig`; everything else keeps its bytes and its order.
+    ///
+    /// The address of a Logic App with an authorization policy still carries a signature, which a request
+    /// with a token must leave out. The result can hold other values of the query, so it is not for printing
+    /// either.
+    pub fn path_and_query_unsigned(&self) -> String {
+        let mut kept = self.path.clone();
+        let mut mark = '?';
+        for pair in self.query.expose().strip_prefix('?').unwrap_or("").split('&') {
+            let key = key_of(pair);
+            if pair.is_empty() || matches!(key.as_str(), "sp" | "sv" | "sig") {
+                continue;
+            }
+            kept.push(mark);
+            kept.push_str(pair);
+            mark = '&';
+        }
+        kept
+    }
+
+    /// The path and query to send with a relative path between `/invoke` and the query, joined by one slash
+    /// (Microsoft Learn, "Call, trigger, or nest workflows with HTTPS endpoints in Azure Logic Apps").
+    ///
+    /// `rest` comes percent-encoded and may begin with a slash; nothing in it is encoded or repaired here.
+    /// Empty segments are refused, because they make a doubled slash that the trigger does not match, and so
+    /// are dot segments in every spelling, because a server that resolves them would reach another trigger.
+    ///
+    /// # Errors
+    /// [`RelativePathError`] says what may not be in the path.
+    pub fn with_relative(&self, rest: &str) -> Result<PathAndQuery, RelativePathError> {
+        let rest = rest.strip_prefix('/').unwrap_or(rest);
+        if rest.is_empty() {
+            return Ok(self.whole.clone());
+        }
+        check_relative(rest)?;
+        let prefix = self.path.strip_suffix('/').unwrap_or(&self.path);
+        let query = self.query.expose();
+        let bytes = prefix.len() + 1 + rest.len() + query.len();
+        if "https://".len() + self.authority.len() + bytes > ADDRESS_CHARS_MAX {
+            return Err(RelativePathError::TooLong);
+        }
+        let mut joined = String::with_capacity(bytes);
+        joined.push_str(prefix);
+        joined.push('/');
+        joined.push_str(rest);
+        joined.push_str(query);
+        PathAndQuery::try_from(joined).map_err(|_| RelativePathError::Character)
+    }
+
+    /// Whether both addresses lead to the same place with the same bytes.
+    pub fn same_as(&self, other: &TriggerUrl) -> bool {
+        self.authority == other.authority
+            && self.path == other.path
+            && self.query.same_as(other.query.expose())
+    }
+}
+
+impl fmt::Display for TriggerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "https://{}{}", self.authority, self.path)?;
+        match &self.api_version {
+            Some(version) => write!(f, "?api-version={version}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for TriggerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TriggerUrl({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests;
