@@ -430,6 +430,28 @@ mod tests {
     }
 
     #[test]
+    fn a_key_in_force_is_unused_until_it_lets_somebody_in() {
+        let disabled = KeySettings {
+            state: KeyState::Disabled,
+            ..key("off", sha256("k2"))
+        };
+        let callers = [
+            caller("erp", vec![key("one", sha256("k1")), disabled]),
+            caller("shop", vec![key("two", sha256("k3"))]),
+        ];
+        let keys = Keys::build(&callers, None);
+        let unused = || {
+            let all = keys.in_force(NOW).filter(|key| !keys.is_noted(key));
+            all.map(|key| (key.caller, key.label().unwrap().to_string()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(unused(), [(0, "one".to_owned()), (1, "two".to_owned())]);
+        let found = keys.identify(&Candidate::Plain(b"k3"), || NOW).unwrap();
+        keys.note(&found);
+        assert_eq!(unused(), [(0, "one".to_owned())]);
+    }
+
+    #[test]
     fn a_key_that_two_callers_have_belongs_to_the_first() {
         let callers = ["erp", "shop"].map(|name| caller(name, vec![key(name, sha256("k1"))]));
         let keys = Keys::build(&callers, None);
