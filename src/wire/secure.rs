@@ -279,7 +279,9 @@ impl<T: Side> Secure<T> {
         into: &mut BytesMut,
     ) -> Poll<io::Result<()>> {
         let taken = std::task::ready!(self.poll_take(cx, space, into, |_| {}));
-        let told = if self.leaving.is_empty() || self.patient {
+        // A peer that is told what is wrong waits for no record.
+        let may_wait = self.patient && taken.is_ok();
+        let told = if self.leaving.is_empty() || may_wait {
             Ok(())
         } else {
             // What TLS itself has to say. It leaves with the next bytes, if the socket takes none now.
@@ -832,6 +834,21 @@ mod tests {
         in_time(far.read_exact(&mut [0; 6])).await.unwrap();
         let (_, far) = served(&server, &client).await;
         assert_eq!(far.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    }
+
+    #[tokio::test]
+    async fn a_caller_is_told_what_is_wrong_although_its_ticket_waits() {
+        let (server, client) = configs(&TLS13);
+        let (mut near, far) = served(&server, &client).await;
+        let (mut tcp, mut tls) = far.into_inner();
+        tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        in_time(near.read(&mut [0; 64])).await.unwrap_err();
+        drop(near);
+        let mut told = Vec::new();
+        in_time(tcp.read_to_end(&mut told)).await.unwrap();
+        tls.read_tls(&mut told.as_slice()).unwrap();
+        let error = tls.process_new_packets().unwrap_err();
+        assert!(matches!(error, rustls::Error::AlertReceived(_)), "{error}");
     }
 
     #[tokio::test]
