@@ -422,11 +422,14 @@ impl<T: Side> Secure<T> {
 
     /// Makes a record, or the goodbye, and hands it to the socket with what waited for it; what that does not take waits.
     fn seal(&mut self, cx: &mut Context<'_>, space: &mut [u8], plain: Option<&[u8]>) -> io::Result<()> {
-        let waited = self.leaving.len();
-        if let Some(first) = space.get_mut(..waited).filter(|_| waited > 0) {
-            first.copy_from_slice(&self.leaving);
-            self.leaving = Vec::new();
+        // A part of it may have left, if somebody flushed meanwhile.
+        let waiting = self.leaving.get(self.left..).unwrap_or_default();
+        let waited = waiting.len();
+        if let Some(first) = space.get_mut(..waited) {
+            first.copy_from_slice(waiting);
         }
+        self.leaving = Vec::new();
+        self.left = 0;
         self.patient = false;
         let room = space.get_mut(waited..).unwrap_or_default();
         // What has arrived of a record is what TLS expects to see again.
@@ -834,6 +837,18 @@ mod tests {
         in_time(far.read_exact(&mut [0; 6])).await.unwrap();
         let (_, far) = served(&server, &client).await;
         assert_eq!(far.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    }
+
+    #[tokio::test]
+    async fn a_ticket_of_which_a_part_has_left_goes_on_with_the_answer() {
+        let (server, client) = configs(&TLS13);
+        let (mut near, mut far) = served(&server, &client).await;
+        // As a flush does on a socket that takes no more.
+        near.left = near.tcp.try_write(&near.leaving[..7]).unwrap();
+        near.write_all(b"answer").await.unwrap();
+        let mut got = [0; 6];
+        in_time(far.read_exact(&mut got)).await.unwrap();
+        assert_eq!(&got, b"answer");
     }
 
     #[tokio::test]
