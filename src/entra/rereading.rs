@@ -35,6 +35,11 @@ use crate::model::Secret;
 /// How often files are looked at. One that was replaced a moment ago may still be half of what it will be, so nothing is said
 /// of what cannot be used before it was seen in two looks after the first.
 const PERIOD: Duration = Duration::from_secs(2);
+/// How long a file stays as it is before it is judged. Of an address that is still being written the beginning may name
+/// another host, and of a chain it may be good for itself.
+const SETTLED: Duration = Duration::from_millis(250);
+/// Looks at a file that changes all the time, before it is left for the next round.
+const SETTLING_MAX: usize = 4;
 /// What each place adds to that, so that ten thousand of them keep no core busy.
 const PERIOD_EACH: Duration = Duration::from_millis(1);
 /// Looks after which somebody is told of what cannot be used.
@@ -256,7 +261,9 @@ impl Follower {
     }
 
     async fn look(&mut self, vaults: Vaults) {
-        let mut found = self.read(vaults).await;
+        let Some(mut found) = self.settled(vaults).await else {
+            return;
+        };
         if self.is_news_of(&found, Kind::Files) && self.held.iter().any(|held| held.is_of_vault()) {
             // Whoever replaced the file has replaced what belongs to it.
             found = self.read(Vaults::Now).await;
@@ -283,6 +290,27 @@ impl Follower {
             Err(Stuck::Late) => self.tell(Verdict::Refused("it takes too long to be read".to_owned())),
             Err(Stuck::Over) => {}
         }
+    }
+
+    /// What lies in the places when the files stay as they are; nothing if they do not.
+    async fn settled(&self, vaults: Vaults) -> Option<Vec<Option<Secret>>> {
+        let mut found = self.read(vaults).await;
+        if !self.is_news_of(&found, Kind::Files) {
+            return Some(found);
+        }
+        for _ in 0..SETTLING_MAX {
+            tokio::time::sleep(SETTLED).await;
+            let again = self.read(Vaults::WhenDue).await;
+            let stays = found.iter().zip(&again).all(|pair| match pair {
+                (Some(found), Some(again)) => found.same_as(again.expose()),
+                (found, again) => found.is_none() == again.is_none(),
+            });
+            if stays {
+                return Some(again);
+            }
+            found = again;
+        }
+        None
     }
 
     /// What lies in the places; what cannot be read is told where it is tried, and leaves what was there.
@@ -486,6 +514,24 @@ mod tests {
         for _ in 0..3 {
             follower.look(Vaults::WhenDue).await;
         }
+        assert_eq!(*given.lock().unwrap(), ["second"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_still_being_written_is_not_judged() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pepper");
+        std::fs::write(&file, "first").unwrap();
+        let (mut follower, given) = follower(folder.path());
+        let held = follower.held[0].clone();
+        std::fs::write(&file, "sec").unwrap();
+        let writing = async {
+            while !held.current().is_some_and(|current| current.same_as("sec")) {
+                tokio::task::yield_now().await;
+            }
+            std::fs::write(&file, "second").unwrap();
+        };
+        tokio::join!(follower.look(Vaults::WhenDue), writing);
         assert_eq!(*given.lock().unwrap(), ["second"]);
     }
 
