@@ -314,6 +314,7 @@ impl Mover {
     /// # Errors
     /// When its host is no name that a certificate can carry.
     pub fn reach(&self, url: TriggerUrl) -> Result<Arc<Address>, TrustError> {
+        self.hosts.forget();
         let host = self.hosts.host(&url, &self.upstream)?;
         Address::new(url, host)
     }
@@ -343,11 +344,15 @@ impl Hosts {
         if let Some(host) = known.get(&key) {
             return Ok(host.clone());
         }
-        // One that no trigger lives on any more goes when its last connection has gone.
-        known.retain(|_, host| Arc::strong_count(host) > 1 || !host.is_empty());
         let host = make_host(url, upstream, self.workers, &self.counters)?;
         known.insert(key, host.clone());
         Ok(host)
+    }
+
+    /// Gives up those on which no trigger lives, once their last connection has gone.
+    fn forget(&self) {
+        self.known()
+            .retain(|_, host| Arc::strong_count(host) > 1 || !host.is_empty());
     }
 
     fn all(&self) -> Vec<Arc<Host>> {
