@@ -445,6 +445,7 @@ fn a_route_gets_a_new_trigger_and_keeps_its_address() {
     );
     let said = well(&flowgate(&["relink", "--config", &config, "invoices", &moved]));
     assert!(said.contains("Public") && said.contains("/invoices"), "{said}");
+    assert!(said.contains("Restart the gateway"), "{said}");
     let after = std::fs::read_to_string(&config).unwrap();
     assert_eq!(
         after,
@@ -454,7 +455,9 @@ fn a_route_gets_a_new_trigger_and_keeps_its_address() {
         )
     );
     let renewed = signed_flow().replace(SIGNATURE, "canary-renewed-0123456789012345678901234567");
-    well(&pasted(&["relink", "--config", &config, "news", "-"], &renewed));
+    let said = well(&pasted(&["relink", "--config", &config, "news", "-"], &renewed));
+    assert!(said.contains("A gateway that runs takes it up"), "{said}");
+    assert!(!said.contains("Restart"), "{said}");
     let kept = std::fs::read_to_string(folder.path().join("news.trigger")).unwrap();
     assert!(kept.contains("canary-renewed"));
     assert_eq!(std::fs::read_to_string(&config).unwrap(), after);

@@ -215,16 +215,20 @@ fn try_relink(task: &Relink) -> Result<String, Refusal> {
         let _ = writeln!(said, "This address would replace the one in {place}.");
         return Ok(said);
     }
-    match change {
+    let next = match change {
         Change::Secret(path, address) => {
             let readers = write_secret(&path, &address, &task.settings.config)?;
             said.push_str(&told(readers, &path));
+            "A gateway that runs takes it up within seconds."
         }
-        Change::Settings(text) => write_settings(&task.settings.config, &text)?,
-    }
+        Change::Settings(text) => {
+            write_settings(&task.settings.config, &text)?;
+            "Restart the gateway to use the new address."
+        }
+    };
     let _ = writeln!(said, "Replaced    the trigger of \"{}\" in {place}", route.name);
     said.push_str(&public_address(&settings.config, &task.route));
-    said.push_str("Callers notice nothing. Restart the gateway to use the new address.\n");
+    let _ = writeln!(said, "Callers notice nothing. {next}");
     Ok(said)
 }
 
