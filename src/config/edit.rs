@@ -98,8 +98,7 @@ pub fn appended(text: &str, block: &str) -> String {
 /// # Errors
 /// Those of the file system; the file is then as it was.
 pub fn replace_settings(path: &Path, text: &str) -> io::Result<()> {
-    // A link stays one: what it leads to is replaced.
-    let path = fs::canonicalize(path)?;
+    let path = behind(path)?;
     let model = fs::metadata(&path)?;
     replace(&path, text.as_bytes(), |file| {
         give_to_owner_of(file, &model);
@@ -129,7 +128,7 @@ pub enum Readers {
 /// # Errors
 /// Those of the file system; the file is then as it was.
 pub fn replace_secret(path: &Path, secret: &Secret, settings: &Path) -> io::Result<Readers> {
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = behind(path)?;
     let settings = fs::metadata(settings);
     let model = fs::metadata(&path)
         .ok()
@@ -160,6 +159,39 @@ fn readers(secret: &fs::Metadata, settings: &fs::Metadata) -> Readers {
 #[cfg(not(unix))]
 fn readers(_: &fs::Metadata, _: &fs::Metadata) -> Readers {
     Readers::Unknown
+}
+
+/// What is replaced under this path. A link stays one, and what it leads to is replaced; but not one of a stranger, who could
+/// have an administrator replace any file.
+///
+/// # Errors
+/// When it is such a link.
+pub fn behind(path: &Path) -> io::Result<PathBuf> {
+    let Ok(target) = fs::canonicalize(path) else {
+        return Ok(path.to_owned());
+    };
+    if is_strangers_link(path, &target) {
+        return Err(io::Error::other(
+            "it is a link to a file that does not belong to the owner of the link",
+        ));
+    }
+    Ok(target)
+}
+
+/// Whether `path` is a link that neither an administrator made nor the owner of what it leads to.
+#[cfg(unix)]
+fn is_strangers_link(path: &Path, target: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let (Ok(link), Ok(target)) = (fs::symlink_metadata(path), fs::metadata(target)) else {
+        return false;
+    };
+    link.is_symlink() && link.uid() != 0 && link.uid() != target.uid()
+}
+
+#[cfg(not(unix))]
+fn is_strangers_link(_: &Path, _: &Path) -> bool {
+    false
 }
 
 /// Gives a file to the owner of another one: whoever runs the gateway is often not the one who sets it up. Only an
@@ -318,6 +350,31 @@ mod tests {
         assert_eq!(readers, Readers::OwnerOfSettings(of_settings.0));
         assert_eq!(facts(&settings), of_settings);
         assert_eq!(facts(&secret), (of_secret.0, of_secret.1, 0o600));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_of_somebody_else_does_not_choose_what_is_replaced() {
+        use std::os::unix::fs::lchown;
+        use std::os::unix::fs::symlink;
+
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let settings = folder.path().join("flowgate.toml");
+        std::fs::write(&settings, "old").unwrap();
+        let (link, victim) = (folder.path().join("a.trigger"), elsewhere.path().join("victim"));
+        std::fs::write(&victim, "theirs").unwrap();
+        symlink(&victim, &link).unwrap();
+        // Only an administrator can give a link away; for all others it is their own.
+        if lchown(&link, Some(12_345), None).is_ok() {
+            let why = replace_secret(&link, &Secret::new("new"), &settings).unwrap_err();
+            assert!(why.to_string().contains("link"), "{why}");
+            replace_settings(&link, "new").unwrap_err();
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), "theirs");
+            lchown(&link, Some(0), None).unwrap();
+        }
+        replace_secret(&link, &Secret::new("new"), &settings).unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "new\n");
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     }
 
     #[cfg(unix)]

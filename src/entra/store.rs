@@ -331,19 +331,9 @@ impl Store {
         draft.write("")
     }
 
-    /// What a write replaces. The rename would replace a link in place of what it points to, so links are followed; but
-    /// not one of a stranger, who could have an administrator's sign-in replace any file.
+    /// What a write replaces. The rename would replace a link in place of what it points to, so links are followed.
     fn target(&self) -> Result<PathBuf, String> {
-        let Ok(target) = fs::canonicalize(&self.path) else {
-            return Ok(self.path.clone());
-        };
-        if is_strangers_link(&self.path, &target) {
-            return Err(format!(
-                "{} is a link to a file that does not belong to the owner of the link",
-                self.path.display()
-            ));
-        }
-        Ok(target)
+        edit::behind(&self.path).map_err(|error| say(&self.path, &error))
     }
 }
 
@@ -492,22 +482,6 @@ fn is_owners(file: &File) -> bool {
 #[cfg(not(unix))]
 fn is_owners(_: &File) -> bool {
     true
-}
-
-/// Whether `path` is a link that neither an administrator made nor the owner of what it leads to.
-#[cfg(unix)]
-fn is_strangers_link(path: &Path, target: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-
-    let (Ok(link), Ok(target)) = (fs::symlink_metadata(path), fs::metadata(target)) else {
-        return false;
-    };
-    link.is_symlink() && link.uid() != 0 && link.uid() != target.uid()
-}
-
-#[cfg(not(unix))]
-fn is_strangers_link(_: &Path, _: &Path) -> bool {
-    false
 }
 
 fn cover(seal: &Secret) -> Cover {
