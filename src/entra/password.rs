@@ -8,10 +8,12 @@ use crate::config::TrustError;
 use crate::entra::answer::Granted;
 use crate::entra::answer::Refused;
 use crate::entra::answer::TokenError;
+use crate::entra::bar::Bar;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Trouble;
 use crate::entra::proof::Proof;
 use crate::entra::refusal::Mender;
+use crate::entra::refusal::Refusal;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::secret::Held;
 use crate::entra::secret::SecretName;
@@ -37,6 +39,8 @@ pub(super) struct PasswordCall {
     until: String,
     identity: String,
     account: Arc<Account>,
+    /// What was refused to the application in front of a good password, which others may use for the account.
+    own: Bar,
 }
 
 impl PasswordCall {
@@ -65,6 +69,7 @@ impl PasswordCall {
         Ok(Self {
             identity: name.as_str().to_owned(),
             account: slots.account(endpoint.url(), user),
+            own: Bar::default(),
             endpoint,
             proof,
             user: user.to_owned(),
@@ -79,7 +84,8 @@ impl PasswordCall {
         // A password that was changed must not be tried in its old form first: the try would count.
         self.password.renew().await;
         let password = self.password.value().await?;
-        if let Some(error) = self.account.bar.standing(&password) {
+        let mut bars = [&self.account.bar, &self.own].into_iter();
+        if let Some(error) = bars.find_map(|bar| bar.standing(&password)) {
             return Err(error);
         }
         if let Some(unheard) = self.account.unheard() {
@@ -110,8 +116,12 @@ impl PasswordCall {
         if refused.refusal.kind != RefusalKind::InvalidGrant {
             return Err(TokenError::Refused(refused));
         }
+        let bar = match is_of_application(&refused.refusal) {
+            true => &self.own,
+            false => &self.account.bar,
+        };
         let error = TokenError::Refused(Box::new(self.last_word(*refused)));
-        self.account.bar.raise(&password, error.clone());
+        bar.raise(&password, error.clone());
         Err(error)
     }
 
@@ -139,4 +149,11 @@ impl PasswordCall {
         ));
         Refused { refusal, sentence }
     }
+}
+
+/// Whether a refusal is about the application that asks, or about what is asked for: another one may be let in with the same
+/// password. What is not known is taken for the account's.
+fn is_of_application(refusal: &Refusal) -> bool {
+    // A policy that wants a second factor is one for some applications.
+    refusal.mender == Mender::TenantAdmin || matches!(refusal.number, Some(50074 | 50076 | 50079))
 }

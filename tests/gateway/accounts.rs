@@ -15,6 +15,7 @@ use crate::emulator::Rotation;
 use crate::emulator::TokenAnswer;
 use crate::emulator::Trigger;
 use crate::emulator::TriggerHandle;
+use crate::emulator::aadsts;
 use crate::harness::Answer;
 use crate::harness::CLIENT;
 use crate::harness::PATIENCE;
@@ -25,6 +26,7 @@ use crate::harness::World;
 
 /// A public client, beside the confidential one of every world.
 const PUBLIC: &str = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+const OTHER: &str = "dddddddd-bbbb-4ccc-8ddd-ffffffffffff";
 const USER: &str = "flows@contoso.example";
 const USER_OID: &str = "12121212-8888-4777-8666-555555555555";
 const PASSWORD: &str = "canary-password+&=%7e";
@@ -417,6 +419,38 @@ async fn a_refresh_token_that_cannot_be_stored_serves_on() {
         .expect("it is not written once it can be");
 }
 
+/// Settings in which a second identity, of this client, uses the account as well.
+fn for_two(world: &World, trigger: &TriggerHandle, client: &str) -> String {
+    let text = by_password(world, trigger, PUBLIC, "");
+    let (_, identity) = text.split_once("[[identity]]\nname = \"account\"").unwrap();
+    let identity = identity.split("\n[[").next().unwrap().replace(PUBLIC, client);
+    let route = world.route("second", "/second", &trigger.url(), "identity = \"second\"");
+    format!("{text}\n[[identity]]\nname = \"second\"{identity}\n{route}")
+}
+
+#[tokio::test]
+async fn what_is_refused_to_one_application_keeps_no_other_from_the_account() {
+    for number in [65001, 50105, 53003, 50076] {
+        let (world, trigger) = world().await;
+        world.emulator.entra.register_public(TENANT, OTHER, "other-oid");
+        private(&world, "password", PASSWORD);
+        let refused = aadsts::Refusal {
+            error: "invalid_grant".to_owned(),
+            ..aadsts::refusal(number)
+        };
+        world
+            .emulator
+            .entra
+            .always_for(PUBLIC, TokenAnswer::Refuse(refused));
+        let gateway = world.start(&for_two(&world, &trigger, OTHER));
+        refusals(&gateway, 1).await;
+        assert_eq!(gateway.post("/orders", "{}").await.status, 502, "{number}");
+        assert_eq!(gateway.post("/second", "{}").await.status, 202, "{number}");
+        refusals(&gateway, 2).await;
+        assert_eq!(asked(&world, PUBLIC).len(), 1, "{number}");
+    }
+}
+
 #[tokio::test]
 async fn an_account_whose_tries_have_no_answer_is_left_alone_by_all_who_use_it() {
     let (world, trigger) = world().await;
@@ -426,14 +460,7 @@ async fn an_account_whose_tries_have_no_answer_is_left_alone_by_all_who_use_it()
         .emulator
         .entra
         .always_for(PUBLIC, TokenAnswer::Raw("".into()));
-    let text = by_password(&world, &trigger, PUBLIC, "");
-    let (_, identity) = text.split_once("[[identity]]\nname = \"account\"").unwrap();
-    let identity = identity.split("\n[[").next().unwrap();
-    let second = format!(
-        "{text}\n[[identity]]\nname = \"second\"{identity}\n{}",
-        world.route("second", "/second", &trigger.url(), "identity = \"second\"")
-    );
-    let gateway = world.start(&second);
+    let gateway = world.start(&for_two(&world, &trigger, PUBLIC));
     for path in ["/orders", "/second"] {
         let told = async {
             loop {
