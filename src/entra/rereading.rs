@@ -163,6 +163,7 @@ impl Rereader {
             dated,
             desk: Desk::default(),
             judge: Arc::new(Mutex::new(Box::new(judge))),
+            verdicts: Arc::default(),
             trouble: None,
             nudge: nudge.clone(),
         };
@@ -225,6 +226,8 @@ struct Follower {
     dated: Arc<Dated>,
     desk: Desk,
     judge: Arc<Mutex<Judge>>,
+    /// What was judged and not told yet: a judge that is too slow to be waited for comes to its verdict all the same.
+    verdicts: Arc<Mutex<Vec<Verdict>>>,
     trouble: Option<Trouble>,
     nudge: Arc<Notify>,
 }
@@ -280,13 +283,22 @@ impl Follower {
         let Some(texts) = found.into_iter().collect::<Option<Vec<_>>>() else {
             return;
         };
-        let judge = self.judge.clone();
+        let (judge, verdicts) = (self.judge.clone(), self.verdicts.clone());
         let judged = self.desk.work(move || {
-            let mut judge = judge.lock().unwrap_or_else(PoisonError::into_inner);
-            judge(&texts)
+            let verdict = judge.lock().unwrap_or_else(PoisonError::into_inner)(&texts);
+            verdicts
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(verdict);
         });
         match judged.await {
-            Ok(verdict) => self.tell(verdict),
+            Ok(()) => {
+                let verdicts =
+                    std::mem::take(&mut *self.verdicts.lock().unwrap_or_else(PoisonError::into_inner));
+                for verdict in verdicts {
+                    self.tell(verdict);
+                }
+            }
             Err(Stuck::Late) => self.tell(Verdict::Refused("it takes too long to be read".to_owned())),
             Err(Stuck::Over) => {}
         }
@@ -427,6 +439,9 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering;
+    use std::sync::mpsc;
 
     use tokio::runtime::Handle;
 
@@ -494,6 +509,7 @@ mod tests {
             followed,
             desk: super::Desk::default(),
             judge: Arc::new(Mutex::new(Box::new(judge))),
+            verdicts: Arc::default(),
             trouble: None,
             nudge: Arc::default(),
         };
@@ -570,6 +586,42 @@ mod tests {
         tokio::time::resume();
         follower.look(Vaults::WhenDue).await;
         assert_eq!(given.lock().unwrap().len(), tried + 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_slow_judge_let_in_is_told_at_the_next_look() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("pepper"), "first").unwrap();
+        let (mut follower, _) = follower(folder.path());
+        let end = crate::model::clock::wall();
+        let (release, held) = mpsc::channel::<()>();
+        let begun = Arc::new(AtomicBool::new(false));
+        let judging = begun.clone();
+        follower.judge = Arc::new(Mutex::new(Box::new(move |_| {
+            if judging.swap(true, Ordering::SeqCst) {
+                return Verdict::Same;
+            }
+            let _ = held.recv();
+            Verdict::Taken(Taken {
+                said: "taken".to_owned(),
+                until: Some(end),
+                credential: None,
+            })
+        })));
+        std::fs::write(folder.path().join("pepper"), "second").unwrap();
+        let late = async {
+            while !begun.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::pause();
+            tokio::time::advance(super::TRIED_AGAIN).await;
+            tokio::time::resume();
+        };
+        tokio::join!(follower.look(Vaults::WhenDue), late);
+        assert_eq!((told(&follower), follower.until), (Some(Told::No), None));
+        release.send(()).unwrap();
+        follower.look(Vaults::WhenDue).await;
+        assert_eq!((told(&follower), follower.until), (None, Some(end)));
     }
 
     #[tokio::test]
