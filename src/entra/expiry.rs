@@ -1,5 +1,6 @@
-//! When credentials of identities, certificates of listeners and secrets of the gateway end: a gauge in days, and warnings ahead of time, each told once. Ends are dates
-//! that people wrote down, so they are compared with the wall clock; how often something is told is not.
+//! When credentials of identities, certificates of listeners and secrets of the gateway end: a gauge in days, and warnings
+//! ahead of time, each told once. Ends are dates that people wrote down, so they are compared with the wall clock; how often
+//! something is told is not.
 
 use std::sync::Arc;
 use std::sync::Mutex;
