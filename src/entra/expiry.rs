@@ -198,7 +198,8 @@ impl Dated {
         self.course.lock().unwrap_or_else(PoisonError::into_inner).end
     }
 
-    fn look(&self, now: SystemTime) {
+    /// Tells what is due at this moment.
+    pub(super) fn look(&self, now: SystemTime) {
         let mut course = self.course.lock().unwrap_or_else(PoisonError::into_inner);
         let (Some(end), Some(step)) = (course.end, course.step(now, Instant::now())) else {
             return;
@@ -303,16 +304,24 @@ fn days_left(end: SystemTime, now: SystemTime) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
     use std::time::Duration;
     use std::time::SystemTime;
 
+    use tokio::runtime::Handle;
     use tokio::time::Instant;
 
     use super::Course;
     use super::DAY;
     use super::DAYS;
     use super::PERIOD;
+    use super::Watch;
     use super::days_left;
+    use crate::entra::holder::Holder;
+    use crate::entra::rereading::Followed;
+    use crate::entra::rereading::Rereader;
+    use crate::entra::rereading::Verdict;
     use crate::model::clock;
 
     fn course(end: SystemTime) -> Course {
@@ -354,6 +363,20 @@ mod tests {
             assert_eq!(course.step(now, at + PERIOD), None, "{left:?}");
         }
         assert_eq!(course(now - DAY).step(now, at), Some(5));
+    }
+
+    #[tokio::test]
+    async fn what_is_followed_when_all_others_were_looked_at_is_told_at_once() {
+        let watch = Arc::new(Watch::default());
+        let rereader = Rereader::new(Handle::current(), watch.clone(), HashMap::new());
+        let followed = Followed {
+            holder: Holder::Gateway,
+            what: "pepper",
+            credential: "pepper".to_owned(),
+            until: Some(clock::wall() + 20 * DAY),
+        };
+        rereader.follow(followed, &[], |_| Verdict::Same);
+        assert_eq!(watch.all()[0].course.lock().unwrap().reached, Some(1));
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::entra::secret::SecretName;
 use crate::entra::secret::Shown;
 use crate::entra::vault::Vault;
 use crate::model::Secret;
+use crate::model::clock;
 
 /// How often files are looked at. One that was replaced a moment ago may still be half of what it will be, so nothing is said
 /// of what cannot be used before it was seen in two looks after the first.
@@ -146,6 +147,8 @@ impl Rereader {
             &followed.credential,
             ends.chain(followed.until).min(),
         );
+        // Whoever minds them all may have looked at the others already, and comes again after an hour.
+        dated.look(clock::wall());
         // Variables of a running process cannot change.
         if places
             .iter()
