@@ -434,8 +434,8 @@ pub struct ClientSecret {
 pub enum Trust {
     /// Those of the operating system.
     System,
-    /// Only these.
-    Only(Vec<CertificateDer<'static>>),
+    /// Only these, which all who were given them share.
+    Only(Arc<[CertificateDer<'static>]>),
 }
 
 /// Who calls.

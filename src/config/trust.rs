@@ -55,7 +55,7 @@ impl Trust {
             Self::System => system_roots()?,
             Self::Only(certificates) => {
                 let mut roots = RootCertStore::empty();
-                for certificate in certificates {
+                for certificate in certificates.iter() {
                     roots
                         .add(certificate.clone())
                         .map_err(|error| TrustError::Unusable(error.to_string()))?;

@@ -212,7 +212,7 @@ mod tests {
             authority: String::new(),
             token_url: String::new(),
             client_id: "11111111-2222-3333-4444-555555555555".into(),
-            trust: Trust::Only(Vec::new()),
+            trust: Trust::Only([].into()),
             timeout: Duration::from_secs(1),
         };
         let endpoint = Endpoint {

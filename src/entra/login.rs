@@ -472,7 +472,7 @@ mod tests {
             authority: "https://login.example".to_owned(),
             token_url: "https://login.example/contoso/oauth2/v2.0/token".to_owned(),
             client_id: "11111111-2222-3333-4444-555555555555".to_owned(),
-            trust: Trust::Only(Vec::new()),
+            trust: Trust::Only([].into()),
             timeout: PAUSE,
         };
         let identity = IdentitySettings {

@@ -61,7 +61,7 @@ impl Managed {
         let is_plain = settings.source.endpoint().starts_with("http://");
         // A machine without any authorities still has its endpoint.
         let trust = if is_plain {
-            &Trust::Only(Vec::new())
+            &Trust::Only([].into())
         } else {
             &settings.trust
         };

@@ -41,7 +41,7 @@ impl Check<'_> {
             return Trust::System;
         };
         match self.findings.keep(value, read_authorities(&path)) {
-            Some(certificates) => Trust::Only(certificates),
+            Some(certificates) => Trust::Only(certificates.into()),
             None => Trust::System,
         }
     }
