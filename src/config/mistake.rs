@@ -57,6 +57,14 @@ impl Flaw {
         self.hint = Some(hint.into());
         self
     }
+
+    /// What is wrong and what to do, in one line.
+    pub(super) fn sentence(self) -> String {
+        match self.hint {
+            Some(hint) => format!("{}; {hint}", self.what),
+            None => self.what,
+        }
+    }
 }
 
 /// What a text is, and therefore what of it may be shown.

@@ -343,15 +343,15 @@ impl SecretSource {
         }
     }
 
-    /// Reads it again from its file. Blocks.
+    /// Reads it again from its file, and says what is odd about that. Blocks.
     ///
     /// # Errors
     /// Says in words why it cannot be read; a secret that lies in no file never can.
-    pub fn read_again(&self) -> Result<Secret, String> {
+    pub fn read_again(&self) -> Result<(Secret, Option<String>), String> {
         match &self.reference {
             Reference::Variable(_) | Reference::Vault(_) => Err(format!("{} is no file", self.place())),
             Reference::File(path) => read_secret(path, self.holds)
-                .map(|resolved| resolved.secret)
+                .map(|resolved| (resolved.secret, resolved.warning.map(|flaw| flaw.sentence())))
                 .map_err(|flaw| flaw.what),
         }
     }

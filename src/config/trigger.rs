@@ -25,12 +25,22 @@ impl TriggerSource {
         &self.source
     }
 
-    /// Reads an address from there.
+    /// Reads the address that takes the place of `current`. A token goes to no host out of a file that is neither one of
+    /// the platform's nor the one it went to: nobody sees the warning that the start gives.
     ///
     /// # Errors
     /// Says in words why the route cannot use it.
-    pub fn read(&self, text: &Secret) -> Result<TriggerUrl, String> {
-        read_address(text.expose(), Some(&self.proof)).map_err(|flaw| flaw.what)
+    pub fn succeed(&self, text: &Secret, current: &TriggerUrl) -> Result<TriggerUrl, String> {
+        let url = read_address(text.expose(), Some(&self.proof)).map_err(|flaw| flaw.what)?;
+        let takes_token = matches!(self.proof, Proof::Identity(_));
+        if takes_token && !url.has_known_host() && url.host() != current.host() {
+            return Err(format!(
+                "{} is no host of flows known to Flowgate, and a token would be sent there; if that is meant, restart the \
+                 gateway",
+                url.host()
+            ));
+        }
+        Ok(url)
     }
 
     /// What is odd about an address that can be used.
@@ -91,5 +101,57 @@ fn flaw_of(error: TriggerUrlError) -> Flaw {
     Flaw {
         what: error.to_string(),
         hint: error.hint(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::TriggerSource;
+    use crate::config::Proof;
+    use crate::config::source::Reference;
+    use crate::config::source::SecretSource;
+    use crate::model::IdentityName;
+    use crate::model::Secret;
+    use crate::model::TriggerUrl;
+
+    const REST: &str = "/workflows/0/triggers/manual/paths/invoke?api-version=1";
+    const SIGNED: &str = "/workflows/0/triggers/manual/paths/invoke?api-version=1&sp=a&sv=1.0&sig=b";
+
+    fn succeeds(proof: Proof, current: &str, next: &str) -> bool {
+        let reference = Reference::File(PathBuf::from("trigger"));
+        let source = TriggerSource {
+            source: SecretSource::new(reference, None),
+            proof,
+            cloud: None,
+        };
+        let current = TriggerUrl::parse(current).unwrap();
+        source.succeed(&Secret::new(next), &current).is_ok()
+    }
+
+    #[test]
+    fn a_token_moves_to_hosts_of_flows_only_or_stays_where_it_is() {
+        let old = format!("https://prod-00.westeurope.logic.azure.com{REST}");
+        let new =
+            format!("https://0.00.environment.api.powerplatform.com/powerautomate/automations/direct{REST}");
+        let own = format!("https://flows.example:8443{REST}");
+        let moved = format!("https://flows.example{REST}");
+        let other = format!("https://other.example{REST}");
+        let identity = || Proof::Identity(IdentityName::parse("contoso").unwrap());
+        for (current, next, may) in [
+            (&old, &new, true),
+            (&own, &new, true),
+            (&own, &moved, true),
+            (&old, &own, false),
+            (&own, &other, false),
+        ] {
+            assert_eq!(succeeds(identity(), current, next), may, "{current} {next}");
+        }
+        let (own, other) = (own.replace(REST, SIGNED), other.replace(REST, SIGNED));
+        assert!(
+            succeeds(Proof::Signed, &own, &other),
+            "a signature is worth nothing elsewhere"
+        );
     }
 }

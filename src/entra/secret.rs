@@ -220,9 +220,10 @@ impl Held {
         let source = self.source.clone();
         // An empty file is an error here: it is about to be written.
         match self.desk.work(move || source.read_again()).await {
-            Ok(Ok(secret)) => Ok(Found {
+            Ok(Ok((secret, remark))) => Ok(Found {
                 secret,
                 expires: None,
+                remark,
             }),
             Ok(Err(why)) => Err(Away::File(why)),
             Err(Stuck::Late) => Err(Away::File(format!("{}: {}", self.source.place(), Stuck::Late))),
@@ -233,7 +234,11 @@ impl Held {
     fn take(&self, found: Found) {
         let (holder, what) = (&self.holder, self.what);
         let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
-        let Found { secret, expires } = found;
+        let Found {
+            secret,
+            expires,
+            remark,
+        } = found;
         // The first end counts: either side may stop accepting it.
         if let Some(dated) = &self.dated {
             dated.set([self.expires, expires].into_iter().flatten().min());
@@ -251,6 +256,9 @@ impl Held {
         }
         if known.is_none_or(|known| known.same_as(secret.expose())) {
             return;
+        }
+        if let Some(remark) = remark {
+            tracing::warn!(identity, route, listener, "{remark}");
         }
         match self.shown {
             Shown::DigestEnd => {

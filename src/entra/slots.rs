@@ -157,7 +157,9 @@ impl<'a> Slots<'a> {
 
     /// The account of this user at a token endpoint, whoever signs in with it.
     pub(super) fn account(&mut self, token_url: &str, user: &str) -> Arc<Account> {
-        let key = (token_url.to_owned(), user.to_lowercase());
+        // A tenant is written in more than one way, and a user belongs to its cloud as a whole.
+        let cloud: String = token_url.split_inclusive('/').take(3).collect();
+        let key = (cloud, user.to_lowercase());
         self.accounts.entry(key).or_default().clone()
     }
 

@@ -111,6 +111,8 @@ pub(super) struct Found {
     pub(super) secret: Secret,
     /// When it expires, if the vault knows.
     pub(super) expires: Option<SystemTime>,
+    /// What is odd about the place it was found in.
+    pub(super) remark: Option<String>,
 }
 
 /// The vaults of one cloud, and who reads them.
@@ -456,6 +458,7 @@ fn found(body: &[u8]) -> Result<Found, Cause> {
     Ok(Found {
         secret: Secret::new(text),
         expires,
+        remark: None,
     })
 }
 
@@ -606,7 +609,7 @@ pub async fn read_vaults(
             continue;
         }
         let Some(vault) = slots.vault(place)? else { break };
-        let Found { secret, expires } = read_patiently(&vault, place).await?;
+        let Found { secret, expires, .. } = read_patiently(&vault, place).await?;
         values.insert(place.clone(), VaultValue { secret, expires });
     }
     Ok(values)

@@ -53,7 +53,7 @@ fn follow_trigger(
         let Some(text) = texts.first() else {
             return Verdict::Same;
         };
-        let url = match source.read(text) {
+        let url = match source.succeed(text, mover.trigger().address().url()) {
             Ok(url) => url,
             Err(why) => return Verdict::Refused(why),
         };

@@ -53,7 +53,7 @@ use crate::server::pace::Streams;
 use crate::server::pace::Turn;
 
 /// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
-const H2_SEND_BUFFER: usize = 32 * 1024;
+const H2_SEND_BUFFER: usize = 16 * 1024;
 /// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
 const LAST_WORDS: Duration = Duration::from_secs(600);
 

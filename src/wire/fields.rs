@@ -2,6 +2,7 @@
 //! values lie. Most answers only pass, and a map of them would be built to be taken apart again.
 
 use bytes::Bytes;
+use bytes::BytesMut;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -136,10 +137,14 @@ impl Fields {
     /// Adds the fields to a map, in memory of their own: HTTP/2 remembers values as long as a connection lives, and with
     /// them would stay what was read together with the head.
     pub fn append_to(&self, map: &mut HeaderMap) {
-        let text = Bytes::copy_from_slice(&self.text);
+        let length = |(start, end): (u32, u32)| (end - start) as usize;
+        let mut values = BytesMut::with_capacity(self.places.iter().map(|place| length(place.value)).sum());
         for place in &self.places {
-            let (start, end) = place.value;
-            let value = text.slice(start as usize..end as usize);
+            values.extend_from_slice(self.part(place.value));
+        }
+        let mut values = values.freeze();
+        for place in &self.places {
+            let value = values.split_to(length(place.value).min(values.len()));
             // Both were checked when they were read.
             if let (Ok(name), Ok(value)) = (
                 HeaderName::from_bytes(self.part(place.name)),

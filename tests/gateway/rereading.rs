@@ -1,7 +1,9 @@
 //! Certificates of listeners, addresses of triggers, pepper: what the gateway needs before it serves is looked at for a
 //! successor while it does. What is good serves from then on, what is not leaves the last good one, and each is told once.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -39,6 +41,8 @@ const READER_SECRET: &str = "canary-reader-secret~9";
 fn put(world: &World, name: &str, text: &str) {
     let new = world.dir().join(format!("{name}.written"));
     std::fs::write(&new, text).unwrap();
+    // Whatever the mask of whoever runs the tests.
+    std::fs::set_permissions(&new, Permissions::from_mode(0o644)).unwrap();
     std::fs::rename(new, world.dir().join(name)).unwrap();
 }
 
@@ -424,6 +428,7 @@ async fn an_address_that_the_route_cannot_use_is_not_taken_and_a_good_one_is_tol
     );
     assert_eq!(ask(&world, address).await.status, 202);
     put(&world, "trigger", &two.url());
+    told(&mut program, "can be read by other users (mode 644)").await;
     let line = told(
         &mut program,
         "trigger of route orders replaced, now https://localhost:",
@@ -447,9 +452,33 @@ async fn a_trigger_for_tokens_is_read_again_as_well() {
     world.file("trigger", &trigger.url());
     let gateway = world.start_with(&world.route("orders", "/orders", "file:trigger", ""));
     assert_eq!(gateway.post("/orders", "{}").await.status, 202);
+    let other = accepting(&world);
+    put(&world, "trigger", &other.url());
+    let moved = async {
+        let flow = &world.emulator.flow;
+        while flow.requests().last().unwrap().workflow.as_deref() != Some(other.workflow().as_str()) {
+            // A rate limit may stand before it meanwhile.
+            gateway.post("/orders", "{}").await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, moved)
+        .await
+        .expect("the new trigger is called");
+}
+
+#[tokio::test]
+async fn a_token_follows_no_address_in_a_file_to_a_host_that_is_not_of_flows() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    world.file("trigger", &trigger.url());
+    let settings = world.base() + &world.route("orders", "/orders", "file:trigger", "");
+    let mut program = Program::start(&world, &settings);
+    let address = program.address().await;
     put(&world, "trigger", &trigger.url_on("127.0.0.1"));
-    let answer = until_called(&world, gateway.address, "127.0.0.1").await;
-    assert_eq!(answer.status, 202);
+    let line = told(&mut program, "cannot be the trigger of route orders").await;
+    assert!(message(&line).contains("a token would be sent there"), "{line}");
+    assert_eq!(ask(&world, address).await.status, 202);
+    assert!(called(&world).iter().all(|host| host.starts_with("localhost:")));
 }
 
 #[tokio::test]

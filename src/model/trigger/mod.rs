@@ -205,10 +205,15 @@ impl TriggerUrl {
         Ok(())
     }
 
+    /// Whether the host is one of the platform's, on which flows are.
+    pub fn has_known_host(&self) -> bool {
+        self.site != Site::Unknown
+    }
+
     /// What is odd about an accepted address, as a whole sentence for the operator.
     pub fn warning(&self) -> Option<String> {
         let host = &self.host;
-        if self.site == Site::Unknown {
+        if !self.has_known_host() {
             return Some(format!(
                 "{host} is not an address of a flow trigger known to Flowgate; compare it with the one the \
                  trigger shows, or leave it if a proxy or a test stands there."
