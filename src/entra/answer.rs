@@ -27,7 +27,10 @@ pub(super) const LIFE_MAX: Duration = Duration::from_secs(48 * 3600);
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TokenError {
     /// No connection, or it broke before an answer.
-    #[error("the token endpoint cannot be reached: {0}")]
+    #[error(
+        "the token endpoint cannot be reached: {0}; whoever runs the gateway's host must look after the way there, and \
+         `flowgate doctor` shows where it ends"
+    )]
     Unreachable(String),
     /// No whole answer within the deadline.
     #[error("the token endpoint did not answer within {0:?}")]

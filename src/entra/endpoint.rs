@@ -179,7 +179,11 @@ pub(super) fn failed(error: &reqwest::Error, timeout: Duration) -> TokenError {
     if error.is_timeout() {
         return TokenError::Timeout(timeout);
     }
-    TokenError::Unreachable(innermost(error))
+    let place = error.url().and_then(|url| {
+        let host = url.host_str()?;
+        Some(format!("{host}:{}, ", url.port_or_known_default()?))
+    });
+    TokenError::Unreachable(format!("{}{}", place.unwrap_or_default(), innermost(error)))
 }
 
 /// The last link of an error's chain: the outer ones name the address again, and say "error sending request".

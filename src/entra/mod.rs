@@ -304,8 +304,9 @@ impl From<Unavailable> for Problem {
         } else {
             Kind::TokenUnavailable
         };
+        let wait = wait.max(Duration::from_secs(1));
         Self::from(kind)
-            .because(error.to_string())
-            .wait(wait.max(Duration::from_secs(1)))
+            .because(format!("{error} (asked again in {} s)", wait.as_secs()))
+            .wait(wait)
     }
 }

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::BuildHasher;
-use std::hash::RandomState;
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -47,7 +47,7 @@ const PERIOD_EACH: Duration = Duration::from_millis(1);
 const LOOKS_UNTOLD: u32 = 2;
 /// What cannot be used is tried again after this time even if it stays the same: dates pass, and other things change.
 const TRIED_AGAIN: Duration = Duration::from_secs(60);
-/// Threads that disks which hang may take at one time.
+/// Threads that disks which hang may take at one time: one for each of the first folders, and one for all others.
 const DESKS: usize = 16;
 
 /// What came of a look at something that lies in one place or in several together.
@@ -93,8 +93,9 @@ pub struct Rereader {
     watch: Arc<Watch>,
     /// One for each cloud, by scope.
     vaults: HashMap<String, Arc<Vault>>,
-    desks: [Desk; DESKS],
-    spread: RandomState,
+    /// By folder.
+    desks: Mutex<HashMap<PathBuf, Desk>>,
+    shared_desk: Desk,
     count: Arc<AtomicU32>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -114,8 +115,8 @@ impl Rereader {
             control,
             watch,
             vaults,
-            desks: Default::default(),
-            spread: RandomState::new(),
+            desks: Mutex::default(),
+            shared_desk: Desk::default(),
             count: Arc::default(),
             tasks: Mutex::default(),
         }
@@ -196,14 +197,17 @@ impl Rereader {
         let held = Held::new(followed.holder.clone(), name, place, vault, None, None);
         Arc::new(match place.file().map(|path| path.parent()) {
             // A disk that hangs has a folder that hangs.
-            Some(folder) => held.at(self.desk(&folder)),
+            Some(folder) => held.at(self.desk(folder.unwrap_or(Path::new("")))),
             None => held,
         })
     }
 
-    fn desk(&self, folder: &impl std::hash::Hash) -> Desk {
-        let slot = usize::try_from(self.spread.hash_one(folder)).unwrap_or(0) % DESKS;
-        self.desks.get(slot).cloned().unwrap_or_default()
+    fn desk(&self, folder: &Path) -> Desk {
+        let mut desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
+        if desks.len() + 1 >= DESKS && !desks.contains_key(folder) {
+            return self.shared_desk.clone();
+        }
+        desks.entry(folder.to_owned()).or_default().clone()
     }
 }
 
@@ -413,7 +417,7 @@ impl Follower {
                 route,
                 listener,
                 "what lies in {places} cannot be the {what} of {holder}, the last one serves on: {why}; the operator must \
-                 put a good one there"
+                 put a good one there, before the next start above all"
             );
         }
         self.trouble = Some(trouble);
@@ -448,6 +452,7 @@ mod tests {
 
     use tokio::runtime::Handle;
 
+    use super::DESKS;
     use super::Followed;
     use super::Follower;
     use super::LOOKS_UNTOLD;
@@ -521,6 +526,20 @@ mod tests {
 
     fn told(follower: &Follower) -> Option<Told> {
         follower.trouble.as_ref().map(|trouble| trouble.told)
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_hangs_holds_up_no_other_unless_there_are_very_many() {
+        let rereader = Rereader::new(Handle::current(), Arc::new(Watch::default()), HashMap::new());
+        let folder = |number: usize| std::path::PathBuf::from(format!("folder-{number}"));
+        let desks: Vec<_> = (0..DESKS + 2)
+            .map(|number| rereader.desk(&folder(number)))
+            .collect();
+        for (number, desk) in desks.iter().enumerate() {
+            assert!(desk.is(&rereader.desk(&folder(number))), "{number}");
+            let alike = desks.iter().filter(|other| desk.is(other)).count();
+            assert_eq!(alike, if number < DESKS - 1 { 1 } else { 3 }, "{number}");
+        }
     }
 
     #[tokio::test]

@@ -201,7 +201,15 @@ impl Access {
         };
         match self.reader.read(headers)? {
             Some(candidate) => listed.by_key(&candidate, origin, now),
-            None => listed.by_network(origin),
+            None => listed.by_network(origin).map_err(|problem| match problem.kind() {
+                Kind::KeyMissing => {
+                    let places = self.reader.places();
+                    problem
+                        .detail(format!("The key is read in {places}."))
+                        .because(format!("no key in {places}, where the route reads it"))
+                }
+                _ => problem,
+            }),
         }
     }
 }
@@ -284,7 +292,7 @@ impl Listed {
             let cause = format!("{origin} is in no network of the route's callers");
             return Err(Problem::from(Kind::AddressRefused).because(cause));
         }
-        Err(Problem::from(Kind::KeyMissing).because("no key in the places that the route reads"))
+        Err(Kind::KeyMissing.into())
     }
 
     fn refuse(&self, fault: KeyFault<'_>) -> Problem {

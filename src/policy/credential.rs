@@ -101,6 +101,18 @@ impl KeyReader {
         &self.headers
     }
 
+    /// Where a key is read, for people who have to put one there.
+    pub fn places(&self) -> String {
+        let authorization = match self.authorization {
+            Reading::Ignored => None,
+            Reading::Key => Some("authorization, behind any scheme"),
+            Reading::Password => Some("authorization, as the password of Basic"),
+            Reading::Both => Some("authorization, behind a scheme or as the password of Basic"),
+        };
+        let headers = self.headers.iter().map(HeaderName::as_str);
+        headers.chain(authorization).collect::<Vec<_>>().join(" or ")
+    }
+
     /// The key of a request, if it shows one. An empty value is no key; the same key twice is one key.
     ///
     /// # Errors

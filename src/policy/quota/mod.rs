@@ -113,7 +113,10 @@ impl Quotas {
         let Failures { rate, addresses, .. } = &*self.failures;
         addresses.probe(origin.bucket()).map_err(|wait| {
             let cause = format!("too many failed authentications from {origin}");
-            refusal(Scope::Address, rate, wait).because(cause)
+            // Also to whoever has the right key: others behind the same address may have shown wrong ones.
+            refusal(Scope::Address, rate, wait).because(cause).detail(
+                "Too many wrong keys were shown from this address; until then the right one is refused too.",
+            )
         })
     }
 
