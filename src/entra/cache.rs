@@ -12,6 +12,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use moka::future::Cache;
 use tokio::runtime::Handle;
@@ -137,7 +138,11 @@ pub(super) struct Slot {
     state: Mutex<State>,
     forgotten: Notify,
     inspector: OnceLock<Inspector>,
+    news: OnceLock<News>,
 }
+
+/// Makes a future that ends when what is shown to Entra has been replaced.
+pub(super) type News = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -162,6 +167,7 @@ impl Slot {
             state: Mutex::default(),
             forgotten: Notify::new(),
             inspector: OnceLock::new(),
+            news: OnceLock::new(),
         })
     }
 
@@ -229,15 +235,36 @@ impl Slot {
     /// Keeps a fresh token ready for as long as the returned future is polled; it survives any number of failures.
     pub(super) async fn mind(self: Arc<Self>) {
         loop {
-            let due = match self.clone().obtain(Need::Renewed).await {
-                Outcome::Token(token) => token.refresh_at,
-                Outcome::Refused { until, .. } => until,
+            let (due, news) = match self.clone().obtain(Need::Renewed).await {
+                Outcome::Token(token) => (token.refresh_at, None),
+                Outcome::Refused { error, until } => {
+                    (until, self.news.get().filter(|_| error.needs_mending()))
+                }
+            };
+            let mended = async {
+                match news {
+                    Some(news) => news().await,
+                    None => std::future::pending().await,
+                }
             };
             tokio::select! {
                 () = tokio::time::sleep_until(due) => {}
                 () = self.forgotten.notified() => {}
+                () = mended => self.begin_anew().await,
             }
         }
+    }
+
+    /// Whoever waits after a refusal is told of a replaced credential by these.
+    pub(super) fn hear(&self, news: News) {
+        // A slot is made once.
+        let _ = self.news.set(news);
+    }
+
+    /// Forgets a refusal: something else will be shown next time.
+    async fn begin_anew(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).failures = 0;
+        self.outcomes.invalidate(&self.name).await;
     }
 
     /// Looks at the token that is there, and at each one to come.
@@ -462,6 +489,7 @@ mod tests {
     enum Step {
         Token(&'static str, u64),
         Fail,
+        Refuse,
         Slow(Duration, &'static str),
     }
 
@@ -517,6 +545,8 @@ mod tests {
             };
             match step {
                 Step::Token(text, life) => granted(text, life),
+                // A credential that somebody has to mend.
+                Step::Refuse => Err(TokenError::Credential("it is wrong".to_owned())),
                 Step::Fail => Err(TokenError::Empty),
                 Step::Slow(time, text) => {
                     tokio::time::sleep(time).await;
@@ -587,6 +617,28 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         assert_eq!(slot.token().await.unwrap().header(), "Bearer two");
+        minder.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_credential_that_was_replaced_is_shown_at_once() {
+        let refusals = std::iter::repeat_n(Step::Refuse, 6);
+        let endpoint = Endpoint::script(refusals.chain([Step::Token("one", 3600)]));
+        let slot = endpoint.slot();
+        let replaced = Arc::new(tokio::sync::Notify::new());
+        let news = replaced.clone();
+        slot.hear(Box::new(move || Box::pin(news.clone().notified_owned())));
+        let minder = tokio::spawn(slot.clone().mind());
+        while endpoint.count() < 6 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let before = Instant::now();
+        assert!(slot.token().await.unwrap_err().wait > Duration::from_secs(10));
+        replaced.notify_one();
+        while slot.at_hand().is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(before.elapsed(), Duration::ZERO);
         minder.abort();
     }
 

@@ -25,6 +25,8 @@ use crate::model::Secret;
 
 /// A vault that failed is not asked again before this time, as long as there is a value that serves.
 const AWAY_PAUSE: Duration = Duration::from_secs(60);
+/// How often files are looked at while Entra refuses what was read of them.
+const LOOK_PERIOD: Duration = Duration::from_secs(2);
 
 /// Which secret of an identity it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -186,6 +188,25 @@ impl Held {
             Some(current) if !current.same_as(last.expose()) => Renewed::Changed,
             _ => Renewed::Same,
         }
+    }
+
+    /// Ends when the file of one of these holds something else than what was read of it last.
+    pub(super) async fn changed(all: Vec<Arc<Self>>) {
+        let known: Vec<_> = all.iter().map(|held| held.current()).collect();
+        loop {
+            tokio::time::sleep(LOOK_PERIOD).await;
+            for (held, known) in all.iter().zip(&known) {
+                let Ok(value) = held.value().await else { continue };
+                if known.as_ref().is_none_or(|known| !known.same_as(value.expose())) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether it lies in a file.
+    pub(super) fn is_of_file(&self) -> bool {
+        self.source.file().is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

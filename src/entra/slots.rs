@@ -88,6 +88,14 @@ impl<'a> Slots<'a> {
             self.control.clone(),
             self.counters.clone(),
         );
+        let files = self
+            .held
+            .iter()
+            .filter(|((name, _), held)| *name == identity.name && held.is_of_file());
+        let files: Vec<_> = files.map(|(_, held)| held.clone()).collect();
+        if !files.is_empty() {
+            slot.hear(Box::new(move || Box::pin(Held::changed(files.clone()))));
+        }
         self.made.insert(key, slot.clone());
         Ok(slot)
     }

@@ -1,11 +1,16 @@
 //! Client secrets that are replaced while the gateway runs: the caller notices nothing, and the operator reads it in the
 //! log once.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
 use crate::emulator::TriggerHandle;
 use crate::harness::CLIENT;
 use crate::harness::OID;
+use crate::harness::PATIENCE;
 use crate::harness::Running;
 use crate::harness::SECRET;
 use crate::harness::TENANT;
@@ -92,6 +97,30 @@ async fn a_secret_replaced_while_it_is_shown_is_read_again_in_the_same_try() {
     gate.open();
     assert_eq!(gateway.post("/orders", "{}").await.status, 202);
     assert_eq!(shown(&world), [SECRET, SECOND]);
+}
+
+#[tokio::test]
+async fn a_wrong_secret_that_is_mended_waits_for_no_pause() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    world.file("secret", THIRD);
+    let gateway = start(&world, &trigger, "client_secret = \"file:secret\"");
+    // After the second refusal the pause is of ten seconds.
+    let refused = async {
+        while shown(&world).len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    let mended = Instant::now();
+    world.file("secret", SECRET);
+    gateway.ready().await;
+    assert!(
+        mended.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        mended.elapsed()
+    );
+    assert_eq!(shown(&world), [THIRD, THIRD, SECRET]);
 }
 
 #[tokio::test]
@@ -192,7 +221,7 @@ async fn readiness_and_metrics_count_the_days_that_a_secret_has_left() {
 #[tokio::test]
 async fn a_source_that_is_away_and_a_replaced_secret_are_each_told_once() {
     let world = World::new().await;
-    world.emulator.entra.lifetime(std::time::Duration::from_secs(1));
+    world.emulator.entra.lifetime(Duration::from_secs(1));
     let trigger = accepting(&world);
     world.file("secret", SECRET);
     let route = world.route("orders", "/orders", &trigger.url(), "");
