@@ -182,6 +182,25 @@ fn routes_are_shown_without_secrets() {
 }
 
 #[test]
+fn a_trigger_that_is_not_read_is_shown_by_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let vault = "keyvault:https://contoso.vault.azure.net/secrets/paid";
+    let more = format!(
+        "[[route]]\nname = \"signed\"\npath = \"/signed\"\nanonymous = true\nsigned = true\ntrigger = \
+         \"file:secrets/signed.trigger\"\n[[route]]\nname = \"news\"\npath = \"/news\"\nanonymous = true\nidentity = \
+         \"contoso\"\ntrigger = \"env:NEWS_TRIGGER\"\n[[route]]\nname = \"paid\"\npath = \"/paid\"\nanonymous = \
+         true\nsigned = true\ntrigger = \"{vault}\"\n[keyvault]\nidentity = \"contoso\"\n"
+    );
+    let config = settings(dir.path(), &more);
+    let table = well(&flowgate(&["routes", "--config", &config]));
+    for place in ["| file:secrets/signed.trigger ", "| env:NEWS_TRIGGER ", vault] {
+        assert!(table.contains(place), "{place} is missing in:\n{table}");
+    }
+    let checked = well(&flowgate(&["check", "--without-secrets", "--config", &config]));
+    assert!(!format!("{table}{checked}").contains("unresolved"), "{table}{checked}");
+}
+
+#[test]
 fn the_schema_is_a_schema() {
     let schema: serde_json::Value = serde_json::from_slice(&flowgate(&["schema"]).stdout).unwrap();
     assert!(schema["$schema"].as_str().unwrap().contains("json-schema.org"));

@@ -35,7 +35,7 @@ pub(super) fn table(config: &Config) -> String {
                 Proof::Identity(name) => name.to_string(),
                 Proof::Signed => "(signed address)".to_owned(),
             },
-            route.trigger.to_string(),
+            route.trigger_shown(),
         ]);
     }
     format!("{table}\n")

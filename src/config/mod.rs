@@ -565,7 +565,8 @@ pub struct RouteSettings {
     pub object_ids: Vec<String>,
     /// What happens to calls while a claim of the token cannot match.
     pub on_claim_mismatch: ClaimMismatch,
-    /// Address of the trigger, or of the API.
+    /// Address of the trigger, or of the API. For people there is [`RouteSettings::trigger_shown`]: a placeholder stands
+    /// here for one that was not read.
     pub trigger: TriggerUrl,
     /// Where that address can be read again, if it does not stand in the settings themselves.
     pub trigger_source: Option<TriggerSource>,
@@ -577,6 +578,17 @@ pub struct RouteSettings {
     pub probe: Option<String>,
     /// Upstream connections.
     pub upstream: UpstreamSettings,
+}
+
+impl RouteSettings {
+    /// The address of the trigger, or of the API, without its secrets; where it lies, as the settings say it, if it was
+    /// not read.
+    pub fn trigger_shown(&self) -> String {
+        match &self.trigger_source {
+            Some(source) if source.source().known().is_none() => source.written().to_owned(),
+            _ => self.trigger.to_string(),
+        }
+    }
 }
 
 /// What stands behind a route.

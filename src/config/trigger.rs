@@ -14,6 +14,8 @@ use crate::model::trigger::TriggerUrlError;
 /// Where the address of a trigger can be read again, and what it must be to be taken.
 #[derive(Debug, Clone)]
 pub struct TriggerSource {
+    /// As the settings say it.
+    pub(super) written: String,
     pub(super) source: SecretSource,
     pub(super) proof: Proof,
     pub(super) cloud: Option<TokenCloud>,
@@ -23,6 +25,11 @@ impl TriggerSource {
     /// The place.
     pub fn source(&self) -> &SecretSource {
         &self.source
+    }
+
+    /// The reference as it stands in the settings.
+    pub fn written(&self) -> &str {
+        &self.written
     }
 
     /// Reads the address that takes the place of `current`. A token goes to no host out of a file that is neither one of
@@ -122,6 +129,7 @@ mod tests {
     fn succeeds(proof: Proof, current: &str, next: &str) -> bool {
         let reference = Reference::File(PathBuf::from("trigger"));
         let source = TriggerSource {
+            written: "file:trigger".to_owned(),
             source: SecretSource::new(reference, None),
             proof,
             cloud: None,

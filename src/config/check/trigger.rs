@@ -46,19 +46,19 @@ impl Check<'_> {
             return Some((url, None));
         };
         let source = self.at_start(value, reference, Holds::Text)?;
-        let Some(text) = source.known() else {
-            // What has to be read from a vault is noted; a placeholder is of no use for an address.
-            let text = if proof == Some(&Proof::Signed) {
-                SIGNED_PLACEHOLDER
-            } else {
-                PLACEHOLDER
-            };
-            return TriggerUrl::parse(text).ok().map(|url| (url, None));
-        };
-        let url = self.findings.keep(value, read_address(text.expose(), proof))?;
         let cloud = cloud_of(proof, identities);
-        self.judge(value, &url, cloud.as_ref());
+        let url = match source.known() {
+            Some(text) => {
+                let url = self.findings.keep(value, read_address(text.expose(), proof))?;
+                self.judge(value, &url, cloud.as_ref());
+                url
+            }
+            // What has to be read from a vault is noted. The route still needs an address of a form that fits its proof.
+            None if proof == Some(&Proof::Signed) => TriggerUrl::parse(SIGNED_PLACEHOLDER).ok()?,
+            None => TriggerUrl::parse(PLACEHOLDER).ok()?,
+        };
         let source = proof.map(|proof| TriggerSource {
+            written: value.to_string(),
             source,
             proof: proof.clone(),
             cloud,
