@@ -23,6 +23,7 @@ pub(super) fn examine(config: &Config, held: &Held, signatures: Vec<Check>) -> G
     let checks = [
         permissions(config, held),
         signatures,
+        open(config),
         shared(config),
         unused(config),
         keys(config),
@@ -112,6 +113,39 @@ pub(super) fn signatures(config: &Config) -> Vec<Check> {
 /// How much a route asks of those who call it.
 fn is_open(route: &RouteSettings) -> bool {
     matches!(route.callers, CallersSettings::Anonymous)
+}
+
+/// Routes that ask for no key.
+fn open(config: &Config) -> Vec<Check> {
+    let open = config.routes.iter().filter(|route| is_open(route));
+    open.map(|route| {
+        let what = "List its `callers` in place of `anonymous`, or narrow it with `networks`.";
+        Check::warn("anonymous", open_says(route), Remedy::new("operator", what))
+    })
+    .collect()
+}
+
+/// From where an open route may be called, and what that costs.
+fn open_says(route: &RouteSettings) -> String {
+    let networks = |number| count(number, "network", "networks");
+    let from = match (route.networks.allow.len(), route.networks.deny.len()) {
+        (0, 0) => "and no networks narrow it".to_owned(),
+        (0, deny) => format!("and only {} may not call", networks(deny)),
+        (allow, 0) => format!("from {}", networks(allow)),
+        (allow, deny) => format!("from {} except {}", networks(allow), networks(deny)),
+    };
+    let does = match route.kind {
+        RouteKind::Flow => "starts the flow",
+        RouteKind::Api(_) => "asks the API",
+    };
+    let shown = match &route.proof {
+        Proof::Identity(name) => format!("the token of identity {name}"),
+        Proof::Signed => "the signature of its trigger".to_owned(),
+    };
+    format!(
+        "route {} is open without a key, {from}: whoever knows its address {does} with {shown}",
+        route.name
+    )
 }
 
 /// Identities behind routes of different trust.

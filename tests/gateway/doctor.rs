@@ -795,6 +795,47 @@ async fn the_audit_names_what_is_open_wider_than_needed() {
     assert!(!text.contains("canary"), "{text}");
 }
 
+#[tokio::test]
+async fn the_audit_names_each_route_without_a_key() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let signature = "sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=canary-signature";
+    world.file("signed", &format!("{}&{signature}", trigger.url()));
+    let near = "anonymous = true\nnetworks = [\"10.0.0.0/8\", \"127.0.0.0/8\"]\ndeny_networks = [\"10.1.0.0/16\"]";
+    let text = [
+        settings(&world, &trigger, ""),
+        world.route("open", "/open", &trigger.url(), "anonymous = true"),
+        world.route("near", "/near", &trigger.url(), near),
+        world.route("signed", "/signed", "file:signed", "anonymous = true\nsigned = true"),
+    ]
+    .concat();
+    let questions = Questions {
+        audit: Audit::Yes,
+        ..Questions::default()
+    };
+    let report = examine(&world, &text, &questions).await;
+    let audit = report.groups.iter().find(|group| group.kind == "audit").unwrap();
+    let open: Vec<_> = audit.checks.iter().filter(|check| check.name == "anonymous").collect();
+    let says: Vec<&str> = open.iter().map(|check| check.says.as_str()).collect();
+    let know = "whoever knows its address starts the flow with";
+    assert_eq!(
+        says,
+        [
+            format!(
+                "route open is open without a key, and no networks narrow it: {know} the token of identity contoso"
+            ),
+            format!("route near is open without a key, from 2 networks except 1 network: {know} the token of identity contoso"),
+            format!(
+                "route signed is open without a key, and no networks narrow it: {know} the signature of its trigger"
+            ),
+        ]
+    );
+    for check in open {
+        assert_eq!(check.verdict, Verdict::Warn);
+        assert_eq!(check.remedy.as_ref().unwrap().who, "operator");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_asks_the_gateway_which_keys_nobody_uses() {
     let world = World::new().await;
