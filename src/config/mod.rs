@@ -66,6 +66,7 @@ pub use vault::VaultReference;
 pub use workload::AssertionSource;
 pub use workload::DefaultSettings;
 pub use workload::EXCHANGE_AUDIENCE;
+pub use workload::UNRESOLVED;
 pub use workload::FederatedSettings;
 pub use workload::ManagedSettings;
 pub use workload::ManagedSource;

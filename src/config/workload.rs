@@ -17,6 +17,9 @@ use crate::model::Secret;
 /// The audience of a federated token in the public cloud; those of other clouds begin with it.
 pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 
+/// What stands for a value of the pod's variables where those are not read.
+pub const UNRESOLVED: &str = "unresolved";
+
 /// A managed identity of the machine or platform.
 #[derive(Debug, Clone)]
 pub struct ManagedSettings {

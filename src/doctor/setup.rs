@@ -10,6 +10,8 @@ use crate::config::EXCHANGE_AUDIENCE;
 use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
 use crate::config::ManagedSettings;
+use crate::config::ManagedSource;
+use crate::config::UNRESOLVED;
 use crate::config::VaultReference;
 use crate::entra::FederatedToken;
 
@@ -44,10 +46,10 @@ enum Step<'a> {
     Projection,
     FlowService,
     ObjectId(Whose<'a>),
-    /// The right to read these secrets.
-    VaultRole(Vec<&'a VaultReference>),
+    /// The right of somebody to read these secrets.
+    VaultRole(Whose<'a>, Vec<&'a VaultReference>),
     /// What has to be written into the settings.
-    Settings,
+    Settings(Whose<'a>),
 }
 
 /// Whether an application can keep a secret.
@@ -62,7 +64,10 @@ enum Client {
 /// Whose object id stands on the trigger's list.
 #[derive(Clone, Copy)]
 enum Whose<'a> {
+    /// The application of a step before.
     Application,
+    /// One that only another program knows.
+    Unknown,
     Account(&'a str),
     Machine(&'a ManagedSettings),
 }
@@ -106,15 +111,19 @@ pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -
     let facts = Facts {
         identity,
         tenant: match identity.tenant.as_str() {
-            "" => "TENANT",
+            "" | UNRESOLVED => "TENANT",
             tenant => tenant,
         },
-        client: application.map_or("CLIENT_ID", |(endpoint, _)| endpoint.client_id.as_str()),
+        client: match application.map(|(endpoint, _)| endpoint.client_id.as_str()) {
+            None | Some(UNRESOLVED) => "CLIENT_ID",
+            Some(client) => client,
+        },
     };
     let comment = if style == Style::Bicep { "//" } else { "#" };
-    let mut text = words::head(style, &facts);
-    for (at, step) in steps(identity, config, &facts).await.iter().enumerate() {
-        let title = words::title(step, &facts);
+    let steps = steps(identity, config, &facts).await;
+    let mut text = words::head(style, &facts, &steps);
+    for (at, step) in steps.iter().enumerate() {
+        let title = words::title(style, step, &facts);
         let body = match style {
             Style::Az => words::az(step, &facts),
             Style::PowerShell => words::powershell(step, &facts),
@@ -167,17 +176,27 @@ async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &F
         },
         GrantSettings::TokenFile { .. } => {
             steps.push(Step::Projection);
-            Whose::Application
+            Whose::Unknown
         }
     };
+    steps.extend([Step::FlowService, Step::ObjectId(whose)]);
     let vaults = config.keyvault.as_ref();
     let reads = vaults.filter(|keyvault| keyvault.identity.name == identity.name);
     if let Some(keyvault) = reads {
         let mut places: Vec<_> = keyvault.at_start.iter().chain(&keyvault.later).collect();
         places.dedup();
-        steps.push(Step::VaultRole(places));
+        steps.push(Step::VaultRole(whose, places));
     }
-    steps.extend([Step::FlowService, Step::ObjectId(whose), Step::Settings]);
+    match whose {
+        // A machine has one identity of its own, and nobody has to name it.
+        Whose::Machine(ManagedSettings { selector: None, .. }) => {}
+        // Arc gives no other.
+        Whose::Machine(ManagedSettings {
+            source: ManagedSource::Arc { .. },
+            ..
+        }) => {}
+        _ => steps.push(Step::Settings(whose)),
+    }
     steps
 }
 

@@ -1116,3 +1116,67 @@ async fn setup_prints_the_steps_of_each_kind_of_identity() {
         }
     }
 }
+
+#[tokio::test]
+async fn setup_uses_what_its_own_steps_made() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    let application = format!("tenant = \"{TENANT}\"\nclient_id = \"{CLIENT}\"\n");
+    let account = format!("{application}[identity.sign_in]\nstore = \"kept\"");
+    let of_app = |object_id: &'static str, powershell: &'static str, bicep: &'static str| {
+        [
+            vec!["# APP=", "az ad sp create --id \"$APP\"", object_id, "echo \"$APP\""],
+            vec!["# $app = Get-MgApplication", "# $sp = Get-MgServicePrincipal", powershell],
+            vec![bicep, "output clientId string = app.appId"],
+        ]
+    };
+    let own = of_app(
+        "OBJECT_ID=$(az ad sp show --id \"$APP\" --query id",
+        "($objectId = $sp.Id)",
+        "output objectId string = principal.id",
+    );
+    let user = of_app(
+        "OBJECT_ID=$(az ad user show --id USER --query id",
+        "DelegatedPermissionGrant.ReadWrite.All,User.ReadWrite.All",
+        "// az ad user show --id USER",
+    );
+    let assigned = [
+        vec!["# ID=$(az identity show", "az identity show --ids \"$ID\" --query clientId"],
+        vec!["Connect-AzAccount", "$identity.Id = @{}", "($objectId = $identity.PrincipalId)"],
+        vec!["output selector string = identity.properties.clientId"],
+    ];
+    let file = [
+        vec!["az ad sp show --id CLIENT_ID"],
+        vec!["appId eq 'CLIENT_ID'"],
+        vec!["// az ad sp show --id CLIENT_ID"],
+    ];
+    let named = format!("[identity.managed]\nsource = \"app-service\"\nclient_id = \"{CLIENT}\"");
+    for (lines, wanted) in [
+        (format!("{application}client_secret = \"env:ABSENT\""), &own),
+        ("[identity.federated]".to_owned(), &own),
+        (account, &user),
+        (named, &assigned),
+        ("token_file = \"token\"".to_owned(), &file),
+    ] {
+        let text = format!(
+            "{}[[identity]]\nname = \"second\"\n{lines}\n",
+            settings(&world, &trigger, "")
+        );
+        for (style, parts) in ["az", "powershell", "bicep"].into_iter().zip(wanted) {
+            let output = program(&world, &text, &["setup", "--identity", "second", "--style", style]).await;
+            let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(0), "{lines} {style}: {told}");
+            for part in parts {
+                assert!(shown.contains(part), "{lines} {style} {part}: {shown}");
+            }
+            assert!(!shown.contains("unresolved"), "{shown}");
+            for (made, used) in [("\nAPP=", "$APP"), ("\nID=", "$ID"), ("\n$app =", "$app."), ("\n$sp =", "$sp.")] {
+                let Some(at) = shown.find(used) else { continue };
+                assert!(shown.find(made).is_some_and(|first| first < at), "{style} {used}: {shown}");
+            }
+            let has_az = shown.lines().any(|line| line.contains("az ad ") || line.contains("az webapp "));
+            assert!(style != "powershell" || !has_az, "{shown}");
+        }
+    }
+}

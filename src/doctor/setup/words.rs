@@ -16,7 +16,7 @@ use crate::model::Cloud;
 /// Microsoft Learn, "Azure built-in roles for Security": Key Vault Secrets User.
 const SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";
 
-pub(super) fn head(style: Style, facts: &Facts<'_>) -> String {
+pub(super) fn head(style: Style, facts: &Facts<'_>, steps: &[Step<'_>]) -> String {
     let (name, tenant, client) = (&facts.identity.name, facts.tenant, facts.client);
     let cloud = facts.identity.cloud;
     match style {
@@ -32,15 +32,27 @@ pub(super) fn head(style: Style, facts: &Facts<'_>) -> String {
             )
         }
         Style::PowerShell => {
-            let environment = match cloud {
-                Cloud::Public | Cloud::Gcc => "Global",
-                Cloud::GccHigh => "USGov",
-                Cloud::Dod => "USGovDoD",
-                Cloud::China => "China",
+            let (environment, azure) = match cloud {
+                Cloud::Public | Cloud::Gcc => ("Global", "AzureCloud"),
+                Cloud::GccHigh => ("USGov", "AzureUSGovernment"),
+                Cloud::Dod => ("USGovDoD", "AzureUSGovernment"),
+                Cloud::China => ("China", "AzureChinaCloud"),
             };
+            let mut scopes = "Application.ReadWrite.All".to_owned();
+            let mut resources = String::new();
+            for step in steps {
+                match step {
+                    Step::Permission => scopes.push_str(",DelegatedPermissionGrant.ReadWrite.All"),
+                    Step::Account(_) => scopes.push_str(",User.ReadWrite.All"),
+                    Step::Assign(_) | Step::VaultRole(..) => {
+                        resources = format!("Connect-AzAccount -Tenant {tenant} -Environment {azure}\n");
+                    }
+                    _ => {}
+                }
+            }
             format!(
                 "# Identity {name}, tenant {tenant}, with Microsoft Graph PowerShell.\nConnect-MgGraph -TenantId \
-                 {tenant} -Environment {environment} -Scopes Application.ReadWrite.All\n\n"
+                 {tenant} -Environment {environment} -Scopes {scopes}\n{resources}\n"
             )
         }
         Style::Bicep => format!(
@@ -50,13 +62,29 @@ pub(super) fn head(style: Style, facts: &Facts<'_>) -> String {
     }
 }
 
-pub(super) fn title(step: &Step<'_>, facts: &Facts<'_>) -> String {
+pub(super) fn title(style: Style, step: &Step<'_>, facts: &Facts<'_>) -> String {
     let client = facts.client;
     match step {
-        Step::Registration(_) => {
-            format!("App registration. Skip it if {client} exists: az ad app show --id {client}")
-        }
-        Step::Principal => "Service principal (the enterprise application).".to_owned(),
+        Step::Registration(_) => match style {
+            Style::Az => format!(
+                "App registration. Where it exists already (az ad app show --id {client}), set APP alone, as in the last \
+                 line."
+            ),
+            Style::PowerShell => {
+                "App registration. Where it exists already, set $app alone, as in the last line.".to_owned()
+            }
+            Style::Bicep => "App registration. One that exists already needs this uniqueName first, or another is made \
+                             beside it."
+                .to_owned(),
+        },
+        Step::Principal => match style {
+            Style::Az => "Service principal (the enterprise application). Skip it if it exists: az ad sp show --id \"$APP\""
+                .to_owned(),
+            Style::PowerShell => "Service principal (the enterprise application). Where it exists already, set $sp alone, as \
+                                  in the last line."
+                .to_owned(),
+            Style::Bicep => "Service principal (the enterprise application).".to_owned(),
+        },
         Step::Secret => {
             "Credential: its value is shown once and goes where the settings' reference points.".to_owned()
         }
@@ -79,8 +107,43 @@ pub(super) fn title(step: &Step<'_>, facts: &Facts<'_>) -> String {
             "The object id for the trigger's list under \"Specific users in my tenant\". Not the client id."
                 .to_owned()
         }
-        Step::VaultRole(_) => "Key Vault: the right to read these secrets, and no others.".to_owned(),
-        Step::Settings => "For the settings: client_id and tenant.".to_owned(),
+        Step::VaultRole(..) => "Key Vault: the right to read these secrets, and no others.".to_owned(),
+        Step::Settings(Whose::Application | Whose::Account(_)) => {
+            "For the settings: client_id and tenant.".to_owned()
+        }
+        Step::Settings(Whose::Unknown) => "For the settings: tenant.".to_owned(),
+        Step::Settings(Whose::Machine(managed)) => format!("For the settings: {}.", selector(managed).key),
+    }
+}
+
+/// How a user-assigned identity is called in the settings, and by the tools.
+struct Called {
+    key: &'static str,
+    az: &'static str,
+    powershell: &'static str,
+    bicep: &'static str,
+}
+
+fn selector(managed: &ManagedSettings) -> Called {
+    match managed.selector {
+        Some(Selector::ObjectId(_)) => Called {
+            key: "object_id",
+            az: "principalId",
+            powershell: "PrincipalId",
+            bicep: "properties.principalId",
+        },
+        Some(Selector::ResourceId(_)) => Called {
+            key: "resource_id",
+            az: "id",
+            powershell: "Id",
+            bicep: "id",
+        },
+        Some(Selector::ClientId(_)) | None => Called {
+            key: "client_id",
+            az: "clientId",
+            powershell: "ClientId",
+            bicep: "properties.clientId",
+        },
     }
 }
 
@@ -110,7 +173,7 @@ pub(super) fn az(step: &Step<'_>, facts: &Facts<'_>) -> String {
             };
             format!(
                 "APP=$(az ad app create --display-name flowgate-{name} --sign-in-audience AzureADMyOrg{public} --query \
-                 appId --output tsv)\n"
+                 appId --output tsv)\n# APP={client}      # where it exists already\n"
             )
         }
         Step::Principal => "az ad sp create --id \"$APP\"\n".to_owned(),
@@ -137,47 +200,55 @@ pub(super) fn az(step: &Step<'_>, facts: &Facts<'_>) -> String {
         ),
         Step::Projection => String::new(),
         Step::FlowService => format!("az ad sp create --id {FLOW_SERVICE}\n"),
-        Step::ObjectId(Whose::Application) => format!("az ad sp show --id {client} --query id --output tsv\n"),
-        Step::ObjectId(Whose::Account(user)) => format!("az ad user show --id {user} --query id --output tsv\n"),
-        Step::ObjectId(Whose::Machine(managed)) => az_object_id(managed),
-        Step::VaultRole(places) => places
+        Step::ObjectId(whose) => format!("OBJECT_ID=$({})\necho \"$OBJECT_ID\"\n", az_object_id(*whose)),
+        Step::VaultRole(_, places) => places
             .iter()
             .map(|place| {
                 let (vault, secret) = (place.vault(), place.name());
                 format!(
-                    "az role assignment create --role \"Key Vault Secrets User\" --assignee {} --scope \"$(az keyvault \
-                     show --name {vault} --query id --output tsv)/secrets/{secret}\"\n",
-                    assignee(facts)
+                    "az role assignment create --role \"Key Vault Secrets User\" --assignee \"$OBJECT_ID\" --scope \"$(az \
+                     keyvault show --name {vault} --query id --output tsv)/secrets/{secret}\"\n"
                 )
             })
             .collect(),
-        Step::Settings => "echo \"$APP\"\naz account show --query tenantId --output tsv\n".to_owned(),
-    }
-}
-
-/// Whom a role is assigned to.
-fn assignee<'a>(facts: &Facts<'a>) -> &'a str {
-    match facts.identity.grant.application() {
-        Some(_) => facts.client,
-        None => "OBJECT_ID",
+        Step::Settings(Whose::Application | Whose::Account(_)) => {
+            "echo \"$APP\"\naz account show --query tenantId --output tsv\n".to_owned()
+        }
+        Step::Settings(Whose::Unknown) => "az account show --query tenantId --output tsv\n".to_owned(),
+        Step::Settings(Whose::Machine(managed)) => {
+            let called = selector(managed).az;
+            format!("az identity show --ids \"$ID\" --query {called} --output tsv\n")
+        }
     }
 }
 
 fn az_assign(managed: &ManagedSettings) -> String {
     let own = managed.selector.is_none();
     let which = if own { "" } else { " --identities \"$ID\"" };
+    let existing = match &managed.selector {
+        Some(Selector::ResourceId(id)) => id.as_str(),
+        _ => "$(az identity show --resource-group GROUP --name NAME --query id --output tsv)",
+    };
     let create = if own {
-        ""
+        String::new()
     } else {
-        "ID=$(az identity create --resource-group GROUP --name flowgate --query id --output tsv)\n"
+        format!(
+            "ID=$(az identity create --resource-group GROUP --name flowgate --query id --output tsv)\n# ID={existing}      \
+             # where it exists already\n"
+        )
+    };
+    let container = if own {
+        "--system-assigned"
+    } else {
+        "--user-assigned in place of --identities"
     };
     match managed.source {
         ManagedSource::Imds { .. } => {
             format!("{create}az vm identity assign --resource-group GROUP --name VM{which}\n")
         }
         ManagedSource::AppService { .. } => format!(
-            "{create}az webapp identity assign --resource-group GROUP --name APP{which}      # or az functionapp, az \
-             containerapp\n"
+            "{create}az webapp identity assign --resource-group GROUP --name APP{which}      # or az functionapp, or az \
+             containerapp with {container}\n"
         ),
         ManagedSource::Arc { .. } => "# The machine has its identity from Azure Arc; only the agent's group can read its \
                                       keys.\nsudo usermod -a -G himds flowgate && sudo systemctl restart flowgate\n"
@@ -185,27 +256,27 @@ fn az_assign(managed: &ManagedSettings) -> String {
     }
 }
 
-fn az_object_id(managed: &ManagedSettings) -> String {
-    match (&managed.selector, &managed.source) {
-        (Some(Selector::ObjectId(id)), _) => format!("echo {id}\n"),
-        (Some(Selector::ClientId(id)), _) => format!("az ad sp show --id {id} --query id --output tsv\n"),
-        (Some(Selector::ResourceId(id)), _) => {
-            format!("az identity show --ids {id} --query principalId --output tsv\n")
+/// The command that prints an object id.
+fn az_object_id(whose: Whose<'_>) -> String {
+    let managed = match whose {
+        Whose::Application => return "az ad sp show --id \"$APP\" --query id --output tsv".to_owned(),
+        Whose::Unknown => return "az ad sp show --id CLIENT_ID --query id --output tsv".to_owned(),
+        Whose::Account(user) => return format!("az ad user show --id {user} --query id --output tsv"),
+        Whose::Machine(managed) => managed,
+    };
+    let command = match (&managed.source, &managed.selector) {
+        (ManagedSource::Arc { .. }, _) => {
+            "az connectedmachine show --resource-group GROUP --name MACHINE --query identity.principalId --output tsv"
         }
-        (None, ManagedSource::Imds { .. }) => {
-            "az vm identity show --resource-group GROUP --name VM --query principalId --output tsv\n"
-                .to_owned()
+        (_, Some(_)) => "az identity show --ids \"$ID\" --query principalId --output tsv",
+        (ManagedSource::Imds { .. }, None) => {
+            "az vm identity show --resource-group GROUP --name VM --query principalId --output tsv"
         }
-        (None, ManagedSource::AppService { .. }) => {
-            "az webapp identity show --resource-group GROUP --name APP --query principalId --output tsv\n"
-                .to_owned()
+        (ManagedSource::AppService { .. }, None) => {
+            "az webapp identity show --resource-group GROUP --name APP --query principalId --output tsv"
         }
-        (None, ManagedSource::Arc { .. }) => {
-            "az connectedmachine show --resource-group GROUP --name MACHINE --query \
-                                              identity.principalId --output tsv\n"
-                .to_owned()
-        }
-    }
+    };
+    command.to_owned()
 }
 
 pub(super) fn powershell(step: &Step<'_>, facts: &Facts<'_>) -> String {
@@ -220,17 +291,20 @@ pub(super) fn powershell(step: &Step<'_>, facts: &Facts<'_>) -> String {
                 Client::SignsIn => " -PublicClient @{ RedirectUris = @('http://localhost') }",
             };
             format!(
-                "$app = New-MgApplication -DisplayName flowgate-{name} -SignInAudience AzureADMyOrg{public}\n"
+                "$app = New-MgApplication -DisplayName flowgate-{name} -SignInAudience AzureADMyOrg{public}\n# $app = \
+                 Get-MgApplication -Filter \"appId eq '{client}'\"      # where it exists already\n"
             )
         }
-        Step::Principal => "$sp = New-MgServicePrincipal -AppId $app.AppId\n".to_owned(),
+        Step::Principal => "$sp = New-MgServicePrincipal -AppId $app.AppId\n# $sp = Get-MgServicePrincipal -Filter \
+                            \"appId eq '$($app.AppId)'\"      # where it exists already\n"
+            .to_owned(),
         Step::Secret => "$password = @{ displayName = 'flowgate'; endDateTime = (Get-Date).AddYears(1) }\n\
                          (Add-MgApplicationPassword -ApplicationId $app.Id -PasswordCredential $password).SecretText\n"
             .to_owned(),
-        Step::Certificate => "# -KeyCredentials replaces the certificates that are there: name them all.\n$bytes = \
-                              [System.IO.File]::ReadAllBytes('flowgate.cer')\nUpdate-MgApplication -ApplicationId \
-                              $app.Id -KeyCredentials @(@{ type = 'AsymmetricX509Cert'; usage = 'Verify'; key = $bytes \
-                              })\n"
+        Step::Certificate => "# -KeyCredentials replaces the certificates that are there: name them all.\n$certificate = \
+                              [System.Security.Cryptography.X509Certificates.X509Certificate2]::new(\"$PWD/flowgate.crt\")\n\
+                              Update-MgApplication -ApplicationId $app.Id -KeyCredentials @(@{ type = \
+                              'AsymmetricX509Cert'; usage = 'Verify'; key = $certificate.RawData })\n"
             .to_owned(),
         Step::Federated(presented) => format!(
             "New-MgApplicationFederatedIdentityCredential -ApplicationId $app.Id -Name flowgate -Issuer '{}' -Subject \
@@ -239,8 +313,7 @@ pub(super) fn powershell(step: &Step<'_>, facts: &Facts<'_>) -> String {
         ),
         Step::Assign(managed) => powershell_assign(managed),
         Step::Permission => format!(
-            "$flow = Get-MgServicePrincipal -Filter \"appId eq '{FLOW_SERVICE}'\"\n# -Scopes of Connect-MgGraph must \
-             hold DelegatedPermissionGrant.ReadWrite.All for this.\nNew-MgOauth2PermissionGrant -ClientId $sp.Id \
+            "$flow = Get-MgServicePrincipal -Filter \"appId eq '{FLOW_SERVICE}'\"\nNew-MgOauth2PermissionGrant -ClientId $sp.Id \
              -ConsentType AllPrincipals -ResourceId $flow.Id -Scope User\n"
         ),
         Step::Account(user) => format!(
@@ -250,74 +323,78 @@ pub(super) fn powershell(step: &Step<'_>, facts: &Facts<'_>) -> String {
         ),
         Step::Projection => String::new(),
         Step::FlowService => format!("New-MgServicePrincipal -AppId {FLOW_SERVICE}\n"),
-        Step::ObjectId(Whose::Application) => {
-            format!("(Get-MgServicePrincipal -Filter \"appId eq '{client}'\").Id\n")
-        }
-        Step::ObjectId(Whose::Account(user)) => format!("(Get-MgUser -UserId {user}).Id\n"),
-        Step::ObjectId(Whose::Machine(managed)) => powershell_object_id(managed),
-        Step::VaultRole(places) => places
+        Step::ObjectId(whose) => format!("($objectId = {})\n", powershell_object_id(*whose)),
+        Step::VaultRole(_, places) => places
             .iter()
             .map(|place| {
                 let (vault, secret) = (place.vault(), place.name());
-                let option = match facts.identity.grant.application() {
-                    Some(_) => "-ApplicationId",
-                    None => "-ObjectId",
-                };
                 format!(
-                    "New-AzRoleAssignment -RoleDefinitionName 'Key Vault Secrets User' {option} {} -Scope \"$((Get-AzKeyVault \
-                     -VaultName {vault}).ResourceId)/secrets/{secret}\"\n",
-                    assignee(facts)
+                    "New-AzRoleAssignment -RoleDefinitionName 'Key Vault Secrets User' -ObjectId $objectId -Scope \
+                     \"$((Get-AzKeyVault -VaultName {vault}).ResourceId)/secrets/{secret}\"\n"
                 )
             })
             .collect(),
-        Step::Settings => "$app.AppId\n(Get-MgContext).TenantId\n".to_owned(),
+        Step::Settings(Whose::Application | Whose::Account(_)) => {
+            "$app.AppId\n(Get-MgContext).TenantId\n".to_owned()
+        }
+        Step::Settings(Whose::Unknown) => "(Get-MgContext).TenantId\n".to_owned(),
+        Step::Settings(Whose::Machine(managed)) => format!("$identity.{}\n", selector(managed).powershell),
     }
 }
 
 fn powershell_assign(managed: &ManagedSettings) -> String {
     let own = managed.selector.is_none();
-    match managed.source {
+    let assign = match managed.source {
         ManagedSource::Imds { .. } if own => {
             "Update-AzVM -ResourceGroupName GROUP -VM (Get-AzVM -ResourceGroupName GROUP -Name VM) -IdentityType \
              SystemAssigned\n"
-                .to_owned()
         }
         ManagedSource::Imds { .. } => {
-            "$id = (New-AzUserAssignedIdentity -ResourceGroupName GROUP -Name flowgate -Location LOCATION).Id\n\
-             Update-AzVM -ResourceGroupName GROUP -VM (Get-AzVM -ResourceGroupName GROUP -Name VM) -IdentityType \
-             UserAssigned -IdentityId $id\n"
-                .to_owned()
+            "Update-AzVM -ResourceGroupName GROUP -VM (Get-AzVM -ResourceGroupName GROUP -Name VM) -IdentityType \
+             UserAssigned -IdentityId $identity.Id\n"
         }
         ManagedSource::AppService { .. } if own => {
-            "Set-AzWebApp -ResourceGroupName GROUP -Name APP -AssignIdentity $true\n".to_owned()
+            "Set-AzWebApp -ResourceGroupName GROUP -Name APP -AssignIdentity $true\n"
         }
+        // Set-AzWebApp knows system-assigned identities only.
         ManagedSource::AppService { .. } => {
-            "# PowerShell assigns no user-assigned identity to an app: use az webapp identity assign --identities.\n"
-                .to_owned()
+            "# 'SystemAssigned, UserAssigned' keeps an identity that the app has of its own.\n$body = @{ identity = @{ type \
+             = 'UserAssigned'; userAssignedIdentities = @{ $identity.Id = @{} } } } | ConvertTo-Json -Depth 4\n\
+             Invoke-AzRestMethod -Method PATCH -ResourceGroupName GROUP -ResourceProviderName Microsoft.Web -ResourceType \
+             sites -Name APP -ApiVersion 2023-12-01 -Payload $body\n"
         }
         ManagedSource::Arc { .. } => {
-            "# The machine has its identity from Azure Arc; on Windows the gateway's user must be in the group Hybrid \
-             Agent Extension Applications.\n"
-                .to_owned()
+            return "# The machine has its identity from Azure Arc; on Windows the gateway's user must be in the group \
+                    Hybrid Agent Extension Applications.\n"
+                .to_owned();
         }
-    }
+    };
+    let identity = if own {
+        ""
+    } else {
+        "$identity = New-AzUserAssignedIdentity -ResourceGroupName GROUP -Name flowgate -Location LOCATION\n# $identity = \
+         Get-AzUserAssignedIdentity -ResourceGroupName GROUP -Name NAME      # where it exists already\n"
+    };
+    format!("{identity}{assign}")
 }
 
-fn powershell_object_id(managed: &ManagedSettings) -> String {
-    match &managed.selector {
-        Some(Selector::ObjectId(id)) => format!("'{id}'\n"),
-        Some(Selector::ClientId(id)) => {
-            format!("(Get-MgServicePrincipal -Filter \"appId eq '{id}'\").Id\n")
-        }
-        Some(Selector::ResourceId(id)) => {
-            format!("(Get-AzResource -ResourceId '{id}').Properties.principalId\n")
-        }
-        None => "(Get-MgServicePrincipal -Filter \"displayName eq 'MACHINE'\").Id\n".to_owned(),
+/// The expression for an object id.
+fn powershell_object_id(whose: Whose<'_>) -> String {
+    match whose {
+        Whose::Application => "$sp.Id".to_owned(),
+        Whose::Unknown => "(Get-MgServicePrincipal -Filter \"appId eq 'CLIENT_ID'\").Id".to_owned(),
+        Whose::Account(user) => format!("(Get-MgUser -UserId {user}).Id"),
+        Whose::Machine(managed) => match (&managed.source, &managed.selector) {
+            (ManagedSource::Imds { .. } | ManagedSource::AppService { .. }, Some(_)) => {
+                "$identity.PrincipalId".to_owned()
+            }
+            _ => "(Get-MgServicePrincipal -Filter \"displayName eq 'MACHINE'\").Id".to_owned(),
+        },
     }
 }
 
 pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
-    let (name, client) = (&facts.identity.name, facts.client);
+    let name = &facts.identity.name;
     match step {
         Step::Registration(kind) => {
             let public = match kind {
@@ -333,11 +410,11 @@ pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
             )
         }
         Step::Principal => "resource principal 'Microsoft.Graph/servicePrincipals@v1.0' = {\n  appId: app.appId\n}\n".to_owned(),
-        Step::Secret => "// A template would keep a secret in the history of deployments, so make it afterwards.\n// az ad \
+        Step::Secret => "// A template would keep a secret in the history of deployments, so make it afterwards; CLIENT_ID is the output clientId.\n// az ad \
                          app credential reset --id CLIENT_ID --append --display-name flowgate --years 1\n"
             .to_owned(),
         Step::Certificate => {
-            "// A template would replace the certificates that are there, so add it afterwards.\n// az ad app credential \
+            "// A template would replace the certificates that are there, so add it afterwards; CLIENT_ID is the output clientId.\n// az ad app credential \
              reset --id CLIENT_ID --append --cert @flowgate.crt\n"
                 .to_owned()
         }
@@ -361,22 +438,32 @@ pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
         ),
         Step::Projection => String::new(),
         Step::FlowService => format!("// az ad sp create --id {FLOW_SERVICE}\n"),
-        Step::ObjectId(Whose::Application) => {
-            format!("// The same as az ad sp show --id {client} --query id shows.\noutput objectId string = principal.id\n")
-        }
-        Step::ObjectId(Whose::Account(user)) => format!("// az ad user show --id {user} --query id --output tsv\n"),
-        Step::ObjectId(Whose::Machine(managed)) => match managed.selector {
-            Some(_) => "output objectId string = identity.properties.principalId\n".to_owned(),
-            None => "output objectId string = machine.identity.principalId\n".to_owned(),
-        },
-        Step::VaultRole(places) => places
+        Step::ObjectId(whose @ (Whose::Unknown | Whose::Account(_))) => format!("// {}\n", az_object_id(*whose)),
+        Step::ObjectId(whose) => format!("output objectId string = {}\n", bicep_object_id(*whose)),
+        Step::VaultRole(whose, places) => places
             .iter()
             .enumerate()
-            .map(|(at, place)| bicep_role(at, place.vault(), place.name()))
+            .map(|(at, place)| bicep_role(at, place.vault(), place.name(), *whose))
             .collect(),
-        Step::Settings => match facts.identity.grant.application() {
-            Some(_) => "output clientId string = app.appId\noutput tenantId string = tenant().tenantId\n".to_owned(),
-            None => "output tenantId string = tenant().tenantId\n".to_owned(),
+        Step::Settings(Whose::Application | Whose::Account(_)) => {
+            "output clientId string = app.appId\noutput tenantId string = tenant().tenantId\n".to_owned()
+        }
+        Step::Settings(Whose::Unknown) => "output tenantId string = tenant().tenantId\n".to_owned(),
+        Step::Settings(Whose::Machine(managed)) => {
+            let Called { key, bicep, .. } = selector(managed);
+            format!("// {key}\noutput selector string = identity.{bicep}\n")
+        }
+    }
+}
+
+/// The expression for an object id; a word to be replaced where the template cannot know it.
+fn bicep_object_id(whose: Whose<'_>) -> &'static str {
+    match whose {
+        Whose::Application => "principal.id",
+        Whose::Unknown | Whose::Account(_) => "'OBJECT_ID'",
+        Whose::Machine(managed) => match (&managed.source, &managed.selector) {
+            (ManagedSource::Imds { .. } | ManagedSource::AppService { .. }, Some(_)) => "identity.properties.principalId",
+            _ => "machine.identity.principalId",
         },
     }
 }
@@ -400,12 +487,17 @@ fn bicep_assign(managed: &ManagedSettings) -> String {
     }
 }
 
-fn bicep_role(at: usize, vault: &str, secret: &str) -> String {
+fn bicep_role(at: usize, vault: &str, secret: &str, whose: Whose<'_>) -> String {
+    let reader = bicep_object_id(whose);
+    let kind = match whose {
+        Whose::Account(_) => "User",
+        Whose::Application | Whose::Unknown | Whose::Machine(_) => "ServicePrincipal",
+    };
     format!(
         "resource secret{at} 'Microsoft.KeyVault/vaults/secrets@2023-07-01' existing = {{\n  name: \
          '{vault}/{secret}'\n}}\nresource role{at} 'Microsoft.Authorization/roleAssignments@2022-04-01' = {{\n  name: \
-         guid(secret{at}.id, 'flowgate')\n  scope: secret{at}\n  properties: {{\n    principalId: 'OBJECT_ID'\n    \
-         principalType: 'ServicePrincipal'\n    roleDefinitionId: \
+         guid(secret{at}.id, 'flowgate')\n  scope: secret{at}\n  properties: {{\n    principalId: {reader}\n    \
+         principalType: '{kind}'\n    roleDefinitionId: \
          subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '{SECRETS_USER}')\n  }}\n}}\n"
     )
 }

@@ -30,9 +30,6 @@ pub(super) const CLIENT: &str = "AZURE_CLIENT_ID";
 const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
 const FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 
-/// What stands for a value that is not known on this machine.
-const PLACEHOLDER: &str = "unresolved";
-
 /// How the webhook is made to set them.
 const HINT: &str = "write it here, or let azure-workload-identity set the variable: the pod needs the label \
                     azure.workload.identity/use: \"true\" and a service account that it is switched on for";
@@ -175,7 +172,7 @@ impl Check<'_> {
         check: fn(&str) -> Result<String, Flaw>,
     ) -> Option<String> {
         if self.environment.secrets() == Secrets::Unresolved {
-            return Some(PLACEHOLDER.to_owned());
+            return Some(workload::UNRESOLVED.to_owned());
         }
         let Some(value) = self.environment.told(variable) else {
             told.lacking.get_or_insert((key, variable));
