@@ -438,6 +438,25 @@ fn an_import_opens_nothing_by_itself() {
 }
 
 #[test]
+fn a_caller_that_is_not_there_is_told_by_its_option() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = settings(folder.path(), "");
+    let import = [
+        "import", "--config", &config, "--name", "invoices", "--caller", "shop", "--caller", "erp", FLOW,
+    ];
+    let told = refused(&flowgate(&import));
+    assert_eq!(
+        told,
+        "--caller erp: there is no caller \"erp\". Known are: shop.\nNothing was changed.\n"
+    );
+    let bare = std::fs::read_to_string(&config).unwrap();
+    let (bare, _) = bare.split_once("[[caller]]").unwrap();
+    std::fs::write(&config, bare).unwrap();
+    let told = refused(&flowgate(&import));
+    assert!(told.starts_with("--caller shop: ") && told.contains("add [[caller]] first"), "{told}");
+}
+
+#[test]
 fn a_route_gets_a_new_trigger_and_keeps_its_address() {
     let folder = tempfile::tempdir().unwrap();
     let config = settings(folder.path(), "");

@@ -108,6 +108,7 @@ fn try_import(task: &Import) -> Result<String, Refusal> {
             "There is a route \"{name}\" already. To give it this address: flowgate relink {name} -"
         ));
     }
+    settings.know_callers(&task.callers)?;
     let proof = settings.proof_for(&url, task.identity.as_deref())?;
     let (address, signature) = match &proof {
         Proof::Signed => (None, Some(exposed(&url))),
@@ -116,7 +117,8 @@ fn try_import(task: &Import) -> Result<String, Refusal> {
     let secret_file = format!("{name}.trigger");
     let block = block(task, &settings, &proof, address.as_deref(), &secret_file)?;
     let text = edit::appended(&settings.text, &block);
-    let config = check(&text, &task.settings.config)?;
+    let config = check(&text, &task.settings.config)
+        .map_err(|report| format!("With the new route the settings would not be right:\n{report}"))?;
     let mut said = describe(&url) + &left_behind(&task.address, &url);
     if let (Proof::Identity(name), true) = (&proof, url.is_signed()) {
         let _ = writeln!(
@@ -287,6 +289,21 @@ impl Settings {
             .find(|route| route.name.as_str() == name)
     }
 
+    /// A caller that is not there would be found by the check of the whole as well, which could name a line only that is
+    /// never written.
+    fn know_callers(&self, named: &[String]) -> Result<(), Refusal> {
+        let callers = &self.config.callers;
+        let known: Vec<_> = callers.iter().map(|caller| caller.name.as_str()).collect();
+        let Some(stranger) = named.iter().find(|name| !known.contains(&name.as_str())) else {
+            return Ok(());
+        };
+        let list = match known.is_empty() {
+            true => "The settings have none: add [[caller]] first; flowgate key new --caller NAME prints its lines.".to_owned(),
+            false => format!("Known are: {}.", shortened(&known)),
+        };
+        Err(format!("--caller {stranger}: there is no caller \"{stranger}\". {list}"))
+    }
+
     /// How the flow will be convinced: by the identity that was named, by its signature, or by the only identity that
     /// fits.
     fn proof_for(&self, url: &TriggerUrl, named: Option<&str>) -> Result<Proof, Refusal> {
@@ -321,6 +338,16 @@ impl Settings {
     }
 }
 
+/// The first of these names.
+fn shortened(names: &[&str]) -> String {
+    const SHOWN: usize = 20;
+    let first: Vec<_> = names.iter().copied().take(SHOWN).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
 fn read(path: &Path) -> Result<String, Refusal> {
     std::fs::read_to_string(path)
         .map_err(|error| format!("The settings file {} cannot be read: {error}.", path.display()))
@@ -352,7 +379,6 @@ fn block(
             .callers
             .iter()
             .map(|caller| caller.name.as_str())
-            .take(20)
             .collect();
         return Err(format!(
             "Nobody may call a route unless it says so: name its callers with --caller NAME, or open it with --anonymous. \
@@ -360,7 +386,7 @@ fn block(
             if known.is_empty() {
                 "none".to_owned()
             } else {
-                known.join(", ")
+                shortened(&known)
             }
         ));
     } else {
