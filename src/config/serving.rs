@@ -109,7 +109,10 @@ impl CertificateSource {
         }
         if leaf.names.is_empty() {
             return Err(
-                Flaw::new("the certificate holds no names").hint("say with `names` which names it serves")
+                Flaw::new("the certificate holds no names").hint(
+                    "make one with the names it serves as subjectAltName, because callers look nowhere else; or say with \
+                     `names` which those are",
+                ),
             );
         }
         Ok(leaf.names.clone())

@@ -351,6 +351,20 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_without_names_is_to_be_made_with_some() {
+        let site = made(&[]);
+        let report = sample(
+            &table("a.pem", "a.key", ""),
+            &[("a.pem", &site.chain), ("a.key", &site.key)],
+        )
+        .report();
+        assert!(
+            report.contains("the certificate holds no names") && report.contains("make one with the names it serves as subjectAltName"),
+            "{report}"
+        );
+    }
+
+    #[test]
     fn key_and_certificate_belong_together() {
         let (site, other) = (made(&["a.example"]), made(&["b.example"]));
         let sealed = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
