@@ -457,6 +457,31 @@ fn a_caller_that_is_not_there_is_told_by_its_option() {
 }
 
 #[test]
+fn an_import_tells_no_more_than_the_address_does() {
+    const REPLACED: &str = "if this is a Power Automate flow, its address was replaced in 2025: copy the new one";
+    const TOKEN: &str = "Mode        the flow wants a token";
+    const UNTOLD: &str = "Mode        not to be told from the address";
+    let folder = tempfile::tempdir().unwrap();
+    let config = settings(folder.path(), "");
+    let rest = "workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-06-01";
+    let old = format!("https://prod-07.westeurope.logic.azure.com:443/{rest}");
+    let own = format!("https://flows.example/{rest}");
+    let odd = "https://prod-07.westeurope.logic.azure.com/elsewhere";
+    for (address, mode, is_replaced) in [
+        (FLOW, TOKEN, false),
+        (&old, TOKEN, true),
+        (&own, UNTOLD, false),
+        (odd, UNTOLD, false),
+    ] {
+        let said = well(&flowgate(&[
+            "import", "--config", &config, "--name", "invoices", "--caller", "shop", "--dry-run", address,
+        ]));
+        assert!(said.contains(mode), "{address}: {said}");
+        assert_eq!(said.contains(REPLACED), is_replaced, "{address}: {said}");
+    }
+}
+
+#[test]
 fn a_route_gets_a_new_trigger_and_keeps_its_address() {
     let folder = tempfile::tempdir().unwrap();
     let config = settings(folder.path(), "");

@@ -331,7 +331,7 @@ impl Settings {
         match (fitting.next(), fitting.next()) {
             (Some(identity), None) => Ok(Proof::Identity(identity.name.clone())),
             _ => Err(format!(
-                "This flow wants a token: name the identity that shows one, with --identity NAME. {}",
+                "The address carries no signature: name the identity whose token starts the flow, with --identity NAME. {}",
                 list()
             )),
         }
@@ -430,6 +430,9 @@ fn check(text: &str, path: &Path) -> Result<Config, Refusal> {
     Ok(config)
 }
 
+/// What stands where an address tells nothing.
+const UNTOLD: &str = "not to be told from the address";
+
 /// What the address tells about the flow.
 fn describe(url: &TriggerUrl) -> String {
     let family = match url.family() {
@@ -438,15 +441,23 @@ fn describe(url: &TriggerUrl) -> String {
         Family::Standard => "Logic Apps Standard",
         Family::Other => "unknown",
     };
-    let mode = match url.is_signed() {
-        true => "the address carries a signature (\"Anyone\", or a Logic App whose owner lets it in)",
-        false => "the flow wants a token (\"Any user in my tenant\" or \"Specific users in my tenant\")",
+    let is_known = url.has_known_host() && url.family() != Family::Other;
+    let mode = match (url.is_signed(), is_known) {
+        (true, _) => "the address carries a signature (\"Anyone\", or a Logic App whose owner lets it in)",
+        (false, true) => "the flow wants a token (\"Any user in my tenant\" or \"Specific users in my tenant\")",
+        (false, false) => UNTOLD,
     };
     let mut said = format!("Trigger     {url}\nFamily      {family}\n");
-    let cloud = url.cloud().map_or("not to be told from the address", Cloud::name);
+    let cloud = url.cloud().map_or(UNTOLD, Cloud::name);
     let _ = write!(said, "Cloud       {cloud}\nMode        {mode}\n");
     if let Some(warning) = url.warning() {
         let _ = writeln!(said, "Note        {warning}");
+    }
+    // The shape is that of Logic Apps, whose addresses stay as they are.
+    if is_known && url.family() == Family::Consumption {
+        said.push_str(
+            "Note        if this is a Power Automate flow, its address was replaced in 2025: copy the new one from the trigger\n",
+        );
     }
     said
 }
