@@ -96,6 +96,32 @@ fn check_says_what_was_found_outside_of_the_settings() {
 }
 
 #[test]
+fn check_says_how_to_sign_in_where_nobody_has() {
+    let dir = tempfile::tempdir().unwrap();
+    for (store, parts) in [
+        ("kept", &["kept is not there yet\n", "sign in once: flowgate login --identity flows"][..]),
+        (
+            "absent/kept",
+            &[
+                "kept is not there yet, and neither is its folder\n",
+                "make the folder",
+                "flowgate login --identity flows",
+            ],
+        ),
+    ] {
+        let flows = format!(
+            "[[identity]]\nname = \"flows\"\ntenant = \"11111111-2222-4333-8444-555555555555\"\nclient_id = \
+             \"aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee\"\n[identity.sign_in]\nstore = \"{store}\"\n"
+        );
+        let output = flowgate(&["check", "--config", &settings(dir.path(), &flows)]);
+        assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+        for part in parts {
+            assert!(err(&output).contains(part), "{part}: {}", err(&output));
+        }
+    }
+}
+
+#[test]
 fn check_reports_every_mistake_and_exits_with_2() {
     let dir = tempfile::tempdir().unwrap();
     let more = "[[route]]\nname = \"other\"\npath = \"/other\"\ncalers = [\"shop\"]\nidentity = \"contosso\"\n\

@@ -26,6 +26,7 @@ use crate::doctor::Report;
 use crate::doctor::Selection;
 use crate::doctor::SignedUrl;
 use crate::doctor::Walk;
+use crate::doctor::advice;
 use crate::doctor::live::RUN_WORDS;
 use crate::doctor::setup;
 
@@ -60,10 +61,11 @@ pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
     let found = examine(path, &questions, &runtime);
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
-    let (report, warnings) = match found {
+    let (mut report, warnings) = match found {
         Ok(found) => found,
         Err(outcome) => return outcome,
     };
+    report.name_settings(path);
     let out = match words.json {
         true => serde_json::to_string_pretty(&report.json()).unwrap_or_default() + "\n",
         false => report.text(),
@@ -144,5 +146,5 @@ pub(super) fn setup(path: &Path, identity: &str, style: SetupStyle) -> Outcome {
     for identity in &selection.identities {
         text.push_str(&runtime.block_on(setup::lines(identity, &config, style)));
     }
-    Outcome::out(text)
+    Outcome::out(advice::with_settings(&text, path))
 }

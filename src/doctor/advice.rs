@@ -1,6 +1,8 @@
 //! Where a fault is mended: the page of the portal, and the command where there is one. What happened and who mends it is
 //! told by the tables of `entra/refusal.rs` and `flow/fault.rs`; this adds the place, for every row of them.
 
+use std::path::Path;
+
 use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
 use crate::config::ManagedSource;
@@ -65,6 +67,20 @@ struct Place<K: 'static> {
 const SECRETS: &str = "Microsoft Entra admin center, App registrations, {client}, Certificates & secrets";
 
 const LOGIN: &str = "flowgate login --config FILE --identity {identity}";
+
+/// What stands in commands for the settings file.
+const SETTINGS: &str = "--config FILE";
+
+/// A text with commands, in which the settings file has its name, as a shell reads it.
+pub fn with_settings(text: &str, path: &Path) -> String {
+    let shown = path.display().to_string();
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-._/\\:+@,=".contains(letter);
+    let quoted = match !shown.is_empty() && shown.chars().all(is_plain) {
+        true => shown,
+        false => format!("'{}'", shown.replace('\'', "'\\''")),
+    };
+    text.replace(SETTINGS, &format!("--config {quoted}"))
+}
 
 /// By AADSTS number.
 const OF_NUMBERS: &[Place<u32>] = &[
@@ -521,8 +537,13 @@ fn line(told: &str, who: &str, what: &str, place: Option<(&str, &str)>) -> Strin
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::LOGIN;
     use super::OF_FAULTS;
     use super::OF_NUMBERS;
+    use super::fill;
+    use super::with_settings;
     use crate::entra::refusal::NUMBERS;
     use crate::flow::fault::CODES;
     use crate::flow::fault::STATUSES;
@@ -536,6 +557,18 @@ mod tests {
         for row in CODES.iter().chain(STATUSES) {
             let places = OF_FAULTS.iter().filter(|place| place.rows.contains(&row.code));
             assert_eq!(places.count(), 1, "{}", row.code);
+        }
+    }
+
+    #[test]
+    fn the_settings_file_is_named_as_a_shell_reads_it() {
+        for (path, shown) in [
+            ("/etc/flowgate.toml", "/etc/flowgate.toml"),
+            ("my settings.toml", "'my settings.toml'"),
+            ("it's;.toml", r"'it'\''s;.toml'"),
+        ] {
+            let command = with_settings(&fill(LOGIN, "", "one"), Path::new(path));
+            assert_eq!(command, format!("flowgate login --config {shown} --identity one"));
         }
     }
 

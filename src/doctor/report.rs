@@ -2,6 +2,7 @@
 //! that depends on a failed one comes in as skipped.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use comfy_table::ContentArrangement;
 use comfy_table::Table;
@@ -9,6 +10,7 @@ use comfy_table::presets;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::doctor::advice;
 use crate::doctor::advice::Remedy;
 use crate::entra::claims::Compared;
 
@@ -229,6 +231,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// Puts the name of the settings file into the commands that need it.
+    pub fn name_settings(&mut self, path: &Path) {
+        let checks = self.groups.iter_mut().flat_map(|group| &mut group.checks);
+        for remedy in checks.filter_map(|check| check.remedy.as_mut()) {
+            remedy.command = advice::with_settings(&remedy.command, path);
+        }
+    }
+
     /// Every check that failed, with the title of its group.
     pub fn failures(&self) -> impl Iterator<Item = (String, &Check)> {
         self.of(Verdict::Fail)

@@ -1029,6 +1029,8 @@ async fn setup_prints_the_steps_of_each_kind_of_identity() {
         &issuer.token("system:serviceaccount:a:b", &json!({})),
     );
     let application = format!("tenant = \"{TENANT}\"\nclient_id = \"{CLIENT}\"\n");
+    let path = world.dir().join("program.toml");
+    let login = format!("flowgate login --config {} --identity flows", path.display());
     let kinds: [(&str, String, [&[&str]; 3]); 5] = [
         (
             "pem",
@@ -1072,7 +1074,7 @@ async fn setup_prints_the_steps_of_each_kind_of_identity() {
                     "--is-fallback-public-client true --public-client-redirect-uris http://localhost",
                     "[?value=='User']",
                     "admin-consent",
-                    "flowgate login --config FILE --identity flows",
+                    login.as_str(),
                     "az ad user show --id USER --query id",
                 ],
                 &["-IsFallbackPublicClient", "New-MgOauth2PermissionGrant"],

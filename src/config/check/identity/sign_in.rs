@@ -31,7 +31,7 @@ impl Check<'_> {
         self.without_token_life(identity);
         let seal = table.seal.as_ref().map(|value| self.seal(value));
         let store = match &table.store {
-            Some(value) => self.store(value, table),
+            Some(value) => self.store(value, identity, table),
             None => {
                 let hint = "name a file in a folder that the gateway may write to";
                 self.findings.missing(table.span(), "store", hint);
@@ -64,9 +64,11 @@ impl Check<'_> {
         Some(seal)
     }
 
-    fn store(&mut self, value: &At<String>, table: &SignInTable) -> Option<PathBuf> {
+    fn store(&mut self, value: &At<String>, identity: &Identity, table: &SignInTable) -> Option<PathBuf> {
         let path = self.path(value)?;
-        self.expect_file(value, &path);
+        if self.environment.secrets() == Secrets::Resolved && !path.exists() {
+            self.findings.warn(value, not_signed_in(&path, identity));
+        }
         let is_plain = table.seal.is_none() && self.environment.secrets() == Secrets::Resolved;
         if is_plain && !is_owners(&path) {
             let flaw = Flaw::new(format!(
@@ -78,6 +80,27 @@ impl Check<'_> {
         }
         Some(path)
     }
+}
+
+/// A store without a sign-in: somebody has to sign in, and into a folder that is there.
+fn not_signed_in(path: &Path, identity: &Identity) -> Flaw {
+    let name = identity.name.as_ref().map_or("NAME", |name| name.as_str());
+    let login = format!("flowgate login --identity {name}");
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    if folder.is_dir() {
+        return Flaw::new(format!("file {} is not there yet", path.display()))
+            .hint(format!("sign in once: {login}"));
+    }
+    let what = format!(
+        "file {} is not there yet, and neither is its folder",
+        path.display()
+    );
+    Flaw::new(what).hint(format!(
+        "make the folder, in which the gateway's user must be allowed to write, and sign in once: {login}"
+    ))
 }
 
 /// Whether only its owner has rights to a file; one that is not there yet is made so.
