@@ -25,6 +25,7 @@ use crate::config::Environment;
 use crate::config::Mistake;
 use crate::config::Secrets;
 use crate::config::Style;
+use crate::doctor::count;
 use crate::entra;
 
 /// Flowgate: an authenticating TLS reverse proxy for HTTP-triggered Power Automate and Logic Apps flows.
@@ -323,12 +324,12 @@ fn check(path: &Path, without_secrets: bool) -> Outcome {
         Err(outcome) => return outcome,
     };
     let mut outcome = Outcome::out(format!(
-        "{}: no mistakes. {} listeners, {} routes, {} callers, {} identities.\n",
+        "{}: no mistakes. {}, {}, {}, {}.\n",
         path.display(),
-        config.listeners.len(),
-        config.routes.len(),
-        config.callers.len(),
-        config.identities.len()
+        count(config.listeners.len(), "listener", "listeners"),
+        count(config.routes.len(), "route", "routes"),
+        count(config.callers.len(), "caller", "callers"),
+        count(config.identities.len(), "identity", "identities")
     ));
     for identity in &config.identities {
         for note in identity.notes() {

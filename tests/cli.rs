@@ -80,6 +80,8 @@ fn check_says_that_all_is_well() {
     let output = flowgate(&["check", "--config", &settings(dir.path(), "")]);
     assert!(output.status.success(), "{}", err(&output));
     assert!(out(&output).contains("no mistakes"), "{}", out(&output));
+    let counted = "1 listener, 1 route, 1 caller, 1 identity.";
+    assert!(out(&output).contains(counted), "{}", out(&output));
 }
 
 #[test]

@@ -21,6 +21,8 @@ use crate::policy::key::KEY_BYTES_MAX;
 pub(super) const KEY_PREFIX: &str = "flowgate_";
 /// Random bytes of a key.
 const KEY_BYTES: usize = 32;
+/// What is shorter is more likely a password, a label or a part of a line than a key.
+const KEY_CHARS_LIKELY: usize = 16;
 
 pub(super) fn run(command: KeyCommand) -> Outcome {
     match command {
@@ -72,6 +74,7 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
         Err(outcome) => return outcome,
     };
     let mut out = String::new();
+    let mut warnings = String::new();
     let mut count = 0;
     for line in input.lines() {
         let Ok(line) = line.map(Secret::new) else {
@@ -85,6 +88,9 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
         if key.len() > KEY_BYTES_MAX {
             return wrong(format!("key {count} is longer than {KEY_BYTES_MAX} bytes"));
         }
+        if let Some(why) = unlikely(key) {
+            warnings.push_str(&format!("warning: key {count} {why}; this does not look like a key\n"));
+        }
         let digest = KeyDigest::of(key.as_bytes(), pepper.as_ref()).to_setting();
         match label {
             Some(label) => out.push_str(&format!("{label}-{count} {digest}\n")),
@@ -94,7 +100,18 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
     if count == 0 {
         return wrong("no key came on standard input; try: flowgate key hash < file-with-the-key".to_owned());
     }
-    Outcome::out(out)
+    Outcome {
+        err: warnings,
+        ..Outcome::out(out)
+    }
+}
+
+/// Why a line is hardly a key, without a word of it.
+fn unlikely(key: &str) -> Option<String> {
+    if key.chars().any(char::is_whitespace) {
+        return Some("holds blanks".to_owned());
+    }
+    (key.chars().count() < KEY_CHARS_LIKELY).then(|| format!("is shorter than {KEY_CHARS_LIKELY} characters"))
 }
 
 fn read_pepper(pepper: &Pepper) -> Result<Option<Secret>, Outcome> {
@@ -130,6 +147,19 @@ mod tests {
         let outcome = hash(Some("k"), &Pepper { pepper: None }, "a\n\nb\n".as_bytes());
         assert_eq!(outcome.out.lines().count(), 2);
         assert!(outcome.out.starts_with("k-1 sha256:"));
+    }
+
+    #[test]
+    fn a_line_that_does_not_look_like_a_key_is_hashed_with_a_warning() {
+        let lines = "canary-0123456789\ncanary-01234567\ncanary 0123456789 = x\ncanary-012345678\n";
+        let outcome = hash(None, &Pepper { pepper: None }, lines.as_bytes());
+        assert_eq!(outcome.code, 0);
+        assert_eq!(outcome.out.lines().count(), 4);
+        assert_eq!(
+            outcome.err,
+            "warning: key 2 is shorter than 16 characters; this does not look like a key\n\
+             warning: key 3 holds blanks; this does not look like a key\n"
+        );
     }
 
     #[test]

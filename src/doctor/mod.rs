@@ -22,6 +22,7 @@ pub use report::Check;
 pub use report::Group;
 pub use report::Report;
 pub use report::Verdict;
+pub(crate) use report::count;
 pub use signature::SignedUrl;
 
 use std::collections::HashMap;

@@ -161,7 +161,7 @@ fn claims_table(rows: &[Compared]) -> String {
 }
 
 /// A number of things, in words.
-pub(super) fn count(number: usize, one: &str, more: &str) -> String {
+pub(crate) fn count(number: usize, one: &str, more: &str) -> String {
     match number {
         1 => format!("1 {one}"),
         number => format!("{number} {more}"),

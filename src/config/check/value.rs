@@ -153,8 +153,8 @@ impl Check<'_> {
             let variable = key.to_ascii_uppercase();
             let flaw =
                 Flaw::new(format!("`{key}` must not be written into the settings file")).hint(format!(
-                    "keep it in an environment variable or a file, and write {key} = \"env:{variable}\" or \
-                 \"file:PATH\" here"
+                    "keep it in an environment variable, a file or a key vault, and write {key} = \"env:{variable}\", \
+                     \"file:PATH\" or \"keyvault:ADDRESS\" here"
                 ));
             self.findings.mistake(value, flaw);
             return None;

@@ -364,6 +364,9 @@ mod tests {
             sample("client_secret = \"canary-secret\"").mistakes(),
             ["`client_secret` must not be written into the settings file"]
         );
+        let report = sample("client_secret = \"canary-secret\"").report();
+        let help = "client_secret = \"env:CLIENT_SECRET\", \"file:PATH\" or \"keyvault:ADDRESS\"";
+        assert!(report.contains(help), "{report}");
         assert_eq!(
             sample("token_file = \"token\"").mistakes(),
             ["`client_id` has no meaning beside `token_file`"]
