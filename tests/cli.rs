@@ -101,7 +101,13 @@ fn check_says_what_was_found_outside_of_the_settings() {
 fn check_says_how_to_sign_in_where_nobody_has() {
     let dir = tempfile::tempdir().unwrap();
     for (store, parts) in [
-        ("kept", &["kept is not there yet\n", "sign in once: flowgate login --identity flows"][..]),
+        (
+            "kept",
+            &[
+                "kept is not there yet\n",
+                "sign in once: flowgate login --identity flows",
+            ][..],
+        ),
         (
             "absent/kept",
             &[
@@ -225,7 +231,10 @@ fn a_trigger_that_is_not_read_is_shown_by_its_place() {
         assert!(table.contains(place), "{place} is missing in:\n{table}");
     }
     let checked = well(&flowgate(&["check", "--without-secrets", "--config", &config]));
-    assert!(!format!("{table}{checked}").contains("unresolved"), "{table}{checked}");
+    assert!(
+        !format!("{table}{checked}").contains("unresolved"),
+        "{table}{checked}"
+    );
 }
 
 #[test]
@@ -481,17 +490,22 @@ fn a_caller_that_is_not_there_is_told_by_its_option() {
     let (bare, _) = bare.split_once("[[caller]]").unwrap();
     std::fs::write(&config, bare).unwrap();
     let told = refused(&flowgate(&import));
-    assert!(told.starts_with("--caller shop: ") && told.contains("add [[caller]] first"), "{told}");
+    assert!(
+        told.starts_with("--caller shop: ") && told.contains("add [[caller]] first"),
+        "{told}"
+    );
 }
 
 #[test]
 fn an_import_tells_no_more_than_the_address_does() {
-    const REPLACED: &str = "if this is a Power Automate flow, its address was replaced in 2025: copy the new one";
+    const REPLACED: &str =
+        "if this is a Power Automate flow, its address was replaced in 2025: copy the new one";
     const TOKEN: &str = "Mode        the flow wants a token";
     const UNTOLD: &str = "Mode        not to be told from the address";
     let folder = tempfile::tempdir().unwrap();
     let config = settings(folder.path(), "");
-    let rest = "workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-06-01";
+    let rest =
+        "workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-06-01";
     let old = format!("https://prod-07.westeurope.logic.azure.com:443/{rest}");
     let own = format!("https://flows.example/{rest}");
     let odd = "https://prod-07.westeurope.logic.azure.com/elsewhere";
@@ -502,7 +516,15 @@ fn an_import_tells_no_more_than_the_address_does() {
         (odd, UNTOLD, false),
     ] {
         let said = well(&flowgate(&[
-            "import", "--config", &config, "--name", "invoices", "--caller", "shop", "--dry-run", address,
+            "import",
+            "--config",
+            &config,
+            "--name",
+            "invoices",
+            "--caller",
+            "shop",
+            "--dry-run",
+            address,
         ]));
         assert!(said.contains(mode), "{address}: {said}");
         assert_eq!(said.contains(REPLACED), is_replaced, "{address}: {said}");

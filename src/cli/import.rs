@@ -301,7 +301,9 @@ impl Settings {
             true => "The settings have none: add [[caller]] first; flowgate key new --caller NAME prints its lines.".to_owned(),
             false => format!("Known are: {}.", shortened(&known)),
         };
-        Err(format!("--caller {stranger}: there is no caller \"{stranger}\". {list}"))
+        Err(format!(
+            "--caller {stranger}: there is no caller \"{stranger}\". {list}"
+        ))
     }
 
     /// How the flow will be convinced: by the identity that was named, by its signature, or by the only identity that
@@ -444,7 +446,9 @@ fn describe(url: &TriggerUrl) -> String {
     let is_known = url.has_known_host() && url.family() != Family::Other;
     let mode = match (url.is_signed(), is_known) {
         (true, _) => "the address carries a signature (\"Anyone\", or a Logic App whose owner lets it in)",
-        (false, true) => "the flow wants a token (\"Any user in my tenant\" or \"Specific users in my tenant\")",
+        (false, true) => {
+            "the flow wants a token (\"Any user in my tenant\" or \"Specific users in my tenant\")"
+        }
         (false, false) => UNTOLD,
     };
     let mut said = format!("Trigger     {url}\nFamily      {family}\n");

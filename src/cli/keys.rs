@@ -89,7 +89,9 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
             return wrong(format!("key {count} is longer than {KEY_BYTES_MAX} bytes"));
         }
         if let Some(why) = unlikely(key) {
-            warnings.push_str(&format!("warning: key {count} {why}; this does not look like a key\n"));
+            warnings.push_str(&format!(
+                "warning: key {count} {why}; this does not look like a key\n"
+            ));
         }
         let digest = KeyDigest::of(key.as_bytes(), pepper.as_ref()).to_setting();
         match label {

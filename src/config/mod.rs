@@ -66,11 +66,11 @@ pub use vault::VaultReference;
 pub use workload::AssertionSource;
 pub use workload::DefaultSettings;
 pub use workload::EXCHANGE_AUDIENCE;
-pub use workload::UNRESOLVED;
 pub use workload::FederatedSettings;
 pub use workload::ManagedSettings;
 pub use workload::ManagedSource;
 pub use workload::Selector;
+pub use workload::UNRESOLVED;
 
 use crate::model::CallerName;
 use crate::model::Cloud;

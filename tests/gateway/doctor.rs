@@ -801,12 +801,18 @@ async fn the_audit_names_each_route_without_a_key() {
     let trigger = accepting(&world);
     let signature = "sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=canary-signature";
     world.file("signed", &format!("{}&{signature}", trigger.url()));
-    let near = "anonymous = true\nnetworks = [\"10.0.0.0/8\", \"127.0.0.0/8\"]\ndeny_networks = [\"10.1.0.0/16\"]";
+    let near =
+        "anonymous = true\nnetworks = [\"10.0.0.0/8\", \"127.0.0.0/8\"]\ndeny_networks = [\"10.1.0.0/16\"]";
     let text = [
         settings(&world, &trigger, ""),
         world.route("open", "/open", &trigger.url(), "anonymous = true"),
         world.route("near", "/near", &trigger.url(), near),
-        world.route("signed", "/signed", "file:signed", "anonymous = true\nsigned = true"),
+        world.route(
+            "signed",
+            "/signed",
+            "file:signed",
+            "anonymous = true\nsigned = true",
+        ),
     ]
     .concat();
     let questions = Questions {
@@ -815,7 +821,11 @@ async fn the_audit_names_each_route_without_a_key() {
     };
     let report = examine(&world, &text, &questions).await;
     let audit = report.groups.iter().find(|group| group.kind == "audit").unwrap();
-    let open: Vec<_> = audit.checks.iter().filter(|check| check.name == "anonymous").collect();
+    let open: Vec<_> = audit
+        .checks
+        .iter()
+        .filter(|check| check.name == "anonymous")
+        .collect();
     let says: Vec<&str> = open.iter().map(|check| check.says.as_str()).collect();
     let know = "whoever knows its address starts the flow with";
     assert_eq!(
@@ -824,7 +834,9 @@ async fn the_audit_names_each_route_without_a_key() {
             format!(
                 "route open is open without a key, and no networks narrow it: {know} the token of identity contoso"
             ),
-            format!("route near is open without a key, from 2 networks except 1 network: {know} the token of identity contoso"),
+            format!(
+                "route near is open without a key, from 2 networks except 1 network: {know} the token of identity contoso"
+            ),
             format!(
                 "route signed is open without a key, and no networks narrow it: {know} the signature of its trigger"
             ),
@@ -1127,8 +1139,17 @@ async fn setup_uses_what_its_own_steps_made() {
     let account = format!("{application}[identity.sign_in]\nstore = \"kept\"");
     let of_app = |object_id: &'static str, powershell: &'static str, bicep: &'static str| {
         [
-            vec!["# APP=", "az ad sp create --id \"$APP\"", object_id, "echo \"$APP\""],
-            vec!["# $app = Get-MgApplication", "# $sp = Get-MgServicePrincipal", powershell],
+            vec![
+                "# APP=",
+                "az ad sp create --id \"$APP\"",
+                object_id,
+                "echo \"$APP\"",
+            ],
+            vec![
+                "# $app = Get-MgApplication",
+                "# $sp = Get-MgServicePrincipal",
+                powershell,
+            ],
             vec![bicep, "output clientId string = app.appId"],
         ]
     };
@@ -1143,8 +1164,15 @@ async fn setup_uses_what_its_own_steps_made() {
         "// az ad user show --id USER",
     );
     let assigned = [
-        vec!["# ID=$(az identity show", "az identity show --ids \"$ID\" --query clientId"],
-        vec!["Connect-AzAccount", "$identity.Id = @{}", "($objectId = $identity.PrincipalId)"],
+        vec![
+            "# ID=$(az identity show",
+            "az identity show --ids \"$ID\" --query clientId",
+        ],
+        vec![
+            "Connect-AzAccount",
+            "$identity.Id = @{}",
+            "($objectId = $identity.PrincipalId)",
+        ],
         vec!["output selector string = identity.properties.clientId"],
     ];
     let file = [
@@ -1165,7 +1193,12 @@ async fn setup_uses_what_its_own_steps_made() {
             settings(&world, &trigger, "")
         );
         for (style, parts) in ["az", "powershell", "bicep"].into_iter().zip(wanted) {
-            let output = program(&world, &text, &["setup", "--identity", "second", "--style", style]).await;
+            let output = program(
+                &world,
+                &text,
+                &["setup", "--identity", "second", "--style", style],
+            )
+            .await;
             let shown = String::from_utf8_lossy(&output.stdout).into_owned();
             let told = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(0), "{lines} {style}: {told}");
@@ -1173,11 +1206,21 @@ async fn setup_uses_what_its_own_steps_made() {
                 assert!(shown.contains(part), "{lines} {style} {part}: {shown}");
             }
             assert!(!shown.contains("unresolved"), "{shown}");
-            for (made, used) in [("\nAPP=", "$APP"), ("\nID=", "$ID"), ("\n$app =", "$app."), ("\n$sp =", "$sp.")] {
+            for (made, used) in [
+                ("\nAPP=", "$APP"),
+                ("\nID=", "$ID"),
+                ("\n$app =", "$app."),
+                ("\n$sp =", "$sp."),
+            ] {
                 let Some(at) = shown.find(used) else { continue };
-                assert!(shown.find(made).is_some_and(|first| first < at), "{style} {used}: {shown}");
+                assert!(
+                    shown.find(made).is_some_and(|first| first < at),
+                    "{style} {used}: {shown}"
+                );
             }
-            let has_az = shown.lines().any(|line| line.contains("az ad ") || line.contains("az webapp "));
+            let has_az = shown
+                .lines()
+                .any(|line| line.contains("az ad ") || line.contains("az webapp "));
             assert!(style != "powershell" || !has_az, "{shown}");
         }
     }

@@ -359,7 +359,8 @@ mod tests {
         )
         .report();
         assert!(
-            report.contains("the certificate holds no names") && report.contains("make one with the names it serves as subjectAltName"),
+            report.contains("the certificate holds no names")
+                && report.contains("make one with the names it serves as subjectAltName"),
             "{report}"
         );
     }

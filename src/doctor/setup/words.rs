@@ -462,7 +462,9 @@ fn bicep_object_id(whose: Whose<'_>) -> &'static str {
         Whose::Application => "principal.id",
         Whose::Unknown | Whose::Account(_) => "'OBJECT_ID'",
         Whose::Machine(managed) => match (&managed.source, &managed.selector) {
-            (ManagedSource::Imds { .. } | ManagedSource::AppService { .. }, Some(_)) => "identity.properties.principalId",
+            (ManagedSource::Imds { .. } | ManagedSource::AppService { .. }, Some(_)) => {
+                "identity.properties.principalId"
+            }
             _ => "machine.identity.principalId",
         },
     }
