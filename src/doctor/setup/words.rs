@@ -450,8 +450,7 @@ pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
         }
         Step::Settings(Whose::Unknown) => "output tenantId string = tenant().tenantId\n".to_owned(),
         Step::Settings(Whose::Machine(managed)) => {
-            let Called { key, bicep, .. } = selector(managed);
-            format!("// {key}\noutput selector string = identity.{bicep}\n")
+            format!("output selector string = identity.{}\n", selector(managed).bicep)
         }
     }
 }
