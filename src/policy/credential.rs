@@ -244,6 +244,25 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_to_put_a_key_somewhere_is_told_where() {
+        let told = |places: &[KeyPlace]| KeyReader::build(places).places();
+        let key = header("x-api-key");
+        assert_eq!(told(&[]), "");
+        assert_eq!(
+            told(&[key.clone(), KeyPlace::Authorization, header("x-other")]),
+            "x-api-key or x-other or authorization, behind any scheme"
+        );
+        assert_eq!(
+            told(&[KeyPlace::Basic]),
+            "authorization, as the password of Basic"
+        );
+        assert_eq!(
+            told(&[key, KeyPlace::Authorization, KeyPlace::Basic]),
+            "x-api-key or authorization, behind a scheme or as the password of Basic"
+        );
+    }
+
+    #[test]
     fn a_header_value_is_the_key() {
         let places = [header("x-api-key"), header("x-functions-key")];
         assert_eq!(read(&places, &[("x-api-key", b" k 1\t")]), key("k 1"));

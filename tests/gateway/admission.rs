@@ -81,12 +81,9 @@ async fn a_route_names_its_own_place() {
         202
     );
     // What the route does not read is no credential: it is neither accepted nor held against the caller.
-    assert_eq!(
-        with_headers(&gateway, "/orders", &[("x-api-key", KEY)])
-            .await
-            .code(),
-        "key-missing"
-    );
+    let missing = with_headers(&gateway, "/orders", &[("x-api-key", KEY)]).await;
+    assert_eq!(missing.code(), "key-missing");
+    assert_eq!(missing.json()["detail"], "The key is read in x-vendor-token.");
     let both = [
         ("x-vendor-token", KEY),
         ("authorization", "Bearer something-else"),
