@@ -8,7 +8,7 @@ pub enum TriggerUrlError {
     /// Nothing there.
     #[error("trigger address is empty")]
     Empty,
-    /// Longer than [`ADDRESS_CHARS_MAX`].
+    /// Longer than [`ADDRESS_CHARS_MAX`](crate::model::trigger::ADDRESS_CHARS_MAX).
     #[error("trigger address has {chars} characters, more than the 16384 a trigger accepts")]
     TooLong {
         /// Characters found.

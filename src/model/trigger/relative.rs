@@ -23,7 +23,7 @@ pub enum RelativePathError {
     /// `%` without two hexadecimal digits.
     #[error("relative path has a broken percent-encoding")]
     Escape,
-    /// The whole address would be longer than [`ADDRESS_CHARS_MAX`].
+    /// The whole address would be longer than [`ADDRESS_CHARS_MAX`](crate::model::trigger::ADDRESS_CHARS_MAX).
     #[error("relative path makes the address longer than 16384 characters")]
     TooLong,
 }
