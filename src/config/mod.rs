@@ -3,8 +3,10 @@
 
 mod check;
 mod defaults;
+mod digest;
 pub mod edit;
 mod file;
+mod identity;
 mod keys;
 mod leaf;
 mod lists;
@@ -24,10 +26,8 @@ mod trust;
 mod vault;
 mod workload;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -35,12 +35,18 @@ use std::time::SystemTime;
 use http::HeaderName;
 use http::Method;
 use ipnet::IpNet;
-use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 pub use check::load;
 pub use check::parse;
+pub use digest::KeyDigest;
 pub use file::schema;
+pub use identity::ClientProof;
+pub use identity::ClientSecret;
+pub use identity::EndpointSettings;
+pub use identity::GrantSettings;
+pub use identity::IdentityRole;
+pub use identity::IdentitySettings;
 pub use keys::Dates;
 pub use keys::KeyList;
 pub use keys::Terms;
@@ -59,6 +65,7 @@ pub use source::SecretSource;
 pub use source::Secrets;
 pub use source::VaultValue;
 pub use trigger::TriggerSource;
+pub use trust::Trust;
 pub use trust::TrustError;
 pub use trust::provider;
 pub use vault::KeyVaultSettings;
@@ -73,7 +80,6 @@ pub use workload::Selector;
 pub use workload::UNRESOLVED;
 
 use crate::model::CallerName;
-use crate::model::Cloud;
 use crate::model::IdentityName;
 use crate::model::KeyLabel;
 use crate::model::RouteName;
@@ -290,155 +296,6 @@ pub enum AccessLog {
     Off,
 }
 
-/// An identity whose tokens the flow service accepts.
-#[derive(Debug, Clone)]
-pub struct IdentitySettings {
-    /// Its name.
-    pub name: IdentityName,
-    /// Where its tokens come from.
-    pub grant: GrantSettings,
-    /// The cloud whose presets fill authority and scope.
-    pub cloud: Cloud,
-    /// The scope asked for, byte for byte.
-    pub scope: String,
-    /// The audience a good token carries: the scope without its last `/.default`.
-    pub audience: String,
-    /// Tenant id or domain; empty for a token file that does not name one.
-    pub tenant: String,
-    /// Whom it is there for.
-    pub role: IdentityRole,
-}
-
-/// Whom an identity is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IdentityRole {
-    /// For routes: its token is kept fresh.
-    Serves,
-    /// For other identities alone: it is asked for what they need, and for nothing else.
-    Helps,
-}
-
-/// Where the tokens of an identity come from.
-#[derive(Debug, Clone)]
-pub enum GrantSettings {
-    /// OAuth 2.0 client credentials (RFC 6749 section 4.4).
-    Client {
-        /// Where they are asked for.
-        endpoint: EndpointSettings,
-        /// How the application proves who it is.
-        proof: ClientProof,
-    },
-    /// A file that another program keeps fresh.
-    TokenFile {
-        /// Path of the file.
-        path: PathBuf,
-        /// Life of a token whose own expiry cannot be read, counted from when the file was seen to change.
-        life: Duration,
-    },
-    /// A managed identity of the machine or platform.
-    Managed(ManagedSettings),
-    /// The first source that is there.
-    Default(Box<DefaultSettings>),
-    /// The resource owner password credentials grant (RFC 6749 section 4.3).
-    Password {
-        /// Where they are asked for.
-        endpoint: EndpointSettings,
-        /// How the application proves who it is.
-        proof: ClientProof,
-        /// User name of the account.
-        user: String,
-        /// Its password.
-        password: SecretSource,
-    },
-    /// The refresh token of an account that a person signed in (RFC 6749 section 6).
-    SignIn {
-        /// Where they are asked for.
-        endpoint: EndpointSettings,
-        /// How the application proves who it is.
-        proof: ClientProof,
-        /// The file that keeps the refresh token.
-        store: PathBuf,
-        /// The secret under which that file is encrypted, if it is; where it was not read the file can neither be read
-        /// nor written.
-        seal: Option<SecretSource>,
-    },
-}
-
-impl GrantSettings {
-    /// The application that asks, and how it proves who it is, where one does.
-    pub fn application(&self) -> Option<(&EndpointSettings, &ClientProof)> {
-        match self {
-            Self::Client { endpoint, proof }
-            | Self::Password { endpoint, proof, .. }
-            | Self::SignIn { endpoint, proof, .. } => Some((endpoint, proof)),
-            Self::TokenFile { .. } | Self::Managed(_) | Self::Default(_) => None,
-        }
-    }
-}
-
-/// A token endpoint, and the application that asks there.
-#[derive(Debug, Clone)]
-pub struct EndpointSettings {
-    /// Scheme, host and port of the authority.
-    pub authority: String,
-    /// Token endpoint: `{authority}/{tenant}/oauth2/v2.0/token`.
-    pub token_url: String,
-    /// Application (client) id.
-    pub client_id: String,
-    /// Certificate authorities trusted for it.
-    pub trust: Trust,
-    /// Time for one token request from its start to the last byte of the answer.
-    pub timeout: Duration,
-}
-
-/// How an application proves to the token endpoint who it is.
-#[derive(Debug, Clone)]
-pub enum ClientProof {
-    /// One of several client secrets; at least one.
-    Secrets(Vec<ClientSecret>),
-    /// Assertions signed with one of several certificates; at least one.
-    Certificates(Vec<ClientCertificate>),
-    /// A token of another issuer.
-    Federated(FederatedSettings),
-    /// Not at all: a public client, which only ever asks in the name of an account.
-    Public,
-}
-
-impl ClientProof {
-    /// Where its secrets lie.
-    pub fn secret_sources(&self) -> Vec<&SecretSource> {
-        match self {
-            Self::Secrets(secrets) => secrets.iter().map(|secret| &secret.source).collect(),
-            Self::Certificates(certificates) => {
-                let parts = certificates.iter().map(ClientCertificate::parts);
-                parts
-                    .flat_map(|parts| [Some(parts.file), parts.key, parts.password])
-                    .flatten()
-                    .collect()
-            }
-            Self::Federated(_) | Self::Public => Vec::new(),
-        }
-    }
-}
-
-/// A client secret.
-#[derive(Debug, Clone)]
-pub struct ClientSecret {
-    /// Its value, and where it can be read again.
-    pub source: SecretSource,
-    /// When Entra stops accepting it, as far as the settings tell.
-    pub expires: Option<SystemTime>,
-}
-
-/// Which certificate authorities a connection of ours trusts.
-#[derive(Debug, Clone)]
-pub enum Trust {
-    /// Those of the operating system.
-    System,
-    /// Only these, which all who were given them share.
-    Only(Arc<[CertificateDer<'static>]>),
-}
-
 /// Who calls.
 #[derive(Debug, Clone)]
 pub struct CallerSettings {
@@ -474,58 +331,6 @@ pub enum KeyState {
     Enabled,
     /// Refused, and named in the log when it is shown.
     Disabled,
-}
-
-/// Digest of a key as the settings hold it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeyDigest {
-    /// SHA-256 of the key: `sha256:` and 64 hexadecimal digits.
-    Sha256([u8; 32]),
-    /// HMAC-SHA-256 of the key under the pepper: `hmac-sha256:` and 64 hexadecimal digits.
-    HmacSha256([u8; 32]),
-}
-
-impl KeyDigest {
-    /// The digest of a key: HMAC-SHA-256 under the pepper if there is one, or else SHA-256.
-    pub fn of(key: &[u8], pepper: Option<&Secret>) -> Self {
-        let mut bytes = [0; 32];
-        let Some(pepper) = pepper else {
-            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key);
-            bytes.copy_from_slice(digest.as_ref());
-            return Self::Sha256(bytes);
-        };
-        let pepper = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, pepper.expose().as_bytes());
-        bytes.copy_from_slice(aws_lc_rs::hmac::sign(&pepper, key).as_ref());
-        Self::HmacSha256(bytes)
-    }
-
-    /// Its 32 bytes, whichever way they were made.
-    #[inline]
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        match self {
-            Self::Sha256(bytes) | Self::HmacSha256(bytes) => bytes,
-        }
-    }
-
-    /// The digest as it stands in settings.
-    pub fn to_setting(&self) -> String {
-        let (name, bytes) = match self {
-            Self::Sha256(bytes) => ("sha256", bytes),
-            Self::HmacSha256(bytes) => ("hmac-sha256", bytes),
-        };
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{name}:{hex}")
-    }
-}
-
-impl fmt::Debug for KeyDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key of a whole digest can be searched for if it is short, so none is printed.
-        f.write_str(match self {
-            Self::Sha256(_) => "Sha256(***)",
-            Self::HmacSha256(_) => "HmacSha256(***)",
-        })
-    }
 }
 
 /// Networks that are let in and kept out. Denial wins; an empty `allow` lets in every address not denied.

@@ -8,8 +8,16 @@ use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
 
-use crate::config::Trust;
+/// Which certificate authorities a connection of ours trusts.
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// Those of the operating system.
+    System,
+    /// Only these, which all who were given them share.
+    Only(Arc<[CertificateDer<'static>]>),
+}
 
 /// Why no TLS client can be made.
 #[derive(Debug, Clone, thiserror::Error)]

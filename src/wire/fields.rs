@@ -137,14 +137,14 @@ impl Fields {
     /// Adds the fields to a map, in memory of their own: HTTP/2 remembers values as long as a connection lives, and with
     /// them would stay what was read together with the head.
     pub fn append_to(&self, map: &mut HeaderMap) {
-        let length = |(start, end): (u32, u32)| (end - start) as usize;
-        let mut values = BytesMut::with_capacity(self.places.iter().map(|place| length(place.value)).sum());
+        let bytes = self.places.iter().map(|place| self.part(place.value).len());
+        let mut values = BytesMut::with_capacity(bytes.sum());
         for place in &self.places {
             values.extend_from_slice(self.part(place.value));
         }
         let mut values = values.freeze();
         for place in &self.places {
-            let value = values.split_to(length(place.value).min(values.len()));
+            let value = values.split_to(self.part(place.value).len());
             // Both were checked when they were read.
             if let (Ok(name), Ok(value)) = (
                 HeaderName::from_bytes(self.part(place.name)),
