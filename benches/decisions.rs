@@ -38,6 +38,7 @@ use flowgate::model::KeyLabel;
 use flowgate::model::RequestId;
 use flowgate::policy::Access;
 use flowgate::policy::Callers;
+use flowgate::policy::Guesses;
 use flowgate::policy::Matching;
 use flowgate::policy::Networks;
 use flowgate::policy::Origin;
@@ -164,7 +165,9 @@ fn keys(criterion: &mut Criterion) {
         criterion.bench_function(&format!("key/{size}"), |bench| {
             bench.iter(|| {
                 access
-                    .identify(black_box(&headers), origin(), || SystemTime::UNIX_EPOCH)
+                    .identify(black_box(&headers), origin(), Guesses::Allowed, || {
+                        SystemTime::UNIX_EPOCH
+                    })
                     .is_ok()
             });
         });

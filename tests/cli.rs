@@ -179,6 +179,30 @@ fn a_new_key_is_printed_once_and_kept_as_a_digest() {
     assert!(first.contains(hashed.trim()), "{first} {hashed}");
 }
 
+/// `key hash` with this on its standard input.
+fn hash_keys(arguments: &[&str], keys: &str) -> Output {
+    let mut hash = Command::new(env!("CARGO_BIN_EXE_flowgate"))
+        .args(["key", "hash"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Whoever refuses its arguments may end before it reads.
+    let _ = hash.stdin.take().unwrap().write_all(keys.as_bytes());
+    hash.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_secret_that_only_begins_like_a_generated_key_gets_no_digest() {
+    let output = hash_keys(&[], "flowgate_canary-secret\n");
+    assert_eq!((output.status.code(), out(&output).as_str()), (Some(2), ""));
+    let said = err(&output);
+    assert!(said.contains("key 1 begins with flowgate_"), "{said}");
+    assert!(!said.contains("canary"), "{said}");
+}
+
 #[test]
 fn a_caller_needs_a_name_that_can_be_one() {
     let output = flowgate(&["key", "new", "--caller", "a b"]);

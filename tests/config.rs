@@ -164,14 +164,22 @@ fn report(text: &str) -> String {
     }
 }
 
+/// Holds whatever else the settings say, because the address of a caller is not known there.
+const UNLIMITED_BEHIND_A_BALANCER: &str =
+    "wrong keys are not limited on this listener: all callers have the address of the balancer";
+
 #[test]
-fn every_sample_works_without_a_warning() {
+fn every_sample_works_with_the_warnings_it_must_have_alone() {
     let (root, environment) = installation();
     for name in SAMPLES {
         match load(&root.path().join("config").join(name), &environment) {
             Ok((config, warnings)) => {
-                let shown: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-                assert!(shown.is_empty(), "{name}: {}", shown.join("\n"));
+                let shown: Vec<_> = warnings.iter().map(|warning| warning.what()).collect();
+                let expected: &[&str] = match name {
+                    "behind-balancer.toml" => &[UNLIMITED_BEHIND_A_BALANCER],
+                    _ => &[],
+                };
+                assert_eq!(shown, expected, "{name}");
                 assert!(
                     !format!("{config:?}").contains("canary"),
                     "{name} prints a secret"
@@ -188,12 +196,11 @@ fn every_sample_can_be_checked_without_its_secrets() {
         let checked = load(&samples().join(name), &no_variables().with(Secrets::Unresolved));
         let (_, warnings) = checked.unwrap_or_else(|report| panic!("{report}"));
         for warning in warnings {
-            assert!(
-                warning
-                    .what()
-                    .ends_with("is not on this machine and was not checked"),
-                "{warning}"
-            );
+            let is_expected = warning
+                .what()
+                .ends_with("is not on this machine and was not checked")
+                || (name == "behind-balancer.toml" && warning.what() == UNLIMITED_BEHIND_A_BALANCER);
+            assert!(is_expected, "{warning}");
         }
     }
 }

@@ -15,10 +15,10 @@ use crate::model::CallerName;
 use crate::model::KeyLabel;
 use crate::model::Secret;
 use crate::model::clock;
+use crate::policy::key::GENERATED_PREFIX;
 use crate::policy::key::KEY_BYTES_MAX;
+use crate::policy::key::is_generated;
 
-/// What every key of ours begins with, so that people and secret scanners recognise one.
-pub(super) const KEY_PREFIX: &str = "flowgate_";
 /// Random bytes of a key.
 const KEY_BYTES: usize = 32;
 /// What is shorter is more likely a password, a label or a part of a line than a key.
@@ -57,7 +57,7 @@ fn new(caller: &str, label: Option<String>, pepper: &Pepper) -> Outcome {
     if aws_lc_rs::rand::fill(&mut random).is_err() {
         return Outcome::failed("the operating system gives no random bytes\n", crate::cli::FAILED);
     }
-    let key = Secret::new(format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(random)));
+    let key = Secret::new(format!("{GENERATED_PREFIX}{}", URL_SAFE_NO_PAD.encode(random)));
     let digest = KeyDigest::of(key.expose().as_bytes(), pepper.as_ref()).to_setting();
     Outcome::out(format!(
         "The key, shown this once; give it to {caller} over a safe channel:\n\n    {}\n\n\
@@ -87,6 +87,14 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
         count += 1;
         if key.len() > KEY_BYTES_MAX {
             return wrong(format!("key {count} is longer than {KEY_BYTES_MAX} bytes"));
+        }
+        if key.starts_with(GENERATED_PREFIX) && !is_generated(key.as_bytes()) {
+            return wrong(format!(
+                "key {count} begins with {GENERATED_PREFIX} but has not the form of a key made by `flowgate \
+                 key new`, which has 43 of the characters A-Z, a-z, 0-9, \"-\" and \"_\" behind that. Only \
+                 such keys are exempt from the limit of wrong keys, so no other key may look like one: copy \
+                 the whole key, or make another with `flowgate key new`"
+            ));
         }
         if let Some(why) = unlikely(key) {
             warnings.push_str(&format!(
@@ -162,6 +170,27 @@ mod tests {
             "warning: key 2 is shorter than 16 characters; this does not look like a key\n\
              warning: key 3 holds blanks; this does not look like a key\n"
         );
+    }
+
+    #[test]
+    fn only_generated_keys_may_have_their_prefix() {
+        let random = "0123456789-abcdefghijklmnopqrstuvwxyz_ABCDE";
+        let code = |key: &str| hash(None, &Pepper { pepper: None }, key.as_bytes()).code;
+        assert_eq!(code(&format!("flowgate_{random}")), 0);
+        assert_eq!(
+            code(&format!("Flowgate_{random}x")),
+            0,
+            "not taken for a generated key"
+        );
+        for other in [
+            "flowgate_".to_owned(),
+            "flowgate_a-short-secret".to_owned(),
+            format!("flowgate_{random}x"),
+            format!("flowgate_{}", random.replace('-', "+")),
+            format!("flowgate_{}", random.replace("ab", "\u{e4}")),
+        ] {
+            assert_eq!(code(&other), 2, "{other}");
+        }
     }
 
     #[test]

@@ -137,7 +137,18 @@ pub enum Transport {
     Plain {
         /// Networks whose peers are served; everybody else is cut at once.
         from: Vec<IpNet>,
+        /// Who these peers are.
+        peers: Peers,
     },
+}
+
+/// Who connects to a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peers {
+    /// Callers themselves: the address of the peer is the caller's.
+    Callers,
+    /// A load balancer that ends TLS: all callers have its address.
+    Balancer,
 }
 
 /// Certificates and protocols of a TLS listener.

@@ -21,6 +21,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use tokio::time::Instant;
 
+use crate::config::Peers;
 use crate::config::RelativePath;
 use crate::entra::Forgotten;
 use crate::entra::Identity;
@@ -62,6 +63,7 @@ use crate::model::TriggerUrl;
 use crate::model::clock;
 use crate::policy::Attempt;
 use crate::policy::Caller;
+use crate::policy::Guesses;
 use crate::policy::Origin;
 use crate::problem::Again;
 use crate::problem::Kind;
@@ -91,6 +93,8 @@ pub struct Connection {
     pub protocol: &'static str,
     /// Path that is answered with the gateway's health, if the listener has one.
     pub health_path: Option<Arc<str>>,
+    /// Whether the peer is a caller.
+    pub peers: Peers,
 }
 
 impl Connection {
@@ -100,6 +104,7 @@ impl Connection {
         worker: usize,
         protocol: &'static str,
         health_path: Option<&Arc<str>>,
+        peers: Peers,
     ) -> Arc<Self> {
         Arc::new(Self {
             peer,
@@ -107,6 +112,7 @@ impl Connection {
             worker,
             protocol,
             health_path: health_path.cloned(),
+            peers,
         })
     }
 }
@@ -276,7 +282,7 @@ impl Gateway {
         journal.route(&route.figures);
         outbound::refuse_lookalikes(&head.headers, &route.credentials)?;
         route.networks.admit(origin)?;
-        let caller = self.identify(route, head, origin)?;
+        let caller = self.identify(route, head, via, origin)?;
         journal.caller(&caller.name, caller.label.as_ref());
         self.quotas.admit(caller.index, route.index)?;
         payload::check_length(&head.headers, &route.rules)?;
@@ -315,16 +321,40 @@ impl Gateway {
         host::of(head)
     }
 
-    /// Finds out who calls. Guessing costs: failures of an address are limited before a key is even looked at.
-    fn identify(&self, route: &Route, head: &Parts, origin: Origin) -> Result<Caller, Problem> {
-        self.quotas.admit_address(origin)?;
-        let caller = route.access.identify(&head.headers, origin, clock::wall);
-        if let Err(problem) = &caller
-            && Attempt::of(problem.kind()) == Attempt::Failed
-        {
-            self.quotas.count_failure(origin);
-        }
-        caller
+    /// Finds out who calls. Failed attempts of an address are limited; a caller with a valid generated key,
+    /// or with none where none is needed, is served whatever others at its address present.
+    fn identify(
+        &self,
+        route: &Route,
+        head: &Parts,
+        via: &Connection,
+        origin: Origin,
+    ) -> Result<Caller, Problem> {
+        // All callers behind a balancer have its address, so a limit there would be one for all of them.
+        let is_limited = via.peers == Peers::Callers;
+        let spent = match is_limited {
+            true => self.quotas.admit_address(origin).err(),
+            false => None,
+        };
+        let guesses = match &spent {
+            Some(_) => Guesses::Refused,
+            None => Guesses::Allowed,
+        };
+        let identified = route.access.identify(&head.headers, origin, guesses, clock::wall);
+        identified.map_err(|problem| {
+            if Attempt::of(problem.kind()) == Attempt::Unrelated {
+                return problem;
+            }
+            match spent {
+                Some(refusal) => refusal,
+                None => {
+                    if is_limited {
+                        self.quotas.count_failure(origin);
+                    }
+                    problem
+                }
+            }
+        })
     }
 }
 

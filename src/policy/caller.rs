@@ -25,6 +25,7 @@ use crate::policy::credential::KeyReader;
 use crate::policy::key::Identified;
 use crate::policy::key::KeyFault;
 use crate::policy::key::Keys;
+use crate::policy::key::is_generated;
 use crate::problem::Kind;
 use crate::problem::Problem;
 
@@ -57,6 +58,16 @@ impl Attempt {
         }
         Self::Unrelated
     }
+}
+
+/// Whether keys that could be guessed are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guesses {
+    /// Every key is looked up.
+    Allowed,
+    /// Generated keys only. Any other is unknown without a look at it, so that neither the answer nor its
+    /// time depends on whether it is right.
+    Refused,
 }
 
 /// All callers with their keys and networks.
@@ -185,7 +196,7 @@ impl Access {
     ///
     /// A key that is shown decides alone: if it is wrong, the caller's network does not help. Without a key
     /// the caller is the one whose network fits most narrowly. On a route that is open to everybody no key is
-    /// looked at.
+    /// looked at. `guesses` matters only to a request that presents a key.
     ///
     /// # Errors
     /// `key-unknown`, `key-expired`, `keys-differ`, `key-missing`, `caller-not-allowed`, `address-refused`.
@@ -193,6 +204,7 @@ impl Access {
         &self,
         headers: &HeaderMap,
         origin: Origin,
+        guesses: Guesses,
         now: impl FnOnce() -> SystemTime,
     ) -> Result<Caller, Problem> {
         let listed = match &self.rule {
@@ -200,6 +212,10 @@ impl Access {
             Rule::Listed(listed) => listed,
         };
         match self.reader.read(headers)? {
+            Some(candidate) if guesses == Guesses::Refused && !is_generated(candidate.as_bytes()) => {
+                Err(Problem::from(Kind::KeyUnknown)
+                    .because("the key was not looked up, because it could be guessed"))
+            }
             Some(candidate) => listed.by_key(&candidate, origin, now),
             None => listed.by_network(origin).map_err(|problem| match problem.kind() {
                 Kind::KeyMissing => {
@@ -325,6 +341,7 @@ mod tests {
     use super::Attempt;
     use super::Caller;
     use super::Callers;
+    use super::Guesses;
     use crate::config::CallerSettings;
     use crate::config::CallersSettings;
     use crate::config::KeyDigest;
@@ -388,7 +405,7 @@ mod tests {
             .into_iter()
             .map(|key| ("x-api-key".parse().unwrap(), value(key)))
             .collect();
-        access.identify(&headers, origin(from), || now)
+        access.identify(&headers, origin(from), Guesses::Allowed, || now)
     }
 
     fn name(access: &Access, key: Option<&str>, from: &str) -> Result<String, Kind> {

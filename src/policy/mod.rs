@@ -6,10 +6,11 @@
 //! 1. [`Origin::of_peer`]: the caller's address.
 //! 2. [`host::parse`] and [`Routes::find`]: the route, from a path that can be read in one way only.
 //! 3. [`Networks::admit`]: the networks of the route.
-//! 4. [`Quotas::admit_address`]: failed authentications of the address, before any key is looked at, so that
-//!    guessing keys costs something.
+//! 4. [`Quotas::admit_address`]: whether the address has failed authentications left. If not, keys that could
+//!    be guessed are not looked up ([`Guesses::Refused`]), so that guessing costs something; a generated key
+//!    is, so that nobody can lock out its owner.
 //! 5. [`Access::identify`]: the caller, by key or network, with its own networks; if [`Attempt::of`] the
-//!    problem is a failure, [`Quotas::count_failure`] remembers it.
+//!    problem is a failure, [`Quotas::count_failure`] remembers it, or the refusal of step 4 is the answer.
 //! 6. [`Quotas::admit`]: the limits of caller, route and gateway, all of them tested before any is taken
 //!    from.
 
@@ -31,6 +32,7 @@ pub use caller::Access;
 pub use caller::Attempt;
 pub use caller::Caller;
 pub use caller::Callers;
+pub use caller::Guesses;
 pub use open_paths::OpenPaths;
 pub use quota::Quotas;
 pub use route::Found;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::config::ConnectionSettings;
+use crate::config::Peers;
 use crate::config::Transport;
 use crate::gateway::Gateway;
 use crate::server::Phase;
@@ -51,6 +52,7 @@ pub(super) struct Plan {
 struct Speaks {
     transport: Spoken,
     health_path: Option<Arc<str>>,
+    peers: Peers,
 }
 
 enum Spoken {
@@ -80,12 +82,17 @@ impl Plan {
                     let rereader = gateway.rereader();
                     Spoken::Tls(tls::server_config(settings, listener.address, rereader)?)
                 }
-                Transport::Plain { from } => Spoken::Plain(from.clone().into()),
+                Transport::Plain { from, .. } => Spoken::Plain(from.clone().into()),
+            };
+            let peers = match &listener.transport {
+                Transport::Tls(_) => Peers::Callers,
+                Transport::Plain { peers, .. } => *peers,
             };
             let health_path = listener.health_path.as_deref().map(Into::into);
             listeners.push(Speaks {
                 transport,
                 health_path,
+                peers,
             });
         }
         let (inboxes, handed): (Vec<_>, Vec<_>) =
@@ -125,6 +132,7 @@ pub(super) fn open(
             worker,
             settings: plan.settings.clone(),
             health_path: speaks.health_path.clone(),
+            peers: speaks.peers,
             refusals: plan.refusals.clone(),
         })
     });

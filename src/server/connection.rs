@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::config::ConnectionSettings;
+use crate::config::Peers;
 use crate::gateway::Gateway;
 use crate::gateway::journal::ConnectionLine;
 use crate::model::clock;
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub settings: Arc<ConnectionSettings>,
     /// Path answered with the gateway's health.
     pub health_path: Option<Arc<str>>,
+    /// Who connects.
+    pub peers: Peers,
     /// Which lines about connections are written.
     pub refusals: Arc<Refusals>,
 }

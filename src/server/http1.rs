@@ -111,7 +111,13 @@ async fn live<S: Stream>(
         timer: Timer::default(),
         halt: Halt::new(phase),
         born: Instant::now(),
-        via: Connection::new(peer, shared.worker, "h1", shared.health_path.as_ref()),
+        via: Connection::new(
+            peer,
+            shared.worker,
+            "h1",
+            shared.health_path.as_ref(),
+            shared.peers,
+        ),
         shared,
     };
     let mut wire = Wire::new(stream);

@@ -92,7 +92,13 @@ impl Requests {
     ) -> Self {
         Self(Arc::new(Line {
             shared: shared.clone(),
-            via: Connection::new(peer, shared.worker, "h2", shared.health_path.as_ref()),
+            via: Connection::new(
+                peer,
+                shared.worker,
+                "h2",
+                shared.health_path.as_ref(),
+                shared.peers,
+            ),
             signs: guard.signs().clone(),
             credit: credit.clone(),
             opening: guard.opening().clone(),

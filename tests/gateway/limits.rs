@@ -233,13 +233,8 @@ async fn guessing_keys_runs_into_the_limit() {
         );
     }
     let answer = gateway.send(with_key("/orders", "four")).await;
-    let detail = answer.json()["detail"].as_str().unwrap_or_default().to_owned();
-    assert!(
-        detail.contains("until then the right one is refused too"),
-        "{detail}"
-    );
     assert_refused_by(&gateway, &answer, "address", 3).await;
-    // The right key hears the same: no secret is looked at any more, so a guesser cannot tell when it hits.
+    // The right key has the same answer, because it could have been guessed.
     let answer = gateway.send(with_key("/orders", KEY)).await;
     assert_refused_by(&gateway, &answer, "address", 3).await;
     assert_eq!(trigger.runs(), 0);

@@ -25,6 +25,7 @@ mod doctor;
 mod faults;
 mod federated;
 mod forwarding;
+mod guessing;
 mod limits;
 mod listening;
 mod managed;

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
+use crate::config::CallerSettings;
 use crate::config::Http2;
 use crate::config::ListenerSettings;
+use crate::config::Peers;
 use crate::config::TlsSettings;
 use crate::config::Transport;
 use crate::config::check::Check;
@@ -148,7 +150,11 @@ impl Check<'_> {
             }
             from.push(network);
         }
-        Some(Transport::Plain { from })
+        let peers = match **plain {
+            PlainHttp::BehindTlsBalancer => Peers::Balancer,
+            PlainHttp::PrivateNetworks => Peers::Callers,
+        };
+        Some(Transport::Plain { from, peers })
     }
 
     fn tls(&mut self, listener: &Table<Listener>) -> Option<TlsSettings> {
@@ -193,6 +199,24 @@ impl Check<'_> {
         })
     }
 
+    /// Behind a balancer the address of a caller is not known, so wrong keys cannot be limited by address.
+    pub(super) fn balancers(&mut self, listeners: &[Table<Listener>], callers: &[CallerSettings]) {
+        if callers.iter().all(|caller| caller.keys.is_empty()) {
+            return;
+        }
+        let plain = listeners
+            .iter()
+            .filter_map(|listener| listener.plain_http.as_ref());
+        for value in plain.filter(|value| ***value == PlainHttp::BehindTlsBalancer) {
+            let flaw = Flaw::new(
+                "wrong keys are not limited on this listener: all callers have the address of the balancer",
+            );
+            let hint = "keys made by `flowgate key new` cannot be guessed; replace those made by `flowgate \
+                        key hash` from short secrets, or limit failed requests of each client at the balancer";
+            self.findings.warn(value, flaw.hint(hint));
+        }
+    }
+
     /// A route at the very path a listener answers itself could never be reached there.
     pub(super) fn health_paths(&mut self, listeners: &[Table<Listener>], routes: &[Table<Route>]) {
         for health in listeners
@@ -222,6 +246,7 @@ fn mark_of_name(table: &Table<CertificateTable>, name: &str) -> Mark {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::Peers;
     use crate::config::Transport;
     use crate::config::check::sample::Sample;
 
@@ -245,7 +270,10 @@ mod tests {
         assert_eq!(sample("plain_http = \"yes\"").mistakes(), ["unknown value"]);
         let plain =
             sample("plain_http = \"behind-tls-balancer\"\nplain_http_from = [\"203.0.113.0/24\"]").config();
-        assert!(matches!(&plain.listeners[0].transport, Transport::Plain { from } if from.len() == 1));
+        assert!(
+            matches!(&plain.listeners[0].transport, Transport::Plain { from, peers: Peers::Balancer }
+                if from.len() == 1)
+        );
     }
 
     #[test]
@@ -276,6 +304,30 @@ mod tests {
         ] {
             assert_eq!(sample(bad).mistakes().len(), 1, "{bad}");
         }
+    }
+
+    #[test]
+    fn wrong_keys_without_a_limit_are_worth_a_warning() {
+        let warnings = |kind: &str, key: &str| {
+            let caller = format!("name = \"shop\"\nnetworks = [\"10.0.0.0/8\"]\n{key}");
+            sample(&format!(
+                "plain_http = \"{kind}\"\nplain_http_from = [\"10.0.0.0/8\"]"
+            ))
+            .with("caller", &caller)
+            .warnings()
+        };
+        let key = format!(
+            "[[caller.key]]\nlabel = \"a\"\ndigest = \"sha256:{}\"",
+            "0".repeat(64)
+        );
+        let expected =
+            "wrong keys are not limited on this listener: all callers have the address of the balancer";
+        assert_eq!(warnings("behind-tls-balancer", &key), [expected]);
+        assert!(warnings("private-networks", &key).is_empty());
+        assert!(
+            warnings("behind-tls-balancer", "").is_empty(),
+            "there is no key to guess"
+        );
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl Check<'_> {
         identity::give_roles(&mut identities, &routes);
         let keyvault = self.keyvault(file.keyvault.as_ref(), &identities, &mut identity_names);
         self.health_paths(&file.listener, &file.route);
+        self.balancers(&file.listener, &callers);
         // With a mistake somewhere, a use may only have been overlooked.
         if self.findings.len() == 0 {
             identity_names.warn_of_unused(&mut self.findings);

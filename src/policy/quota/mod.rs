@@ -14,6 +14,7 @@ use crate::config::QuotaSettings;
 use crate::config::Rate;
 use crate::config::RouteSettings;
 use crate::policy::address::Origin;
+use crate::policy::key::GENERATED_PREFIX;
 use crate::policy::quota::limiter::Limiter;
 use crate::policy::quota::limiter::Ticks;
 use crate::policy::quota::table::Addresses;
@@ -105,7 +106,8 @@ impl Quotas {
         draft.finish(settings, callers, &names(routes))
     }
 
-    /// Lets an address show a key, unless it has shown too many wrong ones. Nothing is taken.
+    /// Lets an address present keys, unless it has presented too many wrong ones. Nothing is taken. A refusal
+    /// is the answer to attempts that fail or could be guesses, and to nothing else.
     ///
     /// # Errors
     /// `rate-limited`, for the limit `address`.
@@ -113,14 +115,15 @@ impl Quotas {
         let Failures { rate, addresses, .. } = &*self.failures;
         addresses.probe(origin.bucket()).map_err(|wait| {
             let cause = format!("too many failed authentications from {origin}");
-            // Also to whoever has the right key: others behind the same address may have shown wrong ones.
-            refusal(Scope::Address, rate, wait).because(cause).detail(
-                "Too many wrong keys were shown from this address; until then the right one is refused too.",
-            )
+            refusal(Scope::Address, rate, wait).because(cause).detail(format!(
+                "Too many wrong keys were presented from this address. Until then only a valid key that \
+                 begins with {GENERATED_PREFIX} is accepted from it; any other is refused, even if it is \
+                 right."
+            ))
         })
     }
 
-    /// Remembers that an address has shown a wrong key.
+    /// Remembers that an address has presented a wrong key.
     pub fn count_failure(&self, origin: Origin) {
         // A limit that others have spent meanwhile refuses the next request; this one is refused already.
         let _ = self.failures.addresses.take(origin.bucket());
