@@ -1,5 +1,5 @@
 //! The body of a request: held whole when it is small, streamed when it is large, and counted in both cases; how long
-//! it may take is for `arrival.rs`. It also gets rid of what a refused caller is still sending, within narrow bounds.
+//! it may take is for `arrival.rs`. It also drops the body of a refused request.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use http::HeaderMap;
 use http::header;
 use http_body::Body;
@@ -30,7 +31,6 @@ use crate::gateway::arrival::Arrival;
 use crate::gateway::arrival::Pace;
 use crate::gateway::arrival::Standstill;
 use crate::gateway::arrival::Stop;
-use crate::model::clock;
 use crate::problem::Kind;
 use crate::problem::Problem;
 
@@ -91,10 +91,8 @@ impl Body for Inbound {
     }
 }
 
-/// What a refused caller may still send before the answer; bytes.
-pub(super) const DRAIN_BYTES_MAX: u64 = 64 * 1024;
-/// Time it has for that.
-pub(super) const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// Bytes of a refused body that are taken before the answer, of those that have arrived.
+const DISCARDED_BYTES_MAX: u64 = 64 * 1024;
 
 /// Memory for held bodies, over all requests.
 #[derive(Debug)]
@@ -448,35 +446,21 @@ impl Body for Streamed {
     }
 }
 
-/// Whether a body was read to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Drained {
-    /// The connection can serve another request.
-    Whole,
-    /// The caller is still sending: the connection must be closed.
-    Partly,
-}
-
-/// Reads on after a refusal, so that a caller that is still sending gets to see the answer. Nothing is read where
-/// `Expect` stands: polling the body would invite the caller to send it.
-pub(super) async fn drain(mut body: Inbound, headers: &HeaderMap) -> (Drained, u64) {
-    if body.is_end_stream() {
-        return (Drained::Whole, 0);
+/// Drops a body that nobody reads, and returns how many bytes of it had arrived. It waits for none: whether the rest
+/// is read off the connection is decided there. Where `Expect` is set nothing is read, because polling the body would
+/// ask the caller to send it.
+pub(super) fn discard(mut body: Inbound, headers: &HeaderMap) -> u64 {
+    if let Inbound::Whole(bytes) = &body {
+        return bytes.len() as u64;
     }
-    let expects = headers.contains_key(header::EXPECT);
-    if expects || stated_length(headers).is_some_and(|length| length > DRAIN_BYTES_MAX) {
-        return (Drained::Partly, 0);
+    if headers.contains_key(header::EXPECT) {
+        return 0;
     }
-    let deadline = clock::now() + DRAIN_TIME;
     let mut bytes = 0;
-    loop {
-        match tokio::time::timeout_at(deadline, body.frame()).await {
-            Ok(None) => return (Drained::Whole, bytes),
-            Ok(Some(Ok(frame))) => bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
-            Ok(Some(Err(_))) | Err(_) => return (Drained::Partly, bytes),
-        }
-        if bytes > DRAIN_BYTES_MAX {
-            return (Drained::Partly, bytes);
-        }
+    while bytes <= DISCARDED_BYTES_MAX
+        && let Some(Some(Ok(frame))) = body.frame().now_or_never()
+    {
+        bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
     }
+    bytes
 }

@@ -54,7 +54,6 @@ use crate::gateway::host;
 use crate::gateway::journal::AnsweredBy;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload;
-use crate::gateway::payload::Drained;
 use crate::gateway::payload::Inbound;
 use crate::gateway::payload::Payload;
 use crate::gateway::query;
@@ -174,11 +173,11 @@ impl Path {
         let progress = &self.progress;
         let (head, body) = request.into_parts();
         if self.defect.is_none() && self.via.health_path.as_deref() == Some(head.uri.path()) {
-            return gateway.health(&head, body, journal).await;
+            return gateway.health(&head, body, journal);
         }
         let known = match gateway.check(&head, &self.via, self.defect, &mut journal) {
             Ok(known) => known,
-            Err(problem) => return refuse(&problem, &head, body, journal).await,
+            Err(problem) => return refuse(&problem, &head, body, journal),
         };
         let started = clock::now();
         let read = Payload::read(body, &head.headers, known.route.rules, &gateway.budget, progress).await;
@@ -235,10 +234,9 @@ impl Gateway {
         Call::new(Box::pin(path.walk(request)), progress, &self.departed)
     }
 
-    /// The path on which a balancer asks for health: whatever it sends is read and dropped, within bounds.
-    async fn health(&self, head: &Parts, body: Inbound, mut journal: Journal) -> Response<AnswerBody> {
-        let (drained, bytes) = payload::drain(body, &head.headers).await;
-        journal.discarded(bytes);
+    /// The path on which a balancer asks for health. A body is discarded, as that of a refused request.
+    fn health(&self, head: &Parts, body: Inbound, mut journal: Journal) -> Response<AnswerBody> {
+        journal.discarded(payload::discard(body, &head.headers));
         let (status, text) = match self.is_ready() {
             true => (StatusCode::OK, "ok\n"),
             false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
@@ -248,11 +246,7 @@ impl Gateway {
         answer
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        let response = answer::own(answer, AnsweredBy::Gateway, journal);
-        match drained {
-            Drained::Whole => response,
-            Drained::Partly => closing(response, head),
-        }
+        answer::own(answer, AnsweredBy::Gateway, journal)
     }
 
     /// All checks that need nothing but the head, cheap ones first.
@@ -390,23 +384,15 @@ fn target(
     PathAndQuery::try_from(text).map_err(|_| Kind::MalformedRequest.into())
 }
 
-/// Answers a refusal, after reading on for a moment so that the caller gets to see it.
-async fn refuse(
-    problem: &Problem,
-    head: &Parts,
-    body: Inbound,
-    mut journal: Journal,
-) -> Response<AnswerBody> {
-    let waiting = clock::now();
-    let (drained, bytes) = payload::drain(body, &head.headers).await;
-    journal.waited(clock::now() - waiting);
-    journal.discarded(bytes);
+/// Answers a refusal at once. What the caller still sends of its body is the connection's business: it discards the
+/// rest, within bounds, so that the caller gets to see the answer.
+fn refuse(problem: &Problem, head: &Parts, body: Inbound, mut journal: Journal) -> Response<AnswerBody> {
+    journal.discarded(payload::discard(body, &head.headers));
     let response = answer::problem(problem, AnsweredBy::Gateway, journal);
-    // Whoever sent what can be read in two ways may mean something else by what follows, too.
-    let last = matches!(problem.kind(), Kind::MalformedRequest | Kind::HeadTooLarge);
-    match drained {
-        Drained::Whole if !last => response,
-        _ => closing(response, head),
+    // A caller whose head is ambiguous may mean something else by what follows, too.
+    match problem.kind() {
+        Kind::MalformedRequest | Kind::HeadTooLarge => closing(response, head),
+        _ => response,
     }
 }
 

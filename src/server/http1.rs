@@ -30,7 +30,6 @@ use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
 use socket2::SockRef;
-use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -46,6 +45,9 @@ use crate::server::Phase;
 use crate::server::Seat;
 use crate::server::connection::Shared;
 use crate::server::connection::refused;
+use crate::server::linger::PAUSE_MAX;
+use crate::server::linger::Unread;
+use crate::server::linger::linger;
 use crate::wire;
 use crate::wire::Decoder;
 use crate::wire::Defect;
@@ -65,10 +67,13 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 const AHEAD_BYTES_MAX: usize = 4 * 1024;
 /// Time that a request may still wait for its turn after its caller has closed its side.
 const HALF_CLOSED_TIME: Duration = Duration::from_millis(400);
-/// A peer that still sends after the last answer is read for this long, so that the answer is not lost in a reset.
-const LINGER_TIME: Duration = Duration::from_secs(2);
-/// And for so many bytes: a few times the usual limit of a body, for callers that send it all before they look.
-const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Of a refused body so much may still be to come for the connection to serve on, as many bytes as a held body has: to
+/// read them costs less than another handshake.
+const SETTLED_BYTES_MAX: u64 = 64 * 1024;
+/// Time for them.
+const SETTLED_TIME: Duration = Duration::from_secs(10);
+/// Time in which a peer may take in that an idle connection is closed.
+const GOODBYE_TIME: Duration = Duration::from_secs(2);
 /// What invites a caller to send the body it has announced (RFC 9110 section 15.2.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -129,7 +134,13 @@ async fn live<S: Stream>(
     };
     match (end, wire) {
         (End::Over, Some(wire)) => Box::pin(goodbye(wire.stream)).await,
-        (End::Answered, Some(wire)) => Box::pin(linger(wire.stream)).await,
+        (End::Answered, Some(wire)) => {
+            let unread = match wire.body.is_done() {
+                true => Unread::Nothing,
+                false => Unread::Rest,
+            };
+            Box::pin(linger(wire.stream, unread, &seat, line.halt.looks)).await;
+        }
         (End::Cut, Some(wire)) => cut(&wire.stream),
         (End::Stalled, wire) => {
             refused(&line.shared, peer, "write-stalled", None);
@@ -367,6 +378,9 @@ impl Line {
 
     /// Reads one request and answers it.
     async fn turn<S: Stream>(&mut self, mut wire: Wire<S>) -> Turn<S> {
+        if let Err(end) = self.settle(&mut wire).await {
+            return Err((end, Some(wire)));
+        }
         let head = match self.next(&mut wire).await {
             Next::Head(head) => *head,
             Next::Defect(defect) => return self.refuse(wire, defect).await,
@@ -385,8 +399,9 @@ impl Line {
 
     /// Answers a head that cannot be read, in the place of which a request without meaning stands.
     async fn refuse<S: Stream>(&mut self, mut wire: Wire<S>, defect: Defect) -> Turn<S> {
-        // What follows cannot be told apart.
+        // Where the next request begins is unknown.
         wire.held = BytesMut::new();
+        wire.body = Decoder::UntilClose;
         let mut request = Request::new(Inbound::Whole(Bytes::new()));
         // The method of such a head is not known for certain.
         if let Ok(unknown) = Method::from_bytes(b"-") {
@@ -394,6 +409,31 @@ impl Line {
         }
         *request.uri_mut() = Uri::from_static("/");
         self.answer(request, Hands::Own(wire), false, Some(defect)).await
+    }
+
+    /// Reads what is left of a refused body, so that the next request can be read.
+    async fn settle<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
+        if wire.body.is_done() {
+            return Ok(());
+        }
+        let began = clock::now();
+        let mut paused_since = began;
+        poll_fn(|cx| {
+            while let Poll::Ready(piece) = wire.poll_body(cx) {
+                match piece {
+                    None => return Poll::Ready(Ok(())),
+                    Some(Ok(_)) => paused_since = clock::now(),
+                    Some(Err(_)) => return Poll::Ready(Err(End::Gone)),
+                }
+            }
+            if self.halt.poll(cx) {
+                return Poll::Ready(Err(End::Answered));
+            }
+            let deadline = (paused_since + PAUSE_MAX).min(began + SETTLED_TIME);
+            std::task::ready!(self.timer.poll_until(cx, deadline));
+            Poll::Ready(Err(End::Over))
+        })
+        .await
     }
 
     /// Waits for a request and reads its head.
@@ -490,8 +530,10 @@ impl Line {
         let Some(response) = response else {
             return Err((End::Gone, Some(wire)));
         };
+        // A caller that waits to be asked for its body may send it or not.
+        let settles = !wire.awaits_continue && wire.body.left().is_some_and(|left| left <= SETTLED_BYTES_MAX);
         let reusable = persists
-            && wire.body.is_done()
+            && settles
             && wire.closed_since.is_none()
             && !self.halt.is_on()
             && clock::now() < self.born + self.settings().age_max;
@@ -727,25 +769,5 @@ fn cut(stream: &impl Stream) {
 
 /// Closes an idle connection. The goodbye tells the peer that this is no fault; it may take its time to read it.
 async fn goodbye<S: Stream>(mut stream: S) {
-    let _ = tokio::time::timeout(LINGER_TIME, stream.shutdown()).await;
-}
-
-/// Closes our side and reads on for a moment: closing with unread bytes would make the kernel reset the connection,
-/// and the peer could lose the answer.
-async fn linger<S: Stream>(mut stream: S) {
-    let deadline = Instant::now() + LINGER_TIME;
-    if tokio::time::timeout_at(deadline, stream.shutdown())
-        .await
-        .is_err()
-    {
-        return;
-    }
-    let mut space = [0u8; 2048];
-    let mut read = 0;
-    while read < LINGER_BYTES_MAX {
-        match tokio::time::timeout_at(deadline, stream.read(&mut space)).await {
-            Ok(Ok(count)) if count > 0 => read += count,
-            _ => return,
-        }
-    }
+    let _ = tokio::time::timeout(GOODBYE_TIME, stream.shutdown()).await;
 }

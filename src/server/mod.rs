@@ -10,6 +10,7 @@ mod guard;
 pub mod hpack;
 mod http1;
 mod http2;
+mod linger;
 mod opening;
 mod pace;
 mod refusals;

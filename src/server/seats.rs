@@ -25,6 +25,18 @@ use crate::policy::address::Bucket;
 /// Addresses for which memory is kept ready; what a flood of them took is given back.
 const ADDRESSES_KEPT: usize = 1024;
 
+/// One in so many connections, of all and of one address, may linger for long after its last answer: callers that send
+/// what nobody reads keep few seats from others.
+const LINGERING_SHARE: usize = 8;
+
+/// What one address has.
+#[derive(Debug, Default)]
+struct Taken {
+    seats: usize,
+    /// Those whose connections linger.
+    lingering: usize,
+}
+
 /// The seats of all workers.
 #[derive(Debug)]
 pub(super) struct Seats {
@@ -33,8 +45,9 @@ pub(super) struct Seats {
     changed: Notify,
     per_address_max: usize,
     exempt: Option<Networks>,
-    /// Taken seats of each address that has one, so never more entries than seats.
-    by_address: Mutex<HashMap<Bucket, usize>>,
+    lingering: AtomicUsize,
+    /// Each address that has a seat, so never more entries than seats.
+    by_address: Mutex<HashMap<Bucket, Taken>>,
     by_worker: Box<[Gauge]>,
     gauge: Gauge,
 }
@@ -97,6 +110,7 @@ impl Seats {
             per_address_max: settings.per_address_max,
             // An empty list would let in everybody.
             exempt: (!exempt.allow.is_empty()).then(|| Networks::build(&exempt)),
+            lingering: AtomicUsize::new(0),
             by_address: Mutex::default(),
             by_worker,
             gauge: counters.connections.clone(),
@@ -169,29 +183,74 @@ impl Seats {
             .is_some_and(|exempt| exempt.admit(origin).is_ok())
     }
 
-    fn addresses(&self) -> MutexGuard<'_, HashMap<Bucket, usize>> {
+    fn addresses(&self) -> MutexGuard<'_, HashMap<Bucket, Taken>> {
         self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_of_address(&self, bucket: Bucket) -> bool {
         let mut addresses = self.addresses();
         let taken = addresses.entry(bucket).or_default();
-        let free = *taken < self.per_address_max;
-        *taken += usize::from(free);
+        let free = taken.seats < self.per_address_max;
+        taken.seats += usize::from(free);
+        free
+    }
+
+    fn linger_of_address(&self, bucket: Bucket) -> bool {
+        let mut addresses = self.addresses();
+        let Some(taken) = addresses.get_mut(&bucket) else {
+            return false;
+        };
+        let free = taken.lingering < share(self.per_address_max);
+        taken.lingering += usize::from(free);
         free
     }
 
     fn leave_address(&self, bucket: Bucket) {
         let mut addresses = self.addresses();
         if let Entry::Occupied(mut taken) = addresses.entry(bucket) {
-            *taken.get_mut() -= 1;
-            if *taken.get() == 0 {
+            taken.get_mut().seats -= 1;
+            if taken.get().seats == 0 {
                 taken.remove();
             }
         }
         let kept = addresses.len().saturating_mul(4).max(ADDRESSES_KEPT);
         if addresses.capacity() > kept.saturating_mul(2) {
             addresses.shrink_to(kept);
+        }
+    }
+}
+
+/// Of so many seats, those whose connections may linger.
+fn share(seats: usize) -> usize {
+    (seats / LINGERING_SHARE).max(1)
+}
+
+impl Seat {
+    /// Lets the connection linger for long, if not too many do already.
+    pub(super) fn linger(&self) -> Option<Lingering<'_>> {
+        let seats = &*self.seats;
+        if seats.lingering.fetch_add(1, Ordering::Relaxed) >= share(seats.max)
+            || self.bucket.is_some_and(|bucket| !seats.linger_of_address(bucket))
+        {
+            seats.lingering.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Lingering(self))
+    }
+}
+
+/// A connection that may linger for long.
+#[derive(Debug)]
+pub(super) struct Lingering<'a>(&'a Seat);
+
+impl Drop for Lingering<'_> {
+    fn drop(&mut self) {
+        let seats = &*self.0.seats;
+        seats.lingering.fetch_sub(1, Ordering::Relaxed);
+        if let Some(bucket) = self.0.bucket
+            && let Some(taken) = seats.addresses().get_mut(&bucket)
+        {
+            taken.lingering -= 1;
         }
     }
 }
@@ -212,7 +271,7 @@ impl Drop for Seat {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::SocketAddr;
     use std::sync::Arc;
     use std::time::Duration;
@@ -224,7 +283,7 @@ mod tests {
     use crate::config::ConnectionSettings;
     use crate::counters::Counters;
 
-    fn seats(max: usize, per_address_max: usize, exempt: &[&str]) -> Arc<Seats> {
+    pub(in crate::server) fn seats(max: usize, per_address_max: usize, exempt: &[&str]) -> Arc<Seats> {
         let time = Duration::from_secs(1);
         let settings = ConnectionSettings {
             connections_max: max,
@@ -282,6 +341,23 @@ mod tests {
         drop(kept);
         assert_eq!(take("192.0.2.1").unwrap_err(), Full::OfAddress);
         seats.take(0, peer("192.0.2.1"), Counting::Named).unwrap();
+    }
+
+    #[test]
+    fn one_in_eight_connections_may_linger_of_all_and_of_one_address() {
+        let seats = seats(32, 16, &[]);
+        let take = |address| seats.take(0, peer(address), Counting::ByAddress).unwrap();
+        let mine: Vec<_> = (0..3).map(|_| take("192.0.2.1")).collect();
+        let first = mine[0].linger().unwrap();
+        let _second = mine[1].linger().unwrap();
+        assert!(mine[2].linger().is_none(), "the address has its share");
+        let others = ["192.0.2.2", "192.0.2.3", "192.0.2.4"].map(take);
+        let _third = others[0].linger().unwrap();
+        let _fourth = others[1].linger().unwrap();
+        assert!(others[2].linger().is_none(), "no more of all");
+        drop(first);
+        assert!(others[2].linger().is_some());
+        assert!(mine[2].linger().is_some());
     }
 
     #[test]

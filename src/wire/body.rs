@@ -46,6 +46,15 @@ impl Decoder {
         matches!(self, Self::Done)
     }
 
+    /// Bytes of the body that are still to be taken, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Self::Done => Some(0),
+            Self::Length(left) => Some(*left),
+            Self::Chunked(_) | Self::UntilClose => None,
+        }
+    }
+
     /// Takes what has arrived of the body out of `held`.
     ///
     /// # Errors
@@ -128,6 +137,19 @@ mod tests {
         assert!(body.is_done());
         assert_eq!(body.next(&mut held), Ok(Piece::End));
         assert_eq!(held, "GET");
+    }
+
+    #[test]
+    fn what_is_left_of_a_body_is_known_if_its_length_is() {
+        let mut body = Decoder::new(Framing::Length(5));
+        assert_eq!(body.left(), Some(5));
+        assert_eq!(body.next(&mut BytesMut::from("abc")), data("abc"));
+        assert_eq!(body.left(), Some(2));
+        assert_eq!(body.next(&mut BytesMut::from("de")), data("de"));
+        assert_eq!(body.left(), Some(0));
+        for framing in [Framing::Chunked, Framing::UntilClose] {
+            assert_eq!(Decoder::new(framing).left(), None, "{framing:?}");
+        }
     }
 
     #[test]

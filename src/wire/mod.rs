@@ -28,4 +28,5 @@ pub use outbox::Outbox;
 pub use secure::OfCaller;
 pub use secure::ToServer;
 pub use stream::Stream;
+pub use stream::poll_discard;
 pub use timer::Timer;

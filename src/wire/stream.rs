@@ -35,6 +35,22 @@ thread_local! {
     static SPACE: RefCell<Vec<u8>> = RefCell::new(vec![0; PLAIN_READ_BYTES]);
 }
 
+/// Reads once and throws away what has arrived; 0 at the end.
+///
+/// # Errors
+/// Those of the socket.
+pub fn poll_discard(socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    SPACE.with_borrow_mut(|space| {
+        loop {
+            std::task::ready!(socket.poll_read_ready(cx))?;
+            match socket.try_read(space) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
+        }
+    })
+}
+
 impl Stream for TcpStream {
     fn poll_more(
         &mut self,

@@ -5,6 +5,7 @@ mod expect;
 mod held;
 mod leaving;
 mod rates;
+mod refused;
 mod sizes;
 mod streamed;
 

@@ -13,7 +13,6 @@ use crate::harness::PATIENCE;
 use crate::harness::Running;
 use crate::harness::TENANT;
 use crate::harness::World;
-use crate::harness::post;
 use crate::listening::order;
 use crate::listening::order_bytes;
 use crate::listening::served;
@@ -239,45 +238,4 @@ async fn a_get_has_no_body() {
     assert_eq!(answer.status, 202);
     let seen = trigger.last_request();
     assert_eq!((seen.framing, seen.body_bytes), (Framing::Absent, 0));
-}
-
-#[tokio::test]
-async fn a_refused_body_of_64_kib_keeps_its_connection_and_a_larger_one_does_not() {
-    let (_world, gateway, trigger) = served("").await;
-    let refused = |bytes: usize| {
-        let request = post("/orders").header("x-api-key", "guess");
-        request.body(Full::from("x".repeat(bytes))).unwrap()
-    };
-    let mut connection = gateway.connect().await;
-    let answer = connection.send(refused(64 * 1024)).await;
-    assert_eq!((answer.status.as_u16(), answer.header("connection")), (401, None));
-    assert_eq!(gateway.lines.of(&answer).await["bytes_in"], 64 * 1024);
-    assert_eq!(connection.send(order()).await.status, 202);
-
-    let answer = connection.send(refused(64 * 1024 + 1)).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.header("connection")),
-        (401, Some("close"))
-    );
-    assert_eq!(answer.code(), "key-unknown");
-    assert_eq!(trigger.runs(), 1);
-}
-
-#[tokio::test]
-async fn a_refused_body_without_length_is_drained_within_bounds() {
-    let (_world, gateway, _) = served("").await;
-    let keyless = chunked().replace(KEY, "guess");
-    let mut talk = gateway.talk().await;
-    talk.say(format!("{keyless}{}{LAST_CHUNK}", chunk(&"x".repeat(10_000))))
-        .await;
-    let answer = talk.hear().await;
-    assert_eq!((answer.status.as_u16(), answer.header("connection")), (401, None));
-    talk.say(format!("{keyless}{}", chunk(&"x".repeat(100_000))))
-        .await;
-    let answer = talk.hear().await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.header("connection")),
-        (401, Some("close"))
-    );
-    assert_eq!(talk.rest().await, "");
 }
