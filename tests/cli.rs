@@ -262,6 +262,45 @@ fn a_trigger_that_is_not_read_is_shown_by_its_place() {
 }
 
 #[test]
+fn no_command_prints_a_secret_that_was_pasted_into_the_settings() {
+    const CANARY: &str = "Zx81q7CanaryV4lue~9bQ2mTr0x";
+    let dir = tempfile::tempdir().unwrap();
+    let key = out(&flowgate(&["key", "new", "--caller", "shop"]));
+    let key_line = key.lines().find(|line| line.contains("flowgate_")).unwrap();
+    for line in [
+        &format!("client_secret: {CANARY}"),
+        &format!("password \"{CANARY}\""),
+        &format!("x = \"\"\"-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----"),
+        &format!("trigger = \"https://prod-01.example/x?code={CANARY}\""),
+        &format!("[{CANARY}]"),
+        &format!("[[route] # {CANARY}"),
+        &format!("{CANARY} = 1"),
+        &format!("[keys]\npepper = \"env:{}\"", CANARY.replace('~', "_")),
+        &key,
+    ] {
+        let path = settings(dir.path(), line);
+        let secrets = [CANARY, &CANARY.replace('~', "_"), key_line.trim()];
+        for command in ["check", "serve", "doctor", "routes"] {
+            let output = flowgate(&[command, "--config", &path]);
+            let text = format!("{}{}", out(&output), err(&output));
+            assert!(
+                !secrets.iter().any(|secret| text.contains(secret)),
+                "{command}: {text}"
+            );
+            if command != "routes" {
+                assert_eq!(output.status.code(), Some(2), "{command}: {line}\n{text}");
+            }
+        }
+    }
+    let more = format!(
+        "[[route]]\nname = \"paid\"\npath = \"/paid\"\nanonymous = true\nsigned = true\ntrigger = \"env:{}\"\n",
+        CANARY.replace('~', "_")
+    );
+    let table = well(&flowgate(&["routes", "--config", &settings(dir.path(), &more)]));
+    assert!(table.contains("paid") && !table.contains("Canary"), "{table}");
+}
+
+#[test]
 fn the_schema_is_a_schema() {
     let schema: serde_json::Value = serde_json::from_slice(&flowgate(&["schema"]).stdout).unwrap();
     assert!(schema["$schema"].as_str().unwrap().contains("json-schema.org"));

@@ -11,6 +11,9 @@
     reason = "a test fails by panicking, some measure time, and a whole report is long"
 )]
 
+#[path = "config/secrecy.rs"]
+mod secrecy;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -588,6 +591,55 @@ error: expected a table, found a list
 5 mistakes
 "#
     );
+}
+
+#[test]
+fn a_table_below_a_list_is_corrected_with_its_whole_name() {
+    let shown = report("[[caller]]\nname = \"shop\"\n[caller.key]\nlabel = \"a\"\n");
+    assert!(
+        shown.contains("write [[caller.key]], with double brackets"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_rate_without_a_window_is_corrected() {
+    for line in ["rate = 10", "rate = \"10/s\""] {
+        let shown = report(&format!("[[route]]\n{line}\n"));
+        let hint = "write rate = { requests = 10, per = \"1s\" }";
+        assert!(shown.contains(hint), "{shown}");
+    }
+}
+
+#[test]
+fn a_missing_bracket_is_one_mistake_in_its_line() {
+    let text = fs::read_to_string(samples().join("flowgate.toml")).unwrap();
+    let brackets = text.match_indices(['[', ']', '{', '}']);
+    let mut tried = 0;
+    for (at, bracket) in brackets {
+        let start = text[..at].rfind('\n').map_or(0, |at| at + 1);
+        let line = text[start..].lines().next().unwrap();
+        let is_code =
+            !line[..at - start].contains('#') && line[..at - start].matches('"').count().is_multiple_of(2);
+        if !is_code {
+            continue;
+        }
+        let broken = format!("{}{}", &text[..at], &text[at + 1..]);
+        let Err(report) = parse(&broken, &samples().join("flowgate.toml"), &no_variables()) else {
+            panic!("without {bracket} the line is taken: {line}");
+        };
+        // `[x]` for `[[x]]` is TOML, and so is a value without its opening bracket in the eyes of its own line only.
+        let syntax: Vec<_> = report
+            .mistakes()
+            .iter()
+            .filter(|mistake| mistake.what().starts_with("this is not TOML"))
+            .collect();
+        let number = text[..at].matches('\n').count() + 1;
+        let lines: Vec<_> = syntax.iter().map(|mistake| mistake.line().unwrap()).collect();
+        tried += 1;
+        assert_eq!(lines, [number], "without {bracket}: {line}\n{report}");
+    }
+    assert!(tried > 50, "{tried}");
 }
 
 #[test]

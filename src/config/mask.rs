@@ -1,14 +1,20 @@
-//! Hides what must not be printed in a line of settings: values at secret keys, signatures, passwords in
-//! addresses, comments. It works on the text and not on what the text means, because files with syntax errors
-//! are printed too. Every byte keeps its place, so that carets still point to the right column.
+//! Hides what must not be printed of a settings file or a list. Everything is hidden that is not known to be harmless:
+//! in any text the words of the schema, its punctuation and short values such as numbers and dates stay, and where the
+//! text is TOML also the values of known keys that are made of plain words. Comments are blanked. Every byte keeps its
+//! place, so that carets still point to the right column.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use ipnet::IpNet;
 use serde_json::Value;
+use toml::de::DeTable;
+use toml::de::DeValue;
 
 use crate::config::file;
+use crate::config::near;
 use crate::config::vault;
 
 /// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
@@ -24,60 +30,74 @@ const SECRET_KEYS: [&str; 9] = [
     "seal",
 ];
 
-/// What may be shown of a value at a secret key: it says where the secret lies, or of which kind it is.
-const SHOWN_PREFIXES: [&str; 5] = ["env:", "file:", vault::PREFIX, "sha256:", "hmac-sha256:"];
+/// Parameters of a trigger's address that are named in every trigger.
+const PARAMETERS: [&str; 4] = ["api-version", "sp", "sv", "sig"];
+
+/// Longest run of letters that passes for a word.
+const LETTERS_MAX: usize = 20;
+/// Most digits that pass for a number: a port, a year, a count.
+const DIGITS_MAX: usize = 6;
+/// Runs of letters and digits up to this length give nothing away.
+const SHORT_RUN: usize = 4;
+
+/// Most unknown keys of a file that are looked at; a report shows fewer.
+const COMPARISONS_MAX: usize = 1000;
+
+/// The error of the TOML reader after which the rest of the text still means what it says.
+pub(super) const TWICE: &str = "duplicate key";
 
 /// The text with everything hidden that must not be printed, byte for byte of the same length.
 pub(super) fn settings(text: &str) -> String {
-    let mut scanner = Scanner {
-        text,
-        hidden: Vec::new(),
-        key: String::new(),
-        word: 0..0,
-    };
-    scanner.scan();
-    overwrite(text, &scanner.hidden)
+    let mut mask = Mask::new(text);
+    mask.hide_all_but_structure();
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    if errors.iter().all(|error| error.message() == TWICE) {
+        mask.table(tree.get_ref());
+    }
+    mask.finish()
 }
 
 /// A line of a key list. Its label is shown only where a digest follows: a lone word may be a key.
 pub(super) fn key_line(line: &str) -> String {
+    let mut mask = Mask::new(line);
     let words = words(line);
     let digest = |text: &str| text.starts_with("sha256:") || text.starts_with("hmac-sha256:");
     let labelled = words.get(1).is_some_and(|(_, word)| digest(word));
-    let mut hidden = Vec::new();
     for (index, (start, word)) in words.iter().enumerate() {
-        let option = ["not_before=", "expires=", "enabled="]
-            .iter()
-            .any(|name| word.starts_with(name));
-        if (index == 0 && labelled) || (index > 1 && option && labelled) {
-            continue;
-        }
-        let shown = if digest(word) {
-            word.find(':').map_or(0, |colon| colon + 1)
-        } else {
-            0
+        let shown = match index {
+            0 if labelled && is_plain(word) => word.len(),
+            _ if digest(word) => word.find(':').map_or(0, |colon| colon + 1),
+            2.. if labelled && is_option(word) => word.len(),
+            _ => 0,
         };
-        hidden.push(Hidden {
-            range: start + shown..start + word.len(),
-            with: b'*',
-        });
+        mask.hide(start + shown..start + word.len(), b'*');
     }
-    overwrite(line, &hidden)
+    mask.finish()
+}
+
+/// Whether this is an option behind a digest with a value that cannot be a secret.
+fn is_option(word: &str) -> bool {
+    let Some((name, value)) = word.split_once('=') else {
+        return false;
+    };
+    matches!(name, "not_before" | "expires" | "enabled") && (is_short_value(value) || is_plain(value))
 }
 
 /// A line of a network list. A word that cannot be part of an address may be anything, a secret included.
 pub(super) fn network_line(line: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':' | b'/');
-    let odd = words(line)
-        .into_iter()
-        .filter(|(_, word)| !word.bytes().all(plain));
-    let hidden: Vec<_> = odd
-        .map(|(start, word)| Hidden {
-            range: start..start + word.len(),
-            with: b'*',
-        })
-        .collect();
-    overwrite(line, &hidden)
+    let mut mask = Mask::new(line);
+    for (start, word) in words(line) {
+        if !is_nearly_network(word) {
+            mask.hide(start..start + word.len(), b'*');
+        }
+    }
+    mask.finish()
+}
+
+/// An address or a prefix, perhaps a wrong one: groups of up to four digits with `.`, `:` or `/` between them.
+fn is_nearly_network(word: &str) -> bool {
+    let mut groups = word.split(['.', ':', '/']);
+    groups.all(|group| group.len() <= 4 && group.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// The words of a line with the byte each begins at.
@@ -92,6 +112,51 @@ pub(super) fn words(line: &str) -> Vec<(usize, &str)> {
         from += piece.len();
     }
     words
+}
+
+/// The runs of letters and digits that a settings file has and its masked text has not. They may be secrets, so no
+/// sentence about the file repeats them.
+#[derive(Debug, Default)]
+pub(super) struct HiddenWords(HashSet<String>);
+
+impl HiddenWords {
+    pub(super) fn of(text: &str, masked: &str) -> Self {
+        let hidden = runs(text).filter(|range| masked.get(range.clone()) != text.get(range.clone()));
+        let words = hidden.filter_map(|range| text.get(range));
+        let words = words.filter(|word| !is_plain_run(word));
+        Self(words.map(str::to_lowercase).collect())
+    }
+
+    /// The sentence without them and without what is joined to them.
+    pub(super) fn hide_in(&self, mut sentence: String) -> String {
+        let is_hidden = |word: &str| !is_plain_run(word) && self.0.contains(&word.to_lowercase());
+        let mut hidden: Vec<Range<usize>> = Vec::new();
+        for range in runs(&sentence).filter(|range| sentence.get(range.clone()).is_some_and(is_hidden)) {
+            let joined = |found: &char| found.is_alphanumeric() || "-_~+=.%".contains(*found);
+            let bytes = |chars: &mut dyn Iterator<Item = char>| chars.map(char::len_utf8).sum::<usize>();
+            let before = sentence.get(..range.start).unwrap_or("");
+            let behind = sentence.get(range.end..).unwrap_or("");
+            let start = range.start - bytes(&mut before.chars().rev().take_while(joined));
+            let end = range.end + bytes(&mut behind.chars().take_while(joined));
+            match hidden.last_mut() {
+                // A base64 text has slashes; what is short between two of its parts belongs to it.
+                Some(last) if start <= last.end + 2 * SHORT_RUN => last.end = end,
+                _ => hidden.push(start..end),
+            }
+        }
+        for range in hidden.into_iter().rev() {
+            sentence.replace_range(range, "***");
+        }
+        sentence
+    }
+}
+
+/// A reference as the settings have it, without what may be a secret that was pasted behind its prefix.
+pub(super) fn reference(text: &str) -> String {
+    let mut mask = Mask::new(text);
+    mask.hide(0..text.len(), b'*');
+    mask.reference(0..text.len());
+    mask.finish()
 }
 
 /// Whether this text has the form of a client secret made by Entra.
@@ -118,176 +183,231 @@ pub(super) fn is_guid(text: &str) -> bool {
         && groups.next().is_none()
 }
 
-struct Hidden {
-    range: Range<usize>,
-    with: u8,
-}
-
-fn overwrite(text: &str, hidden: &[Hidden]) -> String {
-    let mut bytes = text.as_bytes().to_vec();
-    for Hidden { range, with } in hidden {
-        for byte in bytes.get_mut(range.clone()).unwrap_or_default() {
-            if !matches!(*byte, b'\n' | b'\r') {
-                *byte = *with;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// One pass over TOML, right or wrong. A word before `=` is a key and holds until the next one.
-struct Scanner<'a> {
+/// A text on its way to being masked.
+struct Mask<'a> {
     text: &'a str,
-    hidden: Vec<Hidden>,
-    key: String,
-    /// The last word, quotes included.
-    word: Range<usize>,
+    bytes: Vec<u8>,
+    /// How many unknown keys may still be compared with the known ones, which takes long.
+    comparisons: usize,
 }
 
-impl Scanner<'_> {
-    fn rest(&self, at: usize) -> &str {
-        self.text.get(at..).unwrap_or("")
-    }
-
-    fn scan(&mut self) {
-        let mut at = 0;
-        while let Some(first) = self.rest(at).chars().next() {
-            at = match first {
-                '#' => self.comment(at),
-                '"' | '\'' => self.string(at, first),
-                '=' => self.equals(at),
-                ',' | '[' | ']' | '{' | '}' => at + 1,
-                blank if blank.is_whitespace() => at + blank.len_utf8(),
-                _ => self.bare(at),
-            };
+impl<'a> Mask<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            bytes: text.as_bytes().to_vec(),
+            comparisons: COMPARISONS_MAX,
         }
     }
 
-    fn line_end(&self, at: usize) -> usize {
-        self.rest(at)
-            .find('\n')
-            .map_or(self.text.len(), |length| at + length)
+    fn finish(self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    fn comment(&mut self, at: usize) -> usize {
-        let end = self.line_end(at);
-        self.hidden.push(Hidden {
-            range: at..end,
-            with: b' ',
-        });
-        end
-    }
-
-    fn string(&mut self, at: usize, quote: char) -> usize {
-        let triple = if quote == '"' { "\"\"\"" } else { "'''" };
-        let (open, body_end, end) = if self.rest(at).starts_with(triple) {
-            let body = self.closing_triple(at + 3, quote);
-            (3, body, (body + 3).min(self.text.len()))
-        } else {
-            let body = self.closing(at + 1, quote);
-            let closed = self.rest(body).starts_with(quote);
-            (1, body, if closed { body + 1 } else { body })
-        };
-        self.word = at..end;
-        if !self.is_key(end) {
-            self.value(at + open..body_end);
-        }
-        end
-    }
-
-    /// Where a string of one line ends: at its quote, or with the line when the quote was forgotten.
-    fn closing(&self, from: usize, quote: char) -> usize {
-        let mut escaped = false;
-        for (offset, found) in self.rest(from).char_indices() {
-            if found == '\n' || (found == quote && !escaped) {
-                return from + offset;
+    fn hide(&mut self, range: Range<usize>, with: u8) {
+        for byte in self.bytes.get_mut(range).unwrap_or_default() {
+            if !matches!(*byte, b'\n' | b'\r') {
+                *byte = with;
             }
-            escaped = found == '\\' && quote == '"' && !escaped;
         }
-        self.text.len()
     }
 
-    /// Where a string of several lines ends: at three quotes, of which up to two more before them are still its own.
-    fn closing_triple(&self, from: usize, quote: char) -> usize {
-        let mut escaped = false;
+    fn show(&mut self, range: Range<usize>) {
+        if let (Some(bytes), Some(text)) = (self.bytes.get_mut(range.clone()), self.text.get(range)) {
+            bytes.copy_from_slice(text.as_bytes());
+        }
+    }
+
+    /// Keeps words of the schema, punctuation and short values, whether the text is TOML or not.
+    fn hide_all_but_structure(&mut self) {
+        let mut start = 0;
+        for line in self.text.split_inclusive('\n') {
+            self.line(start, line);
+            start += line.len();
+        }
+    }
+
+    fn line(&mut self, start: usize, line: &str) {
+        let is_separator = |found: char| found.is_whitespace() || "=[]{},\"'".contains(found);
         let mut quotes = 0;
-        for (offset, found) in self.rest(from).char_indices() {
-            if found == quote && !escaped {
-                quotes += 1;
-                if quotes == 5 {
-                    return from + offset - 2;
+        let mut is_secret = false;
+        let mut from = 0;
+        for piece in line.split_inclusive(is_separator) {
+            let word = piece.strip_suffix(is_separator).unwrap_or(piece);
+            if word.starts_with('#') && quotes % 2 == 0 {
+                self.hide(start + from..start + line.len(), b' ');
+                return;
+            }
+            let is_known = word.split('.').all(|part| known_words().contains(part));
+            let is_harmless = is_known || is_plain_variable(word) || (!is_secret && is_short_value(word));
+            if !is_harmless {
+                self.hide(start + from..start + from + word.len(), b'*');
+            }
+            is_secret |= word
+                .rsplit('.')
+                .next()
+                .is_some_and(|name| SECRET_KEYS.contains(&name));
+            quotes += usize::from(piece.ends_with(['"', '\'']));
+            from += piece.len();
+        }
+    }
+
+    /// Shows what may be shown of the values of a table, and hides short values at keys of secrets.
+    fn table(&mut self, table: &DeTable<'_>) {
+        for (key, value) in table {
+            let name = key.get_ref().to_ascii_lowercase();
+            if !known_keys().contains(&name) && self.comparisons > 0 {
+                self.comparisons -= 1;
+                if is_slip(&name) {
+                    self.show(key.span());
                 }
-                continue;
             }
-            if quotes >= 3 {
-                return from + offset - 3;
+            self.value(&name, value.get_ref(), value.span());
+        }
+    }
+
+    fn value(&mut self, key: &str, value: &DeValue<'_>, span: Range<usize>) {
+        match value {
+            DeValue::Table(table) => self.table(table),
+            DeValue::Array(values) => {
+                for value in values {
+                    self.value(key, value.get_ref(), value.span());
+                }
             }
-            quotes = 0;
-            escaped = found == '\\' && quote == '"' && !escaped;
+            DeValue::String(_) => self.string(key, span),
+            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
+                let text = self.text.get(span.clone()).unwrap_or("");
+                let is_shown = match sort_of(key) {
+                    Sort::Secret => false,
+                    Sort::Unknown => is_short_value(text),
+                    Sort::Plain => true,
+                };
+                if is_shown {
+                    self.show(span);
+                } else {
+                    self.hide(span, b'*');
+                }
+            }
         }
-        self.text.len() - if quotes >= 3 { 3 } else { 0 }
     }
 
-    fn is_key(&self, end: usize) -> bool {
-        let rest = self.rest(end).trim_start_matches([' ', '\t']);
-        rest.starts_with('=') || rest.starts_with('.')
-    }
-
-    fn bare(&mut self, at: usize) -> usize {
-        let stop = |found: char| {
-            found.is_whitespace() || matches!(found, '"' | '\'' | ',' | '[' | ']' | '{' | '}' | '=' | '#')
+    /// A string with its quotes.
+    fn string(&mut self, key: &str, span: Range<usize>) {
+        let text = self.text.get(span.clone()).unwrap_or("");
+        let open = if text.starts_with("\"\"\"") || text.starts_with("'''") {
+            3
+        } else {
+            1
         };
-        let end = self
-            .rest(at)
-            .find(stop)
-            .map_or(self.text.len(), |length| at + length);
-        self.word = at..end;
-        end
-    }
-
-    fn equals(&mut self, at: usize) -> usize {
-        let word = self.text.get(self.word.clone()).unwrap_or("");
-        let name = word.rsplit('.').next().unwrap_or(word);
-        self.key = name.trim_matches(['"', '\'']).to_ascii_lowercase();
-        let rest = self.rest(at + 1);
-        let value = at + 1 + (rest.len() - rest.trim_start_matches([' ', '\t']).len());
-        if self.rest(value).starts_with(['"', '\'', '[', '{', '\n', '\r']) || self.rest(value).is_empty() {
-            return value;
-        }
-        let is_shown = match sort_of(&self.key) {
-            Sort::Secret => false,
-            Sort::Unknown => is_plain_scalar(self.rest(value).lines().next().unwrap_or("")),
-            Sort::Plain => true,
-        };
-        if is_shown {
-            return value;
-        }
-        // A secret without quotes may hold any character, so nothing up to the end of the line is safe to
-        // show.
-        let end = self.line_end(value);
-        self.hidden.push(Hidden {
-            range: value..end,
-            with: b'*',
-        });
-        end
-    }
-
-    fn value(&mut self, range: Range<usize>) {
-        let text = self.text.get(range.clone()).unwrap_or("");
-        if let Some(from) = first_hidden(&self.key, text) {
-            self.hidden.push(Hidden {
-                range: range.start + from..range.end,
-                with: b'*',
-            });
+        let inner = span.start + open..span.end.saturating_sub(open).max(span.start + open);
+        self.show(span.start..inner.start);
+        self.show(inner.end..span.end);
+        self.hide(inner.clone(), b'*');
+        let text = self.text.get(inner.clone()).unwrap_or("");
+        // What an escape stands for is not looked at, and only secrets take several lines.
+        if text.contains(['\\', '\n']) {
             return;
         }
-        if let Some(password) = password_in(text) {
-            let password = range.start + password.start..range.start + password.end;
-            self.hidden.push(Hidden {
-                range: password,
-                with: b'*',
-            });
+        match sort_of(key) {
+            Sort::Secret => self.reference(inner),
+            Sort::Unknown => {}
+            Sort::Plain if key == "client_id" => {
+                let is_id = is_guid(text.trim_matches([' ', '{', '}']));
+                if is_id {
+                    self.show(inner);
+                }
+            }
+            Sort::Plain if text.starts_with("env:") || text.starts_with(vault::PREFIX) => {
+                self.reference(inner)
+            }
+            Sort::Plain if text.contains("://") => self.address(inner),
+            Sort::Plain => {
+                if is_guid(text) || is_plain(text) {
+                    self.show(inner);
+                }
+            }
         }
+    }
+
+    /// `env:NAME` and the like: the prefix, and what follows it if that is plainly no secret.
+    fn reference(&mut self, range: Range<usize>) {
+        let text = self.text.get(range.clone()).unwrap_or("");
+        let prefixes = ["env:", "file:", vault::PREFIX, "sha256:", "hmac-sha256:"];
+        let Some(prefix) = prefixes.into_iter().find(|prefix| text.starts_with(prefix)) else {
+            return;
+        };
+        let rest = range.start + prefix.len()..range.end;
+        self.show(range.start..rest.start);
+        let text = self.text.get(rest.clone()).unwrap_or("");
+        match prefix {
+            "env:" if is_variable(text) && is_plain(text) => self.show(rest),
+            "file:" if is_plain(text) => self.show(rest),
+            vault::PREFIX if vault::is_address(text) => self.address(rest),
+            _ => {}
+        }
+    }
+
+    /// The parts of an address that are plain words, and the names of parameters that every trigger has.
+    fn address(&mut self, range: Range<usize>) {
+        let text = self.text.get(range.clone()).unwrap_or("");
+        let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_plain(scheme)) else {
+            return;
+        };
+        let mut at = range.start + scheme.len() + 3;
+        self.show(range.start..at);
+        let query = rest.find('?').unwrap_or(rest.len());
+        let (path, query) = rest.split_at(query);
+        let authority = path.split('/').next().unwrap_or("");
+        for part in path.split_inclusive(['/', '.']) {
+            let word = part.strip_suffix(['/', '.']).unwrap_or(part);
+            let is_user = authority.contains('@') && at < range.start + scheme.len() + 3 + authority.len();
+            if !is_user && (is_plain(word) || is_guid(word)) {
+                self.show(at..at + part.len());
+            } else {
+                self.show(at + word.len()..at + part.len());
+            }
+            at += part.len();
+        }
+        for pair in query.split_inclusive(['?', '&']) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let is_known = PARAMETERS.contains(&name) || matches!(pair, "?" | "&");
+            if is_known {
+                let is_shown = name != "sig" && is_short_value(value.trim_end_matches('&'));
+                let equals = usize::from(name.len() < pair.len());
+                let shown = if is_shown { pair.len() } else { name.len() + equals };
+                self.show(at..at + shown);
+            }
+            at += pair.len();
+        }
+    }
+}
+
+/// Every word of the schema: keys in whatever table, and values of closed sets.
+fn known_words() -> &'static HashSet<String> {
+    static WORDS: OnceLock<HashSet<String>> = OnceLock::new();
+    WORDS.get_or_init(|| {
+        let mut words = known_keys().clone();
+        values(&file::schema(), &mut words);
+        words.insert(String::new());
+        words
+    })
+}
+
+fn values(node: &Value, words: &mut HashSet<String>) {
+    match node {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match (name.as_str(), value) {
+                    ("const", Value::String(word)) => drop(words.insert(word.clone())),
+                    ("enum", Value::Array(list)) => {
+                        words.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
+                    }
+                    _ => values(value, words),
+                }
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| values(value, words)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
@@ -299,6 +419,11 @@ fn known_keys() -> &'static HashSet<String> {
         collect(&file::schema(), &mut keys);
         keys
     })
+}
+
+/// Whether this is a key that the settings know, in whatever table.
+pub(super) fn is_known_key(key: &str) -> bool {
+    known_keys().contains(key)
 }
 
 fn collect(node: &Value, keys: &mut HashSet<String>) {
@@ -329,7 +454,6 @@ fn sort_of(key: &str) -> Sort {
     if SECRET_KEYS.contains(&key) {
         return Sort::Secret;
     }
-    // Before the first key there is nothing but what a broken file begins with.
     if known_keys().contains(key) {
         Sort::Plain
     } else {
@@ -337,46 +461,94 @@ fn sort_of(key: &str) -> Sort {
     }
 }
 
-/// Whether an unquoted value is a number, a date or a switch.
-fn is_plain_scalar(text: &str) -> bool {
-    let text = text.split(['#', ',', '}', ']']).next().unwrap_or(text).trim();
-    let plain = |byte: u8| byte.is_ascii_digit() || b"+-.:_TZ".contains(&byte);
-    matches!(text, "true" | "false") || text.bytes().all(plain)
+/// Whether a key is so near to a known one that it can only be a slip of the finger.
+fn is_slip(key: &str) -> bool {
+    // Far longer than any key: the search would only cost time.
+    const BYTES_MAX: usize = 64;
+    let is_near = || near::closest(key, known_keys().iter().map(String::as_str)).is_some();
+    key.len() <= BYTES_MAX && is_near()
 }
 
-/// From where on a value must be hidden.
-fn first_hidden(key: &str, text: &str) -> Option<usize> {
-    match sort_of(key) {
-        Sort::Secret => {
-            return match SHOWN_PREFIXES.iter().find(|prefix| text.starts_with(**prefix)) {
-                Some(&"file:") => None,
-                Some(&"env:") if is_variable(text.get(4..).unwrap_or("")) => None,
-                Some(&vault::PREFIX) if vault::is_address(text.get(vault::PREFIX.len()..).unwrap_or("")) => {
-                    None
-                }
-                Some(prefix) => Some(prefix.len()),
-                None => Some(0),
-            };
-        }
-        Sort::Unknown => return Some(0),
-        Sort::Plain => {}
-    }
-    if looks_like_entra_secret(text) || (key == "client_id" && !is_guid(text)) {
-        return Some(0);
-    }
-    let lower = text.to_ascii_lowercase();
-    let marks = ["sig=", "sig%3d", "sig\\u003d"].into_iter();
-    marks
-        .filter_map(|mark| lower.find(mark).map(|at| at + mark.len()))
-        .min()
+/// Whether a text is made of plain words, as names, paths and hosts are, and not of random letters and digits.
+pub(super) fn is_plain(text: &str) -> bool {
+    let is_usual = |found: char| found.is_alphanumeric() || " /{}*._:-[],()#".contains(found);
+    text.chars().all(is_usual) && runs(text).filter_map(|range| text.get(range)).all(is_plain_run)
 }
 
-/// User name and password in an address.
-fn password_in(text: &str) -> Option<Range<usize>> {
-    let start = text.find("://")? + 3;
-    let authority = text.get(start..)?;
-    let authority = authority.split(['/', '?', '#']).next().unwrap_or(authority);
-    authority.rfind('@').map(|at| start..start + at)
+/// A word, a number, or a word with a number behind it.
+fn is_plain_run(run: &str) -> bool {
+    let count = run.chars().count();
+    let word = run.trim_end_matches(|found: char| found.is_ascii_digit());
+    let digits = run.len() - word.len();
+    if count <= SHORT_RUN {
+        return true;
+    }
+    if word.is_empty() {
+        return digits <= DIGITS_MAX;
+    }
+    let tail = word.chars().next().map_or(0, char::len_utf8);
+    let tail = word.get(tail..).unwrap_or("");
+    let is_lower = |found: char| found.is_alphabetic() && !found.is_uppercase();
+    let is_word = tail.chars().all(is_lower) || word.chars().all(char::is_uppercase);
+    let starts_well = word.starts_with(char::is_alphabetic);
+    is_word && starts_well && count - digits <= LETTERS_MAX && digits <= SHORT_RUN
+}
+
+/// The longest stretches of letters and digits.
+fn runs(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let is_other = |found: char| !found.is_alphanumeric();
+    let mut from = 0;
+    text.split_inclusive(is_other).filter_map(move |piece| {
+        let start = from;
+        from += piece.len();
+        let length = piece.trim_end_matches(is_other).len();
+        (length > 0).then_some(start..start + length)
+    })
+}
+
+/// `env:NAME` with a name of plain words.
+fn is_plain_variable(word: &str) -> bool {
+    word.strip_prefix("env:")
+        .is_some_and(|name| is_variable(name) && is_plain(name))
+}
+
+/// A switch, a short number with or without a unit, a date, or an address of a network.
+fn is_short_value(text: &str) -> bool {
+    if matches!(text, "true" | "false") {
+        return true;
+    }
+    if text.parse::<IpAddr>().is_ok() || text.parse::<IpNet>().is_ok() {
+        return true;
+    }
+    let is_date = text.len() <= "2027-01-31T12:00:00.000+00:00".len()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || b"-:.+TZ".contains(&byte))
+        && text.get(..10).is_some_and(is_day);
+    let number = text.trim_start_matches(['+', '-']);
+    let parts = number.split(['.', '_']);
+    is_date || (number.len() <= 2 * SHORT_RUN && parts.into_iter().all(is_amount))
+}
+
+fn is_day(text: &str) -> bool {
+    let mut groups = text.split('-');
+    let digits = |group: Option<&str>, length: usize| {
+        group.is_some_and(|group| group.len() == length && group.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    digits(groups.next(), 4)
+        && digits(groups.next(), 2)
+        && digits(groups.next(), 2)
+        && groups.next().is_none()
+}
+
+/// Digits, perhaps with a unit behind them.
+fn is_amount(text: &str) -> bool {
+    let unit = text.trim_start_matches(|found: char| found.is_ascii_digit());
+    let digits = text.len() - unit.len();
+    let units = [
+        "", "ms", "s", "m", "h", "d", "B", "KB", "MB", "GB", "KiB", "MiB", "GiB",
+    ];
+    (1..=SHORT_RUN).contains(&digits) && units.contains(&unit)
 }
 
 #[cfg(test)]

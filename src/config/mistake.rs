@@ -16,6 +16,7 @@ use annotate_snippets::Renderer;
 use annotate_snippets::Snippet;
 
 use crate::config::mask;
+use crate::config::mask::HiddenWords;
 
 /// Most mistakes of one report; a file with more has one cause that shows in the first few.
 pub(super) const MISTAKES_MAX: usize = 100;
@@ -81,35 +82,39 @@ pub(super) struct Source {
     name: Arc<str>,
     text: Rc<String>,
     kind: TextKind,
+    /// The text of settings as it may be shown, once it is needed.
+    masked: OnceCell<String>,
     /// The byte each line begins at, once somebody asks.
     lines: OnceCell<Vec<usize>>,
 }
 
 impl Source {
     pub(super) fn new(name: &str, text: &str, kind: TextKind) -> Self {
-        let text = match kind {
-            TextKind::Settings => mask::settings(text),
-            TextKind::KeyList | TextKind::NetworkList => text.to_owned(),
-        };
-        Self::kept(name, Rc::new(text), kind)
+        Self::shared(name, &Rc::new(text.to_owned()), kind)
     }
 
-    /// The same of a text that somebody else reads, too. Lists are long and seldom wrong: they are not copied, and their
-    /// lines are masked one by one when they are shown.
+    /// The same of a text that somebody else reads, too. Texts are long and seldom wrong: settings are masked as a whole
+    /// once something in them is shown, and of lists each line that is shown.
     pub(super) fn shared(name: &str, text: &Rc<String>, kind: TextKind) -> Self {
-        match kind {
-            TextKind::Settings => Self::new(name, text, kind),
-            TextKind::KeyList | TextKind::NetworkList => Self::kept(name, Rc::clone(text), kind),
-        }
-    }
-
-    fn kept(name: &str, text: Rc<String>, kind: TextKind) -> Self {
         Self {
             name: name.into(),
-            text,
+            text: Rc::clone(text),
             kind,
+            masked: OnceCell::new(),
             lines: OnceCell::new(),
         }
+    }
+
+    fn masked(&self) -> &str {
+        match self.kind {
+            TextKind::Settings => self.masked.get_or_init(|| mask::settings(&self.text)),
+            TextKind::KeyList | TextKind::NetworkList => &self.text,
+        }
+    }
+
+    /// The words of settings that no sentence may repeat.
+    pub(super) fn hidden_words(&self) -> HiddenWords {
+        HiddenWords::of(&self.text, self.masked())
     }
 
     fn lines(&self) -> &[usize] {
@@ -126,7 +131,7 @@ impl Source {
             .partition_point(|start| *start <= span.start)
             .saturating_sub(1);
         let start = lines.get(index).copied().unwrap_or(0);
-        let rest = self.text.get(start..).unwrap_or("");
+        let rest = self.masked().get(start..).unwrap_or("");
         let line = rest.split('\n').next().unwrap_or("").trim_end_matches('\r');
         let from = floor(line, span.start - start);
         let to = ceil(line, span.end.max(span.start) - start).max(from);
@@ -400,11 +405,11 @@ mod tests {
     fn a_mistake_shows_line_caret_and_both_places() {
         let source = Source::new(
             "flowgate.toml",
-            "a = 1\nname = \"ü\" # x\nb = 2\n",
+            "per = 1\nname = \"ü\" # x\nrate = 2\n",
             TextKind::Settings,
         );
         let mut mistake =
-            mistake(&source, "\"ü\"", "this is wrong").beside(source.place(0..1), "declared here");
+            mistake(&source, "\"ü\"", "this is wrong").beside(source.place(0..3), "declared here");
         mistake.hint = Some("do it right".to_owned());
         assert_eq!(
             mistake.render(Style::Plain),
@@ -417,8 +422,8 @@ error: this is wrong
   |
  ::: flowgate.toml:1:1
   |
-1 | a = 1
-  | - declared here
+1 | per = 1
+  | --- declared here
   |
   = help: do it right"
         );

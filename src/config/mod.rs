@@ -12,6 +12,7 @@ mod leaf;
 mod lists;
 mod mask;
 mod mistake;
+mod near;
 mod pem;
 mod pfx;
 mod room;
@@ -402,7 +403,7 @@ impl RouteSettings {
     /// not read.
     pub fn trigger_shown(&self) -> String {
         match &self.trigger_source {
-            Some(source) if source.source().known().is_none() => source.written().to_owned(),
+            Some(source) if source.source().known().is_none() => mask::reference(source.written()),
             _ => self.trigger.to_string(),
         }
     }

@@ -1,12 +1,14 @@
 //! Collects what is wrong while the check goes on. It knows which keys were already reported, so that one
 //! mistake does not bring forth another, and turns everything into the report at the end.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
 
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
+use crate::config::mask::HiddenWords;
 use crate::config::mistake;
 use crate::config::mistake::Flaw;
 use crate::config::mistake::MISTAKES_MAX;
@@ -70,12 +72,15 @@ pub(super) struct Findings {
     more: More,
     more_warnings: More,
     reported: HashSet<(usize, usize, String)>,
+    /// What the settings file says and no sentence may repeat.
+    hidden: OnceCell<HiddenWords>,
 }
 
 impl Findings {
     pub(super) fn new(name: &str, text: &str) -> Self {
         Self {
             name: name.to_owned(),
+            hidden: OnceCell::new(),
             sources: vec![Source::new(name, text, TextKind::Settings)],
             mistakes: Vec::new(),
             warnings: Vec::new(),
@@ -104,11 +109,21 @@ impl Findings {
         }
     }
 
+    /// A flaw that says nothing of what must not be printed.
+    fn discreet(&self, flaw: Flaw) -> Flaw {
+        let words = || self.sources.first().map(Source::hidden_words).unwrap_or_default();
+        let hidden = self.hidden.get_or_init(words);
+        Flaw {
+            what: hidden.hide_in(flaw.what),
+            hint: flaw.hint.map(|hint| hidden.hide_in(hint)),
+        }
+    }
+
     pub(super) fn mistake(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
         if !self.has_room() {
             return;
         }
-        let place = self.place(mark.into());
+        let (place, flaw) = (self.place(mark.into()), self.discreet(flaw));
         self.mistakes.push(Mistake::new(Severity::Mistake, flaw, place));
     }
 
@@ -118,6 +133,7 @@ impl Findings {
             return;
         }
         let (place, other) = (self.place(mark.into()), self.place(other.into()));
+        let flaw = self.discreet(flaw);
         self.mistakes
             .push(Mistake::new(Severity::Mistake, flaw, place).beside(other, label));
     }
@@ -127,7 +143,7 @@ impl Findings {
             self.more_warnings = More::Cut;
             return;
         }
-        let place = self.place(mark.into());
+        let (place, flaw) = (self.place(mark.into()), self.discreet(flaw));
         self.warnings.push(Mistake::new(Severity::Warning, flaw, place));
     }
 

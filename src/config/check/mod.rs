@@ -2,6 +2,7 @@
 //! shows all of them; settings come out only if there was none.
 
 mod api;
+mod brackets;
 mod caller;
 mod findings;
 mod identity;

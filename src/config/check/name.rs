@@ -7,9 +7,9 @@ use crate::config::check::Check;
 use crate::config::check::findings;
 use crate::config::check::findings::Findings;
 use crate::config::check::findings::Mark;
-use crate::config::check::tree;
 use crate::config::leaf::At;
 use crate::config::mistake::Flaw;
+use crate::config::near;
 use crate::model::NameError;
 use crate::model::RouteName;
 
@@ -52,7 +52,7 @@ impl Names {
         // The search for a near name is the dear part, and vain once the report is full.
         if self.complete && findings.has_room() && !findings.was_reported(findings::ROOT, self.kind) {
             let flaw = Flaw::new(format!("there is no {} \"{}\"", self.kind, value.as_str()));
-            let flaw = match tree::closest(value, self.given.keys().map(String::as_str)) {
+            let flaw = match near::closest(value, self.given.keys().map(String::as_str)) {
                 Some(meant) => flaw.hint(format!("did you mean \"{meant}\"?")),
                 None => flaw.hint(format!(
                     "add [[{}]] with name = \"{}\"",

@@ -1,5 +1,5 @@
 //! From text to the mirror of the settings file, past every mistake: what cannot be read is reported, taken
-//! out, and the rest is read again. Also the guess which word was meant.
+//! out, and the rest is read again.
 
 use std::ops::Range;
 
@@ -9,37 +9,19 @@ use toml::de::DeTable;
 use toml::de::DeValue;
 use toml::de::Deserializer;
 
+use crate::config::check::brackets;
 use crate::config::check::findings::Findings;
 use crate::config::check::findings::ROOT;
 use crate::config::file::File;
+use crate::config::mask;
 use crate::config::mistake::Flaw;
 use crate::config::mistake::MISTAKES_MAX;
+use crate::config::near::closest;
 
 /// Reads the text. Nothing comes back when the text is broken in a way that leaves its meaning open.
 pub(super) fn read(text: &str, findings: &mut Findings) -> Option<File> {
     let (tree, errors) = DeTable::parse_recoverable(text);
-    let mut clear = true;
-    for error in &errors {
-        // Behind a key given twice the text goes on as usual; behind any other error it may mean anything.
-        let twice = error.message() == "duplicate key";
-        clear &= twice;
-        let flaw = if twice {
-            Flaw::new("this key is given twice in the same table")
-        } else {
-            Flaw::new(format!("this is not TOML: {}", error.message()))
-        };
-        let span = error.span().unwrap_or(0..0);
-        // The reader takes a word without quotes for a number it cannot make sense of.
-        let is_word = text
-            .get(span.clone())
-            .is_some_and(|part| part.starts_with(char::is_alphabetic));
-        let flaw = if is_word && !twice {
-            flaw.hint("text stands in quotes")
-        } else {
-            flaw
-        };
-        findings.mistake(span, flaw);
-    }
+    let clear = report(text, &errors, findings);
     if !clear {
         return None;
     }
@@ -55,7 +37,7 @@ pub(super) fn read(text: &str, findings: &mut Findings) -> Option<File> {
             findings.mistake(span, Flaw::new("this cannot be read"));
             return None;
         };
-        let (flaw, meant) = explain(error.message(), &cut);
+        let (flaw, meant) = explain(error.message(), &cut, header(text, &span));
         if let Some(meant) = meant {
             findings.report_key(cut.table.clone(), &meant);
         }
@@ -65,8 +47,79 @@ pub(super) fn read(text: &str, findings: &mut Findings) -> Option<File> {
     None
 }
 
+/// Reports what is not TOML, and whether the text still means what it says.
+fn report(text: &str, errors: &[toml::de::Error], findings: &mut Findings) -> bool {
+    let start = |error: &toml::de::Error| error.span().unwrap_or(0..0).start;
+    let is_twice = |error: &toml::de::Error| error.message() == mask::TWICE;
+    // Behind a key given twice the text goes on as usual; behind any other error it may mean anything.
+    let clear = errors.iter().all(is_twice);
+    let bracket = if clear { None } else { brackets::unclosed(text) };
+    let line_end = bracket.map(|at| {
+        at + text
+            .get(at..)
+            .and_then(|rest| rest.find('\n'))
+            .unwrap_or(text.len() - at)
+    });
+    let mut seen = None;
+    for error in errors {
+        // Behind a bracket that is not closed the reader takes everything for a part of it.
+        if line_end.is_some_and(|end| start(error) >= end) {
+            continue;
+        }
+        let line = line_start(text, start(error));
+        if !is_twice(error) && seen == Some(line) {
+            continue;
+        }
+        let span = error.span().unwrap_or(0..0);
+        let flaw = if is_twice(error) {
+            Flaw::new("this key is given twice in the same table")
+        } else {
+            seen = Some(line);
+            Flaw::new(format!("this is not TOML: {}", error.message()))
+        };
+        // The reader takes a word without quotes for a number it cannot make sense of.
+        let is_word = text
+            .get(span.clone())
+            .is_some_and(|part| part.starts_with(char::is_alphabetic));
+        let flaw = if is_word && !is_twice(error) {
+            flaw.hint("text stands in quotes")
+        } else {
+            flaw
+        };
+        findings.mistake(span, flaw);
+    }
+    if let Some(at) = bracket.filter(|at| seen != Some(line_start(text, *at))) {
+        let (found, closing) = if text.get(at..).is_some_and(|rest| rest.starts_with('[')) {
+            ("[", "]")
+        } else {
+            ("{", "}")
+        };
+        let flaw = Flaw::new(format!("this is not TOML: the bracket `{found}` is not closed"));
+        findings.mistake(at..at + 1, flaw.hint(format!("add the missing `{closing}`")));
+    }
+    clear
+}
+
+/// Where the line begins in which a place is.
+fn line_start(text: &str, at: usize) -> usize {
+    text.get(..at)
+        .and_then(|before| before.rfind('\n'))
+        .map_or(0, |at| at + 1)
+}
+
 /// Keys under which there are lists of tables.
 const TABLE_LISTS: [&str; 6] = ["listener", "certificate", "identity", "caller", "key", "route"];
+
+/// Keys whose value is a rate.
+const RATES: [&str; 3] = ["rate", "gateway", "failed_authentications"];
+
+/// The name in the header of a table, if that is what stands there.
+fn header<'a>(text: &'a str, span: &Range<usize>) -> Option<&'a str> {
+    let header = text.get(span.clone())?.trim();
+    let name = header.strip_prefix('[')?.strip_suffix(']')?;
+    let name = name.trim_start_matches('[').trim_end_matches(']').trim();
+    name.split('.').all(mask::is_known_key).then_some(name)
+}
 
 /// A key that was taken out.
 struct Cut {
@@ -159,18 +212,25 @@ fn take_out_below(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Opti
     }
 }
 
-/// Says in our words what is wrong, and which key of the same table was probably meant. The reader's own
+/// Says in our words what is wrong, and which key of the same table was probably meant; `header` is the name in the
+/// header of a table that is wrong as a whole. The reader's own
 /// message quotes the value, which may be a secret.
-fn explain(message: &str, cut: &Cut) -> (Flaw, Option<String>) {
+fn explain(message: &str, cut: &Cut, header: Option<&str>) -> (Flaw, Option<String>) {
     let expected = message
         .rsplit_once(", expected ")
         .map_or("", |(_, expected)| expected);
     // A date would be a table to the reader, with a key that nobody wrote.
     let is_date = cut.found == Found::Datetime && message.contains("toml_private");
     if message.starts_with("unknown field") && !is_date {
-        let flaw = Flaw::new(format!("unknown key `{}`", cut.key));
         let known = quoted(expected);
-        let Some(meant) = closest(&cut.key, known.iter().copied()) else {
+        // A key that is like no other may be a secret in the wrong place.
+        let meant = closest(&cut.key, known.iter().copied());
+        let flaw = if meant.is_some() || mask::is_known_key(&cut.key) {
+            Flaw::new(format!("unknown key `{}`", cut.key))
+        } else {
+            Flaw::new("unknown key")
+        };
+        let Some(meant) = meant else {
             return (flaw.hint(format!("known here are {}", known.join(", "))), None);
         };
         return (
@@ -198,10 +258,15 @@ fn explain(message: &str, cut: &Cut) -> (Flaw, Option<String>) {
         other => other,
     };
     let flaw = Flaw::new(format!("expected {expected}, found {}", cut.found.text()));
-    let key = &cut.key;
+    let key = header.unwrap_or(&cut.key);
     let flaw = match (expected, cut.found) {
         ("a list of tables", _) => flaw.hint(format!("write [[{key}]], with double brackets")),
         ("a table", Found::Tables) => flaw.hint(format!("write [{key}], with single brackets")),
+        ("a table", Found::Integer | Found::String | Found::Float)
+            if cut.table != ROOT && RATES.contains(&key) =>
+        {
+            flaw.hint(format!("write {key} = {{ requests = 10, per = \"1s\" }}"))
+        }
         ("a list", Found::String) => flaw.hint("put it in brackets, [\"...\"]"),
         ("true or false", Found::String) => flaw.hint("write it without quotes"),
         ("a whole number, 0 or more", Found::String) => flaw.hint("write it without quotes"),
@@ -217,69 +282,4 @@ fn explain(message: &str, cut: &Cut) -> (Flaw, Option<String>) {
 /// The words between backticks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
-}
-
-/// The known word that a wrong one was probably meant to be.
-pub(super) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // A third of the letters may be wrong; with more, a guess is noise.
-    let most = (word.chars().count() / 3).max(1);
-    let near = known
-        .map(|other| (distance(word, other), other))
-        .filter(|(distance, _)| *distance <= most);
-    near.min_by_key(|(distance, _)| *distance).map(|(_, other)| other)
-}
-
-/// Insertions, deletions, replacements and swaps of neighbours that turn one word into the other (optimal
-/// string alignment).
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=to.len()).collect();
-    let mut last = None;
-    for (row, letter) in from.chars().enumerate() {
-        let mut current = vec![row + 1];
-        let mut left_letter = None;
-        for (column, other) in to.iter().enumerate() {
-            let at = |row: &[usize], column: usize| row.get(column).copied().unwrap_or(usize::MAX - 1);
-            let mut best = at(&above, column) + usize::from(letter != *other);
-            best = best.min(at(&above, column + 1) + 1).min(at(&current, column) + 1);
-            if last == Some(*other) && left_letter == Some(letter) && column > 0 {
-                best = best.min(at(&before, column - 1) + 1);
-            }
-            current.push(best);
-            left_letter = Some(*other);
-        }
-        before = std::mem::replace(&mut above, current);
-        last = Some(letter);
-    }
-    above.last().copied().unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::closest;
-    use super::distance;
-
-    #[test]
-    fn distance_counts_slips_of_the_finger() {
-        for (from, to, slips) in [
-            ("", "", 0),
-            ("", "ab", 2),
-            ("ab", "", 2),
-            ("adress", "address", 1),
-            ("hots", "host", 1),
-            ("kitten", "sitting", 3),
-            ("ü", "u", 1),
-        ] {
-            assert_eq!(distance(from, to), slips, "{from} {to}");
-        }
-    }
-
-    #[test]
-    fn only_a_near_word_is_guessed() {
-        let known = ["address", "http2", "health_path"];
-        assert_eq!(closest("adress", known.into_iter()), Some("address"));
-        assert_eq!(closest("health-path", known.into_iter()), Some("health_path"));
-        assert_eq!(closest("colour", known.into_iter()), None);
-    }
 }

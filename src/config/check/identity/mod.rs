@@ -29,7 +29,6 @@ use crate::config::check::identity::words::check_client_id;
 use crate::config::check::identity::words::check_scope;
 use crate::config::check::identity::words::check_tenant;
 use crate::config::check::name::Names;
-use crate::config::check::tree;
 use crate::config::check::value::DAY;
 use crate::config::check::value::MILLISECOND;
 use crate::config::check::value::SECOND;
@@ -39,6 +38,7 @@ use crate::config::file::SecretTable;
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
 use crate::config::mistake::Flaw;
+use crate::config::near;
 use crate::model::Cloud;
 use crate::model::IdentityName;
 
@@ -94,7 +94,7 @@ impl Check<'_> {
         let read = Cloud::from_name(value).ok_or_else(|| {
             let known = Cloud::ALL.map(Cloud::name);
             let flaw = Flaw::new("unknown cloud");
-            match tree::closest(value, known.into_iter()) {
+            match near::closest(value, known.into_iter()) {
                 Some(meant) => flaw.hint(format!("did you mean \"{meant}\"?")),
                 None => flaw.hint(format!("known are {}", known.join(", "))),
             }
