@@ -54,7 +54,8 @@ fn check_name(host: &str) -> Result<(), TriggerUrlError> {
     // A name whose last label is a number would be taken for an IPv4 address by some readers and not by
     // others.
     let last = host.rsplit('.').next().unwrap_or(host);
-    let numeric = last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x");
+    let is_hex = last.get(..2).is_some_and(|mark| mark.eq_ignore_ascii_case("0x"));
+    let numeric = last.bytes().all(|byte| byte.is_ascii_digit()) || is_hex;
     if numeric && host.parse::<Ipv4Addr>().is_err() {
         return Err(TriggerUrlError::BadHost);
     }

@@ -300,6 +300,7 @@ fn a_mistake_before_the_path_is_named() {
         (u1.replace("https://", "https://user:CANARY@"), Error::UserInfo),
         ("https:///workflows".to_owned(), Error::NoHost),
         ("https://:443/".to_owned(), Error::NoHost),
+        ("https://0X11ss/".to_owned(), Error::BadHost),
         ("https://a..b/".to_owned(), Error::BadHost),
         ("https://a.b./".to_owned(), Error::BadHost),
         ("https://999.1.1.1/".to_owned(), Error::BadHost),

@@ -246,6 +246,8 @@ pub(crate) fn entra_answer(data: &[u8]) {
         let said = refusal.sentence("orders", "tenant", "client");
         assert!(is_one_line(&said) && said.is_ascii(), "{said}");
         assert!(said.len() < 1000, "{said}");
+        // A number comes from a member of its own; the mark before it is ours, whatever the description has before a number.
+        let said = said.replace("AADSTS", " ");
         let fields: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let description = fields["error_description"].as_str().unwrap_or_default();
         for word in telling(description, &text) {
