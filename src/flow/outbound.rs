@@ -153,9 +153,9 @@ pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
         let listed = listed
             .iter()
             .any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
-        let replaced = parcel.audience == Audience::Api
-            && (name == CLIENT_REQUEST_ID || is_another_request(name.as_str()));
-        if fate(name.as_str()) == Fate::Drop || listed || replaced || parcel.credentials.contains(name) {
+        let replaced = parcel.audience == Audience::Api && name == CLIENT_REQUEST_ID;
+        let dropped = fate(name.as_str()) == Fate::Drop || is_claim(name.as_str());
+        if dropped || listed || replaced || parcel.credentials.contains(name) {
             continue;
         }
         field(&mut to, name.as_str(), value.as_bytes());
@@ -181,22 +181,53 @@ pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
     to
 }
 
-/// Whether a field makes servers take the request for another one: with another method (OData, ASP.NET and others) or
-/// another path (IIS and others). What a route opens of an API is decided by the request line alone.
-fn is_another_request(name: &str) -> bool {
-    if !name.starts_with('x') {
-        return false;
+/// Whether a field claims what only a proxy in front of a server may say, and what servers and flows would
+/// believe: the address of the caller, or another method (OData, ASP.NET), host or path (IIS, App Service)
+/// than those of the request line, by which alone a route decides. With `_` for `-` as well: such a field
+/// goes no further, but vendors have fields like `client_ip` of their own, so it is no reason to refuse the
+/// request.
+fn is_claim(name: &str) -> bool {
+    if name.contains('_') {
+        return is_claim(&name.replace('_', "-"));
     }
-    matches!(
-        name.replace('_', "-").as_str(),
-        "x-http-method"
-            | "x-http-method-override"
-            | "x-method-override"
-            | "x-original-method"
-            | "x-original-uri"
-            | "x-original-url"
-            | "x-rewrite-url"
-    )
+    match name.len() {
+        6 => name == "x-host",
+        9 => name == "client-ip",
+        11 => matches!(
+            name,
+            "remote-addr" | "x-client-ip" | "x-forwarded" | "x-remote-ip"
+        ),
+        13 => matches!(
+            name,
+            "forwarded-for" | "x-http-method" | "x-remote-addr" | "x-rewrite-url"
+        ),
+        14 => matches!(
+            name,
+            "cf-pseudo-ipv4"
+                | "disguised-host"
+                | "true-client-ip"
+                | "x-original-uri"
+                | "x-original-url"
+                | "x-proxyuser-ip"
+        ),
+        15 => matches!(name, "proxy-client-ip" | "x-original-host"),
+        16 => matches!(
+            name,
+            "cf-connecting-ip"
+                | "fastly-client-ip"
+                | "x-arr-clientcert"
+                | "x-azure-clientip"
+                | "x-azure-socketip"
+                | "x-originating-ip"
+        ),
+        17 => matches!(name, "x-method-override" | "x-original-method"),
+        18 => matches!(name, "cf-connecting-ipv6" | "wl-proxy-client-ip"),
+        19 => matches!(name, "x-appengine-user-ip" | "x-cluster-client-ip"),
+        20 => matches!(name, "x-http-host-override" | "x-waws-unencoded-url"),
+        22 => name == "x-http-method-override",
+        24 => matches!(name, "x-envoy-external-address" | "x-original-forwarded-for"),
+        _ => false,
+    }
 }
 
 fn field(to: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -441,6 +472,54 @@ mod tests {
         assert!(!to.contains_key("connection"));
         assert_eq!(to["authorization"], "Bearer ours");
         assert_eq!(to["host"], "flow.example");
+    }
+
+    #[test]
+    fn claims_about_address_host_path_and_method_do_not_travel() {
+        for name in [
+            "cf-connecting-ip",
+            "cf-connecting-ipv6",
+            "cf-pseudo-ipv4",
+            "client-ip",
+            "disguised-host",
+            "fastly-client-ip",
+            "forwarded-for",
+            "proxy-client-ip",
+            "remote-addr",
+            "true-client-ip",
+            "wl-proxy-client-ip",
+            "x-appengine-user-ip",
+            "x-arr-clientcert",
+            "x-azure-clientip",
+            "x-azure-socketip",
+            "x-client-ip",
+            "x-cluster-client-ip",
+            "x-envoy-external-address",
+            "x-forwarded",
+            "x-host",
+            "x-http-host-override",
+            "x-http-method",
+            "x-http-method-override",
+            "x-method-override",
+            "x-original-forwarded-for",
+            "x-original-host",
+            "x-original-method",
+            "x-original-uri",
+            "x-original-url",
+            "x-originating-ip",
+            "x-proxyuser-ip",
+            "x-remote-addr",
+            "x-remote-ip",
+            "x-rewrite-url",
+            "x-waws-unencoded-url",
+        ] {
+            let lookalike = name.replace('-', "_");
+            let other = format!("{name}s");
+            let to = sent(&[(name, "1"), (&lookalike, "1"), (&other, "1")]);
+            assert!(!to.contains_key(name), "{name}");
+            assert!(!to.contains_key(lookalike.as_str()), "{lookalike}");
+            assert!(to.contains_key(other.as_str()), "{other}");
+        }
     }
 
     #[test]

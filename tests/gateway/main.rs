@@ -21,6 +21,7 @@ mod accounts;
 mod admission;
 mod apis;
 mod certificates;
+mod claims;
 mod doctor;
 mod faults;
 mod federated;

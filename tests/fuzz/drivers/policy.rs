@@ -202,6 +202,48 @@ fn never_passes(name: &str) -> bool {
         || (name.starts_with("x-ms-") && !name.starts_with("x-ms-dynamics-"))
 }
 
+/// Fields that claim what only a proxy in front of the flow may say. They are left out in either spelling.
+fn is_claim(name: &str) -> bool {
+    const NAMES: [&str; 35] = [
+        "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "cf-pseudo-ipv4",
+        "client-ip",
+        "disguised-host",
+        "fastly-client-ip",
+        "forwarded-for",
+        "proxy-client-ip",
+        "remote-addr",
+        "true-client-ip",
+        "wl-proxy-client-ip",
+        "x-appengine-user-ip",
+        "x-arr-clientcert",
+        "x-azure-clientip",
+        "x-azure-socketip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-external-address",
+        "x-forwarded",
+        "x-host",
+        "x-http-host-override",
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-forwarded-for",
+        "x-original-host",
+        "x-original-method",
+        "x-original-uri",
+        "x-original-url",
+        "x-originating-ip",
+        "x-proxyuser-ip",
+        "x-remote-addr",
+        "x-remote-ip",
+        "x-rewrite-url",
+        "x-waws-unencoded-url",
+    ];
+    NAMES.contains(&name.replace('_', "-").as_str())
+}
+
 /// Names that a `Connection` field takes with it (RFC 9110 section 7.6.1).
 fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
     let fields = headers.get_all(header::CONNECTION).iter();
@@ -283,7 +325,8 @@ fn outbound_policy(from: &HeaderMap) {
     let listed = listed(from);
     let mut expected = HeaderMap::new();
     for (name, value) in from {
-        if !never_passes(name.as_str()) && !listed.contains(name) {
+        let passes = !never_passes(name.as_str()) && !is_claim(name.as_str());
+        if passes && !listed.contains(name) {
             expected.append(name.clone(), value.clone());
         }
     }
