@@ -66,3 +66,21 @@ async fn claims_about_address_path_and_method_do_not_reach_a_flow_on_either_prot
         }
     }
 }
+
+#[tokio::test]
+async fn no_other_spelling_adds_to_the_query_of_the_trigger() {
+    let (_world, gateway, trigger) = gateway("query = [\"*\"]").await;
+    for name in [
+        "%u0073ig",
+        "sig%00",
+        "sig%00a",
+        "%252573ig",
+        "%2525252573ig",
+        "%ef%bd%93ig",
+    ] {
+        let answer = gateway.post(&format!("/orders?a=1&{name}=x&b=2"), "{}").await;
+        assert_eq!(answer.status, 202, "{name}: {}", answer.text());
+        let sent = trigger.last_request().head.target.clone();
+        assert_eq!(sent, format!("{}&a=1&b=2", trigger.target()), "{name}");
+    }
+}
