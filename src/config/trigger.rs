@@ -32,19 +32,21 @@ impl TriggerSource {
         &self.written
     }
 
-    /// Reads the address that takes the place of `current`. A token goes to no host out of a file that is neither one of
-    /// the platform's nor the one it went to: nobody sees the warning that the start gives.
+    /// Reads the address that takes the place of `current`. A token follows only to the same host and port,
+    /// or from one host of Microsoft's flow service to another of the same cloud: anyone can have an app
+    /// under `azurewebsites.net`, and nobody sees the warning about other hosts that the start gives.
     ///
     /// # Errors
     /// Says in words why the route cannot use it.
     pub fn succeed(&self, text: &Secret, current: &TriggerUrl) -> Result<TriggerUrl, String> {
         let url = read_address(text.expose(), Some(&self.proof)).map_err(|flaw| flaw.what)?;
         let takes_token = matches!(self.proof, Proof::Identity(_));
-        if takes_token && !url.has_known_host() && url.host() != current.host() {
+        if takes_token && !may_follow(&url, current) {
             return Err(format!(
-                "{} is no host of flows known to Flowgate, and a token would be sent there; if that is meant, restart the \
-                 gateway",
-                url.host()
+                "a token would be sent there: {} is neither {}, where it is sent now, nor another host of \
+                 Microsoft's flow service in the same cloud; if that is meant, restart the gateway",
+                url.authority(),
+                current.authority()
             ));
         }
         Ok(url)
@@ -54,6 +56,20 @@ impl TriggerSource {
     pub fn remarks(&self, url: &TriggerUrl) -> Vec<String> {
         remarks(url, self.cloud.as_ref())
     }
+}
+
+/// Whether a token may go to `next` in place of `current` although nobody has looked at it.
+fn may_follow(next: &TriggerUrl, current: &TriggerUrl) -> bool {
+    if next.authority() == current.authority() {
+        return true;
+    }
+    let is_same_cloud = match (next.cloud(), current.cloud()) {
+        (Some(next), Some(current)) => next == current,
+        // `logic.azure.us` serves the clouds of the government of the United States.
+        (None, Some(cloud)) | (Some(cloud), None) => !matches!(cloud, Cloud::Public | Cloud::China),
+        (None, None) => true,
+    };
+    next.is_on_flow_service() && current.is_on_flow_service() && is_same_cloud
 }
 
 /// The cloud that the tokens of a route are for.
@@ -145,13 +161,39 @@ mod tests {
             format!("https://0.00.environment.api.powerplatform.com/powerautomate/automations/direct{REST}");
         let own = format!("https://flows.example:8443{REST}");
         let moved = format!("https://flows.example{REST}");
+        let app = format!("https://app.azurewebsites.net{REST}");
+        let other_app = format!("https://other.azurewebsites.net{REST}");
+        let app_key = app.replace("/0/", "/1/");
+        let other_port = old.replace(".com/", ".com:8443/");
+        let (us, gov) = (
+            format!("https://prod-03.usgovtexas.logic.azure.us{REST}"),
+            format!(
+                "https://0.00.environment.api.gov.powerplatform.microsoft.us/powerautomate/automations/direct\
+                 {REST}"
+            ),
+        );
+        let china = format!("https://prod-01.chinaeast2.logic.azure.cn{REST}");
+        let lookalike = format!("https://prod-00.logic.azure.com.example{REST}");
         let other = format!("https://other.example{REST}");
         let identity = || Proof::Identity(IdentityName::parse("contoso").unwrap());
         for (current, next, may) in [
             (&old, &new, true),
-            (&own, &new, true),
-            (&own, &moved, true),
+            (&old, &old.replace("prod-00.westeurope", "prod-01.westus"), true),
+            (&us, &gov, true),
+            (&app, &app_key, true),
+            (&own, &own.replace("/0/", "/1/"), true),
+            (&own, &new, false),
+            (&own, &moved, false),
             (&old, &own, false),
+            (&old, &app, false),
+            (&app, &other_app, false),
+            (&app, &old, false),
+            (&old, &other_port, false),
+            (&other_port, &old, false),
+            (&old, &us, false),
+            (&old, &china, false),
+            (&us, &china, false),
+            (&old, &lookalike, false),
             (&own, &other, false),
         ] {
             assert_eq!(succeeds(identity(), current, next), may, "{current} {next}");

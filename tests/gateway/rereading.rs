@@ -482,6 +482,63 @@ async fn a_token_follows_no_address_in_a_file_to_a_host_that_is_not_of_flows() {
 }
 
 #[tokio::test]
+async fn a_token_follows_a_file_to_no_other_port_and_to_no_app_that_anyone_can_own() {
+    let world = World::new().await;
+    let trigger = accepting(&world);
+    world.file("trigger", &trigger.url());
+    let settings = world.base() + &world.route("orders", "/orders", "file:trigger", "");
+    let mut program = Program::start(&world, &settings);
+    let address = program.address().await;
+    let url = trigger.url();
+    let authority = url.split('/').nth(2).unwrap();
+    for other in [
+        "localhost:9",
+        "localhost",
+        "app.azurewebsites.net",
+        "app.azurewebsites.net:8443",
+    ] {
+        put(&world, "trigger", &url.replace(authority, other));
+        let line = told(&mut program, &format!("{other} is neither {authority}")).await;
+        assert!(
+            message(&line).contains("cannot be the trigger of route orders"),
+            "{line}"
+        );
+        assert!(
+            message(&line).contains("if that is meant, restart the gateway"),
+            "{line}"
+        );
+    }
+    assert_eq!(ask(&world, address).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_token_follows_a_file_between_hosts_of_the_flow_service() {
+    let world = World::new().await;
+    let flow = |host: &str| {
+        format!(
+            "https://{host}/workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke\
+             ?api-version=1"
+        )
+    };
+    world.file("trigger", &flow("prod-00.westeurope.logic.azure.com"));
+    let settings = world.base() + &world.route("orders", "/orders", "file:trigger", "");
+    let mut program = Program::start(&world, &settings);
+    program.address().await;
+    put(&world, "trigger", &flow("prod-01.westus.logic.azure.com"));
+    told(
+        &mut program,
+        "trigger of route orders replaced, now https://prod-01.westus.logic.azure.com/",
+    )
+    .await;
+    put(&world, "trigger", &flow("0.00.environment.api.powerplatform.com"));
+    told(
+        &mut program,
+        "trigger of route orders replaced, now https://0.00.environment.api.powerplatform.com/",
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_trigger_in_a_vault_is_read_once_in_a_while() {
     let (world, reading) = with_vault().await;
     let trigger = world.emulator.flow.add(Trigger::anyone().does(Flow::Accepted));

@@ -210,6 +210,12 @@ impl TriggerUrl {
         self.site != Site::Unknown
     }
 
+    /// Whether Microsoft's flow service alone can give names to hosts there and answers at this port. Under
+    /// `azurewebsites.net` anyone can.
+    pub fn is_on_flow_service(&self) -> bool {
+        matches!(self.site, Site::LogicApps | Site::Environment) && self.port == 443
+    }
+
     /// What is odd about an accepted address, as a whole sentence for the operator.
     pub fn warning(&self) -> Option<String> {
         let host = &self.host;
