@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::fs::Metadata;
 use std::io;
 use std::io::Read;
 use std::path::Path;
@@ -149,6 +150,12 @@ impl Environment {
     pub fn secret(&self, reference: &str, folder: &Path) -> Result<Secret, String> {
         let reference = Reference::parse(reference, folder)
             .ok_or("a secret is named as env:NAME or file:PATH, never given itself")?;
+        // A pipe would be waited for without end; what does not exist is reported when it is read.
+        if let Ok(Reference::File(path)) = &reference
+            && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+        {
+            return Err(format!("{} is not a regular file", path.display()));
+        }
         let resolved = reference.and_then(|reference| self.resolve(&reference));
         resolved.map(|resolved| resolved.secret).map_err(|flaw| flaw.what)
     }
@@ -402,7 +409,10 @@ fn read_secret(path: &Path, holds: Holds) -> Result<Resolved, Flaw> {
     Ok(Resolved {
         secret,
         expires: None,
-        warning: exposure(&file, path),
+        warning: file
+            .metadata()
+            .ok()
+            .and_then(|metadata| exposure(&metadata, path)),
     })
 }
 
@@ -459,11 +469,12 @@ fn unreadable(path: &Path, error: &io::Error) -> Flaw {
     }
 }
 
+/// What others than the owner may do with a secret file.
 #[cfg(unix)]
-fn exposure(file: &File, path: &Path) -> Option<Flaw> {
+pub(super) fn exposure(file: &Metadata, path: &Path) -> Option<Flaw> {
     use std::os::unix::fs::PermissionsExt;
 
-    let mode = file.metadata().ok()?.permissions().mode();
+    let mode = file.permissions().mode();
     if mode & 0o044 == 0 {
         return None;
     }
@@ -476,7 +487,7 @@ fn exposure(file: &File, path: &Path) -> Option<Flaw> {
 }
 
 #[cfg(not(unix))]
-fn exposure(_: &File, _: &Path) -> Option<Flaw> {
+pub(super) fn exposure(_: &Metadata, _: &Path) -> Option<Flaw> {
     None
 }
 

@@ -25,6 +25,7 @@ use crate::config::leaf::Span;
 use crate::config::leaf::Table;
 use crate::config::lists;
 use crate::config::mistake::Flaw;
+use crate::config::source;
 use crate::config::source::Holds;
 use crate::config::source::Reference;
 use crate::model::Secret;
@@ -246,6 +247,16 @@ impl Check<'_> {
                 value,
                 Flaw::new(format!("file {} is not there yet", path.display())),
             );
+        }
+    }
+
+    /// The same for a file with a secret, which only its owner should read.
+    pub(super) fn expect_secret_file(&mut self, value: &At<String>, path: &Path) {
+        self.expect_file(value, path);
+        let metadata = fs::metadata(path).ok();
+        let metadata = metadata.filter(|_| self.environment.secrets() == Secrets::Resolved);
+        if let Some(flaw) = metadata.and_then(|metadata| source::exposure(&metadata, path)) {
+            self.findings.warn(value, flaw);
         }
     }
 }

@@ -313,7 +313,7 @@ impl Check<'_> {
         let bounds = Duration::from_secs(60)..=DAY;
         let life = self.duration(identity.token_life.as_ref(), defaults::TOKEN_LIFE, bounds);
         let path = self.path(value)?;
-        self.expect_file(value, &path);
+        self.expect_secret_file(value, &path);
         Some(GrantSettings::TokenFile { path, life })
     }
 }
@@ -324,6 +324,30 @@ mod tests {
     use crate::model::Cloud;
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
+
+    #[cfg(unix)]
+    #[test]
+    fn a_token_file_that_others_can_read_is_worth_a_warning() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "canary").unwrap();
+        for (mode, expected) in [
+            (0o600, vec![]),
+            (
+                0o644,
+                vec![format!(
+                    "secret file {} can be read by other users (mode 644)",
+                    path.display()
+                )],
+            ),
+        ] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let identity = format!("name = \"contoso\"\ntoken_file = {path:?}");
+            assert_eq!(Sample::default().with("identity", &identity).warnings(), expected);
+        }
+    }
 
     #[test]
     fn an_identity_gets_its_presets_from_its_cloud() {
