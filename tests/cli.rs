@@ -204,6 +204,49 @@ fn a_secret_that_only_begins_like_a_generated_key_gets_no_digest() {
 }
 
 #[test]
+fn a_label_for_hashed_keys_is_one_that_the_settings_take() {
+    for label in [
+        "two words",
+        "a\u{e4}",
+        "line\nbreak",
+        "",
+        &"x".repeat(65),
+        &"x".repeat(63),
+    ] {
+        let output = hash_keys(&["--label", label], "canary-0123456789\n");
+        assert_eq!(
+            (output.status.code(), out(&output).as_str()),
+            (Some(2), ""),
+            "{label:?}"
+        );
+        let said = err(&output);
+        assert!(said.contains("is no label for a key"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let output = hash_keys(&["--label", &"x".repeat(62)], "canary-0123456789\n");
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pepper_that_is_no_regular_file_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pepper");
+    // Nobody writes to it, so opening it would wait for ever.
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reference = format!("file:{}", pipe.display());
+    for arguments in [["key", "new", "--caller", "shop"].as_slice(), &["key", "hash"]] {
+        let output = flowgate(&[arguments, &["--pepper", &reference]].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", out(&output));
+        assert!(
+            err(&output).contains("pepper is not a regular file"),
+            "{}",
+            err(&output)
+        );
+    }
+}
+
+#[test]
 fn a_caller_needs_a_name_that_can_be_one() {
     let output = flowgate(&["key", "new", "--caller", "a b"]);
     assert_eq!(output.status.code(), Some(2));

@@ -44,10 +44,7 @@ fn new(caller: &str, label: Option<String>, pepper: &Pepper) -> Outcome {
     };
     let label = label.unwrap_or_else(|| clock::stamp().chars().take(10).collect());
     let Ok(label) = KeyLabel::parse(&label) else {
-        return wrong(format!(
-            "\"{label}\" is no label for a key: {}",
-            crate::model::NameError
-        ));
+        return not_a_label(&label);
     };
     let pepper = match read_pepper(pepper) {
         Ok(pepper) => pepper,
@@ -69,6 +66,9 @@ fn new(caller: &str, label: Option<String>, pepper: &Pepper) -> Outcome {
 }
 
 fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
+    if let Some(label) = label.filter(|label| KeyLabel::parse(label).is_err()) {
+        return not_a_label(label);
+    }
     let pepper = match read_pepper(pepper) {
         Ok(pepper) => pepper,
         Err(outcome) => return outcome,
@@ -102,8 +102,10 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
             ));
         }
         let digest = KeyDigest::of(key.as_bytes(), pepper.as_ref()).to_setting();
-        match label {
-            Some(label) => out.push_str(&format!("{label}-{count} {digest}\n")),
+        match label.map(|label| format!("{label}-{count}")) {
+            // The number may make it too long.
+            Some(label) if KeyLabel::parse(&label).is_err() => return not_a_label(&label),
+            Some(label) => out.push_str(&format!("{label} {digest}\n")),
             None => out.push_str(&format!("digest = \"{digest}\"\n")),
         }
     }
@@ -132,6 +134,13 @@ fn read_pepper(pepper: &Pepper) -> Result<Option<Secret>, Outcome> {
         Ok(secret) => Ok(Some(secret)),
         Err(error) => Err(wrong(format!("--pepper: {error}"))),
     }
+}
+
+fn not_a_label(label: &str) -> Outcome {
+    wrong(format!(
+        "{label:?} is no label for a key: {}",
+        crate::model::NameError
+    ))
 }
 
 fn wrong(text: String) -> Outcome {
