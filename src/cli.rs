@@ -144,10 +144,14 @@ struct DoctorWords {
     run: Option<String>,
     /// Also name what is open wider than it needs to be.
     #[arg(long)]
+    privileges: bool,
+    /// What --privileges was called once; refused with a sentence that names it.
+    #[arg(long, hide = true)]
     audit: bool,
-    /// With --audit --live: an old signed address of a trigger that is called with a token now; whether it still works is
-    /// tried in a way that starts no run. Where it lies, never the address itself; may be given several times.
-    #[arg(long, value_name = "REFERENCE", requires_all = ["audit", "live"])]
+    /// With --privileges --live: an old signed address of a trigger that is called with a token now; whether it
+    /// still works is tried in a way that starts no run. Where it lies, never the address itself; may be given several
+    /// times.
+    #[arg(long, value_name = "REFERENCE", requires_all = ["privileges", "live"])]
     signed_url: Vec<String>,
     /// For scripts.
     #[arg(long)]

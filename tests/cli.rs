@@ -712,3 +712,16 @@ fn a_flow_that_changed_its_mode_is_not_taken_for_the_old_one() {
     let told = refused(&flowgate(&["relink", "--config", &config, "none", FLOW]));
     assert!(told.contains("Known are:") && told.contains("invoices"), "{told}");
 }
+
+#[test]
+fn doctor_refuses_audit_and_names_privileges() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = settings(dir.path(), "");
+    let output = flowgate(&["doctor", "--audit", "--config", &path]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("`doctor --privileges`"), "{}", err(&output));
+    assert!(
+        !out(&flowgate(&["doctor", "--help"])).contains("--audit"),
+        "it is not offered any more"
+    );
+}

@@ -19,8 +19,8 @@ use crate::config::Environment;
 use crate::config::Mistake;
 use crate::config::Secrets;
 use crate::doctor;
-use crate::doctor::Audit;
 use crate::doctor::Live;
+use crate::doctor::Privileges;
 use crate::doctor::Questions;
 use crate::doctor::Report;
 use crate::doctor::Selection;
@@ -31,6 +31,10 @@ use crate::doctor::live::RUN_WORDS;
 use crate::doctor::setup;
 
 pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
+    if words.audit {
+        let why = "`doctor --audit` is now `doctor --privileges`; it does the same\n";
+        return Outcome::failed(why, WRONG);
+    }
     let live = match (words.live, words.run.as_deref()) {
         (false, None) => Live::No,
         (true, None) => Live::Probes,
@@ -51,7 +55,11 @@ pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
         route: words.route,
         identity: words.identity,
         live,
-        audit: if words.audit { Audit::Yes } else { Audit::No },
+        privileges: if words.privileges {
+            Privileges::Yes
+        } else {
+            Privileges::No
+        },
         signed,
     };
     let runtime = match Builder::new_current_thread().enable_all().build() {

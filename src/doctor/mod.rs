@@ -4,13 +4,13 @@
 
 pub mod advice;
 mod api;
-mod audit;
 mod credential;
 mod gateway;
 mod identity;
 pub mod live;
 mod network;
 mod platform;
+mod privileges;
 mod report;
 mod route;
 pub mod setup;
@@ -54,7 +54,7 @@ pub struct Questions {
     /// Whether triggers are called.
     pub live: Live,
     /// Whether the settings are looked through for what is open wider than needed.
-    pub audit: Audit,
+    pub privileges: Privileges,
     /// Old signed addresses of triggers, to be tried where both are.
     pub signed: Vec<SignedUrl>,
 }
@@ -62,7 +62,7 @@ pub struct Questions {
 impl Questions {
     /// Whether it is tried if triggers accept signatures where routes show tokens.
     pub(crate) fn try_signatures(&self) -> bool {
-        self.audit == Audit::Yes && self.live != Live::No
+        self.privileges == Privileges::Yes && self.live != Live::No
     }
 }
 
@@ -80,7 +80,7 @@ pub enum Live {
 
 /// Whether the settings are looked through for what is open wider than needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Audit {
+pub enum Privileges {
     /// They are not.
     #[default]
     No,
@@ -246,12 +246,12 @@ impl Walk {
             }
             self.groups.push(group);
         }
-        if questions.audit == Audit::Yes {
+        if questions.privileges == Privileges::Yes {
             let signatures = match questions.try_signatures() {
                 true => signature::examine(config, &selection, &modes, questions, &mut self).await,
-                false => audit::signatures(config),
+                false => privileges::signatures(config),
             };
-            let mut group = audit::examine(config, &self.held, signatures);
+            let mut group = privileges::examine(config, &self.held, signatures);
             usage::examine(config)
                 .await
                 .into_iter()

@@ -171,7 +171,7 @@ pub(crate) fn count(number: usize, one: &str, more: &str) -> String {
 /// What was looked at about one thing.
 #[derive(Debug)]
 pub struct Group {
-    /// `gateway`, `identity`, `route` or `audit`.
+    /// `gateway`, `identity`, `route` or `privileges`.
     pub kind: &'static str,
     /// Its name in the settings.
     pub name: String,

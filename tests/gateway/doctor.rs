@@ -11,9 +11,9 @@ use std::process::Output;
 use flowgate::config;
 use flowgate::config::Environment;
 use flowgate::doctor;
-use flowgate::doctor::Audit;
 use flowgate::doctor::Check;
 use flowgate::doctor::Live;
+use flowgate::doctor::Privileges;
 use flowgate::doctor::Questions;
 use flowgate::doctor::Report;
 use flowgate::doctor::Verdict;
@@ -751,7 +751,7 @@ async fn a_secret_that_ends_soon_is_a_warning() {
 }
 
 #[tokio::test]
-async fn the_audit_names_what_is_open_wider_than_needed() {
+async fn the_look_at_privileges_names_what_is_open_wider_than_needed() {
     let world = World::new().await;
     world
         .emulator
@@ -775,7 +775,7 @@ async fn the_audit_names_what_is_open_wider_than_needed() {
     ]
     .concat();
     let questions = Questions {
-        audit: Audit::Yes,
+        privileges: Privileges::Yes,
         ..Questions::default()
     };
     let report = examine(&world, &text, &questions).await;
@@ -796,7 +796,7 @@ async fn the_audit_names_what_is_open_wider_than_needed() {
 }
 
 #[tokio::test]
-async fn the_audit_names_each_route_without_a_key() {
+async fn the_look_at_privileges_names_each_route_without_a_key() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let signature = "sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=canary-signature";
@@ -816,12 +816,16 @@ async fn the_audit_names_each_route_without_a_key() {
     ]
     .concat();
     let questions = Questions {
-        audit: Audit::Yes,
+        privileges: Privileges::Yes,
         ..Questions::default()
     };
     let report = examine(&world, &text, &questions).await;
-    let audit = report.groups.iter().find(|group| group.kind == "audit").unwrap();
-    let open: Vec<_> = audit
+    let group = report
+        .groups
+        .iter()
+        .find(|group| group.kind == "privileges")
+        .unwrap();
+    let open: Vec<_> = group
         .checks
         .iter()
         .filter(|check| check.name == "anonymous")
@@ -849,7 +853,7 @@ async fn the_audit_names_each_route_without_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_audit_asks_the_gateway_which_keys_nobody_uses() {
+async fn the_look_at_privileges_asks_the_gateway_which_keys_nobody_uses() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let more = "[[caller]]\nname = \"idle\"\n[[caller.key]]\nlabel = \"spare\"\ndigest = \
@@ -879,7 +883,7 @@ async fn the_audit_asks_the_gateway_which_keys_nobody_uses() {
     let address = gateway.server.admin_address().unwrap();
     let text = text.replacen("127.0.0.1:0", &address.to_string(), 1);
     let questions = Questions {
-        audit: Audit::Yes,
+        privileges: Privileges::Yes,
         ..Questions::default()
     };
     let report = examine(&world, &text, &questions).await;
@@ -911,7 +915,7 @@ async fn nothing_secret_is_shown_when_all_goes_wrong() {
     .concat();
     let questions = Questions {
         live: Live::Run,
-        audit: Audit::Yes,
+        privileges: Privileges::Yes,
         ..Questions::default()
     };
     let report = examine(&world, &text, &questions).await;

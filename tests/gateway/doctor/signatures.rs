@@ -1,9 +1,9 @@
-//! `--audit --live`: whether a trigger that is called with a token still starts by a signature is found without starting a
-//! run, and no signature is shown.
+//! `--privileges --live`: whether a trigger that is called with a token still starts by a signature is found without
+//! starting a run, and no signature is shown.
 
-use super::Audit;
 use super::Check;
 use super::Live;
+use super::Privileges;
 use super::Questions;
 use super::Report;
 use super::Verdict;
@@ -38,10 +38,10 @@ fn signed(trigger: &TriggerHandle) -> String {
     format!("{place}?{}", trigger.settings().signed_query())
 }
 
-fn auditing() -> Questions {
+fn privileges() -> Questions {
     Questions {
         live: Live::Probes,
-        audit: Audit::Yes,
+        privileges: Privileges::Yes,
         ..Questions::default()
     }
 }
@@ -53,14 +53,18 @@ fn with_old(world: &World, address: &str) -> Questions {
     let old = SignedUrl::read(&reference, &environment(world)).unwrap();
     Questions {
         signed: vec![old],
-        ..auditing()
+        ..privileges()
     }
 }
 
-/// What the audit says about signatures.
+/// What the look at privileges says about signatures.
 fn told(report: &Report) -> Vec<&Check> {
-    let audit = report.groups.iter().find(|group| group.kind == "audit").unwrap();
-    let checks = audit.checks.iter().filter(|check| check.name == "signatures");
+    let group = report
+        .groups
+        .iter()
+        .find(|group| group.kind == "privileges")
+        .unwrap();
+    let checks = group.checks.iter().filter(|check| check.name == "signatures");
     checks.collect()
 }
 
@@ -74,7 +78,7 @@ fn only(report: &Report) -> &Check {
 async fn a_flow_in_a_tenant_mode_is_closed_to_signatures() {
     let world = World::new().await;
     let trigger = trigger(&world, Signatures::Ignored);
-    let report = examine(&world, &settings(&world, &trigger, ""), &auditing()).await;
+    let report = examine(&world, &settings(&world, &trigger, ""), &privileges()).await;
     let check = only(&report);
     assert_eq!(check.verdict, Verdict::Ok, "{}", report.text());
     assert!(
@@ -89,7 +93,7 @@ async fn a_flow_in_a_tenant_mode_is_closed_to_signatures() {
 async fn signatures_that_a_policy_switched_off_are_told_as_that() {
     let world = World::new().await;
     let trigger = trigger(&world, Signatures::Disabled);
-    let report = examine(&world, &settings(&world, &trigger, ""), &auditing()).await;
+    let report = examine(&world, &settings(&world, &trigger, ""), &privileges()).await;
     let check = only(&report);
     assert_eq!(check.verdict, Verdict::Ok, "{}", report.text());
     assert!(check.says.contains("a policy of the workflow"), "{}", check.says);
@@ -99,7 +103,7 @@ async fn signatures_that_a_policy_switched_off_are_told_as_that() {
 async fn a_trigger_that_looks_at_signatures_beside_tokens_is_warned_of() {
     let world = World::new().await;
     let trigger = trigger(&world, Signatures::Accepted);
-    let report = examine(&world, &settings(&world, &trigger, ""), &auditing()).await;
+    let report = examine(&world, &settings(&world, &trigger, ""), &privileges()).await;
     let check = only(&report);
     assert_eq!(check.verdict, Verdict::Warn, "{}", report.text());
     let told = whole(check);
@@ -125,7 +129,7 @@ async fn what_a_made_up_signature_does_not_tell_is_said_to_be_open() {
     };
     trigger.change(|trigger| *trigger = trigger.clone().unchecked());
     trigger.does(refused(418));
-    let report = examine(&world, &text, &auditing()).await;
+    let report = examine(&world, &text, &privileges()).await;
     let check = only(&report);
     assert_eq!(check.verdict, Verdict::Note, "{}", report.text());
     assert!(check.says.contains("--signed-url"), "{}", check.says);
@@ -218,7 +222,7 @@ async fn the_signature_of_another_route_is_tried_as_well() {
     );
     let questions = Questions {
         route: Some("orders".to_owned()),
-        ..auditing()
+        ..privileges()
     };
     let report = examine(&world, &text, &questions).await;
     let check = only(&report);
@@ -282,7 +286,7 @@ async fn an_old_address_may_lie_in_a_key_vault() {
     let old = SignedUrl::read(&world.emulator.vault.reference("old"), &environment(&world)).unwrap();
     let questions = Questions {
         signed: vec![old],
-        ..auditing()
+        ..privileges()
     };
     let report = examine(&world, &text, &questions).await;
     assert_eq!(only(&report).verdict, Verdict::Fail, "{}", report.text());
@@ -301,7 +305,13 @@ async fn the_program_says_what_it_sends_and_takes_no_address_itself() {
     let text = settings(&world, &trigger, "");
     world.file("old", &signed(&trigger));
     let reference = format!("file:{}", world.dir().join("old").display());
-    let all = ["doctor", "--audit", "--live", "--signed-url", reference.as_str()];
+    let all = [
+        "doctor",
+        "--privileges",
+        "--live",
+        "--signed-url",
+        reference.as_str(),
+    ];
     let output = program(&world, &text, &all).await;
     let shown = [output.stdout, output.stderr].concat();
     let shown = String::from_utf8_lossy(&shown).into_owned();
@@ -313,15 +323,15 @@ async fn the_program_says_what_it_sends_and_takes_no_address_itself() {
     assert!(!shown.contains(&trigger.settings().signature), "{shown}");
     let given = signed(&trigger);
     for wrong in [
-        &["doctor", "--audit", "--live", "--signed-url", given.as_str()][..],
+        &["doctor", "--privileges", "--live", "--signed-url", given.as_str()][..],
         &[
             "doctor",
-            "--audit",
+            "--privileges",
             "--live",
             "--signed-url",
             "file:/nowhere/at-all",
         ],
-        &["doctor", "--audit", "--signed-url", reference.as_str()],
+        &["doctor", "--privileges", "--signed-url", reference.as_str()],
     ] {
         let output = program(&world, &text, wrong).await;
         let shown = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -19,7 +19,7 @@ use crate::model::clock;
 
 /// Looks the settings through.
 pub(super) fn examine(config: &Config, held: &Held, signatures: Vec<Check>) -> Group {
-    let mut group = Group::new("audit", "");
+    let mut group = Group::new("privileges", "");
     let checks = [
         permissions(config, held),
         signatures,
@@ -102,7 +102,7 @@ pub(super) fn signatures(config: &Config) -> Vec<Check> {
     if unknown > 0 {
         let says = format!(
             "for {} with a token the settings know no signature, so whether one still works cannot be told \
-             here: --audit --live asks the triggers, and with --signed-url whether an old address still works",
+             here: --privileges --live asks the triggers, and with --signed-url whether an old address still works",
             count(unknown, "route", "routes")
         );
         checks.push(Check::note("signatures", says));
