@@ -1,6 +1,8 @@
 //! Every counter, gauge and histogram as a typed handle, and the text they are scraped as. Labels are handed in by the
 //! floors above and come from settings or code, never from a request, so their number is bounded.
 
+mod recent;
+
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -14,6 +16,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Metric;
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+
+pub use recent::RECENT_MINUTES;
+pub use recent::Recent;
+
+use crate::model::clock;
 
 /// Route and how its request ended: `answered`, or the code of a problem.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -93,7 +101,21 @@ pub struct RouteFigures {
     pub answered: Counter,
     /// Time the trigger took, in seconds.
     pub flow_time: Histogram,
+    /// Those of the last minutes.
+    pub recently_answered: Recent,
+    /// Requests of the last minutes whose answer broke off on the flow's side.
+    pub recently_cut: Recent,
+    /// Requests of the last minutes whose caller left before the end.
+    pub recently_gone: Recent,
     refused: Box<[OnceLock<Refused>]>,
+}
+
+impl RouteFigures {
+    /// Requests of the last minutes that ended in this kind of refusal.
+    pub fn recently_refused(&self, kind: usize, minute: u32) -> u64 {
+        let refused = self.refused.get(kind).and_then(OnceLock::get);
+        refused.map_or(0, |refused| refused.recent.count(minute))
+    }
 }
 
 /// What is counted for one kind of refusal on one route.
@@ -103,12 +125,17 @@ pub struct Refused {
     pub requests: Counter,
     /// Refusals of this kind on all routes.
     pub refusals: Counter,
+    /// Requests of the last minutes that ended so.
+    pub recent: Recent,
 }
 
 /// Handles of everything that is counted.
 #[derive(Debug)]
 pub struct Figures {
     registry: Registry,
+    started: Instant,
+    /// Requests of the last minutes without a route, whatever was answered.
+    pub without_route: Recent,
     /// Requests by route and outcome.
     pub requests: Family<OutcomeLabels, Counter>,
     /// Requests and connections refused by the gateway, by reason.
@@ -193,6 +220,8 @@ impl Counters {
         let flow_times = Family::new_with_constructor(flow_buckets as fn() -> Histogram);
         let figures = Figures {
             registry: Registry::default(),
+            started: clock::now(),
+            without_route: Recent::default(),
             requests: add(r, "requests", "Requests by route and outcome", Family::default()),
             refusals: add(
                 r,
@@ -315,6 +344,9 @@ impl Counters {
             route,
             answered: self.requests.get_or_create(&answered).clone(),
             flow_time: self.flow_time.get_or_create(&labels).clone(),
+            recently_answered: Recent::default(),
+            recently_cut: Recent::default(),
+            recently_gone: Recent::default(),
             refused: (0..kinds).map(|_| OnceLock::new()).collect(),
         })
     }
@@ -339,8 +371,15 @@ impl Counters {
                     .refusals
                     .get_or_create(&ReasonLabels { reason: code })
                     .clone(),
+                recent: Recent::default(),
             }
         }))
+    }
+
+    /// The minute since the start by which [`Recent`] counts, from 1 on.
+    pub fn minute(&self) -> u32 {
+        let minutes = clock::now().saturating_duration_since(self.started).as_secs() / 60;
+        u32::try_from(minutes).unwrap_or(u32::MAX).saturating_add(1)
     }
 
     /// Counts one refusal.

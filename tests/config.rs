@@ -834,3 +834,41 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn the_digest_of_settings_covers_every_file_they_name_and_no_secret() {
+    let (root, environment) = installation();
+    let path = root.path().join("config/flowgate.toml");
+    let digest = || {
+        let loaded = load(&path, &environment);
+        let (config, _) = loaded.unwrap_or_else(|report| panic!("{}", report.render(Style::Plain)));
+        config.digest.to_string()
+    };
+    let first = digest();
+    assert_eq!(digest(), first, "the same files, the same digest");
+    for name in ["pepper", "flow-token", "signed-in"] {
+        write_secret(
+            &root.path().join("secrets").join(name),
+            "canary-of-another-32-characters",
+        );
+    }
+    assert_eq!(digest(), first, "no secret is part of it");
+    let named = fs::read_to_string(&path).unwrap();
+    let mut seen = vec![first];
+    for (file, more) in [
+        ("erp-networks.txt", "192.0.2.128/25\n"),
+        ("partner-keys.txt", &format!("third sha256:{}\n", "5".repeat(64))),
+    ] {
+        assert!(named.contains(file), "{file}");
+        let file = root.path().join("config").join(file);
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text + more).unwrap();
+        let changed = digest();
+        assert!(!seen.contains(&changed), "{}", file.display());
+        seen.push(changed);
+    }
+    let authority = root.path().join("certs/inspection-ca.pem");
+    assert!(named.contains("inspection-ca.pem"));
+    fs::copy(certificates().join("client.pem"), authority).unwrap();
+    assert!(!seen.contains(&digest()), "trusted authorities count");
+}

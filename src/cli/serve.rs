@@ -55,7 +55,7 @@ async fn run(config: Config, warnings: &[Mistake]) -> Outcome {
         tracing::info!(%address, "listening");
     }
     if let Some(address) = server.admin_address() {
-        tracing::info!(%address, "admin listening: /healthz /readyz /metrics /keys/unused");
+        tracing::info!(%address, "admin listening: /healthz /readyz /metrics /status /keys/unused");
     }
     let signal = signals.next().await;
     tracing::info!(signal, "stopping");

@@ -6,6 +6,7 @@ mod defaults;
 mod digest;
 pub mod edit;
 mod file;
+mod fingerprint;
 mod identity;
 mod keys;
 mod leaf;
@@ -42,6 +43,7 @@ pub use check::load;
 pub use check::parse;
 pub use digest::KeyDigest;
 pub use file::schema;
+pub use fingerprint::SettingsDigest;
 pub use identity::ClientProof;
 pub use identity::ClientSecret;
 pub use identity::EndpointSettings;
@@ -116,6 +118,8 @@ pub struct Config {
     pub callers: Vec<CallerSettings>,
     /// Routes; at least one.
     pub routes: Vec<RouteSettings>,
+    /// By what two readings of the settings are compared.
+    pub digest: SettingsDigest,
 }
 
 /// One address on which callers are served.

@@ -459,10 +459,15 @@ impl Line {
     }
 
     fn count(&self) {
+        let minute = self.counters.minute();
+        if self.route.is_none() {
+            self.counters.without_route.add(minute);
+        }
         let outcome = match (self.problem, self.end) {
             (Some(kind), _) => match self.refused() {
                 Some(refused) => {
                     refused.requests.inc();
+                    refused.recent.add(minute);
                     return;
                 }
                 None => kind.row().code,
@@ -470,6 +475,7 @@ impl Line {
             (None, End::Complete) => match &self.route {
                 Some(figures) => {
                     figures.answered.inc();
+                    figures.recently_answered.add(minute);
                     return;
                 }
                 None => "answered",
@@ -478,6 +484,13 @@ impl Line {
             (None, End::FlowCut) => "flow-cut",
             (None, End::Stopped) => "stopped",
         };
+        if let Some(figures) = &self.route {
+            match self.end {
+                End::CallerGone => figures.recently_gone.add(minute),
+                End::FlowCut => figures.recently_cut.add(minute),
+                End::Complete | End::Stopped => {}
+            }
+        }
         let route = self
             .route
             .as_ref()

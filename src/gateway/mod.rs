@@ -11,9 +11,12 @@ mod pipeline;
 mod query;
 mod ready;
 mod reread;
+mod status;
 mod usage;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,6 +32,10 @@ pub use detach::Call;
 pub use payload::Inbound;
 pub use pipeline::Connection;
 pub use ready::Readiness;
+pub use status::FailureCount;
+pub use status::RouteStatus;
+pub use status::SERVICE;
+pub use status::Status;
 pub use usage::KeyUsage;
 pub use usage::UnusedKey;
 
@@ -39,6 +46,7 @@ use crate::config::ReadyRequires;
 use crate::config::RelativePath;
 use crate::config::RouteKind;
 use crate::config::RouteSettings;
+use crate::config::SettingsDigest;
 use crate::config::TrustError;
 use crate::counters::Counters;
 use crate::counters::RouteFigures;
@@ -84,6 +92,8 @@ pub struct Gateway {
     departed: Arc<Departed>,
     callers: Arc<Callers>,
     started: Instant,
+    settings: SettingsDigest,
+    bound: OnceLock<Vec<SocketAddr>>,
 }
 
 /// A public address and all that is decided for it.
@@ -182,6 +192,8 @@ impl Gateway {
             departed: Arc::default(),
             callers,
             started: clock::now(),
+            settings: config.digest.clone(),
+            bound: OnceLock::new(),
         };
         gateway.follow(config);
         Ok(Arc::new(gateway))

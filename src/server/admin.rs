@@ -73,10 +73,11 @@ fn answer(gateway: &Gateway, request: &Request<Incoming>) -> Response<Full<Bytes
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => ready(gateway, request.uri().query()),
         "/metrics" => metrics(gateway),
+        "/status" => json(StatusCode::OK, &gateway.status()),
         "/keys/unused" => json(StatusCode::OK, &gateway.key_usage()),
         _ => text(
             StatusCode::NOT_FOUND,
-            "try /healthz, /readyz, /readyz?verbose, /metrics or /keys/unused\n",
+            "try /healthz, /readyz, /readyz?verbose, /metrics, /status or /keys/unused\n",
         ),
     }
 }

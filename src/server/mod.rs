@@ -133,11 +133,12 @@ impl Server {
     pub fn start(config: &Config, counters: &Counters, log: Log) -> Result<Self, StartError> {
         let control = Control::start().map_err(StartError::Worker)?;
         let sockets = bind_all(config)?;
-        let addresses = sockets
+        let addresses: Vec<SocketAddr> = sockets
             .iter()
             .filter_map(|socket| socket.first()?.local_addr().ok())
             .collect();
         let gateway = Gateway::build(config, &control.handle, counters, log.clone())?;
+        gateway.set_bound(addresses.clone());
         let (phase, _) = watch::channel(Phase::Serve);
         let seats = Seats::new(&config.connections, config.workers, counters);
         let (plan, handed) = Plan::new(config, &gateway, &seats)?;

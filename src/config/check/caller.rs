@@ -189,6 +189,7 @@ impl Check<'_> {
         let Some(text) = self.findings.keep(value, read) else {
             return;
         };
+        self.fingerprint.text(&text);
         let text = Rc::new(text);
         shared.reserve(lists::keys_max(&text));
         let source = self

@@ -59,6 +59,7 @@ use crate::config::file::Level;
 use crate::config::file::Limits;
 use crate::config::file::Log;
 use crate::config::file::Requires;
+use crate::config::fingerprint::Fingerprint;
 use crate::config::leaf::Table;
 use crate::config::mistake::Flaw;
 use crate::config::mistake::Mistake;
@@ -113,7 +114,9 @@ pub fn parse(text: &str, origin: &Path, environment: &Environment) -> Result<(Co
         folder: origin.parent().unwrap_or(Path::new("")).to_owned(),
         lists: HashMap::new(),
         vaults: VaultUses::default(),
+        fingerprint: Fingerprint::new(),
     };
+    check.fingerprint.text(text);
     let config = tree::read(text, &mut check.findings).map(|file| check.config(&file));
     let warnings = check.findings.finish()?;
     match config {
@@ -134,6 +137,8 @@ struct Check<'a> {
     lists: HashMap<PathBuf, Option<Vec<IpNet>>>,
     /// Secrets in key vaults that the settings name.
     vaults: VaultUses,
+    /// Of everything that was read and is no secret.
+    fingerprint: Fingerprint,
 }
 
 impl Check<'_> {
@@ -173,6 +178,7 @@ impl Check<'_> {
             identities,
             callers,
             routes,
+            digest: std::mem::take(&mut self.fingerprint).finish(),
         }
     }
 

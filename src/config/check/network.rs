@@ -69,6 +69,7 @@ impl Check<'_> {
         let text = self
             .findings
             .keep(value, source::read_text(path, lists::LIST_BYTES_MAX))?;
+        self.fingerprint.text(&text);
         let text = Rc::new(text);
         let mut networks = Vec::new();
         let mut misplaced = Vec::new();

@@ -41,7 +41,10 @@ impl Check<'_> {
             return Trust::System;
         };
         match self.findings.keep(value, read_authorities(&path)) {
-            Some(certificates) => Trust::Only(certificates.into()),
+            Some(certificates) => {
+                self.fingerprint.bytes(certificates.iter().map(|der| &**der));
+                Trust::Only(certificates.into())
+            }
             None => Trust::System,
         }
     }

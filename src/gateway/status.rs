@@ -1,0 +1,114 @@
+//! What a gateway that runs knows of itself: which settings it was started with, where it listens, and how the requests of
+//! the last ten minutes ended on each route. The admin listener answers it on `/status`; `flowgate doctor` reads it.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::counters::RECENT_MINUTES;
+use crate::counters::RouteFigures;
+use crate::gateway::Gateway;
+use crate::problem::Kind;
+
+/// What [`Status::service`] says of a gateway of ours.
+pub const SERVICE: &str = "flowgate";
+/// Routes that are listed; of more only the number is reported.
+const ROUTES_MAX: usize = 1000;
+
+/// The answer of `/status`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Always `flowgate`.
+    pub service: String,
+    /// Version of the program.
+    pub version: String,
+    /// Digest of the settings it was started with. It covers no secret.
+    pub settings: String,
+    /// Seconds since the start.
+    pub since_seconds: u64,
+    /// Addresses on which callers are served, in the order of the settings.
+    pub listeners: Vec<SocketAddr>,
+    /// Minutes that the counts cover, the current one included.
+    pub minutes: u32,
+    /// Routes with requests in this time, at most 1,000.
+    pub routes: Vec<RouteStatus>,
+    /// Routes beyond those.
+    pub routes_left_out: usize,
+    /// Requests that found no route, or were refused before one was looked for.
+    pub without_route: u64,
+}
+
+/// How the recent requests of a route ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// Name of the route.
+    pub route: String,
+    /// Answers of the flow that reached their callers whole.
+    pub answered: u64,
+    /// Everything else, by problem code, `flow-cut` or `caller-gone`.
+    pub failed: Vec<FailureCount>,
+}
+
+/// How often requests ended in a way.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FailureCount {
+    /// Code of the problem, or `flow-cut`, `caller-gone`.
+    pub code: String,
+    /// Requests that ended so.
+    pub count: u64,
+}
+
+impl Gateway {
+    /// What this gateway knows of itself.
+    pub fn status(&self) -> Status {
+        let minute = self.counters.minute();
+        let mut busy = self
+            .list
+            .iter()
+            .filter_map(|route| of_route(&route.figures, minute));
+        let routes: Vec<RouteStatus> = busy.by_ref().take(ROUTES_MAX).collect();
+        Status {
+            service: SERVICE.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            settings: self.settings.to_string(),
+            since_seconds: self.started.elapsed().as_secs(),
+            listeners: self.bound.get().cloned().unwrap_or_default(),
+            minutes: RECENT_MINUTES,
+            routes,
+            routes_left_out: busy.count(),
+            without_route: self.counters.without_route.count(minute),
+        }
+    }
+
+    /// Notes where callers are served, once the addresses are bound.
+    pub fn set_bound(&self, addresses: Vec<SocketAddr>) {
+        // It is bound once.
+        let _ = self.bound.set(addresses);
+    }
+}
+
+/// The recent requests of a route; nothing if there were none.
+fn of_route(figures: &RouteFigures, minute: u32) -> Option<RouteStatus> {
+    let refused = Kind::ALL
+        .iter()
+        .map(|kind| (kind.row().code, figures.recently_refused(*kind as usize, minute)));
+    let broken = [
+        ("flow-cut", figures.recently_cut.count(minute)),
+        ("caller-gone", figures.recently_gone.count(minute)),
+    ];
+    let failed: Vec<FailureCount> = refused
+        .chain(broken)
+        .filter(|(_, count)| *count > 0)
+        .map(|(code, count)| FailureCount {
+            code: code.to_owned(),
+            count,
+        })
+        .collect();
+    let answered = figures.recently_answered.count(minute);
+    (answered > 0 || !failed.is_empty()).then(|| RouteStatus {
+        route: figures.route.to_string(),
+        answered,
+        failed,
+    })
+}
