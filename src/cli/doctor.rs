@@ -83,7 +83,7 @@ pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
         err.push_str(&warning.render(style()));
         err.push_str("\n\n");
     }
-    let code = if report.is_healthy() { WELL } else { FAILED };
+    let code = if report.has_failed() { FAILED } else { WELL };
     Outcome { out, err, code }
 }
 

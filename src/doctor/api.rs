@@ -36,11 +36,10 @@ fn behind(probe: &str) -> &str {
 /// Asks the API, unless something failed before.
 pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &Held, group: &mut Group) {
     let Some(probe) = &route.probe else {
-        group.aside(Check::note(
-            NAME,
-            "not tried: an API answers no call in a way that is known to do nothing. Set probe = \"/PATH\" on the route, one \
-             of its `paths` that may be asked for with GET",
-        ));
+        let says = "not tried: an API answers no call in a way that is known to do nothing. Set probe = \"/PATH\" on the \
+                    route, one of its `paths` that may be asked for with GET";
+        let untested = format!("the API of route {} (set `probe` on it)", route.name);
+        group.aside(Check::note(NAME, says).untested(untested));
         return;
     };
     if group.skips(&[NAME]) {

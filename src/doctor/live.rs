@@ -23,6 +23,7 @@ use crate::doctor::api;
 use crate::doctor::identity_of;
 use crate::doctor::report::Check;
 use crate::doctor::report::Group;
+use crate::doctor::report::Verdict;
 use crate::entra::claims::wanted_audience;
 use crate::flow::Call;
 use crate::flow::Flows;
@@ -156,7 +157,16 @@ pub(super) async fn examine(
     let (first, mode) = caller.first().await;
     group.add(first);
     if !group.skips(&[SECOND]) {
-        group.add(caller.second().await);
+        let second = caller.second().await;
+        // A run shows the credential as well.
+        let is_open = second.verdict == Verdict::Note && live != Live::Run;
+        group.add(match is_open {
+            true => second.untested(format!(
+                "the credential of route {} (add --run, which starts a run)",
+                route.name
+            )),
+            false => second,
+        });
     }
     if live == Live::Run && !group.skips(&[RUN]) {
         group.add(caller.run().await);

@@ -10,9 +10,11 @@ mod identity;
 pub mod live;
 mod network;
 mod platform;
+mod port;
 mod privileges;
 mod report;
 mod route;
+mod running;
 pub mod setup;
 pub mod signature;
 mod usage;
@@ -38,6 +40,7 @@ use crate::config::RouteSettings;
 use crate::config::VaultReference;
 use crate::doctor::live::Mode;
 use crate::doctor::network::Seen;
+use crate::doctor::running::Running;
 use crate::doctor::vault::Vaults;
 use crate::entra::Token;
 use crate::model::IdentityName;
@@ -218,7 +221,10 @@ impl Walk {
             group.add(Check::skipped("settings", why));
             self.groups.push(group);
         }
-        Ok(Report { groups: self.groups })
+        Ok(Report {
+            groups: self.groups,
+            unasked: Vec::new(),
+        })
     }
 
     /// Looks at everything that was asked for. Each step has a deadline.
@@ -232,8 +238,12 @@ impl Walk {
         questions: &Questions,
     ) -> Result<Report, String> {
         let selection = Selection::of(config, questions)?;
-        self.groups
-            .push(gateway::examine(config, &selection, environment));
+        let running = Running::ask(config).await;
+        let mut group = gateway::examine(config, &selection, environment);
+        let ports = port::examine(config, &running).await;
+        let found = running.checks(config).into_iter().chain(ports);
+        found.for_each(|check| group.aside(check));
+        self.groups.push(group);
         for identity in in_order(config, &selection.identities) {
             self.identity(identity, config).await;
         }
@@ -243,6 +253,9 @@ impl Walk {
             if questions.live != Live::No {
                 let mode = live::examine(config, route, &self.held, questions.live, &mut group).await;
                 modes.extend(mode.map(|mode| (route.name.clone(), mode)));
+            }
+            if let Some(calls) = running.calls(route.name.as_str()) {
+                group.aside(calls);
             }
             self.groups.push(group);
         }
@@ -258,7 +271,14 @@ impl Walk {
                 .for_each(|check| group.aside(check));
             self.groups.push(group);
         }
-        Ok(Report { groups: self.groups })
+        let unasked = match questions.live {
+            Live::No => vec!["calls of the triggers (add --live; none of them starts a run)".to_owned()],
+            Live::Probes | Live::Run => Vec::new(),
+        };
+        Ok(Report {
+            groups: self.groups,
+            unasked,
+        })
     }
 
     /// An identity, after the vaults in which its secrets lie.

@@ -55,6 +55,8 @@ pub struct Check {
     pub remedy: Option<Remedy>,
     /// The claims of a token, where they were compared.
     pub claims: Vec<Compared>,
+    /// What could not be tested because of what was seen, and how it can be.
+    pub untested: Option<String>,
 }
 
 impl Check {
@@ -65,6 +67,7 @@ impl Check {
             says: says.into(),
             remedy: None,
             claims: Vec::new(),
+            untested: None,
         }
     }
 
@@ -86,6 +89,12 @@ impl Check {
 
     pub(super) fn with(mut self, remedy: Remedy) -> Self {
         self.remedy = Some(remedy);
+        self
+    }
+
+    /// Notes what this leaves untested, with the way to test it behind it in brackets.
+    pub(super) fn untested(mut self, what: impl Into<String>) -> Self {
+        self.untested = Some(what.into());
         self
     }
 
@@ -228,6 +237,8 @@ impl Group {
 pub struct Report {
     /// In the order in which they depend on each other.
     pub groups: Vec<Group>,
+    /// What nobody asked to be tested, and how to ask for it.
+    pub unasked: Vec<String>,
 }
 
 impl Report {
@@ -251,9 +262,21 @@ impl Report {
         })
     }
 
-    /// Whether nothing failed.
+    /// Whether something failed.
+    pub fn has_failed(&self) -> bool {
+        self.failures().next().is_some()
+    }
+
+    /// What was not tested, and how it can be.
+    pub fn untested(&self) -> Vec<&str> {
+        let checks = self.groups.iter().flat_map(|group| &group.checks);
+        let left = checks.filter_map(|check| check.untested.as_deref());
+        self.unasked.iter().map(String::as_str).chain(left).collect()
+    }
+
+    /// Whether nothing failed and nothing was left untested.
     pub fn is_healthy(&self) -> bool {
-        self.failures().next().is_none()
+        !self.has_failed() && self.untested().is_empty()
     }
 
     /// One line that names what is wrong.
@@ -270,10 +293,33 @@ impl Report {
             count(skipped, "check", "checks")
         );
         match failed.as_slice() {
-            [] => format!("Healthy: nothing failed; {beside}."),
+            [] if self.is_healthy() => format!("Healthy: nothing failed; {beside}."),
+            [] => format!(
+                "Nothing failed in {}; {beside}. Not tested: {}.",
+                self.tested(),
+                self.untested().join("; ")
+            ),
             [one] => format!("One thing is wrong: {one}; {beside}."),
             [first, ..] => format!("{} things are wrong, first {first}; {beside}.", failed.len()),
         }
+    }
+
+    /// What was looked at: `2 identities, 3 routes`.
+    fn tested(&self) -> String {
+        let kinds = [
+            ("identity", "identity", "identities"),
+            ("vault", "key vault", "key vaults"),
+            ("route", "route", "routes"),
+        ];
+        let of = |kind: &str| self.groups.iter().filter(|group| group.kind == kind).count();
+        let mut parts = vec!["the gateway's own side".to_owned()];
+        parts.extend(
+            kinds
+                .iter()
+                .filter(|(kind, ..)| of(kind) > 0)
+                .map(|(kind, one, more)| count(of(kind), one, more)),
+        );
+        parts.join(", ")
     }
 
     /// For people.
@@ -302,8 +348,10 @@ impl Report {
             })
         });
         json!({
-            "version": 1,
+            "version": 2,
             "healthy": self.is_healthy(),
+            "failed": self.failures().count(),
+            "untested": self.untested(),
             "summary": self.summary(),
             "groups": groups.collect::<Vec<_>>(),
         })
@@ -327,7 +375,10 @@ mod tests {
             Remedy::new("operator", "Open the port."),
         ));
         assert!(group.skips(&["tls", "token"]));
-        Report { groups: vec![group] }
+        Report {
+            groups: vec![group],
+            unasked: vec!["calls of the triggers (add --live)".to_owned()],
+        }
     }
 
     #[test]
@@ -348,9 +399,33 @@ mod tests {
     }
 
     #[test]
+    fn healthy_is_what_was_tested_as_a_whole_and_the_rest_names_what_was_not() {
+        let mut group = Group::new("gateway", "");
+        group.add(Check::note("running", "none").untested("the running gateway (start it)"));
+        let mut report = Report {
+            groups: vec![group, Group::new("route", "orders")],
+            unasked: vec!["calls of the triggers (add --live)".to_owned()],
+        };
+        assert!(!report.has_failed() && !report.is_healthy());
+        assert_eq!(
+            report.summary(),
+            "Nothing failed in the gateway's own side, 1 route; 0 warnings, 0 checks skipped. Not tested: calls of the \
+             triggers (add --live); the running gateway (start it)."
+        );
+        report.unasked.clear();
+        assert!(!report.is_healthy());
+        report.groups.remove(0);
+        assert!(
+            report.is_healthy() && report.summary().starts_with("Healthy: "),
+            "{}",
+            report.summary()
+        );
+    }
+
+    #[test]
     fn scripts_get_the_same() {
         let json = broken().json();
-        assert_eq!((&json["healthy"], &json["version"]), (&false.into(), &1.into()));
+        assert_eq!((&json["healthy"], &json["version"]), (&false.into(), &2.into()));
         let failed = &json["groups"][0]["checks"][1];
         assert_eq!(failed["verdict"], "fail");
         assert_eq!(

@@ -1,32 +1,16 @@
 //! Keys that nobody uses, as far as the gateway that runs with these settings knows.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::SocketAddr;
 use std::time::Duration;
-
-use bytes::Bytes;
-use http::Request;
-use http::header;
-use http_body_util::BodyExt;
-use http_body_util::Empty;
-use http_body_util::Limited;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use crate::config::Config;
 use crate::doctor::advice::Remedy;
 use crate::doctor::report::Check;
 use crate::doctor::report::count;
+use crate::doctor::running::ask;
+use crate::doctor::running::at_home;
 use crate::gateway::KeyUsage;
 
 const NAME: &str = "keys";
-/// A gateway on this machine answers at once.
-const TIMEOUT: Duration = Duration::from_secs(2);
-/// Far more than a thousand labels take.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// A key that a monthly job uses has been used within this time.
 const TELLING: Duration = Duration::from_secs(35 * 86_400);
 /// Keys that are named.
@@ -45,60 +29,16 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
         )];
     };
     let address = at_home(admin.address);
-    let asked = tokio::time::timeout(TIMEOUT, ask(address)).await;
-    match asked.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}"))) {
+    match ask(address, "/keys/unused").await {
         Ok(usage) => vec![judge(&usage)],
         Err(why) => vec![Check::note(
             NAME,
             format!(
-                "no gateway tells at http://{address}/keys/unused which keys nobody uses ({why}); the access log has each \
-                 key as `key` beside `caller`"
+                "no gateway tells at http://{address}/keys/unused which keys nobody uses ({}); the access log has each \
+                 key as `key` beside `caller`",
+                why.why()
             ),
         )],
-    }
-}
-
-/// Whoever listens everywhere is reached on this machine.
-fn at_home(address: SocketAddr) -> SocketAddr {
-    let home = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-    };
-    SocketAddr::new(home, address.port())
-}
-
-async fn ask(address: SocketAddr) -> Result<KeyUsage, String> {
-    let tcp = TcpStream::connect(address)
-        .await
-        .map_err(|error| error.to_string())?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(tcp))
-        .await
-        .map_err(|error| error.to_string())?;
-    let asking = async {
-        let request = Request::get("/keys/unused")
-            .header(header::HOST, address.to_string())
-            .header(header::CONNECTION, "close")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| error.to_string())?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| error.to_string())?;
-        let status = response.status();
-        if !status.is_success() {
-            return Err(format!("status {status}"));
-        }
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
-        let body = body.await.map_err(|error| error.to_string())?.to_bytes();
-        serde_json::from_slice(&body).map_err(|error| error.to_string())
-    };
-    tokio::pin!(connection);
-    tokio::pin!(asking);
-    tokio::select! {
-        answer = &mut asking => answer,
-        // What was read of the answer before the end may be all of it.
-        _ = &mut connection => asking.await,
     }
 }
 
@@ -140,7 +80,6 @@ fn judge(usage: &KeyUsage) -> Check {
 #[cfg(test)]
 mod tests {
     use super::TELLING;
-    use super::at_home;
     use super::judge;
     use crate::doctor::report::Verdict;
     use crate::gateway::KeyUsage;
@@ -171,16 +110,5 @@ mod tests {
         );
         assert_eq!(judge(&usage(TELLING.as_secs() - 1, 7)).verdict, Verdict::Note);
         assert_eq!(judge(&usage(3, 0)).verdict, Verdict::Ok);
-    }
-
-    #[test]
-    fn a_listener_for_every_address_is_asked_on_this_machine() {
-        for (address, home) in [
-            ("0.0.0.0:9464", "127.0.0.1:9464"),
-            ("[::]:9464", "[::1]:9464"),
-            ("192.0.2.1:1", "192.0.2.1:1"),
-        ] {
-            assert_eq!(at_home(address.parse().unwrap()).to_string(), home);
-        }
     }
 }

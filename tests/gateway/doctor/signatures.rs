@@ -143,7 +143,7 @@ async fn an_old_address_that_still_works_is_a_failure_and_starts_no_run() {
     let report = examine(&world, &settings(&world, &trigger, ""), &questions).await;
     let check = only(&report);
     assert_eq!(check.verdict, Verdict::Fail, "{}", report.text());
-    assert!(!report.is_healthy());
+    assert!(report.has_failed());
     let told = whole(check);
     for part in [
         "still works",
@@ -185,7 +185,7 @@ async fn an_old_address_that_is_dead_is_told_as_that() {
             "{}",
             first.says
         );
-        assert!(report.is_healthy(), "{}", report.text());
+        assert!(!report.has_failed(), "{}", report.text());
     }
     assert_eq!(trigger.runs(), 0);
 }

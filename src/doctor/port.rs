@@ -1,0 +1,298 @@
+//! The ports on which callers are served: whether something accepts connections there, whether it is a gateway of ours, and
+//! whether it shows the certificate of the settings. What is sent is a request without a `Host`, which every gateway of ours
+//! refuses before it looks for a route, so nothing behind it is reached.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::DigitallySignedStruct;
+use rustls::SignatureScheme;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::ServerCertVerified;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::verify_tls12_signature;
+use rustls::crypto::verify_tls13_signature;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::UnixTime;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::config::Certificate;
+use crate::config::Config;
+use crate::config::ListenerSettings;
+use crate::config::TlsSettings;
+use crate::config::Transport;
+use crate::config::provider;
+use crate::doctor::advice::Remedy;
+use crate::doctor::network::Leaf;
+use crate::doctor::report::Check;
+use crate::doctor::running::Running;
+use crate::doctor::running::at_home;
+use crate::doctor::running::holds;
+
+const NAME: &str = "port";
+/// A gateway on this machine answers at once, however busy the machine is.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// More than the head of any refusal.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Certificates of a listener that are asked for one by one.
+const CERTIFICATES_MAX: usize = 50;
+
+/// A request that has no `Host`, which RFC 9112 section 3.2 has every server refuse.
+const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nuser-agent: flowgate-doctor\r\nconnection: close\r\n\r\n";
+/// The field that every answer of a gateway carries, and its value where the gateway itself answers.
+const MARK: &str = "x-flowgate-answer: gateway";
+
+/// Looks at the port of each listener.
+pub(super) async fn examine(config: &Config, running: &Running) -> Vec<Check> {
+    // A gateway with these settings knows the port that the system gave to one with port 0.
+    let bound = running.with(config).map(|status| status.listeners.as_slice());
+    let mut checks = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let address = bound.and_then(|bound| bound.get(index).copied());
+        let address = address.unwrap_or(listener.address);
+        if address.port() == 0 {
+            let says = format!("{address}: the system chooses the port when the gateway starts");
+            checks.push(
+                Check::note(NAME, says)
+                    .untested(format!("the listener {address} (set a port in its `address`)")),
+            );
+            continue;
+        }
+        let looked = tokio::time::timeout(TIMEOUT, look(listener, at_home(address))).await;
+        let found = looked.unwrap_or_else(|_| Found::Foreign(format!("no answer within {TIMEOUT:?}")));
+        checks.push(judge(found, at_home(address), running, bound.is_some()));
+    }
+    checks
+}
+
+/// What is at a port.
+enum Found {
+    /// Nothing.
+    Nothing(String),
+    /// A gateway that shows these certificates.
+    Gateway,
+    /// A gateway that shows another certificate for this name.
+    Differs(String, Option<Leaf>),
+    /// Something else, and why that is known.
+    Foreign(String),
+    /// This host is none of those that are served.
+    KeptOut,
+}
+
+async fn look(listener: &ListenerSettings, address: SocketAddr) -> Found {
+    let tcp = match TcpStream::connect(address).await {
+        Ok(tcp) => tcp,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            return Found::Nothing("connection refused".to_owned());
+        }
+        Err(error) => return Found::Nothing(error.to_string()),
+    };
+    let tls = match &listener.transport {
+        Transport::Plain { from, .. } => {
+            let ours = tcp.local_addr().map(|local| local.ip().to_canonical());
+            if !ours.is_ok_and(|ours| from.iter().any(|network| network.contains(&ours))) {
+                return Found::KeptOut;
+            }
+            return match question(tcp).await {
+                Ok(()) => Found::Gateway,
+                Err(why) => Found::Foreign(why),
+            };
+        }
+        Transport::Tls(tls) => tls,
+    };
+    match look_at_certificates(tls, tcp, address).await {
+        Ok(found) => found,
+        Err(why) => Found::Foreign(why),
+    }
+}
+
+/// Asks for each certificate by its first name; on the first connection also who answers.
+async fn look_at_certificates(
+    tls: &TlsSettings,
+    tcp: TcpStream,
+    address: SocketAddr,
+) -> Result<Found, String> {
+    let config = looking().map_err(|error| error.to_string())?;
+    let connector = TlsConnector::from(Arc::new(config));
+    let mut first = Some(tcp);
+    let mut differs = None;
+    for certificate in tls.certificates.iter().take(CERTIFICATES_MAX) {
+        let (tcp, is_first) = match first.take() {
+            Some(tcp) => (tcp, true),
+            None => {
+                let tcp = TcpStream::connect(address).await;
+                (tcp.map_err(|error| error.to_string())?, false)
+            }
+        };
+        let (shown_as, name) = name_of(certificate, address);
+        // Boxed: the handshake's state is large.
+        let stream = Box::pin(connector.connect(name, tcp)).await;
+        let stream = stream.map_err(|error| format!("no TLS handshake: {error}"))?;
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let leaf = chain.first();
+        if differs.is_none() && leaf != certificate.key.cert.first() {
+            differs = Some((shown_as, leaf.and_then(Leaf::read)));
+        }
+        if is_first {
+            question(stream).await?;
+        }
+    }
+    Ok(match differs {
+        Some((name, leaf)) => Found::Differs(name, leaf),
+        None => Found::Gateway,
+    })
+}
+
+/// A name that the certificate serves, as settings and TLS write it.
+fn name_of(certificate: &Certificate, address: SocketAddr) -> (String, ServerName<'static>) {
+    let first = certificate.names.first().map_or("", String::as_str);
+    let plain = match first.strip_prefix("*.") {
+        Some(parent) => format!("flowgate-doctor.{parent}"),
+        None => first.to_owned(),
+    };
+    // Without a name the listener shows its default.
+    let name = ServerName::try_from(plain).unwrap_or(ServerName::IpAddress(address.ip().into()));
+    (first.to_owned(), name)
+}
+
+/// Asks who answers.
+async fn question(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), String> {
+    let broken = |error: io::Error| format!("the connection broke: {error}");
+    stream.write_all(QUESTION).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
+    let mut head = Vec::new();
+    while head.len() < HEAD_BYTES_MAX && !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read_buf(&mut head).await {
+            Ok(0) => break,
+            Ok(_) => {}
+            // What came before counts: not everybody says goodbye.
+            Err(_) if !head.is_empty() => break,
+            Err(error) => return Err(broken(error)),
+        }
+    }
+    let head = String::from_utf8_lossy(&head);
+    let is_ours = |line: &str| line.trim_end().eq_ignore_ascii_case(MARK);
+    match head.lines().take_while(|line| !line.is_empty()).any(is_ours) {
+        true => Ok(()),
+        false if head.is_empty() => Err("it closed the connection without an answer".to_owned()),
+        false => Err("its answer is not that of a Flowgate".to_owned()),
+    }
+}
+
+fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -> Check {
+    match found {
+        Found::Gateway if is_known => Check::ok(
+            NAME,
+            format!("{address} is served by the gateway, as the settings say"),
+        ),
+        Found::Gateway => {
+            let says = format!("a Flowgate serves {address}");
+            match running {
+                // What the admin listener cannot tell is said there.
+                Running::Off | Running::AnyPort | Running::Here(..) | Running::Foreign(..) => {
+                    Check::ok(NAME, says)
+                }
+                Running::Silent(admin, _) => {
+                    let says =
+                        format!("{says}, and none at its admin address {admin}: it has other settings");
+                    let what = "Restart it so that it reads these settings, or name with --config those it was started with.";
+                    Check::warn(NAME, says, holds(address, what))
+                }
+            }
+        }
+        Found::Nothing(why) => {
+            let says = format!("nothing serves {address} ({why})");
+            if !is_known {
+                return Check::note(NAME, says).untested(format!(
+                    "the listener {address} (start the gateway, then ask again)"
+                ));
+            }
+            let what = "Look for a packet filter on this host; the gateway says that it listens there.";
+            Check::fail(NAME, says, Remedy::new("host-admin", what))
+        }
+        Found::Differs(name, leaf) => {
+            let other = leaf.map_or_else(|| "one that cannot be read".to_owned(), |leaf| leaf.says());
+            let says = format!(
+                "{address} shows another certificate for {name} than the one of the settings: {other}"
+            );
+            let what = "A running gateway takes a new certificate from its file within a minute, and one from a variable \
+                        when it is restarted; if this stays, look for `certificate` in its log.";
+            Check::warn(NAME, says, Remedy::new("operator", what))
+                .untested(format!("the certificate of {address} (ask again in a minute)"))
+        }
+        Found::Foreign(why) => {
+            let says = format!("another program holds {address}: {why}");
+            let what = "Stop that program, or set another `address` for the listener: the gateway cannot start there.";
+            Check::fail(NAME, says, holds(address, what))
+        }
+        Found::KeptOut => Check::note(
+            NAME,
+            format!("{address} serves other hosts than this one without TLS, so it was not tried"),
+        )
+        .untested(format!(
+            "the listener {address} (ask it from a host that is in `plain_http_from`)"
+        )),
+    }
+}
+
+/// A TLS client that accepts every certificate, because it only looks at it: nothing is sent that another program must not
+/// see. That the peer has the private key is checked.
+fn looking() -> Result<ClientConfig, rustls::Error> {
+    let provider = provider();
+    let verifier = Arc::new(Onlooker(provider.clone()));
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+#[derive(Debug)]
+struct Onlooker(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Onlooker {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _others: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, leaf, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, leaf, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,453 @@
+//! The gateway that runs here, as its admin listener describes it: whether it is ours, whether it was started with these
+//! settings, and how the calls of the last minutes ended.
+
+use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::header;
+use http_body_util::BodyExt;
+use http_body_util::Empty;
+use http_body_util::Limited;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+
+use crate::config::Config;
+use crate::doctor::advice::Remedy;
+use crate::doctor::report::Check;
+use crate::doctor::report::count;
+use crate::gateway::RouteStatus;
+use crate::gateway::SERVICE;
+use crate::gateway::Status;
+use crate::problem::Kind;
+
+const NAME: &str = "running";
+const CALLS: &str = "calls";
+/// A gateway on this machine answers at once, however busy the machine is.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Far more than a thousand routes or keys take.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Codes that are named of a route.
+const CODES_NAMED_MAX: usize = 5;
+
+/// What is known of the gateway that runs here.
+#[derive(Debug)]
+pub(super) enum Running {
+    /// The settings switch the admin listener off.
+    Off,
+    /// The settings leave the port of the admin listener to the system.
+    AnyPort,
+    /// Nothing accepts connections there.
+    Silent(SocketAddr, String),
+    /// Something answers there, and not as a gateway of ours does.
+    Foreign(SocketAddr, String),
+    /// The answer of a gateway.
+    Here(SocketAddr, Box<Status>),
+}
+
+impl Running {
+    /// Asks the admin listener of these settings.
+    pub(super) async fn ask(config: &Config) -> Self {
+        let Some(admin) = &config.admin else {
+            return Self::Off;
+        };
+        if admin.address.port() == 0 {
+            return Self::AnyPort;
+        }
+        let address = at_home(admin.address);
+        match ask::<Status>(address, "/status").await {
+            Ok(status) if status.service == SERVICE => Self::Here(address, Box::new(status)),
+            Ok(_) => Self::Foreign(address, "the answer is not one of a Flowgate".to_owned()),
+            Err(Unasked::Refused(why)) => Self::Silent(address, why),
+            Err(Unasked::Unanswered(why)) => Self::Foreign(address, why),
+        }
+    }
+
+    /// The status of a gateway that was started with these settings.
+    pub(super) fn with(&self, config: &Config) -> Option<&Status> {
+        match self {
+            Self::Here(_, status) if status.settings == config.digest.to_string() => Some(status),
+            _ => None,
+        }
+    }
+
+    /// What is found about the gateway as a whole.
+    pub(super) fn checks(&self, config: &Config) -> Vec<Check> {
+        let (address, status) = match self {
+            Self::Off => {
+                let says = "the admin listener is off, so a running gateway cannot be asked for its settings and calls";
+                let open = "the settings and the calls of the running gateway (take `off` out of [admin], or read the \
+                            access log)";
+                return vec![Check::note(NAME, says).untested(open)];
+            }
+            Self::AnyPort => {
+                let says = "the admin listener has port 0, so a running gateway cannot be found";
+                let open = "the running gateway (set a port in [admin] address)";
+                return vec![Check::note(NAME, says).untested(open)];
+            }
+            Self::Silent(address, why) => {
+                let says = format!("no gateway answers at http://{address} ({why})");
+                let open = "the running gateway (start it with `flowgate serve`, then ask again)";
+                return vec![Check::note(NAME, says).untested(open)];
+            }
+            Self::Foreign(address, why) => {
+                let says = format!("what answers at http://{address}/status is not this gateway: {why}");
+                let what = "Stop the program that holds the port, or set another address in [admin]; a Flowgate of an \
+                            older version has no /status and has to be restarted.";
+                return vec![Check::fail(NAME, says, holds(*address, what))];
+            }
+            Self::Here(address, status) => (address, status),
+        };
+        let age = age(status.since_seconds);
+        let mut checks = vec![match self.with(config) {
+            Some(_) => Check::ok(
+                NAME,
+                format!(
+                    "version {}, started {age} ago with these settings",
+                    status.version
+                ),
+            ),
+            None => {
+                let says = format!(
+                    "the gateway at http://{address}, version {}, was started {age} ago with other settings",
+                    status.version
+                );
+                let what = "Restart it so that it reads these settings, or name with --config those it was started with.";
+                Check::warn(NAME, says, Remedy::new("operator", what))
+                    .untested("the gateway with these settings (restart it, then ask again)")
+            }
+        }];
+        if status.without_route > 0 {
+            let says = format!(
+                "{} in the last {} minutes led to no route: see `problem` and `target` in the access log",
+                count(clamp(status.without_route), "request", "requests"),
+                status.minutes
+            );
+            checks.push(Check::note(CALLS, says));
+        }
+        checks
+    }
+
+    /// How the recent calls of a route ended; nothing where no gateway says so.
+    pub(super) fn calls(&self, route: &str) -> Option<Check> {
+        let Self::Here(_, status) = self else {
+            return None;
+        };
+        let minutes = status.minutes;
+        Some(match status.routes.iter().find(|one| one.route == route) {
+            Some(seen) => judge(seen, minutes),
+            None if status.routes_left_out > 0 => Check::note(
+                CALLS,
+                "the gateway lists no calls of this route: too many others had some",
+            ),
+            None => Check::note(CALLS, format!("no call in the last {minutes} minutes")),
+        })
+    }
+}
+
+/// What to do about a program that holds a port.
+pub(super) fn holds(address: SocketAddr, what: &str) -> Remedy {
+    Remedy::new("operator", what).command(format!("ss -ltnp 'sport = :{}'", address.port()))
+}
+
+/// A listener for every address is reached on this machine.
+pub(super) fn at_home(address: SocketAddr) -> SocketAddr {
+    let home = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(home, address.port())
+}
+
+fn clamp(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// A time, in the largest unit that fits.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => count(clamp(seconds), "second", "seconds"),
+        60..3600 => count(clamp(seconds / 60), "minute", "minutes"),
+        3600..86_400 => count(clamp(seconds / 3600), "hour", "hours"),
+        _ => count(clamp(seconds / 86_400), "day", "days"),
+    }
+}
+
+/// Whose doing a failed call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// The gateway's, the flow's or the settings': no caller can avoid it.
+    Ours,
+    /// A rule of the settings that a known caller meets.
+    Rule,
+    /// The caller's: anyone on the network can cause it.
+    Caller,
+}
+
+fn kind_of(code: &str) -> Option<Kind> {
+    Kind::ALL.iter().copied().find(|kind| kind.row().code == code)
+}
+
+fn side(code: &str) -> Side {
+    match kind_of(code).map(|kind| kind.row().status.as_u16()) {
+        Some(403) => Side::Rule,
+        Some(500..) => Side::Ours,
+        None if code == "flow-cut" => Side::Ours,
+        Some(_) | None => Side::Caller,
+    }
+}
+
+fn judge(seen: &RouteStatus, minutes: u32) -> Check {
+    let failed: u64 = seen.failed.iter().map(|failed| failed.count).sum();
+    let calls = count(clamp(seen.answered + failed), "call", "calls");
+    if failed == 0 {
+        let says = format!("{calls} in the last {minutes} minutes, each answered");
+        return Check::ok(CALLS, says);
+    }
+    let mut kinds: Vec<_> = seen.failed.iter().collect();
+    kinds.sort_by_key(|kind| std::cmp::Reverse((side(&kind.code) != Side::Caller, kind.count)));
+    let named: Vec<String> = kinds
+        .iter()
+        .take(CODES_NAMED_MAX)
+        .map(|kind| match kind_of(&kind.code) {
+            Some(known) => format!(
+                "{} {} ({})",
+                kind.count,
+                known.row().code,
+                known.row().status.as_u16()
+            ),
+            None => format!("{} {}", kind.count, crate::model::claims::safe(&kind.code)),
+        })
+        .collect();
+    let first = kinds.first().map_or("", |kind| kind.code.as_str());
+    let title = kind_of(first).map_or("", |kind| kind.row().title);
+    let ended = match seen.answered {
+        0 => "none answered".to_owned(),
+        answered => format!("{answered} answered, {failed} not"),
+    };
+    let says = format!(
+        "{calls} in the last {minutes} minutes, {ended}: {}. {title}",
+        named.join(", ")
+    );
+    let says = says.trim_end().to_owned();
+    match (seen.answered, side(first)) {
+        (0, Side::Ours | Side::Rule) => Check::fail(CALLS, says, remedy(first)),
+        (0, Side::Caller) => Check::warn(CALLS, says, remedy(first))
+            .untested(format!("whether a call of route {} gets through", seen.route)),
+        (_, Side::Ours) => Check::warn(CALLS, says, remedy(first)),
+        (_, Side::Rule | Side::Caller) => Check::note(CALLS, says),
+    }
+}
+
+/// What to do about calls that end so.
+fn remedy(code: &str) -> Remedy {
+    let (who, what) = match kind_of(code) {
+        Some(Kind::CallerNotAllowed) => (
+            "operator",
+            "Add the caller to `callers` of the route if it shall call it; the access log names it as `caller`.",
+        ),
+        Some(Kind::AddressRefused) => (
+            "operator",
+            "Add the caller's network to `networks` of the route or the caller; the access log has its `address`. Behind a \
+             load balancer it is the balancer's.",
+        ),
+        Some(Kind::KeyMissing | Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer) => (
+            "caller",
+            "Send the key that `flowgate key new` printed, where the route reads it; `flowgate routes` shows who may call.",
+        ),
+        Some(Kind::RateLimited) => (
+            "operator",
+            "Raise the limit that the access log names as `limit`, or have the caller slow down.",
+        ),
+        Some(Kind::FlowOff | Kind::FlowNoResponse | Kind::FlowTimeout) => (
+            "flow-owner",
+            "Read `cause` of these requests in the access log, and look at the flow's run history.",
+        ),
+        Some(kind) if kind.row().status.is_server_error() => (
+            "operator",
+            "Read `cause` of these requests in the access log; `flowgate doctor --live` goes the same way step by step.",
+        ),
+        _ if code == "flow-cut" => (
+            "flow-owner",
+            "Look at the run in the run history: its answer broke off on the way.",
+        ),
+        _ => (
+            "caller",
+            "Read `problem` and `cause` of these requests in the access log; the caller has to change the request.",
+        ),
+    };
+    Remedy::new(who, what)
+}
+
+/// Why the admin listener said nothing.
+#[derive(Debug)]
+pub(super) enum Unasked {
+    /// Nothing accepts connections.
+    Refused(String),
+    /// Something does, and gave no good answer.
+    Unanswered(String),
+}
+
+impl Unasked {
+    pub(super) fn why(&self) -> &str {
+        match self {
+            Self::Refused(why) | Self::Unanswered(why) => why,
+        }
+    }
+}
+
+/// Asks an admin listener.
+pub(super) async fn ask<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T, Unasked> {
+    let asking = async {
+        let tcp = TcpStream::connect(address)
+            .await
+            .map_err(|error| refused(&error))?;
+        answer(tcp, address, path).await.map_err(Unasked::Unanswered)
+    };
+    match tokio::time::timeout(TIMEOUT, asking).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Unasked::Unanswered(format!("no answer within {TIMEOUT:?}"))),
+    }
+}
+
+fn refused(error: &io::Error) -> Unasked {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Unasked::Refused("connection refused".to_owned()),
+        _ => Unasked::Refused(error.to_string()),
+    }
+}
+
+async fn answer<T: DeserializeOwned>(tcp: TcpStream, address: SocketAddr, path: &str) -> Result<T, String> {
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await.map_err(text)?;
+    let asking = async {
+        let request = Request::get(path)
+            .header(header::HOST, address.to_string())
+            .header(header::CONNECTION, "close")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await.map_err(text)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(format!("status {status}"));
+        }
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
+        let body = body.await.map_err(|error| error.to_string())?.to_bytes();
+        serde_json::from_slice(&body).map_err(|_| "the answer cannot be read".to_owned())
+    };
+    tokio::pin!(connection);
+    tokio::pin!(asking);
+    tokio::select! {
+        answer = &mut asking => answer,
+        // What was read of the answer before the end may be all of it.
+        _ = &mut connection => asking.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CALLS;
+    use super::Side;
+    use super::age;
+    use super::at_home;
+    use super::judge;
+    use super::remedy;
+    use super::side;
+    use crate::doctor::report::Verdict;
+    use crate::gateway::FailureCount;
+    use crate::gateway::RouteStatus;
+    use crate::problem::Kind;
+
+    fn route(answered: u64, failed: &[(&str, u64)]) -> RouteStatus {
+        let failed = failed.iter().map(|(code, count)| FailureCount {
+            code: (*code).to_owned(),
+            count: *count,
+        });
+        RouteStatus {
+            route: "orders".to_owned(),
+            answered,
+            failed: failed.collect(),
+        }
+    }
+
+    #[test]
+    fn a_route_on_which_every_call_fails_is_broken_unless_strangers_alone_can_cause_it() {
+        for (answered, failed, verdict) in [
+            (0, &[("caller-not-allowed", 3)][..], Verdict::Fail),
+            (0, &[("flow-refused-token", 1), ("key-missing", 9)], Verdict::Fail),
+            (0, &[("flow-cut", 1)], Verdict::Fail),
+            (0, &[("key-unknown", 40)], Verdict::Warn),
+            (0, &[("caller-gone", 2)], Verdict::Warn),
+            (7, &[("flow-timeout", 1)], Verdict::Warn),
+            (7, &[("key-unknown", 40)], Verdict::Note),
+            (7, &[("address-refused", 1)], Verdict::Note),
+            (7, &[], Verdict::Ok),
+        ] {
+            let check = judge(&route(answered, failed), 10);
+            assert_eq!((check.name, check.verdict), (CALLS, verdict), "{}", check.says);
+            assert_eq!(
+                check.untested.is_some(),
+                verdict == Verdict::Warn && answered == 0,
+                "{failed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_matters_most_is_named_first_with_its_status() {
+        let check = judge(&route(0, &[("key-missing", 9), ("flow-off", 1)]), 10);
+        assert_eq!(
+            check.says,
+            "10 calls in the last 10 minutes, none answered: 1 flow-off (503), 9 key-missing (401). The flow behind this \
+             address is switched off; no run was started."
+        );
+        assert_eq!(check.remedy.unwrap().who, "flow-owner");
+    }
+
+    #[test]
+    fn every_problem_has_a_side_and_a_remedy() {
+        for kind in Kind::ALL {
+            let row = kind.row();
+            let is_ours = row.status.is_server_error();
+            assert_eq!(side(row.code) == Side::Ours, is_ours, "{}", row.code);
+            let remedy = remedy(row.code);
+            assert!(
+                remedy.what.ends_with('.') && !remedy.who.is_empty(),
+                "{}",
+                row.code
+            );
+            assert_ne!(is_ours, remedy.who == "caller", "{}", row.code);
+        }
+    }
+
+    #[test]
+    fn a_listener_for_every_address_is_asked_on_this_machine() {
+        for (address, home) in [
+            ("0.0.0.0:9464", "127.0.0.1:9464"),
+            ("[::]:9464", "[::1]:9464"),
+            ("192.0.2.1:1", "192.0.2.1:1"),
+        ] {
+            assert_eq!(at_home(address.parse().unwrap()).to_string(), home);
+        }
+    }
+
+    #[test]
+    fn an_age_has_the_largest_unit_that_fits() {
+        for (seconds, text) in [
+            (1, "1 second"),
+            (119, "1 minute"),
+            (7200, "2 hours"),
+            (900_000, "10 days"),
+        ] {
+            assert_eq!(age(seconds), text);
+        }
+    }
+}
