@@ -158,6 +158,17 @@ impl AnswerBody {
         self.passed.take()
     }
 
+    /// Leaves out the gateway's own words, as the answer to HEAD does; returns how many bytes they have (RFC 9110
+    /// section 9.3.2). A flow was asked with HEAD as well, and sends none.
+    pub fn omit(&mut self) -> Option<u64> {
+        let Source::Own(bytes) = &mut self.source else {
+            return None;
+        };
+        let omitted = bytes.take()?.len() as u64;
+        self.finish();
+        Some(omitted)
+    }
+
     /// Without a body nobody polls for the end, so it is noted here.
     fn noticed(mut self) -> Self {
         if self.is_end_stream() {

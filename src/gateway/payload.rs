@@ -21,7 +21,6 @@ use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use crate::counters::Counters;
 use crate::flow::BodyError;
@@ -41,7 +40,10 @@ pub enum Inbound {
     /// Arriving over HTTP/1.
     Http1(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>),
     /// Arriving over HTTP/2, beside others that may take all its room.
-    Http2(Incoming, Arc<Standstill>),
+    Http2(
+        Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>,
+        Arc<Standstill>,
+    ),
 }
 
 impl fmt::Debug for Inbound {
@@ -67,26 +69,21 @@ impl Body for Inbound {
                 let bytes = Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty());
                 Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
             }
-            Self::Http1(body) => body.as_mut().poll_frame(cx),
-            Self::Http2(body, _) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
+            Self::Http1(body) | Self::Http2(body, _) => body.as_mut().poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(body, _) => body.is_end_stream(),
+            Self::Http1(body) | Self::Http2(body, _) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Http1(body) => body.size_hint(),
-            Self::Http2(body, _) => body.size_hint(),
+            Self::Http1(body) | Self::Http2(body, _) => body.size_hint(),
         }
     }
 }

@@ -12,8 +12,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use http::Request;
 use http::Response;
+use http::StatusCode;
+use http::header;
 use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
@@ -51,11 +54,20 @@ use crate::server::opening::Opening;
 use crate::server::pace;
 use crate::server::pace::Streams;
 use crate::server::pace::Turn;
+use crate::server::unread::Discarding;
+use crate::server::unread::Rest;
 
 /// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
 const H2_SEND_BUFFER: usize = 16 * 1024;
 /// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
 const LAST_WORDS: Duration = Duration::from_secs(600);
+
+/// Bodies of one connection that are discarded at one time.
+const DISCARDED_AT_ONCE_MAX: usize = 32;
+
+/// Streams that h2 may reset by itself while a connection lives. Resets that a peer provokes spend its credit in
+/// `frames.rs`; those for data that was under way when its stream was reset cost none, and are no flood.
+const PROVOKED_RESETS_MAX: usize = 10_000;
 
 /// How h2 describes the code ENHANCE_YOUR_CALM, with which it ends a connection that floods (RFC 9113 section 7).
 const H2_FLOOD: &str = "detected: detected excessive load";
@@ -75,6 +87,8 @@ pub(super) struct Line {
     opening: Arc<Opening>,
     /// The time in which the peer could send no more of any body.
     standstill: Arc<Standstill>,
+    /// Bodies that nobody reads.
+    discarding: Arc<Discarding>,
     /// Kept until the last request has ended: an HTTP/2 request may outlive its connection for a moment.
     _seat: Seat,
     /// Requests that are running: until their answer has left.
@@ -88,6 +102,7 @@ impl Requests {
         peer: SocketAddr,
         guard: &Guard<SecureStream>,
         credit: &Arc<Credit>,
+        phase: &watch::Receiver<Phase>,
         seat: Seat,
     ) -> Self {
         Self(Arc::new(Line {
@@ -103,6 +118,7 @@ impl Requests {
             credit: credit.clone(),
             opening: guard.opening().clone(),
             standstill: guard.standstill().clone(),
+            discarding: Discarding::new(phase.clone()),
             _seat: seat,
             now: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
@@ -122,6 +138,8 @@ struct Running {
     line: Arc<Line>,
     /// Whether its answer is whole.
     whole: bool,
+    /// What becomes of its body, if it has one.
+    rest: Option<Arc<Rest>>,
 }
 
 impl Drop for Running {
@@ -129,6 +147,9 @@ impl Drop for Running {
         self.line.now.fetch_sub(1, Ordering::Relaxed);
         if !self.whole {
             self.line.credit.dropped();
+            if let Some(rest) = &self.rest {
+                rest.give_up();
+            }
         }
     }
 }
@@ -277,14 +298,26 @@ impl Service<Request<Incoming>> for Requests {
         self.0.now.fetch_add(1, Ordering::Relaxed);
         self.0.served.fetch_add(1, Ordering::Relaxed);
         self.0.credit.request();
+        let (head, body) = request.into_parts();
+        let (body, rest) = match body.is_end_stream() {
+            true => (Inbound::Whole(Bytes::new()), None),
+            false => {
+                let (body, rest) = Rest::of(body, &self.0.discarding);
+                let body = Inbound::Http2(Box::pin(body), self.0.standstill.clone());
+                (body, Some(rest))
+            }
+        };
         let running = Running {
             line: self.0.clone(),
             whole: false,
+            rest,
         };
-        let request = request.map(|body| Inbound::Http2(body, self.0.standstill.clone()));
+        let is_head = head.method == Method::HEAD;
+        let request = Request::from_parts(head, body);
         Answering {
             call: self.0.shared.gateway.handle(request, &self.0.via, None),
             running: Some(running),
+            is_head,
         }
     }
 }
@@ -293,6 +326,8 @@ impl Service<Request<Incoming>> for Requests {
 pub(super) struct Answering {
     call: Call,
     running: Option<Running>,
+    /// Whether the head of the answer is all that is wanted.
+    is_head: bool,
 }
 
 impl Future for Answering {
@@ -302,9 +337,23 @@ impl Future for Answering {
         let response = std::task::ready!(Pin::new(&mut self.call).poll(cx));
         match self.running.take() {
             Some(running) => {
+                if let Some(rest) = &running.rest {
+                    rest.answered(DISCARDED_AT_ONCE_MAX);
+                }
                 let mut response = response;
+                if self.is_head
+                    && let Some(bytes) = response.body_mut().omit()
+                {
+                    response
+                        .headers_mut()
+                        .insert(header::CONTENT_LENGTH, bytes.into());
+                }
                 if let Some(passed) = response.body_mut().take_passed() {
                     passed.append_to(response.headers_mut());
+                }
+                if response.status() == StatusCode::NO_CONTENT {
+                    // RFC 9110 section 8.6, also where the flow says one.
+                    response.headers_mut().remove(header::CONTENT_LENGTH);
                 }
                 Poll::Ready(Ok(response.map(|body| RunningBody::new(body, running))))
             }
@@ -334,7 +383,7 @@ pub(super) async fn serve(
     let credit = frames.credit().clone();
     let guard = Guard::new(stream, frames, Blocks::new(shared.settings.head_bytes_max));
     let signs = guard.signs().clone();
-    let requests = Requests::new(&shared, peer, &guard, &credit, seat);
+    let requests = Requests::new(&shared, peer, &guard, &credit, &phase, seat);
     let ended = live(guard, requests, phase).await;
     let streams = signs.refused_streams();
     match ended {
@@ -368,6 +417,7 @@ async fn live(
             .initial_connection_window_size(settings.connection_window)
             .max_send_buf_size(H2_SEND_BUFFER)
             .max_header_list_size(head_bytes)
+            .max_local_error_reset_streams(Some(PROVOKED_RESETS_MAX))
             .max_frame_size(frame_bytes)
             .keep_alive_interval(settings.idle_timeout)
             .keep_alive_timeout(settings.head_timeout)

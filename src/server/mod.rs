@@ -17,6 +17,7 @@ mod refusals;
 mod resets;
 mod seats;
 mod tls;
+mod unread;
 mod window;
 
 use std::io;

@@ -15,6 +15,7 @@ mod health;
 mod hosts;
 mod plain;
 mod readers;
+mod refusals;
 mod tls;
 
 use std::time::Duration;
