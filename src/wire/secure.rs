@@ -25,6 +25,8 @@ use rustls::unbuffered::ConnectionState;
 use rustls::unbuffered::EncodeError;
 use rustls::unbuffered::EncodeTlsData;
 use rustls::unbuffered::UnbufferedStatus;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
@@ -212,17 +214,29 @@ impl OfCaller {
             let stands = poll_fn(taking).await?;
             answered |= !self.leaving.is_empty();
             // With TLS 1.3 a caller that has finished waits for no more than its answer, and a ticket goes with that.
+            // Where the system cannot acknowledge without it, it leaves at once.
             let version = self.tls.protocol_version();
             self.patient = stands == Stands::Traffic
                 && version == Some(ProtocolVersion::TLSv1_3)
-                && self.leaving.len() <= PATIENT_MAX;
+                && self.leaving.len() <= PATIENT_MAX
+                && cfg!(target_os = "linux");
             if !self.patient {
                 poll_fn(|cx| self.poll_leave(cx)).await?;
             }
             if stands == Stands::Traffic {
+                self.acknowledge();
                 return Ok(());
             }
         }
+    }
+
+    /// Acknowledges the end of the handshake, and what follows until the first answer, as it arrives. A caller that
+    /// leaves Nagle's algorithm on sends its request only after that, and the system delays an acknowledgement that
+    /// travels alone by 40 ms.
+    fn acknowledge(&self) {
+        // A caller that has to wait for it is slower and still served.
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&self.tcp).set_tcp_quickack(true);
     }
 
     /// The protocol that both sides speak above TLS (RFC 7301), if the caller named one.

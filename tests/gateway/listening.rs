@@ -1,6 +1,7 @@
 //! What the listeners do before, around and instead of a request. Here are the parts that several tests
 //! share: a gateway with one route, and a connection that is spoken byte by byte.
 
+mod acknowledgements;
 mod admin;
 mod crowds;
 mod deadlines;
