@@ -20,6 +20,7 @@ use crate::server::refusals::Lines;
 use crate::server::refusals::Refusals;
 use crate::server::tls;
 use crate::server::tls::Offer;
+use crate::wire::NoHandshake;
 use crate::wire::OfCaller;
 
 /// What connections of one listener share within a worker.
@@ -58,7 +59,13 @@ pub(super) async fn serve_tls(
     };
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
-        Ok(Err((error, said))) => return handshake_failed(&shared, peer, &error, &said),
+        Ok(Err(failed)) => {
+            handshake_failed(&shared, peer, &failed);
+            return tokio::select! {
+                () = failed.part() => {}
+                () = told_to_stop(&mut phase, Draining::No) => {}
+            };
+        }
         Err(_) => {
             let detail = format!("no whole handshake within {deadline:?}");
             return handshake_refused(&shared, peer, "handshake-timeout", detail);
@@ -87,9 +94,9 @@ pub(super) async fn serve_plain(
 /// Boxed once after the handshake: it is large, and every future that holds it would carry it in full.
 pub(super) type SecureStream = Box<OfCaller>;
 
-fn handshake_failed(shared: &Shared, peer: SocketAddr, error: &std::io::Error, said: &[u8]) {
-    let (reason, sentence) = tls::explain(error);
-    let detail = match Offer::read(said) {
+fn handshake_failed(shared: &Shared, peer: SocketAddr, failed: &NoHandshake) {
+    let (reason, sentence) = tls::explain(&failed.why);
+    let detail = match Offer::read(&failed.said) {
         Some(offer) => format!("{sentence}; it {offer}"),
         None => sentence,
     };

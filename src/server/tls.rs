@@ -298,6 +298,10 @@ pub(super) fn explain(error: &io::Error) -> (&'static str, String) {
             "not-tls",
             "the peer does not speak TLS; it must use https:// for this port",
         ),
+        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => (
+            "handshake-too-long",
+            "the peer sent a handshake message longer than 16 KiB, which no TLS library needs",
+        ),
         Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => (
             "no-common-suite",
             "the peer offers no cipher suite of today; its TLS library must be renewed",

@@ -25,6 +25,7 @@ pub use head::Scan;
 pub use head::request;
 pub use head::response;
 pub use outbox::Outbox;
+pub use secure::NoHandshake;
 pub use secure::OfCaller;
 pub use secure::ToServer;
 pub use stream::Stream;

@@ -11,9 +11,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use rustls::AlertDescription;
 use rustls::ClientConfig;
+use rustls::CommonState;
+use rustls::Error;
+use rustls::InvalidMessage;
+use rustls::PeerIncompatible;
+use rustls::PeerMisbehaved;
 use rustls::ProtocolVersion;
 use rustls::ServerConfig;
 use rustls::client::ClientConnectionData;
@@ -32,8 +39,10 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::wire::Stream;
+use crate::wire::Timer;
 
 /// The head of a record: its kind, a version and its length (RFC 8446 section 5.1).
 const RECORD_HEAD: usize = 5;
@@ -48,6 +57,20 @@ const HANDSHAKE_MAX: usize = 128 * 1024;
 
 /// What may wait for the first answer: a ticket for the next handshake, and little else.
 const PATIENT_MAX: usize = 1024;
+
+/// How long, and for how many bytes, a caller that was sent a fatal alert is listened to. Closing with bytes unread
+/// resets the connection, and the reset can overtake the alert.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// Records that are refused with `unexpected_message`: the first when the handshake is over, the second before.
+const REFUSED: &[u8] = &[20, 3, 3, 0, 1, 1, 20, 3, 3, 0, 1, 2];
+/// A byte that begins no record, and is refused with `decode_error`.
+const NO_RECORD: u8 = 0xff;
+/// The kinds of a record with a part of the handshake and with an alert, and that of a ClientHello.
+const HANDSHAKE: u8 = 22;
+const ALERT: u8 = 21;
+const CLIENT_HELLO: u8 = 1;
 
 /// Memory that all connections of a worker use in turn.
 struct Space {
@@ -71,24 +94,39 @@ thread_local! {
 pub trait Side: Send + Unpin + 'static {
     /// What the library knows of this side alone.
     type Data;
+    /// Whether the peer gets time to read a fatal alert. A trigger does not: a caller waits for what comes of it.
+    const LINGERS: bool;
 
     /// Takes in the records that have arrived, up to the next thing that is to be done.
     fn process<'c, 'i>(&'c mut self, arrived: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// Whether the library has made records that were not taken.
+    fn wants_write(&self) -> bool;
 }
 
 impl Side for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+    const LINGERS: bool = false;
 
     fn process<'c, 'i>(&'c mut self, arrived: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(arrived)
+    }
+
+    fn wants_write(&self) -> bool {
+        CommonState::wants_write(self)
     }
 }
 
 impl Side for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+    const LINGERS: bool = true;
 
     fn process<'c, 'i>(&'c mut self, arrived: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(arrived)
+    }
+
+    fn wants_write(&self) -> bool {
+        CommonState::wants_write(self)
     }
 }
 
@@ -114,6 +152,41 @@ pub struct Secure<T> {
     ended: bool,
     /// Whether we have.
     gone: bool,
+    /// Whether a fatal alert was made for the peer.
+    alerted: bool,
+    /// Set while the peer gets time to read it.
+    refusal: Option<Box<Refusal>>,
+}
+
+/// A handshake that failed.
+#[derive(Debug)]
+pub struct NoHandshake {
+    /// The error.
+    pub why: io::Error,
+    /// What the caller has said before it was answered.
+    pub said: Vec<u8>,
+    /// The connection, if an alert is to be sent on it.
+    alerted: Option<Box<OfCaller>>,
+}
+
+impl NoHandshake {
+    /// Sends the alert, if there is one, and ends when the caller can have read it.
+    pub async fn part(self) {
+        if let Some(mut stream) = self.alerted {
+            stream.refusal = Some(Refusal::new(self.why));
+            poll_fn(|cx| SPACE.with_borrow_mut(|space| stream.poll_refuse(cx, &mut space.arrived))).await;
+        }
+    }
+}
+
+/// A connection that ends with a fatal alert and waits until the peer can have read it.
+struct Refusal {
+    why: io::Error,
+    until: Instant,
+    timer: Timer,
+    bytes_left: usize,
+    /// Whether the alert, and the end of our side, have left.
+    sent: bool,
 }
 
 impl<T> fmt::Debug for Secure<T> {
@@ -178,21 +251,27 @@ impl OfCaller {
     /// be as long as a record or a little longer.
     ///
     /// # Errors
-    /// Those of the socket and of TLS, and with them what the caller has said before it was answered.
-    pub async fn accept(
-        tcp: TcpStream,
-        config: Arc<ServerConfig>,
-    ) -> Result<Box<Self>, (io::Error, Vec<u8>)> {
-        let tls = UnbufferedServerConnection::new(config).map_err(|error| (broken(error), Vec::new()))?;
+    /// Those of the socket and of TLS.
+    pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Box<Self>, NoHandshake> {
+        let tls = match UnbufferedServerConnection::new(config) {
+            Ok(tls) => tls,
+            Err(error) => {
+                return Err(NoHandshake {
+                    why: broken(error),
+                    said: Vec::new(),
+                    alerted: None,
+                });
+            }
+        };
         let mut stream = Box::new(Self::new(tcp, tls));
         let mut said = Vec::new();
         match stream.shake(&mut said).await {
             Ok(()) => Ok(stream),
-            Err(error) => {
-                // It is a courtesy, and the peer need not listen.
-                let _ = poll_fn(|cx| Poll::Ready(stream.poll_leave(cx))).await;
-                Err((error, said))
-            }
+            Err(why) => Err(NoHandshake {
+                why,
+                said,
+                alerted: stream.alerted.then_some(stream),
+            }),
         }
     }
 
@@ -257,6 +336,8 @@ impl<T: Side> Secure<T> {
             patient: false,
             ended: false,
             gone: false,
+            alerted: false,
+            refusal: None,
         }
     }
 
@@ -292,8 +373,15 @@ impl<T: Side> Secure<T> {
         space: &mut [u8],
         into: &mut BytesMut,
     ) -> Poll<io::Result<()>> {
+        if self.refusal.is_some() {
+            return self.poll_refuse(cx, space).map(Err);
+        }
         let taken = std::task::ready!(self.poll_take(cx, space, into, |_| {}));
-        // A peer that is told what is wrong waits for no record.
+        if T::LINGERS && self.alerted {
+            self.refusal = taken.err().map(Refusal::new);
+            return self.poll_refuse(cx, space).map(Err);
+        }
+        // A peer that is sent an alert waits for no record.
         let may_wait = self.patient && taken.is_ok();
         let told = if self.leaving.is_empty() || may_wait {
             Ok(())
@@ -319,7 +407,9 @@ impl<T: Side> Secure<T> {
         let have = self.arrived.len();
         let too_long = have >= space.len();
         let Some(begun) = space.get_mut(..have).filter(|_| !too_long) else {
-            return Poll::Ready(Err(broken("a message of TLS is too long")));
+            let error = Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge);
+            self.alert(&error, None, have);
+            return Poll::Ready(Err(broken(error)));
         };
         begun.copy_from_slice(&self.arrived);
         // The head of the next record comes with a large one, so that a long answer takes one look at the socket for each.
@@ -357,6 +447,7 @@ impl<T: Side> Secure<T> {
         let mut used = 0;
         loop {
             let rest = bytes.get_mut(used..).unwrap_or_default();
+            let version = hello_version(rest);
             let UnbufferedStatus { mut discard, state } = self.tls.process(rest);
             let stands = match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -390,7 +481,7 @@ impl<T: Side> Secure<T> {
                 Ok(_) => return (used, Err(broken("a state of TLS that was not asked for"))),
                 Err(error) => {
                     used += discard;
-                    self.tell_why(bytes.get_mut(used..).unwrap_or_default());
+                    self.alert(&error, version, bytes.len().saturating_sub(used));
                     return (used, Err(broken(error)));
                 }
             };
@@ -401,12 +492,68 @@ impl<T: Side> Secure<T> {
         }
     }
 
-    /// Lets TLS tell the peer what is wrong.
-    fn tell_why(&mut self, rest: &mut [u8]) {
-        if let Ok(ConnectionState::EncodeTlsData(data)) = self.tls.process(rest).state {
-            // It is a courtesy.
-            let _ = encode(data, &mut self.leaving);
+    /// Adds the fatal alert that names this error to what leaves. The library has made one for most errors. For the
+    /// others it is given something that it refuses, because it alone has the keys; what that alert says is corrected
+    /// where it is not encrypted. `unused` bytes from before the error are still needed in front of a record.
+    fn alert(&mut self, error: &Error, hello_version: Option<u16>, unused: usize) {
+        // A fatal alert is not answered, and none follows our own goodbye (RFC 8446 section 6).
+        let silent = self.gone || matches!(error, Error::AlertReceived(_));
+        for record in [REFUSED, &[]] {
+            if !silent && !self.tls.wants_write() {
+                let mut record = record.to_vec();
+                record.resize(record.len() + unused + RECORD_HEAD, NO_RECORD);
+                // The error is known already.
+                let _ = self.tls.process(&mut record);
+            }
         }
+        let start = self.leaving.len();
+        while self.tls.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(data)) = self.tls.process(&mut []).state
+            && encode(data, &mut self.leaving).is_ok()
+        {}
+        self.alerted = self.leaving.len() > start;
+        if let Some(right) = right_alert(error, hello_version)
+            && let Some([ALERT, _, _, 0, 2, _, description]) = self.leaving.get_mut(start..)
+        {
+            *description = right.into();
+        }
+    }
+
+    /// Gives the peer time to read the alert, and returns the error.
+    fn poll_refuse(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Error> {
+        let Some(mut refusal) = self.refusal.take() else {
+            return Poll::Ready(io::ErrorKind::BrokenPipe.into());
+        };
+        if self.poll_linger(cx, &mut refusal, space).is_pending() {
+            self.refusal = Some(refusal);
+            return Poll::Pending;
+        }
+        Poll::Ready(refusal.why)
+    }
+
+    /// Ends when the peer has closed, or when it had enough time.
+    fn poll_linger(&mut self, cx: &mut Context<'_>, refusal: &mut Refusal, space: &mut [u8]) -> Poll<()> {
+        if refusal.timer.poll_until(cx, refusal.until).is_ready() {
+            return Poll::Ready(());
+        }
+        if !refusal.sent {
+            let sent = std::task::ready!(self.poll_leave(cx));
+            let ended = std::task::ready!(Pin::new(&mut self.tcp).poll_shutdown(cx));
+            if sent.and(ended).is_err() {
+                return Poll::Ready(());
+            }
+            refusal.sent = true;
+        }
+        while refusal.bytes_left > 0 {
+            let mut read = ReadBuf::new(space);
+            let ended = std::task::ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read)).is_err();
+            let count = read.filled().len();
+            if ended || count == 0 {
+                break;
+            }
+            refusal.bytes_left = refusal.bytes_left.saturating_sub(count);
+        }
+        Poll::Ready(())
     }
 
     /// Sends what waits to leave.
@@ -466,6 +613,53 @@ impl<T: Side> Secure<T> {
             .extend_from_slice(record.get(sent..).unwrap_or_default());
         Ok(())
     }
+}
+
+impl Refusal {
+    fn new(why: io::Error) -> Box<Self> {
+        Box::new(Self {
+            why,
+            until: Instant::now() + LINGER_TIME,
+            timer: Timer::default(),
+            bytes_left: LINGER_BYTES_MAX,
+            sent: false,
+        })
+    }
+}
+
+/// The alert that the standard wants for an error for which the library sends another one, or none.
+fn right_alert(error: &Error, hello_version: Option<u16>) -> Option<AlertDescription> {
+    match error {
+        // The library looks for this extension before it looks at the version.
+        Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
+            if hello_version? < u16::from(ProtocolVersion::TLSv1_2) =>
+        {
+            Some(AlertDescription::ProtocolVersion)
+        }
+        Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion) => {
+            Some(AlertDescription::ProtocolVersion)
+        }
+        // Such a message can be decoded. OpenSSL and BoringSSL call it that as well.
+        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge)
+        | Error::PeerMisbehaved(PeerMisbehaved::ServerNameDifferedOnRetry) => {
+            Some(AlertDescription::IllegalParameter)
+        }
+        Error::PeerMisbehaved(
+            PeerMisbehaved::IllegalMiddleboxChangeCipherSpec
+            | PeerMisbehaved::MessageInterleavedWithHandshakeMessage
+            | PeerMisbehaved::TooManyEmptyFragments
+            | PeerMisbehaved::TooManyWarningAlertsReceived,
+        ) => Some(AlertDescription::UnexpectedMessage),
+        _ => None,
+    }
+}
+
+/// The version that a ClientHello names where TLS 1.2 and older have it (RFC 8446 section 4.1.2).
+fn hello_version(record: &[u8]) -> Option<u16> {
+    let [HANDSHAKE, _, _, _, _, CLIENT_HELLO, _, _, _, major, minor, ..] = record else {
+        return None;
+    };
+    Some(u16::from_be_bytes([*major, *minor]))
 }
 
 /// The length of the record that begins like this, with its head.
@@ -538,6 +732,9 @@ impl<T: Side> AsyncWrite for Secure<T> {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
+        if me.refusal.is_some() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         std::task::ready!(me.poll_room(cx))?;
         SPACE.with_borrow_mut(|Space { plain, leaving, .. }| {
             let first = pieces.iter().position(|piece| !piece.is_empty());
@@ -573,7 +770,7 @@ impl<T: Side> AsyncWrite for Secure<T> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         std::task::ready!(me.poll_room(cx))?;
-        if !me.gone {
+        if !me.gone && me.refusal.is_none() {
             me.gone = true;
             SPACE.with_borrow_mut(|space| me.seal(cx, &mut space.leaving, None))?;
             std::task::ready!(me.poll_leave(cx))?;
@@ -676,7 +873,7 @@ mod tests {
         let far = TlsConnector::from(client.clone()).connect(name, far);
         let near = OfCaller::accept(tcp, server.clone());
         let (near, far) = in_time(async { tokio::join!(near, far) }).await;
-        (near.map_err(|(error, _)| error).unwrap(), far.unwrap())
+        (near.unwrap(), far.unwrap())
     }
 
     async fn pair(version: &'static SupportedProtocolVersion) -> (ToServer, TlsStream<TcpStream>) {
@@ -916,10 +1113,7 @@ mod tests {
                 sent += record.len();
             }
         };
-        let listening = async {
-            let (error, _) = OfCaller::accept(tcp, server).await.unwrap_err();
-            error
-        };
+        let listening = async { OfCaller::accept(tcp, server).await.unwrap_err().why };
         let (_, error) = in_time(async { tokio::join!(talking, listening) }).await;
         assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
     }
@@ -931,10 +1125,13 @@ mod tests {
         let (far, tcp) = sockets().await;
         let name = ServerName::try_from("localhost").unwrap();
         let far = TlsConnector::from(client).connect(name, far);
-        let (near, far) = in_time(async { tokio::join!(OfCaller::accept(tcp, server), far) }).await;
-        let (error, said) = near.unwrap_err();
-        assert!(error.to_string().contains("incompatible"), "{error}");
-        assert_eq!(said.first(), Some(&0x16), "a handshake message begins it");
+        let near = async {
+            let failed = OfCaller::accept(tcp, server).await.unwrap_err();
+            assert!(failed.why.to_string().contains("incompatible"), "{failed:?}");
+            assert_eq!(failed.said.first(), Some(&0x16), "a handshake message begins it");
+            failed.part().await;
+        };
+        let ((), far) = in_time(async { tokio::join!(near, far) }).await;
         assert!(far.unwrap_err().to_string().contains("ProtocolVersion"));
     }
 }

@@ -3,6 +3,7 @@
 
 mod acknowledgements;
 mod admin;
+mod alerts;
 mod crowds;
 mod deadlines;
 mod early;
