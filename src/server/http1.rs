@@ -555,6 +555,9 @@ impl Line {
         let passed = body.take_passed();
         let stated = stated_length(&head.headers, passed.as_ref());
         let plan = Plan::new(&head, stated, &body.size_hint(), asked, reusable);
+        if plan.ending == Ending::None {
+            body.omit();
+        }
         let mut outbox = Outbox::default();
         plan.write(&head.headers, passed.as_ref(), outbox.head());
         let mut rest = Some(body);

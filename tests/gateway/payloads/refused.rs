@@ -126,3 +126,21 @@ async fn a_caller_that_sends_without_end_is_cut_off() {
         assert!(sent < 400, "{sent} MB were taken");
     }
 }
+
+#[tokio::test]
+async fn a_refused_head_request_logs_that_no_body_left() {
+    let (_world, gateway, _) = served("").await;
+    let mut talk = gateway.talk().await;
+    for (path, status) in [("/orders", 405), ("/nowhere", 404)] {
+        talk.say(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+            .await;
+        let answer = talk.hear_after("HEAD").await;
+        assert_eq!(answer.status, status);
+        assert_ne!(answer.header("content-length"), None);
+        let line = gateway.lines.of(&answer).await;
+        assert_eq!(
+            (&line["bytes_out"], &line["end"]),
+            (&0.into(), &"complete".into())
+        );
+    }
+}
