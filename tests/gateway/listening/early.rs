@@ -1,11 +1,8 @@
 //! Answers that are there before the body is: they reach the caller, and cost the other requests nothing.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use tokio::time::Instant;
 
 use crate::harness::KEY;
 use crate::harness::send_h2;
@@ -16,13 +13,8 @@ use crate::listening::frames::Peer;
 use crate::listening::frames::field;
 use crate::listening::frames::frame;
 use crate::listening::frames::stream;
-use crate::listening::order_bytes;
 use crate::listening::served;
 
-/// Time that a refused caller has for the rest of its body, with some for a machine that has other things to do. All
-/// other deadlines of these tests are far longer.
-const SOON: Duration = Duration::from_secs(5);
-const SOME_TIME: Duration = Duration::from_millis(900);
 const WRONG: &str = "canary-key-of-nobody";
 
 fn post(key: &str, body: Bytes) -> Request<Full<Bytes>> {
@@ -47,37 +39,15 @@ fn head(number: u32, key: &str, more: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_refused_caller_that_stops_in_its_body_is_answered_after_a_second() {
-    let (_world, gateway, _) = served("[bodies]\ntimeout = \"5m\"\n").await;
-    let half = order_bytes("")
-        .replace(KEY, WRONG)
-        .replace("Length: 2", "Length: 200");
-    let mut talk = gateway.talk().await;
-    let began = Instant::now();
-    talk.say(half).await;
-    let answer = talk.hear().await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.header("connection")),
-        (401, Some("close"))
-    );
-    let took = began.elapsed();
-    assert!((SOME_TIME..SOON).contains(&took), "{took:?}");
-    assert_eq!(talk.rest().await, "");
-}
-
-#[tokio::test]
-async fn a_refused_stream_that_stops_in_its_body_is_answered_after_a_second() {
+async fn a_refused_stream_that_stops_in_its_body_is_answered_at_once() {
     let (_world, gateway, _) = served("[bodies]\ntimeout = \"5m\"\n").await;
     let mut peer = Peer::connect(&gateway).await;
-    let began = Instant::now();
     assert!(peer.say(&head(0, WRONG, &[("content-length", "200")])).await);
-    assert!(peer.say(&frame(DATA, 0, stream(0), b"{}")).await);
     let answer = peer.hear(|heard| heard.kind == HEADERS).await;
     assert_eq!(answer.expect("the connection is closed").stream, stream(0));
-    let took = began.elapsed();
-    assert!((SOME_TIME..SOON).contains(&took), "{took:?}");
     let line = gateway.lines.wait_for(|line| line["status"] == 401).await;
-    assert_eq!((&line["bytes_in"], &line["protocol"]), (&2.into(), &"h2".into()));
+    assert_eq!((&line["bytes_in"], &line["protocol"]), (&0.into(), &"h2".into()));
+    assert!(line["ms"]["total"].as_f64().unwrap() < 900.0, "{line}");
     assert!(peer.catch_up().await, "the connection is closed");
 }
 
@@ -112,19 +82,16 @@ async fn who_asks_first_on_http2_is_answered_at_once_where_it_is_refused() {
 }
 
 #[tokio::test]
-async fn a_small_refused_body_on_http2_is_read_and_a_larger_one_than_64_kib_is_not() {
+async fn a_refused_body_on_http2_ends_its_stream_alone() {
     let (_world, gateway, trigger) = served("").await;
     let mut sender = gateway.connect_h2().await;
-    // What fits into the first window of any caller, and more than is read of any body.
-    for (bytes, read) in [(60_000, 60_000), (64 * 1024 + 1, 0)] {
-        let began = Instant::now();
+    for bytes in [60_000, 64 * 1024 + 1] {
         let answer = send_h2(&mut sender, post(WRONG, filled(bytes))).await;
         assert_eq!(
             (answer.status.as_u16(), answer.code().as_str()),
-            (401, "key-unknown")
+            (401, "key-unknown"),
+            "{bytes}"
         );
-        let line = gateway.lines.of(&answer).await;
-        assert_eq!(line["bytes_in"], read, "{bytes} in {:?}: {line}", began.elapsed());
     }
     assert_eq!(send_h2(&mut sender, post(KEY, filled(2))).await.status, 202);
     assert_eq!(trigger.runs(), 1);
