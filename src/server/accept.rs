@@ -20,6 +20,7 @@ use crate::config::ConnectionSettings;
 use crate::config::Peers;
 use crate::config::Transport;
 use crate::gateway::Gateway;
+use crate::server::BACKLOG;
 use crate::server::Phase;
 use crate::server::StartError;
 use crate::server::connection;
@@ -118,13 +119,15 @@ struct Door {
     phase: watch::Receiver<Phase>,
 }
 
-/// Opens the door of a worker; it is closed when the gateway stops serving.
+/// Opens the door of a worker; it is closed when the gateway stops serving, and every copy of `open` is dropped once
+/// nobody comes in any more.
 pub(super) fn open(
     worker: usize,
     plan: &Plan,
     sockets: Vec<StdListener>,
     handed: mpsc::Receiver<Handed>,
     phase: &watch::Receiver<Phase>,
+    open: &watch::Receiver<()>,
 ) {
     let shared = plan.listeners.iter().map(|speaks| {
         Arc::new(Shared {
@@ -146,21 +149,20 @@ pub(super) fn open(
     for (index, socket) in sockets.into_iter().enumerate() {
         match TcpListener::from_std(socket) {
             Ok(listener) => {
-                tokio::spawn(accept(listener, index, door.clone()));
+                tokio::spawn(accept(listener, index, door.clone(), open.clone()));
             }
             Err(error) => tracing::error!(worker, %error, "a worker cannot use its socket"),
         }
     }
 }
 
-async fn accept(listener: TcpListener, index: usize, door: Arc<Door>) {
+async fn accept(listener: TcpListener, index: usize, door: Arc<Door>, _open: watch::Receiver<()>) {
     let mut phase = door.phase.clone();
     let mut next_line = Instant::now();
     loop {
         let accepted = tokio::select! {
             biased;
-            // Leaving the loop closes the listener.
-            _ = phase.wait_for(|phase| *phase != Phase::Serve) => return,
+            _ = phase.wait_for(|phase| *phase != Phase::Serve) => return door.close(listener, index),
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -243,6 +245,25 @@ impl Door {
                 seat,
             }),
             Err(error) => self.lost(&error),
+        }
+    }
+
+    /// Lets in the connections that the kernel has completed, whose callers may have sent their requests, and closes the
+    /// listener. They are looked for without the runtime, which may not have noticed them.
+    fn close(&self, listener: TcpListener, index: usize) {
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
+        for _ in 0..BACKLOG {
+            match listener.accept() {
+                Ok((tcp, peer)) => match tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp)) {
+                    Ok(tcp) => self.welcome(tcp, peer, index),
+                    Err(error) => self.lost(&error),
+                },
+                Err(error) if is_about_one_connection(&error) => {}
+                // Mostly because there is none left.
+                Err(_) => return,
+            }
         }
     }
 

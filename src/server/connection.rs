@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -40,13 +41,17 @@ pub(super) struct Shared {
     pub refusals: Arc<Refusals>,
 }
 
+/// When the gateway stops, a connection that has not had a request yet may take so long for each of its handshake and
+/// its first request: two round trips and a lost packet. A silent one does not hold up the stop for longer.
+pub(super) const LAST_CALL: Duration = Duration::from_secs(2);
+
 /// Serves one connection to its end.
 pub(super) async fn serve_tls(
     tcp: TcpStream,
     peer: SocketAddr,
     config: Arc<rustls::ServerConfig>,
     shared: Arc<Shared>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
     seat: Seat,
 ) {
     let deadline = shared.settings.handshake_timeout;
@@ -54,17 +59,14 @@ pub(super) async fn serve_tls(
         biased;
         // Boxed: the handshake's state is large and lives shortly.
         done = tokio::time::timeout(deadline, Box::pin(OfCaller::accept(tcp, config))) => done,
-        // Nobody is served on a connection that is not there yet, so it holds up no stop.
-        () = told_to_stop(&mut phase, Draining::No) => return,
+        () = last_call(phase.clone()) => return,
     };
     let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(failed)) => {
             handshake_failed(&shared, peer, &failed);
-            return tokio::select! {
-                () = failed.part() => {}
-                () = told_to_stop(&mut phase, Draining::No) => {}
-            };
+            // It takes no longer than a stop waits for a handshake.
+            return failed.part().await;
         }
         Err(_) => {
             let detail = format!("no whole handshake within {deadline:?}");
@@ -131,6 +133,12 @@ pub(super) fn refused(shared: &Shared, peer: SocketAddr, reason: &'static str, d
         .gateway
         .log()
         .connection(&ConnectionLine::new(address, reason, detail));
+}
+
+/// Ends some time after the gateway has stopped serving.
+async fn last_call(mut phase: watch::Receiver<Phase>) {
+    told_to_stop(&mut phase, Draining::No).await;
+    tokio::time::sleep(LAST_CALL).await;
 }
 
 /// Whether a connection was told to close after what it is doing.

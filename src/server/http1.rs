@@ -43,6 +43,7 @@ use crate::gateway::Passed;
 use crate::model::clock;
 use crate::server::Phase;
 use crate::server::Seat;
+use crate::server::connection::LAST_CALL;
 use crate::server::connection::Shared;
 use crate::server::connection::refused;
 use crate::server::linger::PAUSE_MAX;
@@ -445,6 +446,7 @@ impl Line {
         let mut scan = Scan::default();
         let idle_since = clock::now();
         let mut head_since = None;
+        let mut halted_since = None;
         poll_fn(|cx| {
             loop {
                 if !wire.held.is_empty() {
@@ -465,8 +467,6 @@ impl Line {
                     head_since.get_or_insert_with(clock::now);
                 } else if wire.closed_since.is_some() {
                     return Poll::Ready(Next::End(End::Gone));
-                } else if self.halt.poll(cx) {
-                    return Poll::Ready(Next::End(End::Over));
                 }
                 match wire.stream.poll_more(cx, &mut wire.held, READ_BYTES_MAX) {
                     Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Next::End(End::Gone)),
@@ -476,6 +476,12 @@ impl Line {
                 let settings = &self.shared.settings;
                 let (deadline, end) = match head_since {
                     Some(since) => (since + settings.head_timeout, End::Late("head-timeout")),
+                    None if self.halt.poll(cx) => {
+                        // A request that its caller has sent already, or is about to, is still answered.
+                        let since = *halted_since.get_or_insert_with(clock::now);
+                        let over = wire.served && wire.stream.is_silent();
+                        (if over { since } else { since + LAST_CALL }, End::Over)
+                    }
                     None if !wire.served => (idle_since + settings.head_timeout, End::Late("no-request")),
                     None => {
                         let idle = idle_since + settings.idle_timeout;

@@ -88,6 +88,8 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     phase: watch::Sender<Phase>,
+    /// Closed when no worker lets in connections any more.
+    doors: watch::Sender<()>,
     workers: Vec<JoinHandle<()>>,
     control: Control,
     drain_timeout: Duration,
@@ -141,9 +143,10 @@ impl Server {
         let gateway = Gateway::build(config, &control.handle, counters, log.clone())?;
         gateway.set_bound(addresses.clone());
         let (phase, _) = watch::channel(Phase::Serve);
+        let (doors, _) = watch::channel(());
         let seats = Seats::new(&config.connections, config.workers, counters);
         let (plan, handed) = Plan::new(config, &gateway, &seats)?;
-        let workers = start_workers(config, &plan, sockets, handed, &phase)?;
+        let workers = start_workers(config, &plan, sockets, handed, (&phase, &doors))?;
         let admin = start_admin(config, &control.handle, &gateway)?;
         control.handle.spawn(sweep_limits(gateway.clone()));
         gateway.set_serving(Serving::Yes);
@@ -153,6 +156,7 @@ impl Server {
             addresses,
             admin,
             phase,
+            doors,
             workers,
             control,
             drain_timeout,
@@ -204,8 +208,9 @@ impl Server {
         let _ = joined.await;
     }
 
-    /// Ends when no connection is open and no call is under way.
+    /// Ends when no connection is open, none can come, and no call is under way.
     async fn emptied(&self) {
+        self.doors.closed().await;
         self.seats.emptied().await;
         self.gateway.departed().await;
     }
@@ -296,7 +301,7 @@ fn start_workers(
     plan: &Plan,
     sockets: Vec<Vec<StdListener>>,
     handed: Vec<mpsc::Receiver<Handed>>,
-    phase: &watch::Sender<Phase>,
+    (phase, doors): (&watch::Sender<Phase>, &watch::Sender<()>),
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let mut by_worker: Vec<Vec<StdListener>> = (0..config.workers).map(|_| Vec::new()).collect();
     for listener in sockets {
@@ -312,9 +317,10 @@ fn start_workers(
             .map_err(StartError::Worker)?;
         let plan = plan.clone();
         let phase = phase.subscribe();
+        let open = doors.subscribe();
         let thread = std::thread::Builder::new().name(format!("flowgate-{index}"));
         let worker = thread.spawn(move || {
-            runtime.block_on(work(index, plan, sockets, handed, phase));
+            runtime.block_on(work(index, plan, sockets, handed, phase, open));
             // Dropping the runtime drops what was cut, and with it the log lines of those requests are written.
             // A name look-up that hangs in the system must not hold up the end.
             runtime.shutdown_timeout(Duration::from_millis(100));
@@ -330,8 +336,10 @@ async fn work(
     sockets: Vec<StdListener>,
     handed: mpsc::Receiver<Handed>,
     mut phase: watch::Receiver<Phase>,
+    open: watch::Receiver<()>,
 ) {
-    accept::open(index, &plan, sockets, handed, &phase);
+    accept::open(index, &plan, sockets, handed, &phase, &open);
+    drop(open);
     let mut sweep = tokio::time::interval(SWEEP_PERIOD);
     loop {
         tokio::select! {

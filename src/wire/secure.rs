@@ -693,6 +693,10 @@ impl Stream for Box<OfCaller> {
     fn socket(&self) -> &TcpStream {
         self.tcp()
     }
+
+    fn is_silent(&self) -> bool {
+        !self.has_unread() && self.tcp().is_silent()
+    }
 }
 
 impl<T: Side> AsyncRead for Secure<T> {

@@ -3,11 +3,13 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
@@ -28,6 +30,9 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 
     /// The socket underneath.
     fn socket(&self) -> &TcpStream;
+
+    /// Whether nothing waits to be read, here or in the socket. The runtime may not have noticed what this finds.
+    fn is_silent(&self) -> bool;
 }
 
 thread_local! {
@@ -69,5 +74,11 @@ impl Stream for TcpStream {
 
     fn socket(&self) -> &TcpStream {
         self
+    }
+
+    fn is_silent(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        // What is not there yet is an error, and the end has no bytes.
+        SockRef::from(self).peek(&mut byte).unwrap_or_default() == 0
     }
 }

@@ -182,6 +182,12 @@ address = "127.0.0.1:0"
 
     /// Starts a gateway with these settings.
     pub fn start(&self, settings: &str) -> Running {
+        let lines = Arc::new(Lines::default());
+        self.start_logging(settings, lines.clone(), lines)
+    }
+
+    /// Starts a gateway whose lines go elsewhere.
+    pub fn start_logging(&self, settings: &str, sink: Arc<dyn Sink>, lines: Arc<Lines>) -> Running {
         let path = self.dir().join("flowgate.toml");
         std::fs::write(&path, settings).unwrap();
         let secrets: Vec<(&str, &str)> = self
@@ -194,8 +200,7 @@ address = "127.0.0.1:0"
             Ok((config, _warnings)) => config,
             Err(report) => panic!("{}", report.render(config::Style::Plain)),
         };
-        let lines = Arc::new(Lines::default());
-        let log = Log::new(lines.clone(), Form::Json);
+        let log = Log::new(sink, Form::Json);
         let server = Server::start(&config, &Counters::new(), log).unwrap();
         let address = server.addresses()[0];
         let tls = self.emulator.ca.client_config(&["http/1.1"]);

@@ -1,6 +1,7 @@
 //! The end of the gateway: what runs may finish, what rests is closed, and nothing takes longer than it was
 //! given.
 
+mod arriving;
 #[cfg(unix)]
 mod signals;
 
@@ -206,7 +207,7 @@ async fn a_running_request_on_http2_finishes_and_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn connections_without_a_request_are_closed_at_once() {
+async fn connections_without_a_request_are_closed_soon() {
     let (_world, gateway, _) = served("").await;
     let mut parked = gateway.talk().await;
     parked.say(order_bytes("")).await;

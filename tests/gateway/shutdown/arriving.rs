@@ -1,0 +1,114 @@
+//! A request that is on its way when the gateway stops is answered: on a connection that rests, that is being made, or
+//! that nobody has accepted yet.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use flowgate::gateway::journal::Sink;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_rustls::TlsConnector;
+
+use crate::emulator::Answer as Flow;
+use crate::emulator::Trigger;
+use crate::emulator::certs::server_name;
+use crate::harness::Lines;
+use crate::harness::PATIENCE;
+use crate::harness::TENANT;
+use crate::harness::World;
+use crate::listening::Talk;
+use crate::listening::order_bytes;
+use crate::listening::served;
+use crate::shutdown::PROMPT;
+use crate::shutdown::Stopping;
+
+const PLAIN: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nplain_http = \"private-networks\"\n\
+                     plain_http_from = [\"127.0.0.0/8\"]\n";
+
+/// A log that stops the worker at each line until the test lets it go on.
+struct Stopper {
+    reached: Notify,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Sink for Stopper {
+    fn line(&self, _: &[u8]) {
+        self.reached.notify_one();
+        // Once the test has let go of the other end, nothing stops any more.
+        let _ = self.go_on.lock().unwrap().recv();
+    }
+}
+
+async fn assert_last_answer<S: AsyncRead + AsyncWrite + Unpin>(mut talk: Talk<S>, what: &str) {
+    let answer = talk.hear().await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("connection")),
+        (202, Some("close")),
+        "{what}"
+    );
+    assert_eq!(talk.rest().await, "", "{what}");
+}
+
+#[tokio::test]
+async fn what_has_reached_a_busy_worker_before_the_stop_is_answered() {
+    let world = World::new().await;
+    let flow = &world.emulator.flow;
+    let trigger = flow.add(Trigger::any_user(TENANT).does(Flow::Accepted));
+    let (go_on, waits) = mpsc::channel();
+    let stopper = Arc::new(Stopper {
+        reached: Notify::new(),
+        go_on: Mutex::new(waits),
+    });
+    let settings = world.base().replace("workers = 2", "workers = 1");
+    let route = world.route("orders", "/orders", &trigger.url(), "");
+    let gateway = world.start_logging(
+        &format!("{settings}{route}{PLAIN}"),
+        stopper.clone(),
+        Arc::new(Lines::default()),
+    );
+    let plain = gateway.server.addresses()[1];
+
+    let mut idle = gateway.talk().await;
+    go_on.send(()).unwrap();
+    idle.say(order_bytes("")).await;
+    assert_eq!(idle.hear().await.status, 202);
+    stopper.reached.notified().await;
+    let mut busy = gateway.talk().await;
+    busy.say(order_bytes("")).await;
+    tokio::time::timeout(PATIENCE, stopper.reached.notified())
+        .await
+        .expect("nothing stops the worker");
+
+    idle.say(order_bytes("")).await;
+    let mut unaccepted = Talk::new(TcpStream::connect(plain).await.unwrap());
+    unaccepted.say(order_bytes("")).await;
+    let stopping = Stopping::start(gateway).await;
+    stopping.says("/readyz", (503, "not-serving")).await;
+    drop(go_on);
+
+    assert_last_answer(idle, "the next request of an idle connection").await;
+    assert_last_answer(unaccepted, "a connection that nobody had accepted").await;
+    drop(busy);
+    assert!(stopping.ended().await < PROMPT);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_being_made_is_served_once() {
+    let (world, gateway, _) = served("").await;
+    let shaken = gateway.talk().await;
+    let connected = TcpStream::connect(gateway.address).await.unwrap();
+    let stopping = Stopping::start(gateway).await;
+    stopping.draining().await;
+
+    let mut talk = shaken;
+    talk.say(order_bytes("")).await;
+    assert_last_answer(talk, "its handshake was done").await;
+    let tls = TlsConnector::from(Arc::new(world.emulator.ca.client_config(&["http/1.1"])));
+    let mut talk = Talk::new(tls.connect(server_name("localhost"), connected).await.unwrap());
+    talk.say(order_bytes("")).await;
+    assert_last_answer(talk, "its handshake was under way").await;
+    assert!(stopping.ended().await < PROMPT);
+}
