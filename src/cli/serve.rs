@@ -1,6 +1,10 @@
-//! `flowgate serve`: settings, log, gateway, and the signals that end it.
+//! `flowgate serve`: settings, log, gateway, the signals that end it, and those that do not.
 
+use std::convert::Infallible;
+use std::io;
+use std::mem;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::runtime::Builder;
 
@@ -10,6 +14,7 @@ use crate::cli::WELL;
 use crate::cli::load_whole;
 use crate::cli::logging;
 use crate::config::Config;
+use crate::config::FileInForce;
 use crate::config::Mistake;
 use crate::counters::Counters;
 use crate::server::Server;
@@ -19,14 +24,27 @@ pub(super) fn serve(path: &Path) -> Outcome {
         Ok(runtime) => runtime,
         Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
     };
+    // Before the settings are read, which may take a while: none of these may end the process at any time.
+    let notices = {
+        let _entered = runtime.enter();
+        Notices::register()
+    };
+    let notices = match notices {
+        Ok(notices) => notices,
+        Err(error) => return no_signals(&error),
+    };
     let (config, warnings) = match load_whole(path, &runtime, "start") {
         Ok(loaded) => loaded,
         Err(outcome) => return outcome,
     };
-    runtime.block_on(run(config, &warnings))
+    runtime.block_on(run(config, &warnings, notices))
 }
 
-async fn run(config: Config, warnings: &[Mistake]) -> Outcome {
+fn no_signals(error: &io::Error) -> Outcome {
+    Outcome::failed(format!("cannot listen for signals: {error}\n"), FAILED)
+}
+
+async fn run(mut config: Config, warnings: &[Mistake], mut notices: Notices) -> Outcome {
     let logging = match logging::start(&config.log) {
         Ok(logging) => logging,
         Err(error) => return Outcome::failed(format!("cannot write the log: {error}\n"), FAILED),
@@ -43,8 +61,9 @@ async fn run(config: Config, warnings: &[Mistake]) -> Outcome {
     // Registered before anything is served, so that no signal meets the default action.
     let mut signals = match Signals::register() {
         Ok(signals) => signals,
-        Err(error) => return Outcome::failed(format!("cannot listen for signals: {error}\n"), FAILED),
+        Err(error) => return no_signals(&error),
     };
+    notices.files = mem::take(&mut config.files).into();
     let server = match Server::start(&config, &Counters::new(), logging.log.clone()) {
         Ok(server) => server,
         Err(error) => return Outcome::failed(format!("flowgate: {error}\n"), FAILED),
@@ -57,13 +76,18 @@ async fn run(config: Config, warnings: &[Mistake]) -> Outcome {
     if let Some(address) = server.admin_address() {
         tracing::info!(%address, "admin listening: /healthz /readyz /metrics /status /keys/unused");
     }
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        never = notices.answer() => match never {},
+    };
     tracing::info!(signal, "stopping");
-    server
-        .stop(async {
-            signals.next().await;
-        })
-        .await;
+    let again = async {
+        tokio::select! {
+            _ = signals.next() => {}
+            never = notices.answer() => match never {},
+        }
+    };
+    server.stop(again).await;
     Outcome {
         code: WELL,
         ..Outcome::default()
@@ -80,7 +104,7 @@ struct Signals {
 
 impl Signals {
     #[cfg(unix)]
-    fn register() -> std::io::Result<Self> {
+    fn register() -> io::Result<Self> {
         use tokio::signal::unix::SignalKind;
         use tokio::signal::unix::signal;
         Ok(Self {
@@ -90,7 +114,7 @@ impl Signals {
     }
 
     #[cfg(not(unix))]
-    fn register() -> std::io::Result<Self> {
+    fn register() -> io::Result<Self> {
         Ok(Self {})
     }
 
@@ -109,4 +133,102 @@ impl Signals {
         }
         "Ctrl-C"
     }
+}
+
+/// The signals whose default action would end the process undrained, and which do nothing here: each is logged with what
+/// to do instead.
+struct Notices {
+    /// What the settings in force were read from.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only SIGHUP compares them"))]
+    files: Arc<[FileInForce]>,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    user: [tokio::signal::unix::Signal; 2],
+}
+
+#[cfg(unix)]
+impl Notices {
+    fn register() -> io::Result<Self> {
+        use tokio::signal::unix::SignalKind;
+        use tokio::signal::unix::signal;
+        Ok(Self {
+            files: Arc::default(),
+            hangup: signal(SignalKind::hangup())?,
+            user: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+            ],
+        })
+    }
+
+    /// Logs each of these signals, for ever.
+    async fn answer(&mut self) -> Infallible {
+        let [first, second] = &mut self.user;
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => {
+                    let files = self.files.clone();
+                    // Lists may have many megabytes. It logs what it finds; there is nothing to be done with its end.
+                    let _ = tokio::task::spawn_blocking(move || compare(&files)).await;
+                }
+                _ = first.recv() => tracing::warn!(
+                    signal = "SIGUSR1",
+                    "SIGUSR1 is ignored: there is no log file to reopen, because the log goes to standard output; to \
+                     apply changed settings, restart the gateway"
+                ),
+                _ = second.recv() => tracing::warn!(
+                    signal = "SIGUSR2",
+                    "SIGUSR2 is ignored: the program cannot be replaced while it runs; stop it with SIGTERM, which \
+                     lets requests finish, and start the new one"
+                ),
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Notices {
+    fn register() -> io::Result<Self> {
+        Ok(Self {
+            files: Arc::default(),
+        })
+    }
+
+    async fn answer(&mut self) -> Infallible {
+        std::future::pending().await
+    }
+}
+
+/// Logs a SIGHUP: whether the files differ from what is in force, and what to do.
+#[cfg(unix)]
+fn compare(files: &[FileInForce]) {
+    use crate::config::FileState;
+
+    let (mut changed, mut unreadable) = (Vec::new(), Vec::new());
+    for file in files {
+        match file.compare() {
+            FileState::Same => {}
+            FileState::Differs => changed.push(file.to_string()),
+            FileState::Unreadable(why) => unreadable.push(why),
+        }
+    }
+    let listed = |texts: &[String]| (!texts.is_empty()).then(|| texts.join(", "));
+    let (changed, unreadable) = (listed(&changed), listed(&unreadable));
+    let signal = "SIGHUP";
+    if changed.is_none() && unreadable.is_none() {
+        tracing::info!(
+            signal,
+            "SIGHUP is ignored: the settings file and the list files are what is in force; certificates and rotated \
+             secrets are followed without a signal"
+        );
+        return;
+    }
+    tracing::warn!(
+        signal,
+        changed,
+        unreadable,
+        "SIGHUP is ignored: settings are read at the start only, and the files differ from what is in force; check them \
+         with `flowgate check`, then restart the gateway to apply them"
+    );
 }

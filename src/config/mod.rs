@@ -6,6 +6,7 @@ mod defaults;
 mod digest;
 pub mod edit;
 mod file;
+mod files;
 mod fingerprint;
 mod identity;
 mod keys;
@@ -43,6 +44,8 @@ pub use check::load;
 pub use check::parse;
 pub use digest::KeyDigest;
 pub use file::schema;
+pub use files::FileInForce;
+pub use files::FileState;
 pub use fingerprint::SettingsDigest;
 pub use identity::ClientProof;
 pub use identity::ClientSecret;
@@ -120,6 +123,8 @@ pub struct Config {
     pub routes: Vec<RouteSettings>,
     /// By what two readings of the settings are compared.
     pub digest: SettingsDigest,
+    /// The settings file and the list files that these settings were read from.
+    pub files: Vec<FileInForce>,
 }
 
 /// One address on which callers are served.

@@ -27,6 +27,7 @@ use crate::config::check::usual_rate;
 use crate::config::file::Caller;
 use crate::config::file::KeyTable;
 use crate::config::file::Keys;
+use crate::config::files::FileInForce;
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
 use crate::config::lists;
@@ -190,6 +191,7 @@ impl Check<'_> {
             return;
         };
         self.fingerprint.text(&text);
+        self.files.push(FileInForce::new(&path, text.as_bytes()));
         let text = Rc::new(text);
         shared.reserve(lists::keys_max(&text));
         let source = self

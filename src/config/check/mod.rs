@@ -59,6 +59,7 @@ use crate::config::file::Level;
 use crate::config::file::Limits;
 use crate::config::file::Log;
 use crate::config::file::Requires;
+use crate::config::files::FileInForce;
 use crate::config::fingerprint::Fingerprint;
 use crate::config::leaf::Table;
 use crate::config::mistake::Flaw;
@@ -92,7 +93,10 @@ const PEPPER_BYTES_MIN: usize = 16;
 /// The report of all mistakes, if there is one.
 pub fn load(path: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Report> {
     match source::read_text(path, SETTINGS_BYTES_MAX) {
-        Ok(text) => parse(&text, path, environment),
+        Ok(text) => parse(&text, path, environment).map(|(mut config, warnings)| {
+            config.files.insert(0, FileInForce::new(path, text.as_bytes()));
+            (config, warnings)
+        }),
         Err(mut flaw) => {
             flaw.hint = None;
             let name = path.display().to_string();
@@ -115,6 +119,7 @@ pub fn parse(text: &str, origin: &Path, environment: &Environment) -> Result<(Co
         lists: HashMap::new(),
         vaults: VaultUses::default(),
         fingerprint: Fingerprint::new(),
+        files: Vec::new(),
     };
     check.fingerprint.text(text);
     let config = tree::read(text, &mut check.findings).map(|file| check.config(&file));
@@ -139,6 +144,8 @@ struct Check<'a> {
     vaults: VaultUses,
     /// Of everything that was read and is no secret.
     fingerprint: Fingerprint,
+    /// The lists that were read.
+    files: Vec<FileInForce>,
 }
 
 impl Check<'_> {
@@ -179,6 +186,7 @@ impl Check<'_> {
             callers,
             routes,
             digest: std::mem::take(&mut self.fingerprint).finish(),
+            files: std::mem::take(&mut self.files),
         }
     }
 

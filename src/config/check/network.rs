@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::config::NetworkSettings;
 use crate::config::check::Check;
 use crate::config::check::findings::Findings;
+use crate::config::files::FileInForce;
 use crate::config::leaf::At;
 use crate::config::lists;
 use crate::config::mistake::Flaw;
@@ -70,6 +71,7 @@ impl Check<'_> {
             .findings
             .keep(value, source::read_text(path, lists::LIST_BYTES_MAX))?;
         self.fingerprint.text(&text);
+        self.files.push(FileInForce::new(path, text.as_bytes()));
         let text = Rc::new(text);
         let mut networks = Vec::new();
         let mut misplaced = Vec::new();
