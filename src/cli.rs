@@ -4,6 +4,7 @@
 mod doctor;
 mod import;
 mod keys;
+mod libraries;
 mod lines;
 mod logging;
 mod login;

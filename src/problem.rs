@@ -14,6 +14,7 @@ use http::header;
 use serde::Serialize;
 
 use crate::model::RequestId;
+use crate::model::claims::cut;
 
 /// What the caller is told about where to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,6 +241,8 @@ impl From<Kind> for Problem {
     }
 }
 
+/// Longest sentence for the caller. Ours are far shorter, but what they quote is the caller's. Characters.
+const DETAIL_CHARS_MAX: usize = 512;
 /// Room in a body for the request's id and the numbers.
 const BODY_BYTES_BESIDE: usize = 128;
 
@@ -295,7 +298,7 @@ impl Problem {
     /// Adds a sentence for the caller, made of nothing but the caller's own data and the public rules of the route.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.inner().detail = Some(detail.into());
+        self.inner().detail = Some(cut(detail.into(), DETAIL_CHARS_MAX));
         self
     }
 

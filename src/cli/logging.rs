@@ -9,11 +9,15 @@ use std::os::fd::AsFd;
 use std::os::windows::io::AsHandle;
 use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::cli::libraries;
+use crate::cli::libraries::Libraries;
 use crate::cli::lines::Farewell;
 use crate::cli::lines::Lines;
 use crate::config::AccessLog;
@@ -21,6 +25,9 @@ use crate::config::LogFormat;
 use crate::config::LogSettings;
 use crate::gateway::journal::Form;
 use crate::gateway::journal::Log;
+
+/// Where the lines of this crate say that they come from.
+const OURS: &str = "flowgate";
 
 /// Writes what still waits when dropped.
 pub(super) struct Logging {
@@ -40,11 +47,14 @@ pub(super) fn start(settings: &LogSettings) -> io::Result<Logging> {
         LogFormat::Auto if io::stdout().is_terminal() => Form::Text,
         LogFormat::Auto => Form::Json,
     };
-    let (sink, farewell) = Lines::start(standard_output()?)?;
-    // Libraries speak from warn on: below that they can print what passes through them.
-    let filter = EnvFilter::new(format!("warn,flowgate={}", settings.level));
+    let (sink, farewell) = Lines::start(standard_output()?, io::stderr(), form)?;
+    let libraries = Targets::new()
+        .with_default(libraries::level(settings.level))
+        .with_target(OURS, LevelFilter::OFF);
+    let registry =
+        tracing_subscriber::registry().with(Libraries::new(sink.clone(), form).with_filter(libraries));
+    let ours = Targets::new().with_target(OURS, settings.level);
     let lines = sink.clone();
-    let registry = tracing_subscriber::registry().with(filter);
     // Only one subscriber can be set, and this is the only place that sets one.
     let _ = match form {
         Form::Json => registry
@@ -52,7 +62,8 @@ pub(super) fn start(settings: &LogSettings) -> io::Result<Logging> {
                 fmt::layer()
                     .json()
                     .flatten_event(true)
-                    .with_writer(move || lines.clone()),
+                    .with_writer(move || lines.clone())
+                    .with_filter(ours),
             )
             .try_init(),
         Form::Text => registry
@@ -60,7 +71,8 @@ pub(super) fn start(settings: &LogSettings) -> io::Result<Logging> {
                 fmt::layer()
                     .with_target(false)
                     .with_ansi(io::stdout().is_terminal())
-                    .with_writer(move || lines.clone()),
+                    .with_writer(move || lines.clone())
+                    .with_filter(ours),
             )
             .try_init(),
     };

@@ -13,6 +13,7 @@ use http::uri::PathAndQuery;
 use crate::model::CallerName;
 use crate::model::KeyLabel;
 use crate::model::RequestId;
+use crate::model::claims::printable;
 use crate::problem::Kind;
 use crate::problem::Problem;
 
@@ -31,6 +32,8 @@ pub const CLIENT_REQUEST_ID: &str = "client-request-id";
 /// W3C Trace Context.
 pub const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
+/// How much is quoted of a field's name, which may be as long as a whole head. Characters.
+const NAME_CHARS_MAX: usize = 64;
 
 /// What is known about the caller of an admitted request.
 #[derive(Debug)]
@@ -98,6 +101,7 @@ pub fn refuse_lookalikes(headers: &HeaderMap, credentials: &[HeaderName]) -> Res
         let read_as = name.as_str().replace('_', "-");
         let ours = fate(&read_as) == Fate::Drop || credentials.iter().any(|place| place.as_str() == read_as);
         if ours {
+            let [name, read_as] = [name.as_str(), &read_as].map(|name| printable(name, NAME_CHARS_MAX));
             let detail = format!("the header field {name} could be read as {read_as}");
             return Err(Problem::from(Kind::MalformedRequest).detail(detail));
         }

@@ -23,6 +23,8 @@ use crate::flow::Progress;
 use crate::model::CallerName;
 use crate::model::KeyLabel;
 use crate::model::RequestId;
+use crate::model::claims::cut;
+use crate::model::claims::printable;
 use crate::model::clock;
 use crate::problem::Kind;
 use crate::problem::Problem;
@@ -33,10 +35,21 @@ pub const SCHEMA_VERSION: u8 = 1;
 /// Longest part of a method that is written; real ones are shorter.
 const METHOD_BYTES_MAX: usize = 32;
 
+/// Longest cause that is written. The longest of ours, with what a platform says of it, has about 2,000 characters.
+const CAUSE_CHARS_MAX: usize = 4096;
+/// Longest detail of a connection that is written. Characters.
+const DETAIL_CHARS_MAX: usize = 512;
+
 /// Where finished lines go. It must not block: requests wait for it.
 pub trait Sink: Send + Sync {
     /// Takes one line, with its line feed.
     fn line(&self, line: &[u8]);
+
+    /// Takes a line that anyone can cause without a key, such as that of a connection. Where there is not room for all
+    /// lines, these are given up first.
+    fn minor(&self, line: &[u8]) {
+        self.line(line);
+    }
 
     /// Lines that were dropped because the writer could not keep up.
     fn dropped(&self) -> u64 {
@@ -126,7 +139,7 @@ impl Log {
                 format!("{} {peer} connection {} {detail}\n", line.time, line.reason).into_bytes()
             }
         };
-        sink.line(&bytes);
+        sink.minor(&bytes);
     }
 }
 
@@ -164,7 +177,7 @@ impl<'a> ConnectionLine<'a> {
             kind: "connection",
             address,
             reason,
-            detail,
+            detail: detail.map(|detail| printable(&detail, DETAIL_CHARS_MAX).into()),
         }
     }
 }
@@ -364,7 +377,7 @@ impl Journal {
     /// Adds to what the log knows about the cause.
     pub fn cause(&mut self, cause: impl Into<String>) {
         if self.is_written() {
-            self.0.cause = Some(cause.into());
+            self.0.cause = Some(cut(cause.into(), CAUSE_CHARS_MAX));
         }
     }
 

@@ -258,6 +258,15 @@ pub fn safe(value: &str) -> String {
     printable(value, CLAIM_CHARS_MAX)
 }
 
+/// A text of at most `chars_max` characters; a longer one is cut.
+pub fn cut(mut text: String, chars_max: usize) -> String {
+    if let Some((at, _)) = text.char_indices().nth(chars_max) {
+        text.truncate(at);
+        text.push('\u{2026}');
+    }
+    text
+}
+
 /// A text that cannot forge or reorder a log line, cut after `chars_max` characters.
 pub fn printable(text: &str, chars_max: usize) -> String {
     let mut safe = String::new();

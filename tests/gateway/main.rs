@@ -29,6 +29,8 @@ mod forwarding;
 mod guessing;
 mod limits;
 mod listening;
+#[cfg(unix)]
+mod logging;
 mod managed;
 mod payloads;
 mod preflight;

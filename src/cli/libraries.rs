@@ -1,0 +1,360 @@
+//! Lines of other crates. Anyone who can connect can make a TLS or HTTP/2 library log a warning, before any check of
+//! ours, so these lines are rare, short and escaped, and the first to go when the log is full. Below `warn` nothing of
+//! them is logged: there they can print what passes through them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fmt::Write as _;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::Event;
+use tracing::Level;
+use tracing::Subscriber;
+use tracing::field::Field;
+use tracing::field::Visit;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::Context;
+
+use crate::cli::lines::Lines;
+use crate::cli::lines::Notice;
+use crate::gateway::journal::Form;
+use crate::gateway::journal::Sink;
+
+/// Lines of one place in the code that may come at once, and the time for each one after that.
+const PLACE_BURST: u32 = 5;
+const PLACE_PERIOD: Duration = Duration::from_secs(1);
+/// The same for all places together.
+const BURST: u32 = 50;
+const PERIOD: Duration = Duration::from_millis(100);
+/// Places that are counted apart; libraries have far fewer that log at these levels.
+const PLACES_MAX: usize = 256;
+/// Longest text of a line, escaped. Bytes.
+const TEXT_BYTES_MAX: usize = 512;
+/// Longest name of a place. Bytes.
+const TARGET_BYTES_MAX: usize = 64;
+
+/// Lines of other crates, for the level that the settings ask for.
+pub(super) fn level(level: Level) -> LevelFilter {
+    LevelFilter::from_level(level.min(Level::WARN))
+}
+
+/// Writes the lines of other crates.
+pub(super) struct Libraries {
+    out: Lines,
+    form: Form,
+    throttle: Throttle,
+}
+
+impl Libraries {
+    pub(super) fn new(out: Lines, form: Form) -> Self {
+        Self {
+            out,
+            form,
+            throttle: Throttle::new(Instant::now()),
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Libraries {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut place = Place::of(event);
+        event.record(&mut place);
+        // The texts are not even formatted for a line that is not written.
+        let Some(suppressed) = self.throttle.admit(&place, Instant::now()) else {
+            return;
+        };
+        let mut text = Text::default();
+        event.record(&mut text);
+        let level = *event.metadata().level();
+        let mut notice = Notice::new(level, &place.target.text, &text.text.text);
+        notice.suppressed = (suppressed > 0).then_some(suppressed);
+        self.out.minor(&notice.line(self.form));
+    }
+}
+
+/// Where in the code a line comes from. What comes by way of the `log` crate names it in fields; the file, which is a
+/// path of the machine that built the program, is left out.
+struct Place {
+    target: Bounded,
+    line: u64,
+}
+
+impl Place {
+    fn of(event: &Event<'_>) -> Self {
+        let metadata = event.metadata();
+        Self {
+            target: Bounded::of(metadata.target(), TARGET_BYTES_MAX),
+            line: metadata.line().map_or(0, u64::from),
+        }
+    }
+}
+
+impl Visit for Place {
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "log.target" {
+            self.target = Bounded::of(value, TARGET_BYTES_MAX);
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "log.line" {
+            self.line = value;
+        }
+    }
+}
+
+/// What a line says: its message, then its other fields.
+struct Text {
+    text: Bounded,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self {
+            text: Bounded::new(TEXT_BYTES_MAX),
+        }
+    }
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let gap = if self.text.text.is_empty() { "" } else { " " };
+        // A text that is full takes no more, which ends the formatting of a long one.
+        let _ = match field.name() {
+            name if name.starts_with("log.") => Ok(()),
+            "message" => write!(self.text, "{gap}{value:?}"),
+            name => write!(self.text, "{gap}{name}={value:?}"),
+        };
+    }
+}
+
+/// A text with a limit, to which what others sent can be written: it holds no control character.
+struct Bounded {
+    text: String,
+    bytes_max: usize,
+    full: bool,
+}
+
+impl Bounded {
+    fn new(bytes_max: usize) -> Self {
+        Self {
+            text: String::new(),
+            bytes_max,
+            full: false,
+        }
+    }
+
+    fn of(text: &str, bytes_max: usize) -> Self {
+        let mut bounded = Self::new(bytes_max);
+        let _ = bounded.write_str(text);
+        bounded
+    }
+}
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for found in text.chars() {
+            if self.full {
+                return Err(fmt::Error);
+            }
+            let before = self.text.len();
+            match found {
+                // As they are: a quotation mark is escaped where the line is made.
+                '"' | '\'' | '\\' => self.text.push(found),
+                _ => self.text.extend(found.escape_debug()),
+            }
+            if self.text.len() > self.bytes_max {
+                self.text.truncate(before);
+                self.text.push('\u{2026}');
+                self.full = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which lines are written: some of each place, and some of all.
+struct Throttle {
+    hasher: RandomState,
+    book: Mutex<Book>,
+}
+
+struct Book {
+    all: Instant,
+    places: HashMap<u64, Lately>,
+}
+
+/// What a place has logged lately.
+struct Lately {
+    /// When all its lines so far would have been written at the steady rate (generic cell rate algorithm).
+    due: Instant,
+    suppressed: u64,
+}
+
+impl Throttle {
+    fn new(now: Instant) -> Self {
+        Self {
+            hasher: RandomState::new(),
+            book: Mutex::new(Book {
+                all: now,
+                places: HashMap::new(),
+            }),
+        }
+    }
+
+    /// If a line of this place is written: how many were not since the last one.
+    fn admit(&self, place: &Place, now: Instant) -> Option<u64> {
+        let key = self.hasher.hash_one((place.target.text.as_str(), place.line));
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let Book { all, places } = &mut *book;
+        // Names come from code, but nothing here depends on there being few.
+        let key = if places.len() < PLACES_MAX || places.contains_key(&key) {
+            key
+        } else {
+            0
+        };
+        let lately = places.entry(key).or_insert(Lately {
+            due: now,
+            suppressed: 0,
+        });
+        let room = has_room(lately.due, PLACE_BURST, PLACE_PERIOD, now) && has_room(*all, BURST, PERIOD, now);
+        if !room {
+            lately.suppressed += 1;
+            return None;
+        }
+        lately.due = lately.due.max(now) + PLACE_PERIOD;
+        *all = (*all).max(now) + PERIOD;
+        Some(std::mem::take(&mut lately.suppressed))
+    }
+}
+
+fn has_room(due: Instant, burst: u32, period: Duration, now: Instant) -> bool {
+    due.saturating_duration_since(now) <= period * (burst - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::sync::Arc;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use proptest::prelude::any;
+    use proptest::prelude::proptest;
+    use tokio::time::Instant;
+    use tracing::Level;
+    use tracing_subscriber::filter::LevelFilter;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::Bounded;
+    use super::Libraries;
+    use super::PLACES_MAX;
+    use super::Place;
+    use super::Throttle;
+    use super::level;
+    use crate::cli::lines::Lines;
+    use crate::gateway::journal::Form;
+
+    fn place(target: &str, line: u64) -> Place {
+        Place {
+            target: Bounded::of(target, 64),
+            line,
+        }
+    }
+
+    #[test]
+    fn libraries_are_heard_from_warn_on_and_only_as_far_as_the_settings_say() {
+        for (set, heard) in [
+            (Level::TRACE, LevelFilter::WARN),
+            (Level::INFO, LevelFilter::WARN),
+            (Level::WARN, LevelFilter::WARN),
+            (Level::ERROR, LevelFilter::ERROR),
+        ] {
+            assert_eq!(level(set), heard, "{set}");
+        }
+    }
+
+    #[test]
+    fn a_place_has_a_few_lines_at_once_then_one_a_second_with_the_number_left_out() {
+        let now = Instant::now();
+        let throttle = Throttle::new(now);
+        let noisy = place("rustls::msgs", 1);
+        let written = (0..1000).filter(|_| throttle.admit(&noisy, now).is_some());
+        assert_eq!(written.count(), 5);
+        assert_eq!(throttle.admit(&place("h2", 7), now), Some(0), "another place");
+        let later = now + Duration::from_secs(1);
+        assert_eq!(throttle.admit(&noisy, later), Some(995));
+        assert_eq!(throttle.admit(&noisy, later), None);
+    }
+
+    #[test]
+    fn many_places_share_a_few_lines_and_a_bounded_memory() {
+        let now = Instant::now();
+        let throttle = Throttle::new(now);
+        let written = (0..10_000).filter(|line| throttle.admit(&place("any", *line), now).is_some());
+        assert_eq!(written.count(), 50);
+        assert!(throttle.book.lock().unwrap().places.len() <= PLACES_MAX + 1);
+    }
+
+    #[derive(Clone, Default)]
+    struct Taken(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Taken {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_is_short_and_escaped() {
+        for form in [Form::Json, Form::Text] {
+            let taken = Taken::default();
+            let (lines, farewell) = Lines::start(taken.clone(), std::io::sink(), form).unwrap();
+            let subscriber = tracing_subscriber::registry().with(Libraries::new(lines, form));
+            tracing::subscriber::with_default(subscriber, || {
+                let hostile = "a\nb\u{1b}[31m\u{202e}".repeat(1000);
+                tracing::warn!(
+                    target: "library",
+                    hostile,
+                    "said {hostile}"
+                );
+            });
+            drop(farewell);
+            let written = String::from_utf8(taken.0.lock().unwrap().clone()).unwrap();
+            assert!(
+                written.contains("said a") && written.contains("library"),
+                "{written}"
+            );
+            assert_eq!(written.matches('\n').count(), 1, "{written:?}");
+            assert!(!written.contains(['\u{1b}', '\u{202e}']), "{written:?}");
+            assert!(written.len() < 1500, "{}", written.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_grows_beyond_its_limit_or_holds_control_characters(
+            pieces in proptest::collection::vec(any::<String>(), 0..20), bytes_max in 0_usize..200
+        ) {
+            let mut bounded = Bounded::new(bytes_max);
+            for piece in &pieces {
+                let _ = bounded.write_str(piece);
+            }
+            assert!(bounded.text.len() <= bytes_max + '\u{2026}'.len_utf8());
+            assert!(!bounded.text.chars().any(char::is_control));
+        }
+    }
+}

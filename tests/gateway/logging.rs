@@ -1,0 +1,278 @@
+//! What the program logs when others try to make it log: few lines, short ones, and none of a path of the machine that
+//! built it. What it does when the log cannot be written.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::emulator::Answer as Flow;
+use crate::emulator::Trigger;
+use crate::emulator::certs::server_name;
+use crate::harness::PATIENCE;
+use crate::harness::SECRET;
+use crate::harness::TENANT;
+use crate::harness::World;
+use crate::harness::post;
+use crate::listening::Talk;
+use crate::listening::order_bytes;
+use crate::program::Program;
+
+async fn settings(world: &World) -> String {
+    let trigger = Trigger::any_user(TENANT).does(Flow::Accepted);
+    let trigger = world.emulator.flow.add(trigger);
+    let route = world.route(
+        "orders",
+        "/orders",
+        &trigger.url(),
+        "rate = { requests = 100000, per = \"1s\" }\n",
+    );
+    let base = world.base().replace(
+        "name = \"shop\"\n",
+        "name = \"shop\"\nrate = { requests = 100000, per = \"1s\" }\n",
+    );
+    format!("[log]\nformat = \"json\"\nlevel = \"LEVEL\"\n{base}{route}")
+}
+
+/// The first bytes of a TLS handshake for a name that is no host name.
+fn hello_for_no_name(world: &World) -> Vec<u8> {
+    let config = Arc::new(world.emulator.ca.client_config(&["http/1.1"]));
+    let mut client = rustls::ClientConnection::new(config, server_name("localhost")).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    let at = hello.windows(9).position(|bytes| bytes == b"localhost").unwrap();
+    hello[at..at + 9].copy_from_slice(b".\x1b[31m\n..");
+    hello
+}
+
+/// Says something and reads until the gateway closes.
+async fn say(address: SocketAddr, bytes: &[u8]) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+}
+
+/// All lines from here to the end of the program.
+async fn rest(program: &mut Program) -> Vec<Value> {
+    program.signal("TERM");
+    let mut lines = Vec::new();
+    let mut last = false;
+    while !last {
+        let line = program.line(|_| true).await;
+        last = line["message"] == "drained";
+        lines.push(line);
+    }
+    lines
+}
+
+fn of_libraries(lines: &[Value]) -> Vec<&Value> {
+    let foreign = |line: &&Value| {
+        let target = line["target"].as_str();
+        line.is_string() || target.is_some_and(|target| !target.starts_with("flowgate"))
+    };
+    lines.iter().filter(foreign).collect()
+}
+
+#[tokio::test]
+async fn a_flood_that_makes_a_library_log_has_a_few_short_lines() {
+    const FLOOD: usize = 200;
+    let world = World::new().await;
+    let hello = hello_for_no_name(&world);
+    let settings = settings(&world).await.replace("LEVEL", "info");
+    let mut program = Program::start(&world, &settings);
+    let address = program.address().await;
+    for _ in 0..FLOOD {
+        say(address, &hello).await;
+    }
+    let lines = rest(&mut program).await;
+    let lines = of_libraries(&lines);
+    assert!(!lines.is_empty(), "the library has logged nothing");
+    assert!(lines.len() < FLOOD / 4, "{} lines", lines.len());
+    for line in lines {
+        let text = line.to_string();
+        assert!(text.len() < 1024, "{text}");
+        assert!(!text.contains("cargo") && !text.contains("/src/"), "{text}");
+        assert!(
+            line["message"].as_str().unwrap().contains("Illegal SNI"),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn libraries_are_silent_where_only_errors_are_logged() {
+    let world = World::new().await;
+    let hello = hello_for_no_name(&world);
+    let (address, admin) = (free_address(), free_address());
+    let settings = settings(&world)
+        .await
+        .replace("LEVEL", "error")
+        .replacen("127.0.0.1:0", &admin.to_string(), 1)
+        .replacen("127.0.0.1:0", &address.to_string(), 1);
+    let mut program = Program::start(&world, &settings);
+    dropped(admin).await;
+    say(address, &hello).await;
+    // A connection line ends the search: it is written after those of the handshake.
+    let mut lines = Vec::new();
+    loop {
+        let line = program.line(|_| true).await;
+        let over = line["kind"] == "connection";
+        lines.push(line);
+        if over {
+            break;
+        }
+    }
+    assert_eq!(of_libraries(&lines), Vec::<&Value>::new());
+}
+
+#[tokio::test]
+async fn a_long_field_name_is_cut_in_the_answer_and_in_the_log() {
+    let world = World::new().await;
+    let gateway = world.start(&settings(&world).await.replace("LEVEL", "info"));
+    let name = format!("x-flowgate_{}", "a".repeat(16_000));
+    let request = post("/orders").header(name, "1").body(Full::<Bytes>::default());
+    let answer = gateway.send(request.unwrap()).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.body.len() < 1024, "{} bytes", answer.body.len());
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(
+        detail.contains("x-flowgate_aaa") && detail.contains("x-flowgate-aaa"),
+        "{detail}"
+    );
+    let line = gateway.lines.of(&answer).await.to_string();
+    assert!(line.len() < 1024, "{line}");
+}
+
+fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Lines that were lost, as soon as the program answers.
+async fn dropped(admin: SocketAddr) -> u64 {
+    let ask = async {
+        loop {
+            let Ok(mut stream) = TcpStream::connect(admin).await else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+            let mut text = String::new();
+            if stream.write_all(request.as_bytes()).await.is_err()
+                || stream.read_to_string(&mut text).await.is_err()
+            {
+                continue;
+            }
+            let figure = text
+                .lines()
+                .find_map(|line| line.strip_prefix("flowgate_log_lines_dropped "));
+            return figure.unwrap().parse().unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, ask)
+        .await
+        .expect("it does not start")
+}
+
+/// The program with its log in a file that cannot grow beyond 16 KiB, as on a full disk.
+struct Confined(Child);
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        // It runs until the test is over.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Confined {
+    fn start(world: &World, settings: &str) -> Self {
+        world.file("program.toml", settings);
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(world.dir().join("log"))
+            .unwrap();
+        let confined = "trap '' XFSZ; ulimit -f 16; exec \"$0\" serve --config \"$1\"";
+        let child = Command::new("bash")
+            .args(["-c", confined, env!("CARGO_BIN_EXE_flowgate")])
+            .arg(world.dir().join("program.toml"))
+            .env("CONTOSO_SECRET", SECRET)
+            .stdout(log)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_reported_once_and_the_lost_lines_when_there_is_room() {
+    let world = World::new().await;
+    let (address, admin) = (free_address(), free_address());
+    let settings = settings(&world)
+        .await
+        .replace("LEVEL", "info")
+        .replacen("127.0.0.1:0", &admin.to_string(), 1)
+        .replacen("127.0.0.1:0", &address.to_string(), 1);
+    let mut program = Confined::start(&world, &settings);
+    let log = world.dir().join("log");
+    dropped(admin).await;
+    let tls = TlsConnector::from(Arc::new(world.emulator.ca.client_config(&["http/1.1"])));
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let mut caller = Talk::new(tls.connect(server_name("localhost"), tcp).await.unwrap());
+
+    while dropped(admin).await < 20 {
+        caller.say(order_bytes("")).await;
+        caller.hear().await;
+    }
+    std::fs::File::options()
+        .write(true)
+        .open(&log)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    let found = async {
+        loop {
+            caller.say(order_bytes("")).await;
+            assert_eq!(caller.hear().await.status, 202);
+            let text = std::fs::read_to_string(&log).unwrap();
+            if let Some(line) = text.lines().find(|line| line.contains("\"lost\":")) {
+                return line.to_owned();
+            }
+        }
+    };
+    let notice = tokio::time::timeout(PATIENCE, found)
+        .await
+        .expect("no line says it");
+    let notice: Value = serde_json::from_str(&notice).unwrap();
+    assert!(notice["lost"].as_u64().unwrap() >= 20, "{notice}");
+    assert_eq!(notice["lost"], dropped(admin).await);
+    assert_eq!(notice["level"], "WARN");
+
+    program.0.kill().unwrap();
+    let mut complaints = String::new();
+    program
+        .0
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut complaints)
+        .unwrap();
+    assert_eq!(
+        complaints.matches("the log cannot be written").count(),
+        1,
+        "{complaints}"
+    );
+}
