@@ -13,6 +13,8 @@ use http::StatusCode;
 use http::header;
 use serde::Serialize;
 
+use crate::model::CallerName;
+use crate::model::KeyLabel;
 use crate::model::RequestId;
 use crate::model::claims::cut;
 
@@ -51,6 +53,30 @@ pub enum Again {
     Later,
     /// It would fail the same way, or a run may have started.
     No,
+}
+
+/// Whether a request started a run, which is what repeating it would do twice. Where an API takes the place of a flow,
+/// whether it was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Run {
+    /// The request was refused before a run.
+    No,
+    /// Something is known that only a run reaches.
+    Yes,
+    /// Not known; treat it as started.
+    Unknown,
+}
+
+impl Run {
+    /// The word used in the body and in the log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Yes => "yes",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// One row of the table.
@@ -223,6 +249,8 @@ struct Inner {
     detail: Option<String>,
     wait: Option<Duration>,
     again: Option<Again>,
+    run: Option<Run>,
+    caller: Option<(CallerName, Option<KeyLabel>)>,
     allow: Option<HeaderValue>,
     limit: Option<LimitNotice>,
 }
@@ -261,6 +289,21 @@ struct Beginning {
 static BEGINNINGS: [OnceLock<Box<[u8]>>; Kind::ALL.len()] = [const { OnceLock::new() }; Kind::ALL.len()];
 
 impl Kind {
+    /// Whether a run was started, unless the problem knows better.
+    pub const fn run(self) -> Run {
+        match self {
+            // Nothing but a run ends without an answer.
+            Self::FlowNoResponse => Run::Yes,
+            Self::Internal
+            | Self::FlowTimeout
+            | Self::FlowFailed
+            | Self::FlowAnswerInvalid
+            | Self::FlowConnectionLost => Run::Unknown,
+            // Refused by us, by Entra or by the platform before the flow; a body that breaks off is no request.
+            _ => Run::No,
+        }
+    }
+
     /// A JSON object without its end.
     fn beginning(self) -> &'static [u8] {
         let make = || {
@@ -316,6 +359,20 @@ impl Problem {
         self
     }
 
+    /// Says otherwise than the kind whether a run was started.
+    #[must_use]
+    pub fn run(mut self, run: Run) -> Self {
+        self.inner().run = Some(run);
+        self
+    }
+
+    /// Names the known caller that is refused, and its key, for the log alone.
+    #[must_use]
+    pub fn of_caller(mut self, name: CallerName, key: Option<KeyLabel>) -> Self {
+        self.inner().caller = Some((name, key));
+        self
+    }
+
     /// Adds the methods that the address accepts (RFC 9110 section 10.2.1).
     #[must_use]
     pub fn allow(mut self, methods: HeaderValue) -> Self {
@@ -338,6 +395,18 @@ impl Problem {
     /// What happened inside, for the log alone.
     pub fn cause(&self) -> Option<&str> {
         self.inner.as_ref()?.cause.as_deref()
+    }
+
+    /// The known caller that is refused, and its key.
+    pub fn caller(&self) -> Option<(&CallerName, Option<&KeyLabel>)> {
+        let (name, key) = self.inner.as_ref()?.caller.as_ref()?;
+        Some((name, key.as_ref()))
+    }
+
+    /// Whether a run was started.
+    pub fn run_started(&self) -> Run {
+        let told = self.inner.as_ref().and_then(|inner| inner.run);
+        told.unwrap_or(self.kind.run())
     }
 
     /// The sentence for the caller, beyond the row's own.
@@ -379,6 +448,9 @@ impl Problem {
             true => b"\",\"retryable\":true",
             false => b"\",\"retryable\":false",
         });
+        body.extend_from_slice(b",\"run_started\":\"");
+        body.extend_from_slice(self.run_started().as_str().as_bytes());
+        body.push(b'"');
         if let Some(seconds) = self.retry_after() {
             use std::io::Write as _;
             let _ = write!(body, ",\"retry_after\":{seconds}");
@@ -441,6 +513,7 @@ mod tests {
     use super::LimitNotice;
     use super::Problem;
     use super::Reason;
+    use super::Run;
     use crate::model::RequestId;
 
     #[test]
@@ -516,6 +589,7 @@ mod tests {
             assert_eq!(body["detail"], "a \"quoted\" \n line");
             assert_eq!(body["instance"], format!("urn:uuid:{request}"));
             assert_eq!(body["retryable"], row.again == Again::Later);
+            assert_eq!(body["run_started"], kind.run().as_str());
             assert_eq!(body.get("retry_after"), None);
         }
     }
@@ -531,6 +605,24 @@ mod tests {
             let answer = Problem::from(kind).answer(RequestId::new());
             assert!(answer.headers().contains_key("www-authenticate"));
         }
+    }
+
+    #[test]
+    fn only_what_started_no_run_may_be_sent_again() {
+        for kind in Kind::ALL {
+            assert!(
+                kind.row().again == Again::No || kind.run() == Run::No,
+                "{}",
+                kind.row().code
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_detail_is_cut() {
+        let problem = Problem::from(Kind::MalformedRequest).detail("\u{e4}".repeat(100_000));
+        assert!(problem.told().unwrap().chars().count() <= 513);
+        assert!(problem.answer(RequestId::new()).body().len() < 4096);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use crate::model::claims::Claims;
 use crate::model::claims::printable;
 use crate::model::claims::quoted;
+pub use crate::problem::Run;
 
 /// Longest message kept for the log, in characters. The longest one seen in public has about 350.
 pub const MESSAGE_CHARS_MAX: usize = 512;
@@ -72,28 +73,6 @@ impl Mender {
             Self::FlowOwner => "flow-owner",
             Self::TenantAdmin => "tenant-admin",
             Self::Time => "time",
-        }
-    }
-}
-
-/// Whether the request started a run, which is what repeating it would do twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Run {
-    /// The platform refused the request before a run.
-    No,
-    /// The platform reports what only a run reaches.
-    Yes,
-    /// Not known; treat it as started.
-    Unknown,
-}
-
-impl Run {
-    /// The word used in the log.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::No => "no",
-            Self::Yes => "yes",
-            Self::Unknown => "unknown",
         }
     }
 }
@@ -228,7 +207,7 @@ pub const CODES: &[Row] = faults! {
         "The flow is switched off. Its owner must turn it on; the address stays the same.";
     "WorkflowNotFound" "" FlowGone Operator No Sound
         "There is no workflow at this address. The operator must copy the URL from the trigger again.";
-    "WorkflowRunActionThrottled" "" FlowThrottled Time Unknown Sound
+    "WorkflowRunActionThrottled" "" FlowThrottled Time No Sound
         "The platform slows the flow down because it used up its share. It passes; if it returns, the \
          flow's owner must look at the plan's limits.";
     "WorkflowTriggerIsNotEnabled" "" FlowOff FlowOwner No Sound
@@ -883,17 +862,19 @@ mod tests {
     }
 
     #[test]
+    fn a_throttled_flow_started_no_run() {
+        let throttled = |row: &&Row| row.answer == Answer::FlowThrottled;
+        for row in CODES.iter().chain(STATUSES).filter(throttled) {
+            assert_eq!(row.run, Run::No, "{}", row.code);
+        }
+    }
+
+    #[test]
     fn execution_faults_may_have_started_a_run() {
         for (status, code, answer, run) in [
             (502, "NoResponse", Answer::FlowNoResponse, Run::Yes),
             (504, "ResponseTimeout", Answer::FlowTimeout, Run::Yes),
             (504, "GatewayTimeout", Answer::FlowTimeout, Run::Yes),
-            (
-                429,
-                "WorkflowRunActionThrottled",
-                Answer::FlowThrottled,
-                Run::Unknown,
-            ),
         ] {
             let row = row(status, code, "");
             assert_eq!((row.answer, row.run), (answer, run), "{code}");

@@ -50,6 +50,7 @@ use crate::model::clock;
 use crate::problem::Again;
 use crate::problem::Kind;
 use crate::problem::Problem;
+use crate::problem::Run;
 
 /// Whatever makes a body fail.
 pub type BodyError = Box<dyn Error + Send + Sync>;
@@ -171,7 +172,9 @@ impl From<FlowError> for Problem {
             FlowError::Connect(_) => Self::from(Kind::FlowUnreachable),
             FlowError::Busy { wait, .. } => Self::from(Kind::FlowBusy).wait(*wait),
             FlowError::Timeout(_) => Self::from(Kind::FlowTimeout),
-            FlowError::Lost(_, Sent::Nothing) => Self::from(Kind::FlowConnectionLost).again(Again::Later),
+            FlowError::Lost(_, Sent::Nothing) => Self::from(Kind::FlowConnectionLost)
+                .again(Again::Later)
+                .run(Run::No),
             FlowError::Lost(_, Sent::Something) => Self::from(Kind::FlowConnectionLost),
             FlowError::Invalid(_) => Self::from(Kind::FlowAnswerInvalid),
         };

@@ -31,7 +31,7 @@ use crate::wire::Fields;
 
 /// Id of the request, for the caller's support ticket.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Who gave the answer: `gateway`, `platform` or `flow`.
+/// Who gave the answer: `gateway`, `platform`, `flow` or `api`.
 pub(super) const ANSWER: HeaderName = HeaderName::from_static("x-flowgate-answer");
 
 /// The body of an answer.
@@ -48,6 +48,7 @@ pub struct Passed {
     pub fields: Fields,
     /// Id of the request.
     request: RequestId,
+    by: AnsweredBy,
 }
 
 impl Passed {
@@ -60,14 +61,14 @@ impl Passed {
             REQUEST_ID.as_str().as_bytes(),
             self.request.encode(&mut [0; 36]).as_bytes(),
         );
-        take(ANSWER.as_str().as_bytes(), AnsweredBy::Flow.as_str().as_bytes());
+        take(ANSWER.as_str().as_bytes(), self.by.as_str().as_bytes());
     }
 
     /// Puts the fields into the map of a head.
     pub fn append_to(&self, headers: &mut HeaderMap) {
         self.fields.append_to(headers);
         headers.insert(REQUEST_ID, outbound::format_id(self.request));
-        headers.insert(ANSWER, HeaderValue::from_static(AnsweredBy::Flow.as_str()));
+        headers.insert(ANSWER, HeaderValue::from_static(self.by.as_str()));
     }
 }
 
@@ -131,19 +132,21 @@ pub(super) fn own(answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal)
     Response::from_parts(head, body.noticed())
 }
 
-/// An answer of the flow, its head already filtered.
-pub(super) fn from_flow(
+/// An answer of the flow or the API, its head already filtered.
+pub(super) fn passed(
     status: StatusCode,
     fields: Fields,
     body: Box<FlowBody>,
+    by: AnsweredBy,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
-    journal.answered(status.as_u16(), AnsweredBy::Flow);
+    journal.answered(status.as_u16(), by);
     let body = AnswerBody {
         source: Source::Flow(body),
         passed: Some(Passed {
             fields,
             request: journal.request(),
+            by,
         }),
         journal: Some(journal),
     };

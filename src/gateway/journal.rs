@@ -28,6 +28,7 @@ use crate::model::claims::printable;
 use crate::model::clock;
 use crate::problem::Kind;
 use crate::problem::Problem;
+use crate::problem::Run;
 
 /// Version of the line's schema; it rises when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u8 = 1;
@@ -192,6 +193,8 @@ pub enum AnsweredBy {
     Platform,
     /// The flow; passed unchanged.
     Flow,
+    /// The API of a route that leads to one; passed unchanged.
+    Api,
 }
 
 impl AnsweredBy {
@@ -201,6 +204,7 @@ impl AnsweredBy {
             Self::Gateway => "gateway",
             Self::Platform => "platform",
             Self::Flow => "flow",
+            Self::Api => "api",
         }
     }
 }
@@ -256,6 +260,8 @@ struct RequestLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     run: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    run_started: Option<Run>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'static str>,
     end: End,
 }
@@ -287,6 +293,8 @@ struct Line {
     flow_time: Option<Duration>,
     body_time: Duration,
     run: Option<String>,
+    /// None where it has no meaning: what an API did is its own affair.
+    run_started: Option<Run>,
     upstream: Option<Age>,
     end: End,
 }
@@ -324,6 +332,7 @@ impl Journal {
             flow_time: None,
             body_time: Duration::ZERO,
             run: None,
+            run_started: Some(Run::No),
             upstream: None,
             end: End::CallerGone,
         }))
@@ -363,6 +372,10 @@ impl Journal {
     pub fn problem(&mut self, problem: &Problem) {
         self.0.problem = Some(problem.kind());
         self.0.limit = problem.limit_name();
+        self.0.run_started = Some(problem.run_started());
+        if let Some((name, key)) = problem.caller() {
+            self.caller(name, key);
+        }
         if let Some(cause) = problem.cause().or(problem.told()) {
             self.cause(cause);
         }
@@ -416,8 +429,21 @@ impl Journal {
         self.0.counters.token_retries.inc();
     }
 
+    /// Notes that the request begins to leave: a run can start from now on.
+    pub(super) fn sending(&mut self) {
+        self.0.run_started = Some(Run::Unknown);
+    }
+
+    /// Notes that nothing of it has left after all.
+    pub(super) fn unsent(&mut self) {
+        self.0.run_started = Some(Run::No);
+    }
+
     /// Notes the run that was started.
     pub fn run(&mut self, run: Option<String>) {
+        if run.is_some() {
+            self.0.run_started = Some(Run::Yes);
+        }
         self.0.run = run;
     }
 
@@ -427,6 +453,9 @@ impl Journal {
         let line = &mut self.0;
         line.status = Some(status);
         line.answer = Some(by);
+        if by == AnsweredBy::Api {
+            line.run_started = None;
+        }
         let waited =
             line.flow_time.unwrap_or_default() + line.token_time.unwrap_or_default() + line.body_time;
         let own = line.started.elapsed().saturating_sub(waited);
@@ -546,6 +575,7 @@ impl Line {
                 flow: self.flow_time.map(millis),
             },
             run: self.run.as_deref(),
+            run_started: self.run_started,
             upstream: self.upstream.map(|age| match age {
                 Age::New => "new",
                 Age::Reused => "reused",
@@ -583,6 +613,7 @@ fn text(line: &RequestLine<'_>) -> String {
     };
     field("problem", line.problem);
     field("run", line.run);
+    field("run_started", line.run_started.map(Run::as_str));
     field("cause", line.cause);
     field("target", line.target);
     field("request", Some(&line.request));

@@ -67,6 +67,7 @@ use crate::policy::Origin;
 use crate::problem::Again;
 use crate::problem::Kind;
 use crate::problem::Problem;
+use crate::problem::Run;
 use crate::wire::Defect;
 use crate::wire::Fields;
 
@@ -415,7 +416,7 @@ enum Round {
 
 /// What is to be done after one try.
 enum Next {
-    Pass(StatusCode, Fields, Box<FlowBody>),
+    Pass(StatusCode, Fields, Box<FlowBody>, AnsweredBy),
     Problem(Problem, AnsweredBy),
     /// This token was refused; the same bytes may go once more with a fresh one.
     FreshToken(Refused, Arc<Token>),
@@ -456,7 +457,9 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
         };
         match next {
             Next::Problem(problem, by) => return answer::problem(&problem, by, journal),
-            Next::Pass(status, fields, body) => return answer::from_flow(status, fields, body, journal),
+            Next::Pass(status, fields, body, by) => {
+                return answer::passed(status, fields, body, by, journal);
+            }
             Next::FreshToken(refused, token) => {
                 let identity = admitted.route.identity.as_ref();
                 let forgotten = identity.map(|identity| match refused {
@@ -502,14 +505,17 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
             }
             None => {
                 reply::api_head(&mut fields);
-                Next::Pass(status, fields, Box::new(body))
+                Next::Pass(status, fields, Box::new(body), AnsweredBy::Api)
             }
         });
     }
     let run = reply::run_id(&fields);
     journal.run(run.clone());
     if run.is_none() && (status.is_client_error() || status.is_server_error()) {
-        let seen = judge(&mut body).await?;
+        let waiting = clock::now();
+        let seen = judge(&mut body).await;
+        journal.waited(clock::now() - waiting);
+        let seen = seen?;
         let evidence = Evidence {
             status,
             run_id: None,
@@ -540,7 +546,7 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
         }
     }
     reply::head(status, &mut fields, admitted.address.url());
-    Ok(Next::Pass(status, fields, Box::new(body)))
+    Ok(Next::Pass(status, fields, Box::new(body), AnsweredBy::Flow))
 }
 
 /// An API that answers 401 has done nothing yet, so the same bytes may go once more where they are still there.
@@ -630,6 +636,7 @@ async fn send(
             method: admitted.head.method.clone(),
             body,
         };
+        journal.sending();
         // Read anew: what was done in this turn until now is our own time, not the trigger's.
         let started = Instant::now();
         let sent = trigger
@@ -644,6 +651,9 @@ async fn send(
             return Err(ending.into());
         }
         let nothing = matches!(&failed.error, FlowError::Lost(_, Sent::Nothing));
+        if nothing {
+            journal.unsent();
+        }
         // A streamed body can go again only if it came back untouched.
         let again = nothing && (!streamed || failed.body.is_some()) && tries < TRIES_MAX;
         if !again {
@@ -740,10 +750,10 @@ fn fault_problem(fault: &Fault, admitted: &Admitted, token: Option<&Arc<Token>>)
         cause.push_str(&fault::explain_mismatch(token.text().expose(), &expected));
     }
     let again = match fault.row.run {
-        fault::Run::No if kind.row().again == Again::Later => Again::Later,
-        _ => Again::No,
+        Run::No => kind.row().again,
+        Run::Yes | Run::Unknown => Again::No,
     };
-    Problem::from(kind).because(cause).again(again)
+    Problem::from(kind).because(cause).again(again).run(fault.row.run)
 }
 
 impl Drop for FlowBody {

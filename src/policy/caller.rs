@@ -273,11 +273,15 @@ impl Listed {
         let Member { name, networks, .. } = member;
         if self.keyed.binary_search(&found.caller).is_err() {
             let cause = format!("the route does not list caller {name} ({found})");
-            return Err(Problem::from(Kind::CallerNotAllowed).because(cause));
+            return Err(Problem::from(Kind::CallerNotAllowed)
+                .because(cause)
+                .of_caller(name.clone(), found.label()));
         }
         networks.admit(origin).map_err(|refused| {
             let cause = format!("caller {name} ({found}): {refused}");
-            Problem::from(Kind::AddressRefused).because(cause)
+            Problem::from(Kind::AddressRefused)
+                .because(cause)
+                .of_caller(name.clone(), found.label())
         })?;
         self.callers.keys.note(&found);
         Ok(Caller {
@@ -315,12 +319,12 @@ impl Listed {
         match fault {
             KeyFault::Unknown(trace) => Problem::from(Kind::KeyUnknown).because(trace.to_string()),
             KeyFault::Lapsed { key, why } => {
-                let name = self
-                    .callers
-                    .members
-                    .get(key.caller)
-                    .map_or("?", |member| member.name.as_str());
-                Problem::from(Kind::KeyExpired).because(format!("{key} of caller {name} {why}"))
+                let Some(Member { name, .. }) = self.callers.members.get(key.caller) else {
+                    return Kind::KeyExpired.into();
+                };
+                Problem::from(Kind::KeyExpired)
+                    .because(format!("{key} of caller {name} {why}"))
+                    .of_caller(name.clone(), key.label())
             }
         }
     }

@@ -306,8 +306,13 @@ async fn an_answer_of_the_api_passes_as_it_is() {
     assert_eq!(answer.header("x-ms-ags-diagnostic"), Some("{}"));
     assert_eq!(answer.header("request-id"), Some("1"));
     assert_eq!(answer.header("set-cookie"), None);
-    assert_eq!(answer.header("x-flowgate-answer"), Some("flow"));
+    assert_eq!(answer.header("x-flowgate-answer"), Some("api"));
     assert_eq!(api.asked().len(), 1);
+    let line = gateway.lines.of(&answer).await;
+    assert_eq!(
+        (&line["answer"], &line["run_started"]),
+        (&"api".into(), &Value::Null)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

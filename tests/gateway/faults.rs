@@ -93,8 +93,14 @@ async fn every_fault_of_the_platform_is_translated() {
             "the caller is not to blame for {}",
             fault.code
         );
-        if fault.run == RunStarted::Yes {
-            assert_eq!(answer.json()["retryable"], false, "{}", fault.code);
+        let run_started = answer.json()["run_started"].clone();
+        assert_eq!(line["run_started"], run_started, "{}", fault.code);
+        match fault.run {
+            RunStarted::Yes => {
+                assert_eq!(answer.json()["retryable"], false, "{}", fault.code);
+                assert_ne!(run_started, "no", "{}", fault.code);
+            }
+            RunStarted::No => assert_ne!(run_started, "yes", "{}", fault.code),
         }
         assert!(cause.contains(fault.code), "{cause}");
         assert!(cause.contains("Who mends it: "), "{cause}");

@@ -23,6 +23,7 @@ mod apis;
 mod certificates;
 mod claims;
 mod doctor;
+mod explained;
 mod faults;
 mod federated;
 mod forwarding;

@@ -271,6 +271,11 @@ fn is_problem(seen: &Seen, code: &'static str) -> Told {
     assert_eq!(seen.header("x-flowgate-answer"), Some("gateway"), "{seen:?}");
     let unsent = ["flow-unreachable", "flow-connect-timeout"].contains(&code);
     assert_eq!(body["retryable"], unsent, "a run may have started: {seen:?}");
+    assert_eq!(
+        body["run_started"],
+        if unsent { "no" } else { "unknown" },
+        "{seen:?}"
+    );
     Told::Problem(code)
 }
 
