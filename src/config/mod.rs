@@ -27,6 +27,7 @@ mod source;
 mod trigger;
 mod trust;
 mod vault;
+mod verifier;
 mod workload;
 
 use std::net::SocketAddr;
@@ -76,6 +77,7 @@ pub use trust::TrustError;
 pub use trust::provider;
 pub use vault::KeyVaultSettings;
 pub use vault::VaultReference;
+pub use verifier::explain_handshake;
 pub use workload::AssertionSource;
 pub use workload::DefaultSettings;
 pub use workload::EXCHANGE_AUDIENCE;

@@ -5,10 +5,15 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use rustls::ClientConfig;
+use rustls::ConfigBuilder;
 use rustls::RootCertStore;
+use rustls::WantsVerifier;
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
+
+use crate::config::verifier::Explaining;
 
 /// Which certificate authorities a connection of ours trusts.
 #[derive(Debug, Clone)]
@@ -59,7 +64,27 @@ impl Trust {
     /// # Errors
     /// Tells when there is nothing to trust.
     pub fn client_config(&self) -> Result<ClientConfig, TrustError> {
-        let roots = match self {
+        Ok(builder()?
+            .with_root_certificates(self.roots()?)
+            .with_no_client_auth())
+    }
+
+    /// The same settings, with which a refused certificate is explained: see [`crate::config::explain_handshake`].
+    ///
+    /// # Errors
+    /// Tells when there is nothing to trust.
+    pub fn explaining_client_config(&self) -> Result<ClientConfig, TrustError> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(self.roots()?, provider())
+            .build()
+            .map_err(|error| TrustError::Unusable(error.to_string()))?;
+        Ok(builder()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Explaining(verifier)))
+            .with_no_client_auth())
+    }
+
+    fn roots(&self) -> Result<Arc<RootCertStore>, TrustError> {
+        Ok(match self {
             Self::System => system_roots()?,
             Self::Only(certificates) => {
                 let mut roots = RootCertStore::empty();
@@ -70,10 +95,12 @@ impl Trust {
                 }
                 Arc::new(roots)
             }
-        };
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| TrustError::Unusable(error.to_string()))?;
-        Ok(builder.with_root_certificates(roots).with_no_client_auth())
+        })
     }
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TrustError> {
+    ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TrustError::Unusable(error.to_string()))
 }

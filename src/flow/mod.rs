@@ -155,7 +155,10 @@ pub enum FlowError {
         wait: Duration,
     },
     /// No head of an answer in time.
-    #[error("no answer from the trigger within {0:?}")]
+    #[error(
+        "no answer from the trigger within {0:?}. Fixed by: flow-owner. The flow has to answer sooner, or answer 202 \
+         first and work afterwards; where it may take longer, the operator raises the route's response_timeout"
+    )]
     Timeout(Duration),
     /// The connection broke.
     #[error("the connection to the trigger was lost: {0}")]
@@ -406,7 +409,7 @@ fn make_host(
         port: url.port(),
         server_name,
         connect_to: upstream.connect_to,
-        tls: Arc::new(upstream.trust.client_config()?),
+        tls: Arc::new(upstream.trust.explaining_client_config()?),
         connect_timeout: upstream.connect_timeout,
         idle_timeout: upstream.idle_timeout,
     };

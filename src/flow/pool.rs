@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::config::explain_handshake;
 use crate::counters::Counted;
 use crate::counters::Counters;
 use crate::flow::Sent;
@@ -30,17 +31,27 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The name has no address.
-    #[error("the name {0} cannot be resolved: {1}")]
+    #[error(
+        "the name {0} cannot be resolved: {1}. Fixed by: operator. Compare the host in the route's trigger and the DNS of \
+         this machine, for example with `getent hosts {0}`; behind a private endpoint set connect_to"
+    )]
     Name(String, io::Error),
     /// No address accepts a connection.
-    #[error("no connection to {0}: {1}")]
-    Tcp(String, io::Error),
+    #[error(
+        "no connection to {0} port {1}: {2}. Fixed by: operator. Let this machine out to that host and port, without a \
+         proxy, for example with `nc -vz {0} {1}`; if that works, it passes by itself"
+    )]
+    Tcp(String, u16, io::Error),
     /// TLS failed: wrong name, unknown authority, no common version.
     #[error("TLS with {0} failed: {1}")]
-    Tls(String, io::Error),
+    Tls(String, String),
     /// The deadline passed.
-    #[error("no connection to {0} within {1:?}")]
-    Timeout(String, Duration),
+    #[error(
+        "no connection to {0} port {1} within {2:?}, the time for name, TCP and TLS together. Fixed by: operator. Look for a \
+         firewall that drops packets without an answer, for example with `nc -vz {0} {1}`; if that works, it passes by \
+         itself"
+    )]
+    Timeout(String, u16, Duration),
 }
 
 /// A host that triggers live on, with its connections.
@@ -198,7 +209,11 @@ impl Host {
         let link = tokio::time::timeout(self.connect_timeout, Box::pin(self.open())).await;
         match link {
             Ok(link) => Ok(self.lease(link?, worker, Age::New)),
-            Err(_) => Err(ConnectError::Timeout(self.name.clone(), self.connect_timeout)),
+            Err(_) => Err(ConnectError::Timeout(
+                self.name.clone(),
+                self.port,
+                self.connect_timeout,
+            )),
         }
     }
 
@@ -208,7 +223,7 @@ impl Host {
         let _ = tcp.set_nodelay(true);
         let stream = ToServer::connect(tcp, self.tls.clone(), self.server_name.clone())
             .await
-            .map_err(|error| ConnectError::Tls(self.name.clone(), error))?;
+            .map_err(|error| ConnectError::Tls(self.name.clone(), explain_handshake(&error)))?;
         self.counters.upstream_opened.inc();
         Ok(Link {
             stream: Box::new(stream),
@@ -239,7 +254,7 @@ impl Host {
                 }
             }
         }
-        Err(ConnectError::Tcp(self.name.clone(), last))
+        Err(ConnectError::Tcp(self.name.clone(), self.port, last))
     }
 }
 

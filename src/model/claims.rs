@@ -14,6 +14,7 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::model::Cloud;
+use crate::model::clock;
 
 // Room for an audience or an issuer with a tenant id in it.
 const CLAIM_CHARS_MAX: usize = 128;
@@ -161,15 +162,21 @@ impl Claims {
     /// Why the token is not valid at this time.
     pub fn time_fault(&self, now: SystemTime) -> Option<String> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        let seconds = |name: &str| self.0.get(name).and_then(Value::as_u64);
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let seconds = |name: &str| {
+            let seconds = self.0.get(name).and_then(Value::as_u64)?;
+            Some(i64::try_from(seconds).unwrap_or(i64::MAX))
+        };
         if let Some(exp) = seconds("exp").filter(|exp| *exp <= now) {
             return Some(format!(
-                "exp is {exp}, and it is {now} now: the token has expired"
+                "exp is {}: the token has expired",
+                clock::dated(exp, now)
             ));
         }
         if let Some(nbf) = seconds("nbf").filter(|nbf| *nbf > now) {
             return Some(format!(
-                "nbf is {nbf}, and it is {now} now: the token is not valid yet or this clock is late"
+                "nbf is {}: the token is not valid yet or this clock is late",
+                clock::dated(nbf, now)
             ));
         }
         None

@@ -75,6 +75,31 @@ impl Steady {
     }
 }
 
+/// A moment as a date, with how far it is from `now`: `2026-11-01 (28 days ago)`. Both are seconds since 1970.
+pub fn dated(seconds: i64, now: i64) -> String {
+    let apart = seconds.saturating_sub(now);
+    let (count, unit) = match apart.unsigned_abs() {
+        days @ 86_400.. => (days / 86_400, "day"),
+        hours @ 3_600.. => (hours / 3_600, "hour"),
+        minutes @ 60.. => (minutes / 60, "minute"),
+        seconds => (seconds, "second"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    let form = if unit == "day" {
+        "%Y-%m-%d"
+    } else {
+        "%Y-%m-%d %H:%M:%S UTC"
+    };
+    let date = Timestamp::from_second(seconds).map_or_else(
+        |_| "at no date of this calendar".to_owned(),
+        |at| at.strftime(form).to_string(),
+    );
+    match apart < 0 {
+        true => format!("{date} ({count} {unit}{plural} ago)"),
+        false => format!("{date} (in {count} {unit}{plural})"),
+    }
+}
+
 /// The wall clock as an RFC 3339 text in UTC with milliseconds.
 pub fn stamp() -> String {
     stamp_of(wall())
@@ -136,12 +161,29 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::date;
+    use super::dated;
     use super::now;
     use super::stamp;
     use super::stamp_of;
     use super::turn;
     use super::wall;
     use super::wall_nearly;
+
+    #[test]
+    fn a_date_says_how_far_it_is() {
+        let now = 1_790_000_000;
+        for (seconds, text) in [
+            (now - 28 * 86_400, "2026-08-24 (28 days ago)"),
+            (now + 86_400, "2026-09-22 (in 1 day)"),
+            (now - 3600, "2026-09-21 13:13:20 UTC (1 hour ago)"),
+            (now + 119, "2026-09-21 14:15:19 UTC (in 1 minute)"),
+            (now, "2026-09-21 14:13:20 UTC (in 0 seconds)"),
+        ] {
+            assert_eq!(dated(seconds, now), text);
+        }
+        assert!(dated(i64::MAX, now).starts_with("at no date"));
+        assert!(dated(i64::MIN, i64::MAX).ends_with("days ago)"));
+    }
 
     #[test]
     fn a_stamp_is_rfc_3339_with_milliseconds() {

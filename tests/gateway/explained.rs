@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Door;
+use crate::emulator::Emulator;
 use crate::emulator::Gate;
 use crate::emulator::Reply;
 use crate::emulator::Steps;
@@ -141,4 +142,40 @@ async fn own_time_does_not_count_the_wait_for_the_body_of_a_fault() {
         .find_map(|line| line.strip_prefix("flowgate_own_time_seconds_sum "))
         .unwrap();
     assert!(sum.parse::<f64>().unwrap() < 0.5, "{sum}");
+}
+
+#[tokio::test]
+async fn a_refused_certificate_is_named_by_subject_and_issuer() {
+    let (world, gateway, _trigger) = served("").await;
+    let listener = world.emulator.flow.listener();
+    let stranger = Emulator::start().await;
+    for (leaf, issuer, end) in [
+        (
+            stranger.ca.leaf(&["localhost"]),
+            "Emulator Root",
+            "comes from an authority",
+        ),
+        (
+            stranger.ca.intermediate().leaf(&["localhost"]),
+            "Emulator Intermediate",
+            "leads to `CN=Emulator Root",
+        ),
+    ] {
+        listener.present(&leaf);
+        listener.evict();
+        let answer = gateway.post("/orders", "{}").await;
+        assert_eq!(answer.code(), "flow-unreachable");
+        let line = gateway.lines.of(&answer).await;
+        let cause = line["cause"].as_str().unwrap();
+        assert!(
+            cause.contains("the certificate of `CN=") && cause.contains(end),
+            "{cause}"
+        );
+        assert!(cause.contains(&format!("issued by `CN={issuer}")), "{cause}");
+        assert!(
+            cause.contains("Fixed by: operator") && cause.contains("ca_file"),
+            "{cause}"
+        );
+        assert!(!cause.contains("UnknownIssuer"), "{cause}");
+    }
 }

@@ -56,17 +56,32 @@ async fn served(stand: &Stand, caller: &mut Caller) {
 
 #[tokio::test]
 async fn a_refused_connection_is_told() {
-    at_the_door(Door::Refuse, UNREACHABLE, &["refused"]).await;
+    at_the_door(
+        Door::Refuse,
+        UNREACHABLE,
+        &["refused (os error 111). fixed by: operator. let this machine out"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_connection_that_waits_before_a_full_queue_is_given_up() {
-    at_the_door(Door::Full, "flow-connect-timeout", &["within 1s"]).await;
+    at_the_door(
+        Door::Full,
+        "flow-connect-timeout",
+        &["within 1s, the time for name, tcp and tls together. fixed by: operator"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_handshake_that_is_never_answered_is_given_up() {
-    at_the_door(Door::Silent, "flow-connect-timeout", &["within 1s"]).await;
+    at_the_door(
+        Door::Silent,
+        "flow-connect-timeout",
+        &["within 1s, the time for name, tcp and tls together. fixed by: operator"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -82,23 +97,25 @@ async fn a_plain_answer_in_place_of_a_handshake_is_told() {
 #[tokio::test]
 async fn a_certificate_for_another_name_proves_nothing() {
     let leaf = async |stand: &Stand| stand.world.emulator.ca.wrong_name_leaf();
-    with_certificate(leaf, &["not valid for name"]).await;
+    let words = "is valid for somewhere-else.example, not for localhost. fixed by: operator";
+    with_certificate(leaf, &[words]).await;
 }
 
 #[tokio::test]
 async fn a_certificate_that_has_expired_proves_nothing() {
     let leaf = async |stand: &Stand| stand.world.emulator.ca.expired_leaf(&["localhost"]);
-    with_certificate(leaf, &["expired"]).await;
+    with_certificate(leaf, &["(1 day ago). fixed by: host-admin"]).await;
 }
 
 #[tokio::test]
 async fn a_certificate_that_is_not_valid_yet_proves_nothing() {
     let leaf = async |stand: &Stand| stand.world.emulator.ca.future_leaf(&["localhost"]);
-    with_certificate(leaf, &["not valid yet", "notvalidyet"]).await;
+    with_certificate(leaf, &["is not valid yet: it begins 2"]).await;
 }
 
 #[tokio::test]
 async fn a_certificate_of_a_stranger_proves_nothing() {
     let leaf = async |_: &Stand| Emulator::start().await.ca.leaf(&["localhost"]);
-    with_certificate(leaf, &["unknownissuer", "unknown issuer"]).await;
+    let words = "comes from an authority that is not trusted. fixed by: operator";
+    with_certificate(leaf, &[words]).await;
 }
