@@ -131,7 +131,7 @@ pub(super) struct RateTable {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Limits {
-    /// All requests together; default 1000 per "1s", burst 2000.
+    /// All requests whose caller may call, together; default 1000 per "1s", burst 2000.
     pub(super) gateway: Option<Table<RateTable>>,
     /// Failed authentications of one address (IPv6: of one /64); default 10 per "1m".
     pub(super) failed_authentications: Option<Table<RateTable>>,

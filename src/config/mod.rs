@@ -280,7 +280,7 @@ pub struct Rate {
 /// Limits that do not belong to one route or caller.
 #[derive(Debug, Clone)]
 pub struct QuotaSettings {
-    /// All requests together.
+    /// All requests whose caller may call, together.
     pub gateway: Option<Rate>,
     /// Failed authentications of one address (IPv6: of one /64).
     pub failed_authentications: Rate,

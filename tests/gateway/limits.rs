@@ -144,6 +144,29 @@ async fn the_gateway_has_a_limit_over_all_routes() {
 }
 
 #[tokio::test]
+async fn refused_requests_take_nothing_from_the_limit_of_the_gateway() {
+    let limits = "[limits]\ngateway = { requests = 2, per = \"1h\" }\n\
+                  failed_authentications = { requests = 2, per = \"1h\" }\n";
+    let (world, gateway, trigger) = gateway(limits, &[("orders", "/orders", "")]).await;
+    let mut connection = gateway.connect().await;
+    for _ in 0..5 {
+        assert_eq!(connection.send(with_key("/nowhere", KEY)).await.status, 404);
+        let keyless = post("/orders").body(Full::from("{}")).unwrap();
+        assert_eq!(connection.send(keyless).await.status, 401);
+    }
+    for status in [401, 401, 429, 429] {
+        let guess = with_key("/orders", "guess");
+        assert_eq!(connection.send(guess).await.status, status);
+    }
+    let neighbour = Ipv4Addr::new(127, 0, 0, 2);
+    for _ in 0..2 {
+        let answer = send_from(&world, &gateway, neighbour, with_key("/orders", KEY)).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+    assert_eq!(trigger.runs(), 2);
+}
+
+#[tokio::test]
 async fn a_route_open_to_all_still_has_its_limit() {
     let keys = "anonymous = true\nrate = { requests = 1, per = \"1m\" }";
     let (_world, gateway, trigger) = gateway("", &[("open", "/open", keys)]).await;
