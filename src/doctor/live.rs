@@ -258,6 +258,7 @@ impl<'a> Caller<'a> {
             head: head.into_bytes(),
             method: method.clone(),
             body: Outgoing::Held(Bytes::from_static(body.as_bytes())),
+            tracking: None,
         };
         let exchange = async {
             let lease = self

@@ -4,6 +4,8 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -21,6 +23,8 @@ use crate::flow::Outgoing;
 use crate::flow::Progress;
 use crate::flow::StreamedBody;
 use crate::flow::describe;
+use crate::flow::outbound::TRACKING_ID;
+use crate::model::RequestId;
 use crate::model::clock;
 use crate::wire;
 use crate::wire::Decoder;
@@ -50,6 +54,8 @@ pub struct Call {
     pub method: Method,
     /// Its body.
     pub body: Outgoing,
+    /// The tracking id in its head; none towards an API.
+    pub tracking: Option<RequestId>,
 }
 
 impl fmt::Debug for Call {
@@ -257,6 +263,41 @@ impl Download {
     }
 }
 
+/// Whether a trigger's answers carry the tracking id of their requests. Where they do, an answer with the id
+/// of another request of ours was given to the wrong one, by a mix-up on the connection or behind it.
+///
+/// Only ids of our form are compared, and only once the trigger has echoed one: its owner may let it set
+/// tracking ids of its own (`clientTrackingId` of the trigger), and without any the platform answers with the
+/// id of the run.
+#[derive(Debug, Default)]
+pub(super) struct Echo(AtomicBool);
+
+impl Echo {
+    fn compare(&self, sent: RequestId, fields: &Fields) -> Result<(), FlowError> {
+        let Some(echoed) = fields.text(TRACKING_ID).and_then(RequestId::parse) else {
+            return Ok(());
+        };
+        let is_known = self.0.load(Ordering::Relaxed);
+        if echoed != sent {
+            return if is_known {
+                Err(FlowError::Foreign(echoed))
+            } else {
+                Ok(())
+            };
+        }
+        // Written once only: all workers read it.
+        if !is_known {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Forgets what was seen, for a trigger at another address.
+    pub(super) fn forget(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Whether bytes may be the beginning of an answer. What cannot become one is not waited for.
 fn is_http(bytes: &[u8]) -> bool {
     const BEGIN: &[u8] = b"HTTP/1.";
@@ -269,7 +310,9 @@ pub(super) async fn send(
     call: Call,
     timeout: Duration,
     progress: Option<&Progress>,
+    echo: &Echo,
 ) -> Result<Answer, Failed> {
+    let tracking = call.tracking;
     let mut download = Download {
         method: call.method.clone(),
         held: BytesMut::new(),
@@ -307,6 +350,9 @@ pub(super) async fn send(
             return Err(Failed { error, body });
         }
     };
+    if let Some(tracking) = tracking {
+        echo.compare(tracking, &head.fields)?;
+    }
     // An answer before the whole request was taken: the trigger may read on, or not.
     let persists = head.persists && upload.is_done();
     let whole = match head.framing {

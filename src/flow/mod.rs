@@ -43,8 +43,10 @@ use crate::config::Trust;
 use crate::config::TrustError;
 use crate::config::UpstreamSettings;
 use crate::counters::Counters;
+use crate::flow::exchange::Echo;
 use crate::flow::pool::Host;
 use crate::flow::pool::Target;
+use crate::model::RequestId;
 use crate::model::TriggerUrl;
 use crate::model::clock;
 use crate::problem::Again;
@@ -163,6 +165,12 @@ pub enum FlowError {
     /// The connection broke.
     #[error("the connection to the trigger was lost: {0}")]
     Lost(String, Sent),
+    /// What came is the answer to another request.
+    #[error(
+        "the answer carries the tracking id {0}, which is that of another request; its connection was closed. \
+         If the flow sets tracking ids of its own, restart the gateway"
+    )]
+    Foreign(RequestId),
     /// What came is not HTTP.
     #[error("the answer of the trigger is not valid HTTP: {0}")]
     Invalid(String),
@@ -179,7 +187,7 @@ impl From<FlowError> for Problem {
                 .again(Again::Later)
                 .run(Run::No),
             FlowError::Lost(_, Sent::Something) => Self::from(Kind::FlowConnectionLost),
-            FlowError::Invalid(_) => Self::from(Kind::FlowAnswerInvalid),
+            FlowError::Foreign(_) | FlowError::Invalid(_) => Self::from(Kind::FlowAnswerInvalid),
         };
         problem.because(error.to_string())
     }
@@ -255,6 +263,7 @@ pub struct Trigger {
     waiting_max: usize,
     waiting_timeout: Duration,
     response_timeout: Duration,
+    echo: Echo,
 }
 
 /// All triggers, in the order of the routes, and the hosts they live on.
@@ -327,6 +336,7 @@ impl Mover {
 
     /// Calls go to this address from now on; those under way go on with the one they have.
     pub fn go(&self, address: Arc<Address>) {
+        self.trigger.echo.forget();
         self.trigger.address.store(address);
     }
 }
@@ -425,6 +435,7 @@ fn make_trigger(route: &RouteSettings, host: Arc<Host>) -> Result<Trigger, Trust
         waiting_max: route.upstream.waiting_max,
         waiting_timeout: route.upstream.waiting_timeout,
         response_timeout: route.upstream.response_timeout,
+        echo: Echo::default(),
     })
 }
 
@@ -497,7 +508,7 @@ impl Trigger {
         call: Call,
         progress: Option<&Progress>,
     ) -> Result<Answer, Failed> {
-        exchange::send(lease, call, self.response_timeout, progress).await
+        exchange::send(lease, call, self.response_timeout, progress, &self.echo).await
     }
 }
 

@@ -635,6 +635,7 @@ async fn send(
             head: outbound::head(&parcel(admitted, token.as_deref()), lease.take_space()),
             method: admitted.head.method.clone(),
             body,
+            tracking: route.api.is_none().then_some(admitted.who.request),
         };
         journal.sending();
         // Read anew: what was done in this turn until now is our own time, not the trigger's.

@@ -108,6 +108,12 @@ impl RequestId {
         })
     }
 
+    /// Reads an id that was written as ours are; none of any other form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = uuid::Uuid::try_parse(text).ok()?;
+        (text.len() == 36 && id.get_version_num() == 7).then_some(Self(id))
+    }
+
     /// Writes the id into `space` and gives it back as text.
     pub fn encode(self, space: &mut [u8; 36]) -> &str {
         self.0.as_hyphenated().encode_lower(space)
@@ -161,5 +167,22 @@ mod tests {
         let second = RequestId::new().to_string();
         assert!(first < second, "{first} {second}");
         assert_eq!(first.len(), 36);
+    }
+
+    #[test]
+    fn a_request_id_is_read_as_it_was_written() {
+        let id = RequestId::new();
+        assert_eq!(RequestId::parse(&id.to_string()), Some(id));
+        let other_forms = [
+            id.to_string().replace('-', ""),
+            format!("{{{id}}}"),
+            format!("urn:uuid:{id}"),
+            "6ba7b810-9dad-41d1-80b4-00c04fd430c8".to_owned(),
+            "08584290143402151988728929011CU00".to_owned(),
+            String::new(),
+        ];
+        for other in other_forms {
+            assert_eq!(RequestId::parse(&other), None, "{other}");
+        }
     }
 }

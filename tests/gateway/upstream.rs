@@ -11,6 +11,7 @@ mod interim;
 mod leftovers;
 mod lengths;
 mod redirects;
+mod tracking;
 mod uploads;
 
 use serde_json::Value;
