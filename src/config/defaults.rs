@@ -62,6 +62,10 @@ pub(super) const RATE_REQUESTS: u64 = 150;
 pub(super) const RATE_PER: Duration = Duration::from_secs(1);
 /// Two seconds' worth at once.
 pub(super) const RATE_BURST: u64 = 300;
+/// Half of [`RATE_REQUESTS`], so that no caller alone uses up the rate of a route.
+pub(super) const CALLER_RATE_REQUESTS: u64 = RATE_REQUESTS / 2;
+/// Half of [`RATE_BURST`].
+pub(super) const CALLER_RATE_BURST: u64 = RATE_BURST / 2;
 /// Loopback: health and metrics are nobody else's business until somebody says so.
 pub(super) const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 /// Entra answers within a second; the rest is for lost packets.

@@ -428,7 +428,8 @@ pub(super) struct Caller {
     pub(super) deny_networks: Texts,
     /// File with more such networks, one a line.
     pub(super) deny_networks_file: Text,
-    /// Its rate over all routes; default 150 per "1s", burst 300.
+    /// Its rate over all routes; default 75 per "1s", burst 150: half of what a route takes, so that one caller leaves
+    /// room for others.
     pub(super) rate: Option<Table<RateTable>>,
     /// File with keys, one a line: LABEL DIGEST, then not_before=, expires=, enabled= as needed.
     pub(super) keys_file: Text,

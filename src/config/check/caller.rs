@@ -14,6 +14,7 @@ use crate::config::KeySettings;
 use crate::config::KeyState;
 use crate::config::Secrets;
 use crate::config::check::Check;
+use crate::config::check::caller_rate;
 use crate::config::check::findings;
 use crate::config::check::findings::Findings;
 use crate::config::check::findings::Mark;
@@ -23,7 +24,6 @@ use crate::config::check::rings::KeyMarks;
 use crate::config::check::rings::Pepper;
 use crate::config::check::rings::Ring;
 use crate::config::check::rings::Shared;
-use crate::config::check::usual_rate;
 use crate::config::file::Caller;
 use crate::config::file::KeyTable;
 use crate::config::file::Keys;
@@ -117,7 +117,7 @@ impl Check<'_> {
             let hint = "make a key with `flowgate key new` and add its digest as [[caller.key]]";
             self.findings.mistake(mark, flaw.hint(hint));
         }
-        let rate = Some(self.rate(caller.rate.as_ref(), usual_rate()));
+        let rate = Some(self.rate(caller.rate.as_ref(), caller_rate()));
         Some(CallerSettings {
             name: name?,
             keys: Arc::default(),

@@ -424,9 +424,18 @@ fn rate(requests: u64, per: std::time::Duration, burst: u64) -> Rate {
     }
 }
 
-/// The rate of a caller or a route that says nothing else.
-fn usual_rate() -> Rate {
+/// The rate of a route that sets none.
+fn route_rate() -> Rate {
     rate(defaults::RATE_REQUESTS, defaults::RATE_PER, defaults::RATE_BURST)
+}
+
+/// The rate of a caller that sets none.
+fn caller_rate() -> Rate {
+    rate(
+        defaults::CALLER_RATE_REQUESTS,
+        defaults::RATE_PER,
+        defaults::CALLER_RATE_BURST,
+    )
 }
 
 #[cfg(test)]
@@ -588,6 +597,18 @@ mod tests {
         assert_eq!(rate("timeout = \"1s\"").unwrap().get(), defaults::BODY_RATE_MIN);
         assert_eq!(rate("rate_min = \"1 KiB\"").unwrap().get(), 1024);
         assert_eq!(rate("rate_min = 0"), None);
+    }
+
+    #[test]
+    fn a_caller_that_sets_no_rate_gets_half_of_what_a_route_takes() {
+        let config = Sample::default().config();
+        let route = config.routes.first().unwrap().rate.unwrap();
+        let caller = config.callers.first().unwrap().rate.unwrap();
+        assert_eq!(
+            (2 * caller.requests, 2 * caller.burst),
+            (route.requests, route.burst)
+        );
+        assert_eq!(caller.per, route.per);
     }
 
     #[test]

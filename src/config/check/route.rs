@@ -21,8 +21,8 @@ use crate::config::check::network::NetworkKeys;
 use crate::config::check::path;
 use crate::config::check::path::PathEnd;
 use crate::config::check::path::Paths;
+use crate::config::check::route_rate;
 use crate::config::check::trigger::Address;
-use crate::config::check::usual_rate;
 use crate::config::check::value::DAY;
 use crate::config::check::value::HOUR;
 use crate::config::check::value::MILLISECOND;
@@ -97,7 +97,7 @@ impl Check<'_> {
             deny_file: route.deny_networks_file.as_ref(),
         });
         let key_places = self.key_places(route);
-        let rate = Some(self.rate(route.rate.as_ref(), usual_rate()));
+        let rate = Some(self.rate(route.rate.as_ref(), route_rate()));
         let body_bytes_max = self.size(
             route.body_size_max.as_ref(),
             defaults::BODY_SIZE_MAX,
