@@ -40,6 +40,8 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const BODY_RATE_MIN: u64 = 240;
 /// Kestrel's, from the same page: TCP needs some of it to get going.
 pub(super) const BODY_RATE_GRACE: Duration = Duration::from_secs(5);
+/// A poor mobile line has more, and a body of 1 MiB is then whole within 69 s.
+pub(super) const BODY_STREAM_RATE_MIN: u64 = 16 * 1024;
 /// Nearly every webhook body is smaller.
 pub(super) const HOLD_SIZE_MAX: u64 = 64 * 1024;
 /// A thousand held bodies of the largest size.

@@ -108,6 +108,9 @@ pub(super) struct Bodies {
     pub(super) rate_min: Bytes,
     /// Time a caller may keep the gateway waiting for its body before that; default "5s".
     pub(super) rate_grace: Length,
+    /// Bytes a second by which a streamed body must be whole, `rate_grace` not counted; 0 for no such limit; default
+    /// "16 KiB".
+    pub(super) stream_rate_min: Bytes,
     /// Bodies up to this size are read whole before the flow is called, larger ones are streamed; default "64
     /// KiB".
     pub(super) hold_size_max: Bytes,

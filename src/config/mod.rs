@@ -260,6 +260,8 @@ pub struct BodySettings {
     pub rate_min: Option<NonZeroU64>,
     /// Time a caller may keep the gateway waiting before that.
     pub rate_grace: Duration,
+    /// Bytes a second by which a streamed body must be whole, if there is such a limit.
+    pub stream_rate_min: Option<NonZeroU64>,
     /// Bodies up to this size are read whole before an upstream connection is taken; bytes.
     pub hold_bytes_max: usize,
     /// Bytes of held bodies in memory at one time, over all requests.

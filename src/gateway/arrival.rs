@@ -107,6 +107,8 @@ pub(super) struct Pace {
     pub rate_min: Option<NonZeroU64>,
     /// Time a caller may keep us waiting at first, whatever its rate.
     pub rate_grace: Duration,
+    /// Bytes a second by which a streamed body must be whole, if there is such a limit.
+    pub stream_rate_min: Option<NonZeroU64>,
 }
 
 /// Why a body stopped arriving.
@@ -118,6 +120,15 @@ pub enum Stop {
     Silent(Duration),
     /// It came at less than this rate, for longer than the grace.
     Slow(NonZeroU64, Duration),
+    /// It was streamed and not whole in the time that this rate and the grace give to its size.
+    Overdue {
+        /// Bytes a second.
+        rate: NonZeroU64,
+        /// Time beside that.
+        grace: Duration,
+        /// Its size, or as much of it as had come.
+        bytes: u64,
+    },
     /// The caller went, or its framing is wrong.
     Broken(String),
 }
@@ -133,6 +144,12 @@ impl From<&Stop> for Problem {
                 "the body came at less than {rate} bytes per second, for longer than the {} s that are tolerated",
                 grace.as_secs_f64()
             ),
+            Stop::Overdue { rate, grace, bytes } => format!(
+                "{bytes} bytes of the body have {:.1} s to arrive ({rate} bytes per second, and {} s besides), and it \
+                 was not whole by then; send it faster, or in several smaller requests",
+                (*grace + time_for(*bytes, *rate)).as_secs_f64(),
+                grace.as_secs_f64()
+            ),
             Stop::Broken(cause) => {
                 return Self::from(Kind::MalformedRequest)
                     .detail("the body broke off or its framing is wrong")
@@ -145,11 +162,21 @@ impl From<&Stop> for Problem {
     }
 }
 
+/// The time that so many bytes take.
+fn time_for(bytes: u64, rate: NonZeroU64) -> Duration {
+    Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate)
+}
+
 /// A body that is arriving. Trailers end here: no trigger reads them, and nothing in them may count as a field of the
 /// head.
 pub(super) struct Arrival<B> {
     body: B,
     pace: Pace,
+    /// The length that its head states.
+    stated: Option<u64>,
+    /// What has come, and for how long the caller has been waited for until then.
+    bytes: u64,
+    waited: Duration,
     /// Time that the caller may still keep us waiting. Waiting spends it, bytes earn it.
     left: Duration,
     waiting_since: Option<Moment>,
@@ -161,10 +188,13 @@ pub(super) struct Arrival<B> {
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Arrival<B> {
     /// A body that arrives over a connection which may stand still.
-    pub(super) fn new(body: B, pace: Pace, standstill: Option<Arc<Standstill>>) -> Self {
+    pub(super) fn new(body: B, stated: Option<u64>, pace: Pace, standstill: Option<Arc<Standstill>>) -> Self {
         Self {
             body,
             pace,
+            stated,
+            bytes: 0,
+            waited: Duration::ZERO,
             left: pace.rate_grace,
             waiting_since: None,
             hurried_since: None,
@@ -230,6 +260,18 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Arrival<B> {
             deadline = spent;
             stop = Stop::Slow(rate, self.pace.rate_grace);
         }
+        if let Some(rate) = self.pace.stream_rate_min
+            && self.hurried_since.is_none()
+        {
+            let grace = self.pace.rate_grace;
+            let bytes = self.stated.unwrap_or(self.bytes);
+            let left = (grace + time_for(bytes, rate)).saturating_sub(self.waited);
+            let due = since.plus(left, now);
+            if due < deadline {
+                deadline = due;
+                stop = Stop::Overdue { rate, grace, bytes };
+            }
+        }
         if self
             .standstill
             .as_ref()
@@ -243,15 +285,19 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Arrival<B> {
     }
 
     fn came(&mut self, bytes: u64) {
-        let since = self.waiting_since.take();
+        self.bytes = self.bytes.saturating_add(bytes);
+        let waited = self.waiting_since.take().map(|since| since.until(self.now()));
+        let waited = waited.unwrap_or_default();
+        self.waited += waited;
         let Some(rate) = self.pace.rate_min else { return };
-        if let Some(since) = since {
-            self.left = self.left.saturating_sub(since.until(self.now()));
-        }
-        // Saved up without end, one quick megabyte would buy an hour of dripping.
-        let most = self.pace.rate_grace.max(self.pace.timeout);
-        let earned = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate);
-        self.left = self.left.saturating_add(earned).min(most);
+        // Saved up without end, one quick megabyte would buy an hour of dripping; and what is held must not buy a time
+        // in which it takes memory and nothing comes.
+        let most = match self.hurried_since {
+            Some(_) => self.pace.rate_grace,
+            None => self.pace.rate_grace.max(self.pace.timeout),
+        };
+        let left = self.left.saturating_sub(waited);
+        self.left = left.saturating_add(time_for(bytes, rate)).min(most);
     }
 }
 
@@ -328,8 +374,25 @@ mod tests {
             timeout: TIMEOUT,
             rate_min: NonZeroU64::new(rate_min),
             rate_grace: GRACE,
+            stream_rate_min: None,
         };
-        (Caller(sender), Arrival::new(Frames(frames), pace, None))
+        (Caller(sender), Arrival::new(Frames(frames), None, pace, None))
+    }
+
+    /// One whose whole must come at this rate, and that says its length or not.
+    fn streamed(stream_rate_min: u64, stated: Option<u64>) -> (Caller, Arrival<Frames>) {
+        let (caller, mut arrival) = arrival(0);
+        arrival.pace.stream_rate_min = NonZeroU64::new(stream_rate_min);
+        arrival.stated = stated;
+        (caller, arrival)
+    }
+
+    fn overdue(bytes: u64) -> Stop {
+        Stop::Overdue {
+            rate: NonZeroU64::new(RATE).unwrap(),
+            grace: GRACE,
+            bytes,
+        }
     }
 
     /// One over a connection that may stand still.
@@ -414,6 +477,71 @@ mod tests {
     async fn trailers_earn_nothing_and_are_not_passed_on() {
         let (caller, mut arrival) = arrival(RATE);
         caller.0.send(Frame::trailers(http::HeaderMap::new())).unwrap();
+        assert_eq!(stop(&mut arrival).await, Some((slow(), GRACE)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_streamed_body_must_be_whole_within_the_grace_and_the_time_of_its_size() {
+        let (caller, mut arrival) = streamed(RATE, Some(20 * RATE));
+        tokio::spawn(caller.drips(RATE / 2, Duration::from_secs(1)));
+        let stopped = stop(&mut arrival).await;
+        assert_eq!(
+            stopped,
+            Some((overdue(20 * RATE), GRACE + Duration::from_secs(20)))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_streamed_body_that_begins_slowly_may_still_be_whole_in_time() {
+        let (caller, mut arrival) = streamed(RATE, Some(20 * RATE));
+        tokio::spawn(async move {
+            tokio::time::sleep(GRACE + Duration::from_secs(19)).await;
+            caller.sends(20 * RATE);
+        });
+        assert_eq!(stop(&mut arrival).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_streamed_body_without_a_length_must_keep_the_rate_beyond_the_grace() {
+        let (caller, mut arrival) = streamed(RATE, None);
+        tokio::spawn(caller.drips(RATE * 2 / 5, Duration::from_secs(1)));
+        // Seven pieces come, which buy 2.8 s beyond the grace; the eighth is due at 8 s.
+        let expected = (overdue(7 * RATE * 2 / 5), GRACE + Duration::from_millis(2800));
+        assert_eq!(stop(&mut arrival).await, Some(expected));
+        let (caller, mut arrival) = streamed(RATE, None);
+        tokio::spawn(caller.drips(RATE, Duration::from_secs(1)));
+        assert_eq!(stop(&mut arrival).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_nobody_asks_is_no_part_of_the_time_of_a_streamed_body() {
+        let (caller, mut arrival) = streamed(RATE, Some(20 * RATE));
+        for _ in 0..10 {
+            caller.sends(1);
+            assert!(next(&mut arrival).await.unwrap().is_ok());
+            // The trigger takes nothing, so the next piece is not asked for.
+            tokio::time::advance(10 * TIMEOUT).await;
+        }
+        let began = Instant::now();
+        let stopped = stop(&mut arrival).await.unwrap().0;
+        assert_eq!(stopped, overdue(20 * RATE));
+        assert_eq!(began.elapsed(), GRACE + Duration::from_secs(20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_of_streamed_bodies_is_not_that_of_held_ones() {
+        let (caller, mut arrival) = streamed(RATE, Some(RATE));
+        arrival.hurry();
+        tokio::spawn(caller.drips(1, Duration::from_secs(1)));
+        assert_eq!(stop(&mut arrival).await, Some((Stop::Late(TIMEOUT), TIMEOUT)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_body_that_stalls_has_the_grace_however_quick_it_was() {
+        let (caller, mut arrival) = arrival(RATE);
+        arrival.hurry();
+        caller.sends(RATE * 3600);
+        assert!(next(&mut arrival).await.unwrap().is_ok());
         assert_eq!(stop(&mut arrival).await, Some((slow(), GRACE)));
     }
 
@@ -520,6 +648,22 @@ mod tests {
         drip.abort();
         drop(drip.await);
         assert!(next(&mut arrival).await.is_none());
+    }
+
+    #[test]
+    fn a_body_that_is_overdue_names_rate_grace_and_what_to_do() {
+        let problem = Problem::from(&overdue(2000));
+        assert_eq!(problem.kind().row().code, "body-timeout");
+        let told = problem.told().unwrap();
+        for part in [
+            "2000 bytes",
+            "25 s",
+            "100 bytes per second",
+            "5 s besides",
+            "send it faster",
+        ] {
+            assert!(told.contains(part), "{told}");
+        }
     }
 
     #[test]

@@ -278,6 +278,7 @@ fn rules(config: &Config, route: &RouteSettings) -> Rules {
             timeout: bodies.timeout,
             rate_min: bodies.rate_min,
             rate_grace: bodies.rate_grace,
+            stream_rate_min: bodies.stream_rate_min,
         },
     }
 }

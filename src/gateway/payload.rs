@@ -236,7 +236,7 @@ impl Payload {
             Inbound::Http2(_, standstill) => Some(standstill.clone()),
             Inbound::Whole(_) | Inbound::Http1(_) => None,
         };
-        let mut arrival = Arrival::new(body, rules.pace, standstill);
+        let mut arrival = Arrival::new(body, stated, rules.pace, standstill);
         if stated.is_some_and(|length| length > held_max) {
             let streamed = Streamed::new(Pieces::default(), arrival, stated, rules, progress);
             return Ok(Self::Streamed(Box::new(streamed)));

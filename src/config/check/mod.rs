@@ -81,7 +81,7 @@ const WINDOW_MIN: u64 = 64 * 1024;
 /// Larger ones only cost memory: the flow platform is far, but its callers send little.
 const WINDOW_MAX: u64 = 16 * 1024 * 1024;
 
-/// Largest `bodies.rate_min`: callers behind a slow line would be refused above it.
+/// Largest `bodies.rate_min` and `bodies.stream_rate_min`: callers behind a slow line would be refused above it.
 const BODY_RATE_CEILING: u64 = 1024 * 1024;
 
 /// Below this a pepper can be guessed.
@@ -293,6 +293,11 @@ impl Check<'_> {
             defaults::BODY_RATE_MIN,
             0..=BODY_RATE_CEILING,
         );
+        let stream_rate_min = self.size(
+            table.stream_rate_min.as_ref(),
+            defaults::BODY_STREAM_RATE_MIN,
+            0..=BODY_RATE_CEILING,
+        );
         BodySettings {
             timeout: self.duration(table.timeout.as_ref(), defaults::BODY_TIMEOUT, MILLISECOND..=HOUR),
             rate_min: NonZeroU64::new(rate_min),
@@ -301,6 +306,7 @@ impl Check<'_> {
                 defaults::BODY_RATE_GRACE,
                 MILLISECOND..=HOUR,
             ),
+            stream_rate_min: NonZeroU64::new(stream_rate_min),
             hold_bytes_max: usize::try_from(hold).unwrap_or(usize::MAX),
             held_bytes_budget: usize::try_from(budget).unwrap_or(usize::MAX),
         }
@@ -533,6 +539,11 @@ mod tests {
             ),
             (
                 "bodies",
+                "stream_rate_min = \"2 MiB\"",
+                "the value is too large; it must be at most 1.0 MiB",
+            ),
+            (
+                "bodies",
                 "rate_grace = \"0s\"",
                 "the value is too small; it must be at least 1ms",
             ),
@@ -597,6 +608,15 @@ mod tests {
         assert_eq!(rate("timeout = \"1s\"").unwrap().get(), defaults::BODY_RATE_MIN);
         assert_eq!(rate("rate_min = \"1 KiB\"").unwrap().get(), 1024);
         assert_eq!(rate("rate_min = 0"), None);
+    }
+
+    #[test]
+    fn the_rate_of_streamed_bodies_is_16_kib_a_second_or_off() {
+        let bodies = |line: &str| Sample::default().with("bodies", line).config().bodies;
+        let rate = |line: &str| bodies(line).stream_rate_min;
+        assert_eq!(rate("timeout = \"1s\"").unwrap().get(), 16 * 1024);
+        assert_eq!(rate("stream_rate_min = \"2 KiB\"").unwrap().get(), 2048);
+        assert_eq!(rate("stream_rate_min = 0"), None);
     }
 
     #[test]

@@ -38,9 +38,10 @@ use crate::payloads::with_length;
 
 /// A byte in each of these is half of what [`RATE`] asks for.
 const DRIP: Duration = Duration::from_millis(20);
-/// Bodies without a rest that a timeout could see; what was sent before buys a second at most.
-const RATE: &str =
-    "[bodies]\nrate_min = \"100 B\"\nrate_grace = \"300ms\"\nhold_size_max = \"1 KiB\"\ntimeout = \"1s\"\n";
+/// Bodies without a rest that a timeout could see; what was sent before buys a second at most. That they must be whole
+/// in the time of their size is another test's matter.
+const RATE: &str = "[bodies]\nrate_min = \"100 B\"\nrate_grace = \"300ms\"\nhold_size_max = \"1 KiB\"\n\
+                    timeout = \"1s\"\nstream_rate_min = 0\n";
 /// The same where the whole of a held body has time enough.
 const HELD_RATE: &str = "[bodies]\nrate_min = \"100 B\"\nrate_grace = \"300ms\"\n";
 
@@ -170,6 +171,70 @@ async fn a_large_body_that_drips_over_http2_is_ended_on_both_sides_by_its_rate()
     let answer = drip_h2(&gateway, 2048).await;
     assert_too_slow(&answer);
     world.emulator.flow.broken_bodies().reached(1).await;
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn a_streamed_body_that_is_not_whole_in_the_time_of_its_size_is_ended_on_both_sides() {
+    const BODIES: &str = "[bodies]\nrate_min = 0\nrate_grace = \"300ms\"\nstream_rate_min = \"100 KiB\"\n\
+                          hold_size_max = \"1 KiB\"\n";
+    let (world, gateway, trigger) = served(BODIES).await;
+    let half = "x".repeat(2048);
+    for start in [
+        format!("{}{half}", with_length(4096)),
+        format!("{}{}", chunked(), chunk(&half)),
+    ] {
+        let mut talk = gateway.talk().await;
+        talk.say(start).await;
+        let answer = talk.hear().await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (408, "body-timeout")
+        );
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        for part in ["102400 bytes per second", "0.3 s besides", "send it faster"] {
+            assert!(detail.contains(part), "{detail}");
+        }
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    let answer = drip_h2(&gateway, 2048).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (408, "body-timeout")
+    );
+    world.emulator.flow.broken_bodies().reached(3).await;
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
+async fn a_large_body_that_comes_in_time_may_come_slowly() {
+    // Far more than the grace, and less than the eight seconds that its size has beyond it.
+    const BODIES: &str = "[bodies]\nrate_min = 0\nrate_grace = \"100ms\"\nstream_rate_min = \"500 B\"\n\
+                          hold_size_max = \"1 KiB\"\n";
+    let (_world, gateway, trigger) = served(BODIES).await;
+    let mut talk = gateway.talk().await;
+    talk.say(with_length(4000)).await;
+    for _ in 0..3 {
+        talk.say("x".repeat(1000)).await;
+        talk.silence(Duration::from_millis(500)).await;
+    }
+    talk.say("x".repeat(1000)).await;
+    assert_eq!(talk.hear().await.status, 202);
+    assert_eq!(trigger.runs(), 1);
+}
+
+#[tokio::test]
+async fn a_held_body_that_stalls_gives_its_memory_back_after_the_grace() {
+    // What it brought before would last for minutes at this rate.
+    let rate = "[bodies]\nrate_min = \"100 B\"\nrate_grace = \"300ms\"\ntimeout = \"1h\"\n";
+    let (_world, gateway, trigger) = served(rate).await;
+    let mut talk = gateway.talk().await;
+    talk.say(with_length(60_000)).await;
+    talk.say("x".repeat(50_000)).await;
+    let answer = talk.hear().await;
+    assert_too_slow(&answer);
+    let metrics = gateway.admin("/metrics").await.1;
+    assert!(metrics.contains("\nflowgate_held_body_bytes 0\n"), "{metrics}");
     assert_eq!(trigger.runs(), 0);
 }
 
