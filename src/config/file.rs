@@ -114,7 +114,8 @@ pub(super) struct Bodies {
     /// Bodies up to this size are read whole before the flow is called, larger ones are streamed; default "64
     /// KiB".
     pub(super) hold_size_max: Bytes,
-    /// Memory for held bodies over all requests; default "64 MiB".
+    /// Memory for held bodies over all requests; one caller may hold as much of it as it leaves free, and those of routes
+    /// without callers a quarter together; default "64 MiB".
     pub(super) held_budget: Bytes,
 }
 

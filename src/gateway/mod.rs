@@ -3,6 +3,7 @@
 
 mod answer;
 mod arrival;
+mod budget;
 mod detach;
 mod host;
 pub mod journal;
@@ -58,9 +59,9 @@ use crate::entra::claims::Preflight;
 use crate::flow::Flows;
 use crate::flow::Trigger;
 use crate::gateway::arrival::Pace;
+use crate::gateway::budget::Budget;
 use crate::gateway::detach::Departed;
 use crate::gateway::journal::Log;
-use crate::gateway::payload::Budget;
 use crate::gateway::payload::Rules;
 use crate::model::RouteName;
 use crate::model::clock;
@@ -179,7 +180,11 @@ impl Gateway {
             quotas: Quotas::build(&config.quotas, &config.callers, &config.routes),
             tokens,
             flows,
-            budget: Budget::new(config.bodies.held_bytes_budget, counters.clone()),
+            budget: Budget::new(
+                config.bodies.held_bytes_budget,
+                config.bodies.hold_bytes_max,
+                counters.clone(),
+            ),
             counters: counters.clone(),
             log,
             ready_requires: config

@@ -6,11 +6,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use bytes::BytesMut;
@@ -22,7 +19,6 @@ use http_body::Frame;
 use http_body::SizeHint;
 use http_body_util::BodyExt;
 
-use crate::counters::Counters;
 use crate::flow::BodyError;
 use crate::flow::Outgoing;
 use crate::flow::Progress;
@@ -30,6 +26,9 @@ use crate::gateway::arrival::Arrival;
 use crate::gateway::arrival::Pace;
 use crate::gateway::arrival::Standstill;
 use crate::gateway::arrival::Stop;
+use crate::gateway::budget::Budget;
+use crate::gateway::budget::Owner;
+use crate::gateway::budget::Reservation;
 use crate::problem::Kind;
 use crate::problem::Problem;
 
@@ -90,65 +89,6 @@ impl Body for Inbound {
 
 /// Bytes of a refused body that are taken before the answer, of those that have arrived.
 const DISCARDED_BYTES_MAX: u64 = 64 * 1024;
-
-/// Memory for held bodies, over all requests.
-#[derive(Debug)]
-pub(super) struct Budget {
-    used: AtomicUsize,
-    bytes_max: usize,
-    counters: Counters,
-}
-
-impl Budget {
-    /// A budget of so many bytes.
-    pub(super) fn new(bytes_max: usize, counters: Counters) -> Arc<Self> {
-        Arc::new(Self {
-            used: AtomicUsize::new(0),
-            bytes_max,
-            counters,
-        })
-    }
-}
-
-/// A part of the budget, returned when dropped.
-#[derive(Debug)]
-pub(super) struct Reservation {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Reservation {
-    fn of(budget: &Arc<Budget>) -> Self {
-        Self {
-            budget: budget.clone(),
-            bytes: 0,
-        }
-    }
-
-    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
-        let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.budget.bytes_max {
-            self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
-            let cause = format!(
-                "{before} of {} bytes for held bodies are taken",
-                self.budget.bytes_max
-            );
-            return Err(Problem::from(Kind::GatewayBusy)
-                .because(cause)
-                .wait(Duration::from_secs(1)));
-        }
-        self.bytes += bytes;
-        self.budget.counters.held_bytes.inc_by(bytes as i64);
-        Ok(())
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.budget.counters.held_bytes.dec_by(self.bytes as i64);
-    }
-}
 
 /// The rules for one body.
 #[derive(Debug, Clone, Copy)]
@@ -215,14 +155,15 @@ impl Payload {
         headers: &HeaderMap,
         rules: Rules,
         budget: &Arc<Budget>,
+        owner: Owner<'_>,
         progress: &Arc<Progress>,
     ) -> Result<Self, Problem> {
         let held_max = rules.hold_bytes_max as u64;
         match &mut body {
             Inbound::Whole(bytes) if bytes.is_empty() => return Ok(Self::Held(Bytes::new(), None)),
             Inbound::Whole(bytes) if bytes.len() as u64 <= held_max.min(rules.bytes_max) => {
-                let mut reservation = Reservation::of(budget);
-                reservation.grow(bytes.len())?;
+                let mut reservation = Reservation::of(budget, owner.holder);
+                reservation.grow(bytes.len(), owner)?;
                 progress.moved(bytes.len() as u64);
                 return Ok(Self::Held(std::mem::take(bytes), Some(reservation)));
             }
@@ -242,12 +183,12 @@ impl Payload {
             return Ok(Self::Streamed(Box::new(streamed)));
         }
         // Taken as bytes arrive: a caller that announces a body and sends none must not spend what others need.
-        let mut reservation = Reservation::of(budget);
+        let mut reservation = Reservation::of(budget, owner.holder);
         arrival.hurry();
         let mut pieces = Pieces::default();
         while let Some(data) = poll_fn(|cx| arrival.poll(cx)).await {
             let data = data.map_err(|stop| Problem::from(&stop))?;
-            reservation.grow(data.len())?;
+            reservation.grow(data.len(), owner)?;
             pieces.push(data);
             if pieces.bytes > rules.bytes_max {
                 return Err(too_large(None, rules.bytes_max));

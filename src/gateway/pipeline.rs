@@ -49,6 +49,7 @@ use crate::gateway::Route;
 use crate::gateway::answer;
 use crate::gateway::answer::AnswerBody;
 use crate::gateway::answer::FlowBody;
+use crate::gateway::budget::Owner;
 use crate::gateway::detach::Call;
 use crate::gateway::host;
 use crate::gateway::journal::AnsweredBy;
@@ -58,6 +59,7 @@ use crate::gateway::payload::Inbound;
 use crate::gateway::payload::Payload;
 use crate::gateway::query;
 use crate::gateway::query::Reserved;
+use crate::model::Holder;
 use crate::model::TriggerUrl;
 use crate::model::clock;
 use crate::policy::Attempt;
@@ -135,6 +137,7 @@ struct Known {
     address: Arc<Address>,
     target: PathAndQuery,
     who: Introduction,
+    holder: Holder,
 }
 
 /// A request's way through the gateway.
@@ -181,7 +184,12 @@ impl Path {
             Err(problem) => return refuse(&problem, &head, body, journal),
         };
         let started = clock::now();
-        let read = Payload::read(body, &head.headers, known.route.rules, &gateway.budget, progress).await;
+        let owner = Owner {
+            holder: known.holder,
+            who: &known.who,
+        };
+        let (rules, budget) = (known.route.rules, &gateway.budget);
+        let read = Payload::read(body, &head.headers, rules, budget, owner, progress).await;
         journal.body(progress, clock::now() - started);
         let payload = match read {
             Ok(payload) => payload,
@@ -192,6 +200,7 @@ impl Path {
             address,
             target,
             who,
+            ..
         } = known;
         let version = head.version;
         let streamed = matches!(payload, Payload::Streamed(_));
@@ -288,6 +297,7 @@ impl Gateway {
             route: route.clone(),
             address,
             target,
+            holder: caller.holder(origin),
             who: Introduction {
                 request: journal.request(),
                 caller: caller.name,

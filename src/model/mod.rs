@@ -4,6 +4,7 @@
 pub mod claims;
 pub mod clock;
 pub mod cloud;
+mod holder;
 pub mod label;
 pub mod secret;
 pub mod trigger;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use cloud::Cloud;
+pub use holder::Holder;
 pub use label::KeyLabel;
 pub use label::LabelPlace;
 pub use label::Labels;

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use ipnet::Ipv4Net;
 
 use crate::config::NetworkSettings;
+use crate::model::Holder;
 use crate::problem::Kind;
 use crate::problem::Problem;
 
@@ -54,6 +55,12 @@ const IPV4_BUCKETS: u64 = 0xffff_ffff_0000_0000;
 /// One address or one /64 network, in eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bucket(u64);
+
+impl From<Bucket> for Holder {
+    fn from(bucket: Bucket) -> Self {
+        Self::Address(bucket.0)
+    }
+}
 
 /// Networks that are let in and kept out. Denial wins; an empty list of the let-in lets in every address not
 /// denied.

@@ -15,6 +15,7 @@ use crate::config::CallerSettings;
 use crate::config::CallersSettings;
 use crate::config::KeyPlace;
 use crate::model::CallerName;
+use crate::model::Holder;
 use crate::model::KeyLabel;
 use crate::model::Secret;
 use crate::policy::address::Networks;
@@ -38,6 +39,13 @@ pub struct Caller {
     pub label: Option<KeyLabel>,
     /// Its index in the settings; none for the anonymous caller.
     pub index: Option<usize>,
+}
+
+impl Caller {
+    /// Whose share its requests use: its own, or where callers are not known, that of its address.
+    pub fn holder(&self, origin: Origin) -> Holder {
+        self.index.map_or_else(|| origin.bucket().into(), Holder::Caller)
+    }
 }
 
 /// Whether a refusal counts as a failed authentication of its address.
