@@ -9,11 +9,15 @@
     reason = "a bench ends when its own machinery fails"
 )]
 
+use std::future::Future;
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Context;
+use std::task::Waker;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -29,11 +33,14 @@ use flowgate::config::KeyState;
 use flowgate::config::NetworkSettings;
 use flowgate::config::QuotaSettings;
 use flowgate::config::Rate;
+use flowgate::flow::Load;
+use flowgate::flow::Permits;
 use flowgate::flow::outbound;
 use flowgate::flow::outbound::Audience;
 use flowgate::flow::outbound::Introduction;
 use flowgate::flow::outbound::Parcel;
 use flowgate::model::CallerName;
+use flowgate::model::Holder;
 use flowgate::model::KeyLabel;
 use flowgate::model::RequestId;
 use flowgate::policy::Access;
@@ -49,6 +56,7 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
 use http::uri::PathAndQuery;
+use tokio::time::Instant;
 
 /// Few and many: entries of each table.
 const SIZES: [usize; 2] = [1, 100_000];
@@ -227,5 +235,41 @@ fn head(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(decisions, networks, routes, keys, limits, head);
+/// A permit taken and given back, by one worker and beside another that does the same.
+fn permits(criterion: &mut Criterion) {
+    let permits = Permits::new(100, 200, Duration::from_secs(5));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let turns = |permits: &Arc<Permits>, holder: u64, turns: u64| {
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..turns {
+            let asked = pin!(permits.acquire(Holder::Address(black_box(holder)), Load::Whole));
+            assert!(asked.poll(&mut context).is_ready());
+        }
+    };
+    criterion.bench_function("permit", |bench| {
+        bench.iter_custom(|count| {
+            let _entered = runtime.enter();
+            let began = Instant::now();
+            turns(&permits, 1, count);
+            began.elapsed()
+        });
+    });
+    criterion.bench_function("permit/two workers", |bench| {
+        bench.iter_custom(|count| {
+            let began = Instant::now();
+            std::thread::scope(|scope| {
+                for holder in [1, 2] {
+                    let permits = &permits;
+                    scope.spawn(move || turns(permits, holder, count));
+                }
+            });
+            began.elapsed()
+        });
+    });
+}
+
+criterion_group!(decisions, networks, routes, keys, limits, permits, head);
 criterion_main!(decisions);

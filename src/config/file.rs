@@ -528,7 +528,8 @@ pub(super) struct Route {
     pub(super) query: Texts,
     /// PEM file with the certificate authorities trusted for the trigger, in place of the system's.
     pub(super) ca_file: Text,
-    /// Requests to the trigger at one time; default 100.
+    /// Requests to the trigger at one time, shared fairly between callers; of those whose body is still arriving three
+    /// quarters, and half for one caller; default 100.
     pub(super) in_flight_max: Number,
     /// Requests that may wait for one of those; default 200.
     pub(super) waiting_max: Number,

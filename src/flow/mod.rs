@@ -4,6 +4,7 @@
 mod exchange;
 pub mod fault;
 pub mod outbound;
+mod permits;
 mod pool;
 pub mod reply;
 
@@ -18,7 +19,6 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -27,13 +27,15 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http_body::Body;
 use rustls::pki_types::ServerName;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use exchange::Answer;
 pub use exchange::AnswerBody;
 pub use exchange::Call;
+pub use permits::Arriving;
+pub use permits::Load;
+pub use permits::Permit;
+pub use permits::Permits;
 pub use pool::Age;
 pub use pool::ConnectError;
 pub use pool::Lease;
@@ -46,6 +48,7 @@ use crate::counters::Counters;
 use crate::flow::exchange::Echo;
 use crate::flow::pool::Host;
 use crate::flow::pool::Target;
+use crate::model::Holder;
 use crate::model::RequestId;
 use crate::model::TriggerUrl;
 use crate::model::clock;
@@ -145,13 +148,19 @@ pub enum FlowError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// Every permit and every waiting place is taken, or the wait took too long.
-    #[error("{in_flight} requests to this trigger are under way and {waiting} wait; {why}")]
+    #[error(
+        "{all} {what} to this trigger are under way, {own} of them of this sender, and {waiting} wait; {why}"
+    )]
     Busy {
-        /// Requests under way at most.
-        in_flight: usize,
-        /// Requests that were waiting.
+        /// What there are too many of.
+        what: &'static str,
+        /// How many there are.
+        all: usize,
+        /// How many of them are in the share of whoever sent this one.
+        own: usize,
+        /// Requests that wait.
         waiting: usize,
-        /// Which of the two limits was met.
+        /// Which limit was met.
         why: &'static str,
         /// When to come back.
         wait: Duration,
@@ -257,11 +266,7 @@ impl Address {
 #[derive(Debug)]
 pub struct Trigger {
     address: ArcSwap<Address>,
-    permits: Arc<Semaphore>,
-    in_flight_max: usize,
-    waiting: AtomicUsize,
-    waiting_max: usize,
-    waiting_timeout: Duration,
+    permits: Arc<Permits>,
     response_timeout: Duration,
     echo: Echo,
 }
@@ -429,23 +434,14 @@ fn make_host(
 fn make_trigger(route: &RouteSettings, host: Arc<Host>) -> Result<Trigger, TrustError> {
     Ok(Trigger {
         address: ArcSwap::new(Address::new(route.trigger.clone(), host)?),
-        permits: Arc::new(Semaphore::new(route.upstream.in_flight_max)),
-        in_flight_max: route.upstream.in_flight_max,
-        waiting: AtomicUsize::new(0),
-        waiting_max: route.upstream.waiting_max,
-        waiting_timeout: route.upstream.waiting_timeout,
+        permits: Permits::new(
+            route.upstream.in_flight_max,
+            route.upstream.waiting_max,
+            route.upstream.waiting_timeout,
+        ),
         response_timeout: route.upstream.response_timeout,
         echo: Echo::default(),
     })
-}
-
-/// A place in the waiting room, left when dropped.
-struct Place<'a>(&'a AtomicUsize);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Trigger {
@@ -459,35 +455,12 @@ impl Trigger {
         self.response_timeout
     }
 
-    /// Waits, within bounds, for the right to send one request.
+    /// Waits, within bounds, for the right to send one request of this holder.
     ///
     /// # Errors
-    /// [`FlowError::Busy`] when the waiting room is full or the wait takes too long.
-    pub async fn permit(&self) -> Result<OwnedSemaphorePermit, FlowError> {
-        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            return Ok(permit);
-        }
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = Place(&self.waiting);
-        if before >= self.waiting_max {
-            return Err(self.busy(before, "the waiting room is full"));
-        }
-        let wait = tokio::time::timeout(self.waiting_timeout, self.permits.clone().acquire_owned()).await;
-        drop(place);
-        match wait {
-            Ok(Ok(permit)) => Ok(permit),
-            // The semaphore is never closed, so this is the time-out.
-            Ok(Err(_)) | Err(_) => Err(self.busy(before, "the wait took too long")),
-        }
-    }
-
-    fn busy(&self, waiting: usize, why: &'static str) -> FlowError {
-        FlowError::Busy {
-            in_flight: self.in_flight_max,
-            waiting,
-            why,
-            wait: self.waiting_timeout,
-        }
+    /// [`FlowError::Busy`].
+    pub async fn permit(&self, holder: Holder, load: Load) -> Result<Permit, FlowError> {
+        self.permits.acquire(holder, load).await
     }
 
     /// A new connection to where it is now.

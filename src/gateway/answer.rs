@@ -17,7 +17,6 @@ use http::StatusCode;
 use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use crate::flow;
@@ -86,7 +85,7 @@ pub(super) struct FlowBody {
     /// What is still to come, with the connection it comes over; none after the end.
     pub rest: Option<flow::AnswerBody>,
     /// The trigger's permit, held until the answer has ended.
-    pub permit: Option<OwnedSemaphorePermit>,
+    pub permit: Option<flow::Permit>,
     /// Time between two pieces.
     pub timeout: Duration,
     /// Runs while nothing arrives.

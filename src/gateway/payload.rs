@@ -19,6 +19,7 @@ use http_body::Frame;
 use http_body::SizeHint;
 use http_body_util::BodyExt;
 
+use crate::flow::Arriving;
 use crate::flow::BodyError;
 use crate::flow::Outgoing;
 use crate::flow::Progress;
@@ -216,6 +217,13 @@ impl Payload {
         }
     }
 
+    /// Keeps what counts for the trigger as long as the body is arriving, until it is whole.
+    pub(super) fn hold(&mut self, arriving: Option<Arriving>) {
+        if let Self::Streamed(streamed) = self {
+            streamed.arriving = arriving;
+        }
+    }
+
     /// What ended a streamed body early, if something did.
     pub(super) fn fate(&self) -> Option<Arc<OnceLock<Ending>>> {
         match self {
@@ -284,6 +292,7 @@ pub(super) struct Streamed {
     progress: Arc<Progress>,
     ending: Arc<OnceLock<Ending>>,
     reservation: Option<Reservation>,
+    arriving: Option<Arriving>,
 }
 
 impl Streamed {
@@ -303,6 +312,7 @@ impl Streamed {
             progress: progress.clone(),
             ending: Arc::default(),
             reservation: None,
+            arriving: None,
         }
     }
 
@@ -318,6 +328,7 @@ impl Streamed {
             progress: self.progress.clone(),
             ending: self.ending.clone(),
             reservation: self.reservation.take(),
+            arriving: self.arriving.take(),
         })
     }
 
@@ -360,6 +371,7 @@ impl Body for Streamed {
             Some(Ok(data)) => self.pass(data),
             Some(Err(stop)) => self.end(Ending::Stopped(stop)),
             None => {
+                self.arriving = None;
                 self.progress.done();
                 Poll::Ready(None)
             }

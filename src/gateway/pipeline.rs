@@ -31,7 +31,9 @@ use crate::flow;
 use crate::flow::Address;
 use crate::flow::Answer;
 use crate::flow::FlowError;
+use crate::flow::Load;
 use crate::flow::Outgoing;
+use crate::flow::Permit;
 use crate::flow::Progress;
 use crate::flow::Sent;
 use crate::flow::fault;
@@ -127,6 +129,7 @@ struct Admitted {
     address: Arc<Address>,
     target: PathAndQuery,
     who: Introduction,
+    holder: Holder,
     progress: Arc<Progress>,
     worker: usize,
 }
@@ -200,7 +203,7 @@ impl Path {
             address,
             target,
             who,
-            ..
+            holder,
         } = known;
         let version = head.version;
         let streamed = matches!(payload, Payload::Streamed(_));
@@ -211,6 +214,7 @@ impl Path {
             address,
             target,
             who,
+            holder,
             progress: progress.clone(),
             worker: self.via.worker,
         };
@@ -488,11 +492,29 @@ async fn forward(mut admitted: Admitted, mut journal: Journal) -> Response<Answe
     }
 }
 
-async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -> Result<Next, Problem> {
+/// Waits for the right to send. What counts while the body is arriving stays with the body.
+async fn permit(admitted: &mut Admitted, journal: &mut Journal) -> Result<Permit, Problem> {
+    let load = match admitted.payload {
+        Payload::Held(..) => Load::Whole,
+        Payload::Streamed(_) => Load::Arriving,
+    };
     let waiting = clock::now();
-    let permit = admitted.route.trigger.permit().await;
+    let permit = admitted.route.trigger.permit(admitted.holder, load).await;
     journal.waited(clock::now() - waiting);
-    let permit = permit?;
+    let mut permit = permit.map_err(|error| {
+        let owner = Owner {
+            holder: admitted.holder,
+            who: &admitted.who,
+        };
+        let cause = format!("{error}; the share is that of {owner}");
+        Problem::from(error).because(cause)
+    })?;
+    admitted.payload.hold(permit.take_arriving());
+    Ok(permit)
+}
+
+async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -> Result<Next, Problem> {
+    let permit = permit(admitted, journal).await?;
     // After the wait, because a token may end during it.
     let mut token = fitting_token(&admitted.route, journal).await?;
     let Answer {

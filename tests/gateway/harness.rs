@@ -301,6 +301,19 @@ impl Running {
         tls_stream(self.address, &self.tls).await
     }
 
+    /// A TLS connection for HTTP/1 from this address of loopback.
+    pub async fn tls_stream_from(&self, from: std::net::Ipv4Addr) -> TlsStream<TcpStream> {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let tcp = socket.connect(self.address).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(self.tls.clone())
+            .connect(name, tcp)
+            .await
+            .unwrap()
+    }
+
     /// A TLS connection on which HTTP/2 was agreed.
     pub async fn tls_stream_h2(&self) -> TlsStream<TcpStream> {
         tls_stream(self.address, &self.tls_h2).await

@@ -6,6 +6,7 @@ mod held;
 mod leaving;
 mod rates;
 mod refused;
+mod shares;
 mod sizes;
 mod streamed;
 

@@ -1,0 +1,715 @@
+//! The permits of one trigger and its waiting room, shared fairly between those who call it. One caller may use what
+//! the others leave free; once others wait, a permit goes to the one with the fewest, and whoever has the most in the
+//! waiting room makes room. A body that is still arriving costs its sender next to nothing and may take long, so such
+//! requests never get all permits, and one sender never gets all of what they may have.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::flow::FlowError;
+use crate::model::Holder;
+
+/// How the body of a request comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// It is whole: only the trigger decides how long the permit is in use.
+    Whole,
+    /// It is still arriving, as slowly as its sender likes.
+    Arriving,
+}
+
+/// The permits of one trigger.
+#[derive(Debug)]
+pub struct Permits {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    in_flight_max: usize,
+    arriving_max: usize,
+    waiting_max: usize,
+    waiting_timeout: Duration,
+}
+
+/// The right to send one request, given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    permits: Arc<Permits>,
+    holder: Holder,
+    arriving: Option<Arriving>,
+}
+
+/// The part of a permit that counts while the body is still arriving. To be dropped when the body is whole.
+#[derive(Debug)]
+pub struct Arriving {
+    permits: Arc<Permits>,
+    holder: Holder,
+}
+
+impl Permit {
+    /// Hands over what must be dropped when the body is whole; with the permit at the latest.
+    pub fn take_arriving(&mut self) -> Option<Arriving> {
+        self.arriving.take()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.permits.give_back(self.holder);
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut state = self.permits.state();
+        state.arriving = state.arriving.saturating_sub(1);
+        state.change(self.holder, |share| {
+            share.arriving = share.arriving.saturating_sub(1);
+        });
+        state.dispatch(&self.permits.limits);
+    }
+}
+
+impl Permits {
+    /// Permits for so many requests at one time, and room for so many that wait.
+    pub fn new(in_flight_max: usize, waiting_max: usize, waiting_timeout: Duration) -> Arc<Self> {
+        let limits = Limits {
+            in_flight_max,
+            // A quarter is left to bodies that are whole, and at least one permit where there are two.
+            arriving_max: (in_flight_max - in_flight_max.div_ceil(4)).max(1),
+            waiting_max,
+            waiting_timeout,
+        };
+        Arc::new(Self {
+            limits,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Waits, within bounds, for a permit.
+    ///
+    /// # Errors
+    /// [`FlowError::Busy`] when the waiting room is full, when the wait takes too long, or when this request gave way
+    /// to another caller's.
+    pub async fn acquire(self: &Arc<Self>, holder: Holder, load: Load) -> Result<Permit, FlowError> {
+        let (number, turn) = {
+            let mut state = self.state();
+            if state.has_room(&self.limits, holder, load) {
+                state.grant(holder, load);
+                drop(state);
+                return Ok(self.permit(holder, load));
+            }
+            if !state.make_place(&self.limits, holder) {
+                return Err(self.busy(&state, holder, load, "the waiting room is full"));
+            }
+            state.join(holder, load)
+        };
+        let mut wait = Wait {
+            permits: self,
+            holder,
+            load,
+            number,
+            turn,
+        };
+        let why = match tokio::time::timeout(self.limits.waiting_timeout, &mut wait.turn).await {
+            Ok(Ok(Turn::Granted)) => return Ok(self.permit(holder, load)),
+            Ok(Ok(Turn::GaveWay)) => "it gave its waiting place to a caller with fewer requests",
+            Ok(Err(_)) | Err(_) => "the wait took too long",
+        };
+        drop(wait);
+        Err(self.busy(&self.state(), holder, load, why))
+    }
+
+    fn permit(self: &Arc<Self>, holder: Holder, load: Load) -> Permit {
+        let arriving = (load == Load::Arriving).then(|| Arriving {
+            permits: self.clone(),
+            holder,
+        });
+        Permit {
+            permits: self.clone(),
+            holder,
+            arriving,
+        }
+    }
+
+    fn give_back(&self, holder: Holder) {
+        let mut state = self.state();
+        state.in_flight = state.in_flight.saturating_sub(1);
+        state.change(holder, |share| {
+            share.in_flight = share.in_flight.saturating_sub(1);
+        });
+        state.dispatch(&self.limits);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn busy(&self, state: &State, holder: Holder, load: Load, why: &'static str) -> FlowError {
+        let mine = state.shares.get(&holder);
+        let (all, own, what) = match load {
+            Load::Arriving if state.in_flight < self.limits.in_flight_max => (
+                state.arriving,
+                mine.map_or(0, |share| share.arriving),
+                "bodies that are still arriving",
+            ),
+            Load::Arriving | Load::Whole => (
+                state.in_flight,
+                mine.map_or(0, |share| share.in_flight),
+                "requests",
+            ),
+        };
+        FlowError::Busy {
+            what,
+            all,
+            own,
+            waiting: state.waiting,
+            why,
+            wait: self.limits.waiting_timeout,
+        }
+    }
+}
+
+/// A request in the waiting room. It leaves when dropped, and gives a permit back that came too late.
+struct Wait<'a> {
+    permits: &'a Arc<Permits>,
+    holder: Holder,
+    load: Load,
+    number: u64,
+    turn: oneshot::Receiver<Turn>,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        // While it is in the queue nothing was sent, and what was sent was sent under the lock.
+        if self.permits.state().leave(self.holder, self.load, self.number) {
+            return;
+        }
+        // Nothing is there any more if it was received.
+        if let Ok(Turn::Granted) = self.turn.try_recv() {
+            drop(self.permits.permit(self.holder, self.load));
+        }
+    }
+}
+
+/// What a waiting request gets to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Granted,
+    GaveWay,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    turn: oneshot::Sender<Turn>,
+}
+
+/// What one holder has. It exists while it has anything.
+#[derive(Debug, Default)]
+struct Share {
+    in_flight: usize,
+    arriving: usize,
+    whole: VecDeque<Waiter>,
+    uploads: VecDeque<Waiter>,
+}
+
+impl Share {
+    fn waiting(&self) -> usize {
+        self.whole.len() + self.uploads.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.in_flight == 0 && self.arriving == 0 && self.waiting() == 0
+    }
+
+    fn queue(&mut self, load: Load) -> &mut VecDeque<Waiter> {
+        match load {
+            Load::Whole => &mut self.whole,
+            Load::Arriving => &mut self.uploads,
+        }
+    }
+
+    /// Whoever came last.
+    fn pop_newest(&mut self) -> Option<Waiter> {
+        let number = |queue: &VecDeque<Waiter>| queue.back().map(|waiter| waiter.number);
+        match number(&self.whole) > number(&self.uploads) {
+            true => self.whole.pop_back(),
+            false => self.uploads.pop_back(),
+        }
+    }
+}
+
+/// The first waiting request of a holder. The least is the next to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    /// Only of those whose body is still arriving; they have a queue of their own.
+    arriving: usize,
+    in_flight: usize,
+    number: u64,
+    holder: Holder,
+}
+
+/// Holders with waiting requests, in order, so that no decision looks at all of them.
+#[derive(Debug, Default)]
+struct Queues {
+    whole: BTreeSet<Candidate>,
+    uploads: BTreeSet<Candidate>,
+    /// By all that they have: requests in flight and waiting.
+    crowds: BTreeSet<(usize, Holder)>,
+}
+
+impl Queues {
+    fn each(&mut self, holder: Holder, share: &Share, entry: Listing) {
+        let first = |queue: &VecDeque<Waiter>, arriving| {
+            queue.front().map(|waiter| Candidate {
+                arriving,
+                in_flight: share.in_flight,
+                number: waiter.number,
+                holder,
+            })
+        };
+        let crowd = (share.in_flight + share.waiting(), holder);
+        let whole = first(&share.whole, 0);
+        let upload = first(&share.uploads, share.arriving);
+        match entry {
+            Listing::Add => {
+                self.whole.extend(whole);
+                self.uploads.extend(upload);
+                self.crowds.insert(crowd);
+            }
+            Listing::Remove => {
+                whole.map(|candidate| self.whole.remove(&candidate));
+                upload.map(|candidate| self.uploads.remove(&candidate));
+                self.crowds.remove(&crowd);
+            }
+        }
+    }
+}
+
+enum Listing {
+    Add,
+    Remove,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    in_flight: usize,
+    arriving: usize,
+    waiting: usize,
+    /// Waiting requests are numbered in the order in which they came.
+    number: u64,
+    /// At most one for each request in flight or waiting.
+    shares: HashMap<Holder, Share>,
+    queues: Queues,
+}
+
+impl State {
+    /// Changes the share of a holder, and its places in the queues with it.
+    fn change<R>(&mut self, holder: Holder, change: impl FnOnce(&mut Share) -> R) -> R {
+        match self.shares.entry(holder) {
+            Entry::Vacant(entry) => {
+                let mut share = Share::default();
+                let result = change(&mut share);
+                if share.waiting() > 0 {
+                    self.queues.each(holder, &share, Listing::Add);
+                }
+                if !share.is_empty() {
+                    entry.insert(share);
+                }
+                result
+            }
+            Entry::Occupied(mut entry) => {
+                let share = entry.get_mut();
+                if share.waiting() > 0 {
+                    self.queues.each(holder, share, Listing::Remove);
+                }
+                let result = change(share);
+                if share.waiting() > 0 {
+                    self.queues.each(holder, share, Listing::Add);
+                } else if share.is_empty() {
+                    entry.remove();
+                }
+                result
+            }
+        }
+    }
+
+    fn has_room(&self, limits: &Limits, holder: Holder, load: Load) -> bool {
+        let own = || self.shares.get(&holder).map_or(0, |share| share.arriving);
+        self.in_flight < limits.in_flight_max && (load == Load::Whole || self.takes_upload(limits, own()))
+    }
+
+    /// Whether a holder with so many bodies arriving may have one more: fewer than twice what it leaves to others. A
+    /// holder alone ends at two thirds of what all may have, the next one at two thirds of the rest.
+    fn takes_upload(&self, limits: &Limits, own: usize) -> bool {
+        own < 2 * limits.arriving_max.saturating_sub(self.arriving)
+    }
+
+    fn grant(&mut self, holder: Holder, load: Load) {
+        let arriving = usize::from(load == Load::Arriving);
+        self.in_flight += 1;
+        self.arriving += arriving;
+        self.change(holder, |share| {
+            share.in_flight += 1;
+            share.arriving += arriving;
+        });
+    }
+
+    /// Whether one more may wait, if need be in place of the newest request of whoever has the most.
+    fn make_place(&mut self, limits: &Limits, holder: Holder) -> bool {
+        if self.waiting < limits.waiting_max {
+            return true;
+        }
+        let own = self
+            .shares
+            .get(&holder)
+            .map_or(0, |share| share.in_flight + share.waiting());
+        // Only if the newcomer does not get as many by it: places must not be taken back and forth.
+        let Some(&(_, largest)) = self.queues.crowds.last().filter(|(count, _)| own + 1 < *count) else {
+            return false;
+        };
+        let Some(waiter) = self.change(largest, Share::pop_newest) else {
+            return false;
+        };
+        self.waiting = self.waiting.saturating_sub(1);
+        // It listens: it would have left the queue under the lock otherwise.
+        let _ = waiter.turn.send(Turn::GaveWay);
+        true
+    }
+
+    fn join(&mut self, holder: Holder, load: Load) -> (u64, oneshot::Receiver<Turn>) {
+        let (turn, receiver) = oneshot::channel();
+        self.number += 1;
+        let number = self.number;
+        self.waiting += 1;
+        self.change(holder, |share| {
+            share.queue(load).push_back(Waiter { number, turn });
+        });
+        (number, receiver)
+    }
+
+    /// Takes a request out of the waiting room, if it is still there.
+    fn leave(&mut self, holder: Holder, load: Load, number: u64) -> bool {
+        let left = self.change(holder, |share| {
+            let queue = share.queue(load);
+            let at = queue.binary_search_by_key(&number, |waiter| waiter.number).ok()?;
+            queue.remove(at)
+        });
+        self.waiting -= usize::from(left.is_some());
+        left.is_some()
+    }
+
+    /// Gives free permits to those whose turn it is.
+    fn dispatch(&mut self, limits: &Limits) {
+        while self.waiting > 0 && self.in_flight < limits.in_flight_max {
+            let whole = self.queues.whole.first().copied();
+            let upload = self.queues.uploads.first().copied();
+            let upload = upload.filter(|upload| self.takes_upload(limits, upload.arriving));
+            let turn = |candidate: &Candidate| (candidate.in_flight, candidate.number);
+            let (next, load) = match (whole, upload) {
+                (Some(whole), Some(upload)) if turn(&upload) < turn(&whole) => (upload, Load::Arriving),
+                (Some(whole), _) => (whole, Load::Whole),
+                (None, Some(upload)) => (upload, Load::Arriving),
+                (None, None) => return,
+            };
+            let Some(waiter) = self.change(next.holder, |share| share.queue(load).pop_front()) else {
+                return;
+            };
+            self.waiting = self.waiting.saturating_sub(1);
+            self.grant(next.holder, load);
+            // It listens: it would have left the queue under the lock otherwise.
+            let _ = waiter.turn.send(Turn::Granted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::Context;
+    use std::task::Poll;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use super::Load;
+    use super::Permit;
+    use super::Permits;
+    use crate::flow::FlowError;
+    use crate::model::Holder;
+
+    const WAIT: Duration = Duration::from_secs(5);
+    const A: Holder = Holder::Caller(0);
+    const B: Holder = Holder::Caller(1);
+    const C: Holder = Holder::Address(1);
+
+    type Asked = Pin<Box<dyn Future<Output = Result<Permit, FlowError>>>>;
+
+    /// Asks and waits for nothing.
+    fn ask(permits: &Arc<Permits>, holder: Holder, load: Load) -> Asked {
+        let permits = permits.clone();
+        let mut asked: Asked = Box::pin(async move { permits.acquire(holder, load).await });
+        // The first poll takes a permit or a place. What is over by then is not polled again.
+        match asked.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => Box::pin(std::future::ready(outcome)),
+            Poll::Pending => asked,
+        }
+    }
+
+    fn whole(permits: &Arc<Permits>, holder: Holder) -> Asked {
+        ask(permits, holder, Load::Whole)
+    }
+
+    fn now(asked: &mut Asked) -> Option<Result<Permit, FlowError>> {
+        match asked.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => Some(outcome),
+            Poll::Pending => None,
+        }
+    }
+
+    fn take(permits: &Arc<Permits>, holder: Holder, load: Load) -> Permit {
+        now(&mut ask(permits, holder, load)).unwrap().unwrap()
+    }
+
+    /// As many as are to be had at once.
+    fn take_all(permits: &Arc<Permits>, holder: Holder, load: Load) -> Vec<Permit> {
+        std::iter::from_fn(|| now(&mut ask(permits, holder, load))?.ok()).collect()
+    }
+
+    fn why(error: &FlowError) -> &str {
+        match error {
+            FlowError::Busy { why, .. } => why,
+            other => panic!("{other}"),
+        }
+    }
+
+    fn is_empty(permits: &Permits) -> bool {
+        let state = permits.state();
+        let queues = &state.queues;
+        let listed = queues.whole.len() + queues.uploads.len() + queues.crowds.len();
+        (
+            state.in_flight,
+            state.arriving,
+            state.waiting,
+            listed,
+            state.shares.len(),
+        ) == (0, 0, 0, 0, 0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_may_use_what_others_leave_free() {
+        let permits = Permits::new(100, 0, WAIT);
+        assert_eq!(take_all(&permits, A, Load::Whole).len(), 100);
+        assert!(is_empty(&permits));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_free_permit_goes_to_the_waiting_caller_with_the_fewest() {
+        let permits = Permits::new(4, 10, WAIT);
+        let mut a = take_all(&permits, A, Load::Whole);
+        let mut more_of_a = [whole(&permits, A), whole(&permits, A)];
+        let mut b: Vec<Asked> = (0..3).map(|_| whole(&permits, B)).collect();
+        let mut held = Vec::new();
+        // A has 4: of what it gives back, B gets all until both have 2.
+        for _ in 0..2 {
+            a.pop();
+            held.push(now(&mut b.remove(0)).unwrap().unwrap());
+        }
+        assert!(more_of_a.iter_mut().all(|asked| now(asked).is_none()));
+        // Now A has fewer than B for a moment, whenever it gives one back.
+        a.pop();
+        held.push(now(&mut more_of_a[0]).unwrap().unwrap());
+        assert!(now(&mut b[0]).is_none() && now(&mut more_of_a[1]).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn within_a_caller_the_first_goes_first() {
+        let permits = Permits::new(1, 10, WAIT);
+        let mut held = take(&permits, A, Load::Whole);
+        let mut asked: Vec<Asked> = (0..4).map(|_| whole(&permits, A)).collect();
+        while !asked.is_empty() {
+            drop(held);
+            held = now(&mut asked.remove(0)).unwrap().unwrap();
+            assert!(asked.iter_mut().all(|asked| now(asked).is_none()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_most_makes_room_for_others() {
+        let permits = Permits::new(1, 4, WAIT);
+        let held = take(&permits, A, Load::Whole);
+        let mut a: Vec<Asked> = (0..4).map(|_| whole(&permits, A)).collect();
+        let mut b: Vec<Asked> = (0..3).map(|_| whole(&permits, B)).collect();
+        let gave_way = now(&mut a[3]).unwrap().unwrap_err();
+        assert_eq!(
+            why(&gave_way),
+            "it gave its waiting place to a caller with fewer requests"
+        );
+        assert!(gave_way.to_string().starts_with("1 requests"), "{gave_way}");
+        assert!(now(&mut a[2]).unwrap().is_err(), "the newest goes first");
+        assert!(now(&mut a[0]).is_none() && now(&mut a[1]).is_none());
+        assert!(now(&mut b[0]).is_none() && now(&mut b[1]).is_none());
+        // A has a permit and two places now; three of B's would be more than its share.
+        let full = now(&mut b[2]).unwrap().unwrap_err();
+        assert_eq!(why(&full), "the waiting room is full");
+        assert_eq!(
+            why(&now(&mut whole(&permits, A)).unwrap().unwrap_err()),
+            "the waiting room is full"
+        );
+        drop((held, a, b));
+        assert!(is_empty(&permits));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_of_newcomers_does_not_chase_those_away_who_wait() {
+        let permits = Permits::new(1, 2, WAIT);
+        let _held = take(&permits, A, Load::Whole);
+        let mut waiting = [whole(&permits, B), whole(&permits, C)];
+        for number in 2..100 {
+            assert!(
+                now(&mut whole(&permits, Holder::Address(number)))
+                    .unwrap()
+                    .is_err()
+            );
+        }
+        assert!(waiting.iter_mut().all(|asked| now(asked).is_none()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_are_arriving_leave_a_quarter_to_whole_ones() {
+        let permits = Permits::new(100, 0, WAIT);
+        let mut arriving: Vec<Permit> = Vec::new();
+        for number in 0..50 {
+            arriving.extend(take_all(&permits, Holder::Address(number), Load::Arriving));
+        }
+        assert_eq!(arriving.len(), 75);
+        assert_eq!(take_all(&permits, A, Load::Whole).len(), 25);
+        drop(arriving);
+        assert!(is_empty(&permits));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_sender_of_bodies_that_are_arriving_leaves_room_for_others() {
+        let permits = Permits::new(100, 0, WAIT);
+        let a = take_all(&permits, A, Load::Arriving);
+        let b = take_all(&permits, B, Load::Arriving);
+        let c = take_all(&permits, C, Load::Arriving);
+        assert_eq!((a.len(), b.len(), c.len()), (50, 17, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_few_permits_a_body_may_still_arrive() {
+        for (in_flight_max, arriving) in [(1, 1), (2, 1), (3, 2), (4, 2), (8, 4)] {
+            let permits = Permits::new(in_flight_max, 0, WAIT);
+            let taken = take_all(&permits, A, Load::Arriving);
+            assert_eq!(taken.len(), arriving, "of {in_flight_max}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_whole_makes_room_for_the_next_one() {
+        let permits = Permits::new(2, 2, WAIT);
+        let mut first = take(&permits, A, Load::Arriving);
+        let mut second = ask(&permits, A, Load::Arriving);
+        let third = now(&mut whole(&permits, A)).unwrap().unwrap();
+        assert!(now(&mut second).is_none());
+        // The permit of the first is still in use: the flow has not answered.
+        drop(first.take_arriving());
+        assert!(now(&mut second).is_none());
+        drop(third);
+        drop(now(&mut second).unwrap().unwrap());
+        drop(first);
+        assert!(is_empty(&permits));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiting_upload_does_not_hold_up_a_whole_body() {
+        let permits = Permits::new(2, 2, WAIT);
+        let _first = take(&permits, A, Load::Arriving);
+        let mut second = ask(&permits, A, Load::Arriving);
+        assert!(now(&mut second).is_none());
+        drop(take(&permits, A, Load::Whole));
+        drop(take(&permits, B, Load::Whole));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_in_time_and_leaves_nothing_behind() {
+        let permits = Permits::new(1, 4, WAIT);
+        let held = take(&permits, A, Load::Whole);
+        let asked = whole(&permits, B);
+        let began = tokio::time::Instant::now();
+        let late = asked.await.unwrap_err();
+        assert_eq!((why(&late), began.elapsed()), ("the wait took too long", WAIT));
+        assert_eq!(permits.state().waiting, 0);
+        drop(held);
+        assert!(is_empty(&permits));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_for_a_request_that_has_gone_goes_to_the_next() {
+        let permits = Permits::new(1, 4, WAIT);
+        let held = take(&permits, A, Load::Whole);
+        let gone = ask(&permits, B, Load::Arriving);
+        let mut next = whole(&permits, B);
+        drop(held);
+        // It was given to the first, which never came to hear it.
+        assert!(now(&mut next).is_none());
+        drop(gone);
+        drop(now(&mut next).unwrap().unwrap());
+        assert!(is_empty(&permits));
+    }
+
+    proptest::proptest! {
+        /// Whatever comes and goes in whatever order, limits hold and nothing is left behind.
+        #[test]
+        fn limits_hold_and_all_comes_back(
+            steps in proptest::collection::vec((0u64..4, proptest::bool::ANY, 0usize..12), 1..200),
+            in_flight_max in 1usize..6,
+            waiting_max in 0usize..6,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let _entered = runtime.enter();
+            let permits = Permits::new(in_flight_max, waiting_max, WAIT);
+            let mut asked: Vec<Asked> = Vec::new();
+            let mut held: Vec<Permit> = Vec::new();
+            for (holder, upload, drop_at) in steps {
+                let load = if upload { Load::Arriving } else { Load::Whole };
+                asked.push(ask(&permits, Holder::Address(holder), load));
+                if drop_at < held.len() {
+                    held.swap_remove(drop_at);
+                } else if drop_at < asked.len() {
+                    drop(asked.swap_remove(drop_at));
+                }
+                let mut waiting = Vec::new();
+                for mut one in asked {
+                    match now(&mut one) {
+                        Some(Ok(permit)) => held.push(permit),
+                        Some(Err(_)) => {}
+                        None => waiting.push(one),
+                    }
+                }
+                asked = waiting;
+                let state = permits.state();
+                assert_eq!((state.in_flight, state.waiting), (held.len(), asked.len()));
+                assert!(state.in_flight <= in_flight_max && state.waiting <= waiting_max);
+                assert!(state.arriving <= permits.limits.arriving_max);
+                assert!(state.waiting == 0 || state.in_flight == in_flight_max || state.queues.whole.is_empty());
+            }
+            drop((asked, held));
+            assert!(is_empty(&permits));
+        }
+    }
+}
