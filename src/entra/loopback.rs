@@ -3,6 +3,7 @@
 //! sign-in that waits. The sign-in also begins here, so that whoever lists the arguments of processes learns a path that is
 //! good once, and not the state.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
@@ -17,6 +18,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::entra::peer;
@@ -27,8 +29,11 @@ use crate::model::Secret;
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Time for one head; browsers open connections ahead and leave them silent.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at one time that have not sent a whole head. One more ends the oldest, so that silent ones keep nobody
+/// out.
+const SILENT_MAX: usize = 16;
 /// Connections at one time.
-const CONNECTIONS_MAX: usize = 16;
+const CONNECTIONS_MAX: usize = 4 * SILENT_MAX;
 /// How often another port is tried when somebody else has the same one for IPv6.
 const PORTS_MAX: usize = 10;
 
@@ -127,10 +132,18 @@ impl Loopback {
     /// Waits for the answer that carries this state.
     pub(super) async fn wait(self, state: &Secret, opening: &Arc<Opening>) -> Brought {
         let mut requests = JoinSet::new();
+        let mut silent = VecDeque::new();
         loop {
             tokio::select! {
                 stream = patiently(async || self.accept().await), if requests.len() < CONNECTIONS_MAX => {
-                    requests.spawn(serve(stream, state.clone(), opening.clone()));
+                    // Dropping it ends the wait for a head; a head that is there is served.
+                    let (kept, ended) = oneshot::channel();
+                    silent.retain(|one: &oneshot::Sender<()>| !one.is_closed());
+                    if silent.len() >= SILENT_MAX {
+                        silent.pop_front();
+                    }
+                    silent.push_back(kept);
+                    requests.spawn(serve(stream, ended, state.clone(), opening.clone()));
                 }
                 Some(served) = requests.join_next() => {
                     if let Ok(Some(brought)) = served {
@@ -171,10 +184,18 @@ enum Verdict {
     Refused(u16, &'static str),
 }
 
-async fn serve(mut stream: TcpStream, state: Secret, opening: Arc<Opening>) -> Option<Brought> {
-    let head = tokio::time::timeout(HEAD_TIMEOUT, head(&mut stream))
-        .await
-        .ok()??;
+async fn serve(
+    mut stream: TcpStream,
+    mut ended: oneshot::Receiver<()>,
+    state: Secret,
+    opening: Arc<Opening>,
+) -> Option<Brought> {
+    let head = tokio::select! {
+        biased;
+        head = tokio::time::timeout(HEAD_TIMEOUT, head(&mut stream)) => head.ok()??,
+        _ = &mut ended => return None,
+    };
+    ended.close();
     let verdict = match opening.judge(path_of(head.expose()), peer_of(&stream).await) {
         Some(verdict) => verdict,
         None => judge(head.expose(), &state),
@@ -306,12 +327,20 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::proptest;
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
 
     use super::Brought;
     use super::HEAD_BYTES_MAX;
+    use super::HEAD_TIMEOUT;
+    use super::Loopback;
     use super::Opening;
     use super::Peer;
+    use super::SILENT_MAX;
     use super::Verdict;
     use super::head;
     use super::judge;
@@ -366,6 +395,30 @@ mod tests {
         });
         let accepted = tokio::time::timeout(std::time::Duration::from_secs(1), accepted).await;
         assert_eq!(accepted.unwrap(), "a connection");
+    }
+
+    #[tokio::test]
+    async fn silent_connections_keep_no_answer_out() {
+        let loopback = Loopback::open().await.unwrap();
+        let port = loopback.port;
+        let opening = Arc::new(Opening::new(&Secret::new("r1"), "https://page.example/?state=s1"));
+        let state = Secret::new("s1");
+        let browser = async {
+            let mut silent = Vec::new();
+            for _ in 0..8 * SILENT_MAX {
+                silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+            }
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let request = b"GET /?code=a&state=s1 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            answer
+        };
+        let both = async { tokio::join!(loopback.wait(&state, &opening), browser) };
+        let (brought, answer) = tokio::time::timeout(HEAD_TIMEOUT, both).await.unwrap();
+        assert!(matches!(brought, Brought::Code(code) if code.expose() == "a"));
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
     }
 
     #[test]
