@@ -43,6 +43,7 @@ use tokio::time::Instant;
 
 use crate::wire::Stream;
 use crate::wire::Timer;
+use crate::wire::poll_discard;
 
 /// The head of a record: its kind, a version and its length (RFC 8446 section 5.1).
 const RECORD_HEAD: usize = 5;
@@ -174,7 +175,7 @@ impl NoHandshake {
     pub async fn part(self) {
         if let Some(mut stream) = self.alerted {
             stream.refusal = Some(Refusal::new(self.why));
-            poll_fn(|cx| SPACE.with_borrow_mut(|space| stream.poll_refuse(cx, &mut space.arrived))).await;
+            poll_fn(|cx| stream.poll_refuse(cx)).await;
         }
     }
 }
@@ -374,12 +375,12 @@ impl<T: Side> Secure<T> {
         into: &mut BytesMut,
     ) -> Poll<io::Result<()>> {
         if self.refusal.is_some() {
-            return self.poll_refuse(cx, space).map(Err);
+            return self.poll_refuse(cx).map(Err);
         }
         let taken = std::task::ready!(self.poll_take(cx, space, into, |_| {}));
         if T::LINGERS && self.alerted {
             self.refusal = taken.err().map(Refusal::new);
-            return self.poll_refuse(cx, space).map(Err);
+            return self.poll_refuse(cx).map(Err);
         }
         // A peer that is sent an alert waits for no record.
         let may_wait = self.patient && taken.is_ok();
@@ -520,11 +521,11 @@ impl<T: Side> Secure<T> {
     }
 
     /// Gives the peer time to read the alert, and returns the error.
-    fn poll_refuse(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Error> {
+    fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(mut refusal) = self.refusal.take() else {
             return Poll::Ready(io::ErrorKind::BrokenPipe.into());
         };
-        if self.poll_linger(cx, &mut refusal, space).is_pending() {
+        if self.poll_linger(cx, &mut refusal).is_pending() {
             self.refusal = Some(refusal);
             return Poll::Pending;
         }
@@ -532,7 +533,7 @@ impl<T: Side> Secure<T> {
     }
 
     /// Ends when the peer has closed, or when it had enough time.
-    fn poll_linger(&mut self, cx: &mut Context<'_>, refusal: &mut Refusal, space: &mut [u8]) -> Poll<()> {
+    fn poll_linger(&mut self, cx: &mut Context<'_>, refusal: &mut Refusal) -> Poll<()> {
         if refusal.timer.poll_until(cx, refusal.until).is_ready() {
             return Poll::Ready(());
         }
@@ -545,13 +546,10 @@ impl<T: Side> Secure<T> {
             refusal.sent = true;
         }
         while refusal.bytes_left > 0 {
-            let mut read = ReadBuf::new(space);
-            let ended = std::task::ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut read)).is_err();
-            let count = read.filled().len();
-            if ended || count == 0 {
-                break;
+            match std::task::ready!(poll_discard(&self.tcp, cx)) {
+                Ok(count) if count > 0 => refusal.bytes_left = refusal.bytes_left.saturating_sub(count),
+                _ => break,
             }
-            refusal.bytes_left = refusal.bytes_left.saturating_sub(count);
         }
         Poll::Ready(())
     }
