@@ -160,6 +160,8 @@ pub(super) enum Requires {
 pub(super) struct Admin {
     /// Address to listen on; default "127.0.0.1:9464".
     pub(super) address: Text,
+    /// Names that it may be asked by, besides IP addresses and localhost; default: none.
+    pub(super) hosts: Texts,
     /// Switches the listener off; default false.
     pub(super) off: Switch,
     /// What must work before `/readyz` answers 200: "any-route" (default) or "all-routes".

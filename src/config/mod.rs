@@ -203,6 +203,8 @@ pub struct Certificate {
 pub struct AdminSettings {
     /// Address to bind; loopback unless set otherwise.
     pub address: SocketAddr,
+    /// Names that it may be asked by, in lower case, besides IP addresses and `localhost`.
+    pub hosts: Arc<[String]>,
     /// What `/readyz` asks for.
     pub ready_requires: ReadyRequires,
 }

@@ -372,6 +372,6 @@ fn start_admin(
         .and_then(TcpListener::from_std)
         .map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    control.spawn(admin::serve(listener, gateway.clone()));
+    control.spawn(admin::serve(listener, gateway.clone(), settings.hosts.clone()));
     Ok(Some(address))
 }

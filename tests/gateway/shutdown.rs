@@ -124,7 +124,7 @@ async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let (mut sender, connection) = http1::handshake(io).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
     let request = Request::get(path)
-        .header("host", "admin")
+        .header("host", "localhost")
         .body(Full::<bytes::Bytes>::default())
         .unwrap();
     let (head, body) = sender.send_request(request).await.unwrap().into_parts();

@@ -379,12 +379,17 @@ impl Check<'_> {
             }
             None => defaults::ADMIN_ADDRESS,
         };
+        let hosts = table.hosts.iter().flat_map(|hosts| hosts.iter());
+        let hosts: Vec<String> = hosts
+            .filter_map(|value| self.findings.keep(value, path::check_host(value)))
+            .collect();
         let ready_requires = match table.ready_requires.as_deref() {
             None | Some(Requires::AnyRoute) => ReadyRequires::AnyRoute,
             Some(Requires::AllRoutes) => ReadyRequires::AllRoutes,
         };
         Some(AdminSettings {
             address,
+            hosts: hosts.into(),
             ready_requires,
         })
     }

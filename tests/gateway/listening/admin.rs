@@ -1,5 +1,7 @@
 //! The admin listener: health, readiness with reasons, metrics, and nothing else.
 
+use std::time::Duration;
+
 use flowgate::config;
 use flowgate::config::Environment;
 use serde_json::Value;
@@ -165,7 +167,7 @@ async fn metrics_are_open_metrics() {
     gateway.ready().await;
     assert_eq!(gateway.send(order()).await.status, 202);
     let mut talk = talk(&gateway).await;
-    talk.say("GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n").await;
+    talk.say("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let answer = talk.hear().await;
     assert_eq!(answer.status, 200);
     assert_eq!(
@@ -203,7 +205,7 @@ async fn there_is_nothing_else_and_nothing_to_write() {
     let mut talk = talk(&gateway).await;
     for path in ["/healthz", "/readyz", "/metrics", "/orders"] {
         talk.say(format!(
-            "POST {path} HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
         ))
         .await;
         let answer = talk.hear().await;
@@ -214,6 +216,66 @@ async fn there_is_nothing_else_and_nothing_to_write() {
         );
     }
     assert_eq!(trigger.request_count().get(), 0);
+}
+
+#[tokio::test]
+async fn a_page_under_a_name_that_was_pointed_here_reads_nothing() {
+    let world = World::new().await;
+    let settings = world
+        .base()
+        .replace("[admin]", "[admin]\nhosts = [\"Metrics.internal\"]");
+    let route = world.route("orders", "/orders", "https://localhost:9/", "");
+    let gateway = world.start(&format!("{settings}{route}"));
+    for path in ["/healthz", "/readyz?verbose", "/metrics", "/keys/unused", "/"] {
+        let mut talk = talk(&gateway).await;
+        for head in [
+            format!("GET {path} HTTP/1.1\r\nHost: rebound.example:9464\r\n\r\n"),
+            format!("POST {path} HTTP/1.1\r\nHost: rebound.example\r\nContent-Length: 0\r\n\r\n"),
+            format!("GET http://rebound.example{path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
+            format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: rebound.example\r\n\r\n"),
+        ] {
+            talk.say(&head).await;
+            let answer = talk.hear().await;
+            assert_eq!(answer.status, 421, "{head}");
+            assert!(answer.text().contains("`hosts` of [admin]"), "{}", answer.text());
+            assert_eq!(answer.text().lines().count(), 1, "{}", answer.text());
+        }
+    }
+    for host in ["metrics.internal:9464", "10.0.0.1:9464", "[::1]", "localhost"] {
+        let mut talk = talk(&gateway).await;
+        talk.say(format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await;
+        assert_eq!(talk.hear().await.status, 200, "{host}");
+    }
+    let mut old = talk(&gateway).await;
+    old.say("GET /healthz HTTP/1.0\r\n\r\n").await;
+    assert!(old.rest().await.ends_with("ok\n"), "an old probe names no host");
+}
+
+#[tokio::test]
+async fn connections_at_rest_and_slow_heads_keep_no_probe_out() {
+    const CROWD: usize = 200;
+    let (_world, gateway, _) = served("").await;
+    let mut scraper = talk(&gateway).await;
+    let mut crowd = Vec::new();
+    for index in 0..CROWD {
+        let mut one = talk(&gateway).await;
+        match index % 3 {
+            0 => {}
+            1 => one.say("GET /healthz HTTP/1.1\r\nHost: loc").await,
+            _ => one.say("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await,
+        }
+        crowd.push(one);
+        // One that is used stays, although it is the oldest.
+        scraper
+            .say("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await;
+        scraper.hear().await;
+    }
+    // Less time than a connection at rest is kept.
+    let probe = tokio::time::timeout(Duration::from_secs(8), gateway.admin("/healthz"));
+    assert_eq!(probe.await.expect("no answer").0, 200);
+    assert_eq!(crowd[0].rest().await, "", "the oldest is closed");
 }
 
 #[tokio::test]

@@ -223,7 +223,7 @@ fn free_address() -> SocketAddr {
 /// A figure of the program; nothing before it listens.
 async fn figure(admin: SocketAddr, name: &str) -> Option<u64> {
     let mut stream = TcpStream::connect(admin).await.ok()?;
-    let request = b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n";
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request).await.ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await.ok()?;
