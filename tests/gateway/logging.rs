@@ -154,6 +154,75 @@ async fn a_long_field_name_is_cut_in_the_answer_and_in_the_log() {
     assert!(line.len() < 1024, "{line}");
 }
 
+/// Heads with one long part each, of which something is wrong.
+fn long_heads() -> Vec<String> {
+    let long = "a".repeat(12_000);
+    let usual = "host: localhost\r\nconnection: close\r\n";
+    let lines = [
+        format!("GET /{long} HTTP/1.1\r\n{usual}"),
+        format!("GET /orders/../{long} HTTP/1.1\r\n{usual}"),
+        format!("GET /{} HTTP/1.1\r\n{usual}", "a/".repeat(6000)),
+        format!("GET /%zz{long} HTTP/1.1\r\n{usual}"),
+        format!("GET /?{long} HTTP/1.1\r\n{usual}"),
+        format!("GET http://{long}/ HTTP/1.1\r\n{usual}"),
+        format!("{long} /orders HTTP/1.1\r\n{usual}"),
+        format!("GET /orders HTTP/{long}\r\n{usual}"),
+        format!("GET /orders HTTP/1.1\r\nhost: {long}\r\n"),
+    ];
+    let fields = [
+        format!("x_flowgate_{long}: 1"),
+        format!("{long}\u{1}: 1"),
+        format!("x-api-key: {long}"),
+        format!("authorization: Bearer {long}"),
+        format!("authorization: Basic {long}"),
+        format!("expect: {long}"),
+        format!("connection: {long}"),
+        format!("content-length: {}", "9".repeat(12_000)),
+        format!("transfer-encoding: {long}"),
+        format!("content-type: {long}"),
+    ];
+    let fields = fields.map(|field| format!("POST /orders HTTP/1.1\r\n{usual}{field}\r\n"));
+    lines
+        .into_iter()
+        .chain(fields)
+        .map(|head| head + "\r\n")
+        .collect()
+}
+
+#[tokio::test]
+async fn no_long_part_of_a_head_makes_an_answer_or_a_line_long() {
+    let world = World::new().await;
+    let gateway = world.start(&settings(&world).await.replace("LEVEL", "info"));
+    let heads = long_heads();
+    for head in &heads {
+        let answer = gateway.raw(head.as_bytes()).await;
+        let shown = &head[..head.len().min(100)];
+        assert!(answer.starts_with("HTTP/1.1 4"), "{shown}: {answer}");
+        assert!(
+            answer.len() < 1500,
+            "{shown}: {} bytes of an answer",
+            answer.len()
+        );
+        let id = answer
+            .split("x-request-id: ")
+            .nth(1)
+            .unwrap()
+            .split('\r')
+            .next()
+            .unwrap();
+        let line = gateway
+            .lines
+            .wait_for(|line| line["request"] == id)
+            .await
+            .to_string();
+        assert!(line.len() < 1500, "{shown}: {} bytes of a line", line.len());
+    }
+    // What else was logged, of connections for example.
+    for line in gateway.lines.all() {
+        assert!(line.len() < 1500, "{} bytes of a line", line.len());
+    }
+}
+
 fn free_address() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
