@@ -77,7 +77,7 @@ pub use trust::TrustError;
 pub use trust::provider;
 pub use vault::KeyVaultSettings;
 pub use vault::VaultReference;
-pub use verifier::explain_handshake;
+pub use verifier::refused_certificate;
 pub use workload::AssertionSource;
 pub use workload::DefaultSettings;
 pub use workload::EXCHANGE_AUDIENCE;

@@ -69,12 +69,17 @@ impl Trust {
             .with_no_client_auth())
     }
 
-    /// The same settings, with which a refused certificate is explained: see [`crate::config::explain_handshake`].
+    /// The same settings, with which a refused certificate is explained: see [`crate::config::refused_certificate`].
     ///
     /// # Errors
     /// Tells when there is nothing to trust.
     pub fn explaining_client_config(&self) -> Result<ClientConfig, TrustError> {
-        let verifier = WebPkiServerVerifier::builder_with_provider(self.roots()?, provider())
+        let roots = self.roots()?;
+        if roots.is_empty() {
+            // Where nothing is trusted, as for an endpoint without TLS, there is nothing to explain either.
+            return self.client_config();
+        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
             .build()
             .map_err(|error| TrustError::Unusable(error.to_string()))?;
         Ok(builder()?

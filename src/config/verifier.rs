@@ -92,15 +92,15 @@ impl fmt::Display for RefusedCertificate {
 
 impl std::error::Error for RefusedCertificate {}
 
-/// Why a handshake failed, with who fixes it where the certificate was refused.
-pub fn explain_handshake(error: &io::Error) -> String {
+/// Why the certificate was refused and who fixes that, if it was what a handshake failed at.
+pub fn refused_certificate(error: &io::Error) -> Option<String> {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    if let Some(Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) = inner
-        && let Some(refused) = reason.downcast_ref::<RefusedCertificate>()
-    {
-        return refused.to_string();
-    }
-    format!("{error}. Fixed by: operator. Find out what answers at this address and port")
+    let Some(Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) = inner else {
+        return None;
+    };
+    reason
+        .downcast_ref::<RefusedCertificate>()
+        .map(ToString::to_string)
 }
 
 /// What a certificate says of itself.
@@ -180,8 +180,8 @@ fn explain(fault: &CertificateError, chain: &[Shown], host: &str, now: UnixTime)
             )
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
-            "{} is valid for {}, not for {host}. Fixed by: operator. Compare the address of the trigger and connect_to: \
-             something else answers there",
+            "{} is valid for {}, not for {host}. Fixed by: operator. Compare the address in the settings and \
+             connect_to: something else answers there",
             leaf.title(),
             match leaf.names.is_empty() {
                 true => "no name".to_owned(),

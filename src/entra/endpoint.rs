@@ -1,6 +1,7 @@
 //! One question to a token endpoint. It posts a form and hands the answer to `answer.rs` or `refusal.rs`; what is in the
 //! form, and whether another proof is worth a try, is decided in `proof.rs` and the grants above it.
 
+use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::config::EndpointSettings;
 use crate::config::IdentitySettings;
 use crate::config::Trust;
 use crate::config::TrustError;
+use crate::config::refused_certificate;
 use crate::entra::answer;
 use crate::entra::answer::ANSWER_BYTES_MAX;
 use crate::entra::answer::Granted;
@@ -133,7 +135,7 @@ impl Endpoint {
 /// A client for control calls: no proxy, no redirects, one deadline for a whole answer.
 pub(super) fn client(trust: &Trust, timeout: Duration) -> Result<reqwest::Client, TrustError> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(trust.client_config()?)
+        .tls_backend_preconfigured(trust.explaining_client_config()?)
         // A token request carries the secret: it goes to the configured place or nowhere.
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
@@ -192,7 +194,10 @@ fn innermost(error: &reqwest::Error) -> String {
     while let Some(source) = inner.source() {
         inner = source;
     }
-    inner.to_string()
+    inner
+        .downcast_ref::<io::Error>()
+        .and_then(refused_certificate)
+        .unwrap_or_else(|| inner.to_string())
 }
 
 /// `Retry-After` in seconds (RFC 9110 section 10.2.3); a date is left aside, because Entra sends seconds.

@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::config::explain_handshake;
+use crate::config::refused_certificate;
 use crate::counters::Counted;
 use crate::counters::Counters;
 use crate::flow::Sent;
@@ -223,7 +223,7 @@ impl Host {
         let _ = tcp.set_nodelay(true);
         let stream = ToServer::connect(tcp, self.tls.clone(), self.server_name.clone())
             .await
-            .map_err(|error| ConnectError::Tls(self.name.clone(), explain_handshake(&error)))?;
+            .map_err(|error| ConnectError::Tls(self.name.clone(), explain(&error)))?;
         self.counters.upstream_opened.inc();
         Ok(Link {
             stream: Box::new(stream),
@@ -256,6 +256,13 @@ impl Host {
         }
         Err(ConnectError::Tcp(self.name.clone(), self.port, last))
     }
+}
+
+/// Why a handshake failed, and who fixes that.
+fn explain(error: &io::Error) -> String {
+    refused_certificate(error).unwrap_or_else(|| {
+        format!("{error}. Fixed by: operator. Find out what answers at this address and port")
+    })
 }
 
 impl Lease {
