@@ -657,7 +657,7 @@ mod tests {
         let told = problem.told().unwrap();
         for part in [
             "2000 bytes",
-            "25 s",
+            "25.0 s",
             "100 bytes per second",
             "5 s besides",
             "send it faster",
