@@ -159,11 +159,9 @@ impl Permits {
     fn busy(&self, state: &State, holder: Holder, load: Load, why: &'static str) -> FlowError {
         let mine = state.shares.get(&holder);
         let (all, own, what) = match load {
-            Load::Arriving if state.in_flight < self.limits.in_flight_max => (
-                state.arriving,
-                mine.map_or(0, |share| share.arriving),
-                "bodies that are still arriving",
-            ),
+            Load::Arriving if state.in_flight < self.limits.in_flight_max => {
+                (state.arriving, mine.map_or(0, |share| share.arriving), "uploads")
+            }
             Load::Arriving | Load::Whole => (
                 state.in_flight,
                 mine.map_or(0, |share| share.in_flight),
