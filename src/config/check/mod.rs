@@ -461,6 +461,21 @@ mod tests {
     use crate::config::defaults;
 
     #[test]
+    fn the_names_of_the_admin_listener_are_host_names() {
+        let named = Sample::default().with("admin", "hosts = [\"Metrics.internal\", \"flowgate\"]");
+        let admin = named.config().admin.unwrap();
+        assert_eq!(*admin.hosts, ["metrics.internal", "flowgate"]);
+        for (host, flaw) in [
+            ("flowgate:9464", "a host has no port here"),
+            ("*.internal", "a host cannot contain a star"),
+            ("http://flowgate", "a host has no scheme and no path"),
+        ] {
+            let wrong = Sample::default().with("admin", &format!("hosts = [\"{host}\"]"));
+            assert_eq!(wrong.mistakes(), [flaw], "{host}");
+        }
+    }
+
+    #[test]
     fn the_admin_listener_is_on_loopback_by_default() {
         assert_eq!(defaults::ADMIN_ADDRESS.to_string(), "127.0.0.1:9464");
         assert_eq!(
