@@ -93,6 +93,6 @@ fn proxies(environment: &Environment) -> Check {
         "{} is set, and the gateway ignores it: it connects directly",
         set.join(", ")
     );
-    let what = "Let this host out to the authority and the triggers on port 443, or set connect_to.";
+    let what = "Let this host out to the authority and the triggers on port 443: no setting makes the gateway use a proxy.";
     Check::warn("proxy", says, Remedy::new("host-admin", what))
 }

@@ -19,6 +19,7 @@ use crate::doctor::Walk;
 use crate::doctor::advice;
 use crate::doctor::advice::Remedy;
 use crate::doctor::credential;
+use crate::doctor::network::OtherAddress;
 use crate::doctor::network::Place;
 use crate::doctor::network::Seen;
 use crate::doctor::network::host_of;
@@ -106,6 +107,7 @@ pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, se
             trust: &endpoint.trust,
             timeout: endpoint.timeout,
             setting: "authority of the identity",
+            other_address: OtherAddress::Refused,
         };
         seen.walk(&place, group).await;
     }

@@ -42,6 +42,25 @@ pub(super) struct Place<'a> {
     pub timeout: Duration,
     /// The settings that name the host: `authority of the identity`.
     pub setting: &'static str,
+    /// Whether the settings accept another address to connect to, as those of routes do.
+    pub other_address: OtherAddress,
+}
+
+/// Whether `connect_to` can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OtherAddress {
+    Accepted,
+    Refused,
+}
+
+impl OtherAddress {
+    /// This text, where `connect_to` can be set.
+    fn or_nothing(self, text: &'static str) -> &'static str {
+        match self {
+            Self::Accepted => text,
+            Self::Refused => "",
+        }
+    }
 }
 
 /// A host, with all that decides how it is reached.
@@ -116,9 +135,11 @@ async fn resolve(place: &Place<'_>) -> Result<(Check, Vec<SocketAddr>), Check> {
     let host = place.host;
     let failed = |why: String| {
         let what = format!(
-            "Compare the {} letter by letter, then ask who runs DNS for this host; behind a private endpoint set \
-             connect_to.",
-            place.setting
+            "Compare the {} letter by letter, then ask who runs DNS for this host{}.",
+            place.setting,
+            place
+                .other_address
+                .or_nothing("; behind a private endpoint set connect_to")
         );
         let remedy = Remedy::new("host-admin", what).command(format!("getent hosts {host}"));
         Check::fail(
@@ -236,8 +257,9 @@ fn refused(place: &Place<'_>, error: &io::Error) -> Check {
             Remedy::new(
                 "operator",
                 format!(
-                    "Compare the {} and connect_to; something else answers there.",
-                    place.setting
+                    "Compare the {}{}; something else answers there.",
+                    place.setting,
+                    place.other_address.or_nothing(" and connect_to")
                 ),
             ),
         ),

@@ -13,6 +13,7 @@ use crate::doctor::advice::Remedy;
 use crate::doctor::credential;
 use crate::doctor::identity;
 use crate::doctor::network;
+use crate::doctor::network::OtherAddress;
 use crate::doctor::network::Place;
 use crate::doctor::report::Check;
 use crate::doctor::report::Group;
@@ -39,6 +40,7 @@ pub(super) async fn managed(settings: &ManagedSettings, group: &mut Group) {
         trust: &settings.trust,
         timeout: settings.timeout.min(REACH_TIMEOUT),
         setting: "endpoint of the managed identity",
+        other_address: OtherAddress::Refused,
     };
     let found = network::reach(&place).await;
     group.add(match found {

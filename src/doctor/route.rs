@@ -7,6 +7,7 @@ use crate::config::RouteSettings;
 use crate::doctor::Held;
 use crate::doctor::advice::Remedy;
 use crate::doctor::identity_of;
+use crate::doctor::network::OtherAddress;
 use crate::doctor::network::Place;
 use crate::doctor::network::Seen;
 use crate::doctor::report::Check;
@@ -29,6 +30,7 @@ pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &Held,
         trust: &route.upstream.trust,
         timeout: route.upstream.connect_timeout,
         setting: "trigger address of the route",
+        other_address: OtherAddress::Accepted,
     };
     seen.walk(&place, &mut group).await;
     if let Proof::Identity(_) = &route.proof

@@ -15,6 +15,7 @@ use crate::doctor::advice;
 use crate::doctor::advice::Remedy;
 use crate::doctor::credential;
 use crate::doctor::network;
+use crate::doctor::network::OtherAddress;
 use crate::doctor::network::Place;
 use crate::doctor::report::Check;
 use crate::doctor::report::Group;
@@ -89,6 +90,7 @@ async fn take(settings: &KeyVaultSettings, place: &VaultReference, walk: &mut Wa
         trust: &settings.trust,
         timeout: settings.timeout,
         setting: "address of the key vault",
+        other_address: OtherAddress::Refused,
     };
     walk.seen.walk(&way, &mut group).await;
     group
