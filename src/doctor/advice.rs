@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::config::GrantSettings;
 use crate::config::IdentitySettings;
 use crate::config::ManagedSource;
+use crate::doctor::resource::Resource;
 use crate::entra::Failure;
 use crate::entra::TokenError;
 use crate::entra::VaultError;
@@ -18,9 +19,6 @@ use crate::flow::fault;
 use crate::flow::fault::CODES;
 use crate::flow::fault::Row;
 use crate::flow::fault::STATUSES;
-
-/// The application of the flow service in every tenant.
-pub(super) const FLOW_SERVICE: &str = "7df0a125-d3be-4c96-aa54-591f83ff541c";
 
 /// What somebody has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +55,7 @@ impl Remedy {
 }
 
 /// A place in the portal and a command, for several rows of a table. `{client}` stands for the client id, `{identity}` for
-/// the name of the identity.
+/// the name of the identity, `{resource}` and `{create}` for the resource of its scope and the command that makes it.
 struct Place<K: 'static> {
     rows: &'static [K],
     portal: &'static str,
@@ -131,8 +129,8 @@ const OF_NUMBERS: &[Place<u32>] = &[
     },
     Place {
         rows: &[500_011, 50001, 650_052],
-        portal: "Microsoft Entra admin center, Enterprise applications: Microsoft Flow Service",
-        command: "az ad sp create --id 7df0a125-d3be-4c96-aa54-591f83ff541c",
+        portal: "Microsoft Entra admin center, Enterprise applications: {resource}",
+        command: "{create}",
     },
     Place {
         rows: &[70011, 28002, 1_002_012, 700_022, 700_023, 901_002, 650_053],
@@ -268,6 +266,12 @@ const OF_FAULTS: &[Place<&str>] = &[
         command: "",
     },
 ];
+
+/// A text about the resource that tokens are for.
+fn fill_resource(text: &str, resource: Resource<'_>) -> String {
+    text.replace("{resource}", &resource.name())
+        .replace("{create}", &resource.create())
+}
 
 /// A text about the application of this client id, and the identity of this name.
 fn fill(text: &str, client: &str, identity: &str) -> String {
@@ -447,9 +451,10 @@ pub(super) fn of_refusal(refusal: &Refusal, identity: &IdentitySettings) -> Reme
     );
     match (place, &identity.grant) {
         (Some(place), _) => {
+            let resource = Resource::of(&identity.audience);
             remedy
-                .portal(fill(place.portal, client, name))
-                .command(fill(place.command, client, name))
+                .portal(fill_resource(&fill(place.portal, client, name), resource))
+                .command(fill_resource(&fill(place.command, client, name), resource))
         }
         (None, GrantSettings::SignIn { .. }) if is_over => remedy.command(fill(LOGIN, client, name)),
         (None, _) => remedy,
@@ -531,7 +536,7 @@ fn line(told: &str, who: &str, what: &str, place: Option<(&str, &str)>) -> Strin
         Some(("", command)) => format!("`{command}` "),
         Some((portal, command)) => format!("{portal}; `{command}` "),
     };
-    let place = fill(&place, "CLIENT_ID", "NAME");
+    let place = fill_resource(&fill(&place, "CLIENT_ID", "NAME"), Resource::Flow);
     format!("| {told} | {who} | {what} | {place}|\n")
 }
 

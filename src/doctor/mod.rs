@@ -13,6 +13,7 @@ mod platform;
 mod port;
 mod privileges;
 mod report;
+mod resource;
 mod route;
 mod running;
 pub mod setup;

@@ -13,6 +13,8 @@ use crate::doctor::advice::Remedy;
 use crate::doctor::report::Check;
 use crate::doctor::report::Group;
 use crate::doctor::report::count;
+use crate::doctor::resource::Resource;
+use crate::doctor::resource::is_for_api;
 use crate::doctor::signature;
 use crate::model::claims::Claims;
 use crate::model::clock;
@@ -34,7 +36,7 @@ pub(super) fn examine(config: &Config, held: &Held, signatures: Vec<Check>) -> G
     group
 }
 
-/// The flow service asks an application for no role and no scope.
+/// The flow service asks an application for no role and no scope; an API does.
 fn permissions(config: &Config, held: &Held) -> Vec<Check> {
     let mut checks = Vec::new();
     for identity in &config.identities {
@@ -56,6 +58,16 @@ fn permissions(config: &Config, held: &Held) -> Vec<Check> {
                 "permissions",
                 format!("the token of {name} carries no role and no scope"),
             ));
+            continue;
+        }
+        if is_for_api(identity, config) {
+            // Its routes need them; which of them a path needs, the API's documentation says.
+            let says = format!(
+                "the token of {name} carries {} for {}; grant it only what the `paths` of its routes need",
+                granted.join(", "),
+                Resource::of(&identity.audience).name()
+            );
+            checks.push(Check::note("permissions", says));
             continue;
         }
         let client = claims.text("appid").unwrap_or("CLIENT_ID");

@@ -1,6 +1,7 @@
 //! The commands that make in Entra and Azure what an identity needs, with the values of the settings filled in. They are
 //! printed and never run. Which steps there are is decided here; how each is written, in `setup/words.rs`.
 
+mod rights;
 mod words;
 
 use crate::config::AssertionSource;
@@ -13,6 +14,8 @@ use crate::config::ManagedSettings;
 use crate::config::ManagedSource;
 use crate::config::UNRESOLVED;
 use crate::config::VaultReference;
+use crate::doctor::resource::Resource;
+use crate::doctor::resource::is_for_api;
 use crate::entra::FederatedToken;
 
 /// In what the commands are written.
@@ -38,18 +41,29 @@ enum Step<'a> {
     Federated(Presented),
     /// A managed identity on its machine or platform.
     Assign(&'a ManagedSettings),
-    /// The right to ask in the name of an account.
-    Permission,
+    /// What the tokens may be used for.
+    Right(Right<'a>),
     /// The account, where its name is known.
     Account(&'a str),
     /// Where the platform hands its tokens out.
     Projection,
-    FlowService,
+    /// The enterprise application of what the tokens are for.
+    Resource,
     ObjectId(Whose<'a>),
     /// The right of somebody to read these secrets.
     VaultRole(Whose<'a>, Vec<&'a VaultReference>),
     /// What has to be written into the settings.
     Settings(Whose<'a>),
+}
+
+/// What the tokens of an identity may be used for.
+enum Right<'a> {
+    /// To ask in the name of an account.
+    Delegated,
+    /// To ask an API in the application's own name.
+    AppRole(Whose<'a>),
+    /// The same for the Power Platform API, which has no app roles.
+    Platform,
 }
 
 /// Whether an application can keep a secret.
@@ -103,6 +117,17 @@ struct Facts<'a> {
     identity: &'a IdentitySettings,
     tenant: &'a str,
     client: &'a str,
+    resource: Resource<'a>,
+    taker: Taker,
+}
+
+/// Who takes the tokens of an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taker {
+    /// Triggers of flows, which ask for no permission.
+    Flow,
+    /// An API, which does.
+    Api,
 }
 
 /// The commands for one identity. A federated token that can be read is read for what it says of itself.
@@ -118,6 +143,11 @@ pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -
             None | Some(UNRESOLVED) => "CLIENT_ID",
             Some(client) => client,
         },
+        resource: Resource::of(&identity.audience),
+        taker: match is_for_api(identity, config) {
+            true => Taker::Api,
+            false => Taker::Flow,
+        },
     };
     let comment = if style == Style::Bicep { "//" } else { "#" };
     let steps = steps(identity, config, &facts).await;
@@ -131,7 +161,7 @@ pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -
         };
         text.push_str(&format!("{comment} {}. {title}\n{body}\n", at + 1));
     }
-    for line in words::rights(identity) {
+    for line in rights::summary(&facts) {
         text.push_str(&format!("{comment} {line}\n"));
     }
     text
@@ -140,6 +170,10 @@ pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -
 /// The steps of an identity, in their order.
 async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &Facts<'_>) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
+    if matches!(facts.resource, Resource::PowerPlatform(_)) {
+        // Many tenants lack it, and what follows names it.
+        steps.push(Step::Resource);
+    }
     let whose = match &identity.grant {
         GrantSettings::Client { proof, .. } => {
             register(identity, proof, Client::Confidential, facts, &mut steps).await;
@@ -147,12 +181,12 @@ async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &F
         }
         GrantSettings::Password { proof, user, .. } => {
             register(identity, proof, Client::Confidential, facts, &mut steps).await;
-            steps.extend([Step::Permission, Step::Account(user)]);
+            steps.extend([Step::Right(Right::Delegated), Step::Account(user)]);
             Whose::Account(user)
         }
         GrantSettings::SignIn { proof, .. } => {
             register(identity, proof, Client::SignsIn, facts, &mut steps).await;
-            steps.extend([Step::Permission, Step::Account("USER")]);
+            steps.extend([Step::Right(Right::Delegated), Step::Account("USER")]);
             Whose::Account("USER")
         }
         GrantSettings::Managed(managed) => {
@@ -179,7 +213,11 @@ async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &F
             Whose::Unknown
         }
     };
-    steps.extend([Step::FlowService, Step::ObjectId(whose)]);
+    if matches!(facts.resource, Resource::Flow | Resource::Other(_)) {
+        steps.push(Step::Resource);
+    }
+    steps.push(Step::ObjectId(whose));
+    steps.extend(right(whose, facts).map(Step::Right));
     let vaults = config.keyvault.as_ref();
     let reads = vaults.filter(|keyvault| keyvault.identity.name == identity.name);
     if let Some(keyvault) = reads {
@@ -198,6 +236,15 @@ async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &F
         _ => steps.push(Step::Settings(whose)),
     }
     steps
+}
+
+/// What an API wants of somebody who asks in its own name. An account has delegated permissions.
+fn right<'a>(whose: Whose<'a>, facts: &Facts<'_>) -> Option<Right<'a>> {
+    match (facts.taker, whose, facts.resource) {
+        (Taker::Flow, ..) | (Taker::Api, Whose::Account(_), _) => None,
+        (Taker::Api, _, Resource::PowerPlatform(_)) => Some(Right::Platform),
+        (Taker::Api, _, _) => Some(Right::AppRole(whose)),
+    }
 }
 
 /// What an application needs.

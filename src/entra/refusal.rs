@@ -287,8 +287,8 @@ pub const NUMBERS: &[NumberRow] = numbers! {
     100007 Operator AfterMending
         "The regional endpoint is not open to this kind of application; use the global authority.";
     500011 TenantAdmin AfterMending
-        "The resource has no service principal in the tenant: the flow service is missing there, or the \
-         audience is that of another cloud.";
+        "The resource of the scope has no service principal in the tenant, or the audience is that of another \
+         cloud.";
     500133 HostAdmin AfterMending
         "The assertion is outside its valid time; the clock of the host is wrong.";
     530032 TenantAdmin AfterMending
@@ -296,7 +296,7 @@ pub const NUMBERS: &[NumberRow] = numbers! {
     530035 TenantAdmin AfterMending
         "The security defaults of the tenant block the sign-in.";
     650052 TenantAdmin AfterMending
-        "The tenant has no subscription to the resource or has not enabled it.";
+        "The tenant has no subscription to the resource of the scope or has not enabled it.";
     650053 Operator AfterMending
         "The resource has no scope of this name; for a flow use //.default.";
     650056 TenantAdmin AfterMending

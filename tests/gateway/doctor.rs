@@ -3,6 +3,7 @@
 
 mod api;
 mod identities;
+mod resources;
 mod running;
 mod signatures;
 

@@ -2,15 +2,16 @@
 
 use super::Client;
 use super::Facts;
+use super::Right;
 use super::Step;
 use super::Style;
+use super::Taker;
 use super::Whose;
+use super::rights;
 use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
 use crate::config::ManagedSettings;
 use crate::config::ManagedSource;
 use crate::config::Selector;
-use crate::doctor::advice::FLOW_SERVICE;
 use crate::model::Cloud;
 
 /// Microsoft Learn, "Azure built-in roles for Security": Key Vault Secrets User.
@@ -41,12 +42,16 @@ pub(super) fn head(style: Style, facts: &Facts<'_>, steps: &[Step<'_>]) -> Strin
             let mut scopes = "Application.ReadWrite.All".to_owned();
             let mut resources = String::new();
             for step in steps {
+                let is_azure = matches!(
+                    step,
+                    Step::Assign(_) | Step::VaultRole(..) | Step::Right(Right::Platform)
+                );
+                if is_azure {
+                    resources = format!("Connect-AzAccount -Tenant {tenant} -Environment {azure}\n");
+                }
                 match step {
-                    Step::Permission => scopes.push_str(",DelegatedPermissionGrant.ReadWrite.All"),
+                    Step::Right(right) => scopes.push_str(rights::powershell_scope(right)),
                     Step::Account(_) => scopes.push_str(",User.ReadWrite.All"),
-                    Step::Assign(_) | Step::VaultRole(..) => {
-                        resources = format!("Connect-AzAccount -Tenant {tenant} -Environment {azure}\n");
-                    }
                     _ => {}
                 }
             }
@@ -95,18 +100,19 @@ pub(super) fn title(style: Style, step: &Step<'_>, facts: &Facts<'_>) -> String 
             "Credential: trust in tokens of this issuer for this subject, letter by letter.".to_owned()
         }
         Step::Assign(_) => "Managed identity on the machine or platform that runs the gateway.".to_owned(),
-        Step::Permission => "Delegated permission User of the flow service, and consent to it.".to_owned(),
+        Step::Right(right) => rights::title(right, facts),
         Step::Account(_) => {
             "An account for this alone, without any role; then sign it in where a person has to.".to_owned()
         }
         Step::Projection => "Another program writes this token; nothing of it is made here.".to_owned(),
-        Step::FlowService => {
-            "Only if Entra answers AADSTS500011: the flow service itself is missing in the tenant.".to_owned()
+        Step::Resource => rights::title_of_resource(facts),
+        Step::ObjectId(_) => match facts.taker {
+            Taker::Flow => {
+                "The object id for the trigger's list under \"Specific users in my tenant\". Not the client id."
+            }
+            Taker::Api => "The object id, by which rights are given. Not the client id.",
         }
-        Step::ObjectId(_) => {
-            "The object id for the trigger's list under \"Specific users in my tenant\". Not the client id."
-                .to_owned()
-        }
+        .to_owned(),
         Step::VaultRole(..) => "Key Vault: the right to read these secrets, and no others.".to_owned(),
         Step::Settings(Whose::Application | Whose::Account(_)) => {
             "For the settings: client_id and tenant.".to_owned()
@@ -189,17 +195,13 @@ pub(super) fn az(step: &Step<'_>, facts: &Facts<'_>) -> String {
             presented.issuer, presented.subject, presented.audience
         ),
         Step::Assign(managed) => az_assign(managed),
-        Step::Permission => format!(
-            "SCOPE=$(az ad sp show --id {FLOW_SERVICE} --query \"oauth2PermissionScopes[?value=='User'].id\" --output \
-             tsv)\naz ad app permission add --id \"$APP\" --api {FLOW_SERVICE} --api-permissions \"$SCOPE=Scope\"\naz ad \
-             app permission admin-consent --id \"$APP\"\n"
-        ),
+        Step::Right(right) => rights::az(right, facts),
         Step::Account(user) => format!(
             "az ad user create --display-name flowgate-{name} --user-principal-name {user} --password PASSWORD\n{}",
             login(facts)
         ),
         Step::Projection => String::new(),
-        Step::FlowService => format!("az ad sp create --id {FLOW_SERVICE}\n"),
+        Step::Resource => rights::resource(Style::Az, facts),
         Step::ObjectId(whose) => format!("OBJECT_ID=$({})\necho \"$OBJECT_ID\"\n", az_object_id(*whose)),
         Step::VaultRole(_, places) => places
             .iter()
@@ -312,17 +314,14 @@ pub(super) fn powershell(step: &Step<'_>, facts: &Facts<'_>) -> String {
             presented.issuer, presented.subject, presented.audience
         ),
         Step::Assign(managed) => powershell_assign(managed),
-        Step::Permission => format!(
-            "$flow = Get-MgServicePrincipal -Filter \"appId eq '{FLOW_SERVICE}'\"\nNew-MgOauth2PermissionGrant -ClientId $sp.Id \
-             -ConsentType AllPrincipals -ResourceId $flow.Id -Scope User\n"
-        ),
+        Step::Right(right) => rights::powershell(right, facts),
         Step::Account(user) => format!(
             "New-MgUser -DisplayName flowgate-{name} -UserPrincipalName {user} -MailNickname flowgate -AccountEnabled \
              -PasswordProfile @{{ Password = 'PASSWORD' }}\n{}",
             login(facts)
         ),
         Step::Projection => String::new(),
-        Step::FlowService => format!("New-MgServicePrincipal -AppId {FLOW_SERVICE}\n"),
+        Step::Resource => rights::resource(Style::PowerShell, facts),
         Step::ObjectId(whose) => format!("($objectId = {})\n", powershell_object_id(*whose)),
         Step::VaultRole(_, places) => places
             .iter()
@@ -424,11 +423,7 @@ pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
             presented.issuer, presented.subject, presented.audience
         ),
         Step::Assign(managed) => bicep_assign(managed),
-        Step::Permission => format!(
-            "resource flow 'Microsoft.Graph/servicePrincipals@v1.0' existing = {{\n  appId: '{FLOW_SERVICE}'\n}}\n\
-             resource grant 'Microsoft.Graph/oauth2PermissionGrants@v1.0' = {{\n  clientId: principal.id\n  consentType: \
-             'AllPrincipals'\n  resourceId: flow.id\n  scope: 'User'\n}}\n"
-        ),
+        Step::Right(right) => rights::bicep(right, facts),
         Step::Account(user) => format!(
             "// az ad user create --display-name flowgate-{name} --user-principal-name {user} --password PASSWORD\n// {}",
             match login(facts).as_str() {
@@ -437,7 +432,7 @@ pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
             }
         ),
         Step::Projection => String::new(),
-        Step::FlowService => format!("// az ad sp create --id {FLOW_SERVICE}\n"),
+        Step::Resource => rights::resource(Style::Bicep, facts),
         Step::ObjectId(whose @ (Whose::Unknown | Whose::Account(_))) => format!("// {}\n", az_object_id(*whose)),
         Step::ObjectId(whose) => format!("output objectId string = {}\n", bicep_object_id(*whose)),
         Step::VaultRole(whose, places) => places
@@ -456,7 +451,7 @@ pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
 }
 
 /// The expression for an object id; a word to be replaced where the template cannot know it.
-fn bicep_object_id(whose: Whose<'_>) -> &'static str {
+pub(super) fn bicep_object_id(whose: Whose<'_>) -> &'static str {
     match whose {
         Whose::Application => "principal.id",
         Whose::Unknown | Whose::Account(_) => "'OBJECT_ID'",
@@ -501,22 +496,4 @@ fn bicep_role(at: usize, vault: &str, secret: &str, whose: Whose<'_>) -> String 
          principalType: '{kind}'\n    roleDefinitionId: \
          subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '{SECRETS_USER}')\n  }}\n}}\n"
     )
-}
-
-/// What the identity needs no more of.
-pub(super) fn rights(identity: &IdentitySettings) -> [&'static str; 2] {
-    match &identity.grant {
-        GrantSettings::Password { .. } | GrantSettings::SignIn { .. } => [
-            "One delegated permission and no role: the gateway can do in the account's name what the application may ask",
-            "for and the account may do. Grant no other, and give the account nothing else.",
-        ],
-        GrantSettings::Managed(_) => [
-            "No role, no API permission and no consent: a trigger compares audience, issuer, tenant and, under \"Specific",
-            "users\", the object id. Every program on the machine can use the identity: take one for the gateway alone.",
-        ],
-        GrantSettings::Client { .. } | GrantSettings::TokenFile { .. } | GrantSettings::Default(_) => [
-            "No API permission and no consent: Entra gives an application a token for the flow service without either,",
-            "and a trigger compares audience, issuer, tenant and, under \"Specific users\", the object id. Grant none.",
-        ],
-    }
 }
