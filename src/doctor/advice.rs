@@ -17,6 +17,7 @@ use crate::entra::refusal::Refusal;
 use crate::entra::refusal::RefusalKind;
 use crate::flow::fault;
 use crate::flow::fault::CODES;
+use crate::flow::fault::DESPITE_TOKEN;
 use crate::flow::fault::Row;
 use crate::flow::fault::STATUSES;
 
@@ -475,6 +476,8 @@ pub(super) fn of_fault(row: &'static Row, identity: Option<&IdentitySettings>) -
     let name = identity.map_or("NAME", |identity| identity.name.as_str());
     let remedy = Remedy::new(row.mender.as_str(), row.advice);
     match place_of_fault(row.code) {
+        // The trigger is in order: the way to it is not.
+        _ if DESPITE_TOKEN.contains(row) => remedy,
         // A flow that a data policy suspends is not turned on where its owner looks.
         _ if row.mender == fault::Mender::TenantAdmin => {
             remedy.portal("https://admin.powerplatform.microsoft.com, Policies, Data policies")
@@ -513,7 +516,7 @@ pub fn tables() -> String {
     text.push_str(
         "\n| the trigger says | who mends it | why, and what to do | where |\n| --- | --- | --- | --- |\n",
     );
-    for row in CODES.iter().chain(STATUSES) {
+    for row in CODES.iter().chain(DESPITE_TOKEN).chain(STATUSES) {
         let told = match row.wording {
             "" => format!("`{}`", row.code),
             wording => format!("`{}` with *{wording}*", row.code),

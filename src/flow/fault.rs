@@ -227,6 +227,15 @@ pub const CODES: &[Row] = faults! {
          trigger again.";
 };
 
+/// Faults that mean something else where the request did carry a token.
+pub const DESPITE_TOKEN: &[Row] = faults! {
+    "DirectApiAuthorizationRequired" "oauth authorization scheme, although a token was sent" FlowMisconfigured Operator No Sound
+        "The flow reports that the call carried no token, although the gateway sent one. Something between them \
+         removed the Authorization header (a firewall that inspects TLS, a proxy at connect_to, API Management \
+         or a front door in front of the flow), or the token is not one that the platform can read. The \
+         operator must have the header passed on, and compare where the identity's token comes from.";
+};
+
 /// Answers without a known code and without a run id, by their status: HTML pages, empty bodies, codes not
 /// seen before. `-challenge` stands for a `WWW-Authenticate` header, as App Service authentication sends it.
 pub const STATUSES: &[Row] = faults! {
@@ -316,6 +325,20 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// The same fault, of a request that carried a token.
+    #[must_use]
+    pub fn despite_token(mut self) -> Self {
+        let means_else = |row: &&Row| {
+            row.code == self.row.code
+                && !self.row.wording.is_empty()
+                && row.wording.starts_with(self.row.wording)
+        };
+        if let Some(row) = DESPITE_TOKEN.iter().find(means_else) {
+            self.row = row;
+        }
+        self
+    }
+
     /// The fault in sentences for the log; nothing of it is meant for callers.
     pub fn private(&self) -> String {
         self.to_string()

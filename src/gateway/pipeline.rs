@@ -555,7 +555,7 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
             www_authenticate: fields.text("www-authenticate"),
             body: &seen,
         };
-        if let Reading::Fault(fault) = fault::classify(&evidence) {
+        if let Some(fault) = fault_of(&evidence, token.as_ref()) {
             // A connection whose answer has ended serves on.
             drop(body.rest.take());
             let repeatable = matches!(admitted.payload, Payload::Held(..)) && round == Round::First;
@@ -579,6 +579,15 @@ async fn attempt(admitted: &mut Admitted, journal: &mut Journal, round: Round) -
     }
     reply::head(status, &mut fields, admitted.address.url());
     Ok(Next::Pass(status, fields, Box::new(body), AnsweredBy::Flow))
+}
+
+/// The fault that an answer reports; some mean something else where a token was sent.
+fn fault_of(evidence: &Evidence<'_>, token: Option<&Arc<Token>>) -> Option<Fault> {
+    match (fault::classify(evidence), token) {
+        (Reading::Fault(fault), Some(_)) => Some(fault.despite_token()),
+        (Reading::Fault(fault), None) => Some(fault),
+        (Reading::Owner, _) => None,
+    }
 }
 
 /// An API that answers 401 has done nothing yet, so the same bytes may go once more where they are still there.

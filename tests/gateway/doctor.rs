@@ -22,6 +22,7 @@ use flowgate::doctor::Verdict;
 use flowgate::entra::refusal::ERRORS;
 use flowgate::entra::refusal::NUMBERS;
 use flowgate::flow::fault::CODES;
+use flowgate::flow::fault::DESPITE_TOKEN;
 use flowgate::flow::fault::Row;
 use flowgate::flow::fault::STATUSES;
 use http_body_util::Full;
@@ -335,6 +336,11 @@ async fn every_fault_of_the_platform_is_named_with_cause_mender_and_remedy() {
         let (title, check) = &failed[0];
         the_one(&report, title, check.name);
         let remedy = check.remedy.as_ref().unwrap();
+        // The route sends a token, so that a trigger which found none means something else.
+        let row = match row.wording {
+            "oauth authorization scheme" => &DESPITE_TOKEN[0],
+            _ => row,
+        };
         assert_eq!(
             (remedy.who, remedy.what.as_str()),
             (row.mender.as_str(), row.advice),

@@ -1,4 +1,5 @@
 //! An identity whose tokens are for an API: what is missing, granted or taken back is that API's, and not the flow service's.
+//! And a trigger that found no token where one was sent.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -8,9 +9,15 @@ use super::Questions;
 use super::Verdict;
 use super::examine;
 use super::find;
+use super::live;
 use super::program;
+use super::settings;
+use super::the_one;
 use super::whole;
+use crate::emulator::Answer as Flow;
+use crate::emulator::Reply;
 use crate::emulator::TokenAnswer;
+use crate::emulator::Trigger;
 use crate::harness::CLIENT;
 use crate::harness::TENANT;
 use crate::harness::World;
@@ -237,6 +244,39 @@ async fn the_role_that_an_api_needs_is_not_to_be_taken_back() {
         api.says
     );
     assert_eq!(about("contoso").verdict, Verdict::Warn, "a trigger asks for none");
+}
+
+#[tokio::test]
+async fn a_trigger_that_finds_no_token_where_one_was_sent_has_its_own_explanation() {
+    let world = World::new().await;
+    let trigger = world.emulator.flow.add(Trigger::any_user(TENANT).unchecked());
+    let message =
+        "The OAuth authorization scheme is required. Please add authentication scheme and try again.";
+    let body = json!({"error": {"code": "DirectApiAuthorizationRequired", "message": message}});
+    trigger.does(Flow::Platform(Reply::json(401, &body)));
+    let text = settings(&world, &trigger, "");
+    let report = examine(&world, &text, &live()).await;
+    let told = whole(the_one(&report, "route orders", "credential"));
+    for part in [
+        "removed the Authorization header",
+        "inspects TLS",
+        "connect_to",
+        "operator",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(
+        !told.contains("must give the route an identity"),
+        "it has one: {told}"
+    );
+
+    let gateway = world.start(&text);
+    gateway.ready().await;
+    let answer = gateway.post("/orders", "{}").await;
+    assert_eq!(answer.code(), "flow-misconfigured");
+    let line = gateway.lines.of(&answer).await;
+    let cause = line["cause"].as_str().unwrap();
+    assert!(cause.contains("removed the Authorization header"), "{cause}");
 }
 
 #[tokio::test]
