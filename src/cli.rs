@@ -24,6 +24,7 @@ use crate::config;
 use crate::config::Config;
 use crate::config::Environment;
 use crate::config::Mistake;
+use crate::config::Report;
 use crate::config::Secrets;
 use crate::config::Style;
 use crate::doctor::count;
@@ -327,6 +328,10 @@ fn check(path: &Path, without_secrets: bool) -> Outcome {
     let (config, warnings) = match load(path, &environment) {
         Ok(loaded) => loaded,
         Err(outcome) => return outcome,
+    };
+    let warnings = match Report::strict(warnings) {
+        Ok(warnings) => warnings,
+        Err(report) => return Outcome::failed(report.render(style()), WRONG),
     };
     let mut outcome = Outcome::out(format!(
         "{}: no mistakes. {}, {}, {}, {}.\n",

@@ -4,8 +4,9 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
     missing_docs,
-    reason = "a test fails by panicking"
+    reason = "a test fails by panicking, and some need dates around today"
 )]
 
 use std::io::Write;
@@ -378,6 +379,121 @@ fn help_tells_a_stranger_where_to_start() {
     }
 }
 
+/// Replaces the certificate of [`settings`] by one with these dates, in days from now.
+fn date_certificate(dir: &Path, begins: i64, ends: i64) {
+    let now = std::time::SystemTime::now();
+    let at = |days: i64| {
+        let distance = std::time::Duration::from_secs(days.unsigned_abs() * 86_400);
+        if days < 0 { now - distance } else { now + distance }
+    };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["hooks.example".to_owned()]).unwrap();
+    params.not_before = at(begins).into();
+    params.not_after = at(ends).into();
+    std::fs::write(dir.join("chain.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
+}
+
+#[test]
+fn check_refuses_a_certificate_outside_of_its_dates() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = settings(dir.path(), "");
+    for (begins, ends, what) in [
+        (-9, -2, "error: the certificate expired on 2"),
+        (2, 9, "error: the certificate is not valid before 2"),
+    ] {
+        date_certificate(dir.path(), begins, ends);
+        for arguments in [
+            &["check", "--config", &path] as &[_],
+            &["check", "--without-secrets", "--config", &path],
+        ] {
+            let output = flowgate(arguments);
+            let report = err(&output);
+            assert_eq!(output.status.code(), Some(2), "{report}");
+            assert!(
+                report.contains(what) && report.contains("\n1 mistake"),
+                "{report}"
+            );
+            assert_eq!(out(&output), "");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn serve_goes_on_with_a_certificate_outside_of_its_dates() {
+    use std::io::BufRead;
+    use std::io::BufReader;
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = settings(dir.path(), "");
+    date_certificate(dir.path(), -9, -2);
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_flowgate"))
+        .args(["serve", "--config", &path])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(serve.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let said: Vec<_> = lines
+        .by_ref()
+        .take_while(|line| !line.contains("admin listening"))
+        .collect();
+    Command::new("kill")
+        .args(["-TERM", &serve.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(lines.any(|line| line.contains("drained")), "{said:?}");
+    assert!(serve.wait().unwrap().success());
+    let error = said
+        .iter()
+        .find(|line| line.contains("\"ERROR\"") || line.contains("\"error\""));
+    assert!(
+        error.is_some_and(|line| line.contains("expired on 2")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn ids_out_of_a_sample_are_warned_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = settings(dir.path(), "");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text
+        .replace(
+            "11111111-2222-4333-8444-555555555555",
+            "00000000-0000-0000-0000-000000000000",
+        )
+        .replace(
+            "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee",
+            "00000000-0000-0000-0000-000000000001",
+        );
+    std::fs::write(&path, text).unwrap();
+    let warnings = err(&flowgate(&["check", "--config", &path]));
+    for key in ["tenant", "client_id"] {
+        let what = format!("warning: the value of `{key}` is a placeholder");
+        assert!(warnings.contains(&what), "{warnings}");
+    }
+}
+
+#[test]
+fn the_id_of_a_client_secret_is_warned_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = settings(dir.path(), "");
+    std::fs::write(
+        dir.path().join("secret"),
+        "0a1b2c3d-2222-4333-8444-555555555555\n",
+    )
+    .unwrap();
+    let warnings = err(&flowgate(&["check", "--config", &path]));
+    assert!(
+        warnings.contains("warning: this client secret is a GUID"),
+        "{warnings}"
+    );
+    assert!(!warnings.contains("0a1b2c3d"), "{warnings}");
+}
+
 #[cfg(unix)]
 #[test]
 fn serve_stops_on_sigterm_and_names_an_address_in_use() {
@@ -415,7 +531,19 @@ fn serve_stops_on_sigterm_and_names_an_address_in_use() {
     std::fs::write(&path, text).unwrap();
     let output = flowgate(&["serve", "--config", &path]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(err(&output).contains(&address), "{}", err(&output));
+    let said = err(&output);
+    let port = address.rsplit(':').next().unwrap();
+    for part in [
+        &format!("{address}, the `address` of [[listener]]"),
+        "ss -ltnp",
+        "sport = :",
+        port,
+    ] {
+        assert!(
+            !cfg!(target_os = "linux") || said.contains(part),
+            "{part} is missing in {said}"
+        );
+    }
 }
 
 const FLOW: &str = "https://00000000000000000000000000000000.00.environment.api.powerplatform.com:443/powerautomate/automations/direct/workflows/00112233445566778899aabbccddeeff/triggers/manual/paths/invoke?api-version=1";

@@ -16,6 +16,7 @@ use crate::cli::logging;
 use crate::config::Config;
 use crate::config::FileInForce;
 use crate::config::Mistake;
+use crate::config::Severity;
 use crate::counters::Counters;
 use crate::server::Server;
 
@@ -50,13 +51,11 @@ async fn run(mut config: Config, warnings: &[Mistake], mut notices: Notices) -> 
         Err(error) => return Outcome::failed(format!("cannot write the log: {error}\n"), FAILED),
     };
     for warning in warnings {
-        tracing::warn!(
-            file = warning.file(),
-            line = warning.line(),
-            hint = warning.hint(),
-            "{}",
-            warning.what()
-        );
+        let (file, line, hint) = (warning.file(), warning.line(), warning.hint());
+        match warning.severity() {
+            Severity::Warning => tracing::warn!(file, line, hint, "{}", warning.what()),
+            Severity::Mistake | Severity::Lapse => tracing::error!(file, line, hint, "{}", warning.what()),
+        }
     }
     // Registered before anything is served, so that no signal meets the default action.
     let mut signals = match Signals::register() {

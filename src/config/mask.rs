@@ -132,15 +132,14 @@ impl HiddenWords {
         let is_hidden = |word: &str| !is_plain_run(word) && self.0.contains(&word.to_lowercase());
         let mut hidden: Vec<Range<usize>> = Vec::new();
         for range in runs(&sentence).filter(|range| sentence.get(range.clone()).is_some_and(is_hidden)) {
-            let joined = |found: &char| found.is_alphanumeric() || "-_~+=.%".contains(*found);
+            let joined = |found: &char| found.is_alphanumeric() || "-_~+=.%/".contains(*found);
             let bytes = |chars: &mut dyn Iterator<Item = char>| chars.map(char::len_utf8).sum::<usize>();
             let before = sentence.get(..range.start).unwrap_or("");
             let behind = sentence.get(range.end..).unwrap_or("");
             let start = range.start - bytes(&mut before.chars().rev().take_while(joined));
             let end = range.end + bytes(&mut behind.chars().take_while(joined));
             match hidden.last_mut() {
-                // A base64 text has slashes; what is short between two of its parts belongs to it.
-                Some(last) if start <= last.end + 2 * SHORT_RUN => last.end = end,
+                Some(last) if start <= last.end => last.end = end,
                 _ => hidden.push(start..end),
             }
         }
@@ -205,10 +204,9 @@ impl<'a> Mask<'a> {
     }
 
     fn hide(&mut self, range: Range<usize>, with: u8) {
-        for byte in self.bytes.get_mut(range).unwrap_or_default() {
-            if !matches!(*byte, b'\n' | b'\r') {
-                *byte = with;
-            }
+        let bytes = self.bytes.get_mut(range).unwrap_or_default();
+        for line in bytes.split_mut(|byte| matches!(*byte, b'\n' | b'\r')) {
+            line.fill(with);
         }
     }
 
@@ -228,7 +226,9 @@ impl<'a> Mask<'a> {
     }
 
     fn line(&mut self, start: usize, line: &str) {
-        let is_separator = |found: char| found.is_whitespace() || "=[]{},\"'".contains(found);
+        let is_separator = |found: char| {
+            matches!(found, '=' | '[' | ']' | '{' | '}' | ',' | '"' | '\'') || found.is_whitespace()
+        };
         let mut quotes = 0;
         let mut is_secret = false;
         let mut from = 0;
@@ -237,6 +237,11 @@ impl<'a> Mask<'a> {
             if word.starts_with('#') && quotes % 2 == 0 {
                 self.hide(start + from..start + line.len(), b' ');
                 return;
+            }
+            if word.is_empty() {
+                quotes += usize::from(piece.ends_with(['"', '\'']));
+                from += piece.len();
+                continue;
             }
             let is_known = word.split('.').all(|part| known_words().contains(part));
             let is_harmless = is_known || is_plain_variable(word) || (!is_secret && is_short_value(word));
@@ -516,6 +521,11 @@ fn is_plain_variable(word: &str) -> bool {
 fn is_short_value(text: &str) -> bool {
     if matches!(text, "true" | "false") {
         return true;
+    }
+    // An address of IPv6 may begin with a letter.
+    if !text.starts_with(|found: char| found.is_ascii_digit() || "+-".contains(found)) && !text.contains("::")
+    {
+        return false;
     }
     if text.parse::<IpAddr>().is_ok() || text.parse::<IpNet>().is_ok() {
         return true;

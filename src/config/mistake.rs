@@ -26,6 +26,8 @@ pub(super) const MISTAKES_MAX: usize = 100;
 pub enum Severity {
     /// The settings cannot be used.
     Mistake,
+    /// They can be used, but a part of them cannot serve: `check` refuses them, `serve` goes on with the rest.
+    Lapse,
     /// They can be used, and something in them is odd.
     Warning,
 }
@@ -259,7 +261,7 @@ impl Mistake {
     /// The mistake with its line, caret and correction.
     pub fn render(&self, style: Style) -> String {
         let level = match self.severity {
-            Severity::Mistake => Level::ERROR,
+            Severity::Mistake | Severity::Lapse => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
         let mut group = Group::with_title(level.primary_title(self.what.as_str()));
@@ -328,6 +330,23 @@ impl Report {
         Self { mistakes, more }
     }
 
+    /// Takes settings that can be used by their word: what a gateway would start with in part is a mistake as well.
+    ///
+    /// # Errors
+    /// The report, if there is such a mistake among these warnings.
+    pub fn strict(warnings: Vec<Mistake>) -> Result<Vec<Mistake>, Self> {
+        if warnings
+            .iter()
+            .all(|warning| warning.severity == Severity::Warning)
+        {
+            return Ok(warnings);
+        }
+        Err(Self {
+            mistakes: warnings,
+            more: More::Complete,
+        })
+    }
+
     /// Mistakes and warnings in the order of the files.
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
@@ -351,7 +370,8 @@ impl Report {
             1 => format!("1 {thing}"),
             _ => format!("{number} {thing}s"),
         };
-        let mistakes = counted(self.count(Severity::Mistake), "mistake");
+        let mistakes = self.count(Severity::Mistake) + self.count(Severity::Lapse);
+        let mistakes = counted(mistakes, "mistake");
         let summary = match self.count(Severity::Warning) {
             0 => mistakes,
             warnings => format!("{mistakes} and {}", counted(warnings, "warning")),

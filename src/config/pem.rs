@@ -158,7 +158,10 @@ pub(super) fn certify(
             flaw.hint("it belongs to a later one of the chain; the server's own certificate comes first")
         );
     }
-    Err(flaw)
+    Err(flaw.hint(
+        "compare both: `openssl x509 -in CHAIN -noout -pubkey` and `openssl pkey -in KEY -pubout` must print the same; \
+         use the key that was made for the request of this certificate",
+    ))
 }
 
 /// A fresh key in place of one that is not read.

@@ -3,6 +3,7 @@
 //! else in the product reads an environment variable.
 
 use std::collections::HashMap;
+use std::fs;
 use std::fs::File;
 use std::fs::Metadata;
 use std::io;
@@ -152,7 +153,7 @@ impl Environment {
             .ok_or("a secret is named as env:NAME or file:PATH, never given itself")?;
         // A pipe would be waited for without end; what does not exist is reported when it is read.
         if let Ok(Reference::File(path)) = &reference
-            && std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+            && fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
         {
             return Err(format!("{} is not a regular file", path.display()));
         }
@@ -463,9 +464,36 @@ fn unreadable(path: &Path, error: &io::Error) -> Flaw {
     match error.kind() {
         io::ErrorKind::NotFound => Flaw::new(format!("file {shown} does not exist"))
             .hint("paths are relative to the folder of the settings file"),
-        io::ErrorKind::PermissionDenied => Flaw::new(format!("file {shown} may not be read by this user")),
+        io::ErrorKind::PermissionDenied => {
+            Flaw::new(format!("file {shown} may not be read by {}", current_user())).hint(
+                "let that user read the file and enter its folders, for example with chown or chgrp, or run Flowgate as \
+                 a user who may",
+            )
+        }
         io::ErrorKind::InvalidData => Flaw::new(format!("file {shown} is not UTF-8 text")),
         _ => Flaw::new(format!("file {shown} cannot be read: {error}")),
+    }
+}
+
+/// The user that this process runs as, for people. Linux shows its number, and the file of users its name.
+fn current_user() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // The second number is the effective one, by which files are opened (proc_pid_status(5)).
+    let numbers = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let Some(number) = numbers.and_then(|numbers| numbers.split_whitespace().nth(1)) else {
+        return "the user that Flowgate runs as".to_owned();
+    };
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let name = fields.find_map(|fields| match fields.as_slice() {
+        [name, _, uid, ..] if *uid == number => Some((*name).to_owned()),
+        _ => None,
+    });
+    match name {
+        Some(name) if name.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            format!("user {name} (uid {number})")
+        }
+        _ => format!("uid {number}"),
     }
 }
 
@@ -504,6 +532,22 @@ mod tests {
             .map_err(|flaw| flaw.what)?;
         let resolved = environment.resolve(&reference).map_err(|flaw| flaw.what)?;
         Ok(resolved.secret.expose().to_owned())
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_may_not_be_read_names_the_user_of_the_process() {
+        use std::os::unix::fs::MetadataExt;
+
+        let uid = std::fs::metadata("/proc/self").unwrap().uid();
+        let flaw = super::unreadable(Path::new("x.key"), &std::io::ErrorKind::PermissionDenied.into());
+        assert!(
+            flaw.what.starts_with("file x.key may not be read by "),
+            "{}",
+            flaw.what
+        );
+        assert!(flaw.what.contains(&format!("uid {uid}")), "{}", flaw.what);
+        assert!(flaw.hint.unwrap().contains("chown"));
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub use detach::Call;
 pub use payload::Inbound;
 pub use pipeline::Connection;
 pub use ready::Readiness;
+pub use ready::Validity;
 pub use status::FailureCount;
 pub use status::RouteStatus;
 pub use status::SERVICE;
@@ -63,6 +64,7 @@ use crate::gateway::budget::Budget;
 use crate::gateway::detach::Departed;
 use crate::gateway::journal::Log;
 use crate::gateway::payload::Rules;
+use crate::gateway::ready::Listeners;
 use crate::model::RouteName;
 use crate::model::clock;
 use crate::policy::Access;
@@ -88,6 +90,7 @@ pub struct Gateway {
     log: Log,
     ready_requires: ReadyRequires,
     serving: AtomicBool,
+    listeners: Listeners,
     headers_max: usize,
     target_bytes_max: usize,
     departed: Arc<Departed>,
@@ -192,6 +195,7 @@ impl Gateway {
                 .as_ref()
                 .map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
             serving: AtomicBool::new(false),
+            listeners: Listeners::new(config.listeners.len()),
             headers_max: config.connections.headers_max,
             target_bytes_max: config.connections.target_bytes_max,
             departed: Arc::default(),

@@ -1,8 +1,13 @@
 //! Whether the gateway can serve, route by route and identity by identity, with the reason where it cannot. Computed
 //! from the tokens in hand at the moment of the question, so it cannot stay green by mistake.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -10,11 +15,12 @@ use crate::config::ReadyRequires;
 use crate::entra::claims::Preflight;
 use crate::gateway::Gateway;
 use crate::gateway::Route;
+use crate::model::clock;
 
 /// The answer of `/readyz?verbose`.
 #[derive(Debug, Serialize)]
 pub struct Readiness {
-    /// `ready`, `not-serving` (starting or draining) or `no-token`.
+    /// `ready`, `not-serving` (starting or draining), `no-token` or `no-certificate`.
     pub status: &'static str,
     /// What the settings ask for: `any-route` or `all-routes`.
     pub requires: &'static str,
@@ -27,6 +33,9 @@ pub struct Readiness {
     pub claim_mismatches: Vec<MismatchState>,
     /// Each route that cannot serve.
     pub routes_not_ready: Vec<RouteState>,
+    /// Each certificate of a listener that callers refuse because of its dates.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates_not_ready: Vec<CertificateState>,
 }
 
 /// How an identity is doing.
@@ -83,6 +92,76 @@ pub struct RouteState {
     pub name: String,
     /// What it lacks.
     pub why: String,
+}
+
+/// A certificate of a listener that is outside of its dates.
+#[derive(Debug, Serialize)]
+pub struct CertificateState {
+    /// The listener.
+    pub listener: String,
+    /// Which certificate it is, and what is wrong with it.
+    pub why: String,
+}
+
+/// The certificates of a listener at a moment.
+#[derive(Debug, Default)]
+pub struct Validity {
+    /// How many callers can accept.
+    pub valid: usize,
+    /// What is wrong with each of the others.
+    pub lapsed: Vec<String>,
+}
+
+/// Judges the certificates that a listener serves at a moment.
+type Judge = Box<dyn Fn(SystemTime) -> Validity + Send + Sync>;
+
+/// What listeners say of their certificates, which may be replaced while they serve.
+pub(super) struct Listeners {
+    /// How many there are, those without TLS included.
+    total: usize,
+    with_tls: Mutex<Vec<(SocketAddr, Judge)>>,
+}
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listeners")
+            .field("total", &self.total)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Listeners {
+    pub(super) fn new(total: usize) -> Self {
+        Self {
+            total,
+            with_tls: Mutex::default(),
+        }
+    }
+
+    pub(super) fn add(&self, address: SocketAddr, judge: Judge) {
+        let mut list = self.with_tls.lock().unwrap_or_else(PoisonError::into_inner);
+        list.push((address, judge));
+    }
+
+    /// Whether callers can connect at all, or on each name; and each certificate that they refuse.
+    fn state(&self, now: SystemTime, requires: ReadyRequires) -> (bool, Vec<CertificateState>) {
+        let list = self.with_tls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut serving = self.total.saturating_sub(list.len());
+        let mut lapsed = Vec::new();
+        for (address, judge) in list.iter() {
+            let found = judge(now);
+            serving += usize::from(found.valid > 0);
+            lapsed.extend(found.lapsed.into_iter().map(|why| CertificateState {
+                listener: address.to_string(),
+                why,
+            }));
+        }
+        let enough = match requires {
+            ReadyRequires::AnyRoute => serving > 0,
+            ReadyRequires::AllRoutes => lapsed.is_empty(),
+        };
+        (enough, lapsed)
+    }
 }
 
 impl Readiness {
@@ -154,10 +233,12 @@ impl Gateway {
             ReadyRequires::AnyRoute => routes_not_ready.len() < self.list.len(),
             ReadyRequires::AllRoutes => routes_not_ready.is_empty(),
         };
-        let status = match (self.serving.load(Ordering::Relaxed), enough) {
-            (false, _) => "not-serving",
-            (true, false) => "no-token",
-            (true, true) => "ready",
+        let (reachable, certificates_not_ready) = self.listeners.state(clock::wall(), self.ready_requires);
+        let status = match (self.serving.load(Ordering::Relaxed), enough, reachable) {
+            (false, _, _) => "not-serving",
+            (true, false, _) => "no-token",
+            (true, true, false) => "no-certificate",
+            (true, true, true) => "ready",
         };
         let requires = match self.ready_requires {
             ReadyRequires::AnyRoute => "any-route",
@@ -170,7 +251,17 @@ impl Gateway {
             credentials: self.held(),
             claim_mismatches,
             routes_not_ready,
+            certificates_not_ready,
         }
+    }
+
+    /// Has a listener with TLS count: without a certificate that callers accept it serves nobody.
+    pub fn add_listener(
+        &self,
+        address: SocketAddr,
+        judge: impl Fn(SystemTime) -> Validity + Send + Sync + 'static,
+    ) {
+        self.listeners.add(address, Box::new(judge));
     }
 
     fn held(&self) -> Vec<HeldState> {
@@ -187,6 +278,7 @@ impl Gateway {
     /// Whether the gateway can serve, without the reasons; cheap enough for a public health path.
     pub fn is_ready(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
+            && self.listeners.state(clock::wall(), self.ready_requires).0
             && match self.ready_requires {
                 ReadyRequires::AnyRoute => self.list.iter().any(|route| route.can_serve()),
                 ReadyRequires::AllRoutes => self.list.iter().all(|route| route.can_serve()),

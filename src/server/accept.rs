@@ -80,8 +80,7 @@ impl Plan {
         for listener in &config.listeners {
             let transport = match &listener.transport {
                 Transport::Tls(settings) => {
-                    let rereader = gateway.rereader();
-                    Spoken::Tls(tls::server_config(settings, listener.address, rereader)?)
+                    Spoken::Tls(tls::server_config(settings, listener.address, gateway)?)
                 }
                 Transport::Plain { from, .. } => Spoken::Plain(from.clone().into()),
             };

@@ -68,8 +68,15 @@ pub enum Phase {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be bound.
-    #[error("cannot listen on {0}: {1}")]
-    Bind(SocketAddr, io::Error),
+    #[error("cannot listen on {address}, the `address` of {table}: {error}{}", remedy(*.address, .error))]
+    Bind {
+        /// The table of the settings that names it.
+        table: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
     /// A thread or runtime cannot be made.
     #[error("cannot start a worker: {0}")]
     Worker(io::Error),
@@ -79,6 +86,27 @@ pub enum StartError {
     /// The gateway cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+}
+
+/// What to do about an address that cannot be bound.
+fn remedy(address: SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse if cfg!(target_os = "linux") => format!(
+            "; `ss -ltnp 'sport = :{port}'`, run as root, names the process that has it: stop that one, or set another port"
+        ),
+        io::ErrorKind::AddrInUse => format!(
+            "; `lsof -nP -iTCP:{port} -sTCP:LISTEN` names the process that has it: stop that one, or set another port"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            "; no interface of this machine has this address: write 0.0.0.0 or [::] for all of them"
+                .to_owned()
+        }
+        io::ErrorKind::PermissionDenied if port < 1024 => "; ports below 1024 need the capability \
+            CAP_NET_BIND_SERVICE: give it to the service, or set a higher port"
+            .to_owned(),
+        _ => String::new(),
+    }
 }
 
 /// A running gateway.
@@ -232,16 +260,21 @@ impl Drop for Server {
 fn bind_all(config: &Config) -> Result<Vec<Vec<StdListener>>, StartError> {
     let mut all = Vec::with_capacity(config.listeners.len());
     for listener in &config.listeners {
+        let failed = |address, error| StartError::Bind {
+            table: "[[listener]]",
+            address,
+            error,
+        };
         let first = claim(listener.address)
             .and_then(|()| bind(listener.address, Sharing::Workers))
-            .map_err(|error| StartError::Bind(listener.address, error))?;
+            .map_err(|error| failed(listener.address, error))?;
         // Port 0 becomes a real one with the first socket; the others join it.
         let address = first
             .local_addr()
-            .map_err(|error| StartError::Bind(listener.address, error))?;
+            .map_err(|error| failed(listener.address, error))?;
         let mut sockets = vec![first];
         while sockets.len() < config.workers {
-            sockets.push(another(&sockets, address).map_err(|error| StartError::Bind(address, error))?);
+            sockets.push(another(&sockets, address).map_err(|error| failed(address, error))?);
         }
         all.push(sockets);
     }
@@ -366,7 +399,11 @@ fn start_admin(
     let Some(settings) = &config.admin else {
         return Ok(None);
     };
-    let failed = |error| StartError::Bind(settings.address, error);
+    let failed = |error| StartError::Bind {
+        table: "[admin]",
+        address: settings.address,
+        error,
+    };
     let _inside = control.enter();
     let listener = bind(settings.address, Sharing::Alone)
         .and_then(TcpListener::from_std)

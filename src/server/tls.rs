@@ -32,6 +32,8 @@ use crate::entra::Holder;
 use crate::entra::Rereader;
 use crate::entra::Taken;
 use crate::entra::Verdict;
+use crate::gateway::Gateway;
+use crate::gateway::Validity;
 use crate::model::clock;
 
 /// ALPN name of HTTP/2 (RFC 9113 section 3.2).
@@ -137,6 +139,27 @@ impl Certificates {
         }
     }
 
+    /// Which of them callers can accept at this moment.
+    fn validity(&self, now: SystemTime) -> Validity {
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = Validity::default();
+        for certificate in list.iter() {
+            if certificate.is_valid(now) {
+                found.valid += 1;
+                continue;
+            }
+            let names = certificate.names.join(" ");
+            found.lapsed.push(match certificate.not_before > now {
+                true => format!(
+                    "the certificate for {names} is not valid before {}",
+                    certificate.begins_on()
+                ),
+                false => format!("the certificate for {names} expired on {}", certificate.ends_on()),
+            });
+        }
+        found
+    }
+
     fn judge(&self, index: usize, new: Certificate, listener: SocketAddr) -> Verdict {
         let (names, until) = (new.names.join(" "), new.ends_on());
         let foreign = new.foreign_names().join(" ");
@@ -187,10 +210,12 @@ impl ResolvesServerCert for Certificates {
 pub(super) fn server_config(
     settings: &TlsSettings,
     listener: SocketAddr,
-    rereader: &Rereader,
+    gateway: &Gateway,
 ) -> Result<Arc<ServerConfig>, Error> {
     let certificates = Certificates::new(settings);
-    certificates.follow(settings, listener, rereader);
+    certificates.follow(settings, listener, gateway.rereader());
+    let judged = certificates.clone();
+    gateway.add_listener(listener, move |now| judged.validity(now));
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

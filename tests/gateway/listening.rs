@@ -15,6 +15,7 @@ mod handshakes;
 mod heads;
 mod health;
 mod hosts;
+mod lapsed;
 mod plain;
 mod readers;
 mod refusals;

@@ -139,12 +139,21 @@ impl Findings {
     }
 
     pub(super) fn warn(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
+        self.note(Severity::Warning, mark, flaw);
+    }
+
+    /// Something that keeps a part of the settings from serving, and that time may have brought about.
+    pub(super) fn lapse(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
+        self.note(Severity::Lapse, mark, flaw);
+    }
+
+    fn note(&mut self, severity: Severity, mark: impl Into<Mark>, flaw: Flaw) {
         if self.warnings.len() >= MISTAKES_MAX {
             self.more_warnings = More::Cut;
             return;
         }
         let (place, flaw) = (self.place(mark.into()), self.discreet(flaw));
-        self.warnings.push(Mistake::new(Severity::Warning, flaw, place));
+        self.warnings.push(Mistake::new(severity, flaw, place));
     }
 
     /// Keeps a good value and reports a bad one.

@@ -246,22 +246,29 @@ impl Check<'_> {
             Ok(moment) => moment.strftime("%Y-%m-%d").to_string(),
             Err(_) => "a date far away".to_owned(),
         };
-        let flaw = if leaf.not_after <= now {
-            Flaw::new(format!("the certificate expired on {}", date(leaf.not_after)))
-        } else if leaf.not_before > now {
-            Flaw::new(format!(
+        if leaf.not_after <= now {
+            let flaw = Flaw::new(format!("the certificate expired on {}", date(leaf.not_after)));
+            let hint = "renew it; callers refuse it, and `serve` counts its listener as not ready until then";
+            self.findings.lapse(chain, flaw.hint(hint));
+            return;
+        }
+        if leaf.not_before > now {
+            let flaw = Flaw::new(format!(
                 "the certificate is not valid before {}",
                 date(leaf.not_before)
-            ))
-        } else if leaf.not_after <= now + RENEWAL {
-            let days = leaf.not_after.duration_since(now).unwrap_or_default().as_secs() / DAY.as_secs();
-            Flaw::new(format!(
-                "the certificate expires in {days} days, on {}",
-                date(leaf.not_after)
-            ))
-        } else {
+            ));
+            let hint = "check the clock of this machine, or use the previous certificate until then; callers refuse this one";
+            self.findings.lapse(chain, flaw.hint(hint));
             return;
-        };
+        }
+        if leaf.not_after > now + RENEWAL {
+            return;
+        }
+        let days = leaf.not_after.duration_since(now).unwrap_or_default().as_secs() / DAY.as_secs();
+        let flaw = Flaw::new(format!(
+            "the certificate expires in {days} days, on {}",
+            date(leaf.not_after)
+        ));
         self.findings.warn(chain, flaw);
     }
 }
@@ -276,6 +283,8 @@ mod tests {
 
     use super::covers;
     use crate::config::Certificate;
+    use crate::config::Report;
+    use crate::config::Severity;
     use crate::config::TlsSettings;
     use crate::config::Transport;
     use crate::config::check::sample::Sample;
@@ -522,19 +531,26 @@ mod tests {
     }
 
     #[test]
-    fn dates_of_certificates_give_warnings_and_no_more() {
+    fn a_certificate_outside_of_its_dates_is_a_mistake_to_check_and_a_lapse_to_serve() {
         let now = wall();
-        for (begins, ends, reason) in [
-            (now - days(9), now - days(2), "the certificate expired on "),
+        for (begins, ends, reason, severity) in [
+            (
+                now - days(9),
+                now - days(2),
+                "the certificate expired on ",
+                Severity::Lapse,
+            ),
             (
                 now + days(2),
                 now + days(9),
                 "the certificate is not valid before ",
+                Severity::Lapse,
             ),
             (
                 now - days(9),
                 now + days(5) + Duration::from_secs(3600),
                 "the certificate expires in 5 days, on ",
+                Severity::Warning,
             ),
         ] {
             let site = make(&["a.example"], begins, ends);
@@ -542,11 +558,13 @@ mod tests {
                 &table("a.pem", "a.key", ""),
                 &[("a.pem", &site.chain), ("a.key", &site.key)],
             );
-            let warnings = sample.warnings();
-            assert!(
-                warnings.len() == 1 && warnings[0].starts_with(reason),
-                "{warnings:?}"
-            );
+            let found = sample.all_warnings();
+            let [warning] = found.as_slice() else {
+                panic!("{found:?}")
+            };
+            assert!(warning.what().starts_with(reason), "{warning}");
+            assert_eq!(warning.severity(), severity);
+            assert_eq!(Report::strict(found).is_err(), severity == Severity::Lapse);
         }
     }
 

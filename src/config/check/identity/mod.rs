@@ -21,6 +21,7 @@ use crate::config::EndpointSettings;
 use crate::config::GrantSettings;
 use crate::config::IdentityRole;
 use crate::config::IdentitySettings;
+use crate::config::SecretSource;
 use crate::config::check::Check;
 use crate::config::check::identity::way::Way;
 use crate::config::check::identity::way::ways;
@@ -28,6 +29,7 @@ use crate::config::check::identity::words::check_authority;
 use crate::config::check::identity::words::check_client_id;
 use crate::config::check::identity::words::check_scope;
 use crate::config::check::identity::words::check_tenant;
+use crate::config::check::identity::words::judge_id;
 use crate::config::check::name::Names;
 use crate::config::check::value::DAY;
 use crate::config::check::value::MILLISECOND;
@@ -37,6 +39,7 @@ use crate::config::file::Identity;
 use crate::config::file::SecretTable;
 use crate::config::leaf::At;
 use crate::config::leaf::Table;
+use crate::config::mask;
 use crate::config::mistake::Flaw;
 use crate::config::near;
 use crate::model::Cloud;
@@ -68,6 +71,14 @@ impl Check<'_> {
             .tenant
             .as_ref()
             .map(|value| self.findings.keep(value, check_tenant(value)));
+        for (key, value) in [("tenant", &identity.tenant), ("client_id", &identity.client_id)] {
+            if let Some((value, flaw)) = value
+                .as_ref()
+                .and_then(|value| Some((value, judge_id(key, value)?)))
+            {
+                self.findings.warn(value, flaw);
+            }
+        }
         let scope = self.scope(identity, cloud);
         let grant = self.grant(identity, cloud);
         let scope = scope?;
@@ -258,13 +269,14 @@ impl Check<'_> {
     fn secrets(&mut self, identity: &Table<Identity>) -> Option<ClientProof> {
         let mut secrets = Vec::new();
         if let Some(value) = &identity.client_secret {
-            secrets.push(
-                self.secret_source("client_secret", value)
-                    .map(|source| ClientSecret {
-                        source,
-                        expires: None,
-                    }),
-            );
+            let source = self.secret_source("client_secret", value);
+            secrets.push(source.map(|source| {
+                self.judge_secret(value, &source);
+                ClientSecret {
+                    source,
+                    expires: None,
+                }
+            }));
         }
         for table in &identity.secret {
             secrets.push(self.client_secret(table));
@@ -287,10 +299,23 @@ impl Check<'_> {
             self.findings
                 .warn(at, flaw.hint("create a new one in Entra, and take this one out"));
         }
-        Some(ClientSecret {
-            source: self.secret_source("value", value)?,
-            expires,
-        })
+        let source = self.secret_source("value", value)?;
+        self.judge_secret(value, &source);
+        Some(ClientSecret { source, expires })
+    }
+
+    /// Warns of a secret's id in the place of its value: Entra shows both side by side, and the value only once.
+    fn judge_secret(&mut self, place: &At<String>, source: &SecretSource) {
+        if source
+            .known()
+            .is_some_and(|secret| mask::is_guid(secret.expose()))
+        {
+            let flaw = Flaw::new(
+                "this client secret is a GUID, which is the form of a secret's id and not of its value",
+            );
+            let hint = "copy the column Value, which Entra shows only when the secret is made; if it was not kept, create a new secret";
+            self.findings.warn(place, flaw.hint(hint));
+        }
     }
 
     fn token_file(&mut self, identity: &Table<Identity>, value: &At<String>) -> Option<GrantSettings> {

@@ -51,6 +51,19 @@ pub(super) fn check_client_id(text: &str) -> Result<String, Flaw> {
     })
 }
 
+/// Warns of an id out of a sample, which Entra gives to nobody: all but the last group are zero.
+pub(super) fn judge_id(key: &str, text: &str) -> Option<Flaw> {
+    let is_placeholder = mask::is_guid(text)
+        && text
+            .rsplit_once('-')
+            .is_some_and(|(groups, _)| groups.bytes().all(|byte| matches!(byte, b'0' | b'-')));
+    let hint = match key {
+        "tenant" => "write the Directory (tenant) ID that Entra shows under Overview",
+        _ => "write the Application (client) ID that Entra shows for the app registration",
+    };
+    is_placeholder.then(|| Flaw::new(format!("the value of `{key}` is a placeholder")).hint(hint))
+}
+
 pub(super) fn check_scope(text: &str) -> Result<(), Flaw> {
     if let Some(cloud) = Cloud::ALL.into_iter().find(|cloud| is_near(text, *cloud)) {
         // Entra cuts one slash off and the flow compares the rest letter by letter.
