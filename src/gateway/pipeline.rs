@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,9 +101,15 @@ pub struct Connection {
     pub health_path: Option<Arc<str>>,
     /// Whether the peer is a caller.
     pub peers: Peers,
+    known: AtomicBool,
 }
 
 impl Connection {
+    /// Whether a credential of its callers was accepted, or none is asked for where one of them called.
+    pub fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
     /// The facts about a peer's connection.
     pub fn new(
         peer: SocketAddr,
@@ -117,6 +125,7 @@ impl Connection {
             protocol,
             health_path: health_path.cloned(),
             peers,
+            known: AtomicBool::new(false),
         })
     }
 }
@@ -291,6 +300,7 @@ impl Gateway {
         outbound::refuse_lookalikes(&head.headers, &route.credentials)?;
         route.networks.admit(origin)?;
         let caller = self.identify(route, head, via, origin)?;
+        via.known.store(true, Ordering::Relaxed);
         journal.caller(&caller.name, caller.label.as_ref());
         self.quotas.admit(caller.index, route.index)?;
         payload::check_length(&head.headers, &route.rules)?;

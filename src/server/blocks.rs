@@ -244,6 +244,14 @@ impl Blocks {
     }
 
     fn begin(&mut self, length: usize) {
+        // Memory is asked for once: what a peer leaves unfinished shall not leave holes as well.
+        let most = match self.header {
+            [_, _, _, _, flags, ..] if flags & END_HEADERS != 0 => length,
+            _ => (self.block_bytes_max + HEADER_BYTES)
+                .saturating_sub(self.held.len())
+                .max(length),
+        };
+        self.held.reserve_exact(most);
         self.missing = length;
         if length == 0 {
             self.part();

@@ -23,6 +23,8 @@ use crate::gateway::Standstill;
 use crate::server::blocks::Blocks;
 use crate::server::blocks::Hello;
 use crate::server::frames::Frames;
+use crate::server::gate::Door;
+use crate::server::gate::Gate;
 use crate::server::opening::Opening;
 use crate::server::resets::Resets;
 use crate::server::window::Window;
@@ -79,12 +81,13 @@ pub(super) struct Guard<S> {
     hello: Hello,
     resets: Resets,
     window: Window,
+    door: Door,
     signs: Arc<Signs>,
 }
 
 impl<S> Guard<S> {
     /// Watches a connection from its preface on.
-    pub(super) fn new(stream: S, frames: Frames, blocks: Blocks) -> Self {
+    pub(super) fn new(stream: S, frames: Frames, blocks: Blocks, gate: &Arc<Gate>) -> Self {
         Self {
             stream,
             frames,
@@ -92,6 +95,7 @@ impl<S> Guard<S> {
             hello: Hello::default(),
             resets: Resets::default(),
             window: Window::new(),
+            door: Door::new(gate),
             signs: Signs::new(),
         }
     }
@@ -144,12 +148,24 @@ impl<S> Guard<S> {
 }
 
 impl<S: AsyncRead + Unpin> Guard<S> {
+    /// Reads what the gate lets pass.
+    fn poll_source(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let admitted = if self.door.is_holding() {
+            self.door.release(out, cx)
+        } else {
+            let before = out.filled().len();
+            std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
+            self.door.admit(out, before, cx)
+        };
+        admitted.map(Ok)
+    }
+
     /// Reads more of what is held back.
     fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut memory = [0; PIECE_BYTES];
         let most = self.blocks.wanted().min(PIECE_BYTES);
         let mut piece = ReadBuf::new(memory.get_mut(..most).unwrap_or_default());
-        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
+        std::task::ready!(self.poll_source(cx, &mut piece))?;
         let bytes = piece.filled();
         if bytes.is_empty() {
             self.blocks.give_up();
@@ -194,7 +210,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 std::task::ready!(me.poll_block(cx))?;
                 continue;
             }
-            std::task::ready!(Pin::new(&mut me.stream).poll_read(cx, out))?;
+            std::task::ready!(me.poll_source(cx, out))?;
             let bytes = out.filled_mut().get_mut(before..).unwrap_or_default();
             if bytes.is_empty() {
                 return Poll::Ready(Ok(()));
@@ -269,8 +285,11 @@ mod tests {
     use tokio::time::advance;
 
     use super::Guard;
+    use crate::config::Peers;
+    use crate::gateway::Connection;
     use crate::server::blocks::Blocks;
     use crate::server::frames::Frames;
+    use crate::server::gate::Gate;
 
     const PREFACE: [u8; 24] = [0; 24];
     const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
@@ -367,7 +386,8 @@ mod tests {
             gone: false,
             taken: Vec::new(),
         };
-        Guard::new(peer, Frames::new(), Blocks::new(32 * 1024))
+        let via = Connection::new(([127, 0, 0, 1], 443).into(), 0, "h2", None, Peers::Callers);
+        Guard::new(peer, Frames::new(), Blocks::new(32 * 1024), &Gate::new(&via))
     }
 
     /// Reads once, behind what the buffer has already.

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -48,6 +49,8 @@ use crate::server::connection::refused;
 use crate::server::connection::told_to_stop;
 use crate::server::frames::Credit;
 use crate::server::frames::Frames;
+use crate::server::gate::Gate;
+use crate::server::gate::UnderWay;
 use crate::server::guard::Guard;
 use crate::server::guard::Signs;
 use crate::server::opening::Opening;
@@ -62,9 +65,8 @@ const H2_SEND_BUFFER: usize = 16 * 1024;
 /// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
 const LAST_WORDS: Duration = Duration::from_secs(600);
 
-/// Bodies of one connection that are discarded at one time.
-const DISCARDED_AT_ONCE_MAX: usize = 32;
-
+/// Malformed requests of one connection before a credential was accepted: h2 remembers each that it resets.
+const UNKNOWN_MALFORMED_MAX: u32 = 4;
 /// Streams that h2 may reset by itself while a connection lives. Resets that a peer provokes spend its credit in
 /// `frames.rs`; those for data that was under way when its stream was reset cost none, and are no flood.
 const PROVOKED_RESETS_MAX: usize = 10_000;
@@ -81,6 +83,8 @@ pub(super) struct Line {
     pub(super) shared: Arc<Shared>,
     via: Arc<Connection>,
     pub(super) signs: Arc<Signs>,
+    /// How many requests of unknown callers may be under way.
+    gate: Arc<Gate>,
     /// What the peer may send without asking for anything.
     credit: Arc<Credit>,
     /// How much of an answer the peer can have let come.
@@ -99,26 +103,20 @@ pub(super) struct Line {
 impl Requests {
     pub(super) fn new(
         shared: &Arc<Shared>,
-        peer: SocketAddr,
+        gate: &Arc<Gate>,
         guard: &Guard<SecureStream>,
         credit: &Arc<Credit>,
-        phase: &watch::Receiver<Phase>,
         seat: Seat,
     ) -> Self {
         Self(Arc::new(Line {
             shared: shared.clone(),
-            via: Connection::new(
-                peer,
-                shared.worker,
-                "h2",
-                shared.health_path.as_ref(),
-                shared.peers,
-            ),
+            via: gate.via().clone(),
+            gate: gate.clone(),
             signs: guard.signs().clone(),
             credit: credit.clone(),
             opening: guard.opening().clone(),
             standstill: guard.standstill().clone(),
-            discarding: Discarding::new(phase.clone()),
+            discarding: Arc::default(),
             _seat: seat,
             now: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
@@ -127,6 +125,13 @@ impl Requests {
 
     pub(super) fn running(&self) -> usize {
         self.0.now.load(Ordering::Relaxed)
+    }
+
+    fn under_way(&self) -> UnderWay {
+        UnderWay {
+            requests: self.running(),
+            bodies: self.0.discarding.count(),
+        }
     }
 
     pub(super) fn served(&self) -> usize {
@@ -145,6 +150,7 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.line.now.fetch_sub(1, Ordering::Relaxed);
+        self.line.gate.changed();
         if !self.whole {
             self.line.credit.dropped();
             if let Some(rest) = &self.rest {
@@ -334,11 +340,17 @@ impl Future for Answering {
     type Output = Result<Response<RunningBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = std::task::ready!(Pin::new(&mut self.call).poll(cx));
+        let polled = Pin::new(&mut self.call).poll(cx);
+        if let Some(running) = &self.running
+            && running.line.via.is_known()
+        {
+            running.line.gate.changed();
+        }
+        let response = std::task::ready!(polled);
         match self.running.take() {
             Some(running) => {
                 if let Some(rest) = &running.rest {
-                    rest.answered(DISCARDED_AT_ONCE_MAX);
+                    rest.answered(&running.line.discarding);
                 }
                 let mut response = response;
                 if self.is_head
@@ -381,9 +393,18 @@ pub(super) async fn serve(
 ) {
     let frames = Frames::new();
     let credit = frames.credit().clone();
-    let guard = Guard::new(stream, frames, Blocks::new(shared.settings.head_bytes_max));
+    let via = Connection::new(
+        peer,
+        shared.worker,
+        "h2",
+        shared.health_path.as_ref(),
+        shared.peers,
+    );
+    let gate = Gate::new(&via);
+    let blocks = Blocks::new(shared.settings.head_bytes_max);
+    let guard = Guard::new(stream, frames, blocks, &gate);
     let signs = guard.signs().clone();
-    let requests = Requests::new(&shared, peer, &guard, &credit, &phase, seat);
+    let requests = Requests::new(&shared, &gate, &guard, &credit, seat);
     let ended = live(guard, requests, phase).await;
     let streams = signs.refused_streams();
     match ended {
@@ -432,7 +453,9 @@ async fn live(
         tokio::select! {
             biased;
             () = told_to_stop(&mut phase, draining) => {}
-            result = connection.as_mut() => return ended(&line.0.signs, result),
+            over = poll_fn(|cx| poll_gated(connection.as_mut(), &line, cx)) => {
+                return over.and_then(|result| ended(&line.0.signs, result));
+            }
             () = timer.as_mut() => {}
         }
         let now = Instant::now();
@@ -453,6 +476,7 @@ async fn live(
         if draining == Draining::No && (stop || now >= idle_since + patience) {
             draining = Draining::Yes;
             connection.as_mut().graceful_shutdown();
+            line.0.discarding.hurry();
         } else if draining == Draining::Yes && now >= idle_since + patience + settings.head_timeout {
             // Told to go, nothing under way, and still there.
             return (served == 0 && !stop).then_some(("no-request", None));
@@ -471,6 +495,27 @@ async fn live(
         };
         timer.as_mut().reset((now + period).min(idle_since + patience));
     }
+}
+
+/// Polls the connection, and once more, after its requests have had their turn, if the gate lets more pass by then. It is
+/// over without a result if an unknown caller sends too much that is malformed.
+fn poll_gated<T>(
+    connection: Pin<&mut impl Future<Output = T>>,
+    requests: &Requests,
+    cx: &mut Context<'_>,
+) -> Poll<Option<T>> {
+    let line = &requests.0;
+    line.discarding.poll(cx);
+    line.gate.settle(requests.under_way());
+    let polled = connection.poll(cx);
+    line.discarding.poll(cx);
+    if polled.is_pending() && line.gate.is_late(requests.under_way()) {
+        cx.waker().wake_by_ref();
+    }
+    if !line.via.is_known() && line.signs.refused_streams() > UNKNOWN_MALFORMED_MAX {
+        return Poll::Ready(None);
+    }
+    polled.map(Some)
 }
 
 fn ended(signs: &Signs, result: Result<(), hyper::Error>) -> Option<Fault> {

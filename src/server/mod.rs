@@ -6,6 +6,7 @@ mod admin;
 pub mod blocks;
 mod connection;
 mod frames;
+mod gate;
 mod guard;
 pub mod hpack;
 mod http1;

@@ -8,68 +8,112 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
 use http_body::Frame;
 use http_body::SizeHint;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tokio::time::timeout_at;
 
 use crate::flow::BodyError;
-use crate::server::Phase;
-use crate::server::connection::Draining;
-use crate::server::connection::told_to_stop;
 
 /// A caller may send what nobody reads for so long, as with nginx's `lingering_time`.
 const TIME: Duration = Duration::from_secs(30);
 /// And may pause for so long, as with nginx's `lingering_timeout`.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Time that is left once the gateway stops.
+/// Time that is left once the connection is to end.
 const BRIEF_TIME: Duration = Duration::from_secs(2);
 /// Bytes of one body: more than any trigger takes (100 MB), so no caller has more to send.
 const BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// What the bodies of one connection share.
-pub(super) struct Discarding {
-    /// Bodies that are being discarded.
-    now: AtomicUsize,
-    phase: watch::Receiver<Phase>,
+/// The bodies of one connection that are being discarded, never more than it has streams. The task of the connection
+/// reads them: a task for each would cost more memory than all else that h2 keeps of the stream.
+#[derive(Default)]
+pub(super) struct Discarding(Mutex<Discards>);
+
+#[derive(Default)]
+struct Discards {
+    bodies: Vec<Discard>,
+    deadline: Option<Instant>,
+    /// The connection's.
+    waker: Option<Waker>,
+}
+
+struct Discard {
+    body: Incoming,
+    rest: Arc<Rest>,
+    bytes: u64,
+    began: Instant,
+    moved: Instant,
+}
+
+impl Discard {
+    /// Whether it is over.
+    fn poll(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.rest.is_given_up() {
+            return Poll::Ready(());
+        }
+        let now = Instant::now();
+        while let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            let Some(Ok(frame)) = frame else {
+                return Poll::Ready(());
+            };
+            self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.moved = now;
+            if self.bytes > BYTES_MAX {
+                return Poll::Ready(());
+            }
+        }
+        let is_late = now >= self.began + TIME
+            || now >= self.moved + PAUSE_MAX
+            || deadline.is_some_and(|deadline| now >= deadline);
+        if is_late { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 impl Discarding {
-    pub(super) fn new(phase: watch::Receiver<Phase>) -> Arc<Self> {
-        Arc::new(Self {
-            now: AtomicUsize::new(0),
-            phase,
-        })
+    /// Reads what has arrived, and drops what is over.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) {
+        let mut discards = self.discards();
+        let deadline = discards.deadline;
+        discards.waker = Some(cx.waker().clone());
+        discards
+            .bodies
+            .retain_mut(|discard| discard.poll(deadline, cx).is_pending());
     }
-}
 
-/// A part of the number of bodies that are discarded at one time, returned when dropped.
-struct Place(Arc<Discarding>);
-
-impl Place {
-    fn take(shared: &Arc<Discarding>, most: usize) -> Option<Self> {
-        let before = shared.now.fetch_add(1, Ordering::Relaxed);
-        let place = Self(shared.clone());
-        (before < most).then_some(place)
+    /// How many bodies are being discarded.
+    pub(super) fn count(&self) -> usize {
+        self.discards().bodies.len()
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    /// Notes that the connection is to end.
+    pub(super) fn hurry(&self) {
+        self.discards().deadline = Some(Instant::now() + BRIEF_TIME);
+    }
+
+    fn add(&self, body: Incoming, rest: &Arc<Rest>) {
+        let now = Instant::now();
+        let mut discards = self.discards();
+        discards.bodies.push(Discard {
+            body,
+            rest: rest.clone(),
+            bytes: 0,
+            began: now,
+            moved: now,
+        });
+        if let Some(waker) = &discards.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn discards(&self) -> MutexGuard<'_, Discards> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,96 +123,46 @@ enum State {
     Wanted,
     /// Nobody reads it, and no answer is on its way.
     Left(Incoming),
-    /// The answer is on its way; so many bodies of this connection may be discarded.
-    Answered(usize),
-    /// It is being discarded.
-    Discarded(AbortHandle),
+    /// The answer is on its way.
+    Answered,
     /// The stream ends without a whole answer.
     GivenUp,
 }
 
 /// The rest of one body, for the request that it belongs to.
-pub(super) struct Rest {
-    state: Mutex<State>,
-    shared: Arc<Discarding>,
-}
+pub(super) struct Rest(Mutex<State>);
 
 impl Rest {
     /// A body for the gateway to read, and what becomes of it afterwards.
-    pub(super) fn of(body: Incoming, shared: &Arc<Discarding>) -> (Arriving, Arc<Self>) {
-        let rest = Arc::new(Self {
-            state: Mutex::new(State::Wanted),
-            shared: shared.clone(),
-        });
+    pub(super) fn of(body: Incoming, discarding: &Arc<Discarding>) -> (Arriving, Arc<Self>) {
+        let rest = Arc::new(Self(Mutex::new(State::Wanted)));
         let arriving = Arriving {
             body: Some(body),
             rest: rest.clone(),
+            discarding: discarding.clone(),
         };
         (arriving, rest)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that the answer is on its way: from now on what nobody reads is discarded, unless that is done to `most`
-    /// bodies of this connection already.
-    pub(super) fn answered(&self, most: usize) {
-        let mut state = self.state();
-        let before = std::mem::replace(&mut *state, State::Answered(most));
+    /// Notes that the answer is on its way: from now on what nobody reads is discarded.
+    pub(super) fn answered(self: &Arc<Self>, discarding: &Discarding) {
+        let before = std::mem::replace(&mut *self.state(), State::Answered);
         if let State::Left(body) = before {
-            *state = self.discard(body, most);
+            discarding.add(body, self);
         }
     }
 
     /// Notes that the stream ends without a whole answer: the caller shall see that.
     pub(super) fn give_up(&self) {
-        let before = std::mem::replace(&mut *self.state(), State::GivenUp);
-        if let State::Discarded(task) = before {
-            task.abort();
-        }
+        *self.state() = State::GivenUp;
     }
 
-    fn unread(&self, body: Incoming) {
-        if body.is_end_stream() {
-            return;
-        }
-        let mut state = self.state();
-        match *state {
-            State::Wanted => *state = State::Left(body),
-            State::Answered(most) => *state = self.discard(body, most),
-            State::Left(_) | State::Discarded(_) | State::GivenUp => {}
-        }
+    fn is_given_up(&self) -> bool {
+        matches!(*self.state(), State::GivenUp)
     }
 
-    fn discard(&self, body: Incoming, most: usize) -> State {
-        // Outside a runtime (it is shutting down) nothing can be read any more.
-        let (Some(place), Ok(runtime)) = (Place::take(&self.shared, most), Handle::try_current()) else {
-            return State::GivenUp;
-        };
-        let task = runtime.spawn(discard(body, place));
-        State::Discarded(task.abort_handle())
-    }
-}
-
-async fn discard(mut body: Incoming, place: Place) {
-    let mut phase = place.0.phase.clone();
-    let mut deadline = Instant::now() + TIME;
-    let mut draining = Draining::No;
-    let mut bytes = 0;
-    while bytes < BYTES_MAX {
-        let until = deadline.min(Instant::now() + PAUSE_MAX);
-        tokio::select! {
-            biased;
-            () = told_to_stop(&mut phase, draining) => {
-                draining = Draining::Yes;
-                deadline = deadline.min(Instant::now() + BRIEF_TIME);
-            }
-            frame = timeout_at(until, body.frame()) => match frame {
-                Ok(Some(Ok(frame))) => bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
-                _ => return,
-            }
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,6 +170,7 @@ async fn discard(mut body: Incoming, place: Place) {
 pub(super) struct Arriving {
     body: Option<Incoming>,
     rest: Arc<Rest>,
+    discarding: Arc<Discarding>,
 }
 
 impl Body for Arriving {
@@ -204,8 +199,17 @@ impl Body for Arriving {
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take() {
-            self.rest.unread(body);
+        let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else {
+            return;
+        };
+        let mut state = self.rest.state();
+        match *state {
+            State::Wanted => *state = State::Left(body),
+            State::Answered => {
+                drop(state);
+                self.discarding.add(body, &self.rest);
+            }
+            State::Left(_) | State::GivenUp => {}
         }
     }
 }

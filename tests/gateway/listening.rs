@@ -19,6 +19,7 @@ mod lapsed;
 mod plain;
 mod readers;
 mod refusals;
+mod strangers;
 mod tls;
 
 use std::time::Duration;

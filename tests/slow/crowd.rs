@@ -108,7 +108,7 @@ impl Drop for Stands {
 }
 
 /// How many there are of each kind.
-fn count() -> usize {
+pub(crate) fn count() -> usize {
     #[expect(
         clippy::disallowed_methods,
         reason = "no setting of the program: it only says how much is tested"

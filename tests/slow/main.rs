@@ -37,3 +37,4 @@ mod good;
 mod kinds;
 mod lists;
 mod program;
+mod strangers;

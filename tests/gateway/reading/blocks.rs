@@ -266,14 +266,29 @@ async fn fields_that_cannot_be_any_do_not_go_on_for_ever() {
     let (world, gateway, _) = served("").await;
     let mut peer = Peer::connect(&world, &gateway).await;
     let wrong = block(&and("X-Upper", "1"));
-    for stream in (1..).step_by(2).take(5_000) {
+    assert_eq!(peer.ask(&good(), b"{}").await, Heard::status(202));
+    for stream in (3..).step_by(2).take(5_000) {
         peer.write(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &wrong))
             .await;
     }
     peer.end().await;
     let line = gateway.lines.wait_for(|line| line["kind"] == "connection").await;
     assert_eq!(line["reason"], "http2-flood");
-    assert_eq!(world.emulator.flow.heads().get(), 0);
+    assert_eq!(world.emulator.flow.heads().get(), 1);
+}
+
+#[tokio::test]
+async fn an_unknown_caller_may_send_few_fields_that_cannot_be_any() {
+    let (world, gateway, _) = served("").await;
+    let mut peer = Peer::connect(&world, &gateway).await;
+    let wrong = block(&and("X-Upper", "1"));
+    for stream in (1..).step_by(2).take(20) {
+        peer.write(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &wrong))
+            .await;
+    }
+    peer.end().await;
+    let line = gateway.lines.wait_for(|line| line["kind"] == "connection").await;
+    assert_eq!(line["reason"], "malformed-http2");
 }
 
 /// A block in frames that end at these places.

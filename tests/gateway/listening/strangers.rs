@@ -1,0 +1,88 @@
+//! HTTP/2 connections before and after a credential was accepted.
+
+use std::collections::HashSet;
+
+use crate::listening::frames::END_HEADERS;
+use crate::listening::frames::END_STREAM;
+use crate::listening::frames::GOAWAY;
+use crate::listening::frames::HEADERS;
+use crate::listening::frames::Peer;
+use crate::listening::frames::RST_STREAM;
+use crate::listening::frames::SETTINGS;
+use crate::listening::frames::field;
+use crate::listening::frames::frame;
+use crate::listening::frames::order_fields;
+use crate::listening::frames::stream;
+use crate::listening::served;
+
+const REQUESTS: u32 = 90;
+
+fn stranger(id: u32) -> Vec<u8> {
+    let fields = [
+        vec![0x83, 0x87],
+        field(":path", "/nowhere"),
+        field(":authority", "localhost"),
+    ];
+    frame(HEADERS, END_HEADERS | END_STREAM, id, &fields.concat())
+}
+
+fn order(id: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, id, &order_fields())
+}
+
+#[tokio::test]
+async fn a_known_caller_may_have_all_its_requests_under_way_at_once() {
+    let (_world, gateway, trigger) = served("").await;
+    let gate = trigger.hold();
+    let mut peer = Peer::connect(&gateway).await;
+    let all: Vec<u8> = (0..REQUESTS).flat_map(|number| order(stream(number))).collect();
+    peer.say(&all).await;
+    // None of them has been answered.
+    gate.arrived(u64::from(REQUESTS)).await;
+    gate.open();
+    let mut open: HashSet<u32> = (0..REQUESTS).map(stream).collect();
+    while !open.is_empty() {
+        let answer = peer.hear(|heard| heard.kind == HEADERS).await.unwrap();
+        open.remove(&answer.stream);
+    }
+}
+
+#[tokio::test]
+async fn requests_of_an_unknown_caller_that_reads_are_all_answered() {
+    let (_world, gateway, _) = served("").await;
+    let mut peer = Peer::connect(&gateway).await;
+    let all: Vec<u8> = (0..REQUESTS)
+        .flat_map(|number| stranger(stream(number)))
+        .collect();
+    peer.say(&[all, order(stream(REQUESTS))].concat()).await;
+    let mut open: HashSet<u32> = (0..=REQUESTS).map(stream).collect();
+    while !open.is_empty() {
+        let heard = peer
+            .hear(|heard| [HEADERS, RST_STREAM, GOAWAY].contains(&heard.kind))
+            .await
+            .unwrap();
+        assert_eq!(heard.kind, HEADERS, "{heard:?}");
+        open.remove(&heard.stream);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_caller_that_does_not_read_has_few_requests_under_way() {
+    let (_world, gateway, _) = served("").await;
+    let mut peer = Peer::connect(&gateway).await;
+    let closed = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let all: Vec<u8> = (0..REQUESTS)
+        .flat_map(|number| stranger(stream(number)))
+        .collect();
+    peer.say(&[closed, all].concat()).await;
+    let is_line = |line: &String| line.contains("\"kind\":\"request\"");
+    let mut heads = HashSet::new();
+    while heads.len() < 4 {
+        let head = peer.hear(|heard| heard.kind == HEADERS).await.unwrap();
+        heads.insert(head.stream);
+    }
+    assert_eq!(heads, [1, 3, 5, 7].into());
+    let (_, metrics) = gateway.admin("/metrics").await;
+    assert!(!metrics.is_empty());
+    assert!(gateway.lines.all().iter().filter(|line| is_line(line)).count() <= 4);
+}
