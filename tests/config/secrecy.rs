@@ -131,7 +131,8 @@ const SECRET: &str =
     "[A-Z][a-z][0-9][A-Za-z0-9]{3}[A-Za-z0-9+/_~-]{2,30}[0-9][a-z][A-Z][0-9][a-z]{2}[0-9]={0,2}";
 
 proptest::proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    // A case that fails is printed whole; nothing is left in the folder of the tests.
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_secret_anywhere_in_settings_is_in_no_report(secret in SECRET) {
