@@ -40,6 +40,9 @@ const REFUSED_NAME: u8 = 0x40 | 57;
 const FILLER: u8 = 0x80 | 16;
 const FILLER_SIZE: usize = 60;
 
+/// How many times too large a head must be for h2 to end its connection, and once more.
+const FAR_TOO_LARGE: usize = 5;
+
 /// The longest block that is joined where heads may have so many bytes. One byte at least stands for each that is
 /// counted, save in codes that nobody has a use for.
 fn block_bytes_max(head_bytes_max: usize) -> usize {
@@ -76,6 +79,8 @@ pub struct Blocks {
     handed: usize,
     block_bytes_max: usize,
     filler_bytes: usize,
+    /// Whether a block that is too long ends the connection, because h2 would hold its fields meanwhile.
+    is_strict: bool,
 }
 
 impl Blocks {
@@ -92,7 +97,13 @@ impl Blocks {
             handed: 0,
             block_bytes_max: block_bytes_max(head_bytes_max),
             filler_bytes: filler_bytes(head_bytes_max),
+            is_strict: false,
         }
+    }
+
+    /// Says whether a block that is too long ends the connection from now on.
+    pub(super) fn strict(&mut self, is_strict: bool) {
+        self.is_strict = is_strict;
     }
 
     /// Looks at bytes from the peer while none are wanted, changes what h2 could not take, and tells how many may go on.
@@ -232,6 +243,9 @@ impl Blocks {
     /// refuses it for its size.
     fn goes_on(&mut self, length: usize) {
         let before = self.held.len() - HEADER_BYTES;
+        if self.is_strict && before + length > self.block_bytes_max {
+            self.too_long();
+        }
         if !self.is_over && before + length > self.block_bytes_max {
             self.is_over = true;
             set_length(&mut self.held, before);
@@ -241,6 +255,22 @@ impl Blocks {
             self.held = self.header.to_vec();
         }
         self.begin(length);
+    }
+
+    /// The block is too long to be held, so h2 gets one that is far too large in its place, for which it ends the
+    /// connection with ENHANCE_YOUR_CALM.
+    fn too_long(&mut self) {
+        let mut held = std::mem::take(&mut self.held);
+        held.truncate(HEADER_BYTES);
+        if let Some(flags) = held.get_mut(4) {
+            *flags = END_HEADERS;
+        }
+        let bytes = FAR_TOO_LARGE * self.filler_bytes;
+        held.resize(HEADER_BYTES + bytes, FILLER);
+        set_length(&mut held, bytes);
+        self.held = held;
+        self.let_go();
+        self.is_over = true;
     }
 
     fn begin(&mut self, length: usize) {
@@ -483,6 +513,8 @@ enum Value {
     Field,
     /// A pseudo-field's that it keeps as text.
     Text,
+    /// That of `:path`.
+    Path,
     /// That of `:method`.
     Method,
     /// None can stand here: the name is wrong, or it is that of an answer's pseudo-field.
@@ -495,7 +527,8 @@ impl Value {
     /// wrong in a field's value is refused in a pseudo-field's as well.
     fn of_entry(index: usize) -> Self {
         match index {
-            1 | 4..=7 => Self::Text,
+            1 | 6 | 7 => Self::Text,
+            4 | 5 => Self::Path,
             2 | 3 => Self::Method,
             8..=14 => Self::Never,
             _ => Self::Field,
@@ -510,7 +543,8 @@ impl Value {
             return Some(Self::Field);
         }
         Some(match &*name.said()? {
-            b":authority" | b":scheme" | b":path" | b":protocol" => Self::Text,
+            b":authority" | b":scheme" | b":protocol" => Self::Text,
+            b":path" => Self::Path,
             b":method" => Self::Method,
             _ => Self::Never,
         })
@@ -520,7 +554,10 @@ impl Value {
         let seen = value.classes()?;
         Some(match self {
             Self::Field => seen & hpack::NOT_IN_VALUES != 0,
-            Self::Text => seen & hpack::FOREIGN != 0 && std::str::from_utf8(&value.said()?).is_err(),
+            Self::Path if seen & hpack::FRAGMENT != 0 => true,
+            Self::Text | Self::Path => {
+                seen & hpack::FOREIGN != 0 && std::str::from_utf8(&value.said()?).is_err()
+            }
             Self::Method => seen & hpack::NOT_IN_METHODS != 0 || value.is_empty(),
             Self::Never => true,
         })

@@ -138,6 +138,11 @@ impl Door {
         }
     }
 
+    /// Whether no credential was accepted yet.
+    pub(super) fn is_strict(&self) -> bool {
+        !self.gate.via.is_known()
+    }
+
     /// Whether bytes wait that have been read already. No more are read before they have passed.
     pub(super) fn is_holding(&self) -> bool {
         !self.held.is_empty()

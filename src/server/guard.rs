@@ -200,6 +200,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     ) -> Poll<io::Result<()>> {
         let me = &mut *self;
         let before = out.filled().len();
+        me.blocks.strict(me.door.is_strict());
         loop {
             let ready = me.blocks.ready(out.remaining());
             if !ready.is_empty() {

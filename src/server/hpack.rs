@@ -9,6 +9,8 @@ pub const NOT_IN_VALUES: u8 = 2;
 pub const NOT_IN_METHODS: u8 = 4;
 /// Not ASCII.
 pub const FOREIGN: u8 = 8;
+/// What begins a fragment, which no path may have (RFC 9113 section 8.3.1). The http crate would cut it off.
+pub const FRAGMENT: u8 = 16;
 
 static CLASSES: [u8; 256] = classes();
 
@@ -47,6 +49,9 @@ const fn classes() -> [u8; 256] {
         }
         if !byte.is_ascii() {
             classes[at] |= FOREIGN;
+        }
+        if byte == b'#' {
+            classes[at] |= FRAGMENT;
         }
         at += 1;
     }

@@ -59,11 +59,14 @@ use crate::server::pace::Streams;
 use crate::server::pace::Turn;
 use crate::server::unread::Discarding;
 use crate::server::unread::Rest;
+use crate::wire::Defect;
 
 /// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
 const H2_SEND_BUFFER: usize = 16 * 1024;
 /// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
 const LAST_WORDS: Duration = Duration::from_secs(600);
+
+const OUTER_BLANKS: &str = "the value of a header field begins or ends with a blank";
 
 /// Malformed requests of one connection before a credential was accepted: h2 remembers each that it resets.
 const UNKNOWN_MALFORMED_MAX: u32 = 4;
@@ -185,6 +188,10 @@ pub(super) struct RunningBody {
     rest: Bytes,
     /// Bytes that were handed on.
     handed: u64,
+    /// Of these, those after which the reader's time began anew.
+    timed: u64,
+    /// Whether the flow was waited for.
+    awaited: bool,
     /// Made when the reader has no room for more.
     opened: Option<Pin<Box<OwnedNotified>>>,
     running: Running,
@@ -198,6 +205,8 @@ impl RunningBody {
             body,
             rest: Bytes::new(),
             handed: 0,
+            timed: 0,
+            awaited: false,
             opened: None,
             running,
         };
@@ -244,6 +253,16 @@ impl RunningBody {
         piece
     }
 
+    /// The reader's time begins anew when it has taken a whole piece, or when the flow was waited for: not with each
+    /// byte that it lets come.
+    fn note_pace(&mut self) {
+        if self.awaited || pace::is_whole(self.handed - self.timed) {
+            self.awaited = false;
+            self.timed = self.handed;
+            pace::tell(Turn::Reader);
+        }
+    }
+
     fn is_last_piece(&self) -> bool {
         self.size_hint().upper().is_some_and(pace::is_piece)
     }
@@ -260,18 +279,19 @@ impl Body for RunningBody {
         // Nobody is told whose turn it is: it is the reader's since the head, or since the last piece.
         std::task::ready!(self.poll_opened(cx));
         if !self.rest.is_empty() {
-            pace::tell(Turn::Reader);
             let piece = self.piece();
+            self.note_pace();
             self.note_end();
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if polled.is_pending() {
+            self.awaited = true;
             pace::tell(Turn::Ours);
             return Poll::Pending;
         }
-        pace::tell(Turn::Reader);
         let polled = polled.map_ok(|frame| frame.map_data(|data| self.next(data)));
+        self.note_pace();
         match polled {
             Poll::Ready(Some(Ok(_))) => self.note_end(),
             // Its end, or the flow broke off.
@@ -319,13 +339,24 @@ impl Service<Request<Incoming>> for Requests {
             rest,
         };
         let is_head = head.method == Method::HEAD;
+        let blank = head
+            .headers
+            .values()
+            .any(|value| has_outer_blanks(value.as_bytes()));
+        let defect = blank.then_some(Defect::Malformed(OUTER_BLANKS));
         let request = Request::from_parts(head, body);
         Answering {
-            call: self.0.shared.gateway.handle(request, &self.0.via, None),
+            call: self.0.shared.gateway.handle(request, &self.0.via, defect),
             running: Some(running),
             is_head,
         }
     }
+}
+
+/// Whether a field's value begins or ends with a blank, which none may (RFC 9113 section 8.2.1).
+fn has_outer_blanks(value: &[u8]) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.first()) || is_blank(value.last())
 }
 
 /// A request that is being answered.

@@ -252,6 +252,32 @@ async fn an_answer_arrives_whole_in_frames_of_ordinary_size() {
     assert_eq!(read, 20 * 65_536);
 }
 
+#[tokio::test]
+async fn a_stream_whose_reader_lets_single_bytes_come_is_reset() {
+    let (_world, gateway, long) = long_answers("1s", 1024, None).await;
+    let mut peer = Peer::connect(&gateway).await;
+    peer.say(&[windows(0), more(0, 100_000), long_request()].concat())
+        .await;
+    peer.hear(|heard| heard.kind == frames::HEADERS).await.unwrap();
+    let mut pace = steady();
+    let dripping = async {
+        loop {
+            pace.tick().await;
+            assert!(peer.say(&more(1, 1)).await, "the connection lives");
+        }
+    };
+    let stalled = |line: &Value| line["kind"] == "connection" && line["reason"] == "write-stalled";
+    tokio::select! {
+        _ = gateway.lines.wait_for(stalled) => {}
+        () = dripping => {}
+    }
+    let cut = gateway.lines.wait_for(|line| line["route"] == "long").await;
+    assert_eq!(cut["end"], "caller-gone", "{cut}");
+    // The permit is free again.
+    long.does(Flow::Accepted);
+    assert_eq!(gateway.post("/long", "{}").await.status, 202);
+}
+
 /// Asks for a long answer over HTTP/1.
 async fn ask(talk: &mut Talk) {
     talk.say(order_bytes("").replace("/orders", "/long")).await;

@@ -443,13 +443,27 @@ async fn a_head_of_several_frames_that_is_too_large_costs_its_stream_alone() {
     // The second half is of fields only, for a pseudo-field there would be malformed.
     let filler = literal(NOT_KEPT, b"x-more", &[b'y'; 950]);
     let large = [&large[..large.len() / 2], &filler.repeat(30)].concat();
-    peer.write(&split(1, END_STREAM, &large, &[16_000, 32_000, 48_000]))
+    assert_eq!(peer.ask(&good(), b"{}").await, Heard::status(202));
+    peer.write(&split(3, END_STREAM, &large, &[16_000, 32_000, 48_000]))
         .await;
-    assert_eq!(peer.hear(1).await, Heard::status(431));
+    assert_eq!(peer.hear(3).await, Heard::status(431));
     let good = block(&with("content-length", "0"));
-    peer.write(&split(3, END_STREAM, &good, &[7])).await;
-    assert_eq!(peer.hear(3).await, Heard::status(202));
-    assert_eq!(world.emulator.flow.heads().get(), 1);
+    peer.write(&split(5, END_STREAM, &good, &[7])).await;
+    assert_eq!(peer.hear(5).await, Heard::status(202));
+    assert_eq!(world.emulator.flow.heads().get(), 2);
+}
+
+#[tokio::test]
+async fn a_block_of_an_unknown_caller_that_is_too_long_ends_its_connection() {
+    const ENHANCE_YOUR_CALM: u32 = 0xb;
+    let (world, gateway, _) = served("").await;
+    let mut peer = Peer::connect(&world, &gateway).await;
+    let long = good_and(&literal(NOT_KEPT, b"x-more", &[b'y'; 950]).repeat(40));
+    let bytes = split(1, END_STREAM, &long, &[16_000, 32_000]);
+    // Without its last frame, which would never come.
+    peer.write(&bytes[..9 + 16_000 + 9 + 16_000 + 9 + 1_000]).await;
+    assert_eq!(peer.end().await, Some(ENHANCE_YOUR_CALM));
+    assert_eq!(world.emulator.flow.heads().get(), 0);
 }
 
 #[tokio::test]
