@@ -106,7 +106,8 @@ fn shown(audience: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/@".contains(&byte);
     match audience.bytes().all(is_plain) {
         true => audience.to_owned(),
-        false => "the resource of the identity's scope".to_owned(),
+        // Without a quotation mark: it goes into commands.
+        false => "the resource of the scope".to_owned(),
     }
 }
 
