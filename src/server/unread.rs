@@ -28,10 +28,13 @@ const TIME: Duration = Duration::from_secs(30);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Time that is left once the connection is to end.
 const BRIEF_TIME: Duration = Duration::from_secs(2);
+/// Bodies of one connection that are discarded at one time; more are dropped. Each keeps its stream open, and a caller
+/// whose bodies were all refused must have streams left for its next requests.
+const AT_ONCE_MAX: usize = 32;
 /// Bytes of one body: more than any trigger takes (100 MB), so no caller has more to send.
 const BYTES_MAX: u64 = 128 * 1024 * 1024;
 
-/// The bodies of one connection that are being discarded, never more than it has streams. The task of the connection
+/// The bodies of one connection that are being discarded. The task of the connection
 /// reads them: a task for each would cost more memory than all else that h2 keeps of the stream.
 #[derive(Default)]
 pub(super) struct Discarding(Mutex<Discards>);
@@ -100,6 +103,9 @@ impl Discarding {
     fn add(&self, body: Incoming, rest: &Arc<Rest>) {
         let now = Instant::now();
         let mut discards = self.discards();
+        if discards.bodies.len() >= AT_ONCE_MAX {
+            return;
+        }
         discards.bodies.push(Discard {
             body,
             rest: rest.clone(),

@@ -281,7 +281,7 @@ async fn each_refusal_of_imds_names_the_place_the_reason_and_who_mends_it() {
             502,
             [
                 "AADSTS500011",
-                "flow service is missing",
+                "has no service principal in the tenant",
                 "administrator of the tenant must mend",
             ],
         ),

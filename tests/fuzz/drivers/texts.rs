@@ -55,7 +55,7 @@ fn environment(secrets: Secrets) -> Environment {
 /// A PFX file is opened or refused with one reason, and neither its password nor its key is shown.
 pub(crate) fn pfx(data: &[u8]) {
     const PASSWORD: &str = "canary-password";
-    let guid = "00000000-0000-0000-0000-000000000000";
+    let guid = "11111111-2222-4333-8444-555555555555";
     let text = format!(
         "[[listener]]\naddress = \"127.0.0.1:0\"\nplain_http = \"private-networks\"\nplain_http_from = [\"127.0.0.0/8\"]\n\
          [[identity]]\nname = \"contoso\"\ntenant = \"{guid}\"\nclient_id = \"{guid}\"\n[[identity.certificate]]\n\
