@@ -49,6 +49,7 @@ use crate::server::connection::refused;
 use crate::server::linger::PAUSE_MAX;
 use crate::server::linger::Unread;
 use crate::server::linger::linger;
+use crate::server::pace;
 use crate::wire;
 use crate::wire::Decoder;
 use crate::wire::Defect;
@@ -566,42 +567,15 @@ impl Line {
         }
         let mut outbox = Outbox::default();
         plan.write(&head.headers, passed.as_ref(), outbox.head());
-        let mut rest = Some(body);
-        let mut sent = 0;
-        let mut blocked_since = None;
         let timeout = self.settings().write_timeout;
-        let timer = &mut self.timer;
-        poll_fn(|cx| {
-            loop {
-                // The first piece leaves with the head; each other one when what came before it has left.
-                if outbox.takes_piece()
-                    && let Err(end) = refill(&mut outbox, &mut rest, plan.ending, cx)
-                {
-                    return Poll::Ready(Err(end));
-                }
-                if outbox.is_empty() {
-                    return if rest.is_some() {
-                        Poll::Pending
-                    } else {
-                        Poll::Ready(Ok(()))
-                    };
-                }
-                let before = sent;
-                match outbox.poll_send(&mut wire.stream, cx, &mut sent) {
-                    Poll::Ready(Ok(())) => blocked_since = None,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Gone)),
-                    Poll::Pending => {
-                        if sent > before {
-                            blocked_since = None;
-                        }
-                        // Its request would hold the trigger's permit for ever.
-                        let since = *blocked_since.get_or_insert_with(clock::now);
-                        std::task::ready!(timer.poll_until(cx, since + timeout));
-                        return Poll::Ready(Err(End::Stalled));
-                    }
-                }
-            }
-        })
+        pour(
+            &mut wire.stream,
+            outbox,
+            body,
+            plan.ending,
+            &mut self.timer,
+            timeout,
+        )
         .await?;
         if plan.persists { Ok(()) } else { Err(End::Answered) }
     }
@@ -734,10 +708,59 @@ fn stated_length(headers: &HeaderMap, passed: Option<&Passed>) -> Option<u64> {
 /// Memory asked for the head of an answer at once.
 const HEAD_BYTES_USUAL: usize = 512;
 
+/// Sends the head that is in the outbox, and the body after it. The reader has `timeout` for each 16 KiB; time in which
+/// the flow is waited for does not count.
+async fn pour<B: Body<Data = Bytes> + Unpin>(
+    stream: &mut impl Stream,
+    mut outbox: Outbox,
+    body: B,
+    ending: Ending,
+    timer: &mut Timer,
+    timeout: Duration,
+) -> Result<(), End> {
+    let mut rest = Some(body);
+    let mut sent = 0;
+    // Since when the reader is waited for, and what had been sent by then.
+    let mut blocked = None;
+    poll_fn(|cx| {
+        loop {
+            // The first piece leaves with the head; each other one when what came before it has left.
+            if outbox.takes_piece()
+                && let Err(end) = refill(&mut outbox, &mut rest, ending, cx)
+            {
+                return Poll::Ready(Err(end));
+            }
+            if outbox.is_empty() {
+                // Now the flow is waited for.
+                blocked = None;
+                return if rest.is_some() {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(Ok(()))
+                };
+            }
+            match outbox.poll_send(stream, cx, &mut sent) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Gone)),
+                Poll::Pending => {
+                    // Its request would hold the trigger's permit for ever, also if single bytes were taken.
+                    if blocked.is_some_and(|(_, from)| pace::is_whole(sent - from)) {
+                        blocked = None;
+                    }
+                    let (since, _) = *blocked.get_or_insert_with(|| (clock::now(), sent));
+                    std::task::ready!(timer.poll_until(cx, since + timeout));
+                    return Poll::Ready(Err(End::Stalled));
+                }
+            }
+        }
+    })
+    .await
+}
+
 /// Puts the next piece of the answer into the outbox, if it is there.
-fn refill(
+fn refill<B: Body<Data = Bytes> + Unpin>(
     outbox: &mut Outbox,
-    rest: &mut Option<AnswerBody>,
+    rest: &mut Option<B>,
     ending: Ending,
     cx: &mut Context<'_>,
 ) -> Result<(), End> {
@@ -779,4 +802,107 @@ fn cut(stream: &impl Stream) {
 /// Closes an idle connection. The goodbye tells the peer that this is no fault; it may take its time to read it.
 async fn goodbye<S: Stream>(mut stream: S) {
     let _ = tokio::time::timeout(GOODBYE_TIME, stream.shutdown()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::Context;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http_body::Body;
+    use http_body::Frame;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpSocket;
+    use tokio::net::TcpStream;
+    use tokio::time::Instant;
+    use tokio::time::MissedTickBehavior;
+
+    use super::End;
+    use super::Ending;
+    use super::pour;
+    use crate::wire::Outbox;
+    use crate::wire::Timer;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+    /// So many pieces of one size, each of them there at once.
+    struct Pieces {
+        bytes: usize,
+        left: usize,
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            self.left -= 1;
+            Poll::Ready(Some(Ok(Frame::data(vec![b'x'; self.bytes].into()))))
+        }
+    }
+
+    /// A gateway's side and a caller's between which the kernel keeps so little that it takes 6 KiB at once.
+    async fn narrow_pair() -> (TcpStream, TcpStream) {
+        let listener = TcpSocket::new_v4().unwrap();
+        listener.set_send_buffer_size(4096).unwrap();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(1).unwrap();
+        let caller = TcpSocket::new_v4().unwrap();
+        caller.set_recv_buffer_size(4096).unwrap();
+        let caller = caller.connect(listener.local_addr().unwrap()).await.unwrap();
+        (listener.accept().await.unwrap().0, caller)
+    }
+
+    /// How an answer to a reader ends that takes so many bytes every 150 ms.
+    async fn poured(body: Pieces, step: usize) -> Result<(), End> {
+        let (mut ours, mut caller) = narrow_pair().await;
+        let mut pace = tokio::time::interval(Duration::from_millis(150));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut space = vec![0; step];
+        let reading = async {
+            loop {
+                caller.read_exact(&mut space).await.unwrap();
+                pace.tick().await;
+            }
+        };
+        let mut timer = Timer::default();
+        let outbox = Outbox::default();
+        let pouring = pour(&mut ours, outbox, body, Ending::Close, &mut timer, WRITE_TIMEOUT);
+        tokio::select! {
+            end = tokio::time::timeout(PATIENCE, pouring) => end.expect("it is poured for ever"),
+            () = reading => unreachable!(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_a_few_bytes_now_and_then_is_cut() {
+        // Small pieces have left the gateway as a whole again and again.
+        for bytes in [65_536, 512] {
+            let left = (64 << 20) / bytes;
+            let end = poured(Pieces { bytes, left }, 1500).await;
+            assert!(matches!(end, Err(End::Stalled)), "{bytes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_16_kib_in_its_time_gets_everything() {
+        let began = Instant::now();
+        for bytes in [65_536, 512] {
+            let left = 4 * 65_536 / bytes;
+            let end = poured(Pieces { bytes, left }, 16 * 1024).await;
+            assert!(end.is_ok(), "{bytes}");
+        }
+        assert!(began.elapsed() > 2 * WRITE_TIMEOUT, "too quick to show anything");
+    }
 }
