@@ -333,6 +333,17 @@ impl Gateway {
         if head.headers.len() > self.headers_max {
             return Err(Kind::HeadTooLarge.into());
         }
+        // Over HTTP/1 a larger head is not read to its end.
+        if head.version == Version::HTTP_2 {
+            let bytes = head_bytes(head);
+            if bytes > self.head_bytes_max {
+                let cause = format!(
+                    "the head has {bytes} bytes; `connections.head_size_max` is {}",
+                    self.head_bytes_max
+                );
+                return Err(Problem::from(Kind::HeadTooLarge).because(cause));
+            }
+        }
         let mut expects = head.headers.get_all(header::EXPECT).iter();
         if expects.any(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
             return Err(Kind::ExpectationFailed.into());
@@ -375,6 +386,23 @@ impl Gateway {
             }
         })
     }
+}
+
+/// The size of a head as HTTP/2 counts it (RFC 9113 section 6.5.2).
+fn head_bytes(head: &Parts) -> usize {
+    const OVERHEAD: usize = 32;
+    let fields = head.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + OVERHEAD);
+    let uri = &head.uri;
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let host = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let pseudo = [
+        (":method", head.method.as_str().len()),
+        (":path", target),
+        (":authority", host),
+    ];
+    let pseudo = pseudo.map(|(name, value)| name.len() + value + OVERHEAD);
+    fields.sum::<usize>() + pseudo.iter().sum::<usize>()
 }
 
 /// The target for the trigger: its own path and query as configured, and what the route lets through of the caller's.

@@ -29,6 +29,7 @@ const PRIORITY_BYTES: usize = 5;
 /// An entry of SETTINGS, and the name of the one that says how long frames may be (RFC 9113 section 6.5).
 const ENTRY_BYTES: usize = 6;
 const MAX_FRAME_SIZE: [u8; 2] = [0, 5];
+const MAX_HEADER_LIST_SIZE: [u8; 2] = [0, 6];
 
 /// `transfer-encoding` from the static table, as a whole field: no request over HTTP/2 may have it (RFC 9113 section
 /// 8.2.2), and h2 refuses the stream without counting the field's size.
@@ -43,20 +44,38 @@ const FILLER_SIZE: usize = 60;
 /// How many times too large a head must be for h2 to end its connection, and once more.
 const FAR_TOO_LARGE: usize = 5;
 
+/// How many bytes h2 takes for a head where heads may have so many. What is between the two is refused above h2, in
+/// words.
+pub(super) fn decoded_bytes_max(head_bytes_max: usize) -> usize {
+    2 * head_bytes_max
+}
+
 /// The longest block that is joined where heads may have so many bytes. One byte at least stands for each that is
 /// counted, save in codes that nobody has a use for.
 fn block_bytes_max(head_bytes_max: usize) -> usize {
     head_bytes_max.max(PAYLOAD_BYTES_MAX)
 }
 
-/// Fields that make any head larger than so many bytes.
+/// Fields for which h2 ends the connection.
 fn filler_bytes(head_bytes_max: usize) -> usize {
-    head_bytes_max / FILLER_SIZE + 1
+    FAR_TOO_LARGE * (decoded_bytes_max(head_bytes_max) / FILLER_SIZE + 1)
 }
 
 /// The longest payload that h2 is handed where heads may have so many bytes.
 pub(super) fn frame_bytes_max(head_bytes_max: usize) -> usize {
-    block_bytes_max(head_bytes_max) + filler_bytes(head_bytes_max)
+    let joined = block_bytes_max(decoded_bytes_max(head_bytes_max));
+    joined.max(filler_bytes(head_bytes_max))
+}
+
+/// The longest block that is joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Longest {
+    /// As many bytes as a head may have.
+    Head,
+    /// Half as many again: nearly every head that h2 takes, compressed, and less memory than all of it.
+    Most,
+    /// As many as h2 takes for a head, so that the refusal is in words.
+    Refused,
 }
 
 /// Follows the frames of one connection, and holds back a block until it has come whole.
@@ -71,16 +90,14 @@ pub struct Blocks {
     held: Vec<u8>,
     /// Bytes of its last frame that are still to come.
     missing: usize,
-    /// Whether the block is too long, so that its beginning has gone on.
-    is_over: bool,
+    /// Length of a block that was too long, for which h2 ends the connection.
+    too_long: Option<usize>,
     /// What may go on.
     out: Vec<u8>,
     /// Bytes of it that h2 has got.
     handed: usize,
+    head_bytes_max: usize,
     block_bytes_max: usize,
-    filler_bytes: usize,
-    /// Whether a block that is too long ends the connection, because h2 would hold its fields meanwhile.
-    is_strict: bool,
 }
 
 impl Blocks {
@@ -92,18 +109,27 @@ impl Blocks {
             have: 0,
             held: Vec::new(),
             missing: 0,
-            is_over: false,
+            too_long: None,
             out: Vec::new(),
             handed: 0,
-            block_bytes_max: block_bytes_max(head_bytes_max),
-            filler_bytes: filler_bytes(head_bytes_max),
-            is_strict: false,
+            head_bytes_max,
+            block_bytes_max: block_bytes_max(decoded_bytes_max(head_bytes_max)),
         }
     }
 
-    /// Says whether a block that is too long ends the connection from now on.
-    pub(super) fn strict(&mut self, is_strict: bool) {
-        self.is_strict = is_strict;
+    /// Sets the longest block that is joined from now on. A longer one ends the connection: it is not held, and h2
+    /// would hold its fields meanwhile.
+    pub(super) fn join(&mut self, longest: Longest) {
+        self.block_bytes_max = block_bytes_max(match longest {
+            Longest::Head => self.head_bytes_max,
+            Longest::Most => self.head_bytes_max + self.head_bytes_max / 2,
+            Longest::Refused => decoded_bytes_max(self.head_bytes_max),
+        });
+    }
+
+    /// The length of the block that was too long, as far as it was stated; bytes.
+    pub(super) fn too_long(&self) -> Option<usize> {
+        self.too_long
     }
 
     /// Looks at bytes from the peer while none are wanted, changes what h2 could not take, and tells how many may go on.
@@ -182,9 +208,6 @@ impl Blocks {
 
     /// Lets go on what is held as it is: nothing more comes.
     pub fn give_up(&mut self) {
-        if self.missing == 0 && self.is_over {
-            self.held = Vec::new();
-        }
         let length = self.held.len().saturating_sub(HEADER_BYTES) + self.missing;
         set_length(&mut self.held, length);
         self.let_go();
@@ -229,7 +252,6 @@ impl Blocks {
             self.break_off();
         }
         if kind == HEADERS && !is_long {
-            self.is_over = false;
             self.held = self.header.to_vec();
             self.begin(length);
             return;
@@ -239,38 +261,30 @@ impl Blocks {
         self.skip = length;
     }
 
-    /// The block that is held goes on in this frame. If it becomes too long, h2 gets it in frames as they come, and
-    /// refuses it for its size.
+    /// The block that is held goes on in this frame.
     fn goes_on(&mut self, length: usize) {
-        let before = self.held.len() - HEADER_BYTES;
-        if self.is_strict && before + length > self.block_bytes_max {
-            self.too_long();
-        }
-        if !self.is_over && before + length > self.block_bytes_max {
-            self.is_over = true;
-            set_length(&mut self.held, before);
-            self.let_go();
-        }
-        if self.is_over {
-            self.held = self.header.to_vec();
+        let bytes = self.held.len() - HEADER_BYTES + length;
+        if bytes > self.block_bytes_max {
+            self.refuse_block(bytes);
+            return;
         }
         self.begin(length);
     }
 
     /// The block is too long to be held, so h2 gets one that is far too large in its place, for which it ends the
     /// connection with ENHANCE_YOUR_CALM.
-    fn too_long(&mut self) {
-        let mut held = std::mem::take(&mut self.held);
-        held.truncate(HEADER_BYTES);
-        if let Some(flags) = held.get_mut(4) {
+    fn refuse_block(&mut self, bytes: usize) {
+        self.too_long = Some(bytes);
+        self.held.truncate(HEADER_BYTES);
+        if let Some(flags) = self.held.get_mut(4) {
             *flags = END_HEADERS;
         }
-        let bytes = FAR_TOO_LARGE * self.filler_bytes;
-        held.resize(HEADER_BYTES + bytes, FILLER);
-        set_length(&mut held, bytes);
-        self.held = held;
+        let filler = filler_bytes(self.head_bytes_max);
+        self.held.resize(HEADER_BYTES + filler, FILLER);
+        set_length(&mut self.held, filler);
         self.let_go();
-        self.is_over = true;
+        // Nothing after it is read.
+        self.skip = usize::MAX;
     }
 
     fn begin(&mut self, length: usize) {
@@ -291,15 +305,12 @@ impl Blocks {
     /// Something else stands within a block, for which h2 ends the connection. Of the block it needs to know only that
     /// it began: with wrong fields h2 would forget even that.
     fn break_off(&mut self) {
-        if !self.is_over {
-            self.held.truncate(HEADER_BYTES);
-            set_length(&mut self.held, 0);
-            if let Some(flags) = self.held.get_mut(4) {
-                *flags &= !(PADDED | PRIORITY);
-            }
-            self.let_go();
+        self.held.truncate(HEADER_BYTES);
+        set_length(&mut self.held, 0);
+        if let Some(flags) = self.held.get_mut(4) {
+            *flags &= !(PADDED | PRIORITY);
         }
-        self.held = Vec::new();
+        self.let_go();
     }
 
     /// A frame that is a part of the block has come whole.
@@ -316,12 +327,6 @@ impl Blocks {
             self.let_go();
             return;
         }
-        if self.is_over && !is_last {
-            self.let_go();
-            // The next frame is told from others by the stream of this one.
-            self.held = self.header.to_vec();
-            return;
-        }
         if is_last {
             self.end();
         }
@@ -330,10 +335,7 @@ impl Blocks {
     /// The block is whole.
     fn end(&mut self) {
         let [_, _, _, _, flags, ..] = self.header;
-        if self.is_over {
-            // A block so long may still hold few fields, and h2 may have forgotten that one of them is malformed.
-            self.held.resize(self.held.len() + self.filler_bytes, FILLER);
-        } else if let Some((header, payload)) = self.held.split_first_chunk_mut::<HEADER_BYTES>() {
+        if let Some((header, payload)) = self.held.split_first_chunk_mut::<HEADER_BYTES>() {
             let [_, _, _, _, first, ..] = header;
             *first |= flags & END_HEADERS;
             mend(payload, *first);
@@ -450,8 +452,11 @@ fn said(bytes: &[u8]) -> Option<Vec<u8>> {
     let (entries, _) = said.get_mut(HEADER_BYTES..)?.as_chunks_mut::<ENTRY_BYTES>();
     for entry in entries {
         let [high, low, value @ ..] = entry;
-        if [*high, *low] == MAX_FRAME_SIZE {
-            value.copy_from_slice(&u32::try_from(PAYLOAD_BYTES_MAX).ok()?.to_be_bytes());
+        match [*high, *low] {
+            MAX_FRAME_SIZE => value.copy_from_slice(&u32::try_from(PAYLOAD_BYTES_MAX).ok()?.to_be_bytes()),
+            // h2 takes twice as much as a head may have.
+            MAX_HEADER_LIST_SIZE => *value = (u32::from_be_bytes(*value) / 2).to_be_bytes(),
+            _ => {}
         }
     }
     Some(said)
@@ -590,9 +595,9 @@ mod tests {
     use super::CONTINUATION;
     use super::END_HEADERS;
     use super::FILLER;
-    use super::FILLER_SIZE;
     use super::HEADERS;
     use super::Hello;
+    use super::Longest;
     use super::PADDED;
     use super::PAYLOAD_BYTES_MAX;
     use super::PREFACE_BYTES;
@@ -929,47 +934,33 @@ mod tests {
     }
 
     #[test]
-    fn a_block_up_to_the_limit_is_joined_and_a_longer_one_is_made_too_large() {
+    fn a_block_up_to_the_limit_is_joined_and_h2_gets_a_far_too_large_one_for_a_longer_one() {
         let first = [REFUSED; 15_000];
-        let second = [REFUSED; LIMIT - 15_000];
-        let bytes = [
+        let second = [REFUSED; 2 * LIMIT - 30_000];
+        let begun = [
             frame(HEADERS, 0, &first),
-            frame(CONTINUATION, END_HEADERS, &second),
+            frame(CONTINUATION, 0, &first),
+            frame(CONTINUATION, 0, &second[..second.len() - 1]),
         ]
         .concat();
-        assert_eq!(whole(&bytes), head(&[REFUSED; LIMIT]));
-        let more = frame(CONTINUATION, 0, &literal(0, b"X", b"1"));
-        let begun = [frame(HEADERS, 0, &first), frame(CONTINUATION, 0, &second)].concat();
         let last = frame(CONTINUATION, END_HEADERS, &[REFUSED]);
-        let filled = [&[REFUSED][..], &[FILLER; LIMIT / FILLER_SIZE + 1]].concat();
-        let expected = [
-            frame(HEADERS, 0, &[REFUSED; LIMIT]),
-            more.clone(),
-            more.clone(),
-            frame(CONTINUATION, END_HEADERS, &filled),
-            head(&good()),
-        ];
-        // The block behind it is joined as usual.
-        let after = split(&good(), &[9]);
-        let bytes = [begun.clone(), more.clone(), more.clone(), last, after].concat();
-        assert_eq!(whole(&bytes), expected.concat());
-        assert_eq!(through(bytes.chunks(1_001)).0, expected.concat());
-        // It may break off too, or its peer leave.
-        let bytes = [begun.clone(), more.clone(), frame(DATA, 0, b"{}"), head(&good())].concat();
-        let expected = [
-            frame(HEADERS, 0, &[REFUSED; LIMIT]),
-            more.clone(),
-            frame(DATA, 0, b"{}"),
-            head(&good()),
-        ];
-        assert_eq!(whole(&bytes), expected.concat());
-        let cut = [begun, more.clone()].concat();
-        let (_, mut blocks) = through([&cut[..]]);
-        blocks.give_up();
-        assert_eq!((blocks.ready(100).len(), blocks.wanted()), (0, 0));
-        let (_, mut blocks) = through([&cut[..cut.len() - 1]]);
-        blocks.give_up();
-        assert_eq!(blocks.ready(100), &more[..more.len() - 1]);
+        let bytes = [begun.clone(), last].concat();
+        assert_eq!(whole(&bytes), head(&[REFUSED; 2 * LIMIT]));
+        // Its size is known before the bytes that make it too long have come.
+        let more = frame(CONTINUATION, END_HEADERS, &[REFUSED; 2]);
+        let bytes = [begun, more[..9].to_vec()].concat();
+        let (out, blocks) = through([&bytes[..]]);
+        assert_eq!(out, head(&vec![FILLER; super::filler_bytes(LIMIT)]));
+        assert_eq!(blocks.too_long(), Some(2 * LIMIT + 1));
+    }
+
+    #[test]
+    fn a_longest_block_of_one_head_is_refused_beyond_that() {
+        let mut blocks = opened();
+        blocks.join(Longest::Head);
+        let begun = frame(HEADERS, 0, &[REFUSED; 15_000]);
+        blocks.fill(&[begun, frame(CONTINUATION, 0, &[REFUSED; LIMIT - 14_999])].concat());
+        assert_eq!(blocks.too_long(), Some(LIMIT + 1));
     }
 
     #[test]
@@ -983,25 +974,29 @@ mod tests {
             most = most.max(blocks.held.len() + blocks.out.len());
             while !blocks.ready(usize::MAX).is_empty() {}
         }
-        assert!((LIMIT - 3_000..LIMIT + 1_024).contains(&most), "{most}");
+        assert!((2 * LIMIT - 3_000..2 * LIMIT + 1_024).contains(&most), "{most}");
     }
 
     #[test]
     fn h2_takes_the_longest_frame_that_it_is_handed() {
-        for (head_bytes_max, frame_bytes_max) in [(0, 16_385), (8_192, 16_521), (1 << 20, (1 << 20) + 17_477)]
-        {
+        for (head_bytes_max, frame_bytes_max) in [(0, 16_384), (8_192, 16_384), (1 << 20, 1 << 21)] {
             assert_eq!(super::frame_bytes_max(head_bytes_max), frame_bytes_max);
         }
     }
 
-    /// SETTINGS of a server that takes frames of this length.
-    fn settings(length: u32) -> Vec<u8> {
+    /// SETTINGS of a server that takes frames of this length, and lists of fields of so many bytes.
+    fn settings_of(length: u32, list: u32) -> Vec<u8> {
         let mut payload = vec![0, 3, 0, 0, 0, 100, 0, 5];
         payload.extend(length.to_be_bytes());
-        payload.extend([0, 6, 0, 0, 5, 5]);
+        payload.extend([0, 6]);
+        payload.extend(list.to_be_bytes());
         let mut bytes = frame(SETTINGS, 0, &payload);
         bytes[8] = 0;
         bytes
+    }
+
+    fn settings(length: u32) -> Vec<u8> {
+        settings_of(length, 1284)
     }
 
     #[test]
@@ -1017,7 +1012,7 @@ mod tests {
                 hello.left(leaves.len());
                 out.extend(leaves);
             }
-            assert_eq!(out, [settings(16_384), settings(1 << 19)].concat());
+            assert_eq!(out, [settings_of(16_384, 642), settings(1 << 19)].concat());
             assert!(hello.is_said());
         }
     }

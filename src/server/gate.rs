@@ -14,6 +14,7 @@ use std::task::Waker;
 use tokio::io::ReadBuf;
 
 use crate::gateway::Connection;
+use crate::server::blocks::Longest;
 
 /// Requests that may be under way before that. They end at once for a caller that reads its answers.
 const REQUESTS_MAX: usize = 4;
@@ -48,6 +49,24 @@ impl UnderWay {
     }
 }
 
+/// How many heads have begun.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Heads {
+    #[default]
+    None,
+    One,
+    More,
+}
+
+impl Heads {
+    fn next(self) -> Self {
+        match self {
+            Self::None => Self::One,
+            Self::One | Self::More => Self::More,
+        }
+    }
+}
+
 /// What the connection, its requests and its guard know of it.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -59,6 +78,7 @@ pub(super) struct Gate {
 struct State {
     /// With heads that have passed since it was counted.
     under_way: UnderWay,
+    heads: Heads,
     /// The kind of frame that is held back, and who waits for it.
     holds: Option<(u8, Waker)>,
 }
@@ -112,6 +132,9 @@ impl Gate {
         }
         state.holds = None;
         state.under_way.requests += usize::from(flags & END_HEADERS != 0);
+        if kind == HEADERS {
+            state.heads = state.heads.next();
+        }
         true
     }
 }
@@ -138,9 +161,16 @@ impl Door {
         }
     }
 
-    /// Whether no credential was accepted yet.
-    pub(super) fn is_strict(&self) -> bool {
-        !self.gate.via.is_known()
+    /// The longest block that is joined. An unknown caller may have a head that is refused for its size as its first one
+    /// only: later it would take its memory beside that of other requests.
+    pub(super) fn longest(&self) -> Longest {
+        if self.gate.via.is_known() {
+            return Longest::Refused;
+        }
+        match self.gate.state().heads {
+            Heads::None | Heads::One => Longest::Most,
+            Heads::More => Longest::Head,
+        }
     }
 
     /// Whether bytes wait that have been read already. No more are read before they have passed.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
@@ -40,6 +41,8 @@ pub(super) struct Signs {
     write_since: AtomicU64,
     flooded: AtomicBool,
     refused_streams: AtomicU32,
+    /// Length of a header block that was too long; 0 without one.
+    block_bytes: AtomicUsize,
 }
 
 impl Signs {
@@ -49,12 +52,18 @@ impl Signs {
             write_since: AtomicU64::new(0),
             flooded: AtomicBool::new(false),
             refused_streams: AtomicU32::new(0),
+            block_bytes: AtomicUsize::new(0),
         })
     }
 
     /// Whether the connection was ended because of a flood of frames.
     pub(super) fn is_flooded(&self) -> bool {
         self.flooded.load(Ordering::Relaxed)
+    }
+
+    /// The length of the header block for which the connection was ended, if so; bytes.
+    pub(super) fn block_too_long(&self) -> Option<usize> {
+        Some(self.block_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
     /// Streams that h2 has refused by itself.
@@ -157,6 +166,7 @@ impl<S: AsyncRead + Unpin> Guard<S> {
             std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
             self.door.admit(out, before, cx)
         };
+        self.blocks.join(self.door.longest());
         admitted.map(Ok)
     }
 
@@ -173,11 +183,19 @@ impl<S: AsyncRead + Unpin> Guard<S> {
         }
         self.look(bytes)?;
         self.blocks.fill(bytes);
+        self.note_block();
         Poll::Ready(Ok(()))
     }
 }
 
 impl<S> Guard<S> {
+    /// Notes a header block that is too long.
+    fn note_block(&self) {
+        if let Some(bytes) = self.blocks.too_long() {
+            self.signs.block_bytes.store(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// Counts what the peer sends.
     fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.frames.look(bytes).is_err() {
@@ -200,7 +218,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     ) -> Poll<io::Result<()>> {
         let me = &mut *self;
         let before = out.filled().len();
-        me.blocks.strict(me.door.is_strict());
         loop {
             let ready = me.blocks.ready(out.remaining());
             if !ready.is_empty() {
@@ -218,6 +235,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
             }
             me.look(bytes)?;
             let passed = me.blocks.look(bytes);
+            me.note_block();
             out.set_filled(before + passed);
             // Nothing at all would be the end of the stream.
             if passed > 0 {

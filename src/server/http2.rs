@@ -459,7 +459,8 @@ async fn live(
 ) -> Option<Fault> {
     let settings = requests.0.shared.settings.clone();
     let line = requests.clone();
-    let head_bytes = u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX);
+    let head_bytes = blocks::decoded_bytes_max(settings.head_bytes_max);
+    let head_bytes = u32::try_from(head_bytes).unwrap_or(u32::MAX);
     let frame_bytes = u32::try_from(blocks::frame_bytes_max(settings.head_bytes_max)).ok();
     let mut connection = Box::pin(
         http2::Builder::new(Streams::of(&requests.0))
@@ -485,7 +486,7 @@ async fn live(
             biased;
             () = told_to_stop(&mut phase, draining) => {}
             over = poll_fn(|cx| poll_gated(connection.as_mut(), &line, cx)) => {
-                return over.and_then(|result| ended(&line.0.signs, result));
+                return over.and_then(|result| ended(&line.0.signs, &settings, result));
             }
             () = timer.as_mut() => {}
         }
@@ -549,7 +550,14 @@ fn poll_gated<T>(
     polled.map(Some)
 }
 
-fn ended(signs: &Signs, result: Result<(), hyper::Error>) -> Option<Fault> {
+fn ended(signs: &Signs, settings: &ConnectionSettings, result: Result<(), hyper::Error>) -> Option<Fault> {
+    if let Some(bytes) = signs.block_too_long() {
+        let detail = format!(
+            "a head of {bytes} bytes or more, compressed; `connections.head_size_max` is {}",
+            settings.head_bytes_max
+        );
+        return Some(("head-too-large", Some(detail)));
+    }
     if signs.is_flooded() {
         return Some(("http2-flood", None));
     }

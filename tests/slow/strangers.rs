@@ -119,7 +119,8 @@ fn body(stream: u32) -> Vec<u8> {
 /// The sequences, and how large the windows of their streams are.
 fn sequences() -> Vec<(&'static str, u32, Vec<u8>)> {
     let ends = END_STREAM;
-    let large = fields(&many(HEAD_BYTES - 1024));
+    // More than a head may have, so that it is refused, and as much as is read of one.
+    let large = fields(&many(2 * HEAD_BYTES - 1024));
     let each = |from: usize, to: u32, what: &dyn Fn(u32) -> Vec<u8>| -> Vec<u8> {
         streams(to).skip(from).flat_map(what).collect()
     };
@@ -150,6 +151,11 @@ fn sequences() -> Vec<(&'static str, u32, Vec<u8>)> {
             each(0, 100, &upload),
         ),
         ("malformed heads", 65_535, each(0, 400, &malformed)),
+        (
+            "a first head that is refused for its size, and does not end",
+            65_535,
+            unfinished(1, HEAD_BYTES + HEAD_BYTES / 2 - 16),
+        ),
         ("half a head", 65_535, half.clone()),
         (
             "a full table, malformed heads, half a head",

@@ -185,7 +185,7 @@ async fn heads_without_end_are_cut() {
     let filler = field("x-filler", &"a".repeat(1000));
     for (what, reason, part) in [
         ("empty CONTINUATION", "http2-flood", Vec::new()),
-        ("CONTINUATION", "http2-flood", filler),
+        ("CONTINUATION", "head-too-large", filler),
     ] {
         let part = frame(CONTINUATION, 0, 1, &part);
         is_cut(&gateway, what, reason, &begun, FLOOD, |_| part.clone()).await;
@@ -283,15 +283,15 @@ async fn a_head_that_unfolds_too_far_costs_only_itself() {
         open.retain(|id| *id != answer.stream);
     }
     assert!(peer.catch_up().await, "the connection is over");
-    // What is refused below us has no line.
-    let requests = || {
-        let lines = gateway.lines.all();
-        lines
-            .iter()
-            .filter(|line| line.contains("\"kind\":\"request\""))
-            .count()
-    };
-    gateway.lines.wait_for(|_| requests() == 2).await;
+    let line = gateway
+        .lines
+        .wait_for(|line| line["problem"] == "head-too-large")
+        .await;
+    let cause = line["cause"].as_str().unwrap();
+    assert!(
+        cause.contains("the head has 35") && cause.contains("`connections.head_size_max` is 32768"),
+        "{cause}"
+    );
 }
 
 #[tokio::test]

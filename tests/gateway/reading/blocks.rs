@@ -446,7 +446,7 @@ async fn a_head_of_several_frames_that_is_too_large_costs_its_stream_alone() {
     assert_eq!(peer.ask(&good(), b"{}").await, Heard::status(202));
     peer.write(&split(3, END_STREAM, &large, &[16_000, 32_000, 48_000]))
         .await;
-    assert_eq!(peer.hear(3).await, Heard::status(431));
+    assert_eq!(peer.hear(3).await, Heard::problem(431, "head-too-large"));
     let good = block(&with("content-length", "0"));
     peer.write(&split(5, END_STREAM, &good, &[7])).await;
     assert_eq!(peer.hear(5).await, Heard::status(202));
@@ -454,14 +454,46 @@ async fn a_head_of_several_frames_that_is_too_large_costs_its_stream_alone() {
 }
 
 #[tokio::test]
-async fn a_block_of_an_unknown_caller_that_is_too_long_ends_its_connection() {
+async fn a_block_that_is_far_too_long_ends_its_connection_with_its_size_in_the_log() {
     const ENHANCE_YOUR_CALM: u32 = 0xb;
     let (world, gateway, _) = served("").await;
+    let long = good_and(&literal(NOT_KEPT, b"x-more", &[b'y'; 950]).repeat(75));
+    let cuts = [16_000, 32_000, 48_000, 64_000];
+    let bytes = split(1, END_STREAM, &long, &cuts);
     let mut peer = Peer::connect(&world, &gateway).await;
-    let long = good_and(&literal(NOT_KEPT, b"x-more", &[b'y'; 950]).repeat(40));
-    let bytes = split(1, END_STREAM, &long, &[16_000, 32_000]);
     // Without its last frame, which would never come.
-    peer.write(&bytes[..9 + 16_000 + 9 + 16_000 + 9 + 1_000]).await;
+    peer.write(&bytes[..cuts.len() * 16_009 + 9 + 1_000]).await;
+    assert_eq!(peer.end().await, Some(ENHANCE_YOUR_CALM));
+    let line = gateway
+        .lines
+        .wait_for(|line| line["reason"] == "head-too-large")
+        .await;
+    let detail = line["detail"].as_str().unwrap();
+    assert!(detail.contains("a head of 64000 bytes or more"), "{detail}");
+    assert!(
+        detail.contains("`connections.head_size_max` is 32768"),
+        "{detail}"
+    );
+    assert_eq!(world.emulator.flow.heads().get(), 0);
+}
+
+#[tokio::test]
+async fn an_unknown_caller_has_a_long_head_refused_in_words_as_its_first_one_only() {
+    const ENHANCE_YOUR_CALM: u32 = 0xb;
+    let (world, gateway, _) = served("").await;
+    let fields: Vec<_> = with("content-length", "0")
+        .into_iter()
+        .filter(|(name, _)| name != b"x-api-key")
+        .collect();
+    let long = [
+        block(&fields),
+        literal(NOT_KEPT, b"x-more", &[b'y'; 950]).repeat(40),
+    ]
+    .concat();
+    let mut peer = Peer::connect(&world, &gateway).await;
+    peer.write(&split(1, END_STREAM, &long, &[16_000, 32_000])).await;
+    assert_eq!(peer.hear(1).await, Heard::problem(431, "head-too-large"));
+    peer.write(&split(3, END_STREAM, &long, &[16_000, 32_000])).await;
     assert_eq!(peer.end().await, Some(ENHANCE_YOUR_CALM));
     assert_eq!(world.emulator.flow.heads().get(), 0);
 }

@@ -1,8 +1,10 @@
 //! Bodies on HTTP/1: a chunk that can be read in two ways starts no run, and what stands in a body, in the extension
 //! of a chunk or in a trailer never becomes a request.
 
+use crate::emulator::Trigger;
 use crate::harness::KEY;
 use crate::harness::Running;
+use crate::harness::TENANT;
 use crate::harness::World;
 use crate::listening::order;
 use crate::listening::order_bytes;
@@ -104,7 +106,14 @@ pub(super) async fn refused_behind_a_good_one(cases: &[Case]) {
 }
 
 pub(super) async fn refused_in_two_pieces(cases: &[Case]) {
-    let (world, gateway, _) = served("").await;
+    let world = World::new().await;
+    let trigger = world.emulator.flow.add(Trigger::any_user(TENANT));
+    // More requests than one caller may have by default.
+    let name = "name = \"shop\"\n";
+    let rate = "rate = { requests = 10000, per = \"1s\" }\n";
+    let settings = world.base().replace(name, &format!("{name}{rate}"));
+    let route = world.route("orders", "/orders", &trigger.url(), "");
+    let gateway = world.start(&format!("{settings}{route}"));
     for Case { what, bytes } in cases {
         let body = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         for cut in [body, body + 1, body + 2, body + 3, bytes.len() - 1] {
