@@ -190,7 +190,7 @@ fn hash_keys(arguments: &[&str], keys: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Whoever refuses its arguments may end before it reads.
+    // A program that refuses its arguments may end before it reads.
     let _ = hash.stdin.take().unwrap().write_all(keys.as_bytes());
     hash.wait_with_output().unwrap()
 }

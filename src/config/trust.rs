@@ -62,7 +62,7 @@ impl Trust {
     /// TLS 1.2 and 1.3 client settings that trust these authorities, without ALPN.
     ///
     /// # Errors
-    /// Tells when there is nothing to trust.
+    /// Fails when there is nothing to trust.
     pub fn client_config(&self) -> Result<ClientConfig, TrustError> {
         Ok(builder()?
             .with_root_certificates(self.roots()?)

@@ -156,7 +156,7 @@ pub enum FlowError {
         what: &'static str,
         /// How many there are.
         all: usize,
-        /// How many of them are in the share of whoever sent this one.
+        /// How many of them are in the share of this one's sender.
         own: usize,
         /// Requests that wait.
         waiting: usize,

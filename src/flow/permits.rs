@@ -1,5 +1,5 @@
 //! The permits of one trigger and its waiting room, shared fairly between those who call it. One caller may use what
-//! the others leave free; once others wait, a permit goes to the one with the fewest, and whoever has the most in the
+//! the others leave free; once others wait, a permit goes to the one with the fewest, and the one with the most in the
 //! waiting room makes room. A body that is still arriving costs its sender next to nothing and may take long, so such
 //! requests never get all permits, and one sender never gets all of what they may have.
 
@@ -239,7 +239,7 @@ impl Share {
         }
     }
 
-    /// Whoever came last.
+    /// The one that came last.
     fn pop_newest(&mut self) -> Option<Waiter> {
         let number = |queue: &VecDeque<Waiter>| queue.back().map(|waiter| waiter.number);
         match number(&self.whole) > number(&self.uploads) {
@@ -365,7 +365,7 @@ impl State {
         });
     }
 
-    /// Whether one more may wait, if need be in place of the newest request of whoever has the most.
+    /// Whether one more may wait, if need be in place of the newest request of the holder with the most.
     fn make_place(&mut self, limits: &Limits, holder: Holder) -> bool {
         if self.waiting < limits.waiting_max {
             return true;

@@ -214,7 +214,7 @@ mod tests {
         Budget::new(ALL, BODY, Counters::new())
     }
 
-    /// Takes bodies until there is no room, and tells how many bytes that were.
+    /// Takes bodies until there is no room, and returns how many bytes that were.
     fn fill(budget: &Budget, holder: Holder) -> usize {
         std::iter::from_fn(|| budget.take(holder, BODY).ok()).count() * BODY
     }

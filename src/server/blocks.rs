@@ -118,7 +118,7 @@ impl Blocks {
     }
 
     /// Sets the longest block that is joined from now on. A longer one ends the connection: it is not held, and h2
-    /// would hold its fields meanwhile.
+    /// would hold its fields until it ends.
     pub(super) fn join(&mut self, longest: Longest) {
         self.block_bytes_max = block_bytes_max(match longest {
             Longest::Head => self.head_bytes_max,

@@ -1,6 +1,6 @@
 //! How many requests of an HTTP/2 connection may be under way before one of them has shown a credential. A request that
-//! is refused costs memory until its answer has been read, and h2 can not be told later to allow more streams or larger
-//! windows. So bytes behind the head of one request too many stay in the socket until another has ended. The first
+//! is refused costs memory until its answer has been read, and h2 cannot allow more streams or larger windows later. So
+//! bytes behind the head of one request too many stay in the socket until another has ended. The first
 //! credential that is accepted opens the gate for good, so that known callers wait for nothing but their own identification.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Answers that were given to another request: the tracking id that the platform echoes tells, where it does.
+//! Answers that were given to another request: shown by the tracking id that the platform echoes.
 
 use serde_json::json;
 
