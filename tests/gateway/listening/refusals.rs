@@ -113,7 +113,7 @@ async fn a_caller_that_stops_after_its_refusal_is_reset_without_an_error() {
 
 #[tokio::test]
 async fn refusals_beyond_those_whose_bodies_are_taken_are_reset_without_an_error() {
-    const REQUESTS: u32 = 90;
+    const REQUESTS: u32 = 20;
     let (_world, gateway) = gateway().await;
     let mut peer = Peer::connect(&gateway).await;
     for number in 0..REQUESTS {
