@@ -153,7 +153,9 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.line.now.fetch_sub(1, Ordering::Relaxed);
-        self.line.gate.changed();
+        if !self.line.via.is_known() {
+            self.line.gate.changed();
+        }
         if !self.whole {
             self.line.credit.dropped();
             if let Some(rest) = &self.rest {
@@ -371,9 +373,12 @@ impl Future for Answering {
     type Output = Result<Response<RunningBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let is_known = |running: &Running| running.line.via.is_known();
+        let was_known = self.running.as_ref().is_some_and(is_known);
         let polled = Pin::new(&mut self.call).poll(cx);
         if let Some(running) = &self.running
-            && running.line.via.is_known()
+            && !was_known
+            && is_known(running)
         {
             running.line.gate.changed();
         }
@@ -538,10 +543,14 @@ fn poll_gated<T>(
 ) -> Poll<Option<T>> {
     let line = &requests.0;
     line.discarding.poll(cx);
-    line.gate.settle(requests.under_way());
+    // Once it is open, the gate costs nothing.
+    let was_known = line.via.is_known();
+    if !was_known {
+        line.gate.settle(requests.under_way());
+    }
     let polled = connection.poll(cx);
     line.discarding.poll(cx);
-    if polled.is_pending() && line.gate.is_late(requests.under_way()) {
+    if !was_known && polled.is_pending() && line.gate.is_late(requests.under_way()) {
         cx.waker().wake_by_ref();
     }
     if !line.via.is_known() && line.signs.refused_streams() > UNKNOWN_MALFORMED_MAX {

@@ -84,7 +84,10 @@ impl Discarding {
     pub(super) fn poll(&self, cx: &mut Context<'_>) {
         let mut discards = self.discards();
         let deadline = discards.deadline;
-        discards.waker = Some(cx.waker().clone());
+        let is_known = |waker: &Waker| waker.will_wake(cx.waker());
+        if !discards.waker.as_ref().is_some_and(is_known) {
+            discards.waker = Some(cx.waker().clone());
+        }
         discards
             .bodies
             .retain_mut(|discard| discard.poll(deadline, cx).is_pending());
