@@ -72,7 +72,7 @@ impl Trust {
     /// The same settings, with which a refused certificate is explained: see [`crate::config::refused_certificate`].
     ///
     /// # Errors
-    /// Tells when there is nothing to trust.
+    /// Fails when there is nothing to trust.
     pub fn explaining_client_config(&self) -> Result<ClientConfig, TrustError> {
         let roots = self.roots()?;
         if roots.is_empty() {
