@@ -11,51 +11,23 @@
 
 use std::future::Future;
 use std::hint::black_box;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Context;
-use std::task::Waker;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::task::{Context, Waker};
+use std::time::{Duration, SystemTime};
 
-use criterion::Criterion;
-use criterion::criterion_group;
-use criterion::criterion_main;
-use flowgate::config::CallerSettings;
-use flowgate::config::CallersSettings;
-use flowgate::config::KeyDigest;
-use flowgate::config::KeyPlace;
-use flowgate::config::KeySettings;
-use flowgate::config::KeyState;
-use flowgate::config::NetworkSettings;
-use flowgate::config::QuotaSettings;
-use flowgate::config::Rate;
-use flowgate::flow::Load;
-use flowgate::flow::Permits;
-use flowgate::flow::outbound;
-use flowgate::flow::outbound::Audience;
-use flowgate::flow::outbound::Introduction;
-use flowgate::flow::outbound::Parcel;
-use flowgate::model::CallerName;
-use flowgate::model::Holder;
-use flowgate::model::KeyLabel;
-use flowgate::model::RequestId;
-use flowgate::policy::Access;
-use flowgate::policy::Callers;
-use flowgate::policy::Guesses;
-use flowgate::policy::Matching;
-use flowgate::policy::Networks;
-use flowgate::policy::Origin;
-use flowgate::policy::Quotas;
-use flowgate::policy::Routes;
-use http::HeaderMap;
-use http::HeaderName;
-use http::HeaderValue;
-use http::Method;
+use criterion::{Criterion, criterion_group, criterion_main};
+use flowgate::config::{
+    CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
+    QuotaSettings, Rate,
+};
+use flowgate::flow::outbound::{Audience, Introduction, Parcel};
+use flowgate::flow::{Load, Permits, outbound};
+use flowgate::model::{CallerName, Holder, KeyLabel, RequestId};
+use flowgate::policy::{Access, Callers, Guesses, Matching, Networks, Origin, Quotas, Routes};
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
 /// Few and many: entries of each table.

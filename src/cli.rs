@@ -12,23 +12,14 @@ mod routes;
 mod serve;
 
 use std::io::IsTerminal;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
-use clap::Parser;
-use clap::Subcommand;
+use clap::{CommandFactory, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
-use crate::config;
-use crate::config::Config;
-use crate::config::Environment;
-use crate::config::Mistake;
-use crate::config::Report;
-use crate::config::Secrets;
-use crate::config::Style;
+use crate::config::{Config, Environment, Mistake, Report, Secrets, Style};
 use crate::doctor::count;
-use crate::entra;
+use crate::{config, entra};
 
 /// Flowgate: an authenticating TLS reverse proxy for HTTP-triggered Power Automate and Logic Apps flows.
 ///

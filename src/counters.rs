@@ -4,9 +4,8 @@
 mod recent;
 
 use std::ops::Deref;
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -14,12 +13,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Metric;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use tokio::time::Instant;
 
-pub use recent::RECENT_MINUTES;
-pub use recent::Recent;
+pub use recent::{RECENT_MINUTES, Recent};
 
 use crate::model::clock;
 
@@ -416,9 +413,7 @@ impl Drop for Counted {
 
 #[cfg(test)]
 mod tests {
-    use super::Counted;
-    use super::Counters;
-    use super::OutcomeLabels;
+    use super::{Counted, Counters, OutcomeLabels};
 
     #[test]
     fn figures_are_scraped_under_our_name() {

@@ -7,16 +7,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::HeaderValue;
-use http::StatusCode;
-use http::header;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::model::CallerName;
-use crate::model::KeyLabel;
-use crate::model::RequestId;
 use crate::model::claims::cut;
+use crate::model::{CallerName, KeyLabel, RequestId};
 
 /// What the caller is told about where to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -508,12 +503,7 @@ mod tests {
     use std::collections::HashSet;
     use std::time::Duration;
 
-    use super::Again;
-    use super::Kind;
-    use super::LimitNotice;
-    use super::Problem;
-    use super::Reason;
-    use super::Run;
+    use super::{Again, Kind, LimitNotice, Problem, Reason, Run};
     use crate::model::RequestId;
 
     #[test]

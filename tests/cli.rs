@@ -11,9 +11,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
-use std::process::Output;
-use std::process::Stdio;
+use std::process::{Command, Output, Stdio};
 
 fn flowgate(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_flowgate"))
@@ -422,8 +420,7 @@ fn check_refuses_a_certificate_outside_of_its_dates() {
 #[cfg(unix)]
 #[test]
 fn serve_goes_on_with_a_certificate_outside_of_its_dates() {
-    use std::io::BufRead;
-    use std::io::BufReader;
+    use std::io::{BufRead, BufReader};
 
     let dir = tempfile::tempdir().unwrap();
     let path = settings(dir.path(), "");
@@ -497,8 +494,7 @@ fn the_id_of_a_client_secret_is_warned_about() {
 #[cfg(unix)]
 #[test]
 fn serve_stops_on_sigterm_and_names_an_address_in_use() {
-    use std::io::BufRead;
-    use std::io::BufReader;
+    use std::io::{BufRead, BufReader};
 
     let dir = tempfile::tempdir().unwrap();
     let path = settings(dir.path(), "");

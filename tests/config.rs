@@ -16,25 +16,13 @@ mod secrecy;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
-use std::time::Duration;
-use std::time::Instant;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use flowgate::config::Environment;
-use flowgate::config::Secrets;
-use flowgate::config::Severity;
-use flowgate::config::Style;
-use flowgate::config::load;
-use flowgate::config::parse;
-use flowgate::config::schema;
-use rcgen::BasicConstraints;
-use rcgen::CertificateParams;
-use rcgen::IsCa;
-use rcgen::KeyPair;
+use flowgate::config::{Environment, Secrets, Severity, Style, load, parse, schema};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
 const SAMPLES: [&str; 5] = [
     "flowgate.toml",

@@ -10,8 +10,7 @@
 )]
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use flowgate::problem::Kind;
 
@@ -27,11 +26,13 @@ const FLOORS: &[(&str, u8)] = &[
     ("flow", 3),
     ("gateway", 4),
     ("server", 5),
-    ("doctor", 6),
-    ("cli", 6),
-    ("main", 6),
-    ("lib", 6),
+    ("doctor", ROOF),
+    ("cli", ROOF),
+    ("main", ROOF),
+    ("lib", ROOF),
 ];
+/// The floor whose modules may name each other.
+const ROOF: u8 = 6;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -71,31 +72,94 @@ fn module_of(path: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
+/// Every path into the crate that a file names, with the number of its line: those of its `use` statements, braces taken
+/// apart, and those in the code.
+fn crate_paths(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        let mut code = line.split("//").next().unwrap_or_default().to_owned();
+        let begin = code.trim_start();
+        if begin.starts_with("use ") || begin.starts_with("pub") && begin.contains(" use ") {
+            while !code.contains(';') {
+                let (_, more) = lines.next().expect("a use statement ends");
+                code.push_str(more.split("//").next().unwrap_or_default().trim());
+            }
+        }
+        for path in code.split("crate::").skip(1) {
+            for path in leaves(path) {
+                found.push((number + 1, path));
+            }
+        }
+    }
+    found
+}
+
+/// The paths of one tree of imports: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn leaves(tree: &str) -> Vec<String> {
+    let is_path = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let end = tree.find(|c| !is_path(c)).unwrap_or(tree.len());
+    let (stem, rest) = tree.split_at(end);
+    let Some(inside) = rest
+        .strip_prefix('{')
+        .filter(|_| stem.is_empty() || stem.ends_with("::"))
+    else {
+        return vec![stem.trim_end_matches(':').to_owned()];
+    };
+    let mut depth = 0;
+    let mut branches = vec![String::new()];
+    for c in inside.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                branches.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        branches.last_mut().unwrap().push(c);
+    }
+    let branches = branches.iter().map(|branch| branch.trim());
+    let branches = branches.filter(|branch| !branch.is_empty());
+    branches
+        .flat_map(|branch| leaves(branch).into_iter().map(|leaf| format!("{stem}{leaf}")))
+        .collect()
+}
+
+#[test]
+fn grouped_imports_are_read() {
+    let text = "use crate::{cli, gateway::{Gateway, journal::Log}};\n\
+                pub(crate) use crate::model::{\n    Host, // a comment\n    Network,\n};\n\
+                let x = crate::wire::request(crate::problem::Kind::ALL);\n";
+    let paths = crate_paths(text);
+    let expected = [
+        (1, "cli"),
+        (1, "gateway::Gateway"),
+        (1, "gateway::journal::Log"),
+        (2, "model::Host"),
+        (2, "model::Network"),
+        (6, "wire::request"),
+        (6, "problem::Kind::ALL"),
+    ];
+    assert_eq!(paths, expected.map(|(line, path)| (line, path.to_owned())));
+}
+
 #[test]
 fn modules_name_lower_floors_only() {
     let mut wrong = Vec::new();
     for path in files(&root().join("src"), "rs") {
         let module = module_of(&path);
         let own = floor(&module).unwrap_or_else(|| panic!("{module} has no floor; give it one in FLOORS"));
-        for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
-            let place = format!("{}:{}", path.display(), number + 1);
-            let code = line.split("//").next().unwrap_or_default();
-            if code.contains("crate::{") {
+        for (number, named) in crate_paths(&fs::read_to_string(&path).unwrap()) {
+            let other = named.split("::").next().unwrap_or_default();
+            let Some(theirs) = floor(other) else { continue };
+            if other != module && theirs >= own && own < ROOF {
+                let place = format!("{}:{number}", path.display());
                 wrong.push(format!(
-                    "{place}: one path per import, so that this test can read it"
+                    "{place}: {module} (floor {own}) names {other} (floor {theirs})"
                 ));
-            }
-            for other in code.split("crate::").skip(1) {
-                let other: String = other
-                    .chars()
-                    .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-                    .collect();
-                let Some(theirs) = floor(&other) else { continue };
-                if other != module && theirs >= own && own < 6 {
-                    wrong.push(format!(
-                        "{place}: {module} (floor {own}) names {other} (floor {theirs})"
-                    ));
-                }
             }
         }
     }

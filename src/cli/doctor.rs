@@ -3,32 +3,13 @@
 use std::io::Write;
 use std::path::Path;
 
-use tokio::runtime::Builder;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
-use crate::cli::DoctorWords;
-use crate::cli::FAILED;
-use crate::cli::Outcome;
-use crate::cli::SetupStyle;
-use crate::cli::WELL;
-use crate::cli::WRONG;
-use crate::cli::load;
-use crate::cli::style;
-use crate::config;
-use crate::config::Environment;
-use crate::config::Mistake;
-use crate::config::Secrets;
-use crate::doctor;
-use crate::doctor::Live;
-use crate::doctor::Privileges;
-use crate::doctor::Questions;
-use crate::doctor::Report;
-use crate::doctor::Selection;
-use crate::doctor::SignedUrl;
-use crate::doctor::Walk;
-use crate::doctor::advice;
+use crate::cli::{DoctorWords, FAILED, Outcome, SetupStyle, WELL, WRONG, load, style};
+use crate::config::{Environment, Mistake, Secrets};
 use crate::doctor::live::RUN_WORDS;
-use crate::doctor::setup;
+use crate::doctor::{Live, Privileges, Questions, Report, Selection, SignedUrl, Walk, advice, setup};
+use crate::{config, doctor};
 
 pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
     if words.audit {

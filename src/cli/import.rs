@@ -3,30 +3,14 @@
 
 use std::fmt::Write as _;
 use std::io::Read;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::cli::Outcome;
-use crate::cli::SettingsFile;
-use crate::cli::WRONG;
-use crate::cli::routes;
+use crate::cli::{Outcome, SettingsFile, WRONG, routes};
 use crate::config;
-use crate::config::Config;
-use crate::config::Environment;
-use crate::config::Proof;
-use crate::config::RouteKind;
-use crate::config::RouteSettings;
-use crate::config::Secrets;
-use crate::config::Style;
-use crate::config::edit;
-use crate::config::edit::Readers;
-use crate::config::edit::TriggerPlace;
-use crate::model::Cloud;
-use crate::model::RouteName;
-use crate::model::Secret;
-use crate::model::TriggerUrl;
-use crate::model::trigger::ADDRESS_CHARS_MAX;
-use crate::model::trigger::Family;
+use crate::config::edit::{Readers, TriggerPlace};
+use crate::config::{Config, Environment, Proof, RouteKind, RouteSettings, Secrets, Style, edit};
+use crate::model::trigger::{ADDRESS_CHARS_MAX, Family};
+use crate::model::{Cloud, RouteName, Secret, TriggerUrl};
 
 /// What `import` is asked for.
 #[derive(Debug, clap::Args)]

@@ -5,19 +5,10 @@ use std::io::BufRead;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::cli::KeyCommand;
-use crate::cli::Outcome;
-use crate::cli::Pepper;
-use crate::cli::WRONG;
-use crate::config::Environment;
-use crate::config::KeyDigest;
-use crate::model::CallerName;
-use crate::model::KeyLabel;
-use crate::model::Secret;
-use crate::model::clock;
-use crate::policy::key::GENERATED_PREFIX;
-use crate::policy::key::KEY_BYTES_MAX;
-use crate::policy::key::is_generated;
+use crate::cli::{KeyCommand, Outcome, Pepper, WRONG};
+use crate::config::{Environment, KeyDigest};
+use crate::model::{CallerName, KeyLabel, Secret, clock};
+use crate::policy::key::{GENERATED_PREFIX, KEY_BYTES_MAX, is_generated};
 
 /// Random bytes of a key.
 const KEY_BYTES: usize = 32;

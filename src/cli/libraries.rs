@@ -5,26 +5,19 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fmt::Write as _;
-use std::hash::BuildHasher;
-use std::hash::RandomState;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::Event;
-use tracing::Level;
-use tracing::Subscriber;
-use tracing::field::Field;
-use tracing::field::Visit;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::Context;
 
-use crate::cli::lines::Lines;
-use crate::cli::lines::Notice;
-use crate::gateway::journal::Form;
-use crate::gateway::journal::Sink;
+use crate::cli::lines::{Lines, Notice};
+use crate::gateway::journal::{Form, Sink};
 
 /// Lines of one place in the code that may come at once, and the time for each one after that.
 const PLACE_BURST: u32 = 5;
@@ -243,23 +236,16 @@ fn has_room(due: Instant, burst: u32, period: Duration, now: Instant) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
-    use std::sync::Arc;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    use proptest::prelude::any;
-    use proptest::prelude::proptest;
+    use proptest::prelude::{any, proptest};
     use tokio::time::Instant;
     use tracing::Level;
     use tracing_subscriber::filter::LevelFilter;
     use tracing_subscriber::layer::SubscriberExt;
 
-    use super::Bounded;
-    use super::Libraries;
-    use super::PLACES_MAX;
-    use super::Place;
-    use super::Throttle;
-    use super::level;
+    use super::{Bounded, Libraries, PLACES_MAX, Place, Throttle, level};
     use crate::cli::lines::Lines;
     use crate::gateway::journal::Form;
 

@@ -3,25 +3,17 @@
 //! were lost is a line of its own once there is room again. Lines that anyone can cause are dropped before those of
 //! requests.
 
-use std::io;
 use std::io::Write;
-use std::mem;
-use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{io, mem, thread};
 
 use serde::Serialize;
 use tokio::time::Instant;
 use tracing::Level;
 
-use crate::gateway::journal::Form;
-use crate::gateway::journal::Sink;
+use crate::gateway::journal::{Form, Sink};
 use crate::model::clock;
 
 /// Bytes that wait for the writer at most.
@@ -352,17 +344,10 @@ impl<'a> Notice<'a> {
 mod tests {
     use std::io;
     use std::io::Write;
-    use std::sync::Arc;
-    use std::sync::Mutex;
-    use std::sync::mpsc;
+    use std::sync::{Arc, Mutex, mpsc};
 
-    use super::Lines;
-    use super::Losses;
-    use super::MINOR_BYTES_MAX;
-    use super::Outlet;
-    use super::WAITING_BYTES_MAX;
-    use crate::gateway::journal::Form;
-    use crate::gateway::journal::Sink;
+    use super::{Lines, Losses, MINOR_BYTES_MAX, Outlet, WAITING_BYTES_MAX};
+    use crate::gateway::journal::{Form, Sink};
 
     /// Takes so many bytes and no more.
     struct Disk {

@@ -9,22 +9,16 @@ use std::os::fd::AsFd;
 use std::os::windows::io::AsHandle;
 use std::sync::Arc;
 
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
 
 use crate::cli::libraries;
 use crate::cli::libraries::Libraries;
-use crate::cli::lines::Farewell;
-use crate::cli::lines::Lines;
-use crate::config::AccessLog;
-use crate::config::LogFormat;
-use crate::config::LogSettings;
-use crate::gateway::journal::Form;
-use crate::gateway::journal::Log;
+use crate::cli::lines::{Farewell, Lines};
+use crate::config::{AccessLog, LogFormat, LogSettings};
+use crate::gateway::journal::{Form, Log};
 
 /// Where the lines of this crate say that they come from.
 const OURS: &str = "flowgate";

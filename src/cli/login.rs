@@ -3,21 +3,13 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use tokio::runtime::Builder;
 
-use crate::cli::FAILED;
-use crate::cli::Outcome;
-use crate::cli::WRONG;
-use crate::cli::load_whole;
-use crate::config::Config;
-use crate::config::IdentitySettings;
-use crate::entra::login::Login;
-use crate::entra::login::LoginError;
-use crate::entra::login::Protection;
-use crate::entra::login::SignedIn;
+use crate::cli::{FAILED, Outcome, WRONG, load_whole};
+use crate::config::{Config, IdentitySettings};
+use crate::entra::login::{Login, LoginError, Protection, SignedIn};
 
 /// How the person is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,15 +1,8 @@
 //! The table of routes for people: public address, who may call, limits, identity, trigger without its secrets.
 
-use comfy_table::ContentArrangement;
-use comfy_table::Table;
-use comfy_table::presets;
+use comfy_table::{ContentArrangement, Table, presets};
 
-use crate::config::CallersSettings;
-use crate::config::Config;
-use crate::config::Proof;
-use crate::config::Rate;
-use crate::config::RouteSettings;
-use crate::config::Transport;
+use crate::config::{CallersSettings, Config, Proof, Rate, RouteSettings, Transport};
 
 /// All routes, one a row.
 pub(super) fn table(config: &Config) -> String {

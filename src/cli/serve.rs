@@ -1,22 +1,14 @@
 //! `flowgate serve`: settings, log, gateway, the signals that end it, and those that do not.
 
 use std::convert::Infallible;
-use std::io;
-use std::mem;
 use std::path::Path;
 use std::sync::Arc;
+use std::{io, mem};
 
 use tokio::runtime::Builder;
 
-use crate::cli::FAILED;
-use crate::cli::Outcome;
-use crate::cli::WELL;
-use crate::cli::load_whole;
-use crate::cli::logging;
-use crate::config::Config;
-use crate::config::FileInForce;
-use crate::config::Mistake;
-use crate::config::Severity;
+use crate::cli::{FAILED, Outcome, WELL, load_whole, logging};
+use crate::config::{Config, FileInForce, Mistake, Severity};
 use crate::counters::Counters;
 use crate::server::Server;
 
@@ -104,8 +96,7 @@ struct Signals {
 impl Signals {
     #[cfg(unix)]
     fn register() -> io::Result<Self> {
-        use tokio::signal::unix::SignalKind;
-        use tokio::signal::unix::signal;
+        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -149,8 +140,7 @@ struct Notices {
 #[cfg(unix)]
 impl Notices {
     fn register() -> io::Result<Self> {
-        use tokio::signal::unix::SignalKind;
-        use tokio::signal::unix::signal;
+        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             files: Arc::default(),
             hangup: signal(SignalKind::hangup())?,

@@ -1,8 +1,6 @@
 //! What holds where the settings say nothing, each with its reason.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Running requests get this long when the gateway stops: orchestrators kill a process 30 s after asking it

@@ -1,14 +1,11 @@
 //! Changes to a settings file that keep every other byte of it: a route more, another trigger for a route. Files are
 //! replaced in one step, so that a crash leaves the old one or the new one.
 
-use std::fs;
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -198,8 +195,7 @@ fn is_strangers_link(_: &Path, _: &Path) -> bool {
 /// administrator can, and for all others it is right as it is.
 #[cfg(unix)]
 pub fn give_to_owner_of(file: &File, model: &fs::Metadata) {
-    use std::os::unix::fs::MetadataExt;
-    use std::os::unix::fs::fchown;
+    use std::os::unix::fs::{MetadataExt, fchown};
 
     if file
         .metadata()
@@ -238,17 +234,11 @@ fn write_new(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Resul
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     #[cfg(unix)]
     use super::Readers;
-    use super::TriggerPlace;
-    use super::appended;
-    use super::replace_secret;
-    use super::replace_settings;
-    use super::trigger_of;
-    use super::with;
+    use super::{TriggerPlace, appended, replace_secret, replace_settings, trigger_of, with};
     use crate::model::Secret;
 
     const TEXT: &str = "# kept\n[[route]]\nname = \"a\"\ntrigger = 'https://a.example/x' # kept too\n\
@@ -325,9 +315,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_file_that_is_replaced_keeps_its_owner() {
-        use std::os::unix::fs::MetadataExt;
-        use std::os::unix::fs::PermissionsExt;
-        use std::os::unix::fs::chown;
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
         let folder = tempfile::tempdir().unwrap();
         let (settings, secret) = (
@@ -355,8 +343,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_link_of_somebody_else_does_not_choose_what_is_replaced() {
-        use std::os::unix::fs::lchown;
-        use std::os::unix::fs::symlink;
+        use std::os::unix::fs::{lchown, symlink};
 
         let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let settings = folder.path().join("flowgate.toml");
@@ -380,8 +367,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_new_secret_belongs_to_the_owner_of_the_settings_or_the_reader_is_told() {
-        use std::os::unix::fs::MetadataExt;
-        use std::os::unix::fs::chown;
+        use std::os::unix::fs::{MetadataExt, chown};
 
         let folder = tempfile::tempdir().unwrap();
         let (settings, secret) = (

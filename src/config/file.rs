@@ -6,11 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::leaf::At;
-use crate::config::leaf::Moment;
-use crate::config::leaf::Size;
-use crate::config::leaf::Span;
-use crate::config::leaf::Table;
+use crate::config::leaf::{At, Moment, Size, Span, Table};
 
 type Text = Option<At<String>>;
 type Texts = Option<At<Vec<At<String>>>>;

@@ -1,18 +1,13 @@
 //! Settings and list files as they were when they were read, so that a running gateway can say whether they have changed
 //! since. Only a digest is kept, never content.
 
-use std::fmt;
-use std::io;
 use std::io::Read;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
-use aws_lc_rs::digest::Context;
-use aws_lc_rs::digest::Digest;
-use aws_lc_rs::digest::SHA256;
+use aws_lc_rs::digest::{Context, Digest, SHA256};
 
-use crate::config::lists;
-use crate::config::source;
+use crate::config::{lists, source};
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -82,8 +77,7 @@ fn digest_of(path: &Path) -> Result<Option<Digest>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::FileInForce;
-    use super::FileState;
+    use super::{FileInForce, FileState};
 
     #[test]
     fn a_file_is_compared_with_what_was_read_of_it() {

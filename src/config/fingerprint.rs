@@ -6,8 +6,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest::Context;
-use aws_lc_rs::digest::SHA256;
+use aws_lc_rs::digest::{Context, SHA256};
 
 /// Hexadecimal digits of a key's digest that count.
 const KEY_DIGITS: usize = 4;

@@ -1,17 +1,12 @@
 //! An identity as the settings give it: where its tokens come from, and how it proves who it is.
 
 use std::path::PathBuf;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::config::ClientCertificate;
-use crate::config::DefaultSettings;
-use crate::config::FederatedSettings;
-use crate::config::ManagedSettings;
-use crate::config::SecretSource;
-use crate::config::Trust;
-use crate::model::Cloud;
-use crate::model::IdentityName;
+use crate::config::{
+    ClientCertificate, DefaultSettings, FederatedSettings, ManagedSettings, SecretSource, Trust,
+};
+use crate::model::{Cloud, IdentityName};
 
 /// An identity whose tokens the flow service accepts.
 #[derive(Debug, Clone)]

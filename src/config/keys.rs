@@ -5,12 +5,8 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::SystemTime;
 
-use crate::config::KeyDigest;
-use crate::config::KeySettings;
-use crate::config::KeyState;
-use crate::model::KeyLabel;
-use crate::model::LabelPlace;
-use crate::model::Labels;
+use crate::config::{KeyDigest, KeySettings, KeyState};
+use crate::model::{KeyLabel, LabelPlace, Labels};
 
 /// Room that is made for a label before the labels are known.
 const LABEL_BYTES: usize = 12;
@@ -164,13 +160,10 @@ impl fmt::Debug for KeyList {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use super::KeyList;
-    use crate::config::KeyDigest;
-    use crate::config::KeySettings;
-    use crate::config::KeyState;
+    use crate::config::{KeyDigest, KeySettings, KeyState};
     use crate::model::KeyLabel;
 
     fn day(number: u64) -> Option<SystemTime> {

@@ -1,21 +1,16 @@
 //! Networks, key digests and dates, one by one and in files with one entry a line. It decides what an entry
 //! means; which lists there are, and whether two entries clash, is for `check`.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 use std::time::SystemTime;
 
-use ipnet::IpNet;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::civil::DateTime;
+use jiff::civil::{Date, DateTime};
 
-use crate::config::KeyDigest;
-use crate::config::KeyState;
-use crate::config::mask;
 use crate::config::mistake::Flaw;
+use crate::config::{KeyDigest, KeyState, mask};
 use crate::model::KeyLabel;
 
 /// Largest list file: 100,000 keys take 10 MB.
@@ -251,17 +246,11 @@ fn span_of(start: usize, word: Option<&(usize, &str)>) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use proptest::prelude::*;
 
-    use super::digest;
-    use super::keys;
-    use super::keys_max;
-    use super::moment;
-    use super::network;
-    use super::networks;
+    use super::{digest, keys, keys_max, moment, network, networks};
     use crate::config::KeyState;
 
     #[test]

@@ -10,12 +10,9 @@ use std::sync::OnceLock;
 
 use ipnet::IpNet;
 use serde_json::Value;
-use toml::de::DeTable;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
-use crate::config::file;
-use crate::config::near;
-use crate::config::vault;
+use crate::config::{file, near, vault};
 
 /// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
 const SECRET_KEYS: [&str; 9] = [
@@ -565,10 +562,7 @@ fn is_amount(text: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::is_guid;
-    use super::key_line;
-    use super::network_line;
-    use super::settings;
+    use super::{is_guid, key_line, network_line, settings};
 
     #[test]
     fn a_secret_is_hidden_however_it_is_written() {

@@ -8,12 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use annotate_snippets::Annotation;
-use annotate_snippets::AnnotationKind;
-use annotate_snippets::Group;
-use annotate_snippets::Level;
-use annotate_snippets::Renderer;
-use annotate_snippets::Snippet;
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::config::mask;
 use crate::config::mask::HiddenWords;
@@ -403,14 +398,7 @@ impl std::error::Error for Report {}
 
 #[cfg(test)]
 mod tests {
-    use super::Flaw;
-    use super::Mistake;
-    use super::More;
-    use super::Report;
-    use super::Severity;
-    use super::Source;
-    use super::Style;
-    use super::TextKind;
+    use super::{Flaw, Mistake, More, Report, Severity, Source, Style, TextKind};
 
     fn mistake(source: &Source, part: &str, what: &str) -> Mistake {
         let start = source.text.find(part).unwrap();

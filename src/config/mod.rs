@@ -33,66 +33,36 @@ mod workload;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use http::HeaderName;
-use http::Method;
+use http::{HeaderName, Method};
 use ipnet::IpNet;
 use rustls::sign::CertifiedKey;
 
-pub use check::load;
-pub use check::parse;
+pub use check::{load, parse};
 pub use digest::KeyDigest;
 pub use file::schema;
-pub use files::FileInForce;
-pub use files::FileState;
+pub use files::{FileInForce, FileState};
 pub use fingerprint::SettingsDigest;
-pub use identity::ClientProof;
-pub use identity::ClientSecret;
-pub use identity::EndpointSettings;
-pub use identity::GrantSettings;
-pub use identity::IdentityRole;
-pub use identity::IdentitySettings;
-pub use keys::Dates;
-pub use keys::KeyList;
-pub use keys::Terms;
-pub use mistake::Mistake;
-pub use mistake::Report;
-pub use mistake::Severity;
-pub use mistake::Style;
+pub use identity::{
+    ClientProof, ClientSecret, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings,
+};
+pub use keys::{Dates, KeyList, Terms};
+pub use mistake::{Mistake, Report, Severity, Style};
 pub use seal::check_seal;
 pub use serving::CertificateSource;
-pub use signing::AssertionAlgorithm;
-pub use signing::ChainShown;
-pub use signing::ClientCertificate;
-pub use signing::SigningCertificate;
-pub use source::Environment;
-pub use source::SecretSource;
-pub use source::Secrets;
-pub use source::VaultValue;
+pub use signing::{AssertionAlgorithm, ChainShown, ClientCertificate, SigningCertificate};
+pub use source::{Environment, SecretSource, Secrets, VaultValue};
 pub use trigger::TriggerSource;
-pub use trust::Trust;
-pub use trust::TrustError;
-pub use trust::provider;
-pub use vault::KeyVaultSettings;
-pub use vault::VaultReference;
+pub use trust::{Trust, TrustError, provider};
+pub use vault::{KeyVaultSettings, VaultReference};
 pub use verifier::refused_certificate;
-pub use workload::AssertionSource;
-pub use workload::DefaultSettings;
-pub use workload::EXCHANGE_AUDIENCE;
-pub use workload::FederatedSettings;
-pub use workload::ManagedSettings;
-pub use workload::ManagedSource;
-pub use workload::Selector;
-pub use workload::UNRESOLVED;
+pub use workload::{
+    AssertionSource, DefaultSettings, EXCHANGE_AUDIENCE, FederatedSettings, ManagedSettings, ManagedSource,
+    Selector, UNRESOLVED,
+};
 
-use crate::model::CallerName;
-use crate::model::IdentityName;
-use crate::model::KeyLabel;
-use crate::model::RouteName;
-use crate::model::Secret;
-use crate::model::TriggerUrl;
+use crate::model::{CallerName, IdentityName, KeyLabel, RouteName, Secret, TriggerUrl};
 
 /// Everything the settings say, checked.
 #[derive(Debug, Clone)]

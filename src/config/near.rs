@@ -38,8 +38,7 @@ fn distance(from: &str, to: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::closest;
-    use super::distance;
+    use super::{closest, distance};
 
     #[test]
     fn distance_counts_slips_of_the_finger() {

@@ -1,13 +1,11 @@
 //! Opens PFX files (PKCS#12, RFC 7292). This is the one place that knows the library for them, which the feature `pfx`
 //! brings; without it every such file is refused with a sentence that says what to do.
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 #[cfg(feature = "pfx")]
 use crate::config::rounds;
-use crate::config::signing::About;
-use crate::config::signing::Fault;
+use crate::config::signing::{About, Fault};
 use crate::model::Secret;
 
 /// How to turn a PFX file into what is read in any case.

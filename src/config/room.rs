@@ -23,8 +23,7 @@ pub(super) fn passing<T>(count: usize) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::UNNOTICED_BYTES;
-    use super::passing;
+    use super::{UNNOTICED_BYTES, passing};
 
     #[test]
     fn there_is_room_for_all() {

@@ -84,8 +84,7 @@ fn number(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::any;
-    use proptest::prelude::proptest;
+    use proptest::prelude::{any, proptest};
 
     use super::too_many;
 

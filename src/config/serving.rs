@@ -10,20 +10,12 @@ use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use crate::config::Certificate;
 use crate::config::mistake::Flaw;
-use crate::config::pem::Leaf;
-use crate::config::pem::certificates_in;
-use crate::config::pem::certify;
-use crate::config::pem::no_certificate;
-use crate::config::pem::read_key;
-use crate::config::pem::read_leaf;
-use crate::config::signing;
-use crate::config::signing::About;
-use crate::config::signing::Fault;
-use crate::config::signing::Texts;
+use crate::config::pem::{Leaf, certificates_in, certify, no_certificate, read_key, read_leaf};
+use crate::config::signing::{About, Fault, Texts};
 use crate::config::source::SecretSource;
 use crate::config::trust::provider;
+use crate::config::{Certificate, signing};
 use crate::model::Secret;
 
 /// Where a certificate of a listener and its key lie.

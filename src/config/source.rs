@@ -3,26 +3,20 @@
 //! else in the product reads an environment variable.
 
 use std::collections::HashMap;
-use std::fs;
-use std::fs::File;
-use std::fs::Metadata;
-use std::io;
+use std::fs::{File, Metadata};
 use std::io::Read;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use std::{fs, io};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use crate::config::mask;
 use crate::config::mistake::Flaw;
-use crate::config::room;
-use crate::config::vault;
 use crate::config::vault::VaultReference;
-use crate::model::Secret;
-use crate::model::clock;
+use crate::config::{mask, room, vault};
+use crate::model::{Secret, clock};
 
 /// Largest secret: a key with a long chain around it is far below.
 pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -523,8 +517,7 @@ pub(super) fn exposure(_: &Metadata, _: &Path) -> Option<Flaw> {
 mod tests {
     use std::path::Path;
 
-    use super::Environment;
-    use super::Reference;
+    use super::{Environment, Reference};
 
     fn resolve(environment: &Environment, text: &str, folder: &Path) -> Result<String, String> {
         let reference = Reference::parse(text, folder)

@@ -1,15 +1,11 @@
 //! The address of a trigger as the settings name it: whether it fits the way its route convinces the flow, and what is odd
 //! about it. The check of the settings asks here, and whoever reads an address again while the gateway runs.
 
-use crate::config::IdentitySettings;
-use crate::config::Proof;
 use crate::config::mistake::Flaw;
 use crate::config::source::SecretSource;
-use crate::model::Cloud;
-use crate::model::IdentityName;
-use crate::model::Secret;
-use crate::model::TriggerUrl;
+use crate::config::{IdentitySettings, Proof};
 use crate::model::trigger::TriggerUrlError;
+use crate::model::{Cloud, IdentityName, Secret, TriggerUrl};
 
 /// Where the address of a trigger can be read again, and what it must be to be taken.
 #[derive(Debug, Clone)]
@@ -133,11 +129,8 @@ mod tests {
 
     use super::TriggerSource;
     use crate::config::Proof;
-    use crate::config::source::Reference;
-    use crate::config::source::SecretSource;
-    use crate::model::IdentityName;
-    use crate::model::Secret;
-    use crate::model::TriggerUrl;
+    use crate::config::source::{Reference, SecretSource};
+    use crate::model::{IdentityName, Secret, TriggerUrl};
 
     const REST: &str = "/workflows/0/triggers/manual/paths/invoke?api-version=1";
     const SIGNED: &str = "/workflows/0/triggers/manual/paths/invoke?api-version=1&sp=a&sv=1.0&sig=b";

@@ -1,17 +1,12 @@
 //! Which certificate authorities our own connections trust, and the TLS client settings made from that. The system's
 //! authorities are read once a process, because reading them costs milliseconds and a megabyte.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use rustls::ClientConfig;
-use rustls::ConfigBuilder;
-use rustls::RootCertStore;
-use rustls::WantsVerifier;
 use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use crate::config::verifier::Explaining;
 

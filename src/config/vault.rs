@@ -5,11 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
-use crate::config::SecretSource;
-use crate::config::Trust;
 use crate::config::mistake::Flaw;
+use crate::config::{GrantSettings, IdentitySettings, SecretSource, Trust};
 
 /// What a reference begins with.
 pub(super) const PREFIX: &str = "keyvault:";
@@ -250,8 +247,7 @@ impl IdentitySettings {
 
 #[cfg(test)]
 mod tests {
-    use super::VaultReference;
-    use super::is_address;
+    use super::{VaultReference, is_address};
 
     #[test]
     fn a_reference_names_vault_secret_and_perhaps_a_version() {

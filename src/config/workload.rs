@@ -5,14 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::ClientProof;
-use crate::config::EndpointSettings;
-use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
-use crate::config::Trust;
-use crate::model::Cloud;
-use crate::model::IdentityName;
-use crate::model::Secret;
+use crate::config::{ClientProof, EndpointSettings, GrantSettings, IdentitySettings, Trust};
+use crate::model::{Cloud, IdentityName, Secret};
 
 /// The audience of a federated token in the public cloud; those of other clouds begin with it.
 pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";

@@ -2,8 +2,7 @@
 //! costs one atomic operation and no memory before the first event.
 
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Minutes that are remembered, the current one included.
 pub const RECENT_MINUTES: u32 = 10;

@@ -3,23 +3,12 @@
 
 use std::path::Path;
 
-use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
-use crate::config::ManagedSource;
+use crate::config::{GrantSettings, IdentitySettings, ManagedSource};
 use crate::doctor::resource::Resource;
-use crate::entra::Failure;
-use crate::entra::TokenError;
-use crate::entra::VaultError;
-use crate::entra::refusal::ERRORS;
-use crate::entra::refusal::Mender;
-use crate::entra::refusal::NUMBERS;
-use crate::entra::refusal::Refusal;
-use crate::entra::refusal::RefusalKind;
+use crate::entra::refusal::{ERRORS, Mender, NUMBERS, Refusal, RefusalKind};
+use crate::entra::{Failure, TokenError, VaultError};
 use crate::flow::fault;
-use crate::flow::fault::CODES;
-use crate::flow::fault::DESPITE_TOKEN;
-use crate::flow::fault::Row;
-use crate::flow::fault::STATUSES;
+use crate::flow::fault::{CODES, DESPITE_TOKEN, Row, STATUSES};
 
 /// What somebody has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -547,14 +536,9 @@ fn line(told: &str, who: &str, what: &str, place: Option<(&str, &str)>) -> Strin
 mod tests {
     use std::path::Path;
 
-    use super::LOGIN;
-    use super::OF_FAULTS;
-    use super::OF_NUMBERS;
-    use super::fill;
-    use super::with_settings;
+    use super::{LOGIN, OF_FAULTS, OF_NUMBERS, fill, with_settings};
     use crate::entra::refusal::NUMBERS;
-    use crate::flow::fault::CODES;
-    use crate::flow::fault::STATUSES;
+    use crate::flow::fault::{CODES, STATUSES};
 
     #[test]
     fn every_row_of_the_tables_has_its_place_once() {

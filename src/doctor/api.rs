@@ -3,16 +3,11 @@
 
 use http::Method;
 
-use crate::config::Config;
-use crate::config::IdentitySettings;
-use crate::config::RouteSettings;
-use crate::doctor::Held;
-use crate::doctor::advice;
+use crate::config::{Config, IdentitySettings, RouteSettings};
 use crate::doctor::advice::Remedy;
-use crate::doctor::identity_of;
 use crate::doctor::live::Caller;
-use crate::doctor::report::Check;
-use crate::doctor::report::Group;
+use crate::doctor::report::{Check, Group};
+use crate::doctor::{Held, advice, identity_of};
 use crate::model::claims::Claims;
 
 const NAME: &str = "api";

@@ -2,30 +2,19 @@
 //! is known by in Entra, and when it ends; never its value.
 
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::config::AssertionSource;
-use crate::config::ClientCertificate;
-use crate::config::ClientProof;
-use crate::config::EndpointSettings;
-use crate::config::FederatedSettings;
-use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
-use crate::config::SecretSource;
-use crate::config::SigningCertificate;
-use crate::doctor::Walk;
-use crate::doctor::advice;
+use crate::config::{
+    AssertionSource, ClientCertificate, ClientProof, EndpointSettings, FederatedSettings, GrantSettings,
+    IdentitySettings, SecretSource, SigningCertificate,
+};
 use crate::doctor::advice::Remedy;
 use crate::doctor::network::days;
-use crate::doctor::report::Check;
-use crate::doctor::report::Group;
-use crate::doctor::report::Verdict;
+use crate::doctor::report::{Check, Group, Verdict};
+use crate::doctor::{Walk, advice};
 use crate::entra;
-use crate::entra::AudienceFit;
-use crate::entra::FederatedToken;
-use crate::entra::SignedInState;
 use crate::entra::login::Protection;
+use crate::entra::{AudienceFit, FederatedToken, SignedInState};
 use crate::model::clock;
 
 /// A credential that ends within this time is worth a warning.

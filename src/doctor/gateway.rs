@@ -1,15 +1,10 @@
 //! The gateway's own side: the certificates that callers are shown, and proxies that others on this host may use.
 
-use crate::config::Certificate;
-use crate::config::Config;
-use crate::config::Environment;
-use crate::config::Transport;
+use crate::config::{Certificate, Config, Environment, Transport};
 use crate::doctor::Selection;
 use crate::doctor::advice::Remedy;
-use crate::doctor::network::RENEWAL;
-use crate::doctor::network::days;
-use crate::doctor::report::Check;
-use crate::doctor::report::Group;
+use crate::doctor::network::{RENEWAL, days};
+use crate::doctor::report::{Check, Group};
 use crate::model::clock;
 
 /// Looks at the gateway's own side.

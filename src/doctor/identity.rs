@@ -1,35 +1,21 @@
 //! One identity: the way to its authority, the clock, its secrets, and a token asked for by the very code that serves.
 
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::runtime::Handle;
 
-use crate::config::AssertionSource;
-use crate::config::ClientProof;
-use crate::config::Config;
-use crate::config::EndpointSettings;
-use crate::config::GrantSettings;
-use crate::config::IdentityRole;
-use crate::config::IdentitySettings;
+use crate::config::{
+    AssertionSource, ClientProof, Config, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings,
+};
 use crate::counters::Counters;
-use crate::doctor::Walk;
-use crate::doctor::advice;
 use crate::doctor::advice::Remedy;
-use crate::doctor::credential;
-use crate::doctor::network::OtherAddress;
-use crate::doctor::network::Place;
-use crate::doctor::network::Seen;
-use crate::doctor::network::host_of;
-use crate::doctor::platform;
-use crate::doctor::report::Check;
-use crate::doctor::report::Group;
-use crate::entra::Identity;
-use crate::entra::Token;
-use crate::model::claims::Claims;
-use crate::model::claims::safe;
+use crate::doctor::network::{OtherAddress, Place, Seen, host_of};
+use crate::doctor::report::{Check, Group};
+use crate::doctor::{Walk, advice, credential, platform};
+use crate::entra::{Identity, Token};
+use crate::model::claims::{Claims, safe};
 use crate::model::clock;
 
 /// Entra refuses assertions and tokens that are further off than this.

@@ -21,32 +21,21 @@ pub mod signature;
 mod usage;
 mod vault;
 
-pub use report::Check;
-pub use report::Group;
-pub use report::Report;
-pub use report::Verdict;
 pub(crate) use report::count;
+pub use report::{Check, Group, Report, Verdict};
 pub use signature::SignedUrl;
 
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::Config;
-use crate::config::Environment;
-use crate::config::IdentitySettings;
-use crate::config::Proof;
-use crate::config::RouteSettings;
-use crate::config::VaultReference;
+use crate::config::{Config, Environment, IdentitySettings, Proof, RouteSettings, VaultReference};
 use crate::doctor::live::Mode;
 use crate::doctor::network::Seen;
 use crate::doctor::running::Running;
 use crate::doctor::vault::Vaults;
 use crate::entra::Token;
-use crate::model::IdentityName;
-use crate::model::RouteName;
-use crate::model::Secret;
+use crate::model::{IdentityName, RouteName, Secret};
 
 /// What is asked of the doctor.
 #[derive(Debug, Clone, Default)]

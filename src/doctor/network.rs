@@ -5,12 +5,10 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use x509_parser::certificate::X509Certificate;
@@ -19,10 +17,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::config::Trust;
 use crate::doctor::advice::Remedy;
-use crate::doctor::report::Check;
-use crate::doctor::report::Group;
-use crate::doctor::report::Verdict;
-use crate::doctor::report::count;
+use crate::doctor::report::{Check, Group, Verdict, count};
 use crate::model::claims::safe;
 use crate::model::clock;
 

@@ -3,20 +3,11 @@
 
 use std::time::Duration;
 
-use crate::config::DefaultSettings;
-use crate::config::IdentitySettings;
-use crate::config::ManagedSettings;
-use crate::config::ManagedSource;
-use crate::doctor::Walk;
-use crate::doctor::advice;
+use crate::config::{DefaultSettings, IdentitySettings, ManagedSettings, ManagedSource};
 use crate::doctor::advice::Remedy;
-use crate::doctor::credential;
-use crate::doctor::identity;
-use crate::doctor::network;
-use crate::doctor::network::OtherAddress;
-use crate::doctor::network::Place;
-use crate::doctor::report::Check;
-use crate::doctor::report::Group;
+use crate::doctor::network::{OtherAddress, Place};
+use crate::doctor::report::{Check, Group};
+use crate::doctor::{Walk, advice, credential, identity, network};
 
 /// Each of these endpoints is on this machine or one hop away.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);

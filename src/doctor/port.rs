@@ -7,37 +7,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls::DigitallySignedStruct;
-use rustls::SignatureScheme;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::client::danger::ServerCertVerified;
-use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::verify_tls12_signature;
-use rustls::crypto::verify_tls13_signature;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::ServerName;
-use rustls::pki_types::UnixTime;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWrite;
-use tokio::io::AsyncWriteExt;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::config::Certificate;
-use crate::config::Config;
-use crate::config::ListenerSettings;
-use crate::config::TlsSettings;
-use crate::config::Transport;
-use crate::config::provider;
+use crate::config::{Certificate, Config, ListenerSettings, TlsSettings, Transport, provider};
 use crate::doctor::advice::Remedy;
 use crate::doctor::network::Leaf;
 use crate::doctor::report::Check;
-use crate::doctor::running::Running;
-use crate::doctor::running::at_home;
-use crate::doctor::running::holds;
+use crate::doctor::running::{Running, at_home, holds};
 
 const NAME: &str = "port";
 /// A gateway on this machine answers at once, however busy the machine is.

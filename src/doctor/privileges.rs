@@ -2,20 +2,11 @@
 
 use std::collections::HashSet;
 
-use crate::config::CallersSettings;
-use crate::config::Config;
-use crate::config::KeyState;
-use crate::config::Proof;
-use crate::config::RouteKind;
-use crate::config::RouteSettings;
-use crate::doctor::Held;
+use crate::config::{CallersSettings, Config, KeyState, Proof, RouteKind, RouteSettings};
 use crate::doctor::advice::Remedy;
-use crate::doctor::report::Check;
-use crate::doctor::report::Group;
-use crate::doctor::report::count;
-use crate::doctor::resource::Resource;
-use crate::doctor::resource::is_for_api;
-use crate::doctor::signature;
+use crate::doctor::report::{Check, Group, count};
+use crate::doctor::resource::{Resource, is_for_api};
+use crate::doctor::{Held, signature};
 use crate::model::claims::Claims;
 use crate::model::clock;
 

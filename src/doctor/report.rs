@@ -4,11 +4,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use comfy_table::ContentArrangement;
-use comfy_table::Table;
-use comfy_table::presets;
-use serde_json::Value;
-use serde_json::json;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
 
 use crate::doctor::advice;
 use crate::doctor::advice::Remedy;
@@ -360,10 +357,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    use super::Check;
-    use super::Group;
-    use super::Report;
-    use super::Verdict;
+    use super::{Check, Group, Report, Verdict};
     use crate::doctor::advice::Remedy;
 
     fn broken() -> Report {

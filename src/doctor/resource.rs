@@ -1,9 +1,7 @@
 //! The resource that an identity's tokens are for: the flow service, or an API. An administrator of Entra knows it as an
 //! enterprise application with an id of its own, which has to be there before a token for it is given.
 
-use crate::config::Config;
-use crate::config::IdentitySettings;
-use crate::config::RouteKind;
+use crate::config::{Config, IdentitySettings, RouteKind};
 use crate::doctor::uses;
 use crate::model::Cloud;
 

@@ -1,21 +1,12 @@
 //! One route: its trigger's address, the way there, and the claims of its token beside what the trigger compares.
 
-use crate::config::Config;
-use crate::config::Proof;
-use crate::config::RouteKind;
-use crate::config::RouteSettings;
-use crate::doctor::Held;
+use crate::config::{Config, Proof, RouteKind, RouteSettings};
 use crate::doctor::advice::Remedy;
-use crate::doctor::identity_of;
-use crate::doctor::network::OtherAddress;
-use crate::doctor::network::Place;
-use crate::doctor::network::Seen;
-use crate::doctor::report::Check;
-use crate::doctor::report::Group;
+use crate::doctor::network::{OtherAddress, Place, Seen};
+use crate::doctor::report::{Check, Group};
+use crate::doctor::{Held, identity_of};
 use crate::entra::claims;
-use crate::entra::claims::Compared;
-use crate::entra::claims::Fit;
-use crate::entra::claims::Needs;
+use crate::entra::claims::{Compared, Fit, Needs};
 use crate::model::clock;
 use crate::model::trigger::Family;
 

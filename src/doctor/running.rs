@@ -2,18 +2,12 @@
 //! settings, and how the calls of the last minutes ended.
 
 use std::io;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
-use http::header;
-use http_body_util::BodyExt;
-use http_body_util::Empty;
-use http_body_util::Limited;
+use http::{Request, header};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -21,11 +15,8 @@ use tokio::net::TcpStream;
 
 use crate::config::Config;
 use crate::doctor::advice::Remedy;
-use crate::doctor::report::Check;
-use crate::doctor::report::count;
-use crate::gateway::RouteStatus;
-use crate::gateway::SERVICE;
-use crate::gateway::Status;
+use crate::doctor::report::{Check, count};
+use crate::gateway::{RouteStatus, SERVICE, Status};
 use crate::problem::Kind;
 
 const NAME: &str = "running";
@@ -354,16 +345,9 @@ async fn answer<T: DeserializeOwned>(tcp: TcpStream, address: SocketAddr, path: 
 
 #[cfg(test)]
 mod tests {
-    use super::CALLS;
-    use super::Side;
-    use super::age;
-    use super::at_home;
-    use super::judge;
-    use super::remedy;
-    use super::side;
+    use super::{CALLS, Side, age, at_home, judge, remedy, side};
     use crate::doctor::report::Verdict;
-    use crate::gateway::FailureCount;
-    use crate::gateway::RouteStatus;
+    use crate::gateway::{FailureCount, RouteStatus};
     use crate::problem::Kind;
 
     fn route(answered: u64, failed: &[(&str, u64)]) -> RouteStatus {

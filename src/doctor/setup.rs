@@ -4,18 +4,11 @@
 mod rights;
 mod words;
 
-use crate::config::AssertionSource;
-use crate::config::ClientProof;
-use crate::config::Config;
-use crate::config::EXCHANGE_AUDIENCE;
-use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
-use crate::config::ManagedSettings;
-use crate::config::ManagedSource;
-use crate::config::UNRESOLVED;
-use crate::config::VaultReference;
-use crate::doctor::resource::Resource;
-use crate::doctor::resource::is_for_api;
+use crate::config::{
+    AssertionSource, ClientProof, Config, EXCHANGE_AUDIENCE, GrantSettings, IdentitySettings,
+    ManagedSettings, ManagedSource, UNRESOLVED, VaultReference,
+};
+use crate::doctor::resource::{Resource, is_for_api};
 use crate::entra::FederatedToken;
 
 /// In what the commands are written.

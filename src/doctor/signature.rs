@@ -6,28 +6,14 @@ use std::path::Path;
 
 use http::Method;
 
-use crate::config::Config;
-use crate::config::Environment;
-use crate::config::Proof;
-use crate::config::RouteKind;
-use crate::config::RouteSettings;
-use crate::config::VaultReference;
-use crate::doctor::Modes;
-use crate::doctor::Questions;
-use crate::doctor::Selection;
-use crate::doctor::Walk;
+use crate::config::{Config, Environment, Proof, RouteKind, RouteSettings, VaultReference};
 use crate::doctor::advice::Remedy;
-use crate::doctor::in_order;
-use crate::doctor::live;
-use crate::doctor::live::Caller;
-use crate::doctor::live::Mode;
-use crate::doctor::live::Seen;
+use crate::doctor::live::{Caller, Mode, Seen};
 use crate::doctor::report::Check;
-use crate::doctor::vault;
+use crate::doctor::{Modes, Questions, Selection, Walk, in_order, live, vault};
 use crate::flow::fault::Reading;
-use crate::model::Secret;
-use crate::model::TriggerUrl;
 use crate::model::trigger::Family;
+use crate::model::{Secret, TriggerUrl};
 
 const NAME: &str = "signatures";
 /// As long as a real one and never valid: a digest of zero bits only.

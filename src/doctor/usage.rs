@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::doctor::advice::Remedy;
-use crate::doctor::report::Check;
-use crate::doctor::report::count;
-use crate::doctor::running::ask;
-use crate::doctor::running::at_home;
+use crate::doctor::report::{Check, count};
+use crate::doctor::running::{ask, at_home};
 use crate::gateway::KeyUsage;
 
 const NAME: &str = "keys";
@@ -79,11 +77,9 @@ fn judge(usage: &KeyUsage) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::TELLING;
-    use super::judge;
+    use super::{TELLING, judge};
     use crate::doctor::report::Verdict;
-    use crate::gateway::KeyUsage;
-    use crate::gateway::UnusedKey;
+    use crate::gateway::{KeyUsage, UnusedKey};
 
     fn usage(since_seconds: u64, unused: usize) -> KeyUsage {
         let key = |number| UnusedKey {

@@ -5,24 +5,13 @@ use std::collections::HashMap;
 
 use tokio::runtime::Handle;
 
-use crate::config::Config;
-use crate::config::KeyVaultSettings;
-use crate::config::SecretSource;
-use crate::config::VaultReference;
+use crate::config::{Config, KeyVaultSettings, SecretSource, VaultReference};
 use crate::counters::Counters;
-use crate::doctor::Walk;
-use crate::doctor::advice;
 use crate::doctor::advice::Remedy;
-use crate::doctor::credential;
-use crate::doctor::network;
-use crate::doctor::network::OtherAddress;
-use crate::doctor::network::Place;
-use crate::doctor::report::Check;
-use crate::doctor::report::Group;
-use crate::doctor::report::Verdict;
-use crate::entra::VaultReader;
-use crate::entra::VaultSecret;
-use crate::entra::VaultsError;
+use crate::doctor::network::{OtherAddress, Place};
+use crate::doctor::report::{Check, Group, Verdict};
+use crate::doctor::{Walk, advice, credential, network};
+use crate::entra::{VaultReader, VaultSecret, VaultsError};
 use crate::model::Secret;
 
 /// What was read from vaults.

@@ -242,11 +242,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::proptest;
 
-    use super::Clocks;
-    use super::TokenError;
-    use super::expires;
-    use super::own_life;
-    use super::read;
+    use super::{Clocks, TokenError, expires, own_life, read};
 
     fn jwt(payload: &str) -> String {
         format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload))

@@ -5,9 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::io::Read;
-use std::path::Component;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -140,13 +138,9 @@ fn unreadable(folder: &Path, error: &io::Error) -> Trouble {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
-    use super::Desk;
-    use super::key;
-    use super::named;
-    use super::read;
+    use super::{Desk, key, named, read};
 
     fn seen<T>(result: Result<T, super::Trouble>) -> String {
         match result {

@@ -1,20 +1,15 @@
 //! The assertion with which an application proves that it holds the private key of its certificate (RFC 7523; Microsoft
 //! Learn, "Microsoft identity platform application authentication certificate credentials").
 
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
-use serde_json::json;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::config::AssertionAlgorithm;
-use crate::config::ChainShown;
-use crate::config::SigningCertificate;
+use crate::config::{AssertionAlgorithm, ChainShown, SigningCertificate};
 use crate::model::Secret;
 
 /// The type that goes with it in the form (RFC 7523 section 2.2).

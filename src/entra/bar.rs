@@ -1,8 +1,7 @@
 //! Keeps a refused credential from being shown again: a wrong password would lock its account, and a refresh token that
 //! has ended never comes back. Another credential passes at once.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -51,8 +50,7 @@ impl Bar {
 mod tests {
     use std::time::Duration;
 
-    use super::BAR_PAUSE;
-    use super::Bar;
+    use super::{BAR_PAUSE, Bar};
     use crate::entra::answer::TokenError;
     use crate::model::Secret;
 

@@ -3,12 +3,8 @@
 //! that jumps changes nothing.
 
 use std::fmt;
-use std::hash::BuildHasher;
-use std::hash::RandomState;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::OnceLock;
-use std::sync::PoisonError;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -19,18 +15,12 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::counters::Counters;
-use crate::counters::FetchLabels;
-use crate::counters::IdentityLabels;
-use crate::entra::answer::Granted;
-use crate::entra::answer::LIFE_MAX;
-use crate::entra::answer::TokenError;
+use crate::counters::{Counters, FetchLabels, IdentityLabels};
+use crate::entra::answer::{Granted, LIFE_MAX, TokenError};
 use crate::entra::claims::Inspector;
 use crate::entra::grant::Fetch;
-use crate::entra::refusal::Outlook;
-use crate::entra::refusal::RETRY_AFTER_MAX;
-use crate::model::IdentityName;
-use crate::model::Secret;
+use crate::entra::refusal::{Outlook, RETRY_AFTER_MAX};
+use crate::model::{IdentityName, Secret};
 
 /// First pause after a refusal that time does not mend.
 pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
@@ -470,20 +460,16 @@ fn pause(error: &TokenError, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::Arc;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use tokio::runtime::Handle;
     use tokio::time::Instant;
 
-    use super::Forgotten;
-    use super::Slot;
+    use super::{Forgotten, Slot};
     use crate::counters::Counters;
-    use crate::entra::answer::Granted;
-    use crate::entra::answer::TokenError;
-    use crate::model::IdentityName;
-    use crate::model::Secret;
+    use crate::entra::answer::{Granted, TokenError};
+    use crate::model::{IdentityName, Secret};
 
     #[derive(Clone)]
     enum Step {

@@ -1,31 +1,19 @@
 //! A certificate that may be replaced while the gateway runs. The last good one serves while what lies in its place
 //! cannot be used; a change is logged once, with the thumbprint that Entra shows as well.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::config::ClientCertificate;
-use crate::config::SecretSource;
-use crate::config::SigningCertificate;
-use crate::config::TrustError;
+use crate::config::{ClientCertificate, SecretSource, SigningCertificate, TrustError};
 use crate::entra::answer::TokenError;
 use crate::entra::assertion::Assertion;
-use crate::entra::desk::Desk;
-use crate::entra::desk::Stuck;
+use crate::entra::desk::{Desk, Stuck};
 use crate::entra::endpoint::Endpoint;
 use crate::entra::expiry::Dated;
 use crate::entra::holder::Holder;
-use crate::entra::secret::Held;
-use crate::entra::secret::Renewed;
-use crate::entra::secret::SecretName;
-use crate::entra::secret::Shown;
+use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
-use crate::model::IdentityName;
-use crate::model::Secret;
-use crate::model::clock;
+use crate::model::{IdentityName, Secret, clock};
 
 /// A certificate and its source.
 pub(super) struct HeldCertificate {

@@ -4,20 +4,15 @@
 
 use std::sync::OnceLock;
 
-use crate::config::AssertionSource;
-use crate::config::DefaultSettings;
-use crate::config::IdentitySettings;
-use crate::config::TrustError;
-use crate::entra::answer::Granted;
-use crate::entra::answer::TokenError;
+use crate::config::{AssertionSource, DefaultSettings, IdentitySettings, TrustError};
+use crate::entra::answer::{Granted, TokenError};
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Failure;
 use crate::entra::federated::Federated;
 use crate::entra::grant::ClientCall;
 use crate::entra::managed::Managed;
 use crate::entra::proof::Proof;
-use crate::entra::refusal::Mender;
-use crate::entra::refusal::Outlook;
+use crate::entra::refusal::{Mender, Outlook};
 
 /// The sources of one identity.
 pub(super) struct Chain {

@@ -2,27 +2,14 @@
 //! without trust: one that is opaque is no fault, and what does not fit is a warning, unless the route's settings ask to
 //! refuse calls then.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::config::ClaimMismatch;
-use crate::config::IdentitySettings;
-use crate::config::RouteKind;
-use crate::config::RouteSettings;
-use crate::model::Cloud;
-use crate::model::IdentityName;
-use crate::model::RouteName;
-use crate::model::Secret;
-use crate::model::TriggerUrl;
-use crate::model::claims;
+use crate::config::{ClaimMismatch, IdentitySettings, RouteKind, RouteSettings};
 use crate::model::claims::Claims;
-use crate::model::clock;
 use crate::model::trigger::Family;
+use crate::model::{Cloud, IdentityName, RouteName, Secret, TriggerUrl, claims, clock};
 
 /// Routes named in one line of the log.
 const ROUTES_NAMED_MAX: usize = 5;
@@ -409,24 +396,15 @@ impl Inspector {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::Mutex;
-    use std::time::Duration;
-    use std::time::UNIX_EPOCH;
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, UNIX_EPOCH};
 
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-    use super::Fit;
-    use super::Inspector;
-    use super::Needs;
-    use super::Preflight;
-    use super::compare;
+    use super::{Fit, Inspector, Needs, Preflight, compare};
     use crate::config::ClaimMismatch;
-    use crate::model::Cloud;
-    use crate::model::IdentityName;
-    use crate::model::RouteName;
-    use crate::model::Secret;
+    use crate::model::{Cloud, IdentityName, RouteName, Secret};
 
     const TENANT: &str = "11111111-2222-3333-4444-555555555555";
     const OID: &str = "99999999-2222-3333-4444-555555555555";

@@ -1,8 +1,7 @@
 //! Ends of tokens that are written as a date: how they are read, and how much is left until then. Two clocks are asked,
 //! because either may be wrong: the one that nobody sets since the start, and the one that may have been set right since.
 
-use std::time::Duration;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use jiff::fmt::strtime;
@@ -70,8 +69,7 @@ mod tests {
 
     use proptest::prelude::proptest;
 
-    use super::Clocks;
-    use super::read;
+    use super::{Clocks, read};
 
     const HOUR: Duration = Duration::from_secs(3600);
     const YEARS: Duration = Duration::from_secs(10 * 366 * 24 * 3600);

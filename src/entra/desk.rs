@@ -58,14 +58,10 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-    use std::sync::atomic::Ordering;
-    use std::sync::mpsc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
 
-    use super::DISK_TIMEOUT;
-    use super::Desk;
-    use super::Stuck;
+    use super::{DISK_TIMEOUT, Desk, Stuck};
 
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_takes_one_thread() {

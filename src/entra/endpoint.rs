@@ -2,25 +2,14 @@
 //! form, and whether another proof is worth a try, is decided in `proof.rs` and the grants above it.
 
 use std::io;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use percent_encoding::AsciiSet;
-use percent_encoding::NON_ALPHANUMERIC;
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::config::EndpointSettings;
-use crate::config::IdentitySettings;
-use crate::config::Trust;
-use crate::config::TrustError;
-use crate::config::refused_certificate;
-use crate::entra::answer;
-use crate::entra::answer::ANSWER_BYTES_MAX;
-use crate::entra::answer::Granted;
-use crate::entra::answer::Refused;
-use crate::entra::answer::TokenError;
-use crate::entra::refusal;
+use crate::config::{EndpointSettings, IdentitySettings, Trust, TrustError, refused_certificate};
+use crate::entra::answer::{ANSWER_BYTES_MAX, Granted, Refused, TokenError};
+use crate::entra::{answer, refusal};
 
 // The bytes that application/x-www-form-urlencoded leaves as they are; a space becomes %20, which every server reads.
 pub(super) const FORM: &AsciiSet = &NON_ALPHANUMERIC
@@ -212,8 +201,7 @@ mod tests {
     use std::time::Duration;
 
     use super::Endpoint;
-    use crate::config::EndpointSettings;
-    use crate::config::Trust;
+    use crate::config::{EndpointSettings, Trust};
 
     #[test]
     fn the_scope_is_encoded_once_and_keeps_both_slashes() {

@@ -2,19 +2,13 @@
 //! ahead of time, each told once. Ends are dates that people wrote down, so they are compared with the wall clock; how often
 //! something is told is not.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::counters::Counters;
-use crate::counters::CredentialLabels;
-use crate::counters::NameLabels;
+use crate::counters::{Counters, CredentialLabels, NameLabels};
 use crate::entra::holder::Holder;
 use crate::model::clock;
 
@@ -306,22 +300,14 @@ fn days_left(end: SystemTime, now: SystemTime) -> i64 {
 mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
-    use std::time::Duration;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use tokio::runtime::Handle;
     use tokio::time::Instant;
 
-    use super::Course;
-    use super::DAY;
-    use super::DAYS;
-    use super::PERIOD;
-    use super::Watch;
-    use super::days_left;
+    use super::{Course, DAY, DAYS, PERIOD, Watch, days_left};
     use crate::entra::holder::Holder;
-    use crate::entra::rereading::Followed;
-    use crate::entra::rereading::Rereader;
-    use crate::entra::rereading::Verdict;
+    use crate::entra::rereading::{Followed, Rereader, Verdict};
     use crate::model::clock;
 
     fn course(end: SystemTime) -> Course {

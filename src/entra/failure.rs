@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use crate::entra::cache::REFUSED_PAUSE;
-use crate::entra::cache::REFUSED_PAUSE_MAX;
-use crate::entra::refusal::Mender;
-use crate::entra::refusal::Outlook;
+use crate::entra::cache::{REFUSED_PAUSE, REFUSED_PAUSE_MAX};
+use crate::entra::refusal::{Mender, Outlook};
 
 /// Pauses after a failure that may pass: tries at 0, 2, 6, 14 and 30 seconds, as Microsoft documents them for IMDS
 /// ("How to use managed identities for Azure resources on an Azure VM to acquire an access token"). A gateway goes on
@@ -111,8 +109,7 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use tokio::runtime::Handle;

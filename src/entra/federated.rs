@@ -3,37 +3,26 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-use std::time::UNIX_EPOCH;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use crate::config::AssertionSource;
-use crate::config::EXCHANGE_AUDIENCE;
-use crate::config::FederatedSettings;
-use crate::config::TrustError;
-use crate::entra::answer;
-use crate::entra::answer::Granted;
-use crate::entra::answer::TokenError;
-use crate::entra::assertion;
+use crate::config::{AssertionSource, EXCHANGE_AUDIENCE, FederatedSettings, TrustError};
+use crate::entra::answer::{Granted, TokenError};
 use crate::entra::cache::Slot;
 use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
-use crate::entra::failure::Failure;
-use crate::entra::failure::Trouble;
-use crate::entra::refusal::Mender;
-use crate::entra::refusal::Outlook;
+use crate::entra::failure::{Failure, Trouble};
+use crate::entra::refusal::{Mender, Outlook};
 use crate::entra::slots::Slots;
-use crate::model::Secret;
+use crate::entra::{answer, assertion};
 use crate::model::claims::Claims;
-use crate::model::clock;
 use crate::model::clock::Steady;
+use crate::model::{Secret, clock};
 
 /// Largest token file that is read; a federated token has one or two KiB.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -404,12 +393,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::proptest;
 
-    use super::Clocks;
-    use super::Presented;
-    use super::check;
-    use super::read;
-    use super::shown;
-    use super::told;
+    use super::{Clocks, Presented, check, read, shown, told};
     use crate::entra::answer;
     use crate::model::Secret;
 

@@ -3,23 +3,18 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use crate::entra::answer;
-use crate::entra::answer::Granted;
-use crate::entra::answer::TokenError;
+use crate::entra::answer::{Granted, TokenError};
 use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
-use crate::model::Secret;
-use crate::model::clock;
 use crate::model::clock::Steady;
+use crate::model::{Secret, clock};
 
 /// How often a token file is looked at: renewal programs replace it minutes before the old token ends.
 const FILE_PERIOD: Duration = Duration::from_secs(2);
@@ -157,8 +152,7 @@ fn read_small(path: &Path) -> Result<(Secret, SystemTime), TokenError> {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::time::Duration;
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::TokenFile;
     use crate::model::clock;

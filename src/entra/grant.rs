@@ -5,11 +5,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
-use crate::config::TrustError;
-use crate::entra::answer::Granted;
-use crate::entra::answer::TokenError;
+use crate::config::{GrantSettings, IdentitySettings, TrustError};
+use crate::entra::answer::{Granted, TokenError};
 use crate::entra::chain::Chain;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::file::TokenFile;

@@ -10,32 +10,23 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use percent_encoding::NON_ALPHANUMERIC;
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 pub use crate::entra::account::Account;
 
-use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
-use crate::config::KeyVaultSettings;
+use crate::config::{GrantSettings, IdentitySettings, KeyVaultSettings};
 use crate::counters::Counters;
-use crate::entra::answer::Granted;
-use crate::entra::answer::TokenError;
+use crate::entra::answer::{Granted, TokenError};
 use crate::entra::endpoint::Endpoint;
-use crate::entra::loopback::Brought;
-use crate::entra::loopback::Loopback;
-use crate::entra::loopback::Opening;
+use crate::entra::loopback::{Brought, Loopback, Opening};
 use crate::entra::proof::Proof;
-use crate::entra::refusal;
 use crate::entra::refusal::Outlook;
-use crate::entra::sign_in;
 use crate::entra::slots::Slots;
-use crate::entra::store::InPlaceOf;
-use crate::entra::store::Kept;
-use crate::entra::store::Store;
+use crate::entra::store::{InPlaceOf, Kept, Store};
+use crate::entra::{refusal, sign_in};
 use crate::model::Secret;
 
 /// Time for a person to sign in with a browser.
@@ -414,21 +405,13 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use super::Login;
-    use super::LoginError;
-    use super::next_pause;
-    use super::read_device;
-    use crate::config::ClientProof;
-    use crate::config::EndpointSettings;
-    use crate::config::GrantSettings;
-    use crate::config::IdentityRole;
-    use crate::config::IdentitySettings;
-    use crate::config::Trust;
-    use crate::entra::answer::Refused;
-    use crate::entra::answer::TokenError;
+    use super::{Login, LoginError, next_pause, read_device};
+    use crate::config::{
+        ClientProof, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings, Trust,
+    };
+    use crate::entra::answer::{Refused, TokenError};
     use crate::entra::refusal;
-    use crate::model::Cloud;
-    use crate::model::IdentityName;
+    use crate::model::{Cloud, IdentityName};
 
     const PAUSE: Duration = Duration::from_secs(5);
 

@@ -5,19 +5,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -330,20 +325,12 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::proptest;
-    use tokio::io::AsyncReadExt;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
-    use super::Brought;
-    use super::HEAD_BYTES_MAX;
-    use super::HEAD_TIMEOUT;
-    use super::Loopback;
-    use super::Opening;
-    use super::Peer;
-    use super::SILENT_MAX;
-    use super::Verdict;
-    use super::head;
-    use super::judge;
+    use super::{
+        Brought, HEAD_BYTES_MAX, HEAD_TIMEOUT, Loopback, Opening, Peer, SILENT_MAX, Verdict, head, judge,
+    };
     use crate::model::Secret;
 
     fn said(line: &str) -> String {

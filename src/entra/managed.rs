@@ -8,25 +8,14 @@ use http::HeaderValue;
 use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 
-use crate::config::ManagedSettings;
-use crate::config::ManagedSource;
-use crate::config::Selector;
-use crate::config::Trust;
-use crate::config::TrustError;
-use crate::entra::answer;
-use crate::entra::answer::Granted;
-use crate::entra::answer::TokenError;
-use crate::entra::arc;
+use crate::config::{ManagedSettings, ManagedSource, Selector, Trust, TrustError};
+use crate::entra::answer::{Granted, TokenError};
 use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
-use crate::entra::endpoint;
 use crate::entra::endpoint::FORM;
 use crate::entra::failure::Trouble;
-use crate::entra::refusal;
-use crate::entra::refusal::Mender;
-use crate::entra::refusal::Outlook;
-use crate::entra::refusal::Refusal;
-use crate::entra::refusal::RefusalKind;
+use crate::entra::refusal::{Mender, Outlook, Refusal, RefusalKind};
+use crate::entra::{answer, arc, endpoint, refusal};
 use crate::model::clock;
 use crate::model::clock::Steady;
 
@@ -370,15 +359,8 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-    use super::Answer;
-    use super::Managed;
-    use super::host;
-    use super::is_confirmed;
-    use super::url;
-    use crate::config::ManagedSettings;
-    use crate::config::ManagedSource;
-    use crate::config::Selector;
-    use crate::config::Trust;
+    use super::{Answer, Managed, host, is_confirmed, url};
+    use crate::config::{ManagedSettings, ManagedSource, Selector, Trust};
     use crate::entra::refusal::Outlook;
     use crate::model::Secret;
 

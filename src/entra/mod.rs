@@ -44,32 +44,17 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 pub use answer::TokenError;
-pub use cache::Forgotten;
-pub use cache::Health;
-pub use cache::Token;
-pub use cache::Unavailable;
+pub use cache::{Forgotten, Health, Token, Unavailable};
 pub use expiry::Life;
 pub use failure::Failure;
-pub use federated::AudienceFit;
-pub use federated::FederatedToken;
+pub use federated::{AudienceFit, FederatedToken};
 pub use holder::Holder;
-pub use rereading::Followed;
-pub use rereading::Rereader;
-pub use rereading::Taken;
-pub use rereading::Verdict;
+pub use rereading::{Followed, Rereader, Taken, Verdict};
 pub use sign_in::SignedInState;
 pub use sign_in::state_of as sign_in_state;
-pub use vault::VaultError;
-pub use vault::VaultReader;
-pub use vault::VaultRemedy;
-pub use vault::VaultSecret;
-pub use vault::VaultsError;
-pub use vault::read_vaults;
+pub use vault::{VaultError, VaultReader, VaultRemedy, VaultSecret, VaultsError, read_vaults};
 
-use crate::config::IdentityRole;
-use crate::config::IdentitySettings;
-use crate::config::KeyVaultSettings;
-use crate::config::TrustError;
+use crate::config::{IdentityRole, IdentitySettings, KeyVaultSettings, TrustError};
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
 use crate::entra::claims::Inspector;
@@ -77,8 +62,7 @@ use crate::entra::expiry::Watch;
 use crate::entra::refusal::Outlook;
 use crate::entra::slots::Slots;
 use crate::model::IdentityName;
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// An identity and its token.
 #[derive(Clone)]

@@ -3,24 +3,16 @@
 
 use std::sync::Arc;
 
-use crate::config::SecretSource;
-use crate::config::TrustError;
-use crate::entra::answer::Granted;
-use crate::entra::answer::Refused;
-use crate::entra::answer::TokenError;
+use crate::config::{SecretSource, TrustError};
+use crate::entra::answer::{Granted, Refused, TokenError};
 use crate::entra::bar::Bar;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Trouble;
 use crate::entra::proof::Proof;
-use crate::entra::refusal::Mender;
-use crate::entra::refusal::Refusal;
-use crate::entra::refusal::RefusalKind;
-use crate::entra::secret::Held;
-use crate::entra::secret::SecretName;
-use crate::entra::secret::Shown;
+use crate::entra::refusal::{Mender, Refusal, RefusalKind};
+use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::slots::Slots;
-use crate::entra::tries::Account;
-use crate::entra::tries::Unheard;
+use crate::entra::tries::{Account, Unheard};
 use crate::model::IdentityName;
 
 const PASSWORD: SecretName = SecretName {

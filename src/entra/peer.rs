@@ -2,8 +2,7 @@
 //! each socket. It decides nothing.
 
 use std::io::Read;
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Largest list that is read; a line has 150 bytes.
 const LIST_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -81,10 +80,7 @@ mod tests {
 
     use proptest::prelude::proptest;
 
-    use super::Peer;
-    use super::judge;
-    use super::of;
-    use super::written;
+    use super::{Peer, judge, of, written};
 
     #[cfg(target_endian = "little")]
     #[test]

@@ -3,30 +3,19 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use crate::config::ClientProof;
-use crate::config::ClientSecret;
-use crate::config::SigningCertificate;
-use crate::config::TrustError;
-use crate::entra::answer::Granted;
-use crate::entra::answer::Refused;
-use crate::entra::answer::TokenError;
+use crate::config::{ClientProof, ClientSecret, SigningCertificate, TrustError};
+use crate::entra::answer::{Granted, Refused, TokenError};
 use crate::entra::assertion;
 use crate::entra::certificate::HeldCertificate;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::federated::Federated;
 use crate::entra::refusal::RefusalKind;
-use crate::entra::secret::Held;
-use crate::entra::secret::Renewed;
-use crate::entra::secret::SecretName;
-use crate::entra::secret::Shown;
+use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
-use crate::model::IdentityName;
-use crate::model::Secret;
-use crate::model::clock;
+use crate::model::{IdentityName, Secret, clock};
 
 /// The proof of one application.
 pub(super) enum Proof {

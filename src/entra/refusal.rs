@@ -5,8 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde_json::Map;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 // A refusal has about one kilobyte; more is not one.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -585,14 +584,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::ERRORS;
-    use super::Mender;
-    use super::NUMBERS;
-    use super::Outlook;
-    use super::RETRY_AFTER_MAX;
-    use super::RefusalKind;
-    use super::number_row;
-    use super::read;
+    use super::{ERRORS, Mender, NUMBERS, Outlook, RETRY_AFTER_MAX, RefusalKind, number_row, read};
 
     const GUID: &str = "fb3d2015-bc17-4bb9-bb85-30c5cf1aaaa7";
 
@@ -632,15 +624,8 @@ mod tests {
 
     #[test]
     fn every_number_met_in_practice_has_a_row() {
-        use Mender::ClusterAdmin;
-        use Mender::HostAdmin;
-        use Mender::Nobody;
-        use Mender::Operator;
-        use Mender::TenantAdmin;
-        use Mender::User;
-        use Outlook::AfterMending;
-        use Outlook::BackOff;
-        use Outlook::Transient;
+        use Mender::{ClusterAdmin, HostAdmin, Nobody, Operator, TenantAdmin, User};
+        use Outlook::{AfterMending, BackOff, Transient};
         let groups: [(&[u32], Mender, Outlook); 8] = [
             (
                 &[

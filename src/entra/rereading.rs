@@ -4,15 +4,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -20,18 +15,12 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::config::SecretSource;
-use crate::entra::desk::Desk;
-use crate::entra::desk::Stuck;
-use crate::entra::expiry::Dated;
-use crate::entra::expiry::Life;
-use crate::entra::expiry::Watch;
+use crate::entra::desk::{Desk, Stuck};
+use crate::entra::expiry::{Dated, Life, Watch};
 use crate::entra::holder::Holder;
-use crate::entra::secret::Held;
-use crate::entra::secret::SecretName;
-use crate::entra::secret::Shown;
+use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::vault::Vault;
-use crate::model::Secret;
-use crate::model::clock;
+use crate::model::{Secret, clock};
 
 /// How often files are looked at. One that was replaced a moment ago may still be half of what it will be, so nothing is said
 /// of what cannot be used before it was seen in two looks after the first.
@@ -444,26 +433,14 @@ enum Vaults {
 mod tests {
     use std::collections::HashMap;
     use std::path::Path;
-    use std::sync::Arc;
-    use std::sync::Mutex;
-    use std::sync::atomic::AtomicBool;
-    use std::sync::atomic::Ordering;
-    use std::sync::mpsc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex, mpsc};
 
     use tokio::runtime::Handle;
 
-    use super::DESKS;
-    use super::Followed;
-    use super::Follower;
-    use super::LOOKS_UNTOLD;
-    use super::Rereader;
-    use super::Taken;
-    use super::Told;
-    use super::Vaults;
-    use super::Verdict;
+    use super::{DESKS, Followed, Follower, LOOKS_UNTOLD, Rereader, Taken, Told, Vaults, Verdict};
     use crate::config;
-    use crate::config::Environment;
-    use crate::config::SecretSource;
+    use crate::config::{Environment, SecretSource};
     use crate::entra::expiry::Watch;
     use crate::entra::holder::Holder;
     use crate::model::Secret;

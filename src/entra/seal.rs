@@ -4,16 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::config::SecretSource;
-use crate::config::check_seal;
+use crate::config::{SecretSource, check_seal};
 use crate::entra::holder::Holder;
-use crate::entra::rereading::Followed;
-use crate::entra::rereading::Rereader;
-use crate::entra::rereading::Taken;
-use crate::entra::rereading::Verdict;
+use crate::entra::rereading::{Followed, Rereader, Taken, Verdict};
 use crate::entra::store::Store;
-use crate::model::IdentityName;
-use crate::model::Secret;
+use crate::model::{IdentityName, Secret};
 
 /// Follows the seal of this store.
 pub(super) fn follow(rereader: &Rereader, identity: &IdentityName, store: &Arc<Store>, seal: &SecretSource) {

@@ -2,25 +2,18 @@
 //! in its key vault, which is asked once in a while. The last good value serves while its source cannot be read; a change
 //! is logged once, with the end of a digest and never a part of the value.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use tokio::time::Instant;
 
 use crate::config::SecretSource;
 use crate::entra::answer::TokenError;
-use crate::entra::desk::Desk;
-use crate::entra::desk::Stuck;
+use crate::entra::desk::{Desk, Stuck};
 use crate::entra::expiry::Dated;
 use crate::entra::holder::Holder;
-use crate::entra::vault::Found;
-use crate::entra::vault::Vault;
-use crate::entra::vault::VaultError;
+use crate::entra::vault::{Found, Vault, VaultError};
 use crate::model::Secret;
 
 /// A vault that failed is not asked again before this time, as long as there is a value that serves.

@@ -2,28 +2,17 @@
 //! question, so a new sign-in is taken up without a restart; each new refresh token goes into it before the old one is
 //! forgotten.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
-use crate::entra::answer::Granted;
-use crate::entra::answer::Refused;
-use crate::entra::answer::TokenError;
+use crate::config::{GrantSettings, IdentitySettings};
+use crate::entra::answer::{Granted, Refused, TokenError};
 use crate::entra::bar::Bar;
 use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::login::Protection;
 use crate::entra::proof::Proof;
-use crate::entra::refusal::Outlook;
-use crate::entra::refusal::Refusal;
-use crate::entra::refusal::RefusalKind;
-use crate::entra::store::InPlaceOf;
-use crate::entra::store::Kept;
-use crate::entra::store::Replaced;
-use crate::entra::store::Store;
-use crate::entra::store::StoreError;
+use crate::entra::refusal::{Outlook, Refusal, RefusalKind};
+use crate::entra::store::{InPlaceOf, Kept, Replaced, Store, StoreError};
 use crate::model::IdentityName;
 use crate::model::claims::printable;
 

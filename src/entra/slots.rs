@@ -8,21 +8,16 @@ use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 
-use crate::config::ClientCertificate;
-use crate::config::IdentitySettings;
-use crate::config::KeyVaultSettings;
-use crate::config::SecretSource;
-use crate::config::TrustError;
-use crate::config::VaultReference;
+use crate::config::{
+    ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, TrustError, VaultReference,
+};
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
 use crate::entra::certificate::HeldCertificate;
 use crate::entra::expiry::Watch;
 use crate::entra::grant;
 use crate::entra::holder::Holder;
-use crate::entra::secret::Held;
-use crate::entra::secret::SecretName;
-use crate::entra::secret::Shown;
+use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::store::Store;
 use crate::entra::tries::Account;
 use crate::entra::vault::Vault;
@@ -226,14 +221,9 @@ mod tests {
 
     use super::Slots;
     use crate::config;
-    use crate::config::ClientProof;
-    use crate::config::Environment;
-    use crate::config::GrantSettings;
-    use crate::config::IdentitySettings;
+    use crate::config::{ClientProof, Environment, GrantSettings, IdentitySettings};
     use crate::counters::Counters;
-    use crate::entra::secret::Renewed;
-    use crate::entra::secret::SecretName;
-    use crate::entra::secret::Shown;
+    use crate::entra::secret::{Renewed, SecretName, Shown};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
 

@@ -3,38 +3,23 @@
 //! for with, so that two gateways, or a gateway and `flowgate login`, do not undo each other's work. Without a seal only
 //! its owner may have rights to it; with one it is encrypted (AES-256-GCM under a key made with HKDF-SHA-256).
 
-use std::fs;
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::io;
-use std::io::Read;
-use std::io::Write;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
-use aws_lc_rs::aead::AES_256_GCM;
-use aws_lc_rs::aead::Aad;
-use aws_lc_rs::aead::LessSafeKey;
-use aws_lc_rs::aead::NONCE_LEN;
-use aws_lc_rs::aead::Nonce;
-use aws_lc_rs::aead::UnboundKey;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use crate::config::SecretSource;
-use crate::config::edit;
-use crate::model::Secret;
-use crate::model::clock;
+use crate::config::{SecretSource, edit};
+use crate::model::{Secret, clock};
 
 /// Largest store that is read: a token, a name and an id, encrypted and written as text.
 const STORE_BYTES_MAX: u64 = 64 * 1024;
@@ -524,22 +509,11 @@ fn open(key: &LessSafeKey, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
-    use proptest::prelude::any;
-    use proptest::prelude::proptest;
+    use proptest::prelude::{any, proptest};
 
-    use super::Cover;
-    use super::Draft;
-    use super::InPlaceOf;
-    use super::Kept;
-    use super::Replaced;
-    use super::Store;
-    use super::StoreError;
-    use super::cover;
-    use super::open;
-    use super::seal;
+    use super::{Cover, Draft, InPlaceOf, Kept, Replaced, Store, StoreError, cover, open, seal};
     use crate::model::Secret;
 
     const CLIENT: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
@@ -655,9 +629,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_link_in_place_of_the_lock_makes_no_file_and_gives_none_away() {
-        use std::os::unix::fs::MetadataExt;
-        use std::os::unix::fs::chown;
-        use std::os::unix::fs::symlink;
+        use std::os::unix::fs::{MetadataExt, chown, symlink};
 
         let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let store = store(&folder.path().join("kept"), None);
@@ -682,8 +654,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_link_of_somebody_else_does_not_choose_what_is_replaced() {
-        use std::os::unix::fs::lchown;
-        use std::os::unix::fs::symlink;
+        use std::os::unix::fs::{lchown, symlink};
 
         let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (path, victim) = (folder.path().join("kept"), elsewhere.path().join("victim"));

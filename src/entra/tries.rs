@@ -2,9 +2,7 @@
 //! towards the account's lock, and a try whose answer never came may have been one of them. One try is under way at a time,
 //! so that a refusal is known before the next one.
 
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;

@@ -5,28 +5,19 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use tokio::runtime::Handle;
 
-use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
-use crate::config::KeyVaultSettings;
-use crate::config::TrustError;
-use crate::config::VaultReference;
-use crate::config::VaultValue;
+use crate::config::{
+    GrantSettings, IdentitySettings, KeyVaultSettings, TrustError, VaultReference, VaultValue,
+};
 use crate::counters::Counters;
 use crate::entra::answer::TokenError;
-use crate::entra::cache::Forgotten;
-use crate::entra::cache::Slot;
-use crate::entra::cache::Token;
-use crate::entra::cache::Unavailable;
+use crate::entra::cache::{Forgotten, Slot, Token, Unavailable};
 use crate::entra::endpoint;
-use crate::entra::refusal::Mender;
-use crate::entra::refusal::Outlook;
+use crate::entra::refusal::{Mender, Outlook};
 use crate::entra::slots::Slots;
 use crate::model::Secret;
 
@@ -630,15 +621,11 @@ async fn read_patiently(vault: &Vault, place: &VaultReference) -> Result<Found, 
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use proptest::prelude::proptest;
 
-    use super::Cause;
-    use super::forbidden;
-    use super::found;
-    use super::unauthorized;
+    use super::{Cause, forbidden, found, unauthorized};
 
     const VAULT: &str = "https://vault.azure.net";
 

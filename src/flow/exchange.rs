@@ -4,39 +4,19 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use bytes::BytesMut;
-use http::Method;
-use http::StatusCode;
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode};
 use http_body::Body;
 
-use crate::flow::Failed;
-use crate::flow::FlowError;
-use crate::flow::Lease;
-use crate::flow::Outgoing;
-use crate::flow::Progress;
-use crate::flow::StreamedBody;
-use crate::flow::describe;
 use crate::flow::outbound::TRACKING_ID;
-use crate::model::RequestId;
-use crate::model::clock;
+use crate::flow::{Failed, FlowError, Lease, Outgoing, Progress, StreamedBody, describe};
+use crate::model::{RequestId, clock};
 use crate::wire;
-use crate::wire::Decoder;
-use crate::wire::Defect;
-use crate::wire::Fields;
-use crate::wire::Found;
-use crate::wire::Framing;
-use crate::wire::Limits;
-use crate::wire::Outbox;
-use crate::wire::Piece;
-use crate::wire::Scan;
-use crate::wire::ToServer;
+use crate::wire::{Decoder, Defect, Fields, Found, Framing, Limits, Outbox, Piece, Scan, ToServer};
 
 /// How large the head of an answer may be: a platform's has some 30 fields and 3 kB.
 const ANSWER_LIMITS: Limits = Limits {

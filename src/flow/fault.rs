@@ -10,9 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::model::claims::Claims;
-use crate::model::claims::printable;
-use crate::model::claims::quoted;
+use crate::model::claims::{Claims, printable, quoted};
 pub use crate::problem::Run;
 
 /// Longest message kept for the log, in characters. The longest one seen in public has about 350.
@@ -580,28 +578,17 @@ fn no_finding(claims: &Claims) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use http::StatusCode;
     use proptest::prelude::*;
 
-    use super::Answer;
-    use super::CODES;
-    use super::Credential;
-    use super::Evidence;
-    use super::Expected;
-    use super::Fault;
-    use super::MESSAGE_CHARS_MAX;
-    use super::Mender;
-    use super::Reading;
-    use super::Row;
-    use super::Run;
-    use super::STATUSES;
-    use super::classify;
-    use super::explain_mismatch;
+    use super::{
+        Answer, CODES, Credential, Evidence, Expected, Fault, MESSAGE_CHARS_MAX, Mender, Reading, Row, Run,
+        STATUSES, classify, explain_mismatch,
+    };
     use crate::model::Cloud;
 
     const RUN_ID: &str = "08584290143402151988728929011CU00";
@@ -818,10 +805,7 @@ mod tests {
 
     #[test]
     fn request_and_state_faults_start_no_run() {
-        use Answer::FlowGone;
-        use Answer::FlowMisconfigured;
-        use Answer::FlowOff;
-        use Answer::RequestRejectedBySchema;
+        use Answer::{FlowGone, FlowMisconfigured, FlowOff, RequestRejectedBySchema};
         let off = |state: &str| {
             format!(
                 "Could not execute workflow '{OID}' trigger 'manual' with state '{state}': trigger is not \

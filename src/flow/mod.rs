@@ -13,13 +13,8 @@ use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -29,33 +24,16 @@ use http_body::Body;
 use rustls::pki_types::ServerName;
 use tokio::time::Instant;
 
-pub use exchange::Answer;
-pub use exchange::AnswerBody;
-pub use exchange::Call;
-pub use permits::Arriving;
-pub use permits::Load;
-pub use permits::Permit;
-pub use permits::Permits;
-pub use pool::Age;
-pub use pool::ConnectError;
-pub use pool::Lease;
+pub use exchange::{Answer, AnswerBody, Call};
+pub use permits::{Arriving, Load, Permit, Permits};
+pub use pool::{Age, ConnectError, Lease};
 
-use crate::config::RouteSettings;
-use crate::config::Trust;
-use crate::config::TrustError;
-use crate::config::UpstreamSettings;
+use crate::config::{RouteSettings, Trust, TrustError, UpstreamSettings};
 use crate::counters::Counters;
 use crate::flow::exchange::Echo;
-use crate::flow::pool::Host;
-use crate::flow::pool::Target;
-use crate::model::Holder;
-use crate::model::RequestId;
-use crate::model::TriggerUrl;
-use crate::model::clock;
-use crate::problem::Again;
-use crate::problem::Kind;
-use crate::problem::Problem;
-use crate::problem::Run;
+use crate::flow::pool::{Host, Target};
+use crate::model::{Holder, RequestId, TriggerUrl, clock};
+use crate::problem::{Again, Kind, Problem, Run};
 
 /// Whatever makes a body fail.
 pub type BodyError = Box<dyn Error + Send + Sync>;

@@ -3,19 +3,12 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
-use http::HeaderName;
-use http::HeaderValue;
-use http::Method;
-use http::header;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use crate::model::CallerName;
-use crate::model::KeyLabel;
-use crate::model::RequestId;
 use crate::model::claims::printable;
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::model::{CallerName, KeyLabel, RequestId};
+use crate::problem::{Kind, Problem};
 
 /// Fields the gateway sets for the flow; a caller cannot send any `x-flowgate-` field.
 pub const CALLER: &str = "x-flowgate-caller";
@@ -330,22 +323,12 @@ fn is_traceparent(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-    use http::HeaderName;
-    use http::HeaderValue;
-    use http::Method;
     use http::uri::PathAndQuery;
+    use http::{HeaderMap, HeaderName, HeaderValue, Method};
     use proptest::prelude::proptest;
 
-    use super::Audience;
-    use super::Introduction;
-    use super::Parcel;
-    use super::head;
-    use super::is_traceparent;
-    use super::refuse_lookalikes;
-    use crate::model::CallerName;
-    use crate::model::KeyLabel;
-    use crate::model::RequestId;
+    use super::{Audience, Introduction, Parcel, head, is_traceparent, refuse_lookalikes};
+    use crate::model::{CallerName, KeyLabel, RequestId};
     use crate::wire;
 
     fn introduction() -> Introduction {

@@ -3,14 +3,9 @@
 //! waiting room makes room. A body that is still arriving costs its sender next to nothing and may take long, so such
 //! requests never get all permits, and one sender never gets all of what they may have.
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -438,14 +433,10 @@ mod tests {
     use std::future::Future;
     use std::pin::Pin;
     use std::sync::Arc;
-    use std::task::Context;
-    use std::task::Poll;
-    use std::task::Waker;
+    use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
-    use super::Load;
-    use super::Permit;
-    use super::Permits;
+    use super::{Load, Permit, Permits};
     use crate::flow::FlowError;
     use crate::model::Holder;
 

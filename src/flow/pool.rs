@@ -1,26 +1,21 @@
 //! Kept-alive TLS connections to one host, one pool for each worker so that no lock is ever contended. It decides when
 //! a connection may be used again, and knows whether any byte of a request has left.
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
 
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::config::refused_certificate;
-use crate::counters::Counted;
-use crate::counters::Counters;
+use crate::counters::{Counted, Counters};
 use crate::flow::Sent;
 use crate::flow::exchange::is_silent;
 use crate::model::clock;
-use crate::wire::Timer;
-use crate::wire::ToServer;
+use crate::wire::{Timer, ToServer};
 
 /// Idle connections kept for each host and worker; more are closed.
 const IDLE_MAX: usize = 256;

@@ -99,11 +99,9 @@ fn is_platforms(status: StatusCode, value: &[u8], trigger: &TriggerUrl) -> bool 
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
-    use http::StatusCode;
+    use http::{Method, StatusCode};
 
-    use super::head;
-    use super::run_id;
+    use super::{head, run_id};
     use crate::model::TriggerUrl;
     use crate::wire;
     use crate::wire::Fields;

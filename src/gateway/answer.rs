@@ -4,26 +4,17 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
-use std::task::Context;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::HeaderName;
-use http::HeaderValue;
-use http::Response;
-use http::StatusCode;
-use http_body::Body;
-use http_body::Frame;
-use http_body::SizeHint;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::flow;
-use crate::flow::BodyError;
-use crate::flow::outbound;
-use crate::gateway::journal::AnsweredBy;
-use crate::gateway::journal::Journal;
+use crate::flow::{BodyError, outbound};
+use crate::gateway::journal::{AnsweredBy, Journal};
 use crate::model::RequestId;
 use crate::problem::Problem;
 use crate::wire::Fields;

@@ -5,10 +5,8 @@
 use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +15,7 @@ use tokio::time::Instant;
 
 use crate::flow::BodyError;
 use crate::model::clock;
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::wire::Timer;
 
 /// How often it is looked whether a connection still stands still.
@@ -307,21 +304,15 @@ mod tests {
     use std::num::NonZeroU64;
     use std::pin::Pin;
     use std::sync::Arc;
-    use std::task::Context;
-    use std::task::Poll;
+    use std::task::{Context, Poll};
     use std::time::Duration;
 
     use bytes::Bytes;
-    use http_body::Body;
-    use http_body::Frame;
+    use http_body::{Body, Frame};
     use tokio::sync::mpsc;
     use tokio::time::Instant;
 
-    use super::Arrival;
-    use super::LOOK_AGAIN;
-    use super::Pace;
-    use super::Standstill;
-    use super::Stop;
+    use super::{Arrival, LOOK_AGAIN, Pace, Standstill, Stop};
     use crate::flow::BodyError;
     use crate::problem::Problem;
 

@@ -5,17 +5,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::counters::Counters;
 use crate::flow::outbound::Introduction;
 use crate::model::Holder;
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// Addresses of unknown callers may use one part in so many.
 const UNKNOWN_PART: usize = 4;
@@ -202,8 +198,7 @@ impl Drop for Reservation {
 mod tests {
     use std::sync::Arc;
 
-    use super::Budget;
-    use super::Full;
+    use super::{Budget, Full};
     use crate::counters::Counters;
     use crate::model::Holder;
 

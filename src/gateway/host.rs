@@ -4,14 +4,11 @@
 
 use std::borrow::Cow;
 
-use http::Method;
-use http::Version;
-use http::header;
 use http::request::Parts;
+use http::{Method, Version, header};
 
 use crate::policy::host;
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// Digits of the longest length; one more could overflow somebody's number.
 const LENGTH_DIGITS_MAX: usize = 18;
@@ -111,8 +108,7 @@ fn same(one: &str, other: &str, scheme: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-    use http::Version;
+    use http::{Request, Version};
 
     use super::of;
 

@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -14,21 +13,11 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::config::AccessLog;
-use crate::counters::Counters;
-use crate::counters::OutcomeLabels;
-use crate::counters::Refused;
-use crate::counters::RouteFigures;
-use crate::flow::Age;
-use crate::flow::Progress;
-use crate::model::CallerName;
-use crate::model::KeyLabel;
-use crate::model::RequestId;
-use crate::model::claims::cut;
-use crate::model::claims::printable;
-use crate::model::clock;
-use crate::problem::Kind;
-use crate::problem::Problem;
-use crate::problem::Run;
+use crate::counters::{Counters, OutcomeLabels, Refused, RouteFigures};
+use crate::flow::{Age, Progress};
+use crate::model::claims::{cut, printable};
+use crate::model::{CallerName, KeyLabel, RequestId, clock};
+use crate::problem::{Kind, Problem, Run};
 
 /// Version of the line's schema; it rises when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u8 = 1;
@@ -633,22 +622,14 @@ impl Drop for Journal {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-    use std::net::Ipv4Addr;
-    use std::sync::Arc;
-    use std::sync::Mutex;
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::{Arc, Mutex};
 
     use http::Method;
 
-    use super::AnsweredBy;
-    use super::ConnectionLine;
-    use super::Form;
-    use super::Journal;
-    use super::Log;
-    use super::Sink;
+    use super::{AnsweredBy, ConnectionLine, Form, Journal, Log, Sink};
     use crate::counters::Counters;
-    use crate::problem::Kind;
-    use crate::problem::Problem;
+    use crate::problem::{Kind, Problem};
 
     #[derive(Default)]
     struct Lines(Mutex<Vec<String>>);

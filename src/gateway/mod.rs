@@ -16,65 +16,40 @@ mod status;
 mod usage;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::HeaderName;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-pub use answer::AnswerBody;
-pub use answer::Passed;
+pub use answer::{AnswerBody, Passed};
 pub use arrival::Standstill;
 pub use detach::Call;
 pub use payload::Inbound;
 pub use pipeline::Connection;
-pub use ready::Readiness;
-pub use ready::Validity;
-pub use status::FailureCount;
-pub use status::RouteStatus;
-pub use status::SERVICE;
-pub use status::Status;
-pub use usage::KeyUsage;
-pub use usage::UnusedKey;
+pub use ready::{Readiness, Validity};
+pub use status::{FailureCount, RouteStatus, SERVICE, Status};
+pub use usage::{KeyUsage, UnusedKey};
 
-use crate::config::Config;
-use crate::config::Proof;
-use crate::config::QueryPass;
-use crate::config::ReadyRequires;
-use crate::config::RelativePath;
-use crate::config::RouteKind;
-use crate::config::RouteSettings;
-use crate::config::SettingsDigest;
-use crate::config::TrustError;
-use crate::counters::Counters;
-use crate::counters::RouteFigures;
-use crate::entra::Identity;
-use crate::entra::Rereader;
-use crate::entra::Tokens;
-use crate::entra::claims::Inspector;
-use crate::entra::claims::Preflight;
-use crate::flow::Flows;
-use crate::flow::Trigger;
+use crate::config::{
+    Config, Proof, QueryPass, ReadyRequires, RelativePath, RouteKind, RouteSettings, SettingsDigest,
+    TrustError,
+};
+use crate::counters::{Counters, RouteFigures};
+use crate::entra::claims::{Inspector, Preflight};
+use crate::entra::{Identity, Rereader, Tokens};
+use crate::flow::{Flows, Trigger};
 use crate::gateway::arrival::Pace;
 use crate::gateway::budget::Budget;
 use crate::gateway::detach::Departed;
 use crate::gateway::journal::Log;
 use crate::gateway::payload::Rules;
 use crate::gateway::ready::Listeners;
-use crate::model::RouteName;
-use crate::model::clock;
-use crate::policy::Access;
-use crate::policy::Callers;
-use crate::policy::Matching;
-use crate::policy::Networks;
-use crate::policy::OpenPaths;
-use crate::policy::Quotas;
-use crate::policy::Routes;
+use crate::model::{RouteName, clock};
 use crate::policy::credential::KeyReader;
+use crate::policy::{Access, Callers, Matching, Networks, OpenPaths, Quotas, Routes};
 use crate::problem::Kind;
 
 /// Everything a request needs.

@@ -4,34 +4,19 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::task::Context;
-use std::task::Poll;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::HeaderMap;
-use http::header;
-use http_body::Body;
-use http_body::Frame;
-use http_body::SizeHint;
+use http::{HeaderMap, header};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::flow::Arriving;
-use crate::flow::BodyError;
-use crate::flow::Outgoing;
-use crate::flow::Progress;
-use crate::gateway::arrival::Arrival;
-use crate::gateway::arrival::Pace;
-use crate::gateway::arrival::Standstill;
-use crate::gateway::arrival::Stop;
-use crate::gateway::budget::Budget;
-use crate::gateway::budget::Owner;
-use crate::gateway::budget::Reservation;
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::flow::{Arriving, BodyError, Outgoing, Progress};
+use crate::gateway::arrival::{Arrival, Pace, Standstill, Stop};
+use crate::gateway::budget::{Budget, Owner, Reservation};
+use crate::problem::{Kind, Problem};
 
 /// The body of a request as it comes from the connection.
 pub enum Inbound {

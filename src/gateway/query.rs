@@ -167,8 +167,7 @@ mod tests {
     use percent_encoding::percent_decode_str;
     use proptest::prelude::proptest;
 
-    use super::Reserved;
-    use super::append;
+    use super::{Reserved, append};
     use crate::config::QueryPass;
     use crate::model::trigger::OWN_PARAMETERS;
 

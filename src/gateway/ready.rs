@@ -3,18 +3,15 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
 
 use crate::config::ReadyRequires;
 use crate::entra::claims::Preflight;
-use crate::gateway::Gateway;
-use crate::gateway::Route;
+use crate::gateway::{Gateway, Route};
 use crate::model::clock;
 
 /// The answer of `/readyz?verbose`.

@@ -1,19 +1,11 @@
 //! What the gateway itself keeps of the settings and reads again: addresses of triggers, which change under calls that are
 //! on their way, and the pepper, which does not.
 
-use crate::config::Config;
-use crate::config::RouteSettings;
-use crate::config::SecretSource;
-use crate::config::TriggerSource;
-use crate::entra::Followed;
-use crate::entra::Holder;
-use crate::entra::Rereader;
-use crate::entra::Taken;
-use crate::entra::Verdict;
+use crate::config::{Config, RouteSettings, SecretSource, TriggerSource};
 use crate::entra::claims::Needs;
+use crate::entra::{Followed, Holder, Rereader, Taken, Verdict};
 use crate::flow::Mover;
-use crate::gateway::Gateway;
-use crate::gateway::Route;
+use crate::gateway::{Gateway, Route};
 use crate::model::Secret;
 
 impl Gateway {

@@ -3,11 +3,9 @@
 
 use std::net::SocketAddr;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::counters::RECENT_MINUTES;
-use crate::counters::RouteFigures;
+use crate::counters::{RECENT_MINUTES, RouteFigures};
 use crate::gateway::Gateway;
 use crate::problem::Kind;
 

@@ -1,7 +1,6 @@
 //! Keys that nobody has used: what the admin listener answers on `/keys/unused`, for whoever tidies up.
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::gateway::Gateway;
 use crate::model::clock;

@@ -3,18 +3,14 @@
 //! and a token that cannot be read is no fault. It is the one reader of tokens.
 
 use std::fmt;
-use std::time::Duration;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
-use serde_json::Map;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::model::Cloud;
-use crate::model::clock;
+use crate::model::{Cloud, clock};
 
 // Room for an audience or an issuer with a tenant id in it.
 const CLAIM_CHARS_MAX: usize = 128;

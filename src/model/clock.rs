@@ -3,10 +3,8 @@
 //! This is the one place that reads the wall clock. Deadlines, limits and the life of tokens never ask it: it may jump by
 //! years, and they must not. Only dates that people wrote down (keys, certificates, log lines) are compared with it.
 
-use std::cell::Cell;
-use std::cell::RefCell;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
@@ -157,17 +155,9 @@ pub fn date(to: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
-    use super::date;
-    use super::dated;
-    use super::now;
-    use super::stamp;
-    use super::stamp_of;
-    use super::turn;
-    use super::wall;
-    use super::wall_nearly;
+    use super::{date, dated, now, stamp, stamp_of, turn, wall, wall_nearly};
 
     #[test]
     fn a_date_says_how_far_it_is() {

@@ -2,12 +2,9 @@
 //! because there may be a hundred thousand of them.
 
 use std::fmt;
-use std::hash::Hash;
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
 
-use crate::model::NAME_BYTES_MAX;
-use crate::model::NameError;
-use crate::model::check_name;
+use crate::model::{NAME_BYTES_MAX, NameError, check_name};
 
 /// Label of one key of a caller: tells keys apart in log and headers without showing any.
 #[derive(Clone)]
@@ -125,10 +122,8 @@ impl Labels {
 
 #[cfg(test)]
 mod tests {
-    use super::KeyLabel;
-    use super::Labels;
-    use crate::model::NAME_BYTES_MAX;
-    use crate::model::NameError;
+    use super::{KeyLabel, Labels};
+    use crate::model::{NAME_BYTES_MAX, NameError};
 
     fn label(text: &str) -> KeyLabel {
         KeyLabel::parse(text).unwrap()

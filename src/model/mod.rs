@@ -15,9 +15,7 @@ use std::time::SystemTime;
 
 pub use cloud::Cloud;
 pub use holder::Holder;
-pub use label::KeyLabel;
-pub use label::LabelPlace;
-pub use label::Labels;
+pub use label::{KeyLabel, LabelPlace, Labels};
 pub use secret::Secret;
 pub use trigger::TriggerUrl;
 
@@ -147,10 +145,7 @@ impl fmt::Debug for RequestId {
 
 #[cfg(test)]
 mod tests {
-    use super::CallerName;
-    use super::NameError;
-    use super::RequestId;
-    use super::RouteName;
+    use super::{CallerName, NameError, RequestId, RouteName};
 
     #[test]
     fn a_name_is_safe_in_a_header_and_a_label() {

@@ -3,18 +3,13 @@
 
 use std::cmp::Reverse;
 use std::fmt;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::IpNet;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::NetworkSettings;
 use crate::model::Holder;
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// The real address of a caller, in one spelling: an IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2)
 /// is the IPv4 address.
@@ -222,25 +217,15 @@ fn network(first: IpAddr, length: u32) -> IpNet {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-    use std::net::Ipv4Addr;
-    use std::net::Ipv6Addr;
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
     use ipnet::IpNet;
-    use proptest::prelude::Strategy;
-    use proptest::prelude::any;
-    use proptest::prop_oneof;
-    use proptest::proptest;
+    use proptest::prelude::{Strategy, any};
+    use proptest::{prop_oneof, proptest};
 
-    use super::List;
-    use super::NetworkSet;
-    use super::Networks;
-    use super::Origin;
-    use super::canonical;
+    use super::{List, NetworkSet, Networks, Origin, canonical};
     use crate::config::NetworkSettings;
-    use crate::problem::Kind;
-    use crate::problem::Problem;
+    use crate::problem::{Kind, Problem};
 
     fn origin(text: &str) -> Origin {
         Origin::of_peer(SocketAddr::new(text.parse().unwrap(), 40_000))

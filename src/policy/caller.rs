@@ -6,29 +6,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::HeaderMap;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
-use crate::config::CallerSettings;
-use crate::config::CallersSettings;
-use crate::config::KeyPlace;
-use crate::model::CallerName;
-use crate::model::Holder;
-use crate::model::KeyLabel;
-use crate::model::Secret;
-use crate::policy::address::Networks;
-use crate::policy::address::Origin;
-use crate::policy::address::canonical;
-use crate::policy::credential::Candidate;
-use crate::policy::credential::KeyReader;
-use crate::policy::key::Identified;
-use crate::policy::key::KeyFault;
-use crate::policy::key::Keys;
-use crate::policy::key::is_generated;
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::config::{CallerSettings, CallersSettings, KeyPlace};
+use crate::model::{CallerName, Holder, KeyLabel, Secret};
+use crate::policy::address::{Networks, Origin, canonical};
+use crate::policy::credential::{Candidate, KeyReader};
+use crate::policy::key::{Identified, KeyFault, Keys, is_generated};
+use crate::problem::{Kind, Problem};
 
 /// Who calls.
 #[derive(Debug, Clone)]
@@ -342,30 +329,18 @@ impl Listed {
 mod tests {
     use std::net::SocketAddr;
     use std::sync::Arc;
-    use std::time::Duration;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use aws_lc_rs::digest;
-    use http::HeaderMap;
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
 
-    use super::Access;
-    use super::Attempt;
-    use super::Caller;
-    use super::Callers;
-    use super::Guesses;
-    use crate::config::CallerSettings;
-    use crate::config::CallersSettings;
-    use crate::config::KeyDigest;
-    use crate::config::KeyPlace;
-    use crate::config::KeySettings;
-    use crate::config::KeyState;
-    use crate::config::NetworkSettings;
-    use crate::model::CallerName;
-    use crate::model::KeyLabel;
+    use super::{Access, Attempt, Caller, Callers, Guesses};
+    use crate::config::{
+        CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
+    };
+    use crate::model::{CallerName, KeyLabel};
     use crate::policy::address::Origin;
-    use crate::problem::Kind;
-    use crate::problem::Problem;
+    use crate::problem::{Kind, Problem};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 

@@ -2,20 +2,15 @@
 //! is, and whether it still holds, is decided in `key.rs`.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::DecodePaddingMode;
-use base64::engine::GeneralPurpose;
-use base64::engine::GeneralPurposeConfig;
-use http::HeaderMap;
-use http::HeaderName;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 use zeroize::Zeroizing;
 
 use crate::config::KeyPlace;
 use crate::policy::key::KEY_BYTES_MAX;
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// Longest Basic credentials that are decoded: a longest key and as long a user name, in base64.
 const BASIC_BYTES_MAX: usize = (2 * KEY_BYTES_MAX + 1).div_ceil(3) * 4;
@@ -197,16 +192,11 @@ fn merge<'h>(
 #[cfg(test)]
 mod tests {
     use base64::Engine;
-    use http::HeaderMap;
-    use http::HeaderName;
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderName, HeaderValue};
     use proptest::prelude::any;
     use proptest::proptest;
 
-    use super::BASE64;
-    use super::BASIC_BYTES_MAX;
-    use super::Candidate;
-    use super::KeyReader;
+    use super::{BASE64, BASIC_BYTES_MAX, Candidate, KeyReader};
     use crate::config::KeyPlace;
     use crate::policy::key::KEY_BYTES_MAX;
     use crate::problem::Kind;

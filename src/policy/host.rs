@@ -5,8 +5,7 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// Longest DNS name in its text form, without the final dot (RFC 1035 section 2.3.4).
 const NAME_BYTES_MAX: usize = 253;
@@ -118,11 +117,8 @@ mod tests {
     use proptest::prelude::any;
     use proptest::proptest;
 
-    use super::HostFault;
-    use super::fold;
-    use super::parse;
-    use crate::problem::Kind;
-    use crate::problem::Problem;
+    use super::{HostFault, fold, parse};
+    use crate::problem::{Kind, Problem};
 
     #[test]
     fn a_host_loses_its_port_and_nothing_else() {

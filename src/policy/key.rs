@@ -2,24 +2,16 @@
 //! request a key stands is read in `credential.rs`, and what its owner may call is decided in `caller.rs`.
 
 use std::fmt;
-use std::hash::BuildHasher;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest;
-use aws_lc_rs::hmac;
+use aws_lc_rs::{digest, hmac};
 use hashbrown::HashTable;
 
-use crate::config::CallerSettings;
-use crate::config::Dates;
-use crate::config::KeyDigest;
-use crate::config::KeyList;
-use crate::config::KeyState;
-use crate::config::Terms;
-use crate::model::KeyLabel;
-use crate::model::Secret;
+use crate::config::{CallerSettings, Dates, KeyDigest, KeyList, KeyState, Terms};
+use crate::model::{KeyLabel, Secret};
 use crate::policy::credential::Candidate;
 use crate::policy::usage::Usage;
 
@@ -340,26 +332,13 @@ fn start(digest: &[u8]) -> Option<[u8; 4]> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
-    use aws_lc_rs::digest;
-    use aws_lc_rs::hmac;
+    use aws_lc_rs::{digest, hmac};
 
-    use super::Candidate;
-    use super::KEY_BYTES_MAX;
-    use super::KeyFault;
-    use super::Keys;
-    use super::Lapse;
-    use super::Trace;
-    use crate::config::CallerSettings;
-    use crate::config::KeyDigest;
-    use crate::config::KeySettings;
-    use crate::config::KeyState;
-    use crate::config::NetworkSettings;
-    use crate::model::CallerName;
-    use crate::model::KeyLabel;
-    use crate::model::Secret;
+    use super::{Candidate, KEY_BYTES_MAX, KeyFault, Keys, Lapse, Trace};
+    use crate::config::{CallerSettings, KeyDigest, KeySettings, KeyState, NetworkSettings};
+    use crate::model::{CallerName, KeyLabel, Secret};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 

@@ -3,8 +3,7 @@
 
 use matchit::Router;
 
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// The paths of an API that may be asked for.
 #[derive(Debug, Clone)]

@@ -4,8 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// Why a path could be read as another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -159,11 +158,8 @@ mod tests {
     use proptest::prelude::any;
     use proptest::proptest;
 
-    use super::PathFault;
-    use super::check;
-    use super::decode;
-    use crate::problem::Kind;
-    use crate::problem::Problem;
+    use super::{PathFault, check, decode};
+    use crate::problem::{Kind, Problem};
 
     #[test]
     fn plain_paths_pass_untouched() {

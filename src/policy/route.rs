@@ -3,19 +3,15 @@
 //! the route then demands of the caller is decided elsewhere.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use http::HeaderValue;
-use http::Method;
+use http::{HeaderValue, Method};
 use matchit::Router;
 
 use crate::config::RouteSettings;
-use crate::policy::host;
-use crate::policy::path;
 use crate::policy::path::PathFault;
-use crate::problem::Kind;
-use crate::problem::Problem;
+use crate::policy::{host, path};
+use crate::problem::{Kind, Problem};
 
 /// What a request must look like to be for a route.
 #[derive(Debug, Clone, Copy)]
@@ -239,12 +235,9 @@ mod tests {
     use percent_encoding::percent_decode_str;
     use proptest::proptest;
 
-    use super::Matching;
-    use super::RouteError;
-    use super::Routes;
+    use super::{Matching, RouteError, Routes};
     use crate::model::RequestId;
-    use crate::problem::Kind;
-    use crate::problem::Problem;
+    use crate::problem::{Kind, Problem};
 
     fn table(routes: &[(Option<&str>, &str, &[Method])]) -> Result<Routes<usize>, RouteError> {
         Routes::build(

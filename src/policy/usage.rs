@@ -1,7 +1,6 @@
 //! Which keys have let somebody in since the gateway started: a bit for each, so that a hundred thousand cost 13 kB.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The bits of all keys of all callers.
 #[derive(Debug, Default)]

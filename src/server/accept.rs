@@ -9,27 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::config::Config;
-use crate::config::ConnectionSettings;
-use crate::config::Peers;
-use crate::config::Transport;
+use crate::config::{Config, ConnectionSettings, Peers, Transport};
 use crate::gateway::Gateway;
-use crate::server::BACKLOG;
-use crate::server::Phase;
-use crate::server::StartError;
-use crate::server::connection;
 use crate::server::connection::Shared;
 use crate::server::refusals::Refusals;
-use crate::server::seats::Counting;
-use crate::server::seats::Seat;
-use crate::server::seats::Seats;
-use crate::server::tls;
+use crate::server::seats::{Counting, Seat, Seats};
+use crate::server::{BACKLOG, Phase, StartError, connection, tls};
 
 /// Pause after a failed accept: out of file descriptors, nothing gets better by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

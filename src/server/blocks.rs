@@ -586,25 +586,12 @@ fn refuse(literal: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::Strategy;
-    use proptest::prelude::any;
-    use proptest::prelude::proptest;
+    use proptest::prelude::{Strategy, any, proptest};
 
-    use super::ACK;
-    use super::Blocks;
-    use super::CONTINUATION;
-    use super::END_HEADERS;
-    use super::FILLER;
-    use super::HEADERS;
-    use super::Hello;
-    use super::Longest;
-    use super::PADDED;
-    use super::PAYLOAD_BYTES_MAX;
-    use super::PREFACE_BYTES;
-    use super::PRIORITY;
-    use super::REFUSED;
-    use super::REFUSED_NAME;
-    use super::SETTINGS;
+    use super::{
+        ACK, Blocks, CONTINUATION, END_HEADERS, FILLER, HEADERS, Hello, Longest, PADDED, PAYLOAD_BYTES_MAX,
+        PREFACE_BYTES, PRIORITY, REFUSED, REFUSED_NAME, SETTINGS,
+    };
     use crate::server::hpack::tests::coded;
 
     const DATA: u8 = 0;

@@ -8,21 +8,14 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::config::ConnectionSettings;
-use crate::config::Peers;
+use crate::config::{ConnectionSettings, Peers};
 use crate::gateway::Gateway;
 use crate::gateway::journal::ConnectionLine;
 use crate::model::clock;
-use crate::server::Phase;
-use crate::server::Seat;
-use crate::server::http1;
-use crate::server::http2;
-use crate::server::refusals::Lines;
-use crate::server::refusals::Refusals;
-use crate::server::tls;
+use crate::server::refusals::{Lines, Refusals};
 use crate::server::tls::Offer;
-use crate::wire::NoHandshake;
-use crate::wire::OfCaller;
+use crate::server::{Phase, Seat, http1, http2, tls};
+use crate::wire::{NoHandshake, OfCaller};
 
 /// What connections of one listener share within a worker.
 #[derive(Debug)]

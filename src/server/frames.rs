@@ -4,14 +4,12 @@
 //! count at all. So frames spend, and answers earn.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::server::opening::Opening;
-use crate::server::opening::Windows;
+use crate::server::opening::{Opening, Windows};
 
 /// Such frames a peer may send at once.
 const BURST: u32 = 1_000;
@@ -185,11 +183,7 @@ mod tests {
 
     use proptest::prelude::proptest;
 
-    use super::BURST;
-    use super::CREDIT_MAX;
-    use super::Flood;
-    use super::Frames;
-    use super::PREFACE_BYTES;
+    use super::{BURST, CREDIT_MAX, Flood, Frames, PREFACE_BYTES};
 
     fn frame(kind: u8, payload: usize) -> Vec<u8> {
         let length = u32::try_from(payload).unwrap().to_be_bytes();

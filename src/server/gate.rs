@@ -3,13 +3,8 @@
 //! bytes behind the head of one request too many stay in the socket until another has ended. The first
 //! credential that is accepted opens the gate for good, so that known callers wait for nothing but their own identification.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::task::Context;
-use std::task::Poll;
-use std::task::Waker;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
 
@@ -248,20 +243,13 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Context;
-    use std::task::Waker;
+    use std::task::{Context, Waker};
 
     use tokio::io::ReadBuf;
 
-    use super::BODIES_MAX;
-    use super::CONTINUATION;
-    use super::Door;
-    use super::END_HEADERS;
-    use super::Gate;
-    use super::HEADERS;
-    use super::PREFACE_BYTES;
-    use super::REQUESTS_MAX;
-    use super::UnderWay;
+    use super::{
+        BODIES_MAX, CONTINUATION, Door, END_HEADERS, Gate, HEADERS, PREFACE_BYTES, REQUESTS_MAX, UnderWay,
+    };
     use crate::config::Peers;
     use crate::gateway::Connection;
 

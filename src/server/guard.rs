@@ -6,26 +6,17 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::gateway::Standstill;
-use crate::server::blocks::Blocks;
-use crate::server::blocks::Hello;
+use crate::server::blocks::{Blocks, Hello};
 use crate::server::frames::Frames;
-use crate::server::gate::Door;
-use crate::server::gate::Gate;
+use crate::server::gate::{Door, Gate};
 use crate::server::opening::Opening;
 use crate::server::resets::Resets;
 use crate::server::window::Window;
@@ -292,16 +283,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
 mod tests {
     use std::io;
     use std::pin::Pin;
-    use std::task::Context;
-    use std::task::Poll;
-    use std::task::Waker;
+    use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
-    use tokio::io::AsyncRead;
-    use tokio::io::AsyncWrite;
-    use tokio::io::ReadBuf;
-    use tokio::time::Instant;
-    use tokio::time::advance;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::time::{Instant, advance};
 
     use super::Guard;
     use crate::config::Peers;

@@ -344,20 +344,10 @@ impl<'a> Bits<'a> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use http::HeaderName;
-    use http::HeaderValue;
-    use http::Method;
-    use proptest::prelude::any;
-    use proptest::prelude::proptest;
+    use http::{HeaderName, HeaderValue, Method};
+    use proptest::prelude::{any, proptest};
 
-    use super::FOREIGN;
-    use super::LEVELS;
-    use super::NOT_IN_METHODS;
-    use super::NOT_IN_NAMES;
-    use super::NOT_IN_VALUES;
-    use super::Text;
-    use super::class;
-    use super::number;
+    use super::{FOREIGN, LEVELS, NOT_IN_METHODS, NOT_IN_NAMES, NOT_IN_VALUES, Text, class, number};
 
     /// A string in the code of Huffman, without its length.
     pub(in crate::server) fn coded(text: &[u8]) -> Vec<u8> {

@@ -1,34 +1,18 @@
 //! HTTP/1 connections: one request after the other, read and answered without a library between the stream and the
 //! gateway, so that every deadline is kept here and an idle connection holds no memory but that of TLS.
 
-use std::future::Future;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::task::Context;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use bytes::BytesMut;
-use http::HeaderMap;
-use http::Method;
-use http::Request;
-use http::Response;
-use http::StatusCode;
-use http::Uri;
-use http::Version;
-use http::header;
+use bytes::{Bytes, BytesMut};
 use http::response::Parts;
-use http_body::Body;
-use http_body::Frame;
-use http_body::SizeHint;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body::{Body, Frame, SizeHint};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
@@ -36,32 +20,13 @@ use tokio::time::Instant;
 
 use crate::config::ConnectionSettings;
 use crate::flow::BodyError;
-use crate::gateway::AnswerBody;
-use crate::gateway::Connection;
-use crate::gateway::Inbound;
-use crate::gateway::Passed;
+use crate::gateway::{AnswerBody, Connection, Inbound, Passed};
 use crate::model::clock;
-use crate::server::Phase;
-use crate::server::Seat;
-use crate::server::connection::LAST_CALL;
-use crate::server::connection::Shared;
-use crate::server::connection::refused;
-use crate::server::linger::PAUSE_MAX;
-use crate::server::linger::Unread;
-use crate::server::linger::linger;
-use crate::server::pace;
+use crate::server::connection::{LAST_CALL, Shared, refused};
+use crate::server::linger::{PAUSE_MAX, Unread, linger};
+use crate::server::{Phase, Seat, pace};
 use crate::wire;
-use crate::wire::Decoder;
-use crate::wire::Defect;
-use crate::wire::Found;
-use crate::wire::Framing;
-use crate::wire::Limits;
-use crate::wire::Outbox;
-use crate::wire::Piece;
-use crate::wire::RequestHead;
-use crate::wire::Scan;
-use crate::wire::Stream;
-use crate::wire::Timer;
+use crate::wire::{Decoder, Defect, Found, Framing, Limits, Outbox, Piece, RequestHead, Scan, Stream, Timer};
 
 /// Bytes read at once, of heads and of bodies.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -808,24 +773,17 @@ async fn goodbye<S: Stream>(mut stream: S) {
 mod tests {
     use std::convert::Infallible;
     use std::pin::Pin;
-    use std::task::Context;
-    use std::task::Poll;
+    use std::task::{Context, Poll};
     use std::time::Duration;
 
     use bytes::Bytes;
-    use http_body::Body;
-    use http_body::Frame;
+    use http_body::{Body, Frame};
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpSocket;
-    use tokio::net::TcpStream;
-    use tokio::time::Instant;
-    use tokio::time::MissedTickBehavior;
+    use tokio::net::{TcpSocket, TcpStream};
+    use tokio::time::{Instant, MissedTickBehavior};
 
-    use super::End;
-    use super::Ending;
-    use super::pour;
-    use crate::wire::Outbox;
-    use crate::wire::Timer;
+    use super::{End, Ending, pour};
+    use crate::wire::{Outbox, Timer};
 
     const PATIENCE: Duration = Duration::from_secs(20);
     const WRITE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
-use crate::server::Phase;
-use crate::server::Seat;
-use crate::server::connection::Draining;
-use crate::server::connection::told_to_stop;
+use crate::server::connection::{Draining, told_to_stop};
+use crate::server::{Phase, Seat};
 use crate::wire;
 use crate::wire::Stream;
 
@@ -79,21 +76,14 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::watch;
     use tokio::time::Instant;
 
-    use super::BRIEF_TIME;
-    use super::LINGER_TIME;
-    use super::PAUSE_MAX;
-    use super::Unread;
-    use super::linger;
-    use crate::server::Phase;
-    use crate::server::Seat;
-    use crate::server::seats::Counting;
-    use crate::server::seats::Seats;
+    use super::{BRIEF_TIME, LINGER_TIME, PAUSE_MAX, Unread, linger};
     use crate::server::seats::tests::seats;
+    use crate::server::seats::{Counting, Seats};
+    use crate::server::{Phase, Seat};
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -28,29 +28,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use socket2::Domain;
-use socket2::Protocol;
-use socket2::Socket;
-use socket2::Type;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
-use tokio::runtime::Handle;
-use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
-use tokio::sync::watch;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::counters::Counters;
-use crate::gateway::BuildError;
-use crate::gateway::Gateway;
-use crate::gateway::LIMITS_SWEEP_PERIOD;
-use crate::gateway::SWEEP_PERIOD;
-use crate::gateway::Serving;
 use crate::gateway::journal::Log;
-use crate::server::accept::Handed;
-use crate::server::accept::Plan;
-use crate::server::seats::Seat;
-use crate::server::seats::Seats;
+use crate::gateway::{BuildError, Gateway, LIMITS_SWEEP_PERIOD, SWEEP_PERIOD, Serving};
+use crate::server::accept::{Handed, Plan};
+use crate::server::seats::{Seat, Seats};
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 4096;

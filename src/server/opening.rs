@@ -4,9 +4,7 @@
 //! asks its flow for nothing more. It is never too little, or an answer would wait for ever.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
@@ -157,13 +155,9 @@ impl Windows {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::task::Context;
-    use std::task::Waker;
+    use std::task::{Context, Waker};
 
-    use super::HEADERS;
-    use super::SETTINGS;
-    use super::WINDOW_UPDATE;
-    use super::Windows;
+    use super::{HEADERS, SETTINGS, WINDOW_UPDATE, Windows};
 
     type Frame = (u8, u8, &'static [u8]);
 

@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -155,18 +154,12 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-    use std::net::SocketAddr;
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Duration;
 
     use tokio::time::Instant;
 
-    use super::BURST;
-    use super::Lines;
-    use super::PEER_BURST;
-    use super::PEER_PERIOD;
-    use super::Refusals;
-    use super::Told;
+    use super::{BURST, Lines, PEER_BURST, PEER_PERIOD, Refusals, Told};
 
     fn peer(number: u32) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::from(0xc000_0200 + number), 1))

@@ -4,23 +4,16 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
-use crate::config::ConnectionSettings;
-use crate::config::NetworkSettings;
-use crate::counters::Counters;
-use crate::counters::WorkerLabels;
-use crate::policy::Networks;
-use crate::policy::Origin;
+use crate::config::{ConnectionSettings, NetworkSettings};
+use crate::counters::{Counters, WorkerLabels};
 use crate::policy::address::Bucket;
+use crate::policy::{Networks, Origin};
 
 /// Addresses for which memory is kept ready; what a flood of them took is given back.
 const ADDRESSES_KEPT: usize = 1024;
@@ -276,10 +269,7 @@ pub(super) mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::ADDRESSES_KEPT;
-    use super::Counting;
-    use super::Full;
-    use super::Seats;
+    use super::{ADDRESSES_KEPT, Counting, Full, Seats};
     use crate::config::ConnectionSettings;
     use crate::counters::Counters;
 

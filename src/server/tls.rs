@@ -2,38 +2,20 @@
 //! offered and one sentence on what that means.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
+use std::{fmt, io};
 
 use arc_swap::ArcSwap;
-use rustls::AlertDescription;
-use rustls::Error;
-use rustls::InvalidMessage;
-use rustls::PeerIncompatible;
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::Acceptor;
-use rustls::server::ClientHello;
-use rustls::server::NoServerSessionStorage;
-use rustls::server::ResolvesServerCert;
+use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible, ServerConfig};
 
-use crate::config::Certificate;
-use crate::config::Http2;
-use crate::config::TlsSettings;
-use crate::config::provider;
-use crate::entra::Followed;
-use crate::entra::Holder;
-use crate::entra::Rereader;
-use crate::entra::Taken;
-use crate::entra::Verdict;
-use crate::gateway::Gateway;
-use crate::gateway::Validity;
+use crate::config::{Certificate, Http2, TlsSettings, provider};
+use crate::entra::{Followed, Holder, Rereader, Taken, Verdict};
+use crate::gateway::{Gateway, Validity};
 use crate::model::clock;
 
 /// ALPN name of HTTP/2 (RFC 9113 section 3.2).
@@ -371,8 +353,7 @@ pub(super) fn explain(error: &io::Error) -> (&'static str, String) {
 mod tests {
     use std::io;
 
-    use rustls::Error;
-    use rustls::InvalidMessage;
+    use rustls::{Error, InvalidMessage};
 
     use super::explain;
 

@@ -1,7 +1,6 @@
 //! Where a body ends: after a stated number of bytes, with its last chunk, or with its connection.
 
-use bytes::Bytes;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::wire::Framing;
 use crate::wire::chunks::Chunks;
@@ -114,9 +113,7 @@ pub fn take(held: &mut BytesMut, count: usize) -> Bytes {
 mod tests {
     use bytes::BytesMut;
 
-    use super::Decoder;
-    use super::Piece;
-    use super::take;
+    use super::{Decoder, Piece, take};
     use crate::wire::Framing;
 
     fn data(text: &'static str) -> Result<Piece, &'static str> {

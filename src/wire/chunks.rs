@@ -1,8 +1,7 @@
 //! The chunked coding (RFC 9112 section 7.1), followed byte by byte but for its data. Extensions and trailers are
 //! dropped unread, within bounds.
 
-use bytes::Buf;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 use crate::wire::Piece;
 use crate::wire::body::take;

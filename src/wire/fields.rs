@@ -1,11 +1,8 @@
 //! The fields of an answer on its way from a trigger to a caller: text that was checked once, and where in it names and
 //! values lie. Most answers only pass, and a map of them would be built to be taken apart again.
 
-use bytes::Bytes;
-use bytes::BytesMut;
-use http::HeaderMap;
-use http::HeaderName;
-use http::HeaderValue;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 
 /// Fields as they came, less those that were taken out.
@@ -161,8 +158,7 @@ mod tests {
     use bytes::Bytes;
     use http::HeaderMap;
 
-    use super::Fields;
-    use super::split;
+    use super::{Fields, split};
 
     fn fields(lines: &'static [&'static str]) -> (Bytes, Vec<Result<(), &'static str>>, Fields) {
         let text = Bytes::from(lines.join("\r\n"));

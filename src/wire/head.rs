@@ -2,17 +2,10 @@
 //! is refused with a sentence.
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::HeaderName;
-use http::HeaderValue;
-use http::Method;
-use http::StatusCode;
-use http::Uri;
-use http::Version;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use memchr::memchr;
 
-use crate::wire::Fields;
-use crate::wire::fields;
+use crate::wire::{Fields, fields};
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]
@@ -364,19 +357,10 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::Method;
-    use http::Version;
+    use http::{Method, Version};
     use proptest::prelude::proptest;
 
-    use super::Defect;
-    use super::Found;
-    use super::Framing;
-    use super::Limits;
-    use super::RequestHead;
-    use super::ResponseHead;
-    use super::Scan;
-    use super::request;
-    use super::response;
+    use super::{Defect, Found, Framing, Limits, RequestHead, ResponseHead, Scan, request, response};
 
     const LIMITS: Limits = Limits {
         bytes_max: 1024,

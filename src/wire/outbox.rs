@@ -4,11 +4,9 @@
 use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
-use std::task::Context;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-use bytes::Buf;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
 /// What is to be sent next.
@@ -149,14 +147,11 @@ mod tests {
     use std::future::poll_fn;
     use std::io;
     use std::pin::Pin;
-    use std::task::Context;
-    use std::task::Poll;
+    use std::task::{Context, Poll};
 
     use bytes::Bytes;
-    use tokio::io::AsyncReadExt;
-    use tokio::io::AsyncWrite;
-    use tokio::net::TcpListener;
-    use tokio::net::TcpStream;
+    use tokio::io::{AsyncReadExt, AsyncWrite};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::Outbox;
 

@@ -3,47 +3,30 @@
 //! read and what is sent pass through memory of the worker's.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::BytesMut;
-use rustls::AlertDescription;
-use rustls::ClientConfig;
-use rustls::CommonState;
-use rustls::Error;
-use rustls::InvalidMessage;
-use rustls::PeerIncompatible;
-use rustls::PeerMisbehaved;
-use rustls::ProtocolVersion;
-use rustls::ServerConfig;
-use rustls::client::ClientConnectionData;
-use rustls::client::UnbufferedClientConnection;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
-use rustls::server::ServerConnectionData;
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::ConnectionState;
-use rustls::unbuffered::EncodeError;
-use rustls::unbuffered::EncodeTlsData;
-use rustls::unbuffered::UnbufferedStatus;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{
+    AlertDescription, ClientConfig, CommonState, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved,
+    ProtocolVersion, ServerConfig,
+};
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWrite;
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::wire::Stream;
-use crate::wire::Timer;
-use crate::wire::poll_discard;
+use crate::wire::{Stream, Timer, poll_discard};
 
 /// The head of a record: its kind, a version and its length (RFC 8446 section 5.1).
 const RECORD_HEAD: usize = 5;
@@ -783,37 +766,22 @@ impl<T: Side> AsyncWrite for Secure<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::Future;
-    use std::future::poll_fn;
+    use std::future::{Future, poll_fn};
     use std::io;
     use std::io::ErrorKind;
     use std::sync::Arc;
     use std::time::Duration;
 
     use bytes::BytesMut;
-    use rustls::ClientConfig;
-    use rustls::HandshakeKind;
-    use rustls::RootCertStore;
-    use rustls::ServerConfig;
-    use rustls::SupportedProtocolVersion;
-    use rustls::pki_types::PrivateKeyDer;
-    use rustls::pki_types::PrivatePkcs8KeyDer;
-    use rustls::pki_types::ServerName;
-    use rustls::version::TLS12;
-    use rustls::version::TLS13;
-    use tokio::io::AsyncReadExt;
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
-    use tokio::net::TcpStream;
-    use tokio_rustls::TlsAcceptor;
-    use tokio_rustls::TlsConnector;
-    use tokio_rustls::client;
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::server::TlsStream;
+    use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
-    use super::CARRIED_MAX;
-    use super::OfCaller;
-    use super::RECORD_HEAD;
-    use super::ToServer;
+    use super::{CARRIED_MAX, OfCaller, RECORD_HEAD, ToServer};
 
     const PATIENCE: Duration = Duration::from_secs(30);
 

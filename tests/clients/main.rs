@@ -20,17 +20,11 @@ mod harness;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Command;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use crate::emulator::Answer;
-use crate::emulator::Trigger;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{Answer, Trigger};
+use crate::harness::{KEY, Running, TENANT, World};
 
 /// How often each request is sent. Each time it must be answered: a refusal that is lost once in twenty is a ticket.
 const TRIES: usize = 20;

@@ -3,10 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use flowgate::config::Environment;
-use flowgate::config::Secrets;
-use flowgate::config::Style;
-use flowgate::config::parse;
+use flowgate::config::{Environment, Secrets, Style, parse};
 use proptest::prelude::ProptestConfig;
 use proptest::prop_assert;
 

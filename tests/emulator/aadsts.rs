@@ -1,8 +1,7 @@
 //! The refusals of Entra's token endpoint by their AADSTS number: status, `error` value and sentence, in the
 //! envelope with trace and correlation ids.
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ids;
 use super::reply::Reply;

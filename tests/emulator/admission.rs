@@ -3,17 +3,11 @@
 
 use serde_json::Value;
 
-use super::faults;
 use super::faults::PlatformFault;
-use super::form;
-use super::ids;
-use super::jwt;
 use super::jwt::Mint;
-use super::trigger::Condition;
-use super::trigger::Mode;
-use super::trigger::Signatures;
-use super::trigger::Trigger;
+use super::trigger::{Condition, Mode, Signatures, Trigger};
 use super::wire::Head;
+use super::{faults, form, ids, jwt};
 
 /// A refusal together with what its message names.
 #[derive(Clone, Debug)]

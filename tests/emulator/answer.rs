@@ -2,19 +2,13 @@
 //! the platform, and the misbehaviour of networks.
 
 use bytes::Bytes;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::faults::NO_RESPONSE;
-use super::faults::Names;
-use super::faults::PlatformFault;
-use super::faults::RunStarted;
-use super::faults::UNLISTED;
+use super::faults::{NO_RESPONSE, Names, PlatformFault, RunStarted, UNLISTED};
 use super::gate::Gate;
 use super::record::Recorded;
 use super::reply::Reply;
-use super::steps::Stage;
-use super::steps::Steps;
+use super::steps::{Stage, Steps};
 
 /// One answer of a trigger.
 #[derive(Clone, Debug)]

@@ -16,28 +16,18 @@ mod emulator;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use comfy_table::Table;
-use comfy_table::presets;
-use emulator::Answer;
-use emulator::Condition;
-use emulator::Emulator;
-use emulator::Trigger;
-use flowgate::config;
-use flowgate::config::Config;
-use flowgate::config::Environment;
+use comfy_table::{Table, presets};
+use emulator::{Answer, Condition, Emulator, Trigger};
+use flowgate::config::{Config, Environment};
 use flowgate::counters::Counters;
-use flowgate::doctor;
 use flowgate::doctor::Questions;
-use flowgate::gateway::journal::Form;
-use flowgate::gateway::journal::Log;
-use flowgate::gateway::journal::Sink;
+use flowgate::gateway::journal::{Form, Log, Sink};
 use flowgate::server::Server;
-use serde_json::Value;
-use serde_json::json;
+use flowgate::{config, doctor};
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 const TENANT: &str = "11111111-2222-4333-8444-555555555555";

@@ -5,35 +5,24 @@
 mod serve;
 mod users;
 
-use std::collections::HashMap;
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use self::users::Rotation;
-use super::certs::Authority;
-use super::certs::Leaf;
-use super::form;
-use super::gate::Count;
-use super::gate::Gate;
-use super::ids;
+use super::certs::{Authority, Leaf};
+use super::gate::{Count, Gate};
 use super::issuer::Issuer;
 use super::journal::Journal;
-use super::jwt::Claims;
-use super::jwt::Mint;
-use super::listener::Connection;
-use super::listener::Listener;
-use super::script::Script;
-use super::script::Violations;
-use super::session;
+use super::jwt::{Claims, Mint};
+use super::listener::{Connection, Listener};
+use super::script::{Script, Violations};
 use super::tokens::TokenAnswer;
-use super::wire::Head;
-use super::wire::Wire;
+use super::wire::{Head, Wire};
+use super::{form, ids, session};
 
 /// The resources that exist in every tenant. Entra also mints the form without the last slash, which is what
 /// the usual mistake in the scope leads to.

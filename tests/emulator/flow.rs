@@ -4,25 +4,19 @@
 
 mod serve;
 
-use std::collections::HashMap;
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 
 use super::answer::Answer;
-use super::gate::Count;
-use super::gate::Gate;
+use super::gate::{Count, Gate};
 use super::journal::Journal;
 use super::jwt::Mint;
-use super::listener::Connection;
-use super::listener::Listener;
+use super::listener::{Connection, Listener};
 use super::operations::Operations;
 use super::record::Recorded;
-use super::script::Script;
-use super::script::Violations;
+use super::script::{Script, Violations};
 use super::session;
-use super::trigger::Condition;
-use super::trigger::Trigger;
+use super::trigger::{Condition, Trigger};
 use super::wire::Wire;
 
 #[derive(Debug)]

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// How long a test waits for an event before it fails: far above anything a loaded machine needs.
 const PATIENCE: Duration = Duration::from_secs(10);

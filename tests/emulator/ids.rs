@@ -1,7 +1,6 @@
 //! Random names in the shapes the platform uses: workflow ids, GUIDs, signatures and run ids.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::digest;
 use base64::Engine;

@@ -6,10 +6,8 @@ use std::sync::OnceLock;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature;
-use aws_lc_rs::signature::KeyPair;
-use aws_lc_rs::signature::RsaKeyPair;
-use serde_json::Value;
-use serde_json::json;
+use aws_lc_rs::signature::{KeyPair, RsaKeyPair};
+use serde_json::{Value, json};
 
 use super::ids;
 

@@ -1,25 +1,16 @@
 //! Access tokens: minted and signed as Entra does it, verified as the flow's platform does it. Also the check
 //! of the assertions that clients sign with their own key.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::OnceLock;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature;
-use aws_lc_rs::signature::KeyPair;
-use aws_lc_rs::signature::RsaKeyPair;
-use aws_lc_rs::signature::UnparsedPublicKey;
+use aws_lc_rs::signature::{KeyPair, RsaKeyPair, UnparsedPublicKey};
+use aws_lc_rs::{digest, signature};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Map;
-use serde_json::Value;
-use serde_json::json;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Map, Value, json};
 
 use super::ids;
 

@@ -1,32 +1,22 @@
 //! The endpoints of managed identities: IMDS, App Service and the agent of Azure Arc, as plain HTTP on loopback. Each checks
 //! what the real one checks and answers with its literal bodies; a test may script failures.
 
-use std::fs;
-use std::io;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
-use serde_json::Value;
-use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
-use tokio::task::JoinSet;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::entra::Entra;
-use super::form;
 use super::gate::Count;
-use super::ids;
 use super::reply::Reply;
-use super::script::Cue;
-use super::script::Script;
-use super::wire;
+use super::script::{Cue, Script};
 use super::wire::Head;
+use super::{form, ids, wire};
 
 /// Requests that are kept for the test.
 const SEEN_MAX: usize = 1000;

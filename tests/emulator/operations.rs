@@ -2,12 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::admission;
-use super::form;
-use super::ids;
 use super::reply::Reply;
 use super::trigger::Trigger;
 use super::wire::Head;
+use super::{admission, form, ids};
 
 /// How many operations can be polled at a time; the oldest make room.
 const OPERATIONS_MAX: usize = 1024;

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 
-use super::wire::Framing;
-use super::wire::Head;
+use super::wire::{Framing, Head};
 
 /// Who decided on the answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]

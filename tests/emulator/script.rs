@@ -1,10 +1,8 @@
 //! What to answer next: queues of one-off answers, standing answers, and the strict mode in which a request
 //! that nobody scripted is a violation. Violations are collected and fail the test when it asks.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
 
 /// How many violations are kept; the first ones tell the story.
 const VIOLATIONS_MAX: usize = 100;

@@ -3,14 +3,10 @@
 
 use std::future::Future;
 
-use super::listener::Connection;
-use super::listener::KeepAlive;
-use super::listener::Listener;
+use super::listener::{Connection, KeepAlive, Listener};
 use super::reply::Reply;
 use super::script::Violations;
-use super::wire::Broken;
-use super::wire::Head;
-use super::wire::Wire;
+use super::wire::{Broken, Head, Wire};
 
 /// What happens to a connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 
 use bytes::Bytes;
 
-use super::answer::After;
-use super::answer::Answer;
+use super::answer::{After, Answer};
 use super::gate::Gate;
 
 /// When the writing begins.

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::aadsts::Refusal;
-use super::aadsts::refusal;
+use super::aadsts::{Refusal, refusal};
 
 /// One answer to a token request.
 #[derive(Clone, Debug)]

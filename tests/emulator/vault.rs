@@ -1,31 +1,19 @@
 //! An Azure Key Vault: it challenges who comes without a token, checks audience and permission, and keeps secrets with
 //! their versions. It refuses, throttles and falls silent when the script says so.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::gate::Count;
-use super::ids;
-use super::jwt;
 use super::jwt::Mint;
-use super::listener::Connection;
-use super::listener::Listener;
+use super::listener::{Connection, Listener};
 use super::reply::Reply;
-use super::script::Cue;
-use super::script::Script;
-use super::script::Violations;
-use super::session;
-use super::session::Exchange;
-use super::session::Next;
-use super::wire::Body;
-use super::wire::Broken;
-use super::wire::Head;
-use super::wire::Wire;
+use super::script::{Cue, Script, Violations};
+use super::session::{Exchange, Next};
+use super::wire::{Body, Broken, Head, Wire};
+use super::{ids, jwt, session};
 
 /// The audience of its tokens, to the letter.
 const RESOURCE: &str = "https://vault.azure.net";

@@ -1,15 +1,11 @@
 //! A small HTTP/1.1 reader and writer on a TLS stream. It is written by hand so that a test sees each request
 //! exactly as it was sent and may answer with any bytes, also with ones that no HTTP library would write.
 
-use std::future;
-use std::io;
+use std::{future, io};
 
 use aws_lc_rs::digest;
-use bytes::Buf;
-use bytes::Bytes;
-use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 

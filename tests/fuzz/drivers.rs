@@ -11,18 +11,10 @@ mod texts;
 #[path = "drivers/wire.rs"]
 mod wire;
 
-pub(crate) use http2::blocks;
-pub(crate) use http2::hpack;
-pub(crate) use policy::header_policy;
-pub(crate) use policy::target;
-pub(crate) use texts::entra_answer;
-pub(crate) use texts::fault_body;
-pub(crate) use texts::pfx;
-pub(crate) use texts::settings;
-pub(crate) use texts::trigger_url;
-pub(crate) use wire::chunks;
-pub(crate) use wire::request_head;
-pub(crate) use wire::response_head;
+pub(crate) use http2::{blocks, hpack};
+pub(crate) use policy::{header_policy, target};
+pub(crate) use texts::{entra_answer, fault_body, pfx, settings, trigger_url};
+pub(crate) use wire::{chunks, request_head, response_head};
 
 /// The ways in which bytes may arrive: one by one, and in pieces whose sizes the bytes themselves choose.
 fn arrivals(data: &[u8]) -> [Vec<&[u8]>; 2] {

@@ -6,23 +6,11 @@ mod login;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Door;
-use crate::emulator::Rotation;
-use crate::emulator::TokenAnswer;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::emulator::aadsts;
-use crate::harness::Answer;
-use crate::harness::CLIENT;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{Door, Rotation, TokenAnswer, Trigger, TriggerHandle, aadsts};
+use crate::harness::{Answer, CLIENT, PATIENCE, Running, SECRET, TENANT, World};
 
 /// A public client, beside the confidential one of every world.
 const PUBLIC: &str = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";

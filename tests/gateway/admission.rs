@@ -6,14 +6,7 @@ use http_body_util::Full;
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
-use crate::harness::Answer;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::caller;
-use crate::harness::digest;
-use crate::harness::post;
+use crate::harness::{Answer, KEY, Running, TENANT, World, caller, digest, post};
 
 async fn with_headers(gateway: &Running, path: &str, headers: &[(&str, &str)]) -> Answer {
     let mut request = post(path);

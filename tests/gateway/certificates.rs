@@ -2,32 +2,18 @@
 //! certificate is replaced without a restart, and whatever Entra refuses is named with its cause and its fixer.
 
 use std::collections::BTreeSet;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::Algorithm;
-use jsonwebtoken::DecodingKey;
-use jsonwebtoken::Validation;
-use serde_json::Value;
-use serde_json::json;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde_json::{Value, json};
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::KeyKind;
-use crate::emulator::Leaf;
-use crate::emulator::TokenAnswer;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::CLIENT;
-use crate::harness::OID;
-use crate::harness::PATIENCE;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{KeyKind, Leaf, TokenAnswer, Trigger, TriggerHandle};
+use crate::harness::{CLIENT, OID, PATIENCE, SECRET, TENANT, World};
 
 fn accepting(world: &World) -> TriggerHandle {
     world

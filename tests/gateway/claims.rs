@@ -4,14 +4,8 @@
 use http_body_util::Full;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::post;
-use crate::harness::send_h2;
+use crate::emulator::{Trigger, TriggerHandle};
+use crate::harness::{KEY, Running, TENANT, World, post, send_h2};
 
 async fn gateway(more: &str) -> (World, Running, TriggerHandle) {
     let world = World::new().await;

@@ -7,43 +7,19 @@ mod resources;
 mod running;
 mod signatures;
 
-use std::process::Command;
-use std::process::Output;
+use std::process::{Command, Output};
 
-use flowgate::config;
 use flowgate::config::Environment;
-use flowgate::doctor;
-use flowgate::doctor::Check;
-use flowgate::doctor::Live;
-use flowgate::doctor::Privileges;
-use flowgate::doctor::Questions;
-use flowgate::doctor::Report;
-use flowgate::doctor::Verdict;
-use flowgate::entra::refusal::ERRORS;
-use flowgate::entra::refusal::NUMBERS;
-use flowgate::flow::fault::CODES;
-use flowgate::flow::fault::DESPITE_TOKEN;
-use flowgate::flow::fault::Row;
-use flowgate::flow::fault::STATUSES;
+use flowgate::doctor::{Check, Live, Privileges, Questions, Report, Verdict};
+use flowgate::entra::refusal::{ERRORS, NUMBERS};
+use flowgate::flow::fault::{CODES, DESPITE_TOKEN, Row, STATUSES};
+use flowgate::{config, doctor};
 use http_body_util::Full;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Condition;
-use crate::emulator::Door;
-use crate::emulator::Issuer;
-use crate::emulator::Reply;
-use crate::emulator::TokenAnswer;
-use crate::emulator::TokenForm;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::CLIENT;
-use crate::harness::OID;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::post;
+use crate::emulator::{Condition, Door, Issuer, Reply, TokenAnswer, TokenForm, Trigger, TriggerHandle};
+use crate::harness::{CLIENT, OID, SECRET, TENANT, World, post};
 
 const STRANGER: &str = "77777777-2222-4333-8444-555555555555";
 

@@ -5,20 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Door;
-use crate::emulator::Emulator;
-use crate::emulator::Gate;
-use crate::emulator::Reply;
-use crate::emulator::Steps;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::caller;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
+use crate::emulator::{Door, Emulator, Gate, Reply, Steps, Trigger, TriggerHandle};
+use crate::harness::{KEY, Running, TENANT, World, caller};
+use crate::listening::{Talk, order_bytes};
 
 async fn served(more: &str) -> (World, Running, TriggerHandle) {
     let world = World::new().await;

@@ -4,27 +4,13 @@
 use std::sync::Arc;
 
 use http_body_util::Full;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Door;
-use crate::emulator::Emulator;
-use crate::emulator::ErrorBody;
-use crate::emulator::KeepAlive;
-use crate::emulator::Reply;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::emulator::faults;
 use crate::emulator::faults::RunStarted;
-use crate::harness::CLIENT;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::post;
+use crate::emulator::{Door, Emulator, ErrorBody, KeepAlive, Reply, Trigger, TriggerHandle, faults};
+use crate::harness::{CLIENT, KEY, Running, SECRET, TENANT, World, post};
 
 /// A flow that accepts everybody of the tenant, and a gateway with one route to it; `more` adds keys to the route.
 async fn world(more: &str) -> (World, Running, TriggerHandle) {

@@ -1,24 +1,13 @@
 //! Workload identity federation and the default chain: the platform's token in place of a secret, each reason why it does
 //! not do with who mends it, and no source that takes the place of another for a moment.
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Issuer;
-use crate::emulator::ManagedAnswer;
-use crate::emulator::ManagedEndpoint;
-use crate::emulator::Platform;
-use crate::emulator::Reply;
-use crate::emulator::TokenAnswer;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::emulator::jwt;
-use crate::harness::OID;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{
+    Issuer, ManagedAnswer, ManagedEndpoint, Platform, Reply, TokenAnswer, Trigger, TriggerHandle, jwt,
+};
+use crate::harness::{OID, PATIENCE, Running, TENANT, World};
 use crate::managed::own;
 use crate::secrets::listen;
 

@@ -6,14 +6,8 @@ use http_body_util::Full;
 use serde_json::json;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Family;
-use crate::emulator::Reply;
-use crate::emulator::Trigger;
-use crate::harness::KEY;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::post;
-use crate::harness::send_h2;
+use crate::emulator::{Family, Reply, Trigger};
+use crate::harness::{KEY, TENANT, World, post, send_h2};
 
 #[tokio::test]
 async fn a_plain_call_with_a_key_starts_a_run() {
@@ -366,8 +360,7 @@ async fn a_flow_that_is_called_with_get_works() {
 #[tokio::test]
 async fn a_pause_in_the_middle_of_an_answer_does_not_end_it() {
     use crate::emulator::Gate;
-    use tokio::io::AsyncReadExt;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let world = World::new().await;
     let gate = Gate::closed();
@@ -409,8 +402,7 @@ async fn a_pause_in_the_middle_of_an_answer_does_not_end_it() {
 
 #[tokio::test]
 async fn a_slow_reader_gets_the_whole_answer_before_the_connection_closes() {
-    use tokio::io::AsyncReadExt;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let world = World::new().await;
     let stream = Flow::Stream {

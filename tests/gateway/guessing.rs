@@ -1,26 +1,16 @@
 //! Wrong keys: what a guesser runs into, and that nobody else does.
 
 use bytes::Bytes;
-use http::Request;
-use http::StatusCode;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::Answer;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::digest;
-use crate::harness::post;
+use crate::emulator::{Trigger, TriggerHandle};
+use crate::harness::{Answer, KEY, PATIENCE, Running, TENANT, World, digest, post};
 
 /// A key of the form that `flowgate key new` gives.
 const GENERATED: &str = "flowgate_canary-0123456789_abcdefghijklmnopqrstuvwxy";

@@ -1,30 +1,21 @@
 //! How often: who is refused, by which limit, what it hears, and what a refusal costs the others.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
 use crate::emulator::certs::server_name;
-use crate::harness::Answer;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::post;
+use crate::emulator::{Trigger, TriggerHandle};
+use crate::harness::{Answer, KEY, PATIENCE, Running, TENANT, World, post};
 
 /// The settings of the caller `shop` end the base, so a rate right behind them is its rate.
 const SHOP_RATE: &str = "[caller.rate]\n";

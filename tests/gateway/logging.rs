@@ -3,16 +3,13 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use serde_json::Value;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -20,13 +17,8 @@ use tokio_rustls::TlsConnector;
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
 use crate::emulator::certs::server_name;
-use crate::harness::PATIENCE;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::post;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
+use crate::harness::{PATIENCE, SECRET, TENANT, World, post};
+use crate::listening::{Talk, order_bytes};
 use crate::program::Program;
 
 async fn settings(world: &World) -> String {

@@ -3,22 +3,14 @@
 
 use std::path::PathBuf;
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::ManagedAnswer;
-use crate::emulator::ManagedEndpoint;
-use crate::emulator::ManagedIdentity;
-use crate::emulator::Platform;
-use crate::emulator::Reply;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::emulator::jwt;
 use crate::emulator::managed::IDENTITY_HEADER;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{
+    ManagedAnswer, ManagedEndpoint, ManagedIdentity, Platform, Reply, Trigger, TriggerHandle, jwt,
+};
+use crate::harness::{Running, TENANT, World};
 use crate::secrets::listen;
 
 /// The machine's own identity.

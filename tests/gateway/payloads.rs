@@ -14,15 +14,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
-use tokio::net::TcpSocket;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::World;
+use crate::harness::{KEY, PATIENCE, World};
 use crate::listening::Talk;
 
 /// The head of an order whose body is told by this line; the body follows.

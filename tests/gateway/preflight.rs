@@ -1,18 +1,11 @@
 //! Claims of a token are compared with what routes need before the first call meets a refusal: once in the log, on
 //! `/readyz?verbose` as long as it is so, and for a refusal only where the settings ask for one.
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::TokenForm;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::CLIENT;
-use crate::harness::OID;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{TokenForm, Trigger, TriggerHandle};
+use crate::harness::{CLIENT, OID, Running, TENANT, World};
 
 const SINGLE_SLASH: &str = "https://service.flow.microsoft.com";
 

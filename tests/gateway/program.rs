@@ -1,18 +1,13 @@
 //! The program itself: started with settings of a test, its log lines to wait for, its end.
 
-use std::io::BufRead;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::Child;
-use std::process::Command;
-use std::process::ExitStatus;
-use std::process::Stdio;
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::harness::PATIENCE;
-use crate::harness::World;
+use crate::harness::{PATIENCE, World};
 
 /// The running program and the lines it writes.
 pub struct Program {

@@ -19,16 +19,10 @@ mod trailers;
 
 use std::collections::BTreeSet;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 
-use crate::harness::Answer;
-use crate::harness::Running;
-use crate::listening::Talk;
-use crate::listening::assert_malformed;
-use crate::listening::order;
-use crate::listening::order_bytes;
-use crate::listening::served;
+use crate::harness::{Answer, Running};
+use crate::listening::{Talk, assert_malformed, order, order_bytes, served};
 
 /// Cases that are tried side by side.
 const AT_ONCE: usize = 64;

@@ -18,19 +18,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Leaf;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::emulator::VaultAnswer;
 use crate::emulator::certs::server_name;
-use crate::harness::Answer;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::Talk;
-use crate::listening::order;
-use crate::listening::order_bytes;
+use crate::emulator::{Leaf, Trigger, TriggerHandle, VaultAnswer};
+use crate::harness::{Answer, KEY, PATIENCE, TENANT, World};
+use crate::listening::{Talk, order, order_bytes};
 use crate::program::Program;
 
 const READER: &str = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";

@@ -6,15 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::CLIENT;
-use crate::harness::OID;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{Trigger, TriggerHandle};
+use crate::harness::{CLIENT, OID, PATIENCE, Running, SECRET, TENANT, World};
 use crate::program::Program;
 
 const SECOND: &str = "canary-client-secret~2";

@@ -2,11 +2,8 @@
 //! whatever was written, answered or measured is searched for them.
 
 use std::io::Write;
-use std::process::Command;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::OnceLock;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,17 +11,8 @@ use http_body_util::Full;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Condition;
-use crate::emulator::TokenAnswer;
-use crate::emulator::Trigger;
-use crate::emulator::faults;
-use crate::harness::CLIENT;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::post;
+use crate::emulator::{Condition, TokenAnswer, Trigger, faults};
+use crate::harness::{CLIENT, KEY, Running, SECRET, TENANT, World, post};
 
 const WRONG_KEY: &str = "canary-wrong-key-5f1c";
 const COOKIE: &str = "canary-cookie-77aa";

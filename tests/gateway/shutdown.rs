@@ -16,8 +16,7 @@ use flowgate::counters::Counters;
 use flowgate::gateway::journal::Log;
 use flowgate::server::Server;
 use http::Request;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -26,20 +25,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Gate;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::KEY;
-use crate::harness::Lines;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::send_h2;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
-use crate::listening::served;
+use crate::emulator::{Gate, Trigger, TriggerHandle};
+use crate::harness::{KEY, Lines, PATIENCE, Running, SECRET, TENANT, World, send_h2};
+use crate::listening::{Talk, order_bytes, served};
 
 /// Far above what a stop takes that waits for nothing, far below every deadline it could be waiting for.
 const PROMPT: Duration = Duration::from_secs(5);

@@ -6,22 +6,11 @@ use std::time::Duration;
 
 use http::Request;
 use http_body_util::Full;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Emulator;
-use crate::emulator::TokenAnswer;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::CLIENT;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::send_h2;
+use crate::emulator::{Emulator, TokenAnswer, Trigger, TriggerHandle};
+use crate::harness::{CLIENT, KEY, PATIENCE, Running, SECRET, TENANT, World, send_h2};
 
 fn accepting(world: &World) -> TriggerHandle {
     world
@@ -518,8 +507,7 @@ async fn a_caller_that_leaves_while_its_token_is_fetched_starts_no_run() {
 
 #[tokio::test]
 async fn a_caller_that_closes_only_its_own_side_gets_its_answer() {
-    use tokio::io::AsyncReadExt;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     let world = World::new().await;
     let trigger = accepting(&world);

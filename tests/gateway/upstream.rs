@@ -14,21 +14,13 @@ mod redirects;
 mod tracking;
 mod uploads;
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Steps;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
 use crate::emulator::steps::Step;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::upstream::caller::Caller;
-use crate::upstream::caller::End;
-use crate::upstream::caller::Protocol;
-use crate::upstream::caller::Seen;
+use crate::emulator::{Steps, Trigger, TriggerHandle};
+use crate::harness::{Running, TENANT, World};
+use crate::upstream::caller::{Caller, End, Protocol, Seen};
 
 /// A problem for everything that is no HTTP/1 or can be read in two ways.
 pub(crate) const INVALID: Verdict = Verdict::Refused("flow-answer-invalid");

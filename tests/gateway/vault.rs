@@ -1,8 +1,7 @@
 //! Secrets in a key vault: read with the token of another identity, when they are needed, and every way in which a vault
 //! can fail has a sentence that names it, the secret, the identity and who mends it.
 
-use std::process::Command;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,21 +12,10 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Door;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::emulator::VaultAnswer;
 use crate::emulator::certs::server_name;
-use crate::harness::CLIENT;
-use crate::harness::KEY;
-use crate::harness::OID;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
+use crate::emulator::{Door, Trigger, TriggerHandle, VaultAnswer};
+use crate::harness::{CLIENT, KEY, OID, PATIENCE, Running, SECRET, TENANT, World};
+use crate::listening::{Talk, order_bytes};
 use crate::program::Program;
 
 const READER: &str = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";

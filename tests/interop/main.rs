@@ -16,13 +16,9 @@
 mod emulator;
 
 use std::collections::BTreeSet;
-use std::io::BufRead;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Child;
-use std::process::ChildStdout;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -33,9 +29,7 @@ use flowgate::entra::Identity;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use crate::emulator::Emulator;
-use crate::emulator::KeyKind;
-use crate::emulator::Leaf;
+use crate::emulator::{Emulator, KeyKind, Leaf};
 
 const TENANT: &str = "11111111-2222-4333-8444-555555555555";
 const CLIENT: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";

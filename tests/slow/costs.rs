@@ -8,16 +8,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::crowd::TURNS;
-use crate::crowd::world;
+use crate::crowd::{TURNS, world};
 use crate::emulator::Answer as Flow;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
 use crate::emulator::certs::server_name;
+use crate::emulator::{Trigger, TriggerHandle};
 use crate::frames;
-use crate::harness::KEY;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::harness::{KEY, TENANT, World};
 use crate::program::Program;
 
 /// Requests at one time, all of them inside the flow.

@@ -7,31 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
-use tokio::io::Interest;
-use tokio::net::TcpSocket;
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::sync::SemaphorePermit;
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncReadExt, Interest};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Emulator;
-use crate::emulator::Trigger;
 use crate::emulator::certs::server_name;
-use crate::good::Good;
-use crate::good::Met;
-use crate::harness::CLIENT;
-use crate::harness::OID;
-use crate::harness::PATIENCE;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{Emulator, Trigger};
+use crate::good::{Good, Met};
+use crate::harness::{CLIENT, OID, PATIENCE, SECRET, TENANT, World};
 use crate::program::Program;
 
 /// Connections of each kind where nothing else is said.

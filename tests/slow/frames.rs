@@ -1,7 +1,6 @@
 //! A little HTTP/2, byte by byte.
 
-use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::harness::KEY;
 

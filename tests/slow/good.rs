@@ -2,14 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -18,9 +16,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::emulator::certs::server_name;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::post;
+use crate::harness::{KEY, PATIENCE, post};
 
 /// From one request to the next.
 const PERIOD: Duration = Duration::from_millis(50);

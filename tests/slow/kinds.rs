@@ -2,17 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWrite;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::crowd::Crowd;
-use crate::crowd::Kind;
-use crate::crowd::endure;
-use crate::crowd::reset;
-use crate::crowd::rest;
+use crate::crowd::{Crowd, Kind, endure, reset, rest};
 use crate::emulator::Answer as Flow;
 use crate::frames;
 use crate::harness::KEY;

@@ -3,18 +3,15 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::crowd::TURNS;
-use crate::crowd::world;
+use crate::crowd::{TURNS, world};
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
 use crate::emulator::certs::server_name;
-use crate::harness::TENANT;
-use crate::harness::digest;
+use crate::harness::{TENANT, digest};
 use crate::program::Program;
 
 const KEYS: u32 = 100_000;

@@ -1,18 +1,13 @@
 //! The program in a process of its own: what it says, and what memory it takes.
 
-use std::io::BufRead;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
 use serde_json::Value;
 
-use crate::harness::PATIENCE;
-use crate::harness::SECRET;
-use crate::harness::World;
+use crate::harness::{PATIENCE, SECRET, World};
 
 /// The program. It runs until this is dropped.
 pub(crate) struct Program {

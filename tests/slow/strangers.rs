@@ -4,21 +4,16 @@
 use std::net::Ipv4Addr;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpSocket;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::crowd::TURNS;
-use crate::crowd::count;
-use crate::crowd::world;
+use crate::crowd::{TURNS, count, world};
 use crate::emulator::Trigger;
 use crate::emulator::certs::server_name;
 use crate::frames;
-use crate::frames::HEADERS;
-use crate::frames::SETTINGS;
-use crate::harness::PATIENCE;
-use crate::harness::TENANT;
+use crate::frames::{HEADERS, SETTINGS};
+use crate::harness::{PATIENCE, TENANT};
 use crate::program::Program;
 
 /// What one such connection may cost.

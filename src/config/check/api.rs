@@ -3,20 +3,14 @@
 
 use http::Method;
 
-use crate::config::IdentitySettings;
-use crate::config::Proof;
-use crate::config::RouteKind;
-use crate::config::Secrets;
-use crate::config::check::Check;
-use crate::config::check::path;
 use crate::config::check::path::PathEnd;
+use crate::config::check::{Check, path};
 use crate::config::file::Route;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
-use crate::model::Cloud;
-use crate::model::TriggerUrl;
+use crate::config::{IdentitySettings, Proof, RouteKind, Secrets};
 use crate::model::trigger::Family;
+use crate::model::{Cloud, TriggerUrl};
 
 /// Scopes of the APIs that flows and pages ask for most (Microsoft Learn: "Microsoft Graph permissions overview", "Power
 /// BI REST APIs", "Power Platform API authentication").
@@ -198,9 +192,8 @@ fn check_upstream(text: &str) -> Result<TriggerUrl, Flaw> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::QueryPass;
-    use crate::config::RouteKind;
     use crate::config::check::sample::Sample;
+    use crate::config::{QueryPass, RouteKind};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
 

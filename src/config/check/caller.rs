@@ -8,34 +8,17 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::config::CallerSettings;
-use crate::config::KeyDigest;
-use crate::config::KeySettings;
-use crate::config::KeyState;
-use crate::config::Secrets;
-use crate::config::check::Check;
-use crate::config::check::caller_rate;
-use crate::config::check::findings;
-use crate::config::check::findings::Findings;
-use crate::config::check::findings::Mark;
+use crate::config::check::findings::{Findings, Mark};
 use crate::config::check::name::Names;
 use crate::config::check::network::NetworkKeys;
-use crate::config::check::rings::KeyMarks;
-use crate::config::check::rings::Pepper;
-use crate::config::check::rings::Ring;
-use crate::config::check::rings::Shared;
-use crate::config::file::Caller;
-use crate::config::file::KeyTable;
-use crate::config::file::Keys;
+use crate::config::check::rings::{KeyMarks, Pepper, Ring, Shared};
+use crate::config::check::{Check, caller_rate, findings};
+use crate::config::file::{Caller, KeyTable, Keys};
 use crate::config::files::FileInForce;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
-use crate::config::lists;
-use crate::config::mistake::Flaw;
-use crate::config::mistake::TextKind;
-use crate::config::source;
-use crate::model::CallerName;
-use crate::model::KeyLabel;
+use crate::config::leaf::{At, Table};
+use crate::config::mistake::{Flaw, TextKind};
+use crate::config::{CallerSettings, KeyDigest, KeySettings, KeyState, Secrets, lists, source};
+use crate::model::{CallerName, KeyLabel};
 
 impl Check<'_> {
     pub(super) fn callers(

@@ -6,19 +6,10 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
+use crate::config::leaf::{At, Table};
 use crate::config::mask::HiddenWords;
 use crate::config::mistake;
-use crate::config::mistake::Flaw;
-use crate::config::mistake::MISTAKES_MAX;
-use crate::config::mistake::Mistake;
-use crate::config::mistake::More;
-use crate::config::mistake::Place;
-use crate::config::mistake::Report;
-use crate::config::mistake::Severity;
-use crate::config::mistake::Source;
-use crate::config::mistake::TextKind;
+use crate::config::mistake::{Flaw, MISTAKES_MAX, Mistake, More, Place, Report, Severity, Source, TextKind};
 
 /// A place in one of the files; cheap to keep for every key of a long list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

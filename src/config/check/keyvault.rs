@@ -1,20 +1,13 @@
 //! Key vaults: who reads them, and that what reads them does not itself lie in them.
 
-use crate::config::GrantSettings;
-use crate::config::IdentitySettings;
-use crate::config::KeyVaultSettings;
-use crate::config::VaultReference;
 use crate::config::check::Check;
 use crate::config::check::findings::Mark;
 use crate::config::check::name::Names;
-use crate::config::check::value::DAY;
-use crate::config::check::value::MILLISECOND;
-use crate::config::check::value::SECOND;
-use crate::config::defaults;
+use crate::config::check::value::{DAY, MILLISECOND, SECOND};
 use crate::config::file::KeyVault;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
+use crate::config::{GrantSettings, IdentitySettings, KeyVaultSettings, VaultReference, defaults};
 
 const HINT: &str = "write identity = \"NAME\", the name of an identity that may read the vaults";
 

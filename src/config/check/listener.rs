@@ -4,24 +4,12 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
-use crate::config::CallerSettings;
-use crate::config::Http2;
-use crate::config::ListenerSettings;
-use crate::config::Peers;
-use crate::config::TlsSettings;
-use crate::config::Transport;
-use crate::config::check::Check;
-use crate::config::check::findings;
 use crate::config::check::findings::Mark;
-use crate::config::check::path;
-use crate::config::file::CertificateTable;
-use crate::config::file::Listener;
-use crate::config::file::PlainHttp;
-use crate::config::file::Route;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
-use crate::config::lists;
+use crate::config::check::{Check, findings, path};
+use crate::config::file::{CertificateTable, Listener, PlainHttp, Route};
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
+use crate::config::{CallerSettings, Http2, ListenerSettings, Peers, TlsSettings, Transport, lists};
 
 /// Networks that nobody can call from over the internet: RFC 1918, RFC 4193, loopback and link-local.
 const PRIVATE: [&str; 8] = [
@@ -246,9 +234,8 @@ fn mark_of_name(table: &Table<CertificateTable>, name: &str) -> Mark {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Peers;
-    use crate::config::Transport;
     use crate::config::check::sample::Sample;
+    use crate::config::{Peers, Transport};
 
     fn sample(lines: &str) -> Sample {
         Sample::default().with("listener", &format!("address = \"127.0.0.1:8443\"\n{lines}"))

@@ -22,53 +22,23 @@ mod value;
 mod word;
 
 use std::collections::HashMap;
-use std::num::NonZero;
-use std::num::NonZeroU64;
-use std::path::Path;
-use std::path::PathBuf;
+use std::num::{NonZero, NonZeroU64};
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use self::findings::Findings;
-use self::findings::Mark;
+use self::findings::{Findings, Mark};
 use self::keyvault::VaultUses;
-use self::value::DAY;
-use self::value::HOUR;
-use self::value::MILLISECOND;
-use self::value::SECOND;
-use crate::config::AccessLog;
-use crate::config::AdminSettings;
-use crate::config::BodySettings;
-use crate::config::Config;
-use crate::config::ConnectionSettings;
-use crate::config::Environment;
-use crate::config::LogFormat;
-use crate::config::LogSettings;
-use crate::config::QuotaSettings;
-use crate::config::Rate;
-use crate::config::ReadyRequires;
-use crate::config::SecretSource;
-use crate::config::defaults;
-use crate::config::file;
-use crate::config::file::Admin;
-use crate::config::file::Bodies;
-use crate::config::file::File;
-use crate::config::file::Format;
-use crate::config::file::Keys;
-use crate::config::file::Level;
-use crate::config::file::Limits;
-use crate::config::file::Log;
-use crate::config::file::Requires;
+use self::value::{DAY, HOUR, MILLISECOND, SECOND};
+use crate::config::file::{Admin, Bodies, File, Format, Keys, Level, Limits, Log, Requires};
 use crate::config::files::FileInForce;
 use crate::config::fingerprint::Fingerprint;
 use crate::config::leaf::Table;
-use crate::config::mistake::Flaw;
-use crate::config::mistake::Mistake;
-use crate::config::mistake::More;
-use crate::config::mistake::Place;
-use crate::config::mistake::Report;
-use crate::config::mistake::Severity;
-use crate::config::source;
+use crate::config::mistake::{Flaw, Mistake, More, Place, Report, Severity};
+use crate::config::{
+    AccessLog, AdminSettings, BodySettings, Config, ConnectionSettings, Environment, LogFormat, LogSettings,
+    QuotaSettings, Rate, ReadyRequires, SecretSource, defaults, file, source,
+};
 use crate::model::Secret;
 
 /// Largest settings file: 10,000 routes take 4 MB.
@@ -454,11 +424,8 @@ mod tests {
     use std::path::Path;
 
     use super::parse;
-    use crate::config::Environment;
-    use crate::config::LogFormat;
-    use crate::config::ReadyRequires;
     use crate::config::check::sample::Sample;
-    use crate::config::defaults;
+    use crate::config::{Environment, LogFormat, ReadyRequires, defaults};
 
     #[test]
     fn the_names_of_the_admin_listener_are_host_names() {

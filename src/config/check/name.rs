@@ -3,15 +3,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::config::check::Check;
-use crate::config::check::findings;
-use crate::config::check::findings::Findings;
-use crate::config::check::findings::Mark;
+use crate::config::check::findings::{Findings, Mark};
+use crate::config::check::{Check, findings};
 use crate::config::leaf::At;
 use crate::config::mistake::Flaw;
 use crate::config::near;
-use crate::model::NameError;
-use crate::model::RouteName;
+use crate::model::{NameError, RouteName};
 
 /// Names of one kind.
 pub(super) struct Names {

@@ -5,15 +5,12 @@ use std::rc::Rc;
 
 use ipnet::IpNet;
 
-use crate::config::NetworkSettings;
 use crate::config::check::Check;
 use crate::config::check::findings::Findings;
 use crate::config::files::FileInForce;
 use crate::config::leaf::At;
-use crate::config::lists;
-use crate::config::mistake::Flaw;
-use crate::config::mistake::TextKind;
-use crate::config::source;
+use crate::config::mistake::{Flaw, TextKind};
+use crate::config::{NetworkSettings, lists, source};
 
 /// The four keys about networks that callers and routes share.
 pub(super) struct NetworkKeys<'a> {

@@ -1,12 +1,10 @@
 //! Hosts and path templates of routes, and the search for routes that stand in each other's way.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::Method;
-use matchit::InsertError;
-use matchit::Router;
+use matchit::{InsertError, Router};
 
 use crate::config::check::findings::Mark;
 use crate::config::mistake::Flaw;
@@ -312,17 +310,12 @@ impl Host {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use http::Method;
     use proptest::prelude::*;
 
-    use super::PathEnd;
-    use super::Paths;
-    use super::check_host;
-    use super::check_plain;
-    use super::check_template;
+    use super::{PathEnd, Paths, check_host, check_plain, check_template};
 
     #[test]
     fn a_template_has_plain_segments_and_parameters() {

@@ -2,17 +2,14 @@
 //! thousand keys every copy would show, so the tables hold places and no keys.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use crate::config::KeyDigest;
-use crate::config::KeyList;
 use crate::config::check::findings::Mark;
-use crate::config::room;
+use crate::config::{KeyDigest, KeyList, room};
 use crate::model::KeyLabel;
 
 /// What callers have to agree about.

@@ -1,43 +1,22 @@
 //! Routes: who may call which path, and which flow stands behind it. A route lists its callers or says that
 //! it is open; there is no default that lets anybody in.
 
-use http::HeaderName;
-use http::Method;
+use http::{HeaderName, Method};
 
-use crate::config::CallersSettings;
-use crate::config::ClaimMismatch;
-use crate::config::IdentitySettings;
-use crate::config::KeyPlace;
-use crate::config::Proof;
-use crate::config::QueryPass;
-use crate::config::RelativePath;
-use crate::config::RouteKind;
-use crate::config::RouteSettings;
-use crate::config::UpstreamSettings;
-use crate::config::check::Check;
-use crate::config::check::findings;
 use crate::config::check::name::Names;
 use crate::config::check::network::NetworkKeys;
-use crate::config::check::path;
-use crate::config::check::path::PathEnd;
-use crate::config::check::path::Paths;
-use crate::config::check::route_rate;
+use crate::config::check::path::{PathEnd, Paths};
 use crate::config::check::trigger::Address;
-use crate::config::check::value::DAY;
-use crate::config::check::value::HOUR;
-use crate::config::check::value::MILLISECOND;
-use crate::config::check::word;
-use crate::config::defaults;
-use crate::config::file::OnClaimMismatch;
-use crate::config::file::Route;
-use crate::config::file::RouteKindWord;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
-use crate::config::mask;
+use crate::config::check::value::{DAY, HOUR, MILLISECOND};
+use crate::config::check::{Check, findings, path, route_rate, word};
+use crate::config::file::{OnClaimMismatch, Route, RouteKindWord};
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
-use crate::model::CallerName;
-use crate::model::IdentityName;
-use crate::model::RouteName;
+use crate::config::{
+    CallersSettings, ClaimMismatch, IdentitySettings, KeyPlace, Proof, QueryPass, RelativePath, RouteKind,
+    RouteSettings, UpstreamSettings, defaults, mask,
+};
+use crate::model::{CallerName, IdentityName, RouteName};
 
 /// The header field most senders of webhooks can set.
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
@@ -459,12 +438,8 @@ fn on_claim_mismatch(route: &Route) -> ClaimMismatch {
 mod tests {
     use std::time::Duration;
 
-    use crate::config::CallersSettings;
-    use crate::config::ClaimMismatch;
-    use crate::config::QueryPass;
-    use crate::config::RelativePath;
-    use crate::config::check::sample::Sample;
-    use crate::config::check::sample::TRIGGER;
+    use crate::config::check::sample::{Sample, TRIGGER};
+    use crate::config::{CallersSettings, ClaimMismatch, QueryPass, RelativePath};
 
     fn sample(lines: &str) -> Sample {
         Sample::default().with("route", lines)

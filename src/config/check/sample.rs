@@ -3,13 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::config::Config;
-use crate::config::Environment;
-use crate::config::Report;
-use crate::config::Secrets;
-use crate::config::Severity;
 use crate::config::check::parse;
 use crate::config::mistake::Mistake;
+use crate::config::{Config, Environment, Report, Secrets, Severity};
 
 /// The address of a trigger that wants a token.
 pub(super) const TRIGGER: &str = "https://prod-01.westeurope.logic.azure.com/workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-10-01";

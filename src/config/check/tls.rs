@@ -1,33 +1,18 @@
 //! Certificates and keys: read from PEM, held against each other, and asked for their names and dates.
 
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::config::Certificate;
-use crate::config::CertificateSource;
-use crate::config::SecretSource;
-use crate::config::Trust;
-use crate::config::check::Check;
-use crate::config::check::path;
 use crate::config::check::value::DAY;
+use crate::config::check::{Check, path};
 use crate::config::file::CertificateTable;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
-use crate::config::pem::Leaf;
-use crate::config::pem::certificates_in;
-use crate::config::pem::placeholder;
-use crate::config::pem::read_authorities;
-use crate::config::pem::read_leaf;
-use crate::config::provider;
-use crate::config::serving::Pair;
-use crate::config::serving::Places;
-use crate::config::serving::covers;
+use crate::config::pem::{Leaf, certificates_in, placeholder, read_authorities, read_leaf};
+use crate::config::serving::{Pair, Places, covers};
 use crate::config::signing::About;
-use crate::config::source;
-use crate::config::source::Holds;
-use crate::config::source::Reference;
+use crate::config::source::{Holds, Reference};
+use crate::config::{Certificate, CertificateSource, SecretSource, Trust, provider, source};
 use crate::model::Secret;
 
 /// A certificate that ends within this time is worth a warning: renewals that work come earlier.
@@ -275,19 +260,13 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
-    use rcgen::CertificateParams;
-    use rcgen::KeyPair;
+    use rcgen::{CertificateParams, KeyPair};
 
     use super::covers;
-    use crate::config::Certificate;
-    use crate::config::Report;
-    use crate::config::Severity;
-    use crate::config::TlsSettings;
-    use crate::config::Transport;
     use crate::config::check::sample::Sample;
+    use crate::config::{Certificate, Report, Severity, TlsSettings, Transport};
     use crate::model::clock::wall;
 
     struct Made {

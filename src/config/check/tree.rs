@@ -5,17 +5,13 @@ use std::ops::Range;
 
 use serde::Deserialize;
 use toml::Spanned;
-use toml::de::DeTable;
-use toml::de::DeValue;
-use toml::de::Deserializer;
+use toml::de::{DeTable, DeValue, Deserializer};
 
 use crate::config::check::brackets;
-use crate::config::check::findings::Findings;
-use crate::config::check::findings::ROOT;
+use crate::config::check::findings::{Findings, ROOT};
 use crate::config::file::File;
 use crate::config::mask;
-use crate::config::mistake::Flaw;
-use crate::config::mistake::MISTAKES_MAX;
+use crate::config::mistake::{Flaw, MISTAKES_MAX};
 use crate::config::near::closest;
 
 /// Reads the text. Nothing comes back when the text is broken in a way that leaves its meaning open.

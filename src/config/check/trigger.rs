@@ -1,18 +1,12 @@
 //! The trigger address of a route: where it comes from, and whether it fits the way the route convinces the
 //! flow.
 
-use crate::config::IdentitySettings;
-use crate::config::Proof;
 use crate::config::check::Check;
 use crate::config::leaf::At;
 use crate::config::mistake::Flaw;
-use crate::config::source::Holds;
-use crate::config::source::Reference;
-use crate::config::trigger::TokenCloud;
-use crate::config::trigger::TriggerSource;
-use crate::config::trigger::cloud_of;
-use crate::config::trigger::read_address;
-use crate::config::trigger::remarks;
+use crate::config::source::{Holds, Reference};
+use crate::config::trigger::{TokenCloud, TriggerSource, cloud_of, read_address, remarks};
+use crate::config::{IdentitySettings, Proof};
 use crate::model::TriggerUrl;
 
 /// An address, and where it can be read again if it does not stand in the settings themselves.

@@ -5,29 +5,18 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::Path;
-use std::path::PathBuf;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 use jiff::SignedDuration;
 
-use crate::config::Rate;
-use crate::config::SecretSource;
-use crate::config::Secrets;
 use crate::config::check::Check;
 use crate::config::file::RateTable;
-use crate::config::leaf::At;
-use crate::config::leaf::Moment;
-use crate::config::leaf::Size;
-use crate::config::leaf::Span;
-use crate::config::leaf::Table;
-use crate::config::lists;
+use crate::config::leaf::{At, Moment, Size, Span, Table};
 use crate::config::mistake::Flaw;
-use crate::config::source;
-use crate::config::source::Holds;
-use crate::config::source::Reference;
+use crate::config::source::{Holds, Reference};
+use crate::config::{Rate, SecretSource, Secrets, lists, source};
 use crate::model::Secret;
 
 /// A thousandth of a second: what is shorter cannot be kept.
@@ -328,10 +317,7 @@ fn parse_address(text: &str) -> Result<SocketAddr, Flaw> {
 mod tests {
     use std::time::Duration;
 
-    use super::parse_address;
-    use super::parse_duration;
-    use super::parse_size;
-    use super::print_duration;
+    use super::{parse_address, parse_duration, parse_size, print_duration};
 
     #[test]
     fn a_duration_has_a_number_and_a_unit() {

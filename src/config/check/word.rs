@@ -1,8 +1,7 @@
 //! Single words of a route: methods, places where a key is read, query parameters. Each has values that would
 //! break HTTP or the trigger, and those are refused by name.
 
-use http::HeaderName;
-use http::Method;
+use http::{HeaderName, Method};
 
 use crate::config::KeyPlace;
 use crate::config::mistake::Flaw;
@@ -104,9 +103,7 @@ pub(super) fn read_parameter(text: &str, is_api: bool) -> Result<String, Flaw> {
 mod tests {
     use http::HeaderName;
 
-    use super::read_method;
-    use super::read_parameter;
-    use super::read_place;
+    use super::{read_method, read_parameter, read_place};
     use crate::config::KeyPlace;
 
     #[test]

@@ -1,11 +1,8 @@
 //! The rights of an identity, and the resource that gives them: how they are written for each tool. A trigger asks for none,
 //! an API does.
 
-use super::Facts;
-use super::Right;
-use super::Style;
-use super::Taker;
 use super::words::bicep_object_id;
+use super::{Facts, Right, Style, Taker};
 use crate::config::GrantSettings;
 use crate::doctor::resource::Resource;
 use crate::model::Cloud;

@@ -1,17 +1,7 @@
 //! Each step of a setup in Azure CLI, PowerShell and Bicep.
 
-use super::Client;
-use super::Facts;
-use super::Right;
-use super::Step;
-use super::Style;
-use super::Taker;
-use super::Whose;
-use super::rights;
-use crate::config::GrantSettings;
-use crate::config::ManagedSettings;
-use crate::config::ManagedSource;
-use crate::config::Selector;
+use super::{Client, Facts, Right, Step, Style, Taker, Whose, rights};
+use crate::config::{GrantSettings, ManagedSettings, ManagedSource, Selector};
 use crate::model::Cloud;
 
 /// Microsoft Learn, "Azure built-in roles for Security": Key Vault Secrets User.

@@ -1,7 +1,6 @@
 //! Host and port of an address.
 
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::model::trigger::TriggerUrlError;
 

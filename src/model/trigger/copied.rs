@@ -1,9 +1,8 @@
 //! Traces of the way an address was copied: quotes around it, escapes of another language, halves of two.
 
-use crate::model::trigger::ADDRESS_CHARS_MAX;
-use crate::model::trigger::TriggerUrlError;
 use crate::model::trigger::site::Shape;
 use crate::model::trigger::target::unescape;
+use crate::model::trigger::{ADDRESS_CHARS_MAX, TriggerUrlError};
 
 /// What stands around the address rather than in it.
 pub(super) fn check_surroundings(text: &str) -> Result<(), TriggerUrlError> {

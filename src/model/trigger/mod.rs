@@ -18,26 +18,12 @@ pub use error::TriggerUrlError;
 pub use relative::RelativePathError;
 pub use site::Family;
 
-use crate::model::Cloud;
-use crate::model::Secret;
-use crate::model::trigger::authority::print_authority;
-use crate::model::trigger::authority::read_authority;
-use crate::model::trigger::copied::after_scheme;
-use crate::model::trigger::copied::check_copy;
-use crate::model::trigger::copied::check_path;
-use crate::model::trigger::copied::check_single;
-use crate::model::trigger::copied::check_surroundings;
+use crate::model::trigger::authority::{print_authority, read_authority};
+use crate::model::trigger::copied::{after_scheme, check_copy, check_path, check_single, check_surroundings};
 use crate::model::trigger::relative::check_relative;
-use crate::model::trigger::site::Shape;
-use crate::model::trigger::site::Site;
-use crate::model::trigger::site::family_of;
-use crate::model::trigger::site::refuse_portal;
-use crate::model::trigger::site::shape_of;
-use crate::model::trigger::site::site_of;
-use crate::model::trigger::target::Keys;
-use crate::model::trigger::target::Signature;
-use crate::model::trigger::target::check_target;
-use crate::model::trigger::target::key_of;
+use crate::model::trigger::site::{Shape, Site, family_of, refuse_portal, shape_of, site_of};
+use crate::model::trigger::target::{Keys, Signature, check_target, key_of};
+use crate::model::{Cloud, Secret};
 
 /// Longest address a trigger accepts, in characters (Microsoft Learn, "Limits of automated, scheduled, and
 /// instant flows", and the same number for Logic Apps).

@@ -2,8 +2,7 @@
 
 use thiserror::Error;
 
-use crate::model::trigger::target::is_path_byte;
-use crate::model::trigger::target::unescape;
+use crate::model::trigger::target::{is_path_byte, unescape};
 
 /// Why a relative path cannot be put behind the trigger's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -1,11 +1,7 @@
 use proptest::prelude::*;
 
-use super::ADDRESS_CHARS_MAX;
-use super::Cloud;
-use super::Family;
-use super::RelativePathError;
-use super::TriggerUrl;
 use super::TriggerUrlError as Error;
+use super::{ADDRESS_CHARS_MAX, Cloud, Family, RelativePathError, TriggerUrl};
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 const SIG: &str = "CANARYabcdefghijklmnopqrstuvwxyz0123456789_";

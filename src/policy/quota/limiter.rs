@@ -4,17 +4,14 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::NotUntil;
-use governor::Quota;
-use governor::RateLimiter;
 use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::StateStore;
+use governor::{NotUntil, Quota, RateLimiter};
 use tokio::time::Instant;
 
 use crate::config::Rate;
@@ -170,9 +167,7 @@ mod tests {
 
     use tokio::time::advance;
 
-    use super::Limiter;
-    use super::Ticks;
-    use super::interval;
+    use super::{Limiter, Ticks, interval};
     use crate::config::Rate;
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -9,18 +9,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::CallerSettings;
-use crate::config::QuotaSettings;
-use crate::config::Rate;
-use crate::config::RouteSettings;
+use crate::config::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 use crate::policy::address::Origin;
 use crate::policy::key::GENERATED_PREFIX;
-use crate::policy::quota::limiter::Limiter;
-use crate::policy::quota::limiter::Ticks;
+use crate::policy::quota::limiter::{Limiter, Ticks};
 use crate::policy::quota::table::Addresses;
-use crate::problem::Kind;
-use crate::problem::LimitNotice;
-use crate::problem::Problem;
+use crate::problem::{Kind, LimitNotice, Problem};
 
 /// All limits and their state.
 #[derive(Debug)]
@@ -280,32 +274,14 @@ mod tests {
     use http::Method;
     use tokio::time::advance;
 
-    use super::Draft;
-    use super::Quotas;
-    use super::Scope;
-    use super::Ticks;
-    use super::refusal;
-    use super::take_all;
-    use crate::config::CallerSettings;
-    use crate::config::CallersSettings;
-    use crate::config::ClaimMismatch;
-    use crate::config::NetworkSettings;
-    use crate::config::Proof;
-    use crate::config::QueryPass;
-    use crate::config::QuotaSettings;
-    use crate::config::Rate;
-    use crate::config::RelativePath;
-    use crate::config::RouteKind;
-    use crate::config::RouteSettings;
-    use crate::config::Trust;
-    use crate::config::UpstreamSettings;
-    use crate::model::CallerName;
-    use crate::model::RequestId;
-    use crate::model::RouteName;
-    use crate::model::TriggerUrl;
+    use super::{Draft, Quotas, Scope, Ticks, refusal, take_all};
+    use crate::config::{
+        CallerSettings, CallersSettings, ClaimMismatch, NetworkSettings, Proof, QueryPass, QuotaSettings,
+        Rate, RelativePath, RouteKind, RouteSettings, Trust, UpstreamSettings,
+    };
+    use crate::model::{CallerName, RequestId, RouteName, TriggerUrl};
     use crate::policy::address::Origin;
-    use crate::problem::Kind;
-    use crate::problem::Problem;
+    use crate::problem::{Kind, Problem};
 
     const SECOND: Duration = Duration::from_secs(1);
 

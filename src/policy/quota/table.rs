@@ -3,15 +3,9 @@
 //! are forgiven.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
-use std::hash::RandomState;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use governor::RateLimiter;
@@ -21,12 +15,7 @@ use governor::state::StateStore;
 
 use crate::config::Rate;
 use crate::policy::address::Bucket;
-use crate::policy::quota::limiter::Governor;
-use crate::policy::quota::limiter::Mode;
-use crate::policy::quota::limiter::Ticks;
-use crate::policy::quota::limiter::decide_on;
-use crate::policy::quota::limiter::quota;
-use crate::policy::quota::limiter::wait;
+use crate::policy::quota::limiter::{Governor, Mode, Ticks, decide_on, quota, wait};
 
 // Enough that two threads rarely want the same one.
 const SHARDS_MAX: usize = 64;
@@ -218,22 +207,16 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-    use std::net::Ipv6Addr;
-    use std::net::SocketAddr;
-    use std::sync::atomic::AtomicU64;
-    use std::sync::atomic::Ordering;
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
     use governor::nanos::Nanos;
     use tokio::time::advance;
 
-    use super::Addresses;
-    use super::SHARED_CELLS;
-    use super::lock;
+    use super::{Addresses, SHARED_CELLS, lock};
     use crate::config::Rate;
-    use crate::policy::address::Bucket;
-    use crate::policy::address::Origin;
+    use crate::policy::address::{Bucket, Origin};
     use crate::policy::quota::limiter::Ticks;
 
     const SECOND: Duration = Duration::from_secs(1);

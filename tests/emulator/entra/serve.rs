@@ -1,35 +1,20 @@
 //! One request at the token endpoint, from its head to its answer.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::super::aadsts::Parties;
-use super::super::aadsts::refusal;
-use super::super::form;
-use super::super::ids;
-use super::super::jwt;
+use super::super::aadsts::{Parties, refusal};
 use super::super::jwt::AssertionFault;
 use super::super::listener::Connection;
 use super::super::reply::Reply;
 use super::super::script::Cue;
-use super::super::session;
-use super::super::session::Exchange;
-use super::super::session::Next;
-use super::super::subject;
+use super::super::session::{Exchange, Next};
 use super::super::tokens::TokenAnswer;
-use super::super::wire::Body;
-use super::super::wire::Broken;
-use super::super::wire::Head;
-use super::super::wire::Wire;
-use super::App;
-use super::Credential;
-use super::Entra;
-use super::TokenRequest;
-use super::users;
+use super::super::wire::{Body, Broken, Head, Wire};
+use super::super::{form, ids, jwt, session, subject};
+use super::{App, Credential, Entra, TokenRequest, users};
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// How many clients are counted one by one.

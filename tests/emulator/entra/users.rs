@@ -1,19 +1,14 @@
 //! Grants in the name of an account: user name and password, refresh tokens that rotate and can be revoked, the page a
 //! person signs in at, and device codes.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::aadsts::refusal;
-use super::super::form;
-use super::super::ids;
 use super::super::reply::Reply;
-use super::Credential;
-use super::Entra;
-use super::TokenRequest;
+use super::super::{form, ids};
+use super::{Credential, Entra, TokenRequest};
 
 /// What a device asks with.
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";

@@ -4,41 +4,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::admission;
-use super::super::admission::Refused;
-use super::super::admission::Verifier;
-use super::super::answer;
-use super::super::answer::After;
-use super::super::answer::Answer;
-use super::super::faults;
-use super::super::faults::Names;
-use super::super::faults::PlatformFault;
-use super::super::faults::RunStarted;
+use super::super::admission::{Refused, Verifier};
+use super::super::answer::{After, Answer};
+use super::super::faults::{Names, PlatformFault, RunStarted};
 use super::super::gate::Gate;
-use super::super::ids;
 use super::super::listener::Connection;
-use super::super::platform;
 use super::super::platform::Trace;
-use super::super::record::Decided;
-use super::super::record::Recorded;
+use super::super::record::{Decided, Recorded};
 use super::super::reply::Reply;
 use super::super::script::Cue;
-use super::super::session;
-use super::super::session::Exchange;
-use super::super::session::Next;
-use super::super::steps::Step;
-use super::super::steps::Steps;
-use super::super::trigger::Checks;
-use super::super::trigger::Place;
-use super::super::trigger::PlatformHeaders;
-use super::super::trigger::Trigger;
-use super::super::wire::Body;
-use super::super::wire::Broken;
-use super::super::wire::Framing;
-use super::super::wire::Head;
-use super::super::wire::Wire;
-use super::Flow;
-use super::Registered;
+use super::super::session::{Exchange, Next};
+use super::super::steps::{Step, Steps};
+use super::super::trigger::{Checks, Place, PlatformHeaders, Trigger};
+use super::super::wire::{Body, Broken, Framing, Head, Wire};
+use super::super::{admission, answer, faults, ids, platform, session};
+use super::{Flow, Registered};
 
 /// What is decided about a request, and what its answer is made of.
 struct Plan {

@@ -5,23 +5,10 @@ use http::Request;
 use http_body_util::Full;
 use serde_json::json;
 
-use super::client::OID;
-use super::client::SCOPE;
-use super::client::SECRET;
-use super::client::TENANT;
-use super::client::ask;
-use super::client::call;
-use super::client::call_with_token;
-use super::client::method;
-use super::client::post;
-use super::client::secret_form;
-use super::client::started;
-use super::client::token;
-use crate::emulator::Condition;
-use crate::emulator::Family;
-use crate::emulator::TokenForm;
-use crate::emulator::Trigger;
-use crate::emulator::ids;
+use super::client::{
+    OID, SCOPE, SECRET, TENANT, ask, call, call_with_token, method, post, secret_form, started, token,
+};
+use crate::emulator::{Condition, Family, TokenForm, Trigger, ids};
 
 #[tokio::test]
 async fn a_signature_in_the_address_starts_a_run_and_nothing_else_does() {

@@ -3,36 +3,17 @@
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::client::SCOPE;
-use super::client::SECRET;
-use super::client::TENANT;
-use super::client::ask;
-use super::client::call;
-use super::client::call_with_token;
-use super::client::connect;
-use super::client::dial;
-use super::client::method;
-use super::client::post;
-use super::client::secret_form;
-use super::client::send;
-use super::client::started;
-use super::client::token;
-use crate::emulator::After;
-use crate::emulator::Answer;
-use crate::emulator::Decided;
-use crate::emulator::ErrorBody;
-use crate::emulator::Framing;
-use crate::emulator::Gate;
-use crate::emulator::PLATFORM_FAULTS;
-use crate::emulator::Reply;
-use crate::emulator::Steps;
-use crate::emulator::Trigger;
+use super::client::{
+    SCOPE, SECRET, TENANT, ask, call, call_with_token, connect, dial, method, post, secret_form, send,
+    started, token,
+};
 use crate::emulator::faults::RunStarted;
-use crate::emulator::ids;
-use crate::emulator::platform_fault;
+use crate::emulator::{
+    After, Answer, Decided, ErrorBody, Framing, Gate, PLATFORM_FAULTS, Reply, Steps, Trigger, ids,
+    platform_fault,
+};
 
 #[tokio::test]
 async fn each_platform_fault_can_be_scripted_once() {

@@ -3,26 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::Request;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use percent_encoding::NON_ALPHANUMERIC;
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::emulator::Authority;
-use crate::emulator::Emulator;
-use crate::emulator::TriggerHandle;
-use crate::emulator::certs;
-use crate::emulator::jwt;
+use crate::emulator::{Authority, Emulator, TriggerHandle, certs, jwt};
 
 /// The tenant of all tests.
 pub(super) const TENANT: &str = "11111111-1111-1111-1111-111111111111";

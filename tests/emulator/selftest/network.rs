@@ -7,29 +7,11 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::client::CLIENT;
-use super::client::OID;
-use super::client::SCOPE;
-use super::client::SECRET;
-use super::client::TENANT;
-use super::client::ask;
-use super::client::call;
-use super::client::call_with_token;
-use super::client::connect;
-use super::client::dial;
-use super::client::dial_with;
-use super::client::post;
-use super::client::secret_form;
-use super::client::send;
-use super::client::started;
-use crate::emulator::Answer;
-use crate::emulator::Authority;
-use crate::emulator::Door;
-use crate::emulator::Emulator;
-use crate::emulator::KeepAlive;
-use crate::emulator::KeyKind;
-use crate::emulator::Leaf;
-use crate::emulator::Trigger;
+use super::client::{
+    CLIENT, OID, SCOPE, SECRET, TENANT, ask, call, call_with_token, connect, dial, dial_with, post,
+    secret_form, send, started,
+};
+use crate::emulator::{Answer, Authority, Door, Emulator, KeepAlive, KeyKind, Leaf, Trigger};
 
 #[tokio::test]
 async fn requests_stay_behind_the_gate_until_released() {

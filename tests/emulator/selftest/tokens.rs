@@ -5,31 +5,13 @@ use std::time::Duration;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature;
 use aws_lc_rs::signature::RsaKeyPair;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::client::AUDIENCE;
-use super::client::CLIENT;
-use super::client::OID;
-use super::client::SCOPE;
-use super::client::SECRET;
-use super::client::TENANT;
-use super::client::ask;
-use super::client::claims;
-use super::client::connect;
-use super::client::encoded;
-use super::client::post;
-use super::client::secret_form;
-use super::client::send;
-use super::client::started;
-use super::client::try_ask;
-use crate::emulator::Emulator;
-use crate::emulator::Issuer;
-use crate::emulator::KeyKind;
-use crate::emulator::Leaf;
-use crate::emulator::TokenAnswer;
-use crate::emulator::aadsts;
-use crate::emulator::ids;
+use super::client::{
+    AUDIENCE, CLIENT, OID, SCOPE, SECRET, TENANT, ask, claims, connect, encoded, post, secret_form, send,
+    started, try_ask,
+};
+use crate::emulator::{Emulator, Issuer, KeyKind, Leaf, TokenAnswer, aadsts, ids};
 
 #[tokio::test]
 async fn a_good_request_gets_a_signed_token() {

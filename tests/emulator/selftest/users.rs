@@ -1,16 +1,7 @@
 //! What the token endpoint promises about accounts.
 
-use super::client::CLIENT;
-use super::client::OID;
-use super::client::SCOPE;
-use super::client::SECRET;
-use super::client::TENANT;
-use super::client::ask;
-use super::client::claims;
-use super::client::encoded;
-use super::client::started;
-use crate::emulator::Emulator;
-use crate::emulator::Rotation;
+use super::client::{CLIENT, OID, SCOPE, SECRET, TENANT, ask, claims, encoded, started};
+use crate::emulator::{Emulator, Rotation};
 
 const PUBLIC: &str = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const USER: &str = "flows@contoso.example";

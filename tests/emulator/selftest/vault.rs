@@ -2,15 +2,7 @@
 
 use serde_json::json;
 
-use super::client::CLIENT;
-use super::client::Got;
-use super::client::OID;
-use super::client::TENANT;
-use super::client::connect;
-use super::client::method;
-use super::client::send;
-use super::client::started;
-use super::client::token;
+use super::client::{CLIENT, Got, OID, TENANT, connect, method, send, started, token};
 use crate::emulator::Emulator;
 
 const QUERY: &str = "?api-version=2025-07-01";

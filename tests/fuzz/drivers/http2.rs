@@ -4,9 +4,7 @@
 use flowgate::server::blocks::Blocks;
 use flowgate::server::hpack;
 use flowgate::server::hpack::Text;
-use http::HeaderName;
-use http::HeaderValue;
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 
 use super::arrivals;
 

@@ -3,34 +3,16 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use flowgate::flow::outbound;
-use flowgate::flow::outbound::Audience;
-use flowgate::flow::outbound::Introduction;
-use flowgate::flow::outbound::Parcel;
-use flowgate::flow::reply;
-use flowgate::model::CallerName;
-use flowgate::model::KeyLabel;
-use flowgate::model::RequestId;
-use flowgate::model::TriggerUrl;
-use flowgate::policy::Matching;
-use flowgate::policy::Routes;
+use flowgate::flow::outbound::{Audience, Introduction, Parcel};
+use flowgate::flow::{outbound, reply};
+use flowgate::model::{CallerName, KeyLabel, RequestId, TriggerUrl};
+use flowgate::policy::{Matching, Routes};
 use flowgate::problem::Kind;
 use flowgate::wire;
-use flowgate::wire::Fields;
-use flowgate::wire::Limits;
-use flowgate::wire::RequestHead;
-use flowgate::wire::Scan;
-use http::HeaderMap;
-use http::HeaderName;
-use http::HeaderValue;
-use http::Method;
-use http::StatusCode;
-use http::header;
+use flowgate::wire::{Fields, Limits, RequestHead, Scan};
 use http::uri::PathAndQuery;
-use percent_encoding::AsciiSet;
-use percent_encoding::NON_ALPHANUMERIC;
-use percent_encoding::percent_decode_str;
-use percent_encoding::utf8_percent_encode;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 const LIMITS: Limits = Limits {
     bytes_max: 64 * 1024,

@@ -2,33 +2,21 @@
 //! message about one says more than it may.
 
 use std::path::Path;
-use std::time::Duration;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use flowgate::config;
-use flowgate::config::Environment;
-use flowgate::config::Mistake;
-use flowgate::config::Secrets;
-use flowgate::config::Style;
-use flowgate::entra::answer;
-use flowgate::entra::refusal;
+use flowgate::config::{Environment, Mistake, Secrets, Style};
+use flowgate::entra::{answer, refusal};
 use flowgate::flow::fault;
-use flowgate::flow::fault::Answer;
-use flowgate::flow::fault::Evidence;
-use flowgate::flow::fault::Expected;
-use flowgate::flow::fault::Reading;
-use flowgate::model::Cloud;
-use flowgate::model::TriggerUrl;
-use http::HeaderValue;
-use http::StatusCode;
+use flowgate::flow::fault::{Answer, Evidence, Expected, Reading};
+use flowgate::model::{Cloud, TriggerUrl};
 use http::uri::PathAndQuery;
+use http::{HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 
-use super::is_one_line;
-use super::telling;
+use super::{is_one_line, telling};
 
 /// Part of everything secret that the settings find outside of their file.
 const OUTSIDE: &str = "canary-from-outside";

@@ -1,22 +1,10 @@
 //! Heads and bodies of HTTP/1: read in pieces they are what they are when read at once, and what another reader of the
 //! same RFC takes them for.
 
-use bytes::Bytes;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use flowgate::wire;
-use flowgate::wire::Decoder;
-use flowgate::wire::Framing;
-use flowgate::wire::Limits;
-use flowgate::wire::Piece;
-use flowgate::wire::Scan;
-use http::HeaderMap;
-use http::HeaderName;
-use http::HeaderValue;
-use http::Method;
-use http::StatusCode;
-use http::Uri;
-use http::Version;
-use http::header;
+use flowgate::wire::{Decoder, Framing, Limits, Piece, Scan};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
 use super::arrivals;
 

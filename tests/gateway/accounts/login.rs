@@ -1,39 +1,22 @@
 //! `flowgate login` as a person meets it. The test is the browser: it opens the address that the command prints, and
 //! follows where it is sent.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWrite;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_rustls::TlsConnector;
 
-use crate::accounts::PASSWORD;
-use crate::accounts::PUBLIC;
-use crate::accounts::USER;
-use crate::accounts::USER_OID;
-use crate::accounts::asked;
-use crate::accounts::by_password;
-use crate::accounts::private;
-use crate::accounts::settings;
-use crate::accounts::signed_in;
-use crate::accounts::world;
-use crate::harness::PATIENCE;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::accounts::{
+    PASSWORD, PUBLIC, USER, USER_OID, asked, by_password, private, settings, signed_in, world,
+};
+use crate::harness::{PATIENCE, SECRET, TENANT, World};
 use crate::program::Program;
 
 const SEALED: &str = "[identity.sign_in]\nstore = \"kept\"\nseal = \"file:seal\"";

@@ -1,16 +1,8 @@
 //! `--live` on a route to an API: asked once, with the path that the settings name; without one, not at all.
 
-use super::Check;
-use super::Verdict;
-use super::examine;
-use super::find;
-use super::live;
-use super::the_one;
-use super::whole;
+use super::{Check, Verdict, examine, find, live, the_one, whole};
 use crate::apis::Api;
-use crate::harness::CLIENT;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::harness::{CLIENT, TENANT, World};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;

@@ -1,34 +1,16 @@
 //! Every kind of identity: the doctor names what is missing of it before Entra is asked, and what of a refusal is mended
 //! where.
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::accepting;
-use super::examine;
-use super::find;
-use super::program;
-use super::the_one;
-use super::whole;
+use super::{accepting, examine, find, program, the_one, whole};
 use crate::emulator::Answer as Flow;
-use crate::emulator::Issuer;
-use crate::emulator::ManagedAnswer;
-use crate::emulator::ManagedEndpoint;
-use crate::emulator::Platform;
-use crate::emulator::Reply;
-use crate::emulator::TokenAnswer;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::emulator::VaultAnswer;
-use crate::harness::CLIENT;
-use crate::harness::OID;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{
+    Issuer, ManagedAnswer, ManagedEndpoint, Platform, Reply, TokenAnswer, Trigger, TriggerHandle, VaultAnswer,
+};
+use crate::harness::{CLIENT, OID, SECRET, TENANT, World};
 use crate::managed::own;
-use flowgate::doctor::Questions;
-use flowgate::doctor::Report;
-use flowgate::doctor::Verdict;
+use flowgate::doctor::{Questions, Report, Verdict};
 
 const OTHER: &str = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const OTHER_OID: &str = "12121212-8888-4777-8666-555555555555";
@@ -512,25 +494,14 @@ mod sign_in {
 
     use serde_json::json;
 
-    use super::OTHER;
-    use super::OTHER_OID;
-    use super::accepting;
-    use super::all_of;
-    use super::application;
-    use super::examine;
-    use super::find;
-    use super::needed_at_start;
-    use super::program;
-    use super::skipped;
-    use super::the_one;
-    use super::whole;
-    use super::with_second;
+    use super::{
+        OTHER, OTHER_OID, accepting, all_of, application, examine, find, needed_at_start, program, skipped,
+        the_one, whole, with_second,
+    };
     use crate::emulator::Answer as Flow;
     use crate::emulator::Trigger;
-    use crate::harness::TENANT;
-    use crate::harness::World;
-    use flowgate::doctor::Questions;
-    use flowgate::doctor::Verdict;
+    use crate::harness::{TENANT, World};
+    use flowgate::doctor::{Questions, Verdict};
 
     const USER: &str = "flows@contoso.example";
     const LOGIN: &str = "flowgate login --config FILE --identity second";

@@ -4,23 +4,10 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use super::Privileges;
-use super::Questions;
-use super::Verdict;
-use super::examine;
-use super::find;
-use super::live;
-use super::program;
-use super::settings;
-use super::the_one;
-use super::whole;
+use super::{Privileges, Questions, Verdict, examine, find, live, program, settings, the_one, whole};
 use crate::emulator::Answer as Flow;
-use crate::emulator::Reply;
-use crate::emulator::TokenAnswer;
-use crate::emulator::Trigger;
-use crate::harness::CLIENT;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{Reply, TokenAnswer, Trigger};
+use crate::harness::{CLIENT, TENANT, World};
 use serde_json::json;
 
 const PLATFORM: &str = "https://api.powerplatform.com";

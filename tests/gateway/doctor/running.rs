@@ -1,33 +1,17 @@
 //! The doctor asks the gateway that runs: whether it is ours and has these settings, what became of its calls, and who
 //! holds the port. What it did not test is named, and only what was tested as a whole is called healthy.
 
-use std::sync::atomic::AtomicU16;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU16, Ordering};
 
-use super::Check;
-use super::Questions;
-use super::Report;
-use super::Verdict;
-use super::accepting;
-use super::examine;
-use super::find;
-use super::live;
-use super::patient;
-use super::program;
-use super::the_one;
-use super::whole;
+use super::{
+    Check, Questions, Report, Verdict, accepting, examine, find, live, patient, program, the_one, whole,
+};
 use crate::emulator::TriggerHandle;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::World;
-use crate::harness::caller;
-use crate::harness::post;
+use crate::harness::{KEY, Running, World, caller, post};
 use bytes::Bytes;
 use http_body_util::Full;
-use serde_json::Value;
-use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 

@@ -1,26 +1,12 @@
 //! `--privileges --live`: whether a trigger that is called with a token still starts by a signature is found without
 //! starting a run, and no signature is shown.
 
-use super::Check;
-use super::Live;
-use super::Privileges;
-use super::Questions;
-use super::Report;
-use super::Verdict;
-use super::environment;
-use super::examine;
-use super::program;
-use super::settings;
-use super::whole;
+use super::{
+    Check, Live, Privileges, Questions, Report, Verdict, environment, examine, program, settings, whole,
+};
 use crate::emulator::Answer as Flow;
-use crate::emulator::Reply;
-use crate::emulator::Signatures;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::emulator::faults;
-use crate::harness::OID;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{Reply, Signatures, Trigger, TriggerHandle, faults};
+use crate::harness::{OID, TENANT, World};
 use flowgate::doctor::SignedUrl;
 use serde_json::json;
 

@@ -4,21 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls::HandshakeKind;
-use rustls::SupportedProtocolVersion;
-use rustls::version::TLS12;
-use rustls::version::TLS13;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::emulator::certs::server_name;
-use crate::harness::Running;
-use crate::harness::World;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
-use crate::listening::served;
+use crate::harness::{Running, World};
+use crate::listening::{Talk, order_bytes, served};
 
 /// Neighbours slow single tries down, and never make one faster.
 const TRIES: usize = 20;

@@ -9,16 +9,8 @@ use tokio::net::TcpStream;
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
-use crate::harness::CLIENT;
-use crate::harness::OID;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::Talk;
-use crate::listening::order;
-use crate::listening::served;
+use crate::harness::{CLIENT, OID, PATIENCE, Running, SECRET, TENANT, World};
+use crate::listening::{Talk, order, served};
 
 const OTHER_CLIENT: &str = "bbbbbbbb-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 

@@ -1,28 +1,20 @@
 //! A caller whose TLS is refused reads an alert that says why, and then the end of the connection: before the
 //! handshake, in it, and after it, byte by byte, also while it goes on sending.
 
-use std::io::Read;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
 use aws_lc_rs::aead;
-use rustls::AlertDescription;
-use rustls::CipherSuite;
-use rustls::ClientConfig;
-use rustls::ClientConnection;
-use rustls::ConnectionTrafficSecrets;
-use rustls::Error;
-use rustls::SupportedProtocolVersion;
-use rustls::version::TLS12;
-use rustls::version::TLS13;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    AlertDescription, CipherSuite, ClientConfig, ClientConnection, ConnectionTrafficSecrets, Error,
+    SupportedProtocolVersion,
+};
 
 use crate::emulator::certs::server_name;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::World;
-use crate::listening::order;
-use crate::listening::served;
+use crate::harness::{PATIENCE, Running, World};
+use crate::listening::{order, served};
 
 const APPLICATION: u8 = 23;
 const HANDSHAKE: u8 = 22;

@@ -4,14 +4,10 @@
 use std::net::SocketAddr;
 
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpSocket;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::listening::Talk;
-use crate::listening::order;
-use crate::listening::served;
+use crate::harness::{PATIENCE, Running};
+use crate::listening::{Talk, order, served};
 
 /// A connection from another address of this machine.
 async fn connect_from(address: &str, gateway: &Running) -> TcpStream {

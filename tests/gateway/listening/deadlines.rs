@@ -2,28 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::send_h2;
-use crate::listening::Talk;
-use crate::listening::frames::CONTINUATION;
-use crate::listening::frames::END_HEADERS;
-use crate::listening::frames::END_STREAM;
-use crate::listening::frames::HEADERS;
-use crate::listening::frames::PING;
-use crate::listening::frames::Peer;
-use crate::listening::frames::field;
-use crate::listening::frames::frame;
-use crate::listening::frames::order_fields;
-use crate::listening::order;
-use crate::listening::order_bytes;
-use crate::listening::served;
+use crate::harness::{KEY, PATIENCE, Running, send_h2};
+use crate::listening::frames::{
+    CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PING, Peer, field, frame, order_fields,
+};
+use crate::listening::{Talk, order, order_bytes, served};
 
 /// A rest after which an idle connection has been parked for sure.
 const LONG_REST: Duration = Duration::from_millis(1200);

@@ -4,15 +4,8 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 
-use crate::harness::KEY;
-use crate::harness::send_h2;
-use crate::listening::frames::DATA;
-use crate::listening::frames::END_HEADERS;
-use crate::listening::frames::HEADERS;
-use crate::listening::frames::Peer;
-use crate::listening::frames::field;
-use crate::listening::frames::frame;
-use crate::listening::frames::stream;
+use crate::harness::{KEY, send_h2};
+use crate::listening::frames::{DATA, END_HEADERS, HEADERS, Peer, field, frame, stream};
 use crate::listening::served;
 
 const WRONG: &str = "canary-key-of-nobody";

@@ -1,19 +1,14 @@
 //! The program when the system has nothing left for it: no file descriptor, no room for its log; and what it writes
 //! there without lines of requests.
 
-use std::io::BufRead;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
-use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
@@ -22,14 +17,8 @@ use tokio_rustls::client::TlsStream;
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
 use crate::emulator::certs::server_name;
-use crate::harness::Answer;
-use crate::harness::CLIENT;
-use crate::harness::PATIENCE;
-use crate::harness::SECRET;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
+use crate::harness::{Answer, CLIENT, PATIENCE, SECRET, TENANT, World};
+use crate::listening::{Talk, order_bytes};
 
 /// File descriptors of the program: enough to serve, and few enough to use up.
 const DESCRIPTORS: usize = 64;

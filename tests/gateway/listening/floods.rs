@@ -9,28 +9,11 @@ use tokio::time::Instant;
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::frames::ACK;
-use crate::listening::frames::CONTINUATION;
-use crate::listening::frames::DATA;
-use crate::listening::frames::END_HEADERS;
-use crate::listening::frames::END_STREAM;
-use crate::listening::frames::HEADERS;
-use crate::listening::frames::PING;
-use crate::listening::frames::PRIORITY;
-use crate::listening::frames::Peer;
-use crate::listening::frames::RST_STREAM;
-use crate::listening::frames::SETTINGS;
-use crate::listening::frames::UNKNOWN;
-use crate::listening::frames::WINDOW_UPDATE;
-use crate::listening::frames::field;
-use crate::listening::frames::frame;
-use crate::listening::frames::number;
-use crate::listening::frames::order_fields;
-use crate::listening::frames::order_head;
-use crate::listening::frames::stream;
+use crate::harness::{Running, TENANT, World};
+use crate::listening::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, Peer, RST_STREAM, SETTINGS,
+    UNKNOWN, WINDOW_UPDATE, field, frame, number, order_fields, order_head, stream,
+};
 use crate::listening::order;
 
 /// Three times what a peer may send at once; the second or so that it takes forgives little of it.

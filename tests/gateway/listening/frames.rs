@@ -1,16 +1,11 @@
 //! A peer on HTTP/2 that writes its frames byte by byte, so that it can write wrong ones.
 
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tokio::io::ReadHalf;
-use tokio::io::WriteHalf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
+use crate::harness::{KEY, PATIENCE, Running};
 
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;

@@ -10,9 +10,7 @@ use tokio_rustls::TlsConnector;
 use crate::emulator::Authority;
 use crate::emulator::certs::server_name;
 use crate::harness::Running;
-use crate::listening::Talk;
-use crate::listening::order;
-use crate::listening::served;
+use crate::listening::{Talk, order, served};
 
 /// A connection without TLS on the port for TLS.
 async fn bare(gateway: &Running) -> Talk<TcpStream> {

@@ -1,12 +1,8 @@
 //! One reading of every request: heads that somebody else on the way could read differently are refused, and
 //! nothing of them goes upstream.
 
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::listening::assert_malformed;
-use crate::listening::order;
-use crate::listening::order_bytes;
-use crate::listening::served;
+use crate::harness::{KEY, Running};
+use crate::listening::{assert_malformed, order, order_bytes, served};
 
 /// A head with these lines between the first one and the body `{}`.
 fn head(lines: &str) -> String {

@@ -4,12 +4,8 @@ use http::Request;
 use http_body_util::Full;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{Trigger, TriggerHandle};
+use crate::harness::{PATIENCE, Running, TENANT, World};
 use crate::listening::order_bytes;
 
 const GET: &str = "GET /-/health HTTP/1.1\r\nHost: balancer\r\n\r\n";

@@ -5,12 +5,8 @@ use http_body_util::Full;
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
-use crate::harness::KEY;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::send_h2;
-use crate::listening::order_bytes;
-use crate::listening::served;
+use crate::harness::{KEY, TENANT, World, send_h2};
+use crate::listening::{order_bytes, served};
 
 #[tokio::test]
 async fn http_1_0_without_a_host_goes_to_the_route_for_any_host() {

@@ -3,9 +3,7 @@
 use serde_json::Value;
 
 use crate::emulator::certs::Leaf;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::World;
+use crate::harness::{PATIENCE, Running, World};
 
 /// A listener with this certificate.
 fn listener(world: &World, name: &str, leaf: &Leaf) -> String {

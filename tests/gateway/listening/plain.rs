@@ -2,16 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpSocket;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::TriggerHandle;
-use crate::harness::Running;
-use crate::harness::World;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
-use crate::listening::served;
+use crate::harness::{Running, World};
+use crate::listening::{Talk, order_bytes, served};
 
 /// A gateway with a second listener, in plain HTTP for peers of this network.
 async fn plain(from: &str) -> (World, Running, TriggerHandle) {

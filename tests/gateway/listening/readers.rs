@@ -3,31 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
-use http::Response;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use hyper_util::rt::TokioExecutor;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Gate;
-use crate::emulator::Reply;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::send_h2;
-use crate::listening::Talk;
-use crate::listening::frames;
+use crate::emulator::{Gate, Reply, Trigger, TriggerHandle};
+use crate::harness::{KEY, PATIENCE, Running, TENANT, World, send_h2};
 use crate::listening::frames::Peer;
-use crate::listening::order_bytes;
+use crate::listening::{Talk, frames, order_bytes};
 
 type Caller = http2::SendRequest<Full<Bytes>>;
 

@@ -4,23 +4,11 @@
 use serde_json::Value;
 
 use crate::emulator::Trigger;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::send_h2;
-use crate::listening::frames::DATA;
-use crate::listening::frames::END_HEADERS;
-use crate::listening::frames::END_STREAM;
-use crate::listening::frames::GOAWAY;
-use crate::listening::frames::HEADERS;
-use crate::listening::frames::Heard;
-use crate::listening::frames::Peer;
-use crate::listening::frames::RST_STREAM;
-use crate::listening::frames::WINDOW_UPDATE;
-use crate::listening::frames::field;
-use crate::listening::frames::frame;
-use crate::listening::frames::order_fields;
-use crate::listening::frames::stream;
+use crate::harness::{Running, TENANT, World, send_h2};
+use crate::listening::frames::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Heard, Peer, RST_STREAM, WINDOW_UPDATE, field, frame,
+    order_fields, stream,
+};
 use crate::listening::served;
 
 /// `POST`, or another method, for this path without a key.

@@ -2,17 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::listening::frames::END_HEADERS;
-use crate::listening::frames::END_STREAM;
-use crate::listening::frames::GOAWAY;
-use crate::listening::frames::HEADERS;
-use crate::listening::frames::Peer;
-use crate::listening::frames::RST_STREAM;
-use crate::listening::frames::SETTINGS;
-use crate::listening::frames::field;
-use crate::listening::frames::frame;
-use crate::listening::frames::order_fields;
-use crate::listening::frames::stream;
+use crate::listening::frames::{
+    END_HEADERS, END_STREAM, GOAWAY, HEADERS, Peer, RST_STREAM, SETTINGS, field, frame, order_fields, stream,
+};
 use crate::listening::served;
 
 const REQUESTS: u32 = 90;

@@ -2,25 +2,17 @@
 
 use std::sync::Arc;
 
-use rustls::ClientConfig;
-use rustls::ProtocolVersion;
-use rustls::SupportedProtocolVersion;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::ServerName;
-use rustls::version::TLS12;
-use rustls::version::TLS13;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ProtocolVersion, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::emulator::KeyKind;
-use crate::emulator::Leaf;
 use crate::emulator::certs::server_name;
-use crate::harness::Running;
-use crate::harness::World;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
-use crate::listening::served;
+use crate::emulator::{KeyKind, Leaf};
+use crate::harness::{Running, World};
+use crate::listening::{Talk, order_bytes, served};
 
 async fn connect(gateway: &Running, config: ClientConfig, name: ServerName<'static>) -> TlsStream<TcpStream> {
     let tcp = TcpStream::connect(gateway.address).await.unwrap();

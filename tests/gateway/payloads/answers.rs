@@ -3,20 +3,11 @@
 use std::time::Duration;
 
 use http::Request;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Gate;
-use crate::emulator::Reply;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::send_h2;
+use crate::emulator::{Gate, Reply, Trigger, TriggerHandle};
+use crate::harness::{KEY, PATIENCE, Running, TENANT, World, send_h2};
 use crate::listening::order_bytes;
 
 /// Longer than any rest after which something is tidied away in these tests.

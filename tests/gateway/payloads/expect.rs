@@ -2,8 +2,7 @@
 
 use crate::emulator::TokenAnswer;
 use crate::harness::KEY;
-use crate::listening::order_bytes;
-use crate::listening::served;
+use crate::listening::{order_bytes, served};
 use crate::payloads::head;
 
 const EXPECT: &str = "Expect: 100-continue";

@@ -6,20 +6,10 @@ use http::Request;
 use http_body_util::Full;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Framing;
-use crate::emulator::Trigger;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::order;
-use crate::listening::order_bytes;
-use crate::listening::served;
-use crate::payloads::LAST_CHUNK;
-use crate::payloads::chunk;
-use crate::payloads::chunked;
-use crate::payloads::with_length;
+use crate::emulator::{Framing, Trigger};
+use crate::harness::{KEY, PATIENCE, Running, TENANT, World};
+use crate::listening::{order, order_bytes, served};
+use crate::payloads::{LAST_CHUNK, chunk, chunked, with_length};
 
 #[tokio::test]
 async fn a_chunked_body_leaves_with_its_length() {

@@ -8,10 +8,7 @@ use serde_json::Value;
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
-use crate::harness::KEY;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::send_h2;
+use crate::harness::{KEY, TENANT, World, send_h2};
 use crate::listening::served;
 use crate::payloads::with_length;
 

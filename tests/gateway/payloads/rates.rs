@@ -1,40 +1,25 @@
 //! Callers that send, but hardly: a body has a least rate, and only its caller's own time counts against it.
 
 use std::pin::Pin;
-use std::task::Context;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http_body::Body;
-use http_body::Frame;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::TokioExecutor;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Interval;
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
-use crate::harness::Answer;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::send_h2;
+use crate::harness::{Answer, KEY, PATIENCE, Running, TENANT, World, send_h2};
 use crate::listening::served;
-use crate::payloads::Bare;
-use crate::payloads::LAST_CHUNK;
-use crate::payloads::chunk;
-use crate::payloads::chunked;
 use crate::payloads::leaving::settle;
-use crate::payloads::with_length;
+use crate::payloads::{Bare, LAST_CHUNK, chunk, chunked, with_length};
 
 /// A byte in each of these is half of what [`RATE`] asks for.
 const DRIP: Duration = Duration::from_millis(20);

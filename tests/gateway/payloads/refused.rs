@@ -2,15 +2,9 @@
 
 use http_body_util::Full;
 
-use crate::harness::KEY;
-use crate::harness::post;
-use crate::listening::order;
-use crate::listening::order_bytes;
-use crate::listening::served;
-use crate::payloads::LAST_CHUNK;
-use crate::payloads::chunk;
-use crate::payloads::chunked;
-use crate::payloads::with_length;
+use crate::harness::{KEY, post};
+use crate::listening::{order, order_bytes, served};
+use crate::payloads::{LAST_CHUNK, chunk, chunked, with_length};
 
 /// Far more than sockets hold, and more than any bound of a body here.
 const LARGE: usize = 20_000_000;

@@ -4,37 +4,24 @@
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
-use std::task::Context;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http_body::Body;
-use http_body::Frame;
-use http_body::SizeHint;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::TokioExecutor;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::JoinHandle;
 use tokio::time::Interval;
 use tokio_rustls::client::TlsStream;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::Answer;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::caller;
-use crate::harness::post;
+use crate::emulator::{Trigger, TriggerHandle};
+use crate::harness::{Answer, KEY, PATIENCE, Running, TENANT, World, caller, post};
 use crate::listening::Talk;
 use crate::payloads::with_length;
 

@@ -3,23 +3,10 @@
 use http_body_util::Full;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Reply;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::Answer;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::post;
-use crate::harness::send_h2;
+use crate::emulator::{Reply, Trigger, TriggerHandle};
+use crate::harness::{Answer, KEY, Running, TENANT, World, post, send_h2};
 use crate::listening::served;
-use crate::payloads::LAST_CHUNK;
-use crate::payloads::chunk;
-use crate::payloads::chunked;
-use crate::payloads::noise;
-use crate::payloads::sha256;
-use crate::payloads::with_length;
+use crate::payloads::{LAST_CHUNK, chunk, chunked, noise, sha256, with_length};
 
 /// A gateway whose route `/orders` takes bodies of this size.
 async fn limited(size: &str) -> (World, Running, TriggerHandle) {

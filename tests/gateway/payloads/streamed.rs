@@ -2,20 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::emulator::Framing;
-use crate::emulator::TriggerHandle;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::World;
+use crate::emulator::{Framing, TriggerHandle};
+use crate::harness::{PATIENCE, Running, World};
 use crate::listening::served;
-use crate::payloads::Bare;
-use crate::payloads::LAST_CHUNK;
-use crate::payloads::chunk;
-use crate::payloads::chunked;
-use crate::payloads::with_length;
+use crate::payloads::{Bare, LAST_CHUNK, chunk, chunked, with_length};
 
 const SMALL_HOLD: &str = "[bodies]\nhold_size_max = \"1 KiB\"\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nx-ms-workflow-run-id: 08580000000000000000000000001CU00\r\n\

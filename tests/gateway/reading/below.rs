@@ -8,27 +8,11 @@ use tokio_rustls::TlsConnector;
 use crate::emulator::Authority;
 use crate::emulator::certs::server_name;
 use crate::harness::Running;
-use crate::listening::Talk;
-use crate::listening::order;
-use crate::listening::served;
-use crate::reading::frames::ACK;
-use crate::reading::frames::CONTINUATION;
-use crate::reading::frames::DATA;
-use crate::reading::frames::END_HEADERS;
-use crate::reading::frames::END_STREAM;
-use crate::reading::frames::HEADERS;
-use crate::reading::frames::Heard;
-use crate::reading::frames::PADDED;
-use crate::reading::frames::PING;
-use crate::reading::frames::PUSH_PROMISE;
-use crate::reading::frames::Peer;
-use crate::reading::frames::SETTINGS;
-use crate::reading::frames::WINDOW_UPDATE;
-use crate::reading::frames::and;
-use crate::reading::frames::block;
-use crate::reading::frames::frame;
-use crate::reading::frames::good;
-use crate::reading::frames::with;
+use crate::listening::{Talk, order, served};
+use crate::reading::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, Heard, PADDED, PING, PUSH_PROMISE, Peer,
+    SETTINGS, WINDOW_UPDATE, and, block, frame, good, with,
+};
 
 fn connection_lines(gateway: &Running) -> Vec<Value> {
     let lines = gateway.lines.all();

@@ -7,23 +7,10 @@ use tokio::time::Instant;
 
 use crate::harness::KEY;
 use crate::listening::served;
-use crate::reading::frames::CONTINUATION;
-use crate::reading::frames::DATA;
-use crate::reading::frames::END_HEADERS;
-use crate::reading::frames::END_STREAM;
-use crate::reading::frames::Fields;
-use crate::reading::frames::HEADERS;
-use crate::reading::frames::Heard;
-use crate::reading::frames::PADDED;
-use crate::reading::frames::Peer;
-use crate::reading::frames::and;
-use crate::reading::frames::block;
-use crate::reading::frames::fields;
-use crate::reading::frames::frame;
-use crate::reading::frames::good;
-use crate::reading::frames::with;
-use crate::reading::frames::without;
-use crate::reading::frames::write_length;
+use crate::reading::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Fields, HEADERS, Heard, PADDED, Peer, and, block, fields,
+    frame, good, with, without, write_length,
+};
 
 /// How a literal is kept by the other side (RFC 7541 section 6.2).
 const KEPT: u8 = 0x40;

@@ -2,18 +2,9 @@
 //! of a chunk or in a trailer never becomes a request.
 
 use crate::emulator::Trigger;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::order;
-use crate::listening::order_bytes;
-use crate::listening::served;
-use crate::reading::Case;
-use crate::reading::assert_last;
-use crate::reading::case;
-use crate::reading::changed;
-use crate::reading::each;
+use crate::harness::{KEY, Running, TENANT, World};
+use crate::listening::{order, order_bytes, served};
+use crate::reading::{Case, assert_last, case, changed, each};
 
 /// A request that would be seen at the flow if it were read as one.
 fn smuggled() -> String {

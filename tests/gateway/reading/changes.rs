@@ -4,17 +4,10 @@
 use std::cell::Cell;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::Answer;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
-use crate::reading::Case;
-use crate::reading::case;
-use crate::reading::each;
+use crate::emulator::{Trigger, TriggerHandle};
+use crate::harness::{Answer, Running, TENANT, World};
+use crate::listening::{Talk, order_bytes};
+use crate::reading::{Case, case, each};
 
 /// Bytes that end, part or join what is read, and some that stand for others.
 const BYTES: &[u8] = b"\n\r \t\0:_;,#\\%\x7f\xff";

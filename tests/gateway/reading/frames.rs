@@ -4,17 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::emulator::certs::server_name;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
-use crate::harness::World;
+use crate::harness::{KEY, PATIENCE, Running, World};
 
 /// Frame types (RFC 9113 section 6).
 pub(super) const DATA: u8 = 0;

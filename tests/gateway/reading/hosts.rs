@@ -2,14 +2,9 @@
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::order_bytes;
-use crate::listening::served;
-use crate::reading::Case;
-use crate::reading::case;
-use crate::reading::changed;
-use crate::reading::refused;
+use crate::harness::{TENANT, World};
+use crate::listening::{order_bytes, served};
+use crate::reading::{Case, case, changed, refused};
 
 /// Hosts that are missing, or there twice.
 fn counts() -> Vec<Case> {

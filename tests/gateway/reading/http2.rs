@@ -2,16 +2,8 @@
 //! the other streams of the connection live. What costs the whole connection is in `below.rs`.
 
 use crate::harness::KEY;
-use crate::listening::order_bytes;
-use crate::listening::served;
-use crate::reading::frames::Fields;
-use crate::reading::frames::Heard;
-use crate::reading::frames::Peer;
-use crate::reading::frames::and;
-use crate::reading::frames::fields;
-use crate::reading::frames::good;
-use crate::reading::frames::with;
-use crate::reading::frames::without;
+use crate::listening::{order_bytes, served};
+use crate::reading::frames::{Fields, Heard, Peer, and, fields, good, with, without};
 
 /// A request that must be refused, and what is wrong with it.
 struct Case {

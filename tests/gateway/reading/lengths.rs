@@ -1,11 +1,7 @@
 //! Where the body ends, on HTTP/1: one plain length or one `chunked`, and never both.
 
-use crate::listening::order_bytes;
-use crate::listening::served;
-use crate::reading::Case;
-use crate::reading::case;
-use crate::reading::changed;
-use crate::reading::refused;
+use crate::listening::{order_bytes, served};
+use crate::reading::{Case, case, changed, refused};
 
 /// These lines in place of the length of a good order.
 fn framed(lines: &str) -> String {

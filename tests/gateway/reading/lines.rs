@@ -1,12 +1,8 @@
 //! Line ends, empty lines, folding, colons and characters: where a line of the head begins and ends, and which field
 //! it is.
 
-use crate::listening::order_bytes;
-use crate::listening::served;
-use crate::reading::Case;
-use crate::reading::case;
-use crate::reading::changed;
-use crate::reading::refused;
+use crate::listening::{order_bytes, served};
+use crate::reading::{Case, case, changed, refused};
 
 /// Line ends that some readers take for one and others do not.
 fn ends() -> Vec<Case> {

@@ -5,14 +5,8 @@ use http::Request;
 use http_body_util::Full;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::Answer;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::harness::send_h2;
+use crate::emulator::{Trigger, TriggerHandle};
+use crate::harness::{Answer, KEY, Running, TENANT, World, send_h2};
 
 /// Names that are read, dropped or set by the gateway, each with a `-` to replace.
 const OURS: [&str; 26] = [

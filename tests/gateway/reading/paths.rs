@@ -4,15 +4,9 @@
 use percent_encoding::percent_decode_str;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::reading::frames::Heard;
-use crate::reading::frames::Peer;
-use crate::reading::frames::with;
+use crate::emulator::{Trigger, TriggerHandle};
+use crate::harness::{KEY, Running, TENANT, World};
+use crate::reading::frames::{Heard, Peer, with};
 
 /// Ways up, or into another segment, as somebody might decode them.
 const STEPS: [&str; 46] = [

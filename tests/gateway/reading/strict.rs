@@ -5,13 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::listening::order_bytes;
-use crate::listening::served;
-use crate::reading::Case;
-use crate::reading::bodies;
-use crate::reading::case;
-use crate::reading::changed;
-use crate::reading::refused;
+use crate::listening::{order_bytes, served};
+use crate::reading::{Case, bodies, case, changed, refused};
 
 fn versions() -> Vec<Case> {
     let versions = [

@@ -1,10 +1,7 @@
 //! Targets and methods on HTTP/1 that mean different things to different readers. Paths that could lead to another
 //! route are in `paths.rs`.
 
-use crate::reading::Case;
-use crate::reading::case;
-use crate::reading::changed;
-use crate::reading::refused;
+use crate::reading::{Case, case, changed, refused};
 
 fn targets() -> Vec<Case> {
     let target = |what: &str, target: &[u8]| {

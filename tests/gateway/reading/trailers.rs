@@ -1,17 +1,9 @@
 //! Trailers on both protocols: nothing in them counts as a field of the head, and nothing of them reaches the flow.
 
-use crate::emulator::Recorded;
-use crate::emulator::TriggerHandle;
-use crate::harness::KEY;
-use crate::harness::Running;
-use crate::harness::World;
+use crate::emulator::{Recorded, TriggerHandle};
+use crate::harness::{KEY, Running, World};
 use crate::listening::served;
-use crate::reading::frames::Fields;
-use crate::reading::frames::Heard;
-use crate::reading::frames::Peer;
-use crate::reading::frames::fields;
-use crate::reading::frames::good;
-use crate::reading::frames::without;
+use crate::reading::frames::{Fields, Heard, Peer, fields, good, without};
 
 /// Bodies over 1 KiB are streamed, and guessing is free.
 async fn gateway() -> (World, Running, TriggerHandle) {

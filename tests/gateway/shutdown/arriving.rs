@@ -1,13 +1,10 @@
 //! A request that is on its way when the gateway stops is answered: on a connection that rests, that is being made, or
 //! that nobody has accepted yet.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 
 use flowgate::gateway::journal::Sink;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
@@ -15,15 +12,9 @@ use tokio_rustls::TlsConnector;
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
 use crate::emulator::certs::server_name;
-use crate::harness::Lines;
-use crate::harness::PATIENCE;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
-use crate::listening::served;
-use crate::shutdown::PROMPT;
-use crate::shutdown::Stopping;
+use crate::harness::{Lines, PATIENCE, TENANT, World};
+use crate::listening::{Talk, order_bytes, served};
+use crate::shutdown::{PROMPT, Stopping};
 
 const PLAIN: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nplain_http = \"private-networks\"\n\
                      plain_http_from = [\"127.0.0.0/8\"]\n";

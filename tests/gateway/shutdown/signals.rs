@@ -7,16 +7,12 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Gate;
-use crate::emulator::Trigger;
 use crate::emulator::certs::server_name;
-use crate::harness::TENANT;
-use crate::harness::World;
-use crate::listening::Talk;
-use crate::listening::order_bytes;
+use crate::emulator::{Gate, Trigger};
+use crate::harness::{TENANT, World};
+use crate::listening::{Talk, order_bytes};
 use crate::program::Program;
-use crate::shutdown::PROMPT;
-use crate::shutdown::closed;
+use crate::shutdown::{PROMPT, closed};
 
 async fn busy() -> (World, Program, Gate, Talk) {
     let world = World::new().await;

@@ -2,22 +2,15 @@
 //! forgives, and HTTP/2 by a library that tells a reset from an end.
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http::HeaderName;
-use http::HeaderValue;
-use http::Request;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use serde_json::Value;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
-use crate::harness::Running;
+use crate::harness::{KEY, PATIENCE, Running};
 
 /// What is spoken between caller and gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

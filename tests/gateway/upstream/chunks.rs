@@ -1,24 +1,15 @@
 //! Chunked bodies that are not what they say.
 
 use http::Request;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
-use super::Stand;
-use super::Verdict::Cut;
-use super::Verdict::Harmless;
-use super::bytes;
-use super::caller::Caller;
-use super::caller::End;
-use super::caller::Protocol;
-use super::caller::Wire;
-use super::endless;
-use super::faults;
+use super::Verdict::{Cut, Harmless};
+use super::caller::{Caller, End, Protocol, Wire};
 use super::heads::GOAWAY;
+use super::{Stand, bytes, endless, faults};
 use crate::emulator::Steps;
-use crate::harness::KEY;
-use crate::harness::PATIENCE;
+use crate::harness::{KEY, PATIENCE};
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 /// How the log may speak of them.

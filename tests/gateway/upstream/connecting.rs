@@ -2,11 +2,8 @@
 
 use super::Stand;
 use super::Verdict::Refused;
-use super::caller::Caller;
-use super::caller::Protocol;
-use crate::emulator::Door;
-use crate::emulator::Emulator;
-use crate::emulator::Leaf;
+use super::caller::{Caller, Protocol};
+use crate::emulator::{Door, Emulator, Leaf};
 
 const UNREACHABLE: &str = "flow-unreachable";
 

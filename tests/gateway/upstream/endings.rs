@@ -1,16 +1,9 @@
 //! Triggers that fall silent or leave at any point of their answer.
 
-use super::Fault;
-use super::IMPATIENT;
-use super::LOST;
-use super::Verdict;
-use super::Verdict::Cut;
-use super::Verdict::Harmless;
-use super::bytes;
-use super::faults;
+use super::Verdict::{Cut, Harmless};
 use super::heads::GOAWAY;
-use crate::emulator::After;
-use crate::emulator::Steps;
+use super::{Fault, IMPATIENT, LOST, Verdict, bytes, faults};
+use crate::emulator::{After, Steps};
 
 const HALF_A_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Le";
 const HALF_A_LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";

@@ -1,12 +1,8 @@
 //! Heads of answers that are none, or that somebody else on the way could read differently.
 
-use super::INVALID;
 use super::Verdict::Harmless;
-use super::bytes;
-use super::endless;
-use super::faults;
-use crate::emulator::After;
-use crate::emulator::Steps;
+use super::{INVALID, bytes, endless, faults};
+use crate::emulator::{After, Steps};
 
 /// A body of two bytes behind a head with this line in it.
 fn line(line: &str) -> Steps {

@@ -1,10 +1,7 @@
 //! Interim answers: one or two do no harm, without end they do, and 101 was never asked for.
 
-use super::INVALID;
 use super::Verdict::Harmless;
-use super::bytes;
-use super::endless;
-use super::faults;
+use super::{INVALID, bytes, endless, faults};
 
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";

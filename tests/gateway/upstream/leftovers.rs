@@ -1,17 +1,10 @@
 //! Bytes behind the end of an answer, or without a request. They belong to nobody, and must never be the beginning of the
 //! next request's answer.
 
-use super::Fault;
-use super::Stand;
-use super::Verdict;
 use super::Verdict::Alone;
-use super::bytes;
-use super::caller::Caller;
-use super::caller::Protocol;
-use super::faults;
-use crate::emulator::After;
-use crate::emulator::Gate;
-use crate::emulator::Steps;
+use super::caller::{Caller, Protocol};
+use super::{Fault, Stand, Verdict, bytes, faults};
+use crate::emulator::{After, Gate, Steps};
 
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";

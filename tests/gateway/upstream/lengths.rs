@@ -1,12 +1,8 @@
 //! Where a body ends must be told once, in one way (RFC 9112 section 6.3).
 
-use super::INVALID;
-use super::Verdict::Cut;
-use super::Verdict::Harmless;
-use super::bytes;
-use super::faults;
-use crate::emulator::After;
-use crate::emulator::Steps;
+use super::Verdict::{Cut, Harmless};
+use super::{INVALID, bytes, faults};
+use crate::emulator::{After, Steps};
 
 /// A body that is `ok` by the first of its framings and `{"ok":1}` and more by another.
 fn framed(lines: &str) -> Steps {

@@ -1,10 +1,7 @@
 //! Redirects: passed or translated, never followed, and silent about where the trigger lives.
 
 use super::Stand;
-use super::caller::Caller;
-use super::caller::End;
-use super::caller::Protocol;
-use super::caller::Seen;
+use super::caller::{Caller, End, Protocol, Seen};
 use crate::emulator::Answer as Flow;
 use crate::emulator::Reply;
 

@@ -3,13 +3,8 @@
 use serde_json::json;
 
 use crate::emulator::Answer as Flow;
-use crate::emulator::Reply;
-use crate::emulator::Trigger;
-use crate::emulator::TriggerHandle;
-use crate::harness::Answer;
-use crate::harness::Running;
-use crate::harness::TENANT;
-use crate::harness::World;
+use crate::emulator::{Reply, Trigger, TriggerHandle};
+use crate::harness::{Answer, Running, TENANT, World};
 
 const TRACKING_ID: &str = "x-ms-client-tracking-id";
 /// An id of the form that ours have.

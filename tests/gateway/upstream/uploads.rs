@@ -1,15 +1,8 @@
 //! Answers that come before our request is out.
 
-use super::Stand;
-use super::bytes;
-use super::caller::Caller;
-use super::caller::End;
-use super::caller::Protocol;
-use super::caller::Seen;
-use super::caller::Wire;
-use crate::emulator::After;
-use crate::emulator::Gate;
-use crate::emulator::Steps;
+use super::caller::{Caller, End, Protocol, Seen, Wire};
+use super::{Stand, bytes};
+use crate::emulator::{After, Gate, Steps};
 use crate::harness::PATIENCE;
 
 /// A body that no window and no buffer on the way can hold.

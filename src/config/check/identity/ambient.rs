@@ -1,16 +1,14 @@
 //! The default chain: workload identity where the platform has set it up, else a managed identity. What is out of the
 //! question is found here, with its reason; which of the others is there is found when a token is asked for.
 
-use crate::config::DefaultSettings;
-use crate::config::GrantSettings;
 use crate::config::check::Check;
 use crate::config::check::identity::federated;
 use crate::config::check::identity::words::check_client_id;
 use crate::config::file::Identity;
 use crate::config::leaf::Table;
 use crate::config::mistake::Flaw;
-use crate::model::Cloud;
-use crate::model::Secret;
+use crate::config::{DefaultSettings, GrantSettings};
+use crate::model::{Cloud, Secret};
 
 impl Check<'_> {
     pub(super) fn default_chain(
@@ -54,10 +52,8 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::DefaultSettings;
-    use crate::config::GrantSettings;
-    use crate::config::Selector;
     use crate::config::check::sample::Sample;
+    use crate::config::{DefaultSettings, GrantSettings, Selector};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
 

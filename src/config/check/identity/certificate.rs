@@ -3,23 +3,15 @@
 
 use std::sync::Arc;
 
-use crate::config::AssertionAlgorithm;
-use crate::config::ChainShown;
-use crate::config::ClientCertificate;
-use crate::config::ClientProof;
-use crate::config::SecretSource;
-use crate::config::Secrets;
-use crate::config::SigningCertificate;
 use crate::config::check::Check;
-use crate::config::file::ClientCertificateTable;
-use crate::config::file::Identity;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
+use crate::config::file::{ClientCertificateTable, Identity};
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
-use crate::config::signing::About;
-use crate::config::signing::Texts;
-use crate::config::source::Holds;
-use crate::config::source::Reference;
+use crate::config::signing::{About, Texts};
+use crate::config::source::{Holds, Reference};
+use crate::config::{
+    AssertionAlgorithm, ChainShown, ClientCertificate, ClientProof, SecretSource, Secrets, SigningCertificate,
+};
 use crate::model::Secret;
 
 /// What stands for a certificate that is not read.
@@ -192,16 +184,10 @@ mod tests {
 
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
-    use rcgen::CertificateParams;
-    use rcgen::DnType;
-    use rcgen::KeyPair;
+    use rcgen::{CertificateParams, DnType, KeyPair};
 
-    use crate::config::AssertionAlgorithm;
-    use crate::config::ChainShown;
-    use crate::config::ClientCertificate;
-    use crate::config::ClientProof;
-    use crate::config::GrantSettings;
     use crate::config::check::sample::Sample;
+    use crate::config::{AssertionAlgorithm, ChainShown, ClientCertificate, ClientProof, GrantSettings};
     use crate::model::clock::wall;
 
     /// Made by openssl; see tests/certificates/README.md.

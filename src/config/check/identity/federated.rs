@@ -4,25 +4,16 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::config::AssertionSource;
-use crate::config::ClientProof;
-use crate::config::EndpointSettings;
-use crate::config::FederatedSettings;
-use crate::config::GrantSettings;
-use crate::config::Secrets;
 use crate::config::check::Check;
 use crate::config::check::identity::way::is_default;
-use crate::config::check::identity::words::check_authority;
-use crate::config::check::identity::words::check_client_id;
-use crate::config::check::identity::words::check_tenant;
-use crate::config::file;
+use crate::config::check::identity::words::{check_authority, check_client_id, check_tenant};
 use crate::config::file::Identity;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
-use crate::config::workload;
-use crate::model::Cloud;
-use crate::model::IdentityName;
+use crate::config::{
+    AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets, file, workload,
+};
+use crate::model::{Cloud, IdentityName};
 
 /// The variables of azure-workload-identity.
 const TENANT: &str = "AZURE_TENANT_ID";
@@ -218,10 +209,8 @@ fn in_variable(variable: &str, flaw: Flaw) -> Flaw {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::AssertionSource;
-    use crate::config::ClientProof;
-    use crate::config::GrantSettings;
     use crate::config::check::sample::Sample;
+    use crate::config::{AssertionSource, ClientProof, GrantSettings};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
     const OTHER: &str = "00000000-0000-0000-0000-000000000001";

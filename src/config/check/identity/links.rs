@@ -1,20 +1,14 @@
 //! Identities that need tokens of other identities: each must be there, be of a kind that can help, and none may need
 //! itself in the end.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use crate::config::GrantSettings;
-use crate::config::IdentityRole;
-use crate::config::IdentitySettings;
-use crate::config::Proof;
-use crate::config::RouteSettings;
 use crate::config::check::Check;
 use crate::config::check::name::Names;
 use crate::config::file::Identity;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
+use crate::config::{GrantSettings, IdentityRole, IdentitySettings, Proof, RouteSettings};
 
 impl Check<'_> {
     pub(super) fn links(

@@ -2,24 +2,14 @@
 //! variables, and which of several identities is meant.
 
 use std::net::IpAddr;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::config::GrantSettings;
-use crate::config::ManagedSettings;
-use crate::config::ManagedSource;
-use crate::config::Secrets;
-use crate::config::Selector;
 use crate::config::check::Check;
-use crate::config::check::identity::words::check_client_id;
-use crate::config::check::identity::words::host_of;
-use crate::config::file;
-use crate::config::file::Identity;
-use crate::config::file::Source;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
-use crate::config::mask;
+use crate::config::check::identity::words::{check_client_id, host_of};
+use crate::config::file::{Identity, Source};
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
+use crate::config::{GrantSettings, ManagedSettings, ManagedSource, Secrets, Selector, file, mask};
 use crate::model::Secret;
 
 /// The link-local address of IMDS is the same on every virtual machine.
@@ -349,14 +339,9 @@ fn check_resource_id(text: &str) -> Result<String, Flaw> {
 
 #[cfg(test)]
 mod tests {
-    use super::Behind;
-    use super::check_address;
-    use super::check_resource_id;
-    use crate::config::GrantSettings;
-    use crate::config::ManagedSettings;
-    use crate::config::ManagedSource;
-    use crate::config::Selector;
+    use super::{Behind, check_address, check_resource_id};
     use crate::config::check::sample::Sample;
+    use crate::config::{GrantSettings, ManagedSettings, ManagedSource, Selector};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
 

@@ -15,35 +15,21 @@ use std::time::Duration;
 
 pub(super) use links::give_roles;
 
-use crate::config::ClientProof;
-use crate::config::ClientSecret;
-use crate::config::EndpointSettings;
-use crate::config::GrantSettings;
-use crate::config::IdentityRole;
-use crate::config::IdentitySettings;
-use crate::config::SecretSource;
 use crate::config::check::Check;
-use crate::config::check::identity::way::Way;
-use crate::config::check::identity::way::ways;
-use crate::config::check::identity::words::check_authority;
-use crate::config::check::identity::words::check_client_id;
-use crate::config::check::identity::words::check_scope;
-use crate::config::check::identity::words::check_tenant;
-use crate::config::check::identity::words::judge_id;
+use crate::config::check::identity::way::{Way, ways};
+use crate::config::check::identity::words::{
+    check_authority, check_client_id, check_scope, check_tenant, judge_id,
+};
 use crate::config::check::name::Names;
-use crate::config::check::value::DAY;
-use crate::config::check::value::MILLISECOND;
-use crate::config::check::value::SECOND;
-use crate::config::defaults;
-use crate::config::file::Identity;
-use crate::config::file::SecretTable;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
-use crate::config::mask;
+use crate::config::check::value::{DAY, MILLISECOND, SECOND};
+use crate::config::file::{Identity, SecretTable};
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
-use crate::config::near;
-use crate::model::Cloud;
-use crate::model::IdentityName;
+use crate::config::{
+    ClientProof, ClientSecret, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings, SecretSource,
+    defaults, mask, near,
+};
+use crate::model::{Cloud, IdentityName};
 
 impl Check<'_> {
     pub(super) fn identities(

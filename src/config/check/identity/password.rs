@@ -1,17 +1,12 @@
 //! An account that signs in with its user name and password. Microsoft discourages it and so do we: it is off until the
 //! settings accept its risk in one exact sentence, which the report of a mistake prints.
 
-use crate::config::ClientProof;
-use crate::config::GrantSettings;
-use crate::config::SecretSource;
 use crate::config::check::Check;
-use crate::config::file::Identity;
-use crate::config::file::PasswordTable;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
+use crate::config::file::{Identity, PasswordTable};
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
-use crate::model::Cloud;
-use crate::model::Secret;
+use crate::config::{ClientProof, GrantSettings, SecretSource};
+use crate::model::{Cloud, Secret};
 
 /// The words in which the risk is accepted.
 const RISK: &str = "the gateway holds this password, and the account has no second factor";
@@ -111,11 +106,9 @@ fn check_user(text: &str) -> Result<String, Flaw> {
 
 #[cfg(test)]
 mod tests {
-    use super::RISK;
-    use super::check_user;
-    use crate::config::ClientProof;
-    use crate::config::GrantSettings;
+    use super::{RISK, check_user};
     use crate::config::check::sample::Sample;
+    use crate::config::{ClientProof, GrantSettings};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
 

@@ -3,22 +3,14 @@
 
 #[cfg(unix)]
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::config::GrantSettings;
-use crate::config::SecretSource;
-use crate::config::Secrets;
 use crate::config::check::Check;
-use crate::config::check::identity::words::DEFAULT;
-use crate::config::check::identity::words::check_scope;
-use crate::config::check::identity::words::is_near;
-use crate::config::check_seal;
-use crate::config::file::Identity;
-use crate::config::file::SignInTable;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
+use crate::config::check::identity::words::{DEFAULT, check_scope, is_near};
+use crate::config::file::{Identity, SignInTable};
+use crate::config::leaf::{At, Table};
 use crate::config::mistake::Flaw;
+use crate::config::{GrantSettings, SecretSource, Secrets, check_seal};
 use crate::model::Cloud;
 
 impl Check<'_> {
@@ -163,11 +155,9 @@ pub(super) fn audience_of(scope: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::audience_of;
-    use super::check_account_scope;
-    use crate::config::ClientProof;
-    use crate::config::GrantSettings;
+    use super::{audience_of, check_account_scope};
     use crate::config::check::sample::Sample;
+    use crate::config::{ClientProof, GrantSettings};
     use crate::model::Cloud;
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";

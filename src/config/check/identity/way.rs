@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use crate::config::file::Identity;
-use crate::config::leaf::At;
-use crate::config::leaf::Table;
+use crate::config::leaf::{At, Table};
 
 /// A way to get tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -137,10 +137,7 @@ pub(super) fn host_of(authority: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::check_authority;
-    use super::check_client_id;
-    use super::check_scope;
-    use super::check_tenant;
+    use super::{check_authority, check_client_id, check_scope, check_tenant};
     use crate::model::Cloud;
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
