@@ -18,14 +18,14 @@ use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use flowgate::config::{
-    CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
-    QuotaSettings, Rate,
-};
 use flowgate::flow::outbound::{Audience, Introduction, Parcel};
 use flowgate::flow::{Load, Permits, outbound};
 use flowgate::model::{CallerName, Holder, KeyLabel, RequestId};
 use flowgate::policy::{Access, Callers, Guesses, Matching, Networks, Origin, Quotas, Routes};
+use flowgate::settings::{
+    CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
+    QuotaSettings, Rate,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;

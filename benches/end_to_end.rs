@@ -17,11 +17,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use emulator::{Answer, Emulator, Trigger};
-use flowgate::config;
-use flowgate::config::{Environment, KeyDigest};
 use flowgate::counters::Counters;
 use flowgate::gateway::journal::Log;
 use flowgate::server::Server;
+use flowgate::settings;
+use flowgate::settings::{Environment, KeyDigest};
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -89,10 +89,10 @@ rate = {fast}
         trigger.url(),
     );
     let environment = Environment::from_pairs([("SECRET", "bench-secret")]);
-    let parsed = config::parse(&settings, &emulator.dir().join("flowgate.toml"), &environment);
+    let parsed = settings::parse(&settings, &emulator.dir().join("flowgate.toml"), &environment);
     let (config, _) = match parsed {
         Ok(parsed) => parsed,
-        Err(report) => panic!("{}", report.render(config::Style::Plain)),
+        Err(report) => panic!("{}", report.render(settings::Style::Plain)),
     };
     Server::start(&config, &Counters::new(), Log::off()).unwrap()
 }

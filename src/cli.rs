@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
-use crate::config::{Config, Environment, Mistake, Report, Secrets, Style};
 use crate::doctor::count;
-use crate::{config, entra};
+use crate::settings::{Config, Environment, Mistake, Report, Secrets, Style};
+use crate::{entra, settings};
 
 /// Flowgate: an authenticating TLS reverse proxy for HTTP-triggered Power Automate and Logic Apps flows.
 ///
@@ -264,7 +264,7 @@ pub fn run(cli: Cli) -> Outcome {
             login::login(&settings.config, &identity, way)
         }
         Command::Schema => {
-            let text = serde_json::to_string_pretty(&config::schema()).unwrap_or_default();
+            let text = serde_json::to_string_pretty(&settings::schema()).unwrap_or_default();
             Outcome::out(text + "\n")
         }
         Command::Completions { shell } => {
@@ -276,7 +276,7 @@ pub fn run(cli: Cli) -> Outcome {
 }
 
 fn load(path: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Outcome> {
-    config::load(path, environment).map_err(|report| Outcome::failed(report.render(style()), WRONG))
+    settings::load(path, environment).map_err(|report| Outcome::failed(report.render(style()), WRONG))
 }
 
 /// The settings with everything that they need. What lies in key vaults is known only when the settings say how to get

@@ -4,13 +4,12 @@
 //! allow-lists and limits, adds an access token for the flow service, calls the trigger, and turns every failure into
 //! an answer that says who must do what.
 //!
-//! Modules stand on floors and name lower floors only: `model`; `problem` and `counters`; `config`; `policy`, `entra`
+//! Modules stand on floors and name lower floors only: `model`; `problem` and `counters`; `settings`; `policy`, `entra`
 //! and `flow`, which do not know each other; `gateway`; `server`; and on the roof `doctor`, `cli` and the program itself.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod config;
 pub mod counters;
 pub mod doctor;
 pub mod entra;
@@ -20,4 +19,5 @@ pub mod model;
 pub mod policy;
 pub mod problem;
 pub mod server;
+pub mod settings;
 pub mod wire;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use flowgate::config::{Environment, Secrets, Severity, Style, load, parse, schema};
+use flowgate::settings::{Environment, Secrets, Severity, Style, load, parse, schema};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
 const SAMPLES: [&str; 5] = [

@@ -20,7 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("problem", 1),
     ("counters", 1),
     ("wire", 1),
-    ("config", 2),
+    ("settings", 2),
     ("policy", 3),
     ("entra", 3),
     ("flow", 3),

@@ -6,10 +6,10 @@ use std::path::Path;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::{DoctorWords, FAILED, Outcome, SetupStyle, WELL, WRONG, load, style};
-use crate::config::{Environment, Mistake, Secrets};
 use crate::doctor::live::RUN_WORDS;
 use crate::doctor::{Live, Privileges, Questions, Report, Selection, SignedUrl, Walk, advice, setup};
-use crate::{config, doctor};
+use crate::settings::{Environment, Mistake, Secrets};
+use crate::{doctor, settings};
 
 pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
     if words.audit {
@@ -106,7 +106,7 @@ fn announce(plan: &[String]) {
 
 pub(super) fn setup(path: &Path, identity: &str, style: SetupStyle) -> Outcome {
     // It is used before there are secrets; what the environment of a pod says is known only together with them.
-    let whole = config::load(path, &Environment::of_process());
+    let whole = settings::load(path, &Environment::of_process());
     let config = match whole {
         Ok((config, _)) => config,
         Err(_) => match load(path, &Environment::of_process().with(Secrets::Unresolved)) {

@@ -6,11 +6,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Outcome, SettingsFile, WRONG, routes};
-use crate::config;
-use crate::config::edit::{Readers, TriggerPlace};
-use crate::config::{Config, Environment, Proof, RouteKind, RouteSettings, Secrets, Style, edit};
 use crate::model::trigger::{ADDRESS_CHARS_MAX, Family};
 use crate::model::{Cloud, RouteName, Secret, TriggerUrl};
+use crate::settings;
+use crate::settings::edit::{Readers, TriggerPlace};
+use crate::settings::{Config, Environment, Proof, RouteKind, RouteSettings, Secrets, Style, edit};
 
 /// What `import` is asked for.
 #[derive(Debug, clap::Args)]
@@ -411,7 +411,7 @@ fn read_address(argument: &str) -> Result<TriggerUrl, Refusal> {
 /// Checks settings without their secrets: they may be on another machine.
 fn check(text: &str, path: &Path) -> Result<Config, Refusal> {
     let environment = Environment::of_process().with(Secrets::Unresolved);
-    let checked = config::parse(text, path, &environment);
+    let checked = settings::parse(text, path, &environment);
     let (config, _) = checked.map_err(|report| report.render(Style::Plain))?;
     Ok(config)
 }

@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::cli::{KeyCommand, Outcome, Pepper, WRONG};
-use crate::config::{Environment, KeyDigest};
 use crate::model::{CallerName, KeyLabel, Secret, clock};
 use crate::policy::key::{GENERATED_PREFIX, KEY_BYTES_MAX, is_generated};
+use crate::settings::{Environment, KeyDigest};
 
 /// Random bytes of a key.
 const KEY_BYTES: usize = 32;

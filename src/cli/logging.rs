@@ -17,8 +17,8 @@ use tracing_subscriber::{Layer, fmt};
 use crate::cli::libraries;
 use crate::cli::libraries::Libraries;
 use crate::cli::lines::{Farewell, Lines};
-use crate::config::{AccessLog, LogFormat, LogSettings};
 use crate::gateway::journal::{Form, Log};
+use crate::settings::{AccessLog, LogFormat, LogSettings};
 
 /// Where the lines of this crate say that they come from.
 const OURS: &str = "flowgate";

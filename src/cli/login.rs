@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use tokio::runtime::Builder;
 
 use crate::cli::{FAILED, Outcome, WRONG, load_whole};
-use crate::config::{Config, IdentitySettings};
 use crate::entra::login::{Login, LoginError, Protection, SignedIn};
+use crate::settings::{Config, IdentitySettings};
 
 /// How the person is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use crate::config::{CallersSettings, Config, Proof, Rate, RouteSettings, Transport};
+use crate::settings::{CallersSettings, Config, Proof, Rate, RouteSettings, Transport};
 
 /// All routes, one a row.
 pub(super) fn table(config: &Config) -> String {

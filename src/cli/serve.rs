@@ -8,9 +8,9 @@ use std::{io, mem};
 use tokio::runtime::Builder;
 
 use crate::cli::{FAILED, Outcome, WELL, load_whole, logging};
-use crate::config::{Config, FileInForce, Mistake, Severity};
 use crate::counters::Counters;
 use crate::server::Server;
+use crate::settings::{Config, FileInForce, Mistake, Severity};
 
 pub(super) fn serve(path: &Path) -> Outcome {
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -192,7 +192,7 @@ impl Notices {
 /// Logs a SIGHUP: whether the files differ from what is in force, and what to do.
 #[cfg(unix)]
 fn compare(files: &[FileInForce]) {
-    use crate::config::FileState;
+    use crate::settings::FileState;
 
     let (mut changed, mut unreadable) = (Vec::new(), Vec::new());
     for file in files {

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use crate::config::{GrantSettings, IdentitySettings, ManagedSource};
 use crate::doctor::resource::Resource;
 use crate::entra::refusal::{ERRORS, Mender, NUMBERS, Refusal, RefusalKind};
 use crate::entra::{Failure, TokenError, VaultError};
 use crate::flow::fault;
 use crate::flow::fault::{CODES, DESPITE_TOKEN, Row, STATUSES};
+use crate::settings::{GrantSettings, IdentitySettings, ManagedSource};
 
 /// What somebody has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 
 use http::Method;
 
-use crate::config::{Config, IdentitySettings, RouteSettings};
 use crate::doctor::advice::Remedy;
 use crate::doctor::live::Caller;
 use crate::doctor::report::{Check, Group};
 use crate::doctor::{Held, advice, identity_of};
 use crate::model::claims::Claims;
+use crate::settings::{Config, IdentitySettings, RouteSettings};
 
 const NAME: &str = "api";
 

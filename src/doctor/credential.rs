@@ -4,10 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::config::{
-    AssertionSource, ClientCertificate, ClientProof, EndpointSettings, FederatedSettings, GrantSettings,
-    IdentitySettings, SecretSource, SigningCertificate,
-};
 use crate::doctor::advice::Remedy;
 use crate::doctor::network::days;
 use crate::doctor::report::{Check, Group, Verdict};
@@ -16,6 +12,10 @@ use crate::entra;
 use crate::entra::login::Protection;
 use crate::entra::{AudienceFit, FederatedToken, SignedInState};
 use crate::model::clock;
+use crate::settings::{
+    AssertionSource, ClientCertificate, ClientProof, EndpointSettings, FederatedSettings, GrantSettings,
+    IdentitySettings, SecretSource, SigningCertificate,
+};
 
 /// A credential that ends within this time is worth a warning.
 const CREDENTIAL_RENEWAL: Duration = Duration::from_secs(60 * 86_400);

@@ -1,11 +1,11 @@
 //! The gateway's own side: the certificates that callers are shown, and proxies that others on this host may use.
 
-use crate::config::{Certificate, Config, Environment, Transport};
 use crate::doctor::Selection;
 use crate::doctor::advice::Remedy;
 use crate::doctor::network::{RENEWAL, days};
 use crate::doctor::report::{Check, Group};
 use crate::model::clock;
+use crate::settings::{Certificate, Config, Environment, Transport};
 
 /// Looks at the gateway's own side.
 pub(super) fn examine(config: &Config, selection: &Selection<'_>, environment: &Environment) -> Group {

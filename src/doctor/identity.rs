@@ -6,9 +6,6 @@ use std::time::{Duration, SystemTime};
 use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::runtime::Handle;
 
-use crate::config::{
-    AssertionSource, ClientProof, Config, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings,
-};
 use crate::counters::Counters;
 use crate::doctor::advice::Remedy;
 use crate::doctor::network::{OtherAddress, Place, Seen, host_of};
@@ -17,6 +14,9 @@ use crate::doctor::{Walk, advice, credential, platform};
 use crate::entra::{Identity, Token};
 use crate::model::claims::{Claims, safe};
 use crate::model::clock;
+use crate::settings::{
+    AssertionSource, ClientProof, Config, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings,
+};
 
 /// Entra refuses assertions and tokens that are further off than this.
 const SKEW_MAX: Duration = Duration::from_secs(300);

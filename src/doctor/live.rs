@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::Method;
 use tokio::time::Instant;
 
-use crate::config::{Config, Proof, RouteKind, RouteSettings};
 use crate::counters::Counters;
 use crate::doctor::advice::Remedy;
 use crate::doctor::report::{Check, Group, Verdict};
@@ -19,6 +18,7 @@ use crate::flow::fault::{Evidence, Expected, Fault, Reading};
 use crate::flow::{Call, Flows, Outgoing, Trigger, fault, reply};
 use crate::model::trigger::Family;
 use crate::model::{Secret, clock};
+use crate::settings::{Config, Proof, RouteKind, RouteSettings};
 
 /// The words that allow a run to be started.
 pub const RUN_WORDS: &str = "yes, start a run";

@@ -29,13 +29,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::{Config, Environment, IdentitySettings, Proof, RouteSettings, VaultReference};
 use crate::doctor::live::Mode;
 use crate::doctor::network::Seen;
 use crate::doctor::running::Running;
 use crate::doctor::vault::Vaults;
 use crate::entra::Token;
 use crate::model::{IdentityName, RouteName, Secret};
+use crate::settings::{Config, Environment, IdentitySettings, Proof, RouteSettings, VaultReference};
 
 /// What is asked of the doctor.
 #[derive(Debug, Clone, Default)]

@@ -15,11 +15,11 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::config::Trust;
 use crate::doctor::advice::Remedy;
 use crate::doctor::report::{Check, Group, Verdict, count};
 use crate::model::claims::safe;
 use crate::model::clock;
+use crate::settings::Trust;
 
 /// A certificate that ends within this time is worth a warning: renewals that work come earlier.
 pub(super) const RENEWAL: Duration = Duration::from_secs(14 * 86_400);

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use crate::config::{DefaultSettings, IdentitySettings, ManagedSettings, ManagedSource};
 use crate::doctor::advice::Remedy;
 use crate::doctor::network::{OtherAddress, Place};
 use crate::doctor::report::{Check, Group};
 use crate::doctor::{Walk, advice, credential, identity, network};
+use crate::settings::{DefaultSettings, IdentitySettings, ManagedSettings, ManagedSource};
 
 /// Each of these endpoints is on this machine or one hop away.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);

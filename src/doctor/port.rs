@@ -15,11 +15,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Certificate, Config, ListenerSettings, TlsSettings, Transport, provider};
 use crate::doctor::advice::Remedy;
 use crate::doctor::network::Leaf;
 use crate::doctor::report::Check;
 use crate::doctor::running::{Running, at_home, holds};
+use crate::settings::{Certificate, Config, ListenerSettings, TlsSettings, Transport, provider};
 
 const NAME: &str = "port";
 /// A gateway on this machine answers at once, however busy the machine is.

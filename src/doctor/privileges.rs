@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use crate::config::{CallersSettings, Config, KeyState, Proof, RouteKind, RouteSettings};
 use crate::doctor::advice::Remedy;
 use crate::doctor::report::{Check, Group, count};
 use crate::doctor::resource::{Resource, is_for_api};
 use crate::doctor::{Held, signature};
 use crate::model::claims::Claims;
 use crate::model::clock;
+use crate::settings::{CallersSettings, Config, KeyState, Proof, RouteKind, RouteSettings};
 
 /// Looks the settings through.
 pub(super) fn examine(config: &Config, held: &Held, signatures: Vec<Check>) -> Group {

@@ -1,9 +1,9 @@
 //! The resource that an identity's tokens are for: the flow service, or an API. An administrator of Entra knows it as an
 //! enterprise application with an id of its own, which has to be there before a token for it is given.
 
-use crate::config::{Config, IdentitySettings, RouteKind};
 use crate::doctor::uses;
 use crate::model::Cloud;
+use crate::settings::{Config, IdentitySettings, RouteKind};
 
 /// The application of the flow service in every tenant.
 pub(super) const FLOW_SERVICE: &str = "7df0a125-d3be-4c96-aa54-591f83ff541c";

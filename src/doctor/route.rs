@@ -1,6 +1,5 @@
 //! One route: its trigger's address, the way there, and the claims of its token beside what the trigger compares.
 
-use crate::config::{Config, Proof, RouteKind, RouteSettings};
 use crate::doctor::advice::Remedy;
 use crate::doctor::network::{OtherAddress, Place, Seen};
 use crate::doctor::report::{Check, Group};
@@ -9,6 +8,7 @@ use crate::entra::claims;
 use crate::entra::claims::{Compared, Fit, Needs};
 use crate::model::clock;
 use crate::model::trigger::Family;
+use crate::settings::{Config, Proof, RouteKind, RouteSettings};
 
 /// Looks at a route without calling its trigger.
 pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &Held, seen: &mut Seen) -> Group {

@@ -13,11 +13,11 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
-use crate::config::Config;
 use crate::doctor::advice::Remedy;
 use crate::doctor::report::{Check, count};
 use crate::gateway::{RouteStatus, SERVICE, Status};
 use crate::problem::Kind;
+use crate::settings::Config;
 
 const NAME: &str = "running";
 const CALLS: &str = "calls";

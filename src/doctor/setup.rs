@@ -4,12 +4,12 @@
 mod rights;
 mod words;
 
-use crate::config::{
+use crate::doctor::resource::{Resource, is_for_api};
+use crate::entra::FederatedToken;
+use crate::settings::{
     AssertionSource, ClientProof, Config, EXCHANGE_AUDIENCE, GrantSettings, IdentitySettings,
     ManagedSettings, ManagedSource, UNRESOLVED, VaultReference,
 };
-use crate::doctor::resource::{Resource, is_for_api};
-use crate::entra::FederatedToken;
 
 /// In what the commands are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

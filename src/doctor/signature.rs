@@ -6,7 +6,6 @@ use std::path::Path;
 
 use http::Method;
 
-use crate::config::{Config, Environment, Proof, RouteKind, RouteSettings, VaultReference};
 use crate::doctor::advice::Remedy;
 use crate::doctor::live::{Caller, Mode, Seen};
 use crate::doctor::report::Check;
@@ -14,6 +13,7 @@ use crate::doctor::{Modes, Questions, Selection, Walk, in_order, live, vault};
 use crate::flow::fault::Reading;
 use crate::model::trigger::Family;
 use crate::model::{Secret, TriggerUrl};
+use crate::settings::{Config, Environment, Proof, RouteKind, RouteSettings, VaultReference};
 
 const NAME: &str = "signatures";
 /// As long as a real one and never valid: a digest of zero bits only.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
 use crate::doctor::advice::Remedy;
 use crate::doctor::report::{Check, count};
 use crate::doctor::running::{ask, at_home};
 use crate::gateway::KeyUsage;
+use crate::settings::Config;
 
 const NAME: &str = "keys";
 /// A key that a monthly job uses has been used within this time.

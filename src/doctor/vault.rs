@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use tokio::runtime::Handle;
 
-use crate::config::{Config, KeyVaultSettings, SecretSource, VaultReference};
 use crate::counters::Counters;
 use crate::doctor::advice::Remedy;
 use crate::doctor::network::{OtherAddress, Place};
@@ -13,6 +12,7 @@ use crate::doctor::report::{Check, Group, Verdict};
 use crate::doctor::{Walk, advice, credential, network};
 use crate::entra::{VaultReader, VaultSecret, VaultsError};
 use crate::model::Secret;
+use crate::settings::{Config, KeyVaultSettings, SecretSource, VaultReference};
 
 /// What was read from vaults.
 #[derive(Debug, Default)]

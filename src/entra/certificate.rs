@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::config::{ClientCertificate, SecretSource, SigningCertificate, TrustError};
 use crate::entra::answer::TokenError;
 use crate::entra::assertion::Assertion;
 use crate::entra::desk::{Desk, Stuck};
@@ -14,6 +13,7 @@ use crate::entra::holder::Holder;
 use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
 use crate::model::{IdentityName, Secret, clock};
+use crate::settings::{ClientCertificate, SecretSource, SigningCertificate, TrustError};
 
 /// A certificate and its source.
 pub(super) struct HeldCertificate {

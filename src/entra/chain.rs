@@ -4,7 +4,6 @@
 
 use std::sync::OnceLock;
 
-use crate::config::{AssertionSource, DefaultSettings, IdentitySettings, TrustError};
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Failure;
@@ -13,6 +12,7 @@ use crate::entra::grant::ClientCall;
 use crate::entra::managed::Managed;
 use crate::entra::proof::Proof;
 use crate::entra::refusal::{Mender, Outlook};
+use crate::settings::{AssertionSource, DefaultSettings, IdentitySettings, TrustError};
 
 /// The sources of one identity.
 pub(super) struct Chain {

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::config::{ClaimMismatch, IdentitySettings, RouteKind, RouteSettings};
 use crate::model::claims::Claims;
 use crate::model::trigger::Family;
 use crate::model::{Cloud, IdentityName, RouteName, Secret, TriggerUrl, claims, clock};
+use crate::settings::{ClaimMismatch, IdentitySettings, RouteKind, RouteSettings};
 
 /// Routes named in one line of the log.
 const ROUTES_NAMED_MAX: usize = 5;
@@ -403,8 +403,8 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::{Fit, Inspector, Needs, Preflight, compare};
-    use crate::config::ClaimMismatch;
     use crate::model::{Cloud, IdentityName, RouteName, Secret};
+    use crate::settings::ClaimMismatch;
 
     const TENANT: &str = "11111111-2222-3333-4444-555555555555";
     const OID: &str = "99999999-2222-3333-4444-555555555555";

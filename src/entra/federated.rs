@@ -10,7 +10,6 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use crate::config::{AssertionSource, EXCHANGE_AUDIENCE, FederatedSettings, TrustError};
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::cache::Slot;
 use crate::entra::date::Clocks;
@@ -23,6 +22,7 @@ use crate::entra::{answer, assertion};
 use crate::model::claims::Claims;
 use crate::model::clock::Steady;
 use crate::model::{Secret, clock};
+use crate::settings::{AssertionSource, EXCHANGE_AUDIENCE, FederatedSettings, TrustError};
 
 /// Largest token file that is read; a federated token has one or two KiB.
 const FILE_BYTES_MAX: u64 = 64 * 1024;

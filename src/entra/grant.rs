@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::config::{GrantSettings, IdentitySettings, TrustError};
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::chain::Chain;
 use crate::entra::endpoint::Endpoint;
@@ -16,6 +15,7 @@ use crate::entra::proof::Proof;
 use crate::entra::sign_in;
 use crate::entra::sign_in::SignInCall;
 use crate::entra::slots::Slots;
+use crate::settings::{GrantSettings, IdentitySettings, TrustError};
 
 /// Asks once for a token.
 pub(super) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Granted, TokenError>> + Send + Sync>;

@@ -17,7 +17,6 @@ use tokio::time::Instant;
 
 pub use crate::entra::account::Account;
 
-use crate::config::{GrantSettings, IdentitySettings, KeyVaultSettings};
 use crate::counters::Counters;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::endpoint::Endpoint;
@@ -28,6 +27,7 @@ use crate::entra::slots::Slots;
 use crate::entra::store::{InPlaceOf, Kept, Store};
 use crate::entra::{refusal, sign_in};
 use crate::model::Secret;
+use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings};
 
 /// Time for a person to sign in with a browser.
 pub const BROWSER_TIMEOUT: Duration = Duration::from_secs(300);
@@ -406,12 +406,12 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{Login, LoginError, next_pause, read_device};
-    use crate::config::{
-        ClientProof, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings, Trust,
-    };
     use crate::entra::answer::{Refused, TokenError};
     use crate::entra::refusal;
     use crate::model::{Cloud, IdentityName};
+    use crate::settings::{
+        ClientProof, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings, Trust,
+    };
 
     const PAUSE: Duration = Duration::from_secs(5);
 

@@ -8,7 +8,6 @@ use http::HeaderValue;
 use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 
-use crate::config::{ManagedSettings, ManagedSource, Selector, Trust, TrustError};
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
@@ -18,6 +17,7 @@ use crate::entra::refusal::{Mender, Outlook, Refusal, RefusalKind};
 use crate::entra::{answer, arc, endpoint, refusal};
 use crate::model::clock;
 use crate::model::clock::Steady;
+use crate::settings::{ManagedSettings, ManagedSource, Selector, Trust, TrustError};
 
 /// Each of these endpoints is on this machine or one hop away: who is there answers at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -360,9 +360,9 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::{Answer, Managed, host, is_confirmed, url};
-    use crate::config::{ManagedSettings, ManagedSource, Selector, Trust};
     use crate::entra::refusal::Outlook;
     use crate::model::Secret;
+    use crate::settings::{ManagedSettings, ManagedSource, Selector, Trust};
 
     const FLOW: &str = "https://service.flow.microsoft.com//.default";
     const GUID: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";

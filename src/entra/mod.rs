@@ -54,7 +54,6 @@ pub use sign_in::SignedInState;
 pub use sign_in::state_of as sign_in_state;
 pub use vault::{VaultError, VaultReader, VaultRemedy, VaultSecret, VaultsError, read_vaults};
 
-use crate::config::{IdentityRole, IdentitySettings, KeyVaultSettings, TrustError};
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
 use crate::entra::claims::Inspector;
@@ -63,6 +62,7 @@ use crate::entra::refusal::Outlook;
 use crate::entra::slots::Slots;
 use crate::model::IdentityName;
 use crate::problem::{Kind, Problem};
+use crate::settings::{IdentityRole, IdentitySettings, KeyVaultSettings, TrustError};
 
 /// An identity and its token.
 #[derive(Clone)]

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::config::{SecretSource, TrustError};
 use crate::entra::answer::{Granted, Refused, TokenError};
 use crate::entra::bar::Bar;
 use crate::entra::endpoint::Endpoint;
@@ -14,6 +13,7 @@ use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::slots::Slots;
 use crate::entra::tries::{Account, Unheard};
 use crate::model::IdentityName;
+use crate::settings::{SecretSource, TrustError};
 
 const PASSWORD: SecretName = SecretName {
     what: "password",

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use crate::config::{ClientProof, ClientSecret, SigningCertificate, TrustError};
 use crate::entra::answer::{Granted, Refused, TokenError};
 use crate::entra::assertion;
 use crate::entra::certificate::HeldCertificate;
@@ -16,6 +15,7 @@ use crate::entra::refusal::RefusalKind;
 use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
 use crate::model::{IdentityName, Secret, clock};
+use crate::settings::{ClientProof, ClientSecret, SigningCertificate, TrustError};
 
 /// The proof of one application.
 pub(super) enum Proof {

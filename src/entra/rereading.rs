@@ -14,13 +14,13 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::config::SecretSource;
 use crate::entra::desk::{Desk, Stuck};
 use crate::entra::expiry::{Dated, Life, Watch};
 use crate::entra::holder::Holder;
 use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::vault::Vault;
 use crate::model::{Secret, clock};
+use crate::settings::SecretSource;
 
 /// How often files are looked at. One that was replaced a moment ago may still be half of what it will be, so nothing is said
 /// of what cannot be used before it was seen in two looks after the first.
@@ -439,11 +439,11 @@ mod tests {
     use tokio::runtime::Handle;
 
     use super::{DESKS, Followed, Follower, LOOKS_UNTOLD, Rereader, Taken, Told, Vaults, Verdict};
-    use crate::config;
-    use crate::config::{Environment, SecretSource};
     use crate::entra::expiry::Watch;
     use crate::entra::holder::Holder;
     use crate::model::Secret;
+    use crate::settings;
+    use crate::settings::{Environment, SecretSource};
 
     /// The pepper of settings in this folder, which lies in the file `pepper`.
     fn source(folder: &Path) -> SecretSource {
@@ -454,7 +454,7 @@ mod tests {
         let trigger = "https://prod-00.westeurope.logic.azure.com/workflows/0/triggers/manual/paths/invoke\
                        ?api-version=1&sp=a&sv=b&sig=c";
         let environment = Environment::from_pairs([("TRIGGER", trigger)]);
-        let (config, _) = config::parse(text, &folder.join("flowgate.toml"), &environment).unwrap();
+        let (config, _) = settings::parse(text, &folder.join("flowgate.toml"), &environment).unwrap();
         config.key_pepper_source.unwrap()
     }
 

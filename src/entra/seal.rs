@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::config::{SecretSource, check_seal};
 use crate::entra::holder::Holder;
 use crate::entra::rereading::{Followed, Rereader, Taken, Verdict};
 use crate::entra::store::Store;
 use crate::model::{IdentityName, Secret};
+use crate::settings::{SecretSource, check_seal};
 
 /// Follows the seal of this store.
 pub(super) fn follow(rereader: &Rereader, identity: &IdentityName, store: &Arc<Store>, seal: &SecretSource) {

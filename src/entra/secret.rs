@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest;
 use tokio::time::Instant;
 
-use crate::config::SecretSource;
 use crate::entra::answer::TokenError;
 use crate::entra::desk::{Desk, Stuck};
 use crate::entra::expiry::Dated;
 use crate::entra::holder::Holder;
 use crate::entra::vault::{Found, Vault, VaultError};
 use crate::model::Secret;
+use crate::settings::SecretSource;
 
 /// A vault that failed is not asked again before this time, as long as there is a value that serves.
 const AWAY_PAUSE: Duration = Duration::from_secs(60);

@@ -4,7 +4,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::{GrantSettings, IdentitySettings};
 use crate::entra::answer::{Granted, Refused, TokenError};
 use crate::entra::bar::Bar;
 use crate::entra::desk::Desk;
@@ -15,6 +14,7 @@ use crate::entra::refusal::{Outlook, Refusal, RefusalKind};
 use crate::entra::store::{InPlaceOf, Kept, Replaced, Store, StoreError};
 use crate::model::IdentityName;
 use crate::model::claims::printable;
+use crate::settings::{GrantSettings, IdentitySettings};
 
 /// How many refresh tokens are tried in one go: another gateway or a new sign-in may replace the store meanwhile.
 const TRIES_MAX: usize = 3;

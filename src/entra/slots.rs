@@ -8,9 +8,6 @@ use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 
-use crate::config::{
-    ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, TrustError, VaultReference,
-};
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
 use crate::entra::certificate::HeldCertificate;
@@ -22,6 +19,9 @@ use crate::entra::store::Store;
 use crate::entra::tries::Account;
 use crate::entra::vault::Vault;
 use crate::model::IdentityName;
+use crate::settings::{
+    ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, TrustError, VaultReference,
+};
 
 /// Makes slots out of the settings of all identities, and what they share.
 pub(super) struct Slots<'a> {
@@ -220,10 +220,10 @@ mod tests {
     use tokio::runtime::Handle;
 
     use super::Slots;
-    use crate::config;
-    use crate::config::{ClientProof, Environment, GrantSettings, IdentitySettings};
     use crate::counters::Counters;
     use crate::entra::secret::{Renewed, SecretName, Shown};
+    use crate::settings;
+    use crate::settings::{ClientProof, Environment, GrantSettings, IdentitySettings};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
 
@@ -237,7 +237,7 @@ mod tests {
         );
         let nothing: [(&str, &str); 0] = [];
         let environment = Environment::from_pairs(nothing);
-        let (config, _) = config::parse(&text, &folder.join("flowgate.toml"), &environment).unwrap();
+        let (config, _) = settings::parse(&text, &folder.join("flowgate.toml"), &environment).unwrap();
         config.identities
     }
 

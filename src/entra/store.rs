@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use crate::config::{SecretSource, edit};
 use crate::model::{Secret, clock};
+use crate::settings::{SecretSource, edit};
 
 /// Largest store that is read: a token, a name and an id, encrypted and written as text.
 const STORE_BYTES_MAX: u64 = 64 * 1024;

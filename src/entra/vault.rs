@@ -1,5 +1,5 @@
 //! Secrets in Azure Key Vaults: asks a vault with the token of an identity, and words what went wrong for those who must
-//! mend it. When to ask again is decided in `secret.rs`; how references are written, in `config/vault.rs`.
+//! mend it. When to ask again is decided in `secret.rs`; how references are written, in `settings/vault.rs`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,9 +10,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 
-use crate::config::{
-    GrantSettings, IdentitySettings, KeyVaultSettings, TrustError, VaultReference, VaultValue,
-};
 use crate::counters::Counters;
 use crate::entra::answer::TokenError;
 use crate::entra::cache::{Forgotten, Slot, Token, Unavailable};
@@ -20,6 +17,9 @@ use crate::entra::endpoint;
 use crate::entra::refusal::{Mender, Outlook};
 use crate::entra::slots::Slots;
 use crate::model::Secret;
+use crate::settings::{
+    GrantSettings, IdentitySettings, KeyVaultSettings, TrustError, VaultReference, VaultValue,
+};
 
 /// Microsoft, "Get Secret", REST API of Azure Key Vault.
 const API_VERSION: &str = "2025-07-01";

@@ -28,12 +28,12 @@ pub use exchange::{Answer, AnswerBody, Call};
 pub use permits::{Arriving, Load, Permit, Permits};
 pub use pool::{Age, ConnectError, Lease};
 
-use crate::config::{RouteSettings, Trust, TrustError, UpstreamSettings};
 use crate::counters::Counters;
 use crate::flow::exchange::Echo;
 use crate::flow::pool::{Host, Target};
 use crate::model::{Holder, RequestId, TriggerUrl, clock};
 use crate::problem::{Again, Kind, Problem, Run};
+use crate::settings::{RouteSettings, Trust, TrustError, UpstreamSettings};
 
 /// Whatever makes a body fail.
 pub type BodyError = Box<dyn Error + Send + Sync>;

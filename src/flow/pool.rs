@@ -10,11 +10,11 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::config::refused_certificate;
 use crate::counters::{Counted, Counters};
 use crate::flow::Sent;
 use crate::flow::exchange::is_silent;
 use crate::model::clock;
+use crate::settings::refused_certificate;
 use crate::wire::{Timer, ToServer};
 
 /// Idle connections kept for each host and worker; more are closed.

@@ -12,12 +12,12 @@ use http::Method;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::config::AccessLog;
 use crate::counters::{Counters, OutcomeLabels, Refused, RouteFigures};
 use crate::flow::{Age, Progress};
 use crate::model::claims::{cut, printable};
 use crate::model::{CallerName, KeyLabel, RequestId, clock};
 use crate::problem::{Kind, Problem, Run};
+use crate::settings::AccessLog;
 
 /// Version of the line's schema; it rises when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u8 = 1;

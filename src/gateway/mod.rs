@@ -33,10 +33,6 @@ pub use ready::{Readiness, Validity};
 pub use status::{FailureCount, RouteStatus, SERVICE, Status};
 pub use usage::{KeyUsage, UnusedKey};
 
-use crate::config::{
-    Config, Proof, QueryPass, ReadyRequires, RelativePath, RouteKind, RouteSettings, SettingsDigest,
-    TrustError,
-};
 use crate::counters::{Counters, RouteFigures};
 use crate::entra::claims::{Inspector, Preflight};
 use crate::entra::{Identity, Rereader, Tokens};
@@ -51,6 +47,10 @@ use crate::model::{RouteName, clock};
 use crate::policy::credential::KeyReader;
 use crate::policy::{Access, Callers, Matching, Networks, OpenPaths, Quotas, Routes};
 use crate::problem::Kind;
+use crate::settings::{
+    Config, Proof, QueryPass, ReadyRequires, RelativePath, RouteKind, RouteSettings, SettingsDigest,
+    TrustError,
+};
 
 /// Everything a request needs.
 #[derive(Debug)]

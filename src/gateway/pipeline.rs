@@ -17,7 +17,6 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use tokio::time::Instant;
 
-use crate::config::{Peers, RelativePath};
 use crate::entra::{Forgotten, Identity, Token, claims};
 use crate::flow;
 use crate::flow::fault::{Evidence, Expected, Fault, Reading};
@@ -35,6 +34,7 @@ use crate::gateway::{Gateway, Route, answer, host, payload, query};
 use crate::model::{Holder, TriggerUrl, clock};
 use crate::policy::{Attempt, Caller, Guesses, Origin};
 use crate::problem::{Again, Kind, Problem, Run};
+use crate::settings::{Peers, RelativePath};
 use crate::wire::{Defect, Fields};
 
 /// How much of a failed answer is read to find out whose it is; every fault of the platform is far smaller. Bytes.
@@ -382,7 +382,7 @@ fn target(
         })?,
         None => url.path_and_query().clone(),
     };
-    if caller_query.is_none() || route.query == crate::config::QueryPass::None {
+    if caller_query.is_none() || route.query == crate::settings::QueryPass::None {
         return Ok(base);
     }
     let mut text = base.as_str().to_owned();

@@ -3,8 +3,8 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::config::QueryPass;
 use crate::model::trigger::OWN_PARAMETERS;
+use crate::settings::QueryPass;
 
 /// How a bearer token is written into an address (RFC 6750 section 2.3). Beside ours it would be a second one, and an API
 /// may take either.
@@ -168,8 +168,8 @@ mod tests {
     use proptest::prelude::proptest;
 
     use super::{Reserved, append};
-    use crate::config::QueryPass;
     use crate::model::trigger::OWN_PARAMETERS;
+    use crate::settings::QueryPass;
 
     fn passed(query: &str, pass: &QueryPass) -> String {
         let mut target = "/invoke?api-version=1".to_owned();

@@ -9,10 +9,10 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::config::ReadyRequires;
 use crate::entra::claims::Preflight;
 use crate::gateway::{Gateway, Route};
 use crate::model::clock;
+use crate::settings::ReadyRequires;
 
 /// The answer of `/readyz?verbose`.
 #[derive(Debug, Serialize)]

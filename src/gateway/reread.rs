@@ -1,12 +1,12 @@
 //! What the gateway itself keeps of the settings and reads again: addresses of triggers, which change under calls that are
 //! on their way, and the pepper, which does not.
 
-use crate::config::{Config, RouteSettings, SecretSource, TriggerSource};
 use crate::entra::claims::Needs;
 use crate::entra::{Followed, Holder, Rereader, Taken, Verdict};
 use crate::flow::Mover;
 use crate::gateway::{Gateway, Route};
 use crate::model::Secret;
+use crate::settings::{Config, RouteSettings, SecretSource, TriggerSource};
 
 impl Gateway {
     /// Follows what may change of these settings, from which it was built.

@@ -1,5 +1,5 @@
 //! A text that must not appear in any output: masked when printed, compared in constant time, wiped when dropped.
-//! It decides nothing about where a secret comes from; `config/source.rs` reads them.
+//! It decides nothing about where a secret comes from; `settings/source.rs` reads them.
 
 use std::fmt;
 use std::sync::Arc;

@@ -7,9 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::config::NetworkSettings;
 use crate::model::Holder;
 use crate::problem::{Kind, Problem};
+use crate::settings::NetworkSettings;
 
 /// The real address of a caller, in one spelling: an IPv4 address mapped into IPv6 (RFC 4291 section 2.5.5.2)
 /// is the IPv4 address.
@@ -224,8 +224,8 @@ mod tests {
     use proptest::{prop_oneof, proptest};
 
     use super::{List, NetworkSet, Networks, Origin, canonical};
-    use crate::config::NetworkSettings;
     use crate::problem::{Kind, Problem};
+    use crate::settings::NetworkSettings;
 
     fn origin(text: &str) -> Origin {
         Origin::of_peer(SocketAddr::new(text.parse().unwrap(), 40_000))

@@ -10,12 +10,12 @@ use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
-use crate::config::{CallerSettings, CallersSettings, KeyPlace};
 use crate::model::{CallerName, Holder, KeyLabel, Secret};
 use crate::policy::address::{Networks, Origin, canonical};
 use crate::policy::credential::{Candidate, KeyReader};
 use crate::policy::key::{Identified, KeyFault, Keys, is_generated};
 use crate::problem::{Kind, Problem};
+use crate::settings::{CallerSettings, CallersSettings, KeyPlace};
 
 /// Who calls.
 #[derive(Debug, Clone)]
@@ -335,12 +335,12 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::{Access, Attempt, Caller, Callers, Guesses};
-    use crate::config::{
-        CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
-    };
     use crate::model::{CallerName, KeyLabel};
     use crate::policy::address::Origin;
     use crate::problem::{Kind, Problem};
+    use crate::settings::{
+        CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
+    };
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 

@@ -8,9 +8,9 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use zeroize::Zeroizing;
 
-use crate::config::KeyPlace;
 use crate::policy::key::KEY_BYTES_MAX;
 use crate::problem::{Kind, Problem};
+use crate::settings::KeyPlace;
 
 /// Longest Basic credentials that are decoded: a longest key and as long a user name, in base64.
 const BASIC_BYTES_MAX: usize = (2 * KEY_BYTES_MAX + 1).div_ceil(3) * 4;
@@ -197,9 +197,9 @@ mod tests {
     use proptest::proptest;
 
     use super::{BASE64, BASIC_BYTES_MAX, Candidate, KeyReader};
-    use crate::config::KeyPlace;
     use crate::policy::key::KEY_BYTES_MAX;
     use crate::problem::Kind;
+    use crate::settings::KeyPlace;
 
     fn headers(lines: &[(&str, &[u8])]) -> HeaderMap {
         lines

@@ -10,10 +10,10 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, hmac};
 use hashbrown::HashTable;
 
-use crate::config::{CallerSettings, Dates, KeyDigest, KeyList, KeyState, Terms};
 use crate::model::{KeyLabel, Secret};
 use crate::policy::credential::Candidate;
 use crate::policy::usage::Usage;
+use crate::settings::{CallerSettings, Dates, KeyDigest, KeyList, KeyState, Terms};
 
 /// Longest key that is looked up. A longer one is unknown without being hashed, so that the work for a guess
 /// is bounded.
@@ -337,8 +337,8 @@ mod tests {
     use aws_lc_rs::{digest, hmac};
 
     use super::{Candidate, KEY_BYTES_MAX, KeyFault, Keys, Lapse, Trace};
-    use crate::config::{CallerSettings, KeyDigest, KeySettings, KeyState, NetworkSettings};
     use crate::model::{CallerName, KeyLabel, Secret};
+    use crate::settings::{CallerSettings, KeyDigest, KeySettings, KeyState, NetworkSettings};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 

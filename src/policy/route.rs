@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use http::{HeaderValue, Method};
 use matchit::Router;
 
-use crate::config::RouteSettings;
 use crate::policy::path::PathFault;
 use crate::policy::{host, path};
 use crate::problem::{Kind, Problem};
+use crate::settings::RouteSettings;
 
 /// What a request must look like to be for a route.
 #[derive(Debug, Clone, Copy)]

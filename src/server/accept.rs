@@ -13,12 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::config::{Config, ConnectionSettings, Peers, Transport};
 use crate::gateway::Gateway;
 use crate::server::connection::Shared;
 use crate::server::refusals::Refusals;
 use crate::server::seats::{Counting, Seat, Seats};
 use crate::server::{BACKLOG, Phase, StartError, connection, tls};
+use crate::settings::{Config, ConnectionSettings, Peers, Transport};
 
 /// Pause after a failed accept: out of file descriptors, nothing gets better by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::config::{ConnectionSettings, Peers};
 use crate::gateway::Gateway;
 use crate::gateway::journal::ConnectionLine;
 use crate::model::clock;
 use crate::server::refusals::{Lines, Refusals};
 use crate::server::tls::Offer;
 use crate::server::{Phase, Seat, http1, http2, tls};
+use crate::settings::{ConnectionSettings, Peers};
 use crate::wire::{NoHandshake, OfCaller};
 
 /// What connections of one listener share within a worker.

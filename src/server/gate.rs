@@ -250,8 +250,8 @@ mod tests {
     use super::{
         BODIES_MAX, CONTINUATION, Door, END_HEADERS, Gate, HEADERS, PREFACE_BYTES, REQUESTS_MAX, UnderWay,
     };
-    use crate::config::Peers;
     use crate::gateway::Connection;
+    use crate::settings::Peers;
 
     const PING: u8 = 6;
 

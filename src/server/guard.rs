@@ -290,11 +290,11 @@ mod tests {
     use tokio::time::{Instant, advance};
 
     use super::Guard;
-    use crate::config::Peers;
     use crate::gateway::Connection;
     use crate::server::blocks::Blocks;
     use crate::server::frames::Frames;
     use crate::server::gate::Gate;
+    use crate::settings::Peers;
 
     const PREFACE: [u8; 24] = [0; 24];
     const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];

@@ -18,13 +18,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::ConnectionSettings;
 use crate::flow::BodyError;
 use crate::gateway::{AnswerBody, Connection, Inbound, Passed};
 use crate::model::clock;
 use crate::server::connection::{LAST_CALL, Shared, refused};
 use crate::server::linger::{PAUSE_MAX, Unread, linger};
 use crate::server::{Phase, Seat, pace};
+use crate::settings::ConnectionSettings;
 use crate::wire;
 use crate::wire::{Decoder, Defect, Found, Framing, Limits, Outbox, Piece, RequestHead, Scan, Stream, Timer};
 

@@ -20,7 +20,6 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::ConnectionSettings;
 use crate::flow::{BodyError, describe};
 use crate::gateway::{AnswerBody, Call, Connection, Inbound, Standstill};
 use crate::server::blocks::Blocks;
@@ -32,6 +31,7 @@ use crate::server::opening::Opening;
 use crate::server::pace::{Streams, Turn};
 use crate::server::unread::{Discarding, Rest};
 use crate::server::{Phase, Seat, blocks, pace};
+use crate::settings::ConnectionSettings;
 use crate::wire::Defect;
 
 /// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.

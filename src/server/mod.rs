@@ -33,12 +33,12 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::Config;
 use crate::counters::Counters;
 use crate::gateway::journal::Log;
 use crate::gateway::{BuildError, Gateway, LIMITS_SWEEP_PERIOD, SWEEP_PERIOD, Serving};
 use crate::server::accept::{Handed, Plan};
 use crate::server::seats::{Seat, Seats};
+use crate::settings::Config;
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 4096;

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
-use crate::config::{ConnectionSettings, NetworkSettings};
 use crate::counters::{Counters, WorkerLabels};
 use crate::policy::address::Bucket;
 use crate::policy::{Networks, Origin};
+use crate::settings::{ConnectionSettings, NetworkSettings};
 
 /// Addresses for which memory is kept ready; what a flood of them took is given back.
 const ADDRESSES_KEPT: usize = 1024;
@@ -270,8 +270,8 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::{ADDRESSES_KEPT, Counting, Full, Seats};
-    use crate::config::ConnectionSettings;
     use crate::counters::Counters;
+    use crate::settings::ConnectionSettings;
 
     pub(in crate::server) fn seats(max: usize, per_address_max: usize, exempt: &[&str]) -> Arc<Seats> {
         let time = Duration::from_secs(1);

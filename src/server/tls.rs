@@ -13,10 +13,10 @@ use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServ
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible, ServerConfig};
 
-use crate::config::{Certificate, Http2, TlsSettings, provider};
 use crate::entra::{Followed, Holder, Rereader, Taken, Verdict};
 use crate::gateway::{Gateway, Validity};
 use crate::model::clock;
+use crate::settings::{Certificate, Http2, TlsSettings, provider};
 
 /// ALPN name of HTTP/2 (RFC 9113 section 3.2).
 pub(super) const ALPN_H2: &[u8] = b"h2";

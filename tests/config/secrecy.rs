@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use flowgate::config::{Environment, Secrets, Style, parse};
+use flowgate::settings::{Environment, Secrets, Style, parse};
 use proptest::prelude::ProptestConfig;
 use proptest::prop_assert;
 

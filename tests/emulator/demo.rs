@@ -21,12 +21,12 @@ use std::time::Duration;
 
 use comfy_table::{Table, presets};
 use emulator::{Answer, Condition, Emulator, Trigger};
-use flowgate::config::{Config, Environment};
 use flowgate::counters::Counters;
 use flowgate::doctor::Questions;
 use flowgate::gateway::journal::{Form, Log, Sink};
 use flowgate::server::Server;
-use flowgate::{config, doctor};
+use flowgate::settings::{Config, Environment};
+use flowgate::{doctor, settings};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -238,9 +238,9 @@ fn load(dir: &Path, settings: &str) -> (Config, Environment) {
     let path = dir.join("flowgate.toml");
     std::fs::write(&path, settings).unwrap();
     let environment = Environment::from_pairs([("DEMO_SECRET", SECRET), ("DEMO_WRONG_SECRET", "expired")]);
-    match config::load(&path, &environment) {
+    match settings::load(&path, &environment) {
         Ok((config, _)) => (config, environment),
-        Err(report) => panic!("{}", report.render(config::Style::Plain)),
+        Err(report) => panic!("{}", report.render(settings::Style::Plain)),
     }
 }
 

@@ -9,11 +9,11 @@ mod signatures;
 
 use std::process::{Command, Output};
 
-use flowgate::config::Environment;
 use flowgate::doctor::{Check, Live, Privileges, Questions, Report, Verdict};
 use flowgate::entra::refusal::{ERRORS, NUMBERS};
 use flowgate::flow::fault::{CODES, DESPITE_TOKEN, Row, STATUSES};
-use flowgate::{config, doctor};
+use flowgate::settings::Environment;
+use flowgate::{doctor, settings};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ async fn examine(world: &World, settings: &str, questions: &Questions) -> Report
     let path = world.dir().join("doctor.toml");
     std::fs::write(&path, patient(settings)).unwrap();
     let environment = environment(world);
-    let (config, _) = config::load(&path, &environment).unwrap_or_else(|report| panic!("{report}"));
+    let (config, _) = settings::load(&path, &environment).unwrap_or_else(|report| panic!("{report}"));
     doctor::examine(&config, &environment, questions).await.unwrap()
 }
 

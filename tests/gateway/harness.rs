@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flowgate::config;
-use flowgate::config::Environment;
 use flowgate::counters::Counters;
 use flowgate::gateway::journal::{Form, Log, Sink};
 use flowgate::server::Server;
+use flowgate::settings;
+use flowgate::settings::Environment;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
@@ -187,9 +187,9 @@ address = "127.0.0.1:0"
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         let environment = Environment::from_pairs(secrets);
-        let config = match config::load(&path, &environment) {
+        let config = match settings::load(&path, &environment) {
             Ok((config, _warnings)) => config,
-            Err(report) => panic!("{}", report.render(config::Style::Plain)),
+            Err(report) => panic!("{}", report.render(settings::Style::Plain)),
         };
         let log = Log::new(sink, Form::Json);
         let server = Server::start(&config, &Counters::new(), log).unwrap();

@@ -9,8 +9,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowgate::config::KeyDigest;
 use flowgate::model::Secret;
+use flowgate::settings::KeyDigest;
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::net::TcpStream;

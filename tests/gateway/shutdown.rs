@@ -10,11 +10,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowgate::config;
-use flowgate::config::Environment;
 use flowgate::counters::Counters;
 use flowgate::gateway::journal::Log;
 use flowgate::server::Server;
+use flowgate::settings;
+use flowgate::settings::Environment;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -368,7 +368,7 @@ async fn a_start_that_fails_names_the_address_and_leaves_nothing_behind() {
     let route = world.route("orders", "/orders", "https://localhost:9/", "");
     world.file("second.toml", &format!("{settings}{route}"));
     let environment = Environment::from_pairs([("CONTOSO_SECRET", SECRET)]);
-    let (config, _) = config::load(&world.dir().join("second.toml"), &environment).unwrap();
+    let (config, _) = settings::load(&world.dir().join("second.toml"), &environment).unwrap();
     let error = Server::start(&config, &Counters::new(), Log::off()).unwrap_err();
     assert!(error.to_string().contains(&taken.to_string()), "{error}");
     assert_eq!(first.admin("/healthz").await.0, 200);

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowgate::config::KeyDigest;
+use flowgate::settings::KeyDigest;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::Instant;

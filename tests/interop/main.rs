@@ -22,10 +22,10 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use flowgate::config;
-use flowgate::config::Environment;
 use flowgate::counters::Counters;
 use flowgate::entra::Identity;
+use flowgate::settings;
+use flowgate::settings::Environment;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
@@ -87,7 +87,7 @@ async fn token(folder: &Path, authority: &str, more: &str) -> String {
          trigger = \"https://flow.example/orders/invoke\"\n"
     );
     let environment = Environment::from_pairs([("SECRET", SECRET)]);
-    let (config, _) = config::parse(&text, &folder.join("flowgate.toml"), &environment)
+    let (config, _) = settings::parse(&text, &folder.join("flowgate.toml"), &environment)
         .unwrap_or_else(|report| panic!("{report}"));
     let identities = &config.identities;
     let identity = Identity::alone(

@@ -3,9 +3,9 @@
 
 use super::words::bicep_object_id;
 use super::{Facts, Right, Style, Taker};
-use crate::config::GrantSettings;
 use crate::doctor::resource::Resource;
 use crate::model::Cloud;
+use crate::settings::GrantSettings;
 
 /// Microsoft Learn, "Tutorial: Assign roles to service principals": Power Platform reader.
 const PLATFORM_READER: &str = "c886ad2e-27f7-4874-8381-5849b8d8a090";

@@ -1,8 +1,8 @@
 //! Each step of a setup in Azure CLI, PowerShell and Bicep.
 
 use super::{Client, Facts, Right, Step, Style, Taker, Whose, rights};
-use crate::config::{GrantSettings, ManagedSettings, ManagedSource, Selector};
 use crate::model::Cloud;
+use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Selector};
 
 /// Microsoft Learn, "Azure built-in roles for Security": Key Vault Secrets User.
 const SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";

@@ -14,8 +14,8 @@ use governor::state::StateStore;
 use governor::{NotUntil, Quota, RateLimiter};
 use tokio::time::Instant;
 
-use crate::config::Rate;
 use crate::model::clock;
+use crate::settings::Rate;
 
 // Governor counts nanoseconds in 64 bits, which last for 584 years, and adds without looking: interval times
 // burst stays below a quarter of them. No limit that anybody could notice is this slow.
@@ -168,7 +168,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::{Limiter, Ticks, interval};
-    use crate::config::Rate;
+    use crate::settings::Rate;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 use crate::policy::address::Origin;
 use crate::policy::key::GENERATED_PREFIX;
 use crate::policy::quota::limiter::{Limiter, Ticks};
 use crate::policy::quota::table::Addresses;
 use crate::problem::{Kind, LimitNotice, Problem};
+use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 
 /// All limits and their state.
 #[derive(Debug)]
@@ -275,13 +275,13 @@ mod tests {
     use tokio::time::advance;
 
     use super::{Draft, Quotas, Scope, Ticks, refusal, take_all};
-    use crate::config::{
-        CallerSettings, CallersSettings, ClaimMismatch, NetworkSettings, Proof, QueryPass, QuotaSettings,
-        Rate, RelativePath, RouteKind, RouteSettings, Trust, UpstreamSettings,
-    };
     use crate::model::{CallerName, RequestId, RouteName, TriggerUrl};
     use crate::policy::address::Origin;
     use crate::problem::{Kind, Problem};
+    use crate::settings::{
+        CallerSettings, CallersSettings, ClaimMismatch, NetworkSettings, Proof, QueryPass, QuotaSettings,
+        Rate, RelativePath, RouteKind, RouteSettings, Trust, UpstreamSettings,
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -13,9 +13,9 @@ use governor::clock::Clock;
 use governor::nanos::Nanos;
 use governor::state::StateStore;
 
-use crate::config::Rate;
 use crate::policy::address::Bucket;
 use crate::policy::quota::limiter::{Governor, Mode, Ticks, decide_on, quota, wait};
+use crate::settings::Rate;
 
 // Enough that two threads rarely want the same one.
 const SHARDS_MAX: usize = 64;
@@ -215,9 +215,9 @@ mod tests {
     use tokio::time::advance;
 
     use super::{Addresses, SHARED_CELLS, lock};
-    use crate::config::Rate;
     use crate::policy::address::{Bucket, Origin};
     use crate::policy::quota::limiter::Ticks;
+    use crate::settings::Rate;
 
     const SECOND: Duration = Duration::from_secs(1);
     const RATE: Rate = Rate {

@@ -6,12 +6,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use flowgate::config;
-use flowgate::config::{Environment, Mistake, Secrets, Style};
 use flowgate::entra::{answer, refusal};
 use flowgate::flow::fault;
 use flowgate::flow::fault::{Answer, Evidence, Expected, Reading};
 use flowgate::model::{Cloud, TriggerUrl};
+use flowgate::settings;
+use flowgate::settings::{Environment, Mistake, Secrets, Style};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -54,7 +54,7 @@ pub(crate) fn pfx(data: &[u8]) {
     let packed = STANDARD.encode(data);
     let environment = Environment::from_pairs([("PFX", packed.as_str()), ("PASSWORD", PASSWORD)])
         .at(UNIX_EPOCH + Duration::from_secs(1_790_000_000));
-    let shown = match config::parse(&text, Path::new("no-such-folder/flowgate.toml"), &environment) {
+    let shown = match settings::parse(&text, Path::new("no-such-folder/flowgate.toml"), &environment) {
         Ok((config, warnings)) => format!("{config:?}\n{}", lines(&warnings)),
         Err(report) => {
             assert_eq!(report.mistakes().len(), 1, "{}", report.render(Style::Plain));
@@ -74,7 +74,7 @@ pub(crate) fn settings(data: &[u8]) {
     for secrets in [Secrets::Resolved, Secrets::Unresolved] {
         // A folder that is not there: what the settings name is not found, unless by its full path.
         let origin = Path::new("no-such-folder/flowgate.toml");
-        let shown = match config::parse(text, origin, &environment(secrets)) {
+        let shown = match settings::parse(text, origin, &environment(secrets)) {
             Ok((config, warnings)) => format!("{config:?}\n{}", lines(&warnings)),
             Err(report) => {
                 assert!(!report.mistakes().is_empty(), "refused without a reason");

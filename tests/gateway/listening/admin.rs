@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use flowgate::config;
-use flowgate::config::Environment;
+use flowgate::settings;
+use flowgate::settings::Environment;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -278,7 +278,7 @@ async fn the_admin_listener_is_on_loopback_unless_told_otherwise() {
     assert!(!settings.contains("[admin]"));
     world.file("default.toml", &format!("{settings}{route}"));
     let environment = Environment::from_pairs([("CONTOSO_SECRET", SECRET)]);
-    let (config, _) = config::load(&world.dir().join("default.toml"), &environment).unwrap();
+    let (config, _) = settings::load(&world.dir().join("default.toml"), &environment).unwrap();
     assert!(config.admin.unwrap().address.ip().is_loopback());
 }
 

@@ -1,0 +1,436 @@
+//! Callers, and their keys from the settings file and from key files. A key belongs to one caller: the same
+//! digest twice would make it a matter of chance who called.
+
+use std::collections::HashMap;
+use std::hash::RandomState;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::model::{CallerName, KeyLabel};
+use crate::settings::check::findings::{Findings, Mark};
+use crate::settings::check::name::Names;
+use crate::settings::check::network::NetworkKeys;
+use crate::settings::check::rings::{KeyMarks, Pepper, Ring, Shared};
+use crate::settings::check::{Check, caller_rate, findings};
+use crate::settings::file::{Caller, KeyTable, Keys};
+use crate::settings::files::FileInForce;
+use crate::settings::leaf::{At, Table};
+use crate::settings::mistake::{Flaw, TextKind};
+use crate::settings::{CallerSettings, KeyDigest, KeySettings, KeyState, Secrets, lists, source};
+
+impl Check<'_> {
+    pub(super) fn callers(
+        &mut self,
+        list: &[Table<Caller>],
+        keys: Option<&Table<Keys>>,
+        names: &mut Names,
+    ) -> Vec<CallerSettings> {
+        let reported = self.findings.was_reported(findings::ROOT, "keys")
+            || keys.is_some_and(|keys| self.findings.was_reported(keys.span(), "pepper"));
+        let given = keys.is_some_and(|keys| keys.pepper.is_some());
+        let pepper = if given || reported {
+            Pepper::Given
+        } else {
+            Pepper::Absent
+        };
+        let mut shared = Shared {
+            rings: Vec::with_capacity(list.len()),
+            digests: HashTable::new(),
+            hasher: RandomState::new(),
+            files: HashMap::new(),
+            pepper,
+        };
+        let callers: Vec<_> = list
+            .iter()
+            .map(|caller| self.caller(caller, names, &mut shared))
+            .collect();
+        let with_keys = callers.into_iter().zip(shared.rings).map(|(caller, ring)| {
+            let mut keys = ring.keys;
+            keys.shrink_to_fit();
+            Some(CallerSettings {
+                keys: Arc::new(keys),
+                ..caller?
+            })
+        });
+        with_keys.flatten().collect()
+    }
+
+    /// A caller without its keys; they are the last ring.
+    fn caller(
+        &mut self,
+        caller: &Table<Caller>,
+        names: &mut Names,
+        shared: &mut Shared,
+    ) -> Option<CallerSettings> {
+        let name = self.name(caller.span(), caller.name.as_ref(), names, CallerName::parse);
+        if let Some(value) = caller
+            .name
+            .as_ref()
+            .filter(|value| value.as_str() == CallerName::anonymous().as_str())
+        {
+            let flaw = Flaw::new("\"anonymous\" is the name under which callers of open routes are logged");
+            self.findings.mistake(value, flaw.hint("choose another name"));
+        }
+        let mistakes = self.findings.len();
+        shared.rings.push(Ring::default());
+        for table in &caller.key {
+            self.key(table, shared);
+        }
+        if let Some(value) = &caller.keys_file {
+            self.key_file(value, shared);
+        }
+        let keyless = shared.rings.last().is_none_or(|ring| ring.keys.is_empty());
+        let networks = self.networks(&NetworkKeys {
+            allow: caller.networks.as_ref(),
+            allow_file: caller.networks_file.as_ref(),
+            deny: caller.deny_networks.as_ref(),
+            deny_file: caller.deny_networks_file.as_ref(),
+        });
+        let unread = caller.keys_file.is_some() && self.environment.secrets() == Secrets::Unresolved;
+        let by_address = caller.networks.is_some() || caller.networks_file.is_some();
+        let sources = ["key", "keys_file", "networks", "networks_file"];
+        let reported = sources
+            .iter()
+            .any(|key| self.findings.was_reported(caller.span(), key));
+        if keyless && !by_address && !unread && mistakes == self.findings.len() && !reported {
+            let mark = caller.keys_file.as_ref().map_or(Mark::from(caller), Mark::from);
+            let flaw = Flaw::new("the caller has neither keys nor networks, so nobody would be it");
+            let hint = "make a key with `flowgate key new` and add its digest as [[caller.key]]";
+            self.findings.mistake(mark, flaw.hint(hint));
+        }
+        let rate = Some(self.rate(caller.rate.as_ref(), caller_rate()));
+        Some(CallerSettings {
+            name: name?,
+            keys: Arc::default(),
+            networks,
+            rate,
+        })
+    }
+
+    fn key(&mut self, table: &Table<KeyTable>, shared: &mut Shared) {
+        if table.label.is_none() {
+            self.findings.missing(
+                table.span(),
+                "label",
+                "give the key a label that tells it apart in logs",
+            );
+        }
+        if table.digest.is_none() {
+            self.findings.missing(
+                table.span(),
+                "digest",
+                "run `flowgate key hash` and put its output here",
+            );
+        }
+        let not_before = self.moment(table.not_before.as_ref());
+        let expires = self.moment(table.expires.as_ref());
+        let label = table.label.as_ref().and_then(|value| {
+            let read = KeyLabel::parse(value).map_err(|error| Flaw::new(error.to_string()));
+            self.findings
+                .keep(value, read)
+                .map(|label| (Mark::from(value), label))
+        });
+        let digest = table.digest.as_ref().and_then(|value| {
+            self.findings
+                .keep(value, lists::digest(value))
+                .map(|digest| (Mark::from(value), digest))
+        });
+        let (Some((label_mark, label)), Some((digest_mark, digest))) = (label, digest) else {
+            return;
+        };
+        let state = if table.enabled.as_deref() == Some(&false) {
+            KeyState::Disabled
+        } else {
+            KeyState::Enabled
+        };
+        let key = KeySettings {
+            label,
+            digest,
+            not_before,
+            expires,
+            state,
+        };
+        let marks = KeyMarks {
+            label: label_mark,
+            digest: digest_mark,
+        };
+        self.add_key(&key, marks, shared);
+    }
+
+    fn key_file(&mut self, value: &At<String>, shared: &mut Shared) {
+        let Some(path) = self.path(value) else { return };
+        if let Some(first) = shared.files.insert(path.clone(), value.into()) {
+            let flaw = Flaw::new("two callers have the same key file");
+            self.findings.clash(value, flaw, first, "first here");
+            return;
+        }
+        if self.is_elsewhere(value, &path) {
+            return;
+        }
+        let read = source::read_text(&path, lists::LIST_BYTES_MAX);
+        let Some(text) = self.findings.keep(value, read) else {
+            return;
+        };
+        self.fingerprint.text(&text);
+        self.files.push(FileInForce::new(&path, text.as_bytes()));
+        let text = Rc::new(text);
+        shared.reserve(lists::keys_max(&text));
+        let source = self
+            .findings
+            .add_source(&path.display().to_string(), &text, TextKind::KeyList);
+        for entry in lists::keys(&text) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(found) => {
+                    self.findings
+                        .mistake(Findings::mark(source, found.span), found.flaw);
+                    continue;
+                }
+            };
+            let lists::KeyLine {
+                label,
+                digest,
+                digest_span,
+                not_before,
+                expires,
+                state,
+            } = entry.value;
+            let key = KeySettings {
+                label,
+                digest,
+                not_before,
+                expires,
+                state,
+            };
+            let marks = KeyMarks {
+                label: Findings::mark(source, entry.span),
+                digest: Findings::mark(source, digest_span),
+            };
+            self.add_key(&key, marks, shared);
+        }
+    }
+
+    fn add_key(&mut self, key: &KeySettings, marks: KeyMarks, shared: &mut Shared) {
+        if matches!(key.digest, KeyDigest::HmacSha256(_)) && shared.pepper == Pepper::Absent {
+            shared.pepper = Pepper::Missed;
+            let flaw = Flaw::new("a digest with hmac-sha256: needs a pepper, and `keys.pepper` is missing");
+            self.findings
+                .mistake(marks.digest, flaw.hint("add [keys] with pepper = \"env:NAME\""));
+        }
+        if let Some(first) = shared.note_digest(&key.digest) {
+            let flaw = Flaw::new("the same key is given twice");
+            self.findings.clash(marks.digest, flaw, first, "first here");
+        }
+        let Some(ring) = shared.rings.last_mut() else {
+            return;
+        };
+        if let Some(first) = ring.note_label(&key.label, &shared.hasher) {
+            let flaw = Flaw::new(format!(
+                "the caller has two keys with the label \"{}\"",
+                key.label
+            ));
+            self.findings.clash(marks.label, flaw, first, "first here");
+        }
+        ring.keys.push(key);
+        ring.marks.push(marks);
+        self.judge_dates_of_key(key, marks.label);
+    }
+
+    fn judge_dates_of_key(&mut self, key: &KeySettings, mark: Mark) {
+        let Some(expires) = key.expires else { return };
+        if key.not_before.is_some_and(|not_before| not_before >= expires) {
+            self.findings
+                .mistake(mark, Flaw::new("the key expires before it becomes valid"));
+        } else if expires <= self.environment.now() && key.state == KeyState::Enabled {
+            self.findings
+                .warn(mark, Flaw::new(format!("the key \"{}\" has expired", key.label)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::KeyState;
+    use crate::settings::check::sample::Sample;
+
+    const HEX: &str = "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
+
+    fn sample(lines: &str) -> Sample {
+        Sample::default().with("caller", &format!("name = \"erp\"\n{lines}"))
+    }
+
+    fn key(label: &str, rest: &str) -> String {
+        format!("[[caller.key]]\nlabel = \"{label}\"\ndigest = \"sha256:{HEX}\"\n{rest}\n")
+    }
+
+    #[test]
+    fn a_caller_has_keys_or_networks() {
+        assert_eq!(
+            sample("").mistakes(),
+            ["the caller has neither keys nor networks, so nobody would be it"]
+        );
+        assert!(sample("networks = [\"10.0.0.0/8\"]").mistakes().is_empty());
+        assert!(sample(&key("a", "")).mistakes().is_empty());
+        assert_eq!(
+            sample("deny_networks = [\"10.0.0.0/8\"]").mistakes(),
+            ["the caller has neither keys nor networks, so nobody would be it"]
+        );
+    }
+
+    #[test]
+    fn an_empty_network_list_does_not_open_the_gate() {
+        for lines in ["networks = []", "networks_file = \"empty.txt\""] {
+            let sample = sample(&format!("{lines}\n{}", key("a", ""))).file("empty.txt", "# none\n");
+            assert_eq!(
+                sample.mistakes(),
+                ["no network is listed, which would let in every address"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_is_given_once() {
+        let twice = format!("{}{}", key("a", ""), key("b", ""));
+        assert_eq!(sample(&twice).mistakes(), ["the same key is given twice"]);
+        let in_file = sample(&format!("keys_file = \"keys.txt\"\n{}", key("a", "")));
+        let report = in_file.file("keys.txt", &format!("\nb sha256:{HEX}\n")).report();
+        assert!(
+            report.contains("keys.txt:2:3") && report.contains("first here"),
+            "{report}"
+        );
+        let labels = sample(&format!("{}{}", key("a", ""), key("a", "").replace("0a", "0b")));
+        assert_eq!(
+            labels.mistakes(),
+            ["the caller has two keys with the label \"a\""]
+        );
+    }
+
+    #[test]
+    fn a_key_or_label_that_is_given_twice_is_found_among_many() {
+        let lines = |label: &str, numbers: std::ops::Range<u32>| -> String {
+            numbers
+                .map(|number| format!("{label}{number} sha256:{number:064x}\n"))
+                .collect()
+        };
+        let tables: String = (0..300)
+            .map(|number| key(&format!("t{number}"), "").replace(HEX, &format!("{:064x}", 9000 + number)))
+            .collect();
+        let files = "[[caller]]\nname = \"one\"\nkeys_file = \"one.txt\"\n\
+                     [[caller]]\nname = \"two\"\nkeys_file = \"two.txt\"\n";
+        let report = sample(&format!("{tables}{files}"))
+            .file("one.txt", &lines("a", 0..3000))
+            .file(
+                "two.txt",
+                &format!("{}{}", lines("b", 3000..6000), lines("b", 9123..9124)),
+            )
+            .report();
+        assert!(
+            report.contains("two.txt:3001:7") && report.ends_with("1 mistake\n"),
+            "{report}"
+        );
+        let report = sample(&format!("{tables}{files}"))
+            .file("one.txt", &lines("a", 0..3000))
+            .file(
+                "two.txt",
+                &format!("{}b3456 sha256:{:064x}\n", lines("b", 3000..6000), 1234),
+            )
+            .report();
+        for place in [
+            "two.txt:3001:1",
+            "two.txt:457:1",
+            "two.txt:3001:7",
+            "one.txt:1235:7",
+        ] {
+            assert!(report.contains(place), "{place}: {report}");
+        }
+        assert!(report.ends_with("2 mistakes\n"), "{report}");
+    }
+
+    #[test]
+    fn a_plain_key_is_refused_and_not_shown() {
+        let sample = sample("[[caller.key]]\nlabel = \"a\"\ndigest = \"canary-key\"\n");
+        let report = sample.report();
+        assert!(
+            report.contains("flowgate key hash") && !report.contains("canary"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn an_hmac_needs_a_pepper_and_says_so_once() {
+        let keys = format!(
+            "[[caller.key]]\nlabel = \"a\"\ndigest = \"hmac-sha256:{HEX}\"\n\
+             [[caller.key]]\nlabel = \"b\"\ndigest = \"hmac-sha256:{}\"\n",
+            HEX.replace("0a", "0b")
+        );
+        assert_eq!(
+            sample(&keys).mistakes(),
+            ["a digest with hmac-sha256: needs a pepper, and `keys.pepper` is missing"]
+        );
+        let peppered = sample(&keys).with("keys", "pepper = \"env:PEPPER\"");
+        assert!(peppered.mistakes().is_empty());
+        let misspelt = sample(&keys).with("keys", "peper = \"env:PEPPER\"");
+        assert_eq!(misspelt.mistakes(), ["unknown key `peper`"]);
+    }
+
+    #[test]
+    fn dates_of_keys_are_read_and_judged() {
+        let good = sample(&key(
+            "a",
+            "not_before = 2020-01-01\nexpires = \"2999-01-01T00:00:00Z\"\nenabled = false",
+        ));
+        let config = good.config();
+        let key_settings = config.callers[0].keys.get(0).unwrap();
+        assert!(key_settings.not_before < key_settings.expires);
+        assert_eq!(key_settings.state, KeyState::Disabled);
+        assert_eq!(
+            sample(&key("a", "expires = 2020-01-01T00:00:00Z")).warnings(),
+            ["the key \"a\" has expired"]
+        );
+        let reverse = sample(&key("a", "not_before = 2031-01-01\nexpires = 2030-01-01"));
+        assert_eq!(reverse.mistakes(), ["the key expires before it becomes valid"]);
+        let local = sample(&key("a", "expires = 2031-01-01T00:00:00"));
+        assert_eq!(local.mistakes(), ["the moment has no time zone"]);
+        assert_eq!(
+            sample(&key("a", "expires = 5")).mistakes(),
+            [
+                "expected a date such as 2027-01-31, or a moment such as 2027-01-31T12:00:00Z, found a \
+                 whole number"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_name_anonymous_is_taken() {
+        let sample = Sample::default().with("caller", "name = \"anonymous\"\nnetworks = [\"10.0.0.0/8\"]");
+        let mistakes = sample.mistakes();
+        assert!(
+            mistakes.iter().any(|what| what.contains("open routes")),
+            "{mistakes:?}"
+        );
+    }
+
+    #[test]
+    fn lines_of_a_key_file_are_reported_with_their_place() {
+        let sample = sample("keys_file = \"keys.txt\"").file(
+            "keys.txt",
+            &format!("# keys\ngood sha256:{HEX}\nbad canary-key\nworse sha256:12 expires=never\n"),
+        );
+        let report = sample.report();
+        assert!(
+            report.contains("keys.txt:3:5") && report.contains("keys.txt:4:7"),
+            "{report}"
+        );
+        assert!(!report.contains("canary"), "{report}");
+    }
+
+    #[test]
+    fn two_callers_cannot_share_a_key_file() {
+        let sample =
+            sample("keys_file = \"keys.txt\"\n[[caller]]\nname = \"shop\"\nkeys_file = \"keys.txt\"")
+                .file("keys.txt", &format!("a sha256:{HEX}\n"));
+        assert_eq!(sample.mistakes(), ["two callers have the same key file"]);
+    }
+}

@@ -1,0 +1,301 @@
+//! Workload identity federation: an application that shows a token of another issuer. What the settings leave out is taken
+//! from the variables that the webhook of azure-workload-identity sets, and it is said which those were.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::model::{Cloud, IdentityName};
+use crate::settings::check::Check;
+use crate::settings::check::identity::way::is_default;
+use crate::settings::check::identity::words::{check_authority, check_client_id, check_tenant};
+use crate::settings::file::Identity;
+use crate::settings::leaf::{At, Table};
+use crate::settings::mistake::Flaw;
+use crate::settings::{
+    AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets, file, workload,
+};
+
+/// The variables of azure-workload-identity.
+const TENANT: &str = "AZURE_TENANT_ID";
+pub(super) const CLIENT: &str = "AZURE_CLIENT_ID";
+const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
+const FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+
+/// How the webhook is made to set them.
+const HINT: &str = "write it here, or let azure-workload-identity set the variable: the pod needs the label \
+                    azure.workload.identity/use: \"true\" and a service account that it is switched on for";
+
+/// What the settings or the variables say.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) tenant: Option<String>,
+    pub(super) client_id: Option<String>,
+    authority: Option<String>,
+    file: Option<PathBuf>,
+    origins: Vec<String>,
+    /// The first variable that would have been needed and is not set.
+    lacking: Option<(&'static str, &'static str)>,
+}
+
+impl Check<'_> {
+    pub(super) fn federated_identity(
+        &mut self,
+        identity: &Table<Identity>,
+        cloud: Option<Cloud>,
+    ) -> Option<GrantSettings> {
+        let table = identity.federated.as_ref()?;
+        if let Some(name) = &table.identity {
+            if let Some(file) = &table.token_file {
+                let flaw =
+                    Flaw::new("a federated token comes from a file or from an identity, not from both");
+                self.findings.clash(name, flaw, file.span(), "from this file");
+                return None;
+            }
+            return self.client(identity, cloud, |check, _| check.vouched(name, cloud));
+        }
+        self.without_token_life(identity);
+        let mistakes = self.findings.len();
+        let told = self.told(identity, cloud, Some(table));
+        if let Some((key, variable)) = told.lacking {
+            let place = if key == "token_file" {
+                table.span()
+            } else {
+                identity.span()
+            };
+            let flaw = Flaw::new(format!(
+                "`{key}` is missing, and environment variable {variable} is not set"
+            ));
+            self.findings.mistake(place, flaw.hint(HINT));
+        }
+        let (endpoint, federated) = self.workload(identity, told)?;
+        (self.findings.len() == mistakes).then_some(GrantSettings::Client {
+            endpoint,
+            proof: ClientProof::Federated(federated),
+        })
+    }
+
+    fn vouched(&mut self, name: &At<String>, cloud: Option<Cloud>) -> Option<ClientProof> {
+        // What is wrong with the name is said where the links are checked.
+        Some(ClientProof::Federated(FederatedSettings {
+            source: AssertionSource::Identity {
+                name: IdentityName::parse(name).ok()?,
+                scope: workload::exchange_scope(cloud?),
+            },
+            origins: Vec::new(),
+        }))
+    }
+
+    /// Endpoint and token file, if both are known.
+    pub(super) fn workload(
+        &mut self,
+        identity: &Table<Identity>,
+        told: Told,
+    ) -> Option<(EndpointSettings, FederatedSettings)> {
+        let endpoint = self.endpoint_of(identity, told.tenant, told.client_id, told.authority);
+        let federated = FederatedSettings {
+            source: AssertionSource::File(told.file?),
+            origins: told.origins,
+        };
+        Some((endpoint?, federated))
+    }
+
+    /// What the settings say about workload identity, and for the rest the variables.
+    pub(super) fn told(
+        &mut self,
+        identity: &Table<Identity>,
+        cloud: Option<Cloud>,
+        table: Option<&Table<file::Federated>>,
+    ) -> Told {
+        let place = identity.span();
+        let mut told = Told::default();
+        told.tenant = match &identity.tenant {
+            Some(tenant) => Some(tenant.as_str().to_owned()),
+            None => self.borrowed(&place, ("tenant", TENANT), &mut told, check_tenant),
+        };
+        told.client_id = match &identity.client_id {
+            Some(value) => self.findings.keep(value, check_client_id(value)),
+            None => self.borrowed(&place, ("client_id", CLIENT), &mut told, check_client_id),
+        };
+        told.authority = self.workload_authority(identity, cloud, &mut told);
+        told.file = match table.and_then(|table| table.token_file.as_ref()) {
+            Some(value) => self.path(value).inspect(|path| self.expect_file(value, path)),
+            None => self
+                .borrowed(
+                    &place,
+                    ("token_file", FILE),
+                    &mut told,
+                    |text| Ok(text.to_owned()),
+                )
+                .map(PathBuf::from),
+        };
+        told
+    }
+
+    fn workload_authority(
+        &mut self,
+        identity: &Table<Identity>,
+        cloud: Option<Cloud>,
+        told: &mut Told,
+    ) -> Option<String> {
+        if let Some(value) = &identity.authority {
+            return self.findings.keep(value, check_authority(value));
+        }
+        // Whoever names a cloud has named its authority.
+        let variable = self
+            .environment
+            .told(AUTHORITY)
+            .filter(|_| identity.cloud.is_none());
+        let Some(variable) = variable else {
+            return cloud.map(|cloud| cloud.authority().to_owned());
+        };
+        told.origins
+            .push(format!("authority from environment variable {AUTHORITY}"));
+        let read = check_authority(variable.expose());
+        self.findings
+            .keep(identity, read.map_err(|flaw| in_variable(AUTHORITY, flaw)))
+    }
+
+    fn borrowed(
+        &mut self,
+        place: &Range<usize>,
+        (key, variable): (&'static str, &'static str),
+        told: &mut Told,
+        check: fn(&str) -> Result<String, Flaw>,
+    ) -> Option<String> {
+        if self.environment.secrets() == Secrets::Unresolved {
+            return Some(workload::UNRESOLVED.to_owned());
+        }
+        let Some(value) = self.environment.told(variable) else {
+            told.lacking.get_or_insert((key, variable));
+            return None;
+        };
+        told.origins
+            .push(format!("{key} from environment variable {variable}"));
+        let read = check(value.expose()).map_err(|flaw| in_variable(variable, flaw));
+        self.findings.keep(place.clone(), read)
+    }
+
+    /// The tenant of an identity that leaves it to the variables.
+    pub(super) fn told_tenant(&self, identity: &Identity) -> Option<String> {
+        let from_file = identity
+            .federated
+            .as_ref()
+            .is_some_and(|table| table.identity.is_none());
+        if !from_file && !is_default(identity) {
+            return None;
+        }
+        let value = self.environment.told(TENANT)?;
+        check_tenant(value.expose()).ok()
+    }
+}
+
+impl Told {
+    /// Why this is not workload identity.
+    pub(super) fn lacks(&self) -> Option<String> {
+        let (key, variable) = self.lacking?;
+        Some(format!(
+            "environment variable {variable} is not set, and the settings have no {key}"
+        ))
+    }
+}
+
+fn in_variable(variable: &str, flaw: Flaw) -> Flaw {
+    let named = Flaw::new(format!("environment variable {variable}: {}", flaw.what));
+    match flaw.hint {
+        Some(hint) => named.hint(hint),
+        None => named,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::check::sample::Sample;
+    use crate::settings::{AssertionSource, ClientProof, GrantSettings};
+
+    const GUID: &str = "00000000-0000-0000-0000-000000000000";
+    const OTHER: &str = "00000000-0000-0000-0000-000000000001";
+
+    fn sample(lines: &str) -> Sample {
+        Sample::default().with("identity", &format!("name = \"contoso\"\n{lines}"))
+    }
+
+    fn webhook(sample: Sample) -> Sample {
+        sample
+            .variable("AZURE_TENANT_ID", GUID)
+            .variable("AZURE_CLIENT_ID", OTHER)
+            .variable("AZURE_AUTHORITY_HOST", "https://login.microsoftonline.us/")
+            .variable("AZURE_FEDERATED_TOKEN_FILE", "/var/run/token")
+    }
+
+    #[test]
+    fn what_the_settings_leave_out_comes_from_the_variables_and_is_said() {
+        let config = webhook(sample("federated = {}")).config();
+        let identity = &config.identities[0];
+        assert_eq!(identity.tenant, GUID);
+        let GrantSettings::Client { endpoint, proof } = &identity.grant else {
+            panic!("{identity:?}");
+        };
+        assert_eq!(endpoint.client_id, OTHER);
+        assert_eq!(
+            endpoint.token_url,
+            format!("https://login.microsoftonline.us/{GUID}/oauth2/v2.0/token")
+        );
+        assert!(matches!(
+            proof,
+            ClientProof::Federated(federated)
+                if matches!(&federated.source, AssertionSource::File(path) if path.ends_with("token"))
+        ));
+        assert_eq!(
+            identity.notes(),
+            [
+                "tenant from environment variable AZURE_TENANT_ID",
+                "client_id from environment variable AZURE_CLIENT_ID",
+                "authority from environment variable AZURE_AUTHORITY_HOST",
+                "token_file from environment variable AZURE_FEDERATED_TOKEN_FILE",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_settings_say_stands_before_the_variables() {
+        let lines = format!(
+            "tenant = \"{OTHER}\"\nclient_id = \"{GUID}\"\ncloud = \"public\"\nfederated.token_file = \"t\""
+        );
+        let config = webhook(sample(&lines)).file("t", "x").config();
+        let identity = &config.identities[0];
+        assert_eq!(identity.notes(), Vec::<String>::new());
+        let grant = format!("{:?}", identity.grant);
+        assert!(
+            grant.contains(&format!("https://login.microsoftonline.com/{OTHER}/")),
+            "{grant}"
+        );
+    }
+
+    #[test]
+    fn what_neither_says_is_named_with_its_variable() {
+        assert_eq!(
+            sample("federated = {}").mistakes(),
+            ["`tenant` is missing, and environment variable AZURE_TENANT_ID is not set"]
+        );
+        let lines = format!("tenant = \"{GUID}\"\nclient_id = \"{GUID}\"\nfederated = {{}}");
+        assert_eq!(
+            sample(&lines).mistakes(),
+            ["`token_file` is missing, and environment variable AZURE_FEDERATED_TOKEN_FILE is not set"]
+        );
+        assert!(sample("federated = {}").without_secrets().mistakes().is_empty());
+    }
+
+    #[test]
+    fn a_variable_with_nonsense_is_named() {
+        let odd = webhook(sample("federated = {}")).variable("AZURE_TENANT_ID", "common");
+        assert_eq!(
+            odd.mistakes(),
+            [
+                "environment variable AZURE_TENANT_ID: \"common\" is not a tenant, and an application must name its \
+                 own"
+            ]
+        );
+        let odd = webhook(sample("federated = {}")).variable("AZURE_AUTHORITY_HOST", "http://login.example");
+        assert!(odd.mistakes()[0].starts_with("environment variable AZURE_AUTHORITY_HOST: "));
+    }
+}

@@ -1,0 +1,491 @@
+//! Managed identities: which of the platform's sources hands the tokens out, found by what the platform says in environment
+//! variables, and which of several identities is meant.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use crate::model::Secret;
+use crate::settings::check::Check;
+use crate::settings::check::identity::words::{check_client_id, host_of};
+use crate::settings::file::{Identity, Source};
+use crate::settings::leaf::{At, Table};
+use crate::settings::mistake::Flaw;
+use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Secrets, Selector, file, mask};
+
+/// The link-local address of IMDS is the same on every virtual machine.
+const IMDS: &str = "http://169.254.169.254";
+/// Where the agent of Azure Arc listens.
+const ARC: &str = "http://localhost:40342";
+/// What stands for an endpoint that is not known on this machine.
+const PLACEHOLDER: &str = "http://localhost";
+
+impl Check<'_> {
+    pub(super) fn managed_identity(&mut self, identity: &Table<Identity>) -> Option<GrantSettings> {
+        self.without_token_life(identity);
+        let idle = [
+            ("client_id", identity.client_id.as_ref().map(At::span)),
+            ("authority", identity.authority.as_ref().map(At::span)),
+        ];
+        for (key, span) in idle {
+            let Some(span) = span else { continue };
+            let flaw = Flaw::new(format!("`{key}` has no meaning beside `managed`"));
+            let flaw = match key {
+                "client_id" => {
+                    flaw.hint("a user-assigned identity is named by client_id under [identity.managed]")
+                }
+                _ => flaw.hint("a managed identity asks the platform, not Entra"),
+            };
+            self.findings.mistake(span, flaw);
+        }
+        let found = self.managed(identity, None)?;
+        let found = found.map_err(|why| Flaw::new(why.0).hint(why.1));
+        self.findings
+            .keep(identity.managed.as_ref()?, found)
+            .map(GrantSettings::Managed)
+    }
+
+    /// The managed identity of this platform, or the reason why there is none with a hint. Nothing after a mistake that
+    /// was reported. `usual` is selected when the settings select nothing.
+    pub(super) fn managed(
+        &mut self,
+        identity: &Table<Identity>,
+        usual: Option<String>,
+    ) -> Option<Result<ManagedSettings, (String, &'static str)>> {
+        let empty = file::Managed::default();
+        let table = identity.managed.as_deref().unwrap_or(&empty);
+        let selector = self.selector(table);
+        let endpoint = table.endpoint.as_ref();
+        let endpoint = endpoint.map(|value| self.override_address(table, value));
+        let folder = self.arc_folder(table);
+        let trust = self.trust(identity.ca_file.as_ref());
+        let timeout = self.token_timeout(identity);
+        let endpoint = match endpoint {
+            Some(endpoint) => Some(endpoint?),
+            None => None,
+        };
+        let selector = selector?.or(usual.map(Selector::ClientId));
+        let source = self.source(table, endpoint, folder?);
+        Some(source.map(|(source, origin)| ManagedSettings {
+            source,
+            selector,
+            trust,
+            timeout,
+            origin,
+        }))
+    }
+
+    fn selector(&mut self, table: &file::Managed) -> Option<Option<Selector>> {
+        let given: Vec<(&str, &At<String>)> = [
+            ("client_id", &table.client_id),
+            ("object_id", &table.object_id),
+            ("resource_id", &table.resource_id),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value.as_ref()?)))
+        .collect();
+        let (key, value) = match given.as_slice() {
+            [] => return Some(None),
+            [one] => *one,
+            [(first, first_value), (second, second_value), ..] => {
+                let flaw = Flaw::new(format!(
+                    "a managed identity is selected by `{first}` or by `{second}`, not by both"
+                ));
+                self.findings
+                    .clash(*second_value, flaw, first_value.span(), "selected here");
+                return None;
+            }
+        };
+        let read = match key {
+            "client_id" => check_client_id(value).map(Selector::ClientId),
+            "object_id" => check_object_id(value).map(Selector::ObjectId),
+            _ => check_resource_id(value).map(Selector::ResourceId),
+        };
+        self.findings.keep(value, read).map(Some)
+    }
+
+    fn override_address(&mut self, table: &file::Managed, value: &At<String>) -> Option<String> {
+        let address = self.findings.keep(value, check_address(value, Behind::None));
+        let hint = match table.source.as_deref() {
+            None | Some(Source::Auto) => "name the source as well: source = \"imds\" or source = \"arc\"",
+            Some(Source::AppService) => "leave it out: App Service names its endpoint in IDENTITY_ENDPOINT",
+            Some(Source::Imds | Source::Arc) => return address,
+        };
+        let flaw = Flaw::new("`endpoint` is for IMDS and for the Arc agent");
+        self.findings.mistake(value, flaw.hint(hint));
+        None
+    }
+
+    fn arc_folder(&mut self, table: &file::Managed) -> Option<PathBuf> {
+        let Some(value) = &table.arc_token_folder else {
+            return Some(self.platform_arc_folder());
+        };
+        if !matches!(table.source.as_deref(), Some(Source::Arc)) {
+            let flaw = Flaw::new("`arc_token_folder` goes with source = \"arc\" only");
+            self.findings.mistake(value, flaw);
+            return None;
+        }
+        self.path(value)
+    }
+
+    fn platform_arc_folder(&self) -> PathBuf {
+        if cfg!(windows) {
+            let data = self.environment.told("ProgramData");
+            let data = data.as_ref().map_or("C:\\ProgramData", Secret::expose);
+            return Path::new(data).join("AzureConnectedMachineAgent").join("Tokens");
+        }
+        PathBuf::from("/var/opt/azcmagent/tokens")
+    }
+
+    /// Whether the agent of Azure Arc is installed here; its service does not give variables to every process.
+    fn has_arc_agent(&self) -> bool {
+        if self.environment.secrets() == Secrets::Unresolved {
+            return false;
+        }
+        if cfg!(windows) {
+            let programs = self.environment.told("ProgramFiles");
+            let programs = programs.as_ref().map_or("C:\\Program Files", Secret::expose);
+            let agent = Path::new(programs).join("AzureConnectedMachineAgent");
+            return agent.join("himds.exe").exists();
+        }
+        Path::new("/opt/azcmagent/bin/himds").exists()
+    }
+
+    fn source(
+        &self,
+        table: &file::Managed,
+        endpoint: Option<String>,
+        token_folder: PathBuf,
+    ) -> Result<(ManagedSource, String), (String, &'static str)> {
+        let imds = |endpoint: Option<String>, why: &str| {
+            let endpoint = endpoint.unwrap_or_else(|| IMDS.to_owned());
+            Ok((
+                ManagedSource::Imds { endpoint },
+                format!("managed identity from IMDS: {why}"),
+            ))
+        };
+        match table.source.as_deref() {
+            Some(Source::Imds) => imds(endpoint, "the settings say so"),
+            Some(Source::AppService) => self.app_service("the settings say so"),
+            Some(Source::Arc) => self.arc(endpoint, token_folder, "the settings say so"),
+            None | Some(Source::Auto) if self.environment.secrets() == Secrets::Unresolved => imds(
+                None,
+                "unless the machine that runs the gateway has another source",
+            ),
+            None | Some(Source::Auto) => {
+                let told = |name: &str| self.environment.told(name).is_some();
+                if told("IDENTITY_ENDPOINT") && told("IDENTITY_HEADER") {
+                    return self.app_service("IDENTITY_ENDPOINT and IDENTITY_HEADER are set");
+                }
+                if told("IDENTITY_ENDPOINT") && told("IMDS_ENDPOINT") {
+                    return self.arc(None, token_folder, "IDENTITY_ENDPOINT and IMDS_ENDPOINT are set");
+                }
+                if self.has_arc_agent() {
+                    return self.arc(None, token_folder, "the agent is installed on this machine");
+                }
+                imds(None, "no environment variable tells of another source")
+            }
+        }
+    }
+
+    fn app_service(&self, why: &str) -> Result<(ManagedSource, String), (String, &'static str)> {
+        let origin = format!("managed identity from App Service: {why}");
+        if self.environment.secrets() == Secrets::Unresolved {
+            let source = ManagedSource::AppService {
+                endpoint: PLACEHOLDER.to_owned(),
+                header: Secret::new(""),
+            };
+            return Ok((source, origin));
+        }
+        if self.environment.told("IDENTITY_SERVER_THUMBPRINT").is_some() {
+            return Err((
+                "IDENTITY_SERVER_THUMBPRINT is set, so this is Service Fabric, which is not supported"
+                    .to_owned(),
+                "use a client secret, a certificate or a federated token",
+            ));
+        }
+        let told = |name: &'static str| {
+            self.environment.told(name).ok_or_else(|| {
+                (
+                    format!("environment variable {name} is not set"),
+                    "App Service, Functions and Container Apps set it once the app has an identity: switch one on \
+                     under Identity, and restart the app",
+                )
+            })
+        };
+        let endpoint = told("IDENTITY_ENDPOINT")?;
+        let header = told("IDENTITY_HEADER")?;
+        let endpoint = check_address(endpoint.expose(), Behind::Any).map_err(|flaw| {
+            (
+                format!("environment variable IDENTITY_ENDPOINT: {}", flaw.what),
+                ODD,
+            )
+        })?;
+        if !header.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+            let what = "environment variable IDENTITY_HEADER cannot be sent in a header field";
+            return Err((what.to_owned(), ODD));
+        }
+        Ok((ManagedSource::AppService { endpoint, header }, origin))
+    }
+
+    fn arc(
+        &self,
+        endpoint: Option<String>,
+        token_folder: PathBuf,
+        why: &str,
+    ) -> Result<(ManagedSource, String), (String, &'static str)> {
+        let told = self.environment.told("IMDS_ENDPOINT");
+        let endpoint = match (endpoint, told) {
+            (Some(endpoint), _) => endpoint,
+            (None, Some(told)) => check_address(told.expose(), Behind::None)
+                .map_err(|flaw| (format!("environment variable IMDS_ENDPOINT: {}", flaw.what), ODD))?,
+            (None, None) => ARC.to_owned(),
+        };
+        let origin = format!("managed identity from the Azure Arc agent: {why}");
+        Ok((
+            ManagedSource::Arc {
+                endpoint,
+                token_folder,
+            },
+            origin,
+        ))
+    }
+}
+
+const ODD: &str = "the platform sets this variable; take out whatever sets it otherwise";
+
+/// What may stand behind host and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    None,
+    Any,
+}
+
+/// Tokens travel over the address in clear text unless it has TLS, so it must not leave the machine or its host.
+fn check_address(text: &str, allowed: Behind) -> Result<String, Flaw> {
+    let text = text
+        .strip_suffix('/')
+        .filter(|_| allowed == Behind::None)
+        .unwrap_or(text);
+    let (is_secure, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (None, Some(rest)) => (false, rest),
+        (None, None) => {
+            return Err(Flaw::new("the address must start with http:// or https://")
+                .hint(format!("write for example \"{IMDS}\"")));
+        }
+    };
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains(['@', '?', '#', '\\']) {
+        return Err(Flaw::new("the address has more than scheme, host and port"));
+    }
+    let (authority, behind) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, ""),
+    };
+    if allowed == Behind::None && !behind.is_empty() {
+        return Err(Flaw::new("the address has more than scheme, host and port")
+            .hint("the path is always the same and is added"));
+    }
+    let host = host_of(authority).ok_or_else(|| Flaw::new("the address has no valid host and port"))?;
+    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    let is_near = match address {
+        Some(address) => is_near(address) || (allowed == Behind::Any && is_private(address)),
+        None => host == "localhost",
+    };
+    if !is_secure && !is_near {
+        return Err(Flaw::new(
+            "without TLS the address must be a loopback or link-local one: tokens would be sent in clear text",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether what is sent to an address stays on this machine or between it and its host.
+fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+    }
+}
+
+/// Container platforms hand out endpoints in the private network between an app and its sandbox.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_private(),
+        IpAddr::V6(address) => address.is_unique_local(),
+    }
+}
+
+fn check_object_id(text: &str) -> Result<String, Flaw> {
+    if mask::is_guid(text) {
+        return Ok(text.to_owned());
+    }
+    Err(Flaw::new("an object id is a GUID")
+        .hint("write the Object (principal) ID that Azure shows for the managed identity"))
+}
+
+fn check_resource_id(text: &str) -> Result<String, Flaw> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.()".contains(&byte);
+    let lower = text.to_ascii_lowercase();
+    let is_identity = lower.starts_with("/subscriptions/")
+        && lower.contains("/providers/microsoft.managedidentity/userassignedidentities/");
+    if is_identity && text.len() <= 1024 && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err(Flaw::new("this is not the resource id of a user-assigned identity").hint(
+        "write \"/subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.ManagedIdentity/userAssignedIdentities/\
+         NAME\"; az identity show --query id prints it",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Behind, check_address, check_resource_id};
+    use crate::settings::check::sample::Sample;
+    use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Selector};
+
+    const GUID: &str = "00000000-0000-0000-0000-000000000000";
+
+    fn sample(lines: &str) -> Sample {
+        Sample::default().with("identity", &format!("name = \"contoso\"\n{lines}"))
+    }
+
+    fn managed(lines: &str, variables: &[(&str, &str)]) -> ManagedSettings {
+        let config = variables
+            .iter()
+            .fold(sample(lines), |sample, (name, value)| {
+                sample.variable(name, value)
+            })
+            .config();
+        match &config.identities[0].grant {
+            GrantSettings::Managed(managed) => managed.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_platform_tells_which_source_it_has() {
+        let auto = "managed = {}";
+        let endpoint = ("IDENTITY_ENDPOINT", "http://127.0.0.1:41741/msi/token/");
+        let header = ("IDENTITY_HEADER", "canary-header");
+        assert!(matches!(
+            managed(auto, &[]).source,
+            ManagedSource::Imds { endpoint } if endpoint == "http://169.254.169.254"
+        ));
+        let found = managed(auto, &[endpoint, header]);
+        assert!(!format!("{found:?}").contains("canary"));
+        assert!(matches!(
+            found.source,
+            ManagedSource::AppService { endpoint, .. } if endpoint == "http://127.0.0.1:41741/msi/token/"
+        ));
+        let found = managed(auto, &[endpoint, ("IMDS_ENDPOINT", "http://localhost:40342")]);
+        assert!(matches!(
+            found.source,
+            ManagedSource::Arc { endpoint, .. } if endpoint == "http://localhost:40342"
+        ));
+        assert!(found.origin.contains("IMDS_ENDPOINT"), "{}", found.origin);
+        let fabric = sample(auto)
+            .variable("IDENTITY_ENDPOINT", "https://10.0.0.1:2377/x")
+            .variable("IDENTITY_HEADER", "canary")
+            .variable("IDENTITY_SERVER_THUMBPRINT", "AB");
+        assert_eq!(
+            fabric.mistakes(),
+            ["IDENTITY_SERVER_THUMBPRINT is set, so this is Service Fabric, which is not supported"]
+        );
+    }
+
+    #[test]
+    fn a_source_that_the_settings_name_must_be_there() {
+        let named = sample("managed = { source = \"app-service\" }");
+        assert_eq!(
+            named.mistakes(),
+            ["environment variable IDENTITY_ENDPOINT is not set"]
+        );
+        let named = sample("managed = { source = \"app-service\" }").without_secrets();
+        assert!(named.mistakes().is_empty());
+        let odd = sample("managed = { source = \"app-service\" }")
+            .variable("IDENTITY_ENDPOINT", "http://collector.example/msi")
+            .variable("IDENTITY_HEADER", "canary");
+        let report = odd.report();
+        assert!(report.contains("loopback or link-local"), "{report}");
+        assert!(!report.contains("collector"), "{report}");
+    }
+
+    #[test]
+    fn one_identity_is_selected_at_most() {
+        let found = managed(&format!("managed = {{ object_id = \"{GUID}\" }}"), &[]);
+        assert_eq!(found.selector, Some(Selector::ObjectId(GUID.to_owned())));
+        assert_eq!(
+            sample(&format!(
+                "managed = {{ object_id = \"{GUID}\", client_id = \"{GUID}\" }}"
+            ))
+            .mistakes(),
+            ["a managed identity is selected by `client_id` or by `object_id`, not by both"]
+        );
+        assert_eq!(
+            sample("managed = { object_id = \"mine\" }").mistakes(),
+            ["an object id is a GUID"]
+        );
+        let path =
+            "/subscriptions/1/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/x";
+        assert!(check_resource_id(path).is_ok());
+        for bad in [
+            "",
+            "x",
+            "/subscriptions/1",
+            &format!("{path}?a"),
+            &format!("{path} "),
+        ] {
+            assert!(check_resource_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_tls_stays_near() {
+        for good in [
+            "http://169.254.169.254",
+            "http://127.0.0.1:8080",
+            "http://localhost:40342",
+            "http://[::1]:80",
+            "http://[fe80::1]:80",
+            "https://proxy.example:8443",
+        ] {
+            assert_eq!(check_address(good, Behind::None).unwrap(), good);
+        }
+        for bad in [
+            "",
+            "169.254.169.254",
+            "http://10.0.0.1",
+            "http://metadata.example",
+            "http://169.254.169.254.example",
+            "http://u:p@127.0.0.1",
+            "http://127.0.0.1/metadata",
+            "http://127.0.0.1?x",
+            "ftp://127.0.0.1",
+            "https://a b",
+        ] {
+            assert!(check_address(bad, Behind::None).is_err(), "{bad}");
+        }
+        assert!(check_address("http://10.0.0.1:4141/msi/token/", Behind::Any).is_ok());
+        assert!(check_address("http://8.8.8.8/msi/token/", Behind::Any).is_err());
+    }
+
+    #[test]
+    fn what_belongs_elsewhere_is_named() {
+        assert_eq!(
+            sample(&format!("client_id = \"{GUID}\"\nmanaged = {{}}")).mistakes(),
+            ["`client_id` has no meaning beside `managed`"]
+        );
+        assert_eq!(
+            sample("managed = { endpoint = \"http://127.0.0.1:1\" }").mistakes(),
+            ["`endpoint` is for IMDS and for the Arc agent"]
+        );
+        assert_eq!(
+            sample("managed = { source = \"imds\", arc_token_folder = \"x\" }").mistakes(),
+            ["`arc_token_folder` goes with source = \"arc\" only"]
+        );
+        assert_eq!(
+            sample("managed = {}\nfederated = {}").mistakes(),
+            ["an identity has either a managed identity or a federated token, not both"]
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! Single words of a route: methods, places where a key is read, query parameters. Each has values that would
+//! break HTTP or the trigger, and those are refused by name.
+
+use http::{HeaderName, Method};
+
+use crate::model::trigger::OWN_PARAMETERS;
+use crate::settings::KeyPlace;
+use crate::settings::mistake::Flaw;
+
+/// Methods that are never forwarded: CONNECT asks for a tunnel, TRACE shows header fields to whoever asks.
+const METHODS_REFUSED: [&str; 2] = ["CONNECT", "TRACE"];
+
+/// Header fields that belong to one connection (RFC 9110 section 7.6.1) or to the way a request is read.
+const HEADERS_REFUSED: [&str; 11] = [
+    "connection",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+pub(super) fn read_method(text: &str) -> Result<Method, Flaw> {
+    let upper = text.to_ascii_uppercase();
+    if METHODS_REFUSED.contains(&upper.as_str()) {
+        return Err(Flaw::new(format!("{upper} is never forwarded")));
+    }
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    let Some(method) = known.iter().find(|method| method.as_str() == upper) else {
+        // Methods are case-sensitive tokens, so any other one is taken as it is written.
+        let flaw = || Flaw::new("this is not a method").hint("write for example \"POST\"");
+        return Method::from_bytes(text.as_bytes()).map_err(|_| flaw());
+    };
+    if method.as_str() != text {
+        return Err(Flaw::new("methods are written in capitals").hint(format!("write \"{method}\"")));
+    }
+    Ok(method.clone())
+}
+
+pub(super) fn read_place(text: &str) -> Result<KeyPlace, Flaw> {
+    let Some(name) = text.strip_prefix("header:") else {
+        return match text {
+            "authorization" => Ok(KeyPlace::Authorization),
+            "basic" => Ok(KeyPlace::Basic),
+            _ => {
+                let flaw = Flaw::new("unknown place for a key");
+                Err(match HeaderName::try_from(text) {
+                    Ok(name) if text.contains('-') => flaw.hint(format!("write \"header:{name}\"")),
+                    _ => flaw.hint("write \"header:NAME\", \"authorization\" or \"basic\""),
+                })
+            }
+        };
+    };
+    let name = HeaderName::try_from(name).map_err(|_| Flaw::new("this is not the name of a header field"))?;
+    match name.as_str() {
+        "authorization" => {
+            Err(Flaw::new("`Authorization` has a place of its own").hint("write \"authorization\""))
+        }
+        held if HEADERS_REFUSED.contains(&held) || held.starts_with("content-") => Err(Flaw::new(format!(
+            "`{held}` has a meaning of its own in HTTP and cannot carry a key"
+        ))),
+        own if own.starts_with("x-flowgate-") => Err(Flaw::new(format!(
+            "`{own}` is set by Flowgate itself and cannot carry a key"
+        ))),
+        _ => Ok(KeyPlace::Header(name)),
+    }
+}
+
+/// The name of a query parameter that passes. To an API all may; to a flow not those of the trigger's own address.
+pub(super) fn read_parameter(text: &str, is_api: bool) -> Result<String, Flaw> {
+    if !is_api
+        && OWN_PARAMETERS
+            .iter()
+            .any(|reserved| reserved.eq_ignore_ascii_case(text))
+    {
+        return Err(Flaw::new(
+            "this parameter belongs to the trigger's own address and is never passed on",
+        ));
+    }
+    let plain =
+        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'&' | b'=' | b'#' | b'%' | b'+' | b'*');
+    if text.is_empty() || !text.bytes().all(plain) {
+        return Err(Flaw::new("this is not the name of a query parameter")
+            .hint("write the name alone, not percent-encoded, or \"*\" alone for all"));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::{read_method, read_parameter, read_place};
+    use crate::settings::KeyPlace;
+
+    #[test]
+    fn methods_are_known_or_tokens_and_never_a_tunnel() {
+        assert!(read_method("POST").is_ok() && read_method("PURGE").is_ok());
+        for bad in ["CONNECT", "trace", "post", "", "A B"] {
+            assert!(read_method(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_read_where_it_cannot_be_mistaken() {
+        let own = KeyPlace::Header(HeaderName::from_static("x-shop-token"));
+        assert_eq!(read_place("header:X-Shop-Token").unwrap(), own);
+        assert_eq!(
+            read_place("x-api-key").unwrap_err().hint.unwrap(),
+            "write \"header:x-api-key\""
+        );
+        for bad in [
+            "header:",
+            "header:host",
+            "header:Content-Type",
+            "header:x-flowgate-caller",
+            "header:te",
+            "header:authorization",
+            "header:a b",
+            "cookie",
+            "",
+        ] {
+            assert!(read_place(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_parameters_of_the_trigger_are_never_passed_on() {
+        for bad in [
+            "sig",
+            "SP",
+            "Sv",
+            "se",
+            "API-Version",
+            "",
+            "a b",
+            "a=b",
+            "a&b",
+            "%73ig",
+            "*a",
+        ] {
+            assert!(read_parameter(bad, false).is_err(), "{bad}");
+        }
+        assert!(read_parameter("page", false).is_ok());
+    }
+}

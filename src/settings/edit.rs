@@ -1,0 +1,394 @@
+//! Changes to a settings file that keep every other byte of it: a route more, another trigger for a route. Files are
+//! replaced in one step, so that a crash leaves the old one or the new one.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::model::Secret;
+use crate::settings::source::Reference;
+
+/// Where the trigger of a route is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TriggerPlace {
+    /// In the settings file itself.
+    Inline(Range<usize>),
+    /// In a file of its own.
+    File(PathBuf),
+    /// In an environment variable, out of reach.
+    Variable(String),
+    /// In a key vault, likewise.
+    Vault(String),
+}
+
+/// What the settings say about one route's trigger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Where the address is.
+    pub place: TriggerPlace,
+    /// Whether the route is `signed`.
+    pub signed: bool,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    route: Vec<Route>,
+}
+
+#[derive(Deserialize)]
+struct Route {
+    name: String,
+    trigger: Option<Spanned<String>>,
+    #[serde(default)]
+    signed: bool,
+}
+
+/// Finds the trigger of a route in a settings file that was found right before; nothing if it has none.
+pub fn trigger_of(text: &str, folder: &Path, route: &str) -> Option<Written> {
+    let document: Document = toml::from_str(text).ok()?;
+    let route = document.route.into_iter().find(|known| known.name == route)?;
+    let trigger = route.trigger?;
+    let place = match Reference::parse(trigger.get_ref(), folder) {
+        Some(Ok(Reference::Variable(name))) => TriggerPlace::Variable(name),
+        Some(Ok(Reference::File(path))) => TriggerPlace::File(path),
+        Some(Ok(Reference::Vault(place))) => TriggerPlace::Vault(place.to_string()),
+        Some(Err(_)) => return None,
+        None => TriggerPlace::Inline(trigger.span()),
+    };
+    Some(Written {
+        place,
+        signed: route.signed,
+    })
+}
+
+/// Whether settings have a route; also where they cannot be read.
+pub fn has_routes(text: &str) -> bool {
+    toml::from_str(text).map_or(true, |document: Document| !document.route.is_empty())
+}
+
+/// A text as TOML writes it.
+pub fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// The text with another value at this place.
+pub fn with(text: &str, place: Range<usize>, value: &str) -> Option<String> {
+    let (before, after) = (text.get(..place.start)?, text.get(place.end..)?);
+    Some(format!("{before}{}{after}", quoted(value)))
+}
+
+/// The text with a block behind it, an empty line between.
+pub fn appended(text: &str, block: &str) -> String {
+    let text = text.trim_end();
+    let between = if text.is_empty() { "" } else { "\n\n" };
+    format!("{text}{between}{block}")
+}
+
+/// Replaces a settings file in one step; it keeps its rights, and its owner where that is possible.
+///
+/// # Errors
+/// Those of the file system; the file is then as it was.
+pub fn replace_settings(path: &Path, text: &str) -> io::Result<()> {
+    let path = behind(path)?;
+    let model = fs::metadata(&path)?;
+    replace(&path, text.as_bytes(), |file| {
+        give_to_owner_of(file, &model);
+        file.set_permissions(model.permissions())
+    })
+}
+
+/// Who may read the file of a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// The user who owns the settings as well.
+    OwnerOfSettings(u32),
+    /// Another user than the one who owns the settings.
+    Another {
+        /// Who owns the secret.
+        owner: u32,
+        /// Who owns the settings.
+        settings: u32,
+    },
+    /// Files have no such owners here.
+    Unknown,
+}
+
+/// Replaces a secret's file in one step, or makes it; nobody but its owner may read it, who stays the same where that is
+/// possible. A new one gets the owner of the settings: whoever runs the gateway is often not the one who sets it up.
+///
+/// # Errors
+/// Those of the file system; the file is then as it was.
+pub fn replace_secret(path: &Path, secret: &Secret, settings: &Path) -> io::Result<Readers> {
+    let path = behind(path)?;
+    let settings = fs::metadata(settings);
+    let model = fs::metadata(&path)
+        .ok()
+        .or_else(|| settings.as_ref().ok().cloned());
+    replace(&path, format!("{}\n", secret.expose()).as_bytes(), |file| {
+        if let Some(model) = model {
+            give_to_owner_of(file, &model);
+        }
+        Ok(())
+    })?;
+    Ok(match (fs::metadata(&path), settings) {
+        (Ok(secret), Ok(settings)) => readers(&secret, &settings),
+        _ => Readers::Unknown,
+    })
+}
+
+#[cfg(unix)]
+fn readers(secret: &fs::Metadata, settings: &fs::Metadata) -> Readers {
+    use std::os::unix::fs::MetadataExt;
+
+    let (owner, settings) = (secret.uid(), settings.uid());
+    match owner == settings {
+        true => Readers::OwnerOfSettings(owner),
+        false => Readers::Another { owner, settings },
+    }
+}
+
+#[cfg(not(unix))]
+fn readers(_: &fs::Metadata, _: &fs::Metadata) -> Readers {
+    Readers::Unknown
+}
+
+/// What is replaced under this path. A link stays one, and what it leads to is replaced; but not one of a stranger, who could
+/// have an administrator replace any file.
+///
+/// # Errors
+/// When it is such a link.
+pub fn behind(path: &Path) -> io::Result<PathBuf> {
+    let Ok(target) = fs::canonicalize(path) else {
+        return Ok(path.to_owned());
+    };
+    if is_strangers_link(path, &target) {
+        return Err(io::Error::other(
+            "it is a link to a file that does not belong to the owner of the link",
+        ));
+    }
+    Ok(target)
+}
+
+/// Whether `path` is a link that neither an administrator made nor the owner of what it leads to.
+#[cfg(unix)]
+fn is_strangers_link(path: &Path, target: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let (Ok(link), Ok(target)) = (fs::symlink_metadata(path), fs::metadata(target)) else {
+        return false;
+    };
+    link.is_symlink() && link.uid() != 0 && link.uid() != target.uid()
+}
+
+#[cfg(not(unix))]
+fn is_strangers_link(_: &Path, _: &Path) -> bool {
+    false
+}
+
+/// Gives a file to the owner of another one: whoever runs the gateway is often not the one who sets it up. Only an
+/// administrator can, and for all others it is right as it is.
+#[cfg(unix)]
+pub fn give_to_owner_of(file: &File, model: &fs::Metadata) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+
+    if file
+        .metadata()
+        .is_ok_and(|own| (own.uid(), own.gid()) != (model.uid(), model.gid()))
+    {
+        let _ = fchown(file, Some(model.uid()), Some(model.gid()));
+    }
+}
+
+/// Nothing: files are not given away here.
+#[cfg(not(unix))]
+pub fn give_to_owner_of(_: &File, _: &fs::Metadata) {}
+
+fn replace(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let written = write_new(&draft, bytes, prepare).and_then(|()| fs::rename(&draft, path));
+    if written.is_err() {
+        // What is left of the draft is of no use; the first error is the one to tell.
+        let _ = fs::remove_file(&draft);
+    }
+    written
+}
+
+fn write_new(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    prepare(&file)?;
+    file.write_all(bytes)?;
+    // The rename must not become lasting before what it puts in place.
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    #[cfg(unix)]
+    use super::Readers;
+    use super::{TriggerPlace, appended, replace_secret, replace_settings, trigger_of, with};
+    use crate::model::Secret;
+
+    const TEXT: &str = "# kept\n[[route]]\nname = \"a\"\ntrigger = 'https://a.example/x' # kept too\n\
+                        [[route]]\nname = \"b\"\nsigned = true\ntrigger = \"file:b.trigger\"\n\
+                        [[route]]\nname = \"c\"\ntrigger = \"env:C\"\n[[route]]\nname = \"d\"\n";
+
+    #[test]
+    fn a_trigger_is_found_where_it_is_written() {
+        let folder = Path::new("config");
+        let place = |route: &str| trigger_of(TEXT, folder, route).map(|written| written.place);
+        let Some(TriggerPlace::Inline(span)) = place("a") else {
+            panic!("{:?}", place("a"));
+        };
+        assert_eq!(&TEXT[span], "'https://a.example/x'");
+        let file = PathBuf::from("config/b.trigger");
+        assert_eq!(place("b"), Some(TriggerPlace::File(file)));
+        assert_eq!(place("c"), Some(TriggerPlace::Variable("C".to_owned())));
+        assert_eq!(place("d"), None);
+        assert_eq!(place("e"), None);
+        assert!(trigger_of(TEXT, folder, "b").unwrap().signed);
+    }
+
+    #[test]
+    fn every_other_byte_is_kept() {
+        let Some(TriggerPlace::Inline(span)) =
+            trigger_of(TEXT, Path::new(""), "a").map(|written| written.place)
+        else {
+            panic!("not found");
+        };
+        let new = with(TEXT, span, "https://b.example/\"y\"").unwrap();
+        assert_eq!(
+            trigger_of(&new, Path::new(""), "a").map(|written| written.signed),
+            Some(false)
+        );
+        assert!(new.starts_with("# kept\n") && new.contains("# kept too"));
+        let read: toml::Table = toml::from_str(&new).unwrap();
+        assert_eq!(
+            read["route"][0]["trigger"].as_str(),
+            Some("https://b.example/\"y\"")
+        );
+        assert_eq!(appended("a = 1\n\n\n", "[b]\n"), "a = 1\n\n[b]\n");
+        assert_eq!(appended("", "[b]\n"), "[b]\n");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_are_replaced_whole_and_keep_their_rights() {
+        use std::fs;
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let settings = folder.path().join("flowgate.toml");
+        fs::write(&settings, "old").unwrap();
+        fs::set_permissions(&settings, fs::Permissions::from_mode(0o640)).unwrap();
+        let link = folder.path().join("link.toml");
+        std::os::unix::fs::symlink(&settings, &link).unwrap();
+        replace_settings(&link, "new").unwrap();
+        assert_eq!(fs::read_to_string(&settings).unwrap(), "new");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&settings), 0o640);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+
+        let secret = folder.path().join("a.trigger");
+        fs::write(&secret, "open to all").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+        replace_secret(&secret, &Secret::new("hidden"), &settings).unwrap();
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "hidden\n");
+        assert_eq!(mode(&secret), 0o600);
+        let nowhere = folder.path().join("none/x");
+        assert!(replace_secret(&nowhere, &Secret::new("hidden"), &settings).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_owner() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, secret) = (
+            folder.path().join("flowgate.toml"),
+            folder.path().join("a.trigger"),
+        );
+        for path in [&settings, &secret] {
+            std::fs::write(path, "old").unwrap();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o640)).unwrap();
+            // Only an administrator can give a file away; for all others the owner is the same in any case.
+            let _ = chown(path, Some(12_345), Some(23_456));
+        }
+        let facts = |path: &Path| {
+            let metadata = std::fs::metadata(path).unwrap();
+            (metadata.uid(), metadata.gid(), metadata.mode() & 0o777)
+        };
+        let (of_settings, of_secret) = (facts(&settings), facts(&secret));
+        replace_settings(&settings, "new").unwrap();
+        let readers = replace_secret(&secret, &Secret::new("new"), &settings).unwrap();
+        assert_eq!(readers, Readers::OwnerOfSettings(of_settings.0));
+        assert_eq!(facts(&settings), of_settings);
+        assert_eq!(facts(&secret), (of_secret.0, of_secret.1, 0o600));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_of_somebody_else_does_not_choose_what_is_replaced() {
+        use std::os::unix::fs::{lchown, symlink};
+
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let settings = folder.path().join("flowgate.toml");
+        std::fs::write(&settings, "old").unwrap();
+        let (link, victim) = (folder.path().join("a.trigger"), elsewhere.path().join("victim"));
+        std::fs::write(&victim, "theirs").unwrap();
+        symlink(&victim, &link).unwrap();
+        // Only an administrator can give a link away; for all others it is their own.
+        if lchown(&link, Some(12_345), None).is_ok() {
+            let why = replace_secret(&link, &Secret::new("new"), &settings).unwrap_err();
+            assert!(why.to_string().contains("link"), "{why}");
+            replace_settings(&link, "new").unwrap_err();
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), "theirs");
+            lchown(&link, Some(0), None).unwrap();
+        }
+        replace_secret(&link, &Secret::new("new"), &settings).unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "new\n");
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_new_secret_belongs_to_the_owner_of_the_settings_or_the_reader_is_told() {
+        use std::os::unix::fs::{MetadataExt, chown};
+
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, secret) = (
+            folder.path().join("flowgate.toml"),
+            folder.path().join("a.trigger"),
+        );
+        std::fs::write(&settings, "old").unwrap();
+        // Only an administrator can give a file away; for all others the owner is the same in any case.
+        let _ = chown(&settings, Some(12_345), Some(23_456));
+        let readers = replace_secret(&secret, &Secret::new("new"), &settings).unwrap();
+        let owner = |path: &Path| {
+            let metadata = std::fs::metadata(path).unwrap();
+            (metadata.uid(), metadata.gid())
+        };
+        assert_eq!(owner(&secret), owner(&settings));
+        assert_eq!(readers, Readers::OwnerOfSettings(owner(&settings).0));
+        // One that was there keeps its owner, and is told of.
+        if chown(&secret, Some(54_321), None).is_ok() {
+            let readers = replace_secret(&secret, &Secret::new("new"), &settings).unwrap();
+            let (owner, settings) = (54_321, 12_345);
+            assert_eq!(readers, Readers::Another { owner, settings });
+        }
+    }
+}

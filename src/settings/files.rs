@@ -1,0 +1,99 @@
+//! Settings and list files as they were when they were read, so that a running gateway can say whether they have changed
+//! since. Only a digest is kept, never content.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+use aws_lc_rs::digest::{Context, Digest, SHA256};
+
+use crate::settings::{lists, source};
+
+/// Bytes read at a time.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// A file whose content is in force.
+#[derive(Debug, Clone)]
+pub struct FileInForce {
+    path: PathBuf,
+    digest: Digest,
+}
+
+/// How a file compares with what is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileState {
+    /// It has the same content.
+    Same,
+    /// It has other content.
+    Differs,
+    /// It cannot be read; the text says why.
+    Unreadable(String),
+}
+
+impl FileInForce {
+    pub(super) fn new(path: &Path, content: &[u8]) -> Self {
+        Self {
+            path: path.to_owned(),
+            digest: aws_lc_rs::digest::digest(&SHA256, content),
+        }
+    }
+
+    /// Compares the file as it is now with what is in force. It blocks: a list may have many megabytes.
+    pub fn compare(&self) -> FileState {
+        match digest_of(&self.path) {
+            Ok(Some(digest)) if digest.as_ref() == self.digest.as_ref() => FileState::Same,
+            Ok(_) => FileState::Differs,
+            Err(why) => FileState::Unreadable(why),
+        }
+    }
+}
+
+impl fmt::Display for FileInForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+/// Nothing for a file that is larger than any that can be in force.
+fn digest_of(path: &Path) -> Result<Option<Digest>, String> {
+    // Opening a pipe would wait for a writer, and what came out of one at the start cannot be read again.
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(format!("{} is not a file that can be read again", path.display()));
+    }
+    let file = source::open(path).map_err(|flaw| flaw.what)?;
+    let mut file = file.take(lists::LIST_BYTES_MAX + 1);
+    let mut context = Context::new(&SHA256);
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => context.update(piece.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(format!("file {} cannot be read: {error}", path.display())),
+        }
+    }
+    Ok((file.limit() > 0).then(|| context.finish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FileInForce, FileState};
+
+    #[test]
+    fn a_file_is_compared_with_what_was_read_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        std::fs::write(&path, "one\n").unwrap();
+        let file = FileInForce::new(&path, b"one\n");
+        assert_eq!(file.compare(), FileState::Same);
+        std::fs::write(&path, "two\n").unwrap();
+        assert_eq!(file.compare(), FileState::Differs);
+        std::fs::write(&path, "one\n").unwrap();
+        assert_eq!(file.compare(), FileState::Same);
+        std::fs::remove_file(&path).unwrap();
+        let FileState::Unreadable(why) = file.compare() else {
+            panic!("a file that is not there");
+        };
+        assert!(why.ends_with("does not exist"), "{why}");
+    }
+}

@@ -1,0 +1,390 @@
+//! Networks, key digests and dates, one by one and in files with one entry a line. It decides what an entry
+//! means; which lists there are, and whether two entries clash, is for `check`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
+use std::time::SystemTime;
+
+use ipnet::{IpNet, Ipv4Net};
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+
+use crate::model::KeyLabel;
+use crate::settings::mistake::Flaw;
+use crate::settings::{KeyDigest, KeyState, mask};
+
+/// Largest list file: 100,000 keys take 10 MB.
+pub(super) const LIST_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Reads a network prefix or a single address. IPv4 addresses in their IPv6 form become IPv4, so that one
+/// network is written and found in one way.
+pub(super) fn network(text: &str) -> Result<IpNet, Flaw> {
+    let network = match text.parse::<IpNet>() {
+        Ok(network) => network,
+        Err(_) => match text.parse::<IpAddr>() {
+            Ok(address) => IpNet::from(address),
+            Err(_) => {
+                return Err(Flaw::new("this is not a network")
+                    .hint("write a prefix such as 10.0.0.0/8 or 2001:db8::/32, or a single address"));
+            }
+        },
+    };
+    let network = unmapped(network);
+    let trunk = network.trunc();
+    if trunk != network {
+        return Err(
+            Flaw::new("the network has bits set beyond its prefix length").hint(format!(
+                "write {trunk}, or {} for the one address",
+                network.addr()
+            )),
+        );
+    }
+    Ok(network)
+}
+
+fn unmapped(network: IpNet) -> IpNet {
+    // RFC 4291 section 2.5.5.2: the first 96 bits mark an IPv4 address.
+    const MARK_BITS: u8 = 96;
+    let IpNet::V6(long) = network else {
+        return network;
+    };
+    let (Some(address), Some(bits)) = (mapped(&long), long.prefix_len().checked_sub(MARK_BITS)) else {
+        return network;
+    };
+    Ipv4Net::new(address, bits).map_or(network, IpNet::V4)
+}
+
+fn mapped(network: &ipnet::Ipv6Net) -> Option<Ipv4Addr> {
+    network.addr().to_ipv4_mapped()
+}
+
+/// Reads the digest of a key.
+pub(super) fn digest(text: &str) -> Result<KeyDigest, Flaw> {
+    let (hex, make): (&str, fn([u8; 32]) -> KeyDigest) = if let Some(hex) = text.strip_prefix("sha256:") {
+        (hex, KeyDigest::Sha256)
+    } else if let Some(hex) = text.strip_prefix("hmac-sha256:") {
+        (hex, KeyDigest::HmacSha256)
+    } else {
+        return Err(
+            Flaw::new("this is not the digest of a key; keys themselves must not stand in settings")
+                .hint("run `flowgate key hash` and put its output here"),
+        );
+    };
+    let bytes = unhex(hex).ok_or_else(|| {
+        Flaw::new("a digest has 64 hexadecimal digits behind its prefix")
+            .hint("run `flowgate key hash` and put its output here")
+    })?;
+    Ok(make(bytes))
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        let digit = |byte: u8| {
+            char::from(byte)
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(bytes)
+}
+
+/// Reads a moment (RFC 3339) or a date, which stands for midnight UTC at its beginning.
+pub(super) fn moment(text: &str) -> Result<SystemTime, Flaw> {
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Ok(moment.into());
+    }
+    if text.len() == "2027-01-31".len()
+        && let Ok(date) = text.parse::<Date>()
+        && let Ok(moment) = date.at(0, 0, 0, 0).to_zoned(jiff::tz::TimeZone::UTC)
+    {
+        return Ok(moment.timestamp().into());
+    }
+    if text.parse::<DateTime>().is_ok() {
+        return Err(Flaw::new("the moment has no time zone")
+            .hint("put Z for UTC or an offset behind it, for example 2027-01-31T12:00:00Z"));
+    }
+    Err(Flaw::new("this is neither a date nor a moment")
+        .hint("write a date such as 2027-01-31, or a moment such as 2027-01-31T12:00:00Z"))
+}
+
+/// A line of a list: where its first word stands, and what it says.
+pub(super) struct Entry<T> {
+    pub(super) span: Range<usize>,
+    pub(super) value: T,
+}
+
+/// A flaw and where in the text it is.
+pub(super) struct Misplaced {
+    pub(super) span: Range<usize>,
+    pub(super) flaw: Flaw,
+}
+
+/// The networks of a file: one a line, `#` begins a comment.
+pub(super) fn networks(text: &str) -> impl Iterator<Item = Result<Entry<IpNet>, Misplaced>> {
+    entries(text).map(|(start, line)| {
+        let words = mask::words(line);
+        let span = span_of(start, words.first());
+        if let Some(word) = words.get(1) {
+            let flaw = Flaw::new("a line holds one network");
+            return Err(Misplaced {
+                span: span_of(start, Some(word)),
+                flaw,
+            });
+        }
+        match network(line.trim()) {
+            Ok(value) => Ok(Entry { span, value }),
+            Err(flaw) => Err(Misplaced { span, flaw }),
+        }
+    })
+}
+
+/// A key as a line of a file gives it.
+pub(super) struct KeyLine {
+    pub(super) label: KeyLabel,
+    pub(super) digest: KeyDigest,
+    pub(super) digest_span: Range<usize>,
+    pub(super) not_before: Option<SystemTime>,
+    pub(super) expires: Option<SystemTime>,
+    pub(super) state: KeyState,
+}
+
+/// The keys of a file: `LABEL DIGEST [not_before=..] [expires=..] [enabled=false]` a line, `#` begins a
+/// comment.
+pub(super) fn keys(text: &str) -> impl Iterator<Item = Result<Entry<KeyLine>, Misplaced>> {
+    entries(text).map(|(start, line)| key(start, line))
+}
+
+fn key(start: usize, line: &str) -> Result<Entry<KeyLine>, Misplaced> {
+    let words = mask::words(line);
+    let misplaced = |word: Option<&(usize, &str)>, flaw| Misplaced {
+        span: span_of(start, word),
+        flaw,
+    };
+    let [first @ (_, label), rest @ ..] = words.as_slice() else {
+        return Err(misplaced(None, Flaw::new("the line is empty")));
+    };
+    let [second @ (_, text), options @ ..] = rest else {
+        let flaw = Flaw::new("a line holds the label of a key and its digest").hint("write LABEL sha256:...");
+        return Err(misplaced(Some(first), flaw));
+    };
+    let digest = digest(text).map_err(|flaw| misplaced(Some(second), flaw))?;
+    let label =
+        KeyLabel::parse(label).map_err(|error| misplaced(Some(first), Flaw::new(error.to_string())))?;
+    let mut line = KeyLine {
+        label,
+        digest,
+        digest_span: span_of(start, Some(second)),
+        not_before: None,
+        expires: None,
+        state: KeyState::Enabled,
+    };
+    let mut seen = Vec::new();
+    for option @ (_, text) in options {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        if seen.contains(&name) {
+            return Err(misplaced(Some(option), Flaw::new("the option is given twice")));
+        }
+        seen.push(name);
+        set(&mut line, name, value).map_err(|flaw| misplaced(Some(option), flaw))?;
+    }
+    Ok(Entry {
+        span: span_of(start, Some(first)),
+        value: line,
+    })
+}
+
+fn set(line: &mut KeyLine, name: &str, value: &str) -> Result<(), Flaw> {
+    match (name, value) {
+        ("not_before", _) => line.not_before = Some(moment(value)?),
+        ("expires", _) => line.expires = Some(moment(value)?),
+        ("enabled", "true") => line.state = KeyState::Enabled,
+        ("enabled", "false") => line.state = KeyState::Disabled,
+        ("enabled", _) => return Err(Flaw::new("`enabled` is either true or false")),
+        _ => {
+            return Err(Flaw::new("unknown option behind the digest")
+                .hint("known are not_before=, expires= and enabled="));
+        }
+    }
+    Ok(())
+}
+
+/// The most keys that a text of this form can hold: one a line, and none without a label and a digest.
+pub(super) fn keys_max(text: &str) -> usize {
+    const KEY_BYTES_MIN: usize = "x sha256:".len() + 64;
+    let lines = memchr::memchr_iter(b'\n', text.as_bytes()).count() + 1;
+    lines.min(text.len() / KEY_BYTES_MIN)
+}
+
+/// Lines that say something, without their comments, and the byte each begins at.
+fn entries(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut from = 0;
+    // Editors on Windows may put a byte order mark before the first line.
+    let lines = text.split_inclusive('\n').map(move |line| {
+        let start = from;
+        from += line.len();
+        (start, line)
+    });
+    lines.filter_map(|(start, line)| {
+        let (start, line) = line
+            .strip_prefix('\u{feff}')
+            .map_or((start, line), |line| (start + 3, line));
+        let content = line.split('#').next().unwrap_or(line);
+        (!content.trim().is_empty()).then_some((start, content))
+    })
+}
+
+fn span_of(start: usize, word: Option<&(usize, &str)>) -> Range<usize> {
+    word.map_or(start..start, |(at, word)| start + at..start + at + word.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use proptest::prelude::*;
+
+    use super::{digest, keys, keys_max, moment, network, networks};
+    use crate::settings::KeyState;
+
+    #[test]
+    fn a_network_is_a_prefix_or_an_address() {
+        for (text, read) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::1", "::1/128"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), read);
+        }
+        for bad in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "example.com",
+            "10.0.0.0-10.0.0.9",
+            "1.2.3.4/8/8",
+        ] {
+            assert!(network(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn set_host_bits_are_refused_with_the_correction() {
+        for (text, trunk) in [("10.0.0.1/8", "10.0.0.0/8"), ("2001:db8::1/32", "2001:db8::/32")] {
+            assert!(network(text).unwrap_err().hint.unwrap().contains(trunk), "{text}");
+        }
+        let hint = network("::ffff:10.0.0.1/104").unwrap_err().hint.unwrap();
+        assert!(hint.contains("10.0.0.0/8"), "{hint}");
+    }
+
+    #[test]
+    fn a_date_is_midnight_utc_and_a_moment_needs_a_zone() {
+        let day = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400);
+        for text in [
+            "1970-01-02",
+            "1970-01-02T00:00:00Z",
+            "1970-01-02T02:00:00+02:00",
+            "1970-01-02 00:00:00Z",
+        ] {
+            assert_eq!(moment(text).unwrap(), day, "{text}");
+        }
+        assert_eq!(
+            moment("1970-01-02T00:00:00").unwrap_err().what,
+            "the moment has no time zone"
+        );
+        for bad in ["", "tomorrow", "1970-13-01", "1970-01-02T25:00:00Z"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_digest_has_a_prefix_and_64_digits() {
+        let hex = "0123456789abcdefABCDEF0123456789".repeat(2);
+        assert!(digest(&format!("sha256:{hex}")).is_ok());
+        assert!(digest(&format!("hmac-sha256:{hex}")).is_ok());
+        for bad in [
+            hex.clone(),
+            format!("sha256:{hex}0"),
+            "sha256:".to_owned(),
+            format!("md5:{hex}"),
+        ] {
+            let flaw = digest(&bad).unwrap_err();
+            assert!(flaw.hint.unwrap().contains("flowgate key hash"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_line_has_a_label_a_digest_and_options() {
+        let hex = "0a".repeat(32);
+        let text = format!(
+            "\u{feff}# all keys\n\nerp sha256:{hex}\r\n\
+               old hmac-sha256:{hex} expires=2020-01-01 enabled=false # x\n"
+        );
+        let keys: Vec<_> = keys(&text).map(|entry| entry.ok().unwrap().value).collect();
+        assert_eq!(keys.len(), 2);
+        assert_eq!(keys_max(&text), 2);
+        assert_eq!((keys_max(""), keys_max(&"\n".repeat(73))), (0, 1));
+        assert_eq!(keys_max(&format!("x sha256:{hex}")), 1);
+        assert_eq!(keys[0].label.as_str(), "erp");
+        assert_eq!(keys[1].state, KeyState::Disabled);
+        assert!(keys[1].expires.is_some() && keys[1].not_before.is_none());
+    }
+
+    #[test]
+    fn a_wrong_line_says_which_word_is_wrong() {
+        let hex = "0a".repeat(32);
+        for (line, word) in [
+            ("erp".to_owned(), "erp"),
+            ("erp plain".to_owned(), "plain"),
+            (format!("e/rp sha256:{hex}"), "e/rp"),
+            (format!("erp sha256:{hex} until=1"), "until=1"),
+            (format!("erp sha256:{hex} enabled=no"), "enabled=no"),
+            (format!("erp sha256:{hex} expires=x"), "expires=x"),
+            (
+                format!("erp sha256:{hex} enabled=true enabled=true"),
+                "enabled=true",
+            ),
+        ] {
+            let text = format!("# first\n{line}\n");
+            let misplaced = keys(&text).next().unwrap().err().unwrap();
+            assert_eq!(&text[misplaced.span], word);
+        }
+        let text = "10.0.0.0/8\n10.1.0.0/16 10.2.0.0/16\n";
+        assert_eq!(
+            &text[networks(text).nth(1).unwrap().err().unwrap().span],
+            "10.2.0.0/16"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_list_or_a_mistake_in_it(text in any::<String>()) {
+            prop_assert!(keys(&text).filter(Result::is_ok).count() <= keys_max(&text));
+            for misplaced in keys(&text).filter_map(Result::err) {
+                prop_assert!(text.get(misplaced.span).is_some());
+            }
+            for misplaced in networks(&text).filter_map(Result::err) {
+                prop_assert!(text.get(misplaced.span).is_some());
+            }
+            let _ = moment(&text);
+        }
+
+        #[test]
+        fn a_printed_network_reads_as_itself(bits in any::<u128>(), length in 0u8..=128) {
+            let net = ipnet::IpNet::new(std::net::Ipv6Addr::from(bits).into(), length).unwrap().trunc();
+            prop_assume!(std::net::Ipv6Addr::from(bits).to_ipv4_mapped().is_none());
+            prop_assert_eq!(network(&net.to_string()).unwrap(), net);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! A certificate that a listener shows, with its private key: made of what lies in its places, by the check of the settings
+//! and again whenever something else lies there, so that both refuse the same things. Which one serves is decided in
+//! `server/tls.rs`; what an operator is told about dates and names at the start, by the check.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use crate::model::Secret;
+use crate::settings::mistake::Flaw;
+use crate::settings::pem::{Leaf, certificates_in, certify, no_certificate, read_key, read_leaf};
+use crate::settings::signing::{About, Fault, Texts};
+use crate::settings::source::SecretSource;
+use crate::settings::trust::provider;
+use crate::settings::{Certificate, signing};
+
+/// Where a certificate of a listener and its key lie.
+#[derive(Debug, Clone)]
+pub struct CertificateSource {
+    pub(super) places: Places,
+    /// The names that the settings give; none stand for its own.
+    pub(super) names: Vec<String>,
+}
+
+/// How the parts of a certificate are spread over their places.
+#[derive(Debug, Clone)]
+pub(super) enum Places {
+    /// The chain in one, the key in another.
+    Apart { chain: SecretSource, key: SecretSource },
+    /// Both in one, as PEM or PFX, unless the key has its own.
+    Together {
+        file: SecretSource,
+        key: Option<SecretSource>,
+        password: Option<SecretSource>,
+    },
+}
+
+/// A chain and its key, which belong together.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) key: CertifiedKey,
+    pub(super) leaf: Leaf,
+}
+
+impl CertificateSource {
+    /// The places, in the order in which [`Self::read`] wants what lies in them.
+    pub fn parts(&self) -> Vec<&SecretSource> {
+        match &self.places {
+            Places::Apart { chain, key } => vec![chain, key],
+            Places::Together { file, key, password } => {
+                let beside = [key.as_ref(), password.as_ref()];
+                [Some(file)].into_iter().chain(beside).flatten().collect()
+            }
+        }
+    }
+
+    /// Makes a certificate of what lies in its places now.
+    ///
+    /// # Errors
+    /// Says in words why it cannot serve.
+    pub fn read(&self, texts: &[Secret]) -> Result<Certificate, String> {
+        let pair = self.pair(texts).map_err(|fault| fault.flaw.what)?;
+        let names = self.served(&pair.leaf).map_err(|flaw| flaw.what)?;
+        Ok(Certificate {
+            key: Arc::new(pair.key),
+            names,
+            not_before: pair.leaf.not_before,
+            not_after: pair.leaf.not_after,
+            source: Arc::new(self.clone()),
+        })
+    }
+
+    /// What lies in its places, read and held against each other.
+    pub(super) fn pair(&self, texts: &[Secret]) -> Result<Pair, Fault> {
+        let mut texts = texts.iter();
+        let missing = || Fault::new(About::File, "a part of the certificate was not read", None);
+        let first = texts.next().ok_or_else(missing)?;
+        match &self.places {
+            Places::Apart { chain, .. } => apart(first, &chain.place(), texts.next().ok_or_else(missing)?),
+            Places::Together { key, password, .. } => {
+                let mut beside = |part: &Option<SecretSource>| part.as_ref().and_then(|_| texts.next());
+                let key = beside(key);
+                let password = beside(password);
+                together(&Texts {
+                    file: first,
+                    key,
+                    password,
+                })
+            }
+        }
+    }
+
+    /// The names that a certificate with this leaf serves.
+    pub(super) fn served(&self, leaf: &Leaf) -> Result<Vec<String>, Flaw> {
+        if !self.names.is_empty() {
+            return Ok(self.names.clone());
+        }
+        if leaf.names.is_empty() {
+            return Err(
+                Flaw::new("the certificate holds no names").hint(
+                    "make one with the names it serves as subjectAltName, because callers look nowhere else; or say with \
+                     `names` which those are",
+                ),
+            );
+        }
+        Ok(leaf.names.clone())
+    }
+}
+
+impl Certificate {
+    /// Whether it is good at this moment, by its own dates.
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+
+    /// The day on which it begins, for people.
+    pub fn begins_on(&self) -> String {
+        signing::day(self.not_before)
+    }
+
+    /// The day on which it ends, for people.
+    pub fn ends_on(&self) -> String {
+        signing::day(self.not_after)
+    }
+
+    /// Those of its served names that it is not made out to, so that callers refuse it.
+    pub fn foreign_names(&self) -> Vec<&str> {
+        let leaf = self.key.cert.first().and_then(|leaf| read_leaf(leaf).ok());
+        let own = leaf.map(|leaf| leaf.names).unwrap_or_default();
+        let names = self.names.iter().map(String::as_str);
+        names
+            .filter(|name| !own.iter().any(|own| covers(own, name)))
+            .collect()
+    }
+}
+
+/// Whether a name in a certificate covers a name to be served (RFC 6125 section 6.4.3: a star stands for one
+/// label).
+pub(super) fn covers(own: &str, name: &str) -> bool {
+    if own == name {
+        return true;
+    }
+    match (own.strip_prefix("*."), name.split_once('.')) {
+        (Some(parent), Some((label, rest))) => label != "*" && rest == parent,
+        _ => false,
+    }
+}
+
+/// The chain from one place, the server's own certificate first, and the key from another.
+fn apart(chain: &Secret, place: &str, key: &Secret) -> Result<Pair, Fault> {
+    let of_chain = |flaw| Fault {
+        about: About::File,
+        flaw,
+    };
+    let chain = certificates_in(chain, place).map_err(of_chain)?;
+    let leaf = leaf_of(&chain).map_err(of_chain)?;
+    let key = read_key(key).and_then(|key| certify(chain, &key, &provider()));
+    let key = key.map_err(|flaw| Fault {
+        about: About::Key,
+        flaw,
+    })?;
+    Ok(Pair { key, leaf })
+}
+
+/// Both from one place, in whatever order they lie there.
+fn together(texts: &Texts<'_>) -> Result<Pair, Fault> {
+    let parts = texts.parts()?;
+    let provider = provider();
+    let parsed: Result<Vec<_>, _> = parts
+        .certificates
+        .iter()
+        .map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed))
+        .collect();
+    let parsed =
+        parsed.map_err(|_| Fault::new(About::File, "the certificate is damaged: it is not X.509", None))?;
+    if parsed.is_empty() {
+        return Err(Fault::new(
+            About::File,
+            "there is a private key without its certificate",
+            Some("put the certificate into the same file, or name it with `chain` and the key with `key`"),
+        ));
+    }
+    let all: Vec<signing::Found<'_>> = parts.certificates.iter().zip(&parsed).collect();
+    let belongs = |der: &CertificateDer<'static>| {
+        CertifiedKey::from_der(vec![der.clone()], parts.key.clone_key(), &provider).is_ok()
+    };
+    // Where none belongs the first one says why.
+    let own = all.iter().find(|(der, _)| belongs(der)).or(all.first());
+    let chain = own.map(|own| signing::chain(*own, &all)).unwrap_or_default();
+    let leaf = leaf_of(&chain).map_err(|flaw| Fault {
+        about: About::File,
+        flaw,
+    })?;
+    let key = certify(chain, &parts.key, &provider).map_err(|flaw| Fault {
+        about: parts.key_about,
+        flaw,
+    })?;
+    Ok(Pair { key, leaf })
+}
+
+fn leaf_of(chain: &[CertificateDer<'static>]) -> Result<Leaf, Flaw> {
+    chain
+        .first()
+        .map_or(Err(no_certificate()), |leaf| read_leaf(leaf))
+}

@@ -1,0 +1,600 @@
+//! Everything outside the settings file that its meaning depends on: environment variables, secret files and
+//! the time. It turns `env:NAME` and `file:PATH` into secrets, and hands out what was read from key vaults before. Nothing
+//! else in the product reads an environment variable.
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use std::{fs, io};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::model::{Secret, clock};
+use crate::settings::mistake::Flaw;
+use crate::settings::vault::VaultReference;
+use crate::settings::{mask, room, vault};
+
+/// Largest secret: a key with a long chain around it is far below.
+pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
+/// Largest PEM file: the bundle of a whole operating system is a quarter of it.
+pub(super) const PEM_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Whether secrets are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// They are read and must be there.
+    Resolved,
+    /// They are not read, and other files may be missing: placeholders stand for all of them, so the result
+    /// can be looked at but not served. For checks on a machine other than the one that runs the gateway.
+    Unresolved,
+}
+
+/// Where settings get from the process what is not in their file.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    variables: Variables,
+    secrets: Secrets,
+    /// What was read from key vaults, if anybody has.
+    vaults: Option<HashMap<VaultReference, VaultValue>>,
+    now: SystemTime,
+}
+
+/// What a key vault holds under a name.
+#[derive(Debug, Clone)]
+pub struct VaultValue {
+    /// The value.
+    pub secret: Secret,
+    /// When it expires, if the vault knows.
+    pub expires: Option<SystemTime>,
+}
+
+impl From<Secret> for VaultValue {
+    fn from(secret: Secret) -> Self {
+        Self {
+            secret,
+            expires: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Variables {
+    Process,
+    Pairs(HashMap<String, Secret>),
+}
+
+impl Environment {
+    /// The environment of this process, with its clock at this moment.
+    pub fn of_process() -> Self {
+        Self {
+            variables: Variables::Process,
+            secrets: Secrets::Resolved,
+            vaults: None,
+            now: clock::wall(),
+        }
+    }
+
+    /// An environment with these variables alone.
+    pub fn from_pairs<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Self
+    where
+        N: Into<String>,
+        V: Into<String>,
+    {
+        let pairs = pairs
+            .into_iter()
+            .map(|(name, value)| (name.into(), Secret::new(value)))
+            .collect();
+        Self {
+            variables: Variables::Pairs(pairs),
+            secrets: Secrets::Resolved,
+            vaults: None,
+            now: clock::wall(),
+        }
+    }
+
+    /// The same environment, with or without its secrets.
+    #[must_use]
+    pub fn with(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
+        self
+    }
+
+    /// The same environment with what was read from key vaults. Without it placeholders stand for those secrets.
+    #[must_use]
+    pub fn with_vaults<V: Into<VaultValue>>(mut self, values: HashMap<VaultReference, V>) -> Self {
+        let values = values.into_iter().map(|(place, value)| (place, value.into()));
+        self.vaults = Some(values.collect());
+        self
+    }
+
+    /// The same environment at another time.
+    #[must_use]
+    pub fn at(mut self, now: SystemTime) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// Whether secrets are read.
+    pub fn secrets(&self) -> Secrets {
+        self.secrets
+    }
+
+    /// Whether the value behind a reference can be had now; if not, a placeholder stands for it.
+    pub(super) fn is_at_hand(&self, reference: &Reference) -> bool {
+        match (self.secrets, reference) {
+            (Secrets::Unresolved, _) => false,
+            (Secrets::Resolved, Reference::Vault(_)) => self.vaults.is_some(),
+            (Secrets::Resolved, Reference::Variable(_) | Reference::File(_)) => true,
+        }
+    }
+
+    /// The time by which dates are judged.
+    pub(super) fn now(&self) -> SystemTime {
+        self.now
+    }
+
+    /// Reads the secret of a reference that did not come from a settings file; `folder` is where relative
+    /// paths begin.
+    ///
+    /// # Errors
+    /// Says in words what is wrong with the reference or with what it points to.
+    pub fn secret(&self, reference: &str, folder: &Path) -> Result<Secret, String> {
+        let reference = Reference::parse(reference, folder)
+            .ok_or("a secret is named as env:NAME or file:PATH, never given itself")?;
+        // A pipe would be waited for without end; what does not exist is reported when it is read.
+        if let Ok(Reference::File(path)) = &reference
+            && fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+        {
+            return Err(format!("{} is not a regular file", path.display()));
+        }
+        let resolved = reference.and_then(|reference| self.resolve(&reference));
+        resolved.map(|resolved| resolved.secret).map_err(|flaw| flaw.what)
+    }
+
+    /// The proxy variables that are set. The gateway connects directly and uses none of them; a proxy may carry a password,
+    /// so only the names come out.
+    pub fn proxies(&self) -> Vec<&'static str> {
+        let known = [
+            "HTTPS_PROXY",
+            "https_proxy",
+            "HTTP_PROXY",
+            "http_proxy",
+            "ALL_PROXY",
+            "all_proxy",
+        ];
+        let set = |name: &&str| self.variable(name).is_ok_and(|value| !value.expose().is_empty());
+        known.into_iter().filter(set).collect()
+    }
+
+    /// Reads what a reference points to.
+    pub(super) fn resolve(&self, reference: &Reference) -> Result<Resolved, Flaw> {
+        self.resolve_as(reference, Holds::Text)
+    }
+
+    /// Reads what a reference to something of this kind points to.
+    pub(super) fn resolve_as(&self, reference: &Reference, holds: Holds) -> Result<Resolved, Flaw> {
+        match reference {
+            Reference::Variable(name) => {
+                let secret = self.variable(name)?;
+                let secret = tidy(secret.expose()).ok_or_else(|| {
+                    Flaw::new(format!("environment variable {name} is empty"))
+                        .hint("set it before starting Flowgate")
+                })?;
+                Ok(Resolved {
+                    secret,
+                    expires: None,
+                    warning: None,
+                })
+            }
+            Reference::File(path) => read_secret(path, holds),
+            Reference::Vault(place) => {
+                let value = self.vaults.as_ref().and_then(|values| values.get(place)).cloned();
+                let value = value.ok_or_else(|| {
+                    Flaw::new(format!(
+                        "{place} was not read; `flowgate serve`, `doctor` and `login` read key vaults"
+                    ))
+                })?;
+                Ok(Resolved {
+                    secret: value.secret,
+                    expires: value.expires,
+                    warning: None,
+                })
+            }
+        }
+    }
+
+    /// What a platform says in a variable that need not be there; an empty one says nothing. Nothing is known of the
+    /// machine that will run the gateway when secrets are not read.
+    pub(super) fn told(&self, name: &str) -> Option<Secret> {
+        match self.secrets {
+            Secrets::Resolved => self.variable(name).ok().and_then(|value| tidy(value.expose())),
+            Secrets::Unresolved => None,
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the environment"
+    )]
+    fn variable(&self, name: &str) -> Result<Secret, Flaw> {
+        let value = match &self.variables {
+            Variables::Process => match std::env::var(name) {
+                Ok(value) => Some(Secret::new(value)),
+                Err(std::env::VarError::NotPresent) => None,
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    return Err(Flaw::new(format!("environment variable {name} is not UTF-8")));
+                }
+            },
+            Variables::Pairs(pairs) => pairs.get(name).cloned(),
+        };
+        value.ok_or_else(|| {
+            Flaw::new(format!("environment variable {name} is not set"))
+                .hint("set it before starting Flowgate")
+        })
+    }
+}
+
+/// Where a secret lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reference {
+    Variable(String),
+    File(PathBuf),
+    Vault(VaultReference),
+}
+
+impl Reference {
+    /// Reads `env:NAME`, `file:PATH` or `keyvault:ADDRESS`; nothing if the text is none of them. Paths are relative to `folder`.
+    pub(super) fn parse(text: &str, folder: &Path) -> Option<Result<Self, Flaw>> {
+        if let Some(name) = text.strip_prefix("env:") {
+            if !mask::is_variable(name) {
+                let what = "the name of an environment variable has letters, digits and `_` only";
+                return Some(Err(Flaw::new(what)));
+            }
+            return Some(Ok(Self::Variable(name.to_owned())));
+        }
+        if let Some(address) = text.strip_prefix(vault::PREFIX) {
+            return Some(VaultReference::parse(address).map(Self::Vault));
+        }
+        let path = text.strip_prefix("file:")?;
+        if path.is_empty() {
+            return Some(Err(Flaw::new("`file:` needs a path behind it")));
+        }
+        Some(Ok(Self::File(folder.join(path))))
+    }
+}
+
+/// What may lie behind a reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Text alone.
+    Text,
+    /// Text, or bytes that are none, such as a PFX file. Those are kept as base64, the form in which a variable or a
+    /// vault holds them, so that a secret is text wherever it comes from.
+    Bytes,
+    /// Certificates in PEM form, which everybody may read and which may be many. What stands between them need not be text.
+    Chain,
+}
+
+/// A secret, and where it can be read again when it has been replaced there.
+#[derive(Debug, Clone)]
+pub struct SecretSource {
+    reference: Reference,
+    known: Option<Secret>,
+    expires: Option<SystemTime>,
+    holds: Holds,
+}
+
+impl SecretSource {
+    pub(super) fn new(reference: Reference, known: Option<Secret>) -> Self {
+        Self {
+            reference,
+            known,
+            expires: None,
+            holds: Holds::Text,
+        }
+    }
+
+    /// The same source, whose value ends then.
+    pub(super) fn until(mut self, expires: Option<SystemTime>) -> Self {
+        self.expires = expires;
+        self
+    }
+
+    /// The same source, which may hold something else than text.
+    pub(super) fn holding(mut self, holds: Holds) -> Self {
+        self.holds = holds;
+        self
+    }
+
+    /// The value that was read with the settings; nothing for a secret in a key vault, which is read when it is needed.
+    pub fn known(&self) -> Option<&Secret> {
+        self.known.as_ref()
+    }
+
+    /// When that value expires, where its key vault knows.
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.expires
+    }
+
+    /// Where it lies, for people.
+    pub fn place(&self) -> String {
+        match &self.reference {
+            Reference::Variable(name) => format!("environment variable {name}"),
+            Reference::File(path) => format!("file {}", path.display()),
+            Reference::Vault(place) => place.to_string(),
+        }
+    }
+
+    /// The file, if it lies in one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.reference {
+            Reference::File(path) => Some(path),
+            Reference::Variable(_) | Reference::Vault(_) => None,
+        }
+    }
+
+    /// The secret of a key vault, if it lies in one.
+    pub fn vault(&self) -> Option<&VaultReference> {
+        match &self.reference {
+            Reference::Vault(place) => Some(place),
+            Reference::Variable(_) | Reference::File(_) => None,
+        }
+    }
+
+    /// Reads it again from its file, and says what is odd about that. Blocks.
+    ///
+    /// # Errors
+    /// Says in words why it cannot be read; a secret that lies in no file never can.
+    pub fn read_again(&self) -> Result<(Secret, Option<String>), String> {
+        match &self.reference {
+            Reference::Variable(_) | Reference::Vault(_) => Err(format!("{} is no file", self.place())),
+            Reference::File(path) => read_secret(path, self.holds)
+                .map(|resolved| (resolved.secret, resolved.warning.map(|flaw| flaw.sentence())))
+                .map_err(|flaw| flaw.what),
+        }
+    }
+}
+
+/// A secret that was found.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) secret: Secret,
+    /// When it expires, where its key vault knows.
+    pub(super) expires: Option<SystemTime>,
+    /// What is odd about the place it was found in.
+    pub(super) warning: Option<Flaw>,
+}
+
+/// Without the newline that editors and `echo` leave at the end; nothing if nothing remains.
+fn tidy(text: &str) -> Option<Secret> {
+    let text = text.trim_end_matches(['\r', '\n']);
+    (!text.is_empty()).then(|| Secret::new(text))
+}
+
+fn read_secret(path: &Path, holds: Holds) -> Result<Resolved, Flaw> {
+    if holds == Holds::Chain {
+        return read_chain(path).map(|secret| Resolved {
+            secret,
+            expires: None,
+            warning: None,
+        });
+    }
+    let shown = path.display();
+    let mut file = open(path)?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = Read::by_ref(&mut file)
+        .take(SECRET_BYTES_MAX + 1)
+        .read_to_end(&mut bytes);
+    let read = read.map_err(|error| unreadable(path, &error))?;
+    if read as u64 > SECRET_BYTES_MAX {
+        return Err(Flaw::new(format!("secret file {shown} is larger than 64 KiB")));
+    }
+    let secret = match (std::str::from_utf8(&bytes), holds) {
+        (Ok(text), _) => tidy(text),
+        (Err(_), Holds::Bytes) => Some(Secret::new(STANDARD.encode(bytes.as_slice()))),
+        (Err(_), Holds::Text | Holds::Chain) => {
+            return Err(unreadable(path, &io::ErrorKind::InvalidData.into()));
+        }
+    };
+    let secret = secret.ok_or_else(|| Flaw::new(format!("secret file {shown} is empty")))?;
+    Ok(Resolved {
+        secret,
+        expires: None,
+        warning: file
+            .metadata()
+            .ok()
+            .and_then(|metadata| exposure(&metadata, path)),
+    })
+}
+
+/// Reads a file of certificates. It holds no secret, but it is kept as one, like everything that is read again.
+pub(super) fn read_chain(path: &Path) -> Result<Secret, Flaw> {
+    let bytes = read(path, PEM_BYTES_MAX)?;
+    Ok(Secret::new(String::from_utf8_lossy(&bytes)))
+}
+
+/// Opens a file that the settings name.
+pub(super) fn open(path: &Path) -> Result<File, Flaw> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(Flaw::new(format!("{} is a folder, not a file", path.display())));
+    }
+    Ok(file)
+}
+
+/// Reads a whole file of at most `bytes_max` bytes.
+pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Flaw> {
+    let file = open(path)?;
+    let length = file
+        .metadata()
+        .map_or(0, |metadata| metadata.len())
+        .min(bytes_max);
+    // One byte more, so that the end is found without asking for more room.
+    let mut bytes = room::passing(usize::try_from(length).unwrap_or(0) + 1);
+    let read = file.take(bytes_max + 1).read_to_end(&mut bytes);
+    read.map_err(|error| unreadable(path, &error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Flaw::new(format!(
+            "file {} is larger than {} MiB",
+            path.display(),
+            bytes_max >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Reads a whole text of at most `bytes_max` bytes.
+pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, Flaw> {
+    let bytes = read(path, bytes_max)?;
+    String::from_utf8(bytes).map_err(|_| Flaw::new(format!("file {} is not UTF-8 text", path.display())))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Flaw {
+    let shown = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => Flaw::new(format!("file {shown} does not exist"))
+            .hint("paths are relative to the folder of the settings file"),
+        io::ErrorKind::PermissionDenied => {
+            Flaw::new(format!("file {shown} may not be read by {}", current_user())).hint(
+                "let that user read the file and enter its folders, for example with chown or chgrp, or run Flowgate as \
+                 a user who may",
+            )
+        }
+        io::ErrorKind::InvalidData => Flaw::new(format!("file {shown} is not UTF-8 text")),
+        _ => Flaw::new(format!("file {shown} cannot be read: {error}")),
+    }
+}
+
+/// The user that this process runs as, for people. Linux shows its number, and the file of users its name.
+fn current_user() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // The second number is the effective one, by which files are opened (proc_pid_status(5)).
+    let numbers = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let Some(number) = numbers.and_then(|numbers| numbers.split_whitespace().nth(1)) else {
+        return "the user that Flowgate runs as".to_owned();
+    };
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let name = fields.find_map(|fields| match fields.as_slice() {
+        [name, _, uid, ..] if *uid == number => Some((*name).to_owned()),
+        _ => None,
+    });
+    match name {
+        Some(name) if name.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            format!("user {name} (uid {number})")
+        }
+        _ => format!("uid {number}"),
+    }
+}
+
+/// What others than the owner may do with a secret file.
+#[cfg(unix)]
+pub(super) fn exposure(file: &Metadata, path: &Path) -> Option<Flaw> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = file.permissions().mode();
+    if mode & 0o044 == 0 {
+        return None;
+    }
+    let what = format!(
+        "secret file {} can be read by other users (mode {:03o})",
+        path.display(),
+        mode & 0o777
+    );
+    Some(Flaw::new(what).hint("take their rights away, for example with chmod 600"))
+}
+
+#[cfg(not(unix))]
+pub(super) fn exposure(_: &Metadata, _: &Path) -> Option<Flaw> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Environment, Reference};
+
+    fn resolve(environment: &Environment, text: &str, folder: &Path) -> Result<String, String> {
+        let reference = Reference::parse(text, folder)
+            .unwrap()
+            .map_err(|flaw| flaw.what)?;
+        let resolved = environment.resolve(&reference).map_err(|flaw| flaw.what)?;
+        Ok(resolved.secret.expose().to_owned())
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_may_not_be_read_names_the_user_of_the_process() {
+        use std::os::unix::fs::MetadataExt;
+
+        let uid = std::fs::metadata("/proc/self").unwrap().uid();
+        let flaw = super::unreadable(Path::new("x.key"), &std::io::ErrorKind::PermissionDenied.into());
+        assert!(
+            flaw.what.starts_with("file x.key may not be read by "),
+            "{}",
+            flaw.what
+        );
+        assert!(flaw.what.contains(&format!("uid {uid}")), "{}", flaw.what);
+        assert!(flaw.hint.unwrap().contains("chown"));
+    }
+
+    #[test]
+    fn a_variable_must_be_there_and_not_be_empty() {
+        let environment = Environment::from_pairs([("A", "one\n"), ("B", "\n")]);
+        let folder = Path::new(".");
+        assert_eq!(resolve(&environment, "env:A", folder).unwrap(), "one");
+        assert_eq!(
+            resolve(&environment, "env:B", folder).unwrap_err(),
+            "environment variable B is empty"
+        );
+        assert_eq!(
+            resolve(&environment, "env:C", folder).unwrap_err(),
+            "environment variable C is not set"
+        );
+        let error = resolve(&environment, "env:can ary", folder).unwrap_err();
+        assert!(!error.contains("ary"), "{error}");
+        assert!(Reference::parse("hunter2", folder).is_none());
+    }
+
+    #[test]
+    fn a_secret_file_is_small_and_loses_its_last_newline() {
+        let folder = tempfile::tempdir().unwrap();
+        let environment = Environment::from_pairs([("", ""); 0]);
+        std::fs::write(folder.path().join("good"), "two\r\n").unwrap();
+        std::fs::write(folder.path().join("empty"), "\n").unwrap();
+        std::fs::write(folder.path().join("large"), "x".repeat(64 * 1024 + 1)).unwrap();
+        std::fs::write(folder.path().join("binary"), [0xff, 0xfe]).unwrap();
+        assert_eq!(resolve(&environment, "file:good", folder.path()).unwrap(), "two");
+        for (name, reason) in [
+            ("empty", "is empty"),
+            ("large", "is larger than 64 KiB"),
+            ("binary", "is not UTF-8 text"),
+            ("none", "does not exist"),
+            (".", "is a folder"),
+        ] {
+            let error = resolve(&environment, &format!("file:{name}"), folder.path()).unwrap_err();
+            assert!(error.contains(reason), "{name}: {error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_file_that_others_can_read_gives_a_warning() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "two").unwrap();
+        for (mode, warned) in [(0o600, false), (0o640, true), (0o604, true)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let reference = Reference::parse("file:secret", folder.path()).unwrap().unwrap();
+            let resolved = Environment::of_process().resolve(&reference).unwrap();
+            assert_eq!(resolved.warning.is_some(), warned, "{mode:o}");
+        }
+    }
+}

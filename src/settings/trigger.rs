@@ -1,0 +1,200 @@
+//! The address of a trigger as the settings name it: whether it fits the way its route convinces the flow, and what is odd
+//! about it. The check of the settings asks here, and whoever reads an address again while the gateway runs.
+
+use crate::model::trigger::TriggerUrlError;
+use crate::model::{Cloud, IdentityName, Secret, TriggerUrl};
+use crate::settings::mistake::Flaw;
+use crate::settings::source::SecretSource;
+use crate::settings::{IdentitySettings, Proof};
+
+/// Where the address of a trigger can be read again, and what it must be to be taken.
+#[derive(Debug, Clone)]
+pub struct TriggerSource {
+    /// As the settings say it.
+    pub(super) written: String,
+    pub(super) source: SecretSource,
+    pub(super) proof: Proof,
+    pub(super) cloud: Option<TokenCloud>,
+}
+
+impl TriggerSource {
+    /// The place.
+    pub fn source(&self) -> &SecretSource {
+        &self.source
+    }
+
+    /// The reference as it stands in the settings.
+    pub fn written(&self) -> &str {
+        &self.written
+    }
+
+    /// Reads the address that takes the place of `current`. A token follows only to the same host and port,
+    /// or from one host of Microsoft's flow service to another of the same cloud: anyone can have an app
+    /// under `azurewebsites.net`, and nobody sees the warning about other hosts that the start gives.
+    ///
+    /// # Errors
+    /// Says in words why the route cannot use it.
+    pub fn succeed(&self, text: &Secret, current: &TriggerUrl) -> Result<TriggerUrl, String> {
+        let url = read_address(text.expose(), Some(&self.proof)).map_err(|flaw| flaw.what)?;
+        let takes_token = matches!(self.proof, Proof::Identity(_));
+        if takes_token && !may_follow(&url, current) {
+            return Err(format!(
+                "a token would be sent there: {} is neither {}, where it is sent now, nor another host of \
+                 Microsoft's flow service in the same cloud; if that is meant, restart the gateway",
+                url.authority(),
+                current.authority()
+            ));
+        }
+        Ok(url)
+    }
+
+    /// What is odd about an address that can be used.
+    pub fn remarks(&self, url: &TriggerUrl) -> Vec<String> {
+        remarks(url, self.cloud.as_ref())
+    }
+}
+
+/// Whether a token may go to `next` in place of `current` although nobody has looked at it.
+fn may_follow(next: &TriggerUrl, current: &TriggerUrl) -> bool {
+    if next.authority() == current.authority() {
+        return true;
+    }
+    let is_same_cloud = match (next.cloud(), current.cloud()) {
+        (Some(next), Some(current)) => next == current,
+        // `logic.azure.us` serves the clouds of the government of the United States.
+        (None, Some(cloud)) | (Some(cloud), None) => !matches!(cloud, Cloud::Public | Cloud::China),
+        (None, None) => true,
+    };
+    next.is_on_flow_service() && current.is_on_flow_service() && is_same_cloud
+}
+
+/// The cloud that the tokens of a route are for.
+#[derive(Debug, Clone)]
+pub(super) struct TokenCloud {
+    identity: IdentityName,
+    cloud: Cloud,
+}
+
+/// The cloud that the tokens of this proof are for. With a scope of its own an identity may well be meant for another cloud
+/// than its own.
+pub(super) fn cloud_of(proof: Option<&Proof>, identities: &[IdentitySettings]) -> Option<TokenCloud> {
+    let Some(Proof::Identity(name)) = proof else {
+        return None;
+    };
+    let identity = identities.iter().find(|identity| identity.name == *name)?;
+    (identity.scope == identity.cloud.scope()).then(|| TokenCloud {
+        identity: identity.name.clone(),
+        cloud: identity.cloud,
+    })
+}
+
+/// An address that fits the way its route convinces the flow. Without a proof it is held against nothing.
+pub(super) fn read_address(text: &str, proof: Option<&Proof>) -> Result<TriggerUrl, Flaw> {
+    let url = TriggerUrl::parse(text).map_err(flaw_of)?;
+    match proof {
+        Some(Proof::Signed) => url.require_signed().map_err(flaw_of)?,
+        Some(Proof::Identity(_)) => url.require_bearer().map_err(flaw_of)?,
+        None => {}
+    }
+    Ok(url)
+}
+
+/// What is odd about an address that can be used.
+pub(super) fn remarks(url: &TriggerUrl, tokens: Option<&TokenCloud>) -> Vec<String> {
+    let mut remarks: Vec<_> = url.warning().into_iter().collect();
+    // A token of one cloud is worth nothing in another.
+    if let (Some(tokens), Some(cloud)) = (tokens, url.cloud())
+        && tokens.cloud != cloud
+    {
+        remarks.push(format!(
+            "the trigger is in the cloud \"{}\", and the tokens of \"{}\" are for \"{}\"",
+            cloud.name(),
+            tokens.identity,
+            tokens.cloud.name()
+        ));
+    }
+    remarks
+}
+
+fn flaw_of(error: TriggerUrlError) -> Flaw {
+    Flaw {
+        what: error.to_string(),
+        hint: error.hint(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::TriggerSource;
+    use crate::model::{IdentityName, Secret, TriggerUrl};
+    use crate::settings::Proof;
+    use crate::settings::source::{Reference, SecretSource};
+
+    const REST: &str = "/workflows/0/triggers/manual/paths/invoke?api-version=1";
+    const SIGNED: &str = "/workflows/0/triggers/manual/paths/invoke?api-version=1&sp=a&sv=1.0&sig=b";
+
+    fn succeeds(proof: Proof, current: &str, next: &str) -> bool {
+        let reference = Reference::File(PathBuf::from("trigger"));
+        let source = TriggerSource {
+            written: "file:trigger".to_owned(),
+            source: SecretSource::new(reference, None),
+            proof,
+            cloud: None,
+        };
+        let current = TriggerUrl::parse(current).unwrap();
+        source.succeed(&Secret::new(next), &current).is_ok()
+    }
+
+    #[test]
+    fn a_token_moves_to_hosts_of_flows_only_or_stays_where_it_is() {
+        let old = format!("https://prod-00.westeurope.logic.azure.com{REST}");
+        let new =
+            format!("https://0.00.environment.api.powerplatform.com/powerautomate/automations/direct{REST}");
+        let own = format!("https://flows.example:8443{REST}");
+        let moved = format!("https://flows.example{REST}");
+        let app = format!("https://app.azurewebsites.net{REST}");
+        let other_app = format!("https://other.azurewebsites.net{REST}");
+        let app_key = app.replace("/0/", "/1/");
+        let other_port = old.replace(".com/", ".com:8443/");
+        let (us, gov) = (
+            format!("https://prod-03.usgovtexas.logic.azure.us{REST}"),
+            format!(
+                "https://0.00.environment.api.gov.powerplatform.microsoft.us/powerautomate/automations/direct\
+                 {REST}"
+            ),
+        );
+        let china = format!("https://prod-01.chinaeast2.logic.azure.cn{REST}");
+        let lookalike = format!("https://prod-00.logic.azure.com.example{REST}");
+        let other = format!("https://other.example{REST}");
+        let identity = || Proof::Identity(IdentityName::parse("contoso").unwrap());
+        for (current, next, may) in [
+            (&old, &new, true),
+            (&old, &old.replace("prod-00.westeurope", "prod-01.westus"), true),
+            (&us, &gov, true),
+            (&app, &app_key, true),
+            (&own, &own.replace("/0/", "/1/"), true),
+            (&own, &new, false),
+            (&own, &moved, false),
+            (&old, &own, false),
+            (&old, &app, false),
+            (&app, &other_app, false),
+            (&app, &old, false),
+            (&old, &other_port, false),
+            (&other_port, &old, false),
+            (&old, &us, false),
+            (&old, &china, false),
+            (&us, &china, false),
+            (&old, &lookalike, false),
+            (&own, &other, false),
+        ] {
+            assert_eq!(succeeds(identity(), current, next), may, "{current} {next}");
+        }
+        let (own, other) = (own.replace(REST, SIGNED), other.replace(REST, SIGNED));
+        assert!(
+            succeeds(Proof::Signed, &own, &other),
+            "a signature is worth nothing elsewhere"
+        );
+    }
+}
