@@ -1,5 +1,5 @@
-//! The commands: parse, call one library function, report. Nothing here ends the process, and what is to be printed
-//! goes back to `main`; only `login` talks while it waits.
+//! The command line: parses a command, calls one library function and returns what to print and the exit
+//! code. `main` prints it and ends the process; only `login` prints while it runs.
 
 mod doctor;
 mod import;
@@ -23,9 +23,9 @@ use crate::{entra, settings};
 
 /// Flowgate: an authenticating TLS reverse proxy for HTTP-triggered Power Automate and Logic Apps flows.
 ///
-/// It lets callers with an API key, or from a known network, start a flow that is set to "Any user in my tenant" or
-/// "Specific users in my tenant": it checks the caller, adds an Entra access token, forwards the request, and says in
-/// plain words what went wrong when something does.
+/// It lets callers with an API key, or from a known network, start a flow that is set to "Any user in my
+/// tenant" or "Specific users in my tenant": it checks the caller, adds an Entra access token, forwards the
+/// request, and explains in plain words what went wrong if something does.
 #[derive(Debug, Parser)]
 #[command(name = "flowgate", version, after_help = START_HERE, propagate_version = true)]
 pub struct Cli {
@@ -50,48 +50,51 @@ enum Command {
         #[command(flatten)]
         settings: SettingsFile,
     },
-    /// Check the settings and report every mistake with its line, its reason and the correction when it is known.
+    /// Check the settings and report every mistake with its line, its reason and, where it is known, the
+    /// correction.
     Check {
         #[command(flatten)]
         settings: SettingsFile,
-        /// Do not read secrets: for a machine that does not have them.
+        /// Do not read secrets, for a machine that does not have them.
         #[arg(long)]
         without_secrets: bool,
     },
-    /// Walk every way step by step (names, connections, certificates, clock, tokens, claims) and name the one thing that is
-    /// wrong, who mends it and how.
+    /// Check every step from name resolution to the token's claims, and name the one thing that is wrong, who
+    /// fixes it and how.
     Doctor {
         #[command(flatten)]
         settings: SettingsFile,
         #[command(flatten)]
         words: DoctorWords,
     },
-    /// Print the commands that make in Entra what an identity needs; nothing is run.
+    /// Print the commands that create what an identity needs in Entra; nothing is run.
     Setup {
         #[command(flatten)]
         settings: SettingsFile,
         /// The identity.
         #[arg(long, value_name = "NAME")]
         identity: String,
-        /// In what they are written.
+        /// The tool that the commands are for.
         #[arg(long, value_enum, default_value = "az")]
         style: SetupStyle,
     },
-    /// Make keys for callers, or bring existing ones along.
+    /// Create keys for callers, or hash existing ones.
     Key {
         #[command(subcommand)]
         command: KeyCommand,
     },
-    /// Make a route from the address that a flow's trigger shows. A signature goes to a file of its own.
+    /// Create a route from the address that a flow's trigger shows. A signature is written to a file of its
+    /// own.
     Import(import::Import),
-    /// Give a route the new address of its flow. Its public address stays as it is.
+    /// Set the new address of a route's flow. The route's public address stays the same.
     Relink(import::Relink),
     /// Show every route: public address, who may call, limits, identity, and the trigger without its secrets.
     Routes {
         #[command(flatten)]
         settings: SettingsFile,
     },
-    /// Sign in, once, for an identity that asks for tokens in an account's name, and keep what renews them.
+    /// Sign in once for an identity that requests tokens in the name of an account, and store the refresh
+    /// token.
     Login {
         #[command(flatten)]
         settings: SettingsFile,
@@ -101,7 +104,7 @@ enum Command {
         /// Sign in on another device with a code, for a machine without a browser.
         #[arg(long)]
         device_code: bool,
-        /// Print the address and open no browser.
+        /// Print the address instead of opening a browser.
         #[arg(long, conflicts_with = "device_code")]
         no_browser: bool,
     },
@@ -123,30 +126,30 @@ struct SettingsFile {
 
 #[derive(Debug, clap::Args)]
 struct DoctorWords {
-    /// Look at this route and its identity only.
+    /// Check only this route and its identity.
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
-    /// Look at this identity and its routes only.
+    /// Check only this identity and its routes.
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
-    /// Call the triggers in ways that cannot start a run; says before what it will send.
+    /// Call the triggers in ways that cannot start a run; prints what will be sent first.
     #[arg(long)]
     live: bool,
-    /// With --live: make a real call, which starts a run. The words are "yes, start a run".
+    /// With --live: make a real call, which starts a run. The value must be "yes, start a run".
     #[arg(long, value_name = "WORDS", requires = "live")]
     run: Option<String>,
-    /// Also name what is open wider than it needs to be.
+    /// Also report what is more permissive than necessary.
     #[arg(long)]
     privileges: bool,
-    /// What --privileges was called once; refused with a sentence that names it.
+    /// Former name of --privileges; refused with a message that names it.
     #[arg(long, hide = true)]
     audit: bool,
-    /// With --privileges --live: an old signed address of a trigger that is called with a token now; whether it
-    /// still works is tried in a way that starts no run. Where it lies, never the address itself; may be given several
-    /// times.
+    /// With --privileges --live: an old signed address of a trigger that is now called with a token. Tests,
+    /// without starting a run, whether the signature still works. Give a reference to the address, never the
+    /// address itself; may be repeated.
     #[arg(long, value_name = "REFERENCE", requires_all = ["privileges", "live"])]
     signed_url: Vec<String>,
-    /// For scripts.
+    /// Print JSON, for scripts.
     #[arg(long)]
     json: bool,
 }
@@ -163,18 +166,19 @@ enum SetupStyle {
 
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
-    /// Make a key of 256 random bits, print it once, and print the lines for the settings, which hold only its digest.
+    /// Generate a key of 256 random bits, print it once, and print the lines for the settings, which contain
+    /// only its digest.
     New {
         /// Name of the caller that will use the key.
         #[arg(long, value_name = "NAME")]
         caller: String,
-        /// Label of the key, shown in log and headers; the date when absent.
+        /// Label of the key, used in logs and headers; defaults to today's date.
         #[arg(long)]
         label: Option<String>,
         #[command(flatten)]
         pepper: Pepper,
     },
-    /// Read existing keys from standard input, one a line, and print their digests for the settings.
+    /// Read existing keys from standard input, one per line, and print their digests for the settings.
     Hash {
         /// Print lines for a keys_file, labelled LABEL-1, LABEL-2 and so on.
         #[arg(long, value_name = "LABEL")]
@@ -186,27 +190,27 @@ enum KeyCommand {
 
 #[derive(Debug, clap::Args)]
 struct Pepper {
-    /// Where the pepper of `[keys]` comes from, `env:NAME` or `file:PATH`: makes hmac-sha256 digests.
+    /// Source of the pepper of `[keys]`, `env:NAME` or `file:PATH`: makes hmac-sha256 digests.
     #[arg(long, value_name = "REFERENCE")]
     pepper: Option<String>,
 }
 
-/// What a command came to.
+/// Result of a command.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// For standard output.
+    /// Text for standard output.
     pub out: String,
-    /// For standard error.
+    /// Text for standard error.
     pub err: String,
     /// Exit code.
     pub code: u8,
 }
 
-/// All is well.
+/// The command succeeded.
 const WELL: u8 = 0;
-/// It failed while running.
+/// The command failed while running.
 const FAILED: u8 = 1;
-/// The settings or the command are wrong.
+/// The settings or the arguments are invalid.
 const WRONG: u8 = 2;
 
 impl Outcome {
@@ -279,8 +283,9 @@ fn load(path: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>)
     settings::load(path, environment).map_err(|report| Outcome::failed(report.render(style()), WRONG))
 }
 
-/// The settings with everything that they need. What lies in key vaults is known only when the settings say how to get
-/// there, so they are then read a second time, with those values at hand; without them nobody can `what`.
+/// Loads the settings with their secrets. Secrets in key vaults can be read only with the settings that say
+/// how to reach the vault, so the settings are then parsed a second time, with those values. `what` is the
+/// action that fails without them.
 fn load_whole(path: &Path, runtime: &Runtime, what: &str) -> Result<(Config, Vec<Mistake>), Outcome> {
     let environment = Environment::of_process();
     let (config, warnings) = load(path, &environment)?;
@@ -300,7 +305,7 @@ fn load_whole(path: &Path, runtime: &Runtime, what: &str) -> Result<(Config, Vec
     }
 }
 
-/// Colour only where somebody looks.
+/// Colour only on a terminal.
 fn style() -> Style {
     if std::io::stderr().is_terminal() {
         Style::Color

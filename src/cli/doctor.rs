@@ -1,4 +1,5 @@
-//! `flowgate doctor` and `flowgate setup`: the words of the command line become questions, and what was found an outcome.
+//! `flowgate doctor` and `flowgate setup`: turns arguments into questions for the doctor, and its report into
+//! an outcome.
 
 use std::io::Write;
 use std::path::Path;
@@ -48,7 +49,7 @@ pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
         Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
     };
     let found = examine(path, &questions, &runtime);
-    // A name that is still being looked up must not hold up the end.
+    // A pending name lookup must not delay the exit.
     runtime.shutdown_background();
     let (mut report, warnings) = match found {
         Ok(found) => found,
@@ -68,8 +69,8 @@ pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
     Outcome { out, err, code }
 }
 
-/// Walks through everything. Settings with secrets in key vaults that are needed at the start are read twice, as `serve`
-/// does; where such a secret cannot be read, that is what the report says.
+/// Runs all checks. Settings that need secrets from key vaults at the start are parsed twice, as `serve`
+/// does; a secret that cannot be read is reported.
 fn examine(path: &Path, questions: &Questions, runtime: &Runtime) -> Result<(Report, Vec<Mistake>), Outcome> {
     let wrong = |why: String| Outcome::failed(format!("{why}\n"), WRONG);
     let mut environment = Environment::of_process();
@@ -91,7 +92,7 @@ fn examine(path: &Path, questions: &Questions, runtime: &Runtime) -> Result<(Rep
     Ok((report.map_err(wrong)?, warnings))
 }
 
-/// Says what will be sent before it is: the outcome of a command is shown only at its end.
+/// Prints what will be sent before it is sent: the outcome of a command is printed only at its end.
 fn announce(plan: &[String]) {
     if plan.is_empty() {
         return;
@@ -100,12 +101,13 @@ fn announce(plan: &[String]) {
     for line in plan {
         text.push_str(&format!("  {line}\n"));
     }
-    // Nobody to tell: the calls were asked for all the same.
+    // If standard error is closed, the calls are made anyway: they were asked for.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 pub(super) fn setup(path: &Path, identity: &str, style: SetupStyle) -> Outcome {
-    // It is used before there are secrets; what the environment of a pod says is known only together with them.
+    // The announcement comes before secrets are read from vaults; the pod's environment is known only with
+    // them.
     let whole = settings::load(path, &Environment::of_process());
     let config = match whole {
         Ok((config, _)) => config,

@@ -1,5 +1,6 @@
-//! `flowgate import` and `flowgate relink`: an address as the flow shows it becomes a route, or the new trigger of one. A
-//! signature never reaches the settings file; it goes to a file that only its owner can read.
+//! `flowgate import` and `flowgate relink`: turns the address that a flow shows into a route, or into the new
+//! trigger of an existing route. A signature is never written to the settings file, but to a file that only
+//! its owner can read.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -12,38 +13,38 @@ use crate::settings;
 use crate::settings::edit::{Readers, TriggerPlace};
 use crate::settings::{Config, Environment, Proof, RouteKind, RouteSettings, Secrets, Style, edit};
 
-/// What `import` is asked for.
+/// Arguments of `import`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Import {
     #[command(flatten)]
     settings: SettingsFile,
-    /// The address, or - to read it from standard input, which leaves no trace in the shell's history.
+    /// The address, or - to read it from standard input, which keeps it out of the shell's history.
     #[arg(value_name = "URL")]
     address: String,
     /// Name of the route.
     #[arg(long, value_name = "NAME")]
     name: String,
-    /// Public path; /NAME when absent.
+    /// Public path; default /NAME.
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
-    /// Host it answers for; every host when absent.
+    /// Host that the route answers for; default every host.
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// A caller that may call; can be given several times.
+    /// A caller that may use the route; may be repeated.
     #[arg(long = "caller", value_name = "NAME", conflicts_with = "anonymous")]
     callers: Vec<String>,
-    /// Open the route to everybody.
+    /// Open the route to anyone, without a key.
     #[arg(long)]
     anonymous: bool,
-    /// The identity whose token starts the flow; the only one that fits when absent.
+    /// The identity whose token starts the flow; default the only one that fits.
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
-    /// Say what would be written, and write nothing.
+    /// Print what would be written, and write nothing.
     #[arg(long)]
     dry_run: bool,
 }
 
-/// What `relink` is asked for.
+/// Arguments of `relink`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Relink {
     #[command(flatten)]
@@ -53,18 +54,18 @@ pub(super) struct Relink {
     /// The new address, or - to read it from standard input.
     #[arg(value_name = "URL")]
     address: String,
-    /// Say what would be written, and write nothing.
+    /// Print what would be written, and write nothing.
     #[arg(long)]
     dry_run: bool,
 }
 
-/// A settings file that was read and found right, secrets aside.
+/// A settings file that was read and is valid, secrets aside.
 struct Settings {
     text: String,
     config: Config,
 }
 
-/// Why nothing was changed: a sentence for the operator.
+/// Why nothing was changed, for the operator.
 type Refusal = String;
 
 pub(super) fn import(task: &Import) -> Outcome {
@@ -218,18 +219,17 @@ fn try_relink(task: &Relink) -> Result<String, Refusal> {
     Ok(said)
 }
 
-/// What a relink writes.
 enum Change {
     Settings(String),
     Secret(PathBuf, Secret),
 }
 
-/// The new address in the form that the route wants it.
+/// Converts the new address into the form that the route needs.
 fn fitting(url: &TriggerUrl, route: &RouteSettings) -> Result<Secret, Refusal> {
     match (&route.proof, url.is_signed()) {
         (Proof::Signed, true) => Ok(exposed(url)),
         (Proof::Identity(_), false) => Ok(Secret::new(unsigned(url))),
-        // The owner of a Logic App may have let both in; the token is the better one.
+        // A Logic App may accept both; the token is safer.
         (Proof::Identity(_), true) if url.family() == Family::Consumption => Ok(Secret::new(unsigned(url))),
         (Proof::Identity(name), true) => Err(format!(
             "The new address carries a signature, so the flow is set to \"Anyone\", and the route \"{}\" shows the token of \
@@ -245,7 +245,7 @@ fn fitting(url: &TriggerUrl, route: &RouteSettings) -> Result<Secret, Refusal> {
     }
 }
 
-/// Stands in for the routes of settings that have none yet.
+/// A placeholder route that makes settings without routes pass the check.
 const STAND_IN: &str =
     "[[route]]\nname = \".\"\npath = \"/\"\nanonymous = true\nsigned = true\ntrigger = \"file:.\"\n";
 
@@ -256,7 +256,7 @@ impl Settings {
         Ok(Self { text, config })
     }
 
-    /// The same for settings that are right but for their first route.
+    /// Like `read`, but accepts settings whose only fault is that they have no route yet.
     fn read_to_add(path: &Path) -> Result<Self, Refusal> {
         let text = read(path)?;
         let config = match edit::has_routes(&text) {
@@ -273,8 +273,7 @@ impl Settings {
             .find(|route| route.name.as_str() == name)
     }
 
-    /// A caller that is not there would be found by the check of the whole as well, which could name a line only that is
-    /// never written.
+    /// Checks the caller names early: the check of the whole text would report a line that is never written.
     fn know_callers(&self, named: &[String]) -> Result<(), Refusal> {
         let callers = &self.config.callers;
         let known: Vec<_> = callers.iter().map(|caller| caller.name.as_str()).collect();
@@ -290,8 +289,8 @@ impl Settings {
         ))
     }
 
-    /// How the flow will be convinced: by the identity that was named, by its signature, or by the only identity that
-    /// fits.
+    /// Decides how the flow authenticates us: by the named identity, by its signature, or by the only
+    /// identity that fits.
     fn proof_for(&self, url: &TriggerUrl, named: Option<&str>) -> Result<Proof, Refusal> {
         let identities = &self.config.identities;
         let list = || {
@@ -324,7 +323,7 @@ impl Settings {
     }
 }
 
-/// The first of these names.
+/// Lists the first of these names.
 fn shortened(names: &[&str]) -> String {
     const SHOWN: usize = 20;
     let first: Vec<_> = names.iter().copied().take(SHOWN).collect();
@@ -339,7 +338,7 @@ fn read(path: &Path) -> Result<String, Refusal> {
         .map_err(|error| format!("The settings file {} cannot be read: {error}.", path.display()))
 }
 
-/// The new route as the settings file will hold it.
+/// Renders the new route as TOML.
 fn block(
     task: &Import,
     settings: &Settings,
@@ -392,7 +391,7 @@ fn block(
     Ok(block)
 }
 
-/// Reads the address from the command line, or one line of standard input for `-`.
+/// Reads the address from the argument, or one line of standard input for `-`.
 fn read_address(argument: &str) -> Result<TriggerUrl, Refusal> {
     let mut text = Secret::new(argument);
     if argument == "-" {
@@ -408,7 +407,7 @@ fn read_address(argument: &str) -> Result<TriggerUrl, Refusal> {
     })
 }
 
-/// Checks settings without their secrets: they may be on another machine.
+/// Checks settings without their secrets, which may be on another machine.
 fn check(text: &str, path: &Path) -> Result<Config, Refusal> {
     let environment = Environment::of_process().with(Secrets::Unresolved);
     let checked = settings::parse(text, path, &environment);
@@ -416,10 +415,10 @@ fn check(text: &str, path: &Path) -> Result<Config, Refusal> {
     Ok(config)
 }
 
-/// What stands where an address tells nothing.
+/// Shown for a fact that the address does not contain.
 const UNTOLD: &str = "not to be told from the address";
 
-/// What the address tells about the flow.
+/// Describes the flow, as far as its address reveals it.
 fn describe(url: &TriggerUrl) -> String {
     let family = match url.family() {
         Family::Consumption => "Logic Apps Consumption, or a flow from before the move of 2025",
@@ -441,7 +440,7 @@ fn describe(url: &TriggerUrl) -> String {
     if let Some(warning) = url.warning() {
         let _ = writeln!(said, "Note        {warning}");
     }
-    // The shape is that of Logic Apps, whose addresses stay as they are.
+    // Only Logic Apps have this shape, and their addresses do not change.
     if is_known && url.family() == Family::Consumption {
         said.push_str(
             "Note        if this is a Power Automate flow, its address was replaced in 2025: copy the new one from the trigger\n",
@@ -450,7 +449,7 @@ fn describe(url: &TriggerUrl) -> String {
     said
 }
 
-/// A word about where else the signature is now.
+/// Warns about other places where the signature was left.
 fn left_behind(argument: &str, url: &TriggerUrl) -> String {
     if argument == "-" || !url.is_signed() {
         return String::new();
@@ -465,7 +464,7 @@ fn public_address(config: &Config, name: &str) -> String {
     })
 }
 
-/// The whole address as it is sent, signature and all.
+/// The whole address as it is sent, including the signature.
 fn exposed(url: &TriggerUrl) -> Secret {
     Secret::new(format!(
         "https://{}{}",
@@ -488,7 +487,7 @@ fn write_settings(path: &Path, text: &str) -> Result<(), Refusal> {
         .map_err(|error| format!("{} cannot be written: {error}.", path.display()))
 }
 
-/// Who can read the file, and what to do if that is not who runs the gateway.
+/// Describes who can read the file, and what to do if that does not include the gateway's user.
 fn told(readers: Readers, path: &Path) -> String {
     let shown = path.display();
     match readers {

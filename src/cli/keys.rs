@@ -1,4 +1,4 @@
-//! Keys for callers: made from the operating system's randomness, shown once, kept as digests.
+//! Keys for callers: generated from the operating system's randomness, printed once, stored as digests.
 
 use std::io::BufRead;
 
@@ -10,9 +10,8 @@ use crate::model::{CallerName, KeyLabel, Secret, clock};
 use crate::policy::key::{GENERATED_PREFIX, KEY_BYTES_MAX, is_generated};
 use crate::settings::{Environment, KeyDigest};
 
-/// Random bytes of a key.
 const KEY_BYTES: usize = 32;
-/// What is shorter is more likely a password, a label or a part of a line than a key.
+/// A shorter text is more likely a password, a label or part of a line than a key.
 const KEY_CHARS_LIKELY: usize = 16;
 
 pub(super) fn run(command: KeyCommand) -> Outcome {
@@ -94,7 +93,7 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
         }
         let digest = KeyDigest::of(key.as_bytes(), pepper.as_ref()).to_setting();
         match label.map(|label| format!("{label}-{count}")) {
-            // The number may make it too long.
+            // The appended number may make the label too long.
             Some(label) if KeyLabel::parse(&label).is_err() => return not_a_label(&label),
             Some(label) => out.push_str(&format!("{label} {digest}\n")),
             None => out.push_str(&format!("digest = \"{digest}\"\n")),
@@ -109,7 +108,7 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
     }
 }
 
-/// Why a line is hardly a key, without a word of it.
+/// Why a line is probably not a key, without quoting it.
 fn unlikely(key: &str) -> Option<String> {
     if key.chars().any(char::is_whitespace) {
         return Some("holds blanks".to_owned());

@@ -1,6 +1,6 @@
-//! Lines of other crates. Anyone who can connect can make a TLS or HTTP/2 library log a warning, before any check of
-//! ours, so these lines are rare, short and escaped, and the first to go when the log is full. Below `warn` nothing of
-//! them is logged: there they can print what passes through them.
+//! Log lines of other crates. Anyone who can connect can make a TLS or HTTP/2 library log a warning, before
+//! any check of ours, so these lines are limited in rate and length, escaped, and dropped first when the log
+//! is full. Levels below `warn` are not logged at all: there, libraries may print request data.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,25 +19,24 @@ use tracing_subscriber::layer::Context;
 use crate::cli::lines::{Lines, Notice};
 use crate::gateway::journal::{Form, Sink};
 
-/// Lines of one place in the code that may come at once, and the time for each one after that.
+/// Burst of lines that one code location may log, and the interval of its lines after that.
 const PLACE_BURST: u32 = 5;
 const PLACE_PERIOD: Duration = Duration::from_secs(1);
-/// The same for all places together.
+/// The same for all code locations together.
 const BURST: u32 = 50;
 const PERIOD: Duration = Duration::from_millis(100);
-/// Places that are counted apart; libraries have far fewer that log at these levels.
+/// Code locations that are counted separately; libraries have far fewer that log at these levels.
 const PLACES_MAX: usize = 256;
 /// Longest text of a line, escaped. Bytes.
 const TEXT_BYTES_MAX: usize = 512;
-/// Longest name of a place. Bytes.
+/// Longest name of a code location. Bytes.
 const TARGET_BYTES_MAX: usize = 64;
 
-/// Lines of other crates, for the level that the settings ask for.
+/// The filter for lines of other crates, from the level in the settings.
 pub(super) fn level(level: Level) -> LevelFilter {
     LevelFilter::from_level(level.min(Level::WARN))
 }
 
-/// Writes the lines of other crates.
 pub(super) struct Libraries {
     out: Lines,
     form: Form,
@@ -58,7 +57,7 @@ impl<S: Subscriber> Layer<S> for Libraries {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut place = Place::of(event);
         event.record(&mut place);
-        // The texts are not even formatted for a line that is not written.
+        // Checked first: a line that is not written is not formatted either.
         let Some(suppressed) = self.throttle.admit(&place, Instant::now()) else {
             return;
         };
@@ -71,8 +70,8 @@ impl<S: Subscriber> Layer<S> for Libraries {
     }
 }
 
-/// Where in the code a line comes from. What comes by way of the `log` crate names it in fields; the file, which is a
-/// path of the machine that built the program, is left out.
+/// The code location that a line comes from. Lines that come through the `log` crate name it in fields; the
+/// file name is left out, since it is a path of the build machine.
 struct Place {
     target: Bounded,
     line: u64,
@@ -104,7 +103,7 @@ impl Visit for Place {
     }
 }
 
-/// What a line says: its message, then its other fields.
+/// The text of a line: its message, then its other fields.
 struct Text {
     text: Bounded,
 }
@@ -120,7 +119,7 @@ impl Default for Text {
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let gap = if self.text.text.is_empty() { "" } else { " " };
-        // A text that is full takes no more, which ends the formatting of a long one.
+        // A full text returns an error, which stops the formatting of a long one.
         let _ = match field.name() {
             name if name.starts_with("log.") => Ok(()),
             "message" => write!(self.text, "{gap}{value:?}"),
@@ -129,7 +128,7 @@ impl Visit for Text {
     }
 }
 
-/// A text with a limit, to which what others sent can be written: it holds no control character.
+/// A text of limited length without control characters, for data that others sent.
 struct Bounded {
     text: String,
     bytes_max: usize,
@@ -160,7 +159,7 @@ impl fmt::Write for Bounded {
             }
             let before = self.text.len();
             match found {
-                // As they are: a quotation mark is escaped where the line is made.
+                // Unescaped here: quotation marks are escaped when the line is written.
                 '"' | '\'' | '\\' => self.text.push(found),
                 _ => self.text.extend(found.escape_debug()),
             }
@@ -174,7 +173,7 @@ impl fmt::Write for Bounded {
     }
 }
 
-/// Which lines are written: some of each place, and some of all.
+/// Limits how many lines are written, for each code location and in total.
 struct Throttle {
     hasher: RandomState,
     book: Mutex<Book>,
@@ -185,7 +184,6 @@ struct Book {
     places: HashMap<u64, Lately>,
 }
 
-/// What a place has logged lately.
 struct Lately {
     /// When all its lines so far would have been written at the steady rate (generic cell rate algorithm).
     due: Instant,
@@ -203,12 +201,13 @@ impl Throttle {
         }
     }
 
-    /// If a line of this place is written: how many were not since the last one.
+    /// Decides whether a line of this location is written; if so, returns how many were suppressed since the
+    /// last one.
     fn admit(&self, place: &Place, now: Instant) -> Option<u64> {
         let key = self.hasher.hash_one((place.target.text.as_str(), place.line));
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         let Book { all, places } = &mut *book;
-        // Names come from code, but nothing here depends on there being few.
+        // Locations come from code, so they are few; this keeps the map bounded anyway.
         let key = if places.len() < PLACES_MAX || places.contains_key(&key) {
             key
         } else {

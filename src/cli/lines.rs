@@ -1,7 +1,7 @@
-//! The lines of the log on their way out. One thread writes them, many at a time, so that nobody else waits for a slow
-//! pipe. A line that finds no room here is dropped and counted, and so is one that the system does not take; how many
-//! were lost is a line of its own once there is room again. Lines that anyone can cause are dropped before those of
-//! requests.
+//! The queue of log lines. One thread writes them, many at a time, so that a slow pipe delays nobody else. A
+//! line that does not fit into the queue is dropped and counted, and so is one that the system does not
+//! accept; the number of lost lines is logged once there is room again. Lines that anyone can cause are
+//! dropped before those of requests.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,32 +16,33 @@ use tracing::Level;
 use crate::gateway::journal::{Form, Sink};
 use crate::model::clock;
 
-/// Bytes that wait for the writer at most.
+/// Most bytes that may wait for the writer.
 const WAITING_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// With so many bytes waiting only lines of requests and of the gateway itself are taken, so that a flood of others
-/// costs none of them.
+/// Above this many waiting bytes only lines of requests and of the gateway itself are accepted, so that a
+/// flood of others does not displace them.
 const MINOR_BYTES_MAX: usize = WAITING_BYTES_MAX / 8;
-/// Time between two complaints on standard error about a log that cannot be written.
+/// Interval between two complaints on standard error about a log that cannot be written.
 const COMPLAINT_PERIOD: Duration = Duration::from_secs(60);
-/// A busy gateway writes its lines together once in this time: waking the writer for each costs more than the line.
+/// A busy gateway writes its lines in batches at this interval: waking the writer for each line costs more
+/// than the line.
 const GATHER_TIME: Duration = Duration::from_millis(10);
-/// Room that is kept from one writing to the next. Bytes.
+/// Capacity kept between two batches. Bytes.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
-/// How long the end of the process waits for a writer whose pipe nobody reads.
+/// How long shutdown waits for a writer whose pipe nobody reads.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
-/// Takes lines, from any thread and in the order in which they come. Clones share it.
+/// Accepts lines from any thread and keeps their order. Clones share one queue.
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Desk>);
 
-/// Writes what still waits when dropped.
+/// Writes the remaining lines when dropped.
 pub(super) struct Farewell(Arc<Desk>);
 
 struct Desk {
     queue: Mutex<Queue>,
-    /// For the writer: there is something to do.
+    /// Signals the writer that there is work.
     work: Condvar,
-    /// For whoever waits for the end.
+    /// Signals the end of the writer.
     over: Condvar,
     lost: AtomicU64,
 }
@@ -54,18 +55,16 @@ struct Queue {
 
 #[derive(PartialEq, Eq)]
 enum Writer {
-    /// Waits to be woken.
     Idle,
-    /// Writes or gathers; it looks again by itself.
+    /// Writing or gathering; checks the queue again without being woken.
     Busy,
     Gone,
 }
 
 impl Lines {
-    /// Starts the thread that writes to `out`, and to `complaints` when that is not possible.
+    /// Starts the thread that writes to `out`, and to `complaints` if that fails.
     ///
-    /// # Errors
-    /// When the system gives no thread.
+    /// # Errors If the system cannot start a thread.
     pub(super) fn start(
         out: impl Write + Send + 'static,
         complaints: impl Write + Send + 'static,
@@ -129,7 +128,7 @@ impl Sink for Lines {
     }
 }
 
-/// For the lines of `tracing`, which writes each at once.
+/// For `tracing`, which writes one line per call.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.line(line);
@@ -146,7 +145,7 @@ impl Drop for Farewell {
         let mut queue = self.0.queue();
         queue.closed = true;
         self.0.work.notify_one();
-        // Whether it came to its end or the time was over, the process ends now.
+        // Finished or out of time, the process ends now.
         let _ = self
             .0
             .over
@@ -167,7 +166,7 @@ impl Desk {
             batch.clear();
             batch.shrink_to(KEPT_BYTES_MAX);
             let queue = self.queue();
-            // Only the end cuts this short.
+            // Only shutdown ends this wait early.
             let _ = self
                 .work
                 .wait_timeout_while(queue, GATHER_TIME, |queue| !queue.closed);
@@ -176,7 +175,7 @@ impl Desk {
         self.over.notify_one();
     }
 
-    /// Waits for lines and takes all of them; false when there will be no more.
+    /// Waits for lines and takes all of them; false when no more will come.
     fn take(&self, batch: &mut Vec<u8>) -> bool {
         let mut queue = self.queue();
         while queue.waiting.is_empty() {
@@ -192,18 +191,19 @@ impl Desk {
     }
 }
 
-/// Where lines end, whatever becomes of them there. Those that the system does not take, because the disk is full, are
-/// counted and given up: requests go on, and so does the log once there is room again.
+/// The destination of lines, with its failures. Lines that the system does not accept, for example because
+/// the disk is full, are counted and dropped: requests continue, and the log resumes when there is room
+/// again.
 struct Outlet<W> {
     out: W,
-    /// Whether the last line was written in part.
+    /// Whether the last line was written only in part.
     torn: bool,
-    /// Why the system did not take all of it last time, if so.
+    /// Why the last write was incomplete.
     failure: Option<io::Error>,
 }
 
 impl<W: Write> Outlet<W> {
-    /// Writes whole lines and tells how many of them were lost.
+    /// Writes whole lines and returns how many of them were lost.
     fn put(&mut self, lines: &[u8]) -> u64 {
         self.failure = None;
         if self.torn && self.write(b"\n") == 0 {
@@ -215,7 +215,7 @@ impl<W: Write> Outlet<W> {
         count(lines) - count(written)
     }
 
-    /// Writes as much as the system takes.
+    /// Writes as much as the system accepts.
     fn write(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -240,20 +240,20 @@ fn count(lines: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', lines).count() as u64
 }
 
-/// Makes losses known: on standard error while the log cannot be written, and in a line of the log afterwards.
+/// Reports losses: on standard error while the log cannot be written, and in a log line afterwards.
 struct Losses<W> {
     complaints: W,
     form: Form,
-    /// Lost lines that a line has counted.
+    /// Lost lines that were already reported.
     reported: u64,
     /// Whether the log could not be written since the last notice.
     failing: bool,
-    /// When that was reported on standard error.
+    /// When the failure was last reported on standard error.
     complained: Option<Instant>,
 }
 
 impl<W: Write> Losses<W> {
-    /// Looks at what became of the last lines, of which `lost` in all are lost.
+    /// Examines the result of the last write; `lost` is the total number of lost lines.
     fn report(&mut self, lost: u64, outlet: &mut Outlet<impl Write>) {
         if let Some(failure) = &outlet.failure {
             return self.complain(failure);
@@ -274,7 +274,7 @@ impl<W: Write> Losses<W> {
         }
     }
 
-    /// Once in an outage, and not for each of many short ones.
+    /// Once per outage, and not for each of many short ones.
     fn complain(&mut self, failure: &io::Error) {
         if mem::replace(&mut self.failing, true) {
             return;
@@ -288,28 +288,29 @@ impl<W: Write> Losses<W> {
             "flowgate: the log cannot be written: {failure}. Requests are served on and their lines are lost, which \
              flowgate_log_lines_dropped counts; make room for standard output. Then the log says how many were lost.\n"
         );
-        // There is no other place left to complain.
+        // If this fails too, there is nowhere left to report it.
         let _ = self.complaints.write_all(text.as_bytes());
     }
 }
 
-/// A line of the gateway about its log or of a library, in the form of those of `tracing`.
+/// A line about the log itself or from a library, in the same form as those of `tracing`.
 #[derive(Serialize)]
 pub(super) struct Notice<'a> {
     timestamp: String,
     level: &'static str,
     message: &'a str,
-    /// Lines of this place that were left out since its last one.
+    /// Lines of this code location that were suppressed since its last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) suppressed: Option<u64>,
-    /// Lines of the log that are lost since the last notice.
+    /// Log lines lost since the last notice.
     #[serde(skip_serializing_if = "Option::is_none")]
     lost: Option<u64>,
     target: &'a str,
 }
 
 impl<'a> Notice<'a> {
-    /// A line, now. Message and target are somebody else's only if they are escaped.
+    /// Creates a line with the current time. Message and target may contain foreign data only if it is
+    /// escaped.
     pub(super) fn new(level: Level, target: &'a str, message: &'a str) -> Self {
         Self {
             timestamp: clock::stamp(),
@@ -321,7 +322,6 @@ impl<'a> Notice<'a> {
         }
     }
 
-    /// The bytes of the line.
     pub(super) fn line(&self, form: Form) -> Vec<u8> {
         if form == Form::Text {
             let suppressed = self.suppressed.map(|count| format!(" suppressed={count}"));
@@ -349,7 +349,7 @@ mod tests {
     use super::{Lines, Losses, MINOR_BYTES_MAX, Outlet, WAITING_BYTES_MAX};
     use crate::gateway::journal::{Form, Sink};
 
-    /// Takes so many bytes and no more.
+    /// Accepts this many bytes and no more.
     struct Disk {
         room: usize,
         written: Vec<u8>,
@@ -371,7 +371,7 @@ mod tests {
         }
     }
 
-    /// Takes a piece each time it is told to, and keeps all of them.
+    /// Accepts one piece for each permission, and keeps all of them.
     struct Gate {
         open: mpsc::Receiver<()>,
         taken: Arc<Mutex<Vec<u8>>>,
@@ -451,7 +451,7 @@ mod tests {
         for _ in 0..2 * room + 2 {
             lines.line(&line);
         }
-        // What the writer took before the pipe got stuck has left the queue.
+        // The lines that the writer took before the pipe blocked are no longer in the queue.
         let dropped = usize::try_from(lines.dropped()).unwrap();
         assert!((2..=room + 2).contains(&dropped), "{dropped}");
         drop(opener);

@@ -1,4 +1,5 @@
-//! What is logged, and in which form. Request lines and all others go the same way, so their order is kept.
+//! Sets up logging: what is logged, and in which form. Request lines and all others use one queue, so their
+//! order is kept.
 
 use std::fs::File;
 use std::io;
@@ -20,20 +21,19 @@ use crate::cli::lines::{Farewell, Lines};
 use crate::gateway::journal::{Form, Log};
 use crate::settings::{AccessLog, LogFormat, LogSettings};
 
-/// Where the lines of this crate say that they come from.
+/// The target of this crate's lines.
 const OURS: &str = "flowgate";
 
-/// Writes what still waits when dropped.
+/// Writes the remaining lines when dropped.
 pub(super) struct Logging {
     /// For lines of requests and connections.
     pub(super) log: Log,
     _farewell: Farewell,
 }
 
-/// Puts the writer and the subscriber in place.
+/// Installs the writer and the subscriber.
 ///
-/// # Errors
-/// When standard output cannot be used, or the system gives no thread.
+/// # Errors If standard output cannot be used, or the system cannot start a thread.
 pub(super) fn start(settings: &LogSettings) -> io::Result<Logging> {
     let form = match settings.format {
         LogFormat::Json => Form::Json,
@@ -49,7 +49,7 @@ pub(super) fn start(settings: &LogSettings) -> io::Result<Logging> {
         tracing_subscriber::registry().with(Libraries::new(sink.clone(), form).with_filter(libraries));
     let ours = Targets::new().with_target(OURS, settings.level);
     let lines = sink.clone();
-    // Only one subscriber can be set, and this is the only place that sets one.
+    // This is the only place that sets the subscriber.
     let _ = match form {
         Form::Json => registry
             .with(
@@ -81,7 +81,7 @@ pub(super) fn start(settings: &LogSettings) -> io::Result<Logging> {
     })
 }
 
-/// Standard output without the buffer that the standard library puts before it.
+/// Standard output without the buffer of the standard library.
 fn standard_output() -> io::Result<File> {
     #[cfg(unix)]
     let owned = io::stdout().as_fd().try_clone_to_owned()?;

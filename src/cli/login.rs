@@ -1,5 +1,5 @@
-//! `flowgate login`: a person signs in once for an identity. It talks while it waits, so it writes by itself; no token is
-//! ever among what it says.
+//! `flowgate login`: a person signs in once for an identity. It prints while it waits, so it writes to
+//! standard output itself; it never prints a token.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,14 +11,14 @@ use crate::cli::{FAILED, Outcome, WRONG, load_whole};
 use crate::entra::login::{Login, LoginError, Protection, SignedIn};
 use crate::settings::{Config, IdentitySettings};
 
-/// How the person is reached.
+/// How the person signs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// A browser on this machine, opened by us.
+    /// A browser on this machine, which we open.
     OpenBrowser,
-    /// A browser on this machine, opened by the person.
+    /// A browser on this machine, which the person opens.
     ShowAddress,
-    /// A browser on any machine, and a code.
+    /// A browser on any machine, with a code.
     DeviceCode,
 }
 
@@ -91,16 +91,17 @@ fn report(name: &str, signed_in: &SignedIn) -> String {
     )
 }
 
-/// Says something now. A reader that is gone does not end the sign-in.
+/// Prints a line now. A closed standard output does not end the sign-in.
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}\n");
     let _ = out.flush();
 }
 
-/// Opens the address with what the platform has for it. All users of the machine see the arguments of a process.
+/// Opens the address with the platform's own command. All users of the machine can see the arguments of a
+/// process.
 fn open(address: &str) -> bool {
-    // On Windows `start` would have its own reading of `&` in an address; this takes the address as it is.
+    // On Windows `start` would interpret `&` in an address; this command does not.
     let (program, first) = match std::env::consts::OS {
         "windows" => ("rundll32", Some("url.dll,FileProtocolHandler")),
         "macos" => ("open", None),

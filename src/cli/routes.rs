@@ -1,10 +1,11 @@
-//! The table of routes for people: public address, who may call, limits, identity, trigger without its secrets.
+//! The table of routes that `flowgate routes` prints: public address, who may call, limits, identity, and the
+//! trigger without its secrets.
 
 use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::settings::{CallersSettings, Config, Proof, Rate, RouteSettings, Transport};
 
-/// All routes, one a row.
+/// Renders all routes, one per row.
 pub(super) fn table(config: &Config) -> String {
     let mut table = Table::new();
     table

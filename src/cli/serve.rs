@@ -1,4 +1,4 @@
-//! `flowgate serve`: settings, log, gateway, the signals that end it, and those that do not.
+//! `flowgate serve`: reads the settings, starts log and gateway, and handles signals until it is stopped.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -17,7 +17,8 @@ pub(super) fn serve(path: &Path) -> Outcome {
         Ok(runtime) => runtime,
         Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
     };
-    // Before the settings are read, which may take a while: none of these may end the process at any time.
+    // Registered before the settings are read, which may take a while: none of these signals may end the
+    // process.
     let notices = {
         let _entered = runtime.enter();
         Notices::register()
@@ -59,7 +60,7 @@ async fn run(mut config: Config, warnings: &[Mistake], mut notices: Notices) -> 
         Ok(server) => server,
         Err(error) => return Outcome::failed(format!("flowgate: {error}\n"), FAILED),
     };
-    // From here on the settings' own copies of lists and secrets are not needed.
+    // The settings' own copies of lists and secrets are no longer needed.
     drop(config);
     for address in server.addresses() {
         tracing::info!(%address, "listening");
@@ -85,7 +86,7 @@ async fn run(mut config: Config, warnings: &[Mistake], mut notices: Notices) -> 
     }
 }
 
-/// The signals that end the gateway.
+/// Signals that stop the gateway.
 struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
@@ -125,10 +126,10 @@ impl Signals {
     }
 }
 
-/// The signals whose default action would end the process undrained, and which do nothing here: each is logged with what
-/// to do instead.
+/// Signals whose default action would end the process without draining, and which do nothing here: each is
+/// logged with what to do instead.
 struct Notices {
-    /// What the settings in force were read from.
+    /// The files that the settings in force were read from.
     #[cfg_attr(not(unix), expect(dead_code, reason = "only SIGHUP compares them"))]
     files: Arc<[FileInForce]>,
     #[cfg(unix)]
@@ -151,14 +152,14 @@ impl Notices {
         })
     }
 
-    /// Logs each of these signals, for ever.
+    /// Logs each of these signals, forever.
     async fn answer(&mut self) -> Infallible {
         let [first, second] = &mut self.user;
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => {
                     let files = self.files.clone();
-                    // Lists may have many megabytes. It logs what it finds; there is nothing to be done with its end.
+                    // Blocking: lists may have many megabytes. The task logs its result itself.
                     let _ = tokio::task::spawn_blocking(move || compare(&files)).await;
                 }
                 _ = first.recv() => tracing::warn!(
@@ -189,7 +190,7 @@ impl Notices {
     }
 }
 
-/// Logs a SIGHUP: whether the files differ from what is in force, and what to do.
+/// Logs a SIGHUP: whether the files differ from the settings in force, and what to do.
 #[cfg(unix)]
 fn compare(files: &[FileInForce]) {
     use crate::settings::FileState;

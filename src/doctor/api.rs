@@ -1,5 +1,5 @@
-//! The probe of an API: one GET that the settings name, with the route's token. An API has no call that is known to do
-//! nothing, so without such a path nothing is sent.
+//! The probe of an API: one GET to the path that the settings name, with the route's token. No call of an
+//! unknown API is known to be harmless, so without such a path nothing is sent.
 
 use http::Method;
 
@@ -12,7 +12,7 @@ use crate::settings::{Config, IdentitySettings, RouteSettings};
 
 const NAME: &str = "api";
 
-/// Says what will be sent, before anything is.
+/// Describes what will be sent, before anything is.
 pub(super) fn plan(route: &RouteSettings) -> Option<String> {
     let probe = route.probe.as_ref()?;
     Some(format!(
@@ -23,12 +23,12 @@ pub(super) fn plan(route: &RouteSettings) -> Option<String> {
     ))
 }
 
-/// What is appended to the address of the API; nothing for the address itself.
+/// Describes the path that is appended to the API's address.
 fn behind(probe: &str) -> &str {
     if probe == "/" { "" } else { probe }
 }
 
-/// Asks the API, unless something failed before.
+/// Calls the API, unless an earlier check failed.
 pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &Held, group: &mut Group) {
     let Some(probe) = &route.probe else {
         let says = "not tried: an API answers no call in a way that is known to do nothing. Set probe = \"/PATH\" on the \
@@ -114,7 +114,7 @@ fn judge(
     }
 }
 
-/// What the token may do, by its own words.
+/// The permissions that the token's claims name.
 fn rights(identity: Option<&IdentitySettings>, held: &Held) -> String {
     let token = identity.and_then(|identity| held.get(&identity.name));
     let Some(claims) = token.and_then(|token| Claims::read(token.text().expose())) else {

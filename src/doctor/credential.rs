@@ -1,5 +1,5 @@
-//! With what an identity proves who it is: client secrets, certificates, federated tokens, sign-ins. What is there, what it
-//! is known by in Entra, and when it ends; never its value.
+//! Checks the credentials of an identity: client secrets, certificates, federated tokens, sign-ins. Reports
+//! whether each is present, its id in Entra and its expiry; never its value.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,12 +17,12 @@ use crate::settings::{
     IdentitySettings, SecretSource, SigningCertificate,
 };
 
-/// A credential that ends within this time is worth a warning.
+/// A credential that expires within this time causes a warning.
 const CREDENTIAL_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
-/// Time for the file of a sign-in.
+/// Time limit for reading the file of a sign-in.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Looks at what an identity proves itself with, as far as that is to be seen without Entra.
+/// Checks an identity's credentials without asking Entra.
 pub(super) async fn examine(settings: &IdentitySettings, walk: &Walk, group: &mut Group) {
     if let Some((endpoint, proof)) = settings.grant.application() {
         match proof {
@@ -49,7 +49,8 @@ pub(super) async fn examine(settings: &IdentitySettings, walk: &Walk, group: &mu
             unread(&[password], walk, group);
         }
         GrantSettings::SignIn { store, .. } if !group.skips(&["sign-in"]) => {
-            // A file that hangs must not hang the doctor; what cannot be looked at is told by the token request.
+            // A file that hangs must not hang the doctor; the token request reports what could not be checked
+            // here.
             let (own, path) = (settings.clone(), store.display().to_string());
             let looked = tokio::task::spawn_blocking(move || entra::sign_in_state(&own));
             if let Ok(Ok(Some(state))) = tokio::time::timeout(STORE_TIMEOUT, looked).await {
@@ -94,7 +95,7 @@ fn credentials(client: &str, what: &str) -> Remedy {
     ))
 }
 
-/// What is to be said about a credential that ends.
+/// Reports a credential's expiry.
 pub(super) fn expiry(
     name: &'static str,
     place: &str,
@@ -112,7 +113,8 @@ pub(super) fn expiry(
     }
 }
 
-/// Says that secrets could not be read from their vaults. The token cannot come only if that is so of all of them.
+/// Reports secrets that could not be read from their vaults. It is a failure only if that is true of all of
+/// them.
 fn unread(sources: &[&SecretSource], walk: &Walk, group: &mut Group) {
     let whys: Vec<_> = sources
         .iter()
@@ -136,7 +138,7 @@ fn certificates(list: &[ClientCertificate], endpoint: &EndpointSettings, walk: &
         .collect();
     let works = |check: &Check| matches!(check.verdict, Verdict::Ok | Verdict::Warn);
     if checks.iter().any(works) {
-        // Another one serves meanwhile.
+        // Another secret is used until then.
         for check in &mut checks {
             if check.verdict == Verdict::Fail {
                 check.verdict = Verdict::Warn;
@@ -152,7 +154,7 @@ fn certificates(list: &[ClientCertificate], endpoint: &EndpointSettings, walk: &
     }
 }
 
-/// One certificate by itself: it fails if Entra cannot accept it.
+/// Checks one certificate; fails if Entra cannot accept it.
 fn judge(certificate: &ClientCertificate, client: &str, walk: &Walk) -> Check {
     let place = certificate.place();
     let read = match certificate.known() {
@@ -184,7 +186,7 @@ fn judge(certificate: &ClientCertificate, client: &str, walk: &Walk) -> Check {
     Check::fail("certificate", wrong, advice::certificate(client))
 }
 
-/// A certificate of which a part lies in a vault; the reason if such a part could not be read.
+/// Loads a certificate of which a part is stored in a vault, or the reason why such a part could not be read.
 fn from_vaults(
     certificate: &ClientCertificate,
     walk: &Walk,
@@ -198,7 +200,7 @@ fn from_vaults(
     Ok(read.and_then(|found| found.ok_or_else(|| "it holds nothing".to_owned())))
 }
 
-/// The token that stands for a secret, as far as it can be seen before Entra is asked.
+/// Checks the federated token that replaces a secret, without asking Entra.
 pub(super) async fn federated(
     settings: &IdentitySettings,
     proof: &FederatedSettings,
@@ -231,7 +233,7 @@ pub(super) async fn federated(
     });
 }
 
-/// What a federated credential must hold, so that it can be compared letter by letter.
+/// Lists what a federated credential must contain, so that it can be compared letter by letter.
 fn presented(settings: &IdentitySettings, place: &str, token: &FederatedToken) -> Check {
     let left = match token.left {
         Some(left) => format!("{} minutes left", left.as_secs() / 60),

@@ -1,4 +1,5 @@
-//! The gateway's own side: the certificates that callers are shown, and proxies that others on this host may use.
+//! Checks the gateway's own side: the certificates that it presents to callers, and proxies that other
+//! programs on this host may use.
 
 use crate::doctor::Selection;
 use crate::doctor::advice::Remedy;
@@ -7,7 +8,6 @@ use crate::doctor::report::{Check, Group};
 use crate::model::clock;
 use crate::settings::{Certificate, Config, Environment, Transport};
 
-/// Looks at the gateway's own side.
 pub(super) fn examine(config: &Config, selection: &Selection<'_>, environment: &Environment) -> Group {
     let mut group = Group::new("gateway", "");
     for listener in &config.listeners {
@@ -61,7 +61,7 @@ fn judge(address: std::net::SocketAddr, certificate: &Certificate) -> Check {
     }
 }
 
-/// Whether callers that ask for this host are shown a certificate made out to it.
+/// Whether the certificate that callers get for this host covers it.
 fn is_covered(config: &Config, host: &str) -> bool {
     let covers = |name: &String| match name.strip_prefix("*.") {
         Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest == parent),

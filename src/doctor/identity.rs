@@ -1,4 +1,5 @@
-//! One identity: the way to its authority, the clock, its secrets, and a token asked for by the very code that serves.
+//! Checks one identity: the connection to its authority, the clock, its credentials, and a token requested by
+//! the same code that serves.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,12 +19,12 @@ use crate::settings::{
     AssertionSource, ClientProof, Config, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings,
 };
 
-/// Entra refuses assertions and tokens that are further off than this.
+/// Entra refuses assertions and tokens whose clock is further off than this.
 const SKEW_MAX: Duration = Duration::from_secs(300);
-/// Time for a token, whatever the settings say about single requests.
+/// Time limit for a token, whatever the settings say about single requests.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Looks at an identity, and keeps its token if there is one.
+/// Checks an identity, and keeps its token if it gets one.
 pub(super) async fn examine(settings: &IdentitySettings, config: &Config, walk: &mut Walk) {
     let mut group = Group::new("identity", settings.name.as_str());
     match &settings.grant {
@@ -51,7 +52,8 @@ pub(super) async fn examine(settings: &IdentitySettings, config: &Config, walk: 
     walk.groups.push(group);
 }
 
-/// The identity with the scope that somebody needs: one that is there for others alone may get no token for flows.
+/// The identity with the scope that its users need: one that only serves other identities may get no token
+/// for flows.
 fn as_asked(settings: &IdentitySettings, config: &Config) -> IdentitySettings {
     let mut asked = settings.clone();
     if settings.role == IdentityRole::Serves {
@@ -74,7 +76,7 @@ fn as_asked(settings: &IdentitySettings, config: &Config) -> IdentitySettings {
     asked
 }
 
-/// Looks at the way to an authority, and compares its clock with ours.
+/// Checks the connection to an authority, and compares its clock with ours.
 pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, seen: &mut Seen) {
     if group.skips(&["dns", "tcp", "tls", "clock"]) {
         return;
@@ -102,7 +104,7 @@ pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, se
     }
 }
 
-/// Compares this host's clock with what the authority puts into its answers.
+/// Compares this host's clock with the `Date` of the authority's answers.
 async fn compare_clock(endpoint: &EndpointSettings) -> Check {
     let remedy = || {
         Remedy::new(
@@ -141,7 +143,7 @@ async fn compare_clock(endpoint: &EndpointSettings) -> Check {
     Check::ok("clock", format!("within {} s of the authority's", seconds.max(1)))
 }
 
-/// The `Date` of the authority's answer to a question that needs no credential.
+/// The `Date` of the authority's answer to a request that needs no credential.
 async fn date_of(endpoint: &EndpointSettings) -> Result<Option<SystemTime>, String> {
     let tls = endpoint
         .trust

@@ -1,6 +1,7 @@
-//! Calls of a trigger. The probes cannot start a run: the first shows no credential, the second uses a method that the
-//! route does not let through, which a trigger refuses only after the credential was accepted. A call that does start a
-//! run is made only where it was asked for in words. What will be sent is told before ([`plan`]).
+//! Calls triggers. The probes cannot start a run: the first sends no credential, the second uses a method
+//! that the route does not allow, which a trigger refuses only after it has accepted the credential. A call
+//! that starts a run is made only if it was asked for explicitly. [`plan`] describes beforehand what will be
+//! sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,18 +23,18 @@ use crate::settings::{Config, Proof, RouteKind, RouteSettings};
 
 /// The words that allow a run to be started.
 pub const RUN_WORDS: &str = "yes, start a run";
-/// Time for a probe: a refusal comes at once.
+/// Time limit for a probe: a refusal comes at once.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much of an answer is read; every fault of the platform is far smaller. Bytes.
 const JUDGED_BYTES_MAX: usize = 64 * 1024;
-/// Time for the body of an answer.
+/// Time limit for the body of an answer.
 const JUDGED_TIME: Duration = Duration::from_secs(10);
 
 const FIRST: &str = "no key";
 const SECOND: &str = "credential";
 const RUN: &str = "run";
 
-/// Says what will be sent, before anything is.
+/// Describes what will be sent, before anything is.
 pub fn plan(selection: &Selection<'_>, live: Live) -> Vec<String> {
     let mut lines = Vec::new();
     for route in selection.routes.iter().filter(|_| live != Live::No) {
@@ -74,12 +75,12 @@ fn methods(route: &RouteSettings) -> String {
     methods.join(", ")
 }
 
-/// A method that the route does not let through. A trigger takes one method, so it is not this one.
+/// A method that the route does not allow. A trigger accepts one method, so it is not this one.
 fn harmless(route: &RouteSettings) -> Option<Method> {
     harmless_to(&[route])
 }
 
-/// A method that none of these routes lets through.
+/// A method that none of these routes allows.
 pub(super) fn harmless_to(routes: &[&RouteSettings]) -> Option<Method> {
     let all = [
         Method::GET,
@@ -92,7 +93,8 @@ pub(super) fn harmless_to(routes: &[&RouteSettings]) -> Option<Method> {
         .find(|method| routes.iter().all(|route| !route.methods.contains(method)))
 }
 
-/// The trigger's own method is known to be refused without a credential only where a flow stands for certain.
+/// The method for the call without a credential. The trigger's own method is certain to be refused only if
+/// the address is certain to be a flow's.
 fn first_method(route: &RouteSettings) -> Method {
     let own = run_method(route);
     match route.trigger.family() {
@@ -105,7 +107,7 @@ fn run_method(route: &RouteSettings) -> Method {
     route.methods.first().cloned().unwrap_or(Method::POST)
 }
 
-/// Calls the trigger of a route, unless something failed before.
+/// Calls the trigger of a route, unless an earlier check failed.
 pub(super) async fn examine(
     config: &Config,
     route: &RouteSettings,
@@ -139,7 +141,7 @@ pub(super) async fn examine(
     group.add(first);
     if !group.skips(&[SECOND]) {
         let second = caller.second().await;
-        // A run shows the credential as well.
+        // A run sends the credential as well.
         let is_open = second.verdict == Verdict::Note && live != Live::Run;
         group.add(match is_open {
             true => second.untested(format!(
@@ -155,7 +157,7 @@ pub(super) async fn examine(
     Some(mode)
 }
 
-/// What a trigger asks for, as far as the refusal of a call without a credential names it.
+/// What a trigger requires, as far as its refusal of a call without a credential says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     /// A token: one of the tenant modes, or a policy of a Logic App.
@@ -176,7 +178,7 @@ impl Mode {
     }
 }
 
-/// Calls one trigger through the code that serves.
+/// Calls one trigger with the same code that serves.
 pub(super) struct Caller<'a> {
     config: &'a Config,
     route: &'a RouteSettings,
@@ -184,7 +186,6 @@ pub(super) struct Caller<'a> {
     bearer: Option<String>,
 }
 
-/// What came back.
 pub(super) struct Seen {
     pub(super) status: u16,
     run: Option<String>,
@@ -205,13 +206,13 @@ impl<'a> Caller<'a> {
         })
     }
 
-    /// Asks with the credential, and tells the status: what answers need not be a flow.
+    /// Calls with the credential, and returns the status: the answer need not come from a flow.
     pub(super) async fn ask(&self, method: &Method, target: &str) -> Result<u16, String> {
         let seen = self.send(method, target, Shown::Credential, PROBE_TIMEOUT).await;
         seen.map(|seen| seen.status)
     }
 
-    /// Calls the trigger at this path and query, which may hold a signature and nothing of which is told.
+    /// Calls the trigger at this path and query, which may contain a signature and is never shown.
     pub(super) async fn signed(&self, method: &Method, target: &Secret) -> Result<Seen, String> {
         self.send(method, target.expose(), Shown::Nothing, PROBE_TIMEOUT)
             .await
@@ -279,7 +280,7 @@ impl<'a> Caller<'a> {
         })
     }
 
-    /// Without a credential: tells in which mode the trigger is.
+    /// Calls without a credential, which reveals the trigger's mode.
     async fn first(&self) -> (Check, Mode) {
         let method = first_method(self.route);
         let target = self.route.trigger.path_and_query_unsigned();
@@ -318,7 +319,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// With the credential and a method that the route does not let through.
+    /// Calls with the credential and a method that the route does not allow.
     async fn second(&self) -> Check {
         let Some(method) = harmless(self.route) else {
             return Check::note(
@@ -361,7 +362,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// A real call.
+    /// Makes a real call.
     async fn run(&self) -> Check {
         let method = run_method(self.route);
         let target = self.route.trigger.exposed_path_and_query();
@@ -414,7 +415,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Whether a call shows the route's token.
+/// Whether a call sends the route's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shown {
     Nothing,
@@ -428,7 +429,7 @@ fn silent(name: &'static str, why: String) -> Check {
     Check::fail(name, why, remedy)
 }
 
-/// An answer of the flow to somebody who showed nothing.
+/// The flow answered a call without a credential.
 fn open(status: u16, method: &Method) -> Check {
     if status < 400 {
         let what = "Close the flow: set \"Who can trigger the flow?\" in its trigger.";

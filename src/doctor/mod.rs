@@ -1,6 +1,6 @@
-//! `flowgate doctor`: walks the way of a token and of a request step by step and names the one thing that is wrong, who
-//! mends it and how. It asks only what the gateway itself would ask; nothing here starts a run unless that was asked for
-//! in words.
+//! `flowgate doctor`: checks each step of a token and of a request, and names the one thing that is wrong,
+//! who fixes it and how. It makes only the calls that the gateway itself would make; nothing here starts a
+//! run unless that was asked for explicitly.
 
 pub mod advice;
 mod api;
@@ -37,7 +37,7 @@ use crate::entra::Token;
 use crate::model::{IdentityName, RouteName, Secret};
 use crate::settings::{Config, Environment, IdentitySettings, Proof, RouteSettings, VaultReference};
 
-/// What is asked of the doctor.
+/// What the doctor is asked to check.
 #[derive(Debug, Clone, Default)]
 pub struct Questions {
     /// Only this route and its identity.
@@ -46,14 +46,14 @@ pub struct Questions {
     pub identity: Option<String>,
     /// Whether triggers are called.
     pub live: Live,
-    /// Whether the settings are looked through for what is open wider than needed.
+    /// Whether to report settings that are more permissive than necessary.
     pub privileges: Privileges,
-    /// Old signed addresses of triggers, to be tried where both are.
+    /// Old signed addresses of triggers, to be tried if `live` and `privileges` are both set.
     pub signed: Vec<SignedUrl>,
 }
 
 impl Questions {
-    /// Whether it is tried if triggers accept signatures where routes show tokens.
+    /// Whether to test if triggers accept signatures where routes send tokens.
     pub(crate) fn try_signatures(&self) -> bool {
         self.privileges == Privileges::Yes && self.live != Live::No
     }
@@ -62,7 +62,7 @@ impl Questions {
 /// Whether triggers are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Live {
-    /// They are not.
+    /// No calls.
     #[default]
     No,
     /// With calls that cannot start a run.
@@ -71,17 +71,17 @@ pub enum Live {
     Run,
 }
 
-/// Whether the settings are looked through for what is open wider than needed.
+/// Whether to report settings that are more permissive than necessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Privileges {
-    /// They are not.
+    /// They are not reported.
     #[default]
     No,
-    /// They are.
+    /// They are reported.
     Yes,
 }
 
-/// The routes and identities that are looked at.
+/// The routes and identities that are checked.
 #[derive(Debug)]
 pub struct Selection<'a> {
     /// Identities, in the order of the settings.
@@ -93,8 +93,7 @@ pub struct Selection<'a> {
 impl<'a> Selection<'a> {
     /// Picks what the questions name.
     ///
-    /// # Errors
-    /// Says which name the settings do not have.
+    /// # Errors If a name is not in the settings.
     pub fn of(config: &'a Config, questions: &Questions) -> Result<Self, String> {
         let known = |list: Vec<&str>| list.join(", ");
         if let Some(name) = &questions.identity
@@ -141,19 +140,19 @@ fn uses(route: &RouteSettings, identity: &str) -> bool {
     matches!(&route.proof, Proof::Identity(name) if name.as_str() == identity)
 }
 
-/// Tokens by identity, as far as they could be had.
+/// The tokens by identity, of those that got one.
 pub(crate) type Held = HashMap<IdentityName, Arc<Token>>;
 
-/// What the triggers of routes ask for, as far as they were called.
+/// What the triggers of routes require, of those that were called.
 type Modes = HashMap<RouteName, Mode>;
 
-/// What was looked at so far, each thing once.
+/// The checks made so far, each once.
 #[derive(Default)]
 pub struct Walk {
     groups: Vec<Group>,
     seen: Seen,
     held: Held,
-    /// The scopes that those tokens are for.
+    /// The scopes of those tokens.
     asked: HashMap<IdentityName, String>,
     vaults: Vaults,
     done: HashSet<IdentityName>,
@@ -168,7 +167,7 @@ impl fmt::Debug for Walk {
 }
 
 impl Walk {
-    /// Looks at the key vaults without whose secrets the settings cannot be read as a whole, and at who reads them.
+    /// Checks the key vaults that are needed to load the settings, and the identities that read them.
     pub async fn begin(config: &Config) -> Self {
         let mut walk = Self::default();
         if let Some(keyvault) = &config.keyvault
@@ -182,17 +181,16 @@ impl Walk {
         walk
     }
 
-    /// The values of those secrets; nothing if one could not be read.
+    /// The values of those secrets; `None` if one could not be read.
     pub fn values(&self, config: &Config) -> Option<HashMap<VaultReference, Secret>> {
         let places = config.keyvault.iter().flat_map(|keyvault| &keyvault.at_start);
         let value = |place: &VaultReference| Some((place.clone(), self.vaults.of(place)?));
         places.map(value).collect()
     }
 
-    /// Ends here, because the settings cannot be read as a whole.
+    /// Ends the walk because the settings cannot be loaded.
     ///
-    /// # Errors
-    /// Says which name the settings do not have.
+    /// # Errors If a name is not in the settings.
     pub fn stop(mut self, config: &Config, questions: &Questions) -> Result<Report, String> {
         let selection = Selection::of(config, questions)?;
         let identities = selection.identities.iter();
@@ -217,10 +215,9 @@ impl Walk {
         })
     }
 
-    /// Looks at everything that was asked for. Each step has a deadline.
+    /// Checks everything that was asked for. Each step has a deadline.
     ///
-    /// # Errors
-    /// Says which name the settings do not have.
+    /// # Errors If a name is not in the settings.
     pub async fn finish(
         mut self,
         config: &Config,
@@ -271,7 +268,7 @@ impl Walk {
         })
     }
 
-    /// An identity, after the vaults in which its secrets lie.
+    /// Checks an identity, after the vaults that its secrets are stored in.
     async fn identity(&mut self, identity: &IdentitySettings, config: &Config) {
         if !self.done.insert(identity.name.clone()) {
             return;
@@ -289,7 +286,7 @@ fn places_of(identity: &IdentitySettings) -> Vec<VaultReference> {
         .collect()
 }
 
-/// These identities and all that they need, each behind what it needs itself.
+/// These identities and all that they depend on, dependencies first.
 fn in_order<'a>(config: &'a Config, wanted: &[&'a IdentitySettings]) -> Vec<&'a IdentitySettings> {
     let mut order = Vec::new();
     for identity in wanted {
@@ -298,7 +295,7 @@ fn in_order<'a>(config: &'a Config, wanted: &[&'a IdentitySettings]) -> Vec<&'a 
     order
 }
 
-/// Ends because the check of the settings has refused circles.
+/// Terminates because the check of the settings refuses circles.
 fn visit<'a>(config: &'a Config, identity: &'a IdentitySettings, order: &mut Vec<&'a IdentitySettings>) {
     if order.iter().any(|one| one.name == identity.name) {
         return;
@@ -319,10 +316,9 @@ fn needs<'a>(config: &'a Config, identity: &IdentitySettings) -> Vec<&'a Identit
     config.identities.iter().filter(named).collect()
 }
 
-/// Looks at everything that was asked for, in settings that need no key vault before they are whole.
+/// Checks everything that was asked for, in settings that load without a key vault.
 ///
-/// # Errors
-/// Says which name the settings do not have.
+/// # Errors If a name is not in the settings.
 pub async fn examine(
     config: &Config,
     environment: &Environment,
@@ -331,7 +327,7 @@ pub async fn examine(
     Walk::default().finish(config, environment, questions).await
 }
 
-/// The settings of the identity that a route uses.
+/// The identity that a route uses.
 pub(crate) fn identity_of<'a>(config: &'a Config, route: &RouteSettings) -> Option<&'a IdentitySettings> {
     let Proof::Identity(name) = &route.proof else {
         return None;

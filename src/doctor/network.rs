@@ -1,5 +1,5 @@
-//! The way to a host: its name, a connection, its certificate. Each step has its own line, because each has somebody else
-//! who mends it.
+//! Checks the connection to a host: name resolution, TCP, TLS certificate. Each step has a line of its own,
+//! because each is fixed by somebody else.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,7 +21,7 @@ use crate::model::claims::safe;
 use crate::model::clock;
 use crate::settings::Trust;
 
-/// A certificate that ends within this time is worth a warning: renewals that work come earlier.
+/// A certificate that expires within this time causes a warning: renewals that work come earlier.
 pub(super) const RENEWAL: Duration = Duration::from_secs(14 * 86_400);
 /// Names of a certificate that are shown.
 const NAMES_SHOWN_MAX: usize = 6;
@@ -30,18 +30,17 @@ const NAMES_SHOWN_MAX: usize = 6;
 pub(super) struct Place<'a> {
     pub host: &'a str,
     pub port: u16,
-    /// Address in place of what the name resolves to.
+    /// Address to use in place of name resolution.
     pub connect_to: Option<SocketAddr>,
     pub trust: &'a Trust,
-    /// Time for each step.
+    /// Time limit for each step.
     pub timeout: Duration,
     /// The settings that name the host: `authority of the identity`.
     pub setting: &'static str,
-    /// Whether the settings accept another address to connect to, as those of routes do.
     pub other_address: OtherAddress,
 }
 
-/// Whether `connect_to` can be set.
+/// Whether the settings accept a `connect_to` for this host, as those of routes do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OtherAddress {
     Accepted,
@@ -49,7 +48,7 @@ pub(super) enum OtherAddress {
 }
 
 impl OtherAddress {
-    /// This text, where `connect_to` can be set.
+    /// Returns the text only if `connect_to` can be set.
     fn or_nothing(self, text: &'static str) -> &'static str {
         match self {
             Self::Accepted => text,
@@ -58,15 +57,16 @@ impl OtherAddress {
     }
 }
 
-/// A host, with all that decides how it is reached.
+/// A host, with everything that decides how it is reached.
 type Key = (String, u16, Option<SocketAddr>, Vec<Vec<u8>>);
 
-/// Hosts that were looked at already: the same fault is told once.
+/// Hosts that were already checked, so that a fault is reported once.
 #[derive(Default)]
 pub(super) struct Seen(HashMap<Key, (String, Vec<Check>)>);
 
 impl Seen {
-    /// Looks at the way to a host, or tells again what was found; a failure that was told before is no second failure.
+    /// Checks the connection to a host. For a host that was checked before it repeats the result; a repeated
+    /// failure is not counted again.
     pub(super) async fn walk(&mut self, place: &Place<'_>, group: &mut Group) {
         let trust = match place.trust {
             Trust::System => Vec::new(),
@@ -90,7 +90,7 @@ impl Seen {
     }
 }
 
-/// Looks whether a host that has no TLS accepts connections, without sending anything.
+/// Checks that a host without TLS accepts connections, without sending anything.
 pub(super) async fn reach(place: &Place<'_>) -> Result<Check, Check> {
     let (_, addresses) = resolve(place).await?;
     connect(place, &addresses).await.map(|(check, _)| check)
@@ -238,7 +238,7 @@ async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
     }
 }
 
-/// Why a handshake failed, and who mends it.
+/// Why a handshake failed, and who fixes it.
 fn refused(place: &Place<'_>, error: &io::Error) -> Check {
     let host = place.host;
     let inner = error
@@ -295,7 +295,7 @@ fn refused(place: &Place<'_>, error: &io::Error) -> Check {
     Check::fail("tls", why, remedy)
 }
 
-/// What a certificate says.
+/// The relevant fields of a certificate.
 pub(super) struct Leaf {
     names: Vec<String>,
     pub not_after: SystemTime,
@@ -326,13 +326,13 @@ impl Leaf {
         self.not_after.duration_since(clock::wall()).unwrap_or_default()
     }
 
-    /// Its names and the days it has left.
+    /// Its names and the days until it expires.
     pub(super) fn says(&self) -> String {
         format!("names {}, {}", self.names.join(" "), days(self.left()))
     }
 }
 
-/// Host and port of an address that begins with a scheme, as the settings have checked it.
+/// Splits host and port from an address that begins with a scheme and that the settings have checked.
 pub(super) fn host_of(address: &str) -> (&str, u16) {
     let (rest, usual) = match address.strip_prefix("http://") {
         Some(rest) => (rest, 80),
@@ -347,7 +347,7 @@ pub(super) fn host_of(address: &str) -> (&str, u16) {
     }
 }
 
-/// A time in days, for people.
+/// Formats a duration in days.
 pub(super) fn days(left: Duration) -> String {
     format!("{} days left", left.as_secs() / 86_400)
 }

@@ -1,5 +1,5 @@
-//! Identities that the platform gives: whether its endpoint is there, and which source the default chain takes and why not
-//! the other.
+//! Checks identities that the platform provides: whether the endpoint is reachable, and which source the
+//! default chain takes and why not the other.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::settings::{DefaultSettings, IdentitySettings, ManagedSettings, Manage
 /// Each of these endpoints is on this machine or one hop away.
 const REACH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Looks whether the endpoint of a managed identity accepts connections; nothing is sent to it.
+/// Checks that the endpoint of a managed identity accepts connections; nothing is sent to it.
 pub(super) async fn managed(settings: &ManagedSettings, group: &mut Group) {
     let source = &settings.source;
     let which = match &settings.selector {
@@ -44,7 +44,7 @@ pub(super) async fn managed(settings: &ManagedSettings, group: &mut Group) {
     });
 }
 
-/// What to do where nobody answers.
+/// The remedy if nothing answers.
 fn absent(source: &ManagedSource) -> Remedy {
     let remedy = match source {
         ManagedSource::Imds { .. } => Remedy::new(
@@ -65,7 +65,7 @@ fn absent(source: &ManagedSource) -> Remedy {
     advice::at_source(remedy, source)
 }
 
-/// Looks at the sources of the default chain in its order.
+/// Checks the sources of the default chain in its order.
 pub(super) async fn chain(
     settings: &IdentitySettings,
     chain: &DefaultSettings,

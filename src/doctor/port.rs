@@ -1,5 +1,5 @@
-//! The ports on which callers are served: whether something accepts connections there, whether it is a gateway of ours, and
-//! whether it shows the certificate of the settings. What is sent is a request without a `Host`, which every gateway of ours
+//! Checks the ports that serve callers: whether something accepts connections, whether it is a gateway, and
+//! whether it presents the configured certificate. It sends a request without a `Host`, which every gateway
 //! refuses before it looks for a route, so nothing behind it is reached.
 
 use std::io;
@@ -22,21 +22,21 @@ use crate::doctor::running::{Running, at_home, holds};
 use crate::settings::{Certificate, Config, ListenerSettings, TlsSettings, Transport, provider};
 
 const NAME: &str = "port";
-/// A gateway on this machine answers at once, however busy the machine is.
+/// Time limit; a gateway on this machine answers at once, however busy the machine is.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// More than the head of any refusal.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Certificates of a listener that are asked for one by one.
+/// Most certificates of a listener that are requested one by one.
 const CERTIFICATES_MAX: usize = 50;
 
-/// A request that has no `Host`, which RFC 9112 section 3.2 has every server refuse.
+/// A request without a `Host`, which RFC 9112 section 3.2 requires every server to refuse.
 const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nuser-agent: flowgate-doctor\r\nconnection: close\r\n\r\n";
-/// The field that every answer of a gateway carries, and its value where the gateway itself answers.
+/// A field of every answer of a gateway, with the value that it has when the gateway itself answers.
 const MARK: &str = "x-flowgate-answer: gateway";
 
-/// Looks at the port of each listener.
+/// Checks the port of each listener.
 pub(super) async fn examine(config: &Config, running: &Running) -> Vec<Check> {
-    // A gateway with these settings knows the port that the system gave to one with port 0.
+    // With port 0 the system chooses the port; only the running gateway knows which.
     let bound = running.with(config).map(|status| status.listeners.as_slice());
     let mut checks = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
@@ -57,17 +57,16 @@ pub(super) async fn examine(config: &Config, running: &Running) -> Vec<Check> {
     checks
 }
 
-/// What is at a port.
+/// What accepts connections at a port.
 enum Found {
-    /// Nothing.
     Nothing(String),
-    /// A gateway that shows these certificates.
+    /// A gateway that presents the configured certificates.
     Gateway,
-    /// A gateway that shows another certificate for this name.
+    /// A gateway that presents another certificate for this name.
     Differs(String, Option<Leaf>),
-    /// Something else, and why that is known.
+    /// Another program, and how that is known.
     Foreign(String),
-    /// This host is none of those that are served.
+    /// A listener whose `plain_http_from` does not include this host.
     KeptOut,
 }
 
@@ -98,7 +97,7 @@ async fn look(listener: &ListenerSettings, address: SocketAddr) -> Found {
     }
 }
 
-/// Asks for each certificate by its first name; on the first connection also who answers.
+/// Requests each certificate by its first name; the first connection also asks who answers.
 async fn look_at_certificates(
     tls: &TlsSettings,
     tcp: TcpStream,
@@ -135,14 +134,14 @@ async fn look_at_certificates(
     })
 }
 
-/// A name that the certificate serves, as settings and TLS write it.
+/// A name that the certificate covers, for messages and for TLS.
 fn name_of(certificate: &Certificate, address: SocketAddr) -> (String, ServerName<'static>) {
     let first = certificate.names.first().map_or("", String::as_str);
     let plain = match first.strip_prefix("*.") {
         Some(parent) => format!("flowgate-doctor.{parent}"),
         None => first.to_owned(),
     };
-    // Without a name the listener shows its default.
+    // Without a name the listener presents its default certificate.
     let name = ServerName::try_from(plain).unwrap_or(ServerName::IpAddress(address.ip().into()));
     (first.to_owned(), name)
 }
@@ -157,7 +156,7 @@ async fn question(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(),
         match stream.read_buf(&mut head).await {
             Ok(0) => break,
             Ok(_) => {}
-            // What came before counts: not everybody says goodbye.
+            // A server may close without a TLS close_notify; what arrived before counts.
             Err(_) if !head.is_empty() => break,
             Err(error) => return Err(broken(error)),
         }
@@ -180,7 +179,7 @@ fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -
         Found::Gateway => {
             let says = format!("a Flowgate serves {address}");
             match running {
-                // What the admin listener cannot tell is said there.
+                // The check of the admin listener reports what is missing here.
                 Running::Off | Running::AnyPort | Running::Here(..) | Running::Foreign(..) => {
                     Check::ok(NAME, says)
                 }
@@ -227,8 +226,8 @@ fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -
     }
 }
 
-/// A TLS client that accepts every certificate, because it only looks at it: nothing is sent that another program must not
-/// see. That the peer has the private key is checked.
+/// A TLS client that accepts every certificate, because it only inspects it: nothing confidential is sent. It
+/// still verifies that the peer has the private key.
 fn looking() -> Result<ClientConfig, rustls::Error> {
     let provider = provider();
     let verifier = Arc::new(Onlooker(provider.clone()));

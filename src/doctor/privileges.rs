@@ -1,4 +1,5 @@
-//! What is open wider than it needs to be, as far as settings and tokens tell. What they cannot tell is said as such.
+//! Reports what is more permissive than necessary, as far as settings and tokens show it. What they cannot
+//! show is listed as unknown.
 
 use std::collections::HashSet;
 
@@ -10,7 +11,6 @@ use crate::model::claims::Claims;
 use crate::model::clock;
 use crate::settings::{CallersSettings, Config, KeyState, Proof, RouteKind, RouteSettings};
 
-/// Looks the settings through.
 pub(super) fn examine(config: &Config, held: &Held, signatures: Vec<Check>) -> Group {
     let mut group = Group::new("privileges", "");
     let checks = [
@@ -52,7 +52,7 @@ fn permissions(config: &Config, held: &Held) -> Vec<Check> {
             continue;
         }
         if is_for_api(identity, config) {
-            // Its routes need them; which of them a path needs, the API's documentation says.
+            // Its routes need them; only the API's documentation says which of them a path needs.
             let says = format!(
                 "the token of {name} carries {} for {}; grant it only what the `paths` of its routes need",
                 granted.join(", "),
@@ -77,7 +77,8 @@ fn permissions(config: &Config, held: &Held) -> Vec<Check> {
     checks
 }
 
-/// Whether a flow with a token can be started by its signature as well, as far as that can be told without a call.
+/// Reports flows with a token that can also be started by their signature, as far as that is known without a
+/// call.
 pub(super) fn signatures(config: &Config) -> Vec<Check> {
     let (signed, bearer): (Vec<_>, Vec<_>) = config
         .routes
@@ -113,12 +114,12 @@ pub(super) fn signatures(config: &Config) -> Vec<Check> {
     checks
 }
 
-/// How much a route asks of those who call it.
+/// Whether a route asks for no key.
 fn is_open(route: &RouteSettings) -> bool {
     matches!(route.callers, CallersSettings::Anonymous)
 }
 
-/// Routes that ask for no key.
+/// Reports routes that ask for no key.
 fn open(config: &Config) -> Vec<Check> {
     let open = config.routes.iter().filter(|route| is_open(route));
     open.map(|route| {
@@ -128,7 +129,7 @@ fn open(config: &Config) -> Vec<Check> {
     .collect()
 }
 
-/// From where an open route may be called, and what that costs.
+/// Describes from where an open route may be called, and what that costs.
 fn open_says(route: &RouteSettings) -> String {
     let networks = |number| count(number, "network", "networks");
     let from = match (route.networks.allow.len(), route.networks.deny.len()) {
@@ -151,7 +152,7 @@ fn open_says(route: &RouteSettings) -> String {
     )
 }
 
-/// Identities behind routes of different trust.
+/// Reports identities that serve routes of different trust.
 fn shared(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
     for identity in &config.identities {
@@ -179,7 +180,7 @@ fn shared(config: &Config) -> Vec<Check> {
     checks
 }
 
-/// Identities and callers that no route names.
+/// Reports identities and callers that no route names.
 fn unused(config: &Config) -> Vec<Check> {
     let mut used = HashSet::new();
     let mut called = HashSet::new();
@@ -207,7 +208,7 @@ fn unused(config: &Config) -> Vec<Check> {
         .collect()
 }
 
-/// Keys that can never be used again.
+/// Reports keys that can never be used again.
 fn keys(config: &Config) -> Vec<Check> {
     let now = clock::wall();
     let mut checks = Vec::new();

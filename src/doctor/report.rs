@@ -1,5 +1,5 @@
-//! What the doctor found: checks in groups, and how they are shown to people and to scripts. It decides nothing; a check
-//! that depends on a failed one comes in as skipped.
+//! The doctor's report: checks in groups, and their rendering as text and JSON. It decides nothing except
+//! that a check that depends on a failed one is skipped.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,23 +11,23 @@ use crate::doctor::advice;
 use crate::doctor::advice::Remedy;
 use crate::entra::claims::Compared;
 
-/// What a check came to.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is as it should be.
+    /// As it should be.
     Ok,
-    /// Worth knowing; it could not be told from here, or nothing follows from it.
+    /// Information: it could not be decided from here, or needs no action.
     Note,
-    /// It works, and will not or should not go on like this.
+    /// It works now, but will not or should not stay like this.
     Warn,
     /// It does not work.
     Fail,
-    /// Not looked at, because of what failed before.
+    /// Not checked, because an earlier check failed.
     Skipped,
 }
 
 impl Verdict {
-    /// The word for people and scripts.
+    /// The word used in text and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -39,20 +39,20 @@ impl Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// One check.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// A word: `dns`, `tls`, `token`.
+    /// Its name: `dns`, `tls`, `token`.
     pub name: &'static str,
-    /// What it came to.
+    /// Its result.
     pub verdict: Verdict,
-    /// What was seen.
+    /// What was found.
     pub says: String,
-    /// What to do, where something is to be done.
+    /// What to do, if anything.
     pub remedy: Option<Remedy>,
-    /// The claims of a token, where they were compared.
+    /// The claims of a token, if they were compared.
     pub claims: Vec<Compared>,
-    /// What could not be tested because of what was seen, and how it can be.
+    /// What could not be tested because of this result, and how to test it.
     pub untested: Option<String>,
 }
 
@@ -89,7 +89,7 @@ impl Check {
         self
     }
 
-    /// Notes what this leaves untested, with the way to test it behind it in brackets.
+    /// Notes what this result leaves untested, with the way to test it in brackets.
     pub(super) fn untested(mut self, what: impl Into<String>) -> Self {
         self.untested = Some(what.into());
         self
@@ -120,7 +120,8 @@ impl Check {
         value
     }
 
-    /// For people. A table that was shown already is not shown again, so that the one that differs stands out.
+    /// Renders it as text. A table that was already printed is not repeated, so that a different one is
+    /// noticed.
     fn text(&self, shown: &mut HashSet<String>) -> String {
         let indent = " ".repeat(2 + VERDICT_CHARS + 2);
         let mut text = format!(
@@ -166,7 +167,7 @@ fn claims_table(rows: &[Compared]) -> String {
     table.to_string()
 }
 
-/// A number of things, in words.
+/// Formats a number of things: `1 route`, `2 routes`.
 pub(crate) fn count(number: usize, one: &str, more: &str) -> String {
     match number {
         1 => format!("1 {one}"),
@@ -174,16 +175,16 @@ pub(crate) fn count(number: usize, one: &str, more: &str) -> String {
     }
 }
 
-/// What was looked at about one thing.
+/// The checks of one thing.
 #[derive(Debug)]
 pub struct Group {
     /// `gateway`, `identity`, `route` or `privileges`.
     pub kind: &'static str,
     /// Its name in the settings.
     pub name: String,
-    /// Each check, in the order in which they were made.
+    /// The checks, in the order in which they were made.
     pub checks: Vec<Check>,
-    /// What failed, and makes the rest pointless.
+    /// The failed check because of which the rest is skipped.
     broken: Option<String>,
 }
 
@@ -197,7 +198,7 @@ impl Group {
         }
     }
 
-    /// Adds a check; what comes after one that failed or was skipped is skipped as well.
+    /// Adds a check; those after a failed or skipped one are skipped as well.
     pub(super) fn add(&mut self, check: Check) {
         match check.verdict {
             Verdict::Fail if self.broken.is_none() => self.broken = Some(format!("{} failed", check.name)),
@@ -207,12 +208,12 @@ impl Group {
         self.checks.push(check);
     }
 
-    /// Adds a check that nothing depends on.
+    /// Adds a check that no other depends on.
     pub(super) fn aside(&mut self, check: Check) {
         self.checks.push(check);
     }
 
-    /// Whether these have to be skipped; if so, they are.
+    /// Skips these checks if an earlier one failed; returns whether it did.
     pub(super) fn skips(&mut self, names: &[&'static str]) -> bool {
         let Some(why) = self.broken.clone() else {
             return false;
@@ -229,12 +230,12 @@ impl Group {
     }
 }
 
-/// Everything the doctor found.
+/// Everything that the doctor found.
 #[derive(Debug, Default)]
 pub struct Report {
     /// In the order in which they depend on each other.
     pub groups: Vec<Group>,
-    /// What nobody asked to be tested, and how to ask for it.
+    /// What was not requested, and how to request it.
     pub unasked: Vec<String>,
 }
 
@@ -247,7 +248,7 @@ impl Report {
         }
     }
 
-    /// Every check that failed, with the title of its group.
+    /// Every failed check, with the title of its group.
     pub fn failures(&self) -> impl Iterator<Item = (String, &Check)> {
         self.of(Verdict::Fail)
     }
@@ -259,12 +260,12 @@ impl Report {
         })
     }
 
-    /// Whether something failed.
+    /// Whether a check failed.
     pub fn has_failed(&self) -> bool {
         self.failures().next().is_some()
     }
 
-    /// What was not tested, and how it can be.
+    /// What was not tested, and how to test it.
     pub fn untested(&self) -> Vec<&str> {
         let checks = self.groups.iter().flat_map(|group| &group.checks);
         let left = checks.filter_map(|check| check.untested.as_deref());
@@ -301,7 +302,7 @@ impl Report {
         }
     }
 
-    /// What was looked at: `2 identities, 3 routes`.
+    /// What was checked: `2 identities, 3 routes`.
     fn tested(&self) -> String {
         let kinds = [
             ("identity", "identity", "identities"),
@@ -319,7 +320,7 @@ impl Report {
         parts.join(", ")
     }
 
-    /// For people.
+    /// Renders the report as text.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let mut shown = HashSet::new();
@@ -335,7 +336,7 @@ impl Report {
         text
     }
 
-    /// For scripts; README has the shape.
+    /// Renders the report as JSON, in the form that README documents.
     pub fn json(&self) -> Value {
         let groups = self.groups.iter().map(|group| {
             json!({

@@ -1,15 +1,15 @@
-//! The resource that an identity's tokens are for: the flow service, or an API. An administrator of Entra knows it as an
-//! enterprise application with an id of its own, which has to be there before a token for it is given.
+//! The resource that an identity's tokens are for: the flow service, or an API. In Entra it is an enterprise
+//! application with an id of its own, which must exist in the tenant before tokens for it are issued.
 
 use crate::doctor::uses;
 use crate::model::Cloud;
 use crate::settings::{Config, IdentitySettings, RouteKind};
 
-/// The application of the flow service in every tenant.
+/// Application id of the flow service in every tenant.
 pub(super) const FLOW_SERVICE: &str = "7df0a125-d3be-4c96-aa54-591f83ff541c";
-/// The application of the Power Platform API (Microsoft Learn, "Power Platform API, Authentication").
+/// Application id of the Power Platform API (Microsoft Learn, "Power Platform API, Authentication").
 const POWER_PLATFORM: &str = "8578e004-a5c6-46e7-913e-12f58912df43";
-/// The application of Microsoft Graph in every tenant.
+/// Application id of Microsoft Graph in every tenant.
 const GRAPH: &str = "00000003-0000-0000-c000-000000000000";
 
 const GRAPH_HOSTS: [&str; 4] = [
@@ -26,16 +26,13 @@ const POWER_PLATFORM_HOSTS: [&str; 5] = [
     "https://api.powerplatform.partner.microsoftonline.cn",
 ];
 
-/// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource<'a> {
-    /// The flow service.
     Flow,
     /// The Power Platform API, at this address.
     PowerPlatform(&'a str),
-    /// Microsoft Graph.
     Graph,
-    /// Something else, by the name that the scope gives it.
+    /// Any other, by the name in the scope.
     Other(&'a str),
 }
 
@@ -74,7 +71,7 @@ impl<'a> Resource<'a> {
         }
     }
 
-    /// Its application id, or what has to be replaced by it.
+    /// Its application id, or a placeholder for it.
     pub(super) fn id(self) -> String {
         match self {
             Self::Flow => FLOW_SERVICE.to_owned(),
@@ -93,24 +90,24 @@ impl<'a> Resource<'a> {
         }
     }
 
-    /// The command that makes its service principal in a tenant that lacks it.
+    /// The command that creates its service principal in a tenant that lacks it.
     pub(super) fn create(self) -> String {
         format!("az ad sp create --id {}", self.id())
     }
 }
 
-/// An audience as it can stand in a command.
+/// The audience as it may appear in a command.
 fn shown(audience: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/@".contains(&byte);
     match audience.bytes().all(is_plain) {
         true => audience.to_owned(),
-        // Without a quotation mark: it goes into commands.
+        // Quotation marks are not allowed: it goes into commands.
         false => "the resource of the scope".to_owned(),
     }
 }
 
-/// Whether an API takes the tokens of this identity, and not a trigger. A trigger of a Logic App may want an audience of its
-/// own, so the routes decide where the audience is not known.
+/// Whether an API takes the tokens of this identity, rather than a trigger. A trigger of a Logic App may
+/// require an audience of its own, so the routes decide if the audience is unknown.
 pub(super) fn is_for_api(identity: &IdentitySettings, config: &Config) -> bool {
     match Resource::of(&identity.audience) {
         Resource::Flow => false,

@@ -1,4 +1,5 @@
-//! One route: its trigger's address, the way there, and the claims of its token beside what the trigger compares.
+//! Checks one route: its trigger's address, the connection to it, and the claims of its token against what
+//! the trigger compares.
 
 use crate::doctor::advice::Remedy;
 use crate::doctor::network::{OtherAddress, Place, Seen};
@@ -10,7 +11,7 @@ use crate::model::clock;
 use crate::model::trigger::Family;
 use crate::settings::{Config, Proof, RouteKind, RouteSettings};
 
-/// Looks at a route without calling its trigger.
+/// Checks a route without calling its trigger.
 pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &Held, seen: &mut Seen) -> Group {
     let mut group = Group::new("route", route.name.as_str());
     group.add(address(route));
@@ -69,7 +70,7 @@ fn address(route: &RouteSettings) -> Check {
     }
 }
 
-/// The claims of the route's token beside what its trigger compares.
+/// Compares the claims of the route's token with what its trigger checks.
 fn compare(config: &Config, route: &RouteSettings, held: &Held) -> Check {
     let Some(identity) = identity_of(config, route) else {
         return Check::skipped("claims", "the route has no identity");

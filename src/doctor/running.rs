@@ -1,5 +1,5 @@
-//! The gateway that runs here, as its admin listener describes it: whether it is ours, whether it was started with these
-//! settings, and how the calls of the last minutes ended.
+//! Checks the gateway that runs on this host through its admin listener: whether it is a gateway, whether it
+//! was started with these settings, and how recent calls ended.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,30 +21,29 @@ use crate::settings::Config;
 
 const NAME: &str = "running";
 const CALLS: &str = "calls";
-/// A gateway on this machine answers at once, however busy the machine is.
+/// Time limit; a gateway on this machine answers at once, however busy the machine is.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Far more than a thousand routes or keys take.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Codes that are named of a route.
+/// Most codes that are named per route.
 const CODES_NAMED_MAX: usize = 5;
 
-/// What is known of the gateway that runs here.
+/// What is known of the running gateway.
 #[derive(Debug)]
 pub(super) enum Running {
-    /// The settings switch the admin listener off.
+    /// The settings disable the admin listener.
     Off,
-    /// The settings leave the port of the admin listener to the system.
+    /// The settings use port 0 for the admin listener.
     AnyPort,
     /// Nothing accepts connections there.
     Silent(SocketAddr, String),
-    /// Something answers there, and not as a gateway of ours does.
+    /// Something answers there that is not a gateway.
     Foreign(SocketAddr, String),
-    /// The answer of a gateway.
     Here(SocketAddr, Box<Status>),
 }
 
 impl Running {
-    /// Asks the admin listener of these settings.
+    /// Queries the admin listener of these settings.
     pub(super) async fn ask(config: &Config) -> Self {
         let Some(admin) = &config.admin else {
             return Self::Off;
@@ -69,7 +68,7 @@ impl Running {
         }
     }
 
-    /// What is found about the gateway as a whole.
+    /// The checks of the gateway as a whole.
     pub(super) fn checks(&self, config: &Config) -> Vec<Check> {
         let (address, status) = match self {
             Self::Off => {
@@ -126,7 +125,7 @@ impl Running {
         checks
     }
 
-    /// How the recent calls of a route ended; nothing where no gateway says so.
+    /// How the recent calls of a route ended; `None` if no gateway reports it.
     pub(super) fn calls(&self, route: &str) -> Option<Check> {
         let Self::Here(_, status) = self else {
             return None;
@@ -143,12 +142,12 @@ impl Running {
     }
 }
 
-/// What to do about a program that holds a port.
+/// The remedy for a program that occupies a port.
 pub(super) fn holds(address: SocketAddr, what: &str) -> Remedy {
     Remedy::new("operator", what).command(format!("ss -ltnp 'sport = :{}'", address.port()))
 }
 
-/// A listener for every address is reached on this machine.
+/// The address at which this machine reaches a listener that is bound to all addresses.
 pub(super) fn at_home(address: SocketAddr) -> SocketAddr {
     let home = match address.ip() {
         ip if !ip.is_unspecified() => ip,
@@ -162,7 +161,7 @@ fn clamp(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// A time, in the largest unit that fits.
+/// Formats a duration in the largest unit that fits.
 fn age(seconds: u64) -> String {
     match seconds {
         0..60 => count(clamp(seconds), "second", "seconds"),
@@ -172,14 +171,14 @@ fn age(seconds: u64) -> String {
     }
 }
 
-/// Whose doing a failed call is.
+/// Who causes a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
-    /// The gateway's, the flow's or the settings': no caller can avoid it.
+    /// The gateway, the flow or the settings: no caller can avoid it.
     Ours,
-    /// A rule of the settings that a known caller meets.
+    /// A known caller who breaks a rule of the settings.
     Rule,
-    /// The caller's: anyone on the network can cause it.
+    /// The caller: anyone on the network can cause it.
     Caller,
 }
 
@@ -238,7 +237,7 @@ fn judge(seen: &RouteStatus, minutes: u32) -> Check {
     }
 }
 
-/// What to do about calls that end so.
+/// The remedy for calls that end with this code.
 fn remedy(code: &str) -> Remedy {
     let (who, what) = match kind_of(code) {
         Some(Kind::CallerNotAllowed) => (
@@ -278,12 +277,12 @@ fn remedy(code: &str) -> Remedy {
     Remedy::new(who, what)
 }
 
-/// Why the admin listener said nothing.
+/// Why the admin listener gave no answer.
 #[derive(Debug)]
 pub(super) enum Unasked {
     /// Nothing accepts connections.
     Refused(String),
-    /// Something does, and gave no good answer.
+    /// Something accepts connections, but gave no valid answer.
     Unanswered(String),
 }
 
@@ -295,7 +294,7 @@ impl Unasked {
     }
 }
 
-/// Asks an admin listener.
+/// Queries an admin listener.
 pub(super) async fn ask<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T, Unasked> {
     let asking = async {
         let tcp = TcpStream::connect(address)
@@ -338,7 +337,7 @@ async fn answer<T: DeserializeOwned>(tcp: TcpStream, address: SocketAddr, path: 
     tokio::pin!(asking);
     tokio::select! {
         answer = &mut asking => answer,
-        // What was read of the answer before the end may be all of it.
+        // The data read before the connection ended may be complete.
         _ = &mut connection => asking.await,
     }
 }

@@ -1,5 +1,5 @@
-//! The commands that make in Entra and Azure what an identity needs, with the values of the settings filled in. They are
-//! printed and never run. Which steps there are is decided here; how each is written, in `setup/words.rs`.
+//! Prints the commands that create what an identity needs in Entra and Azure, with the values of the settings
+//! filled in; nothing is run. This file decides on the steps, `setup/words.rs` how each is written.
 
 mod rights;
 mod words;
@@ -11,7 +11,7 @@ use crate::settings::{
     ManagedSettings, ManagedSource, UNRESOLVED, VaultReference,
 };
 
-/// In what the commands are written.
+/// The tool that the commands are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     /// Azure CLI.
@@ -22,7 +22,7 @@ pub enum Style {
     Bicep,
 }
 
-/// One thing that has to be done.
+/// One step of a setup.
 enum Step<'a> {
     /// An app registration.
     Registration(Client),
@@ -36,24 +36,24 @@ enum Step<'a> {
     Assign(&'a ManagedSettings),
     /// What the tokens may be used for.
     Right(Right<'a>),
-    /// The account, where its name is known.
+    /// The account, if its name is known.
     Account(&'a str),
-    /// Where the platform hands its tokens out.
+    /// The platform's setting that makes it issue tokens.
     Projection,
-    /// The enterprise application of what the tokens are for.
+    /// The enterprise application that the tokens are for.
     Resource,
     ObjectId(Whose<'a>),
-    /// The right of somebody to read these secrets.
+    /// The right to read these secrets.
     VaultRole(Whose<'a>, Vec<&'a VaultReference>),
-    /// What has to be written into the settings.
+    /// What must be written into the settings.
     Settings(Whose<'a>),
 }
 
 /// What the tokens of an identity may be used for.
 enum Right<'a> {
-    /// To ask in the name of an account.
+    /// To act in the name of an account.
     Delegated,
-    /// To ask an API in the application's own name.
+    /// To call an API in the application's own name.
     AppRole(Whose<'a>),
     /// The same for the Power Platform API, which has no app roles.
     Platform,
@@ -68,10 +68,10 @@ enum Client {
     SignsIn,
 }
 
-/// Whose object id stands on the trigger's list.
+/// Whose object id is on the trigger's list.
 #[derive(Clone, Copy)]
 enum Whose<'a> {
-    /// The application of a step before.
+    /// The application of an earlier step.
     Application,
     /// One that only another program knows.
     Unknown,
@@ -87,7 +87,7 @@ struct Presented {
 }
 
 impl Presented {
-    /// What a token says, as far as it can stand in a command.
+    /// The claims of a token, as far as they may appear in a command.
     fn of(token: Option<&FederatedToken>, issuer: &str, subject: &str) -> Self {
         let plain = |text: Option<&String>, instead: &str| {
             let text = text.map(|text| text.trim_matches('"'));
@@ -105,7 +105,7 @@ impl Presented {
     }
 }
 
-/// What the texts are filled with.
+/// The values that the texts are filled with.
 struct Facts<'a> {
     identity: &'a IdentitySettings,
     tenant: &'a str,
@@ -114,16 +114,16 @@ struct Facts<'a> {
     taker: Taker,
 }
 
-/// Who takes the tokens of an identity.
+/// What takes the tokens of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Taker {
-    /// Triggers of flows, which ask for no permission.
+    /// Triggers of flows, which require no permission.
     Flow,
-    /// An API, which does.
+    /// An API, which requires permissions.
     Api,
 }
 
-/// The commands for one identity. A federated token that can be read is read for what it says of itself.
+/// Renders the commands for one identity. If a federated token can be read, its claims are used.
 pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -> String {
     let application = identity.grant.application();
     let facts = Facts {
@@ -164,7 +164,7 @@ pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -
 async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &Facts<'_>) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     if matches!(facts.resource, Resource::PowerPlatform(_)) {
-        // Many tenants lack it, and what follows names it.
+        // Many tenants lack it, and later steps name it.
         steps.push(Step::Resource);
     }
     let whose = match &identity.grant {
@@ -219,9 +219,9 @@ async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &F
         steps.push(Step::VaultRole(whose, places));
     }
     match whose {
-        // A machine has one identity of its own, and nobody has to name it.
+        // A machine has one system-assigned identity, which needs no name.
         Whose::Machine(ManagedSettings { selector: None, .. }) => {}
-        // Arc gives no other.
+        // Arc has only a system-assigned identity.
         Whose::Machine(ManagedSettings {
             source: ManagedSource::Arc { .. },
             ..
@@ -231,7 +231,7 @@ async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &F
     steps
 }
 
-/// What an API wants of somebody who asks in its own name. An account has delegated permissions.
+/// The right that an API requires of a caller in its own name. An account has delegated permissions.
 fn right<'a>(whose: Whose<'a>, facts: &Facts<'_>) -> Option<Right<'a>> {
     match (facts.taker, whose, facts.resource) {
         (Taker::Flow, ..) | (Taker::Api, Whose::Account(_), _) => None,
@@ -240,7 +240,7 @@ fn right<'a>(whose: Whose<'a>, facts: &Facts<'_>) -> Option<Right<'a>> {
     }
 }
 
-/// What an application needs.
+/// The steps that an application needs.
 async fn register(
     identity: &IdentitySettings,
     proof: &ClientProof,

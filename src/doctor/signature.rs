@@ -1,6 +1,7 @@
-//! Whether a trigger that is called with a token can still be started by a signature. A signature that is known, from an old
-//! address or from another route, is tried with a method that starts no run; where none is known, a made-up one shows
-//! whether signatures are looked at at all. What the answers do not tell is said as such.
+//! Checks whether a trigger that is called with a token can still be started by a signature. A known
+//! signature, from an old address or from another route, is tried with a method that starts no run; if none
+//! is known, a made-up one shows whether the trigger evaluates signatures at all. What the answers do not
+//! show is reported as unknown.
 
 use std::path::Path;
 
@@ -20,10 +21,10 @@ const NAME: &str = "signatures";
 const MADE_UP: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const CLOSED: &str = "its signature is dead";
 
-/// An old signed address of a trigger, and where it was kept.
+/// An old signed address of a trigger, and its source.
 #[derive(Debug, Clone)]
 pub struct SignedUrl {
-    /// The reference, which is no secret.
+    /// The reference, which is not secret.
     reference: String,
     source: Source,
 }
@@ -37,8 +38,7 @@ enum Source {
 impl SignedUrl {
     /// Reads the address behind `env:NAME` or `file:PATH`; one in a key vault is read when it is needed.
     ///
-    /// # Errors
-    /// Says in words what is wrong; never what stands there.
+    /// # Errors If it cannot be read; the message never contains the value.
     pub fn read(reference: &str, environment: &Environment) -> Result<Self, String> {
         let source = match VaultReference::of(reference) {
             Some(place) => Source::Vault(place?),
@@ -57,7 +57,7 @@ fn parse(text: &Secret) -> Result<TriggerUrl, String> {
     Ok(url)
 }
 
-/// Whether an address leads to the trigger of this route.
+/// Whether an address is that of this route's trigger.
 pub(super) fn same_trigger(url: &TriggerUrl, route: &RouteSettings) -> bool {
     url.authority() == route.trigger.authority() && url.path() == route.trigger.path()
 }
@@ -66,7 +66,7 @@ fn shows_token(route: &RouteSettings) -> bool {
     route.kind == RouteKind::Flow && route.proof != Proof::Signed
 }
 
-/// Says what will be sent, before anything is.
+/// Describes what will be sent, before anything is.
 pub fn plan(config: &Config, selection: &Selection<'_>, questions: &Questions) -> Vec<String> {
     let mut lines = Vec::new();
     for route in selection.routes.iter().filter(|route| shows_token(route)) {
@@ -111,7 +111,7 @@ fn signed_routes<'a>(config: &'a Config, route: &RouteSettings) -> Vec<&'a Route
     signed.collect()
 }
 
-/// Tries the triggers of the selected routes with a token, as far as those could be called.
+/// Tests the triggers of the selected routes that have a token and could be called.
 pub(super) async fn examine(
     config: &Config,
     selection: &Selection<'_>,
@@ -144,7 +144,7 @@ pub(super) async fn examine(
     checks
 }
 
-/// The addresses that were named, those in key vaults included.
+/// Resolves the given addresses, including those in key vaults.
 async fn resolve(
     config: &Config,
     questions: &Questions,
@@ -182,7 +182,7 @@ async fn of_vault(config: &Config, place: &VaultReference, walk: &mut Walk) -> R
     parse(&found.ok_or_else(|| format!("it could not be read, see vault {}", place.authority()))?)
 }
 
-/// Tries the signatures that are known for the trigger of a route, and a made-up one if none of them works.
+/// Tries the known signatures for a route's trigger, and a made-up one if none of them works.
 async fn look(
     config: &Config,
     route: &RouteSettings,
@@ -191,7 +191,7 @@ async fn look(
     walk: &Walk,
     checks: &mut Vec<Check>,
 ) {
-    // The first call of this route has said so already, as what is wrong with it.
+    // The first call of this route has already reported it as a failure.
     if mode == Mode::Signature {
         let says = format!("the trigger of route {} accepts its signature only", route.name);
         checks.push(Check::note(NAME, says));
@@ -233,7 +233,7 @@ fn not_tried(route: &RouteSettings) -> Check {
     Check::note(NAME, says)
 }
 
-/// Tries one signature; says whether it works.
+/// Tries one signature; returns whether it works.
 async fn attempt(
     caller: &Caller<'_>,
     route: &RouteSettings,
@@ -252,7 +252,7 @@ async fn attempt(
     works
 }
 
-/// The address of a trigger with a signature of no key.
+/// The address of a trigger with a made-up signature.
 fn made_up(url: &TriggerUrl) -> Secret {
     let bare = url.path_and_query_unsigned();
     let mark = if bare.contains('?') { '&' } else { '?' };
@@ -263,7 +263,7 @@ fn made_up(url: &TriggerUrl) -> Secret {
     ))
 }
 
-/// What the answer to a signature that somebody has means, and whether it still works.
+/// What the answer to a known signature means, and whether it still works.
 fn judge_known(
     route: &RouteSettings,
     place: &str,
@@ -385,7 +385,7 @@ fn judge_made_up(route: &RouteSettings, mode: Mode, seen: Result<Seen, String>) 
     }
 }
 
-/// How a trigger is closed to signatures.
+/// How to make a trigger refuse signatures.
 fn close(route: &RouteSettings) -> Remedy {
     let workflow =
         "/subscriptions/SUBSCRIPTION/resourceGroups/GROUP/providers/Microsoft.Logic/workflows/NAME";

@@ -1,4 +1,4 @@
-//! Keys that nobody uses, as far as the gateway that runs with these settings knows.
+//! Reports keys that nobody uses, as counted by the gateway that runs with these settings.
 
 use std::time::Duration;
 
@@ -9,12 +9,11 @@ use crate::gateway::KeyUsage;
 use crate::settings::Config;
 
 const NAME: &str = "keys";
-/// A key that a monthly job uses has been used within this time.
+/// A key of a monthly job is used at least once within this time.
 const TELLING: Duration = Duration::from_secs(35 * 86_400);
-/// Keys that are named.
+/// Most keys that are named.
 const NAMED: usize = 5;
 
-/// Asks the gateway that runs here.
 pub(super) async fn examine(config: &Config) -> Vec<Check> {
     if config.callers.iter().all(|caller| caller.keys.is_empty()) {
         return Vec::new();

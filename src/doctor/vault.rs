@@ -1,5 +1,5 @@
-//! Key vaults: the way to each one that the settings name, and whether its secrets can be read. A vault has a group of its
-//! own, so that what depends on it can point there; no value is shown.
+//! Checks key vaults: the connection to each vault that the settings name, and whether its secrets can be
+//! read. A vault has a group of its own, so that checks that depend on it can refer to it; no value is shown.
 
 use std::collections::HashMap;
 
@@ -17,12 +17,12 @@ use crate::settings::{Config, KeyVaultSettings, SecretSource, VaultReference};
 /// What was read from vaults.
 #[derive(Debug, Default)]
 pub(super) struct Vaults {
-    /// Nothing for what could not be read.
+    /// `None` for a secret that could not be read.
     read: HashMap<VaultReference, Option<VaultSecret>>,
 }
 
 impl Vaults {
-    /// The value of a source, wherever it lies; or why it is not there.
+    /// The value of a source, wherever it is stored, or why it is missing.
     pub(super) fn get(&self, source: &SecretSource) -> Result<Secret, String> {
         let Some(place) = source.vault() else {
             let known = source.known().cloned();
@@ -32,13 +32,13 @@ impl Vaults {
             .ok_or_else(|| format!("{place} could not be read, see vault {}", place.authority()))
     }
 
-    /// The value of a secret that was read.
     pub(super) fn of(&self, place: &VaultReference) -> Option<Secret> {
         self.read.get(place)?.as_ref().map(|found| found.secret.clone())
     }
 }
 
-/// Looks at the vaults of these secrets, as far as they were not looked at before. Who reads them must have been.
+/// Checks the vaults of these secrets that were not checked yet. The identities that read them must have been
+/// checked before.
 pub(super) async fn examine(config: &Config, places: &[VaultReference], walk: &mut Walk) {
     let Some(settings) = &config.keyvault else {
         return;
@@ -60,7 +60,8 @@ pub(super) async fn examine(config: &Config, places: &[VaultReference], walk: &m
     }
 }
 
-/// The group of a vault, which begins with the way to it. One that is there is taken out, to go on with.
+/// The group of a vault, which begins with the connection to it. An existing group is taken out to be
+/// extended.
 async fn take(settings: &KeyVaultSettings, place: &VaultReference, walk: &mut Walk) -> Group {
     let name = place.authority();
     let at = walk
@@ -85,7 +86,6 @@ async fn take(settings: &KeyVaultSettings, place: &VaultReference, walk: &mut Wa
     group
 }
 
-/// Reads a secret.
 async fn look(
     settings: &KeyVaultSettings,
     place: &VaultReference,
@@ -120,7 +120,7 @@ async fn look(
             )
         }
     };
-    // A firewall, for example, stands before all secrets of a vault: that is told once.
+    // A cause that affects all secrets of a vault, such as a firewall, is reported once.
     let cause = |check: &Check| check.remedy.as_ref().map(|remedy| remedy.what.clone());
     let is_known = group
         .checks

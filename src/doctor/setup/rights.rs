@@ -1,5 +1,5 @@
-//! The rights of an identity, and the resource that gives them: how they are written for each tool. A trigger asks for none,
-//! an API does.
+//! The rights of an identity and the resource that grants them, written for each tool. A trigger requires
+//! none, an API does.
 
 use super::words::bicep_object_id;
 use super::{Facts, Right, Style, Taker};
@@ -7,7 +7,7 @@ use crate::doctor::resource::Resource;
 use crate::model::Cloud;
 use crate::settings::GrantSettings;
 
-/// Microsoft Learn, "Tutorial: Assign roles to service principals": Power Platform reader.
+/// Role id of Power Platform reader (Microsoft Learn, "Tutorial: Assign roles to service principals").
 const PLATFORM_READER: &str = "c886ad2e-27f7-4874-8381-5849b8d8a090";
 /// The version of the API that this tutorial uses.
 const PLATFORM_VERSION: &str = "2024-10-01";
@@ -32,7 +32,7 @@ pub(super) fn title(right: &Right<'_>, facts: &Facts<'_>) -> String {
     }
 }
 
-/// The title of the step that makes the resource itself.
+/// The title of the step that creates the resource.
 pub(super) fn title_of_resource(facts: &Facts<'_>) -> String {
     match facts.resource {
         Resource::Flow => {
@@ -49,7 +49,7 @@ pub(super) fn title_of_resource(facts: &Facts<'_>) -> String {
     }
 }
 
-/// The delegated permission that is asked for.
+/// The delegated permission that is requested.
 fn permission(facts: &Facts<'_>) -> &'static str {
     match facts.taker {
         Taker::Flow => "User",
@@ -57,7 +57,7 @@ fn permission(facts: &Facts<'_>) -> &'static str {
     }
 }
 
-/// This line, where there is something to choose from.
+/// Returns the line only if there is something to choose from.
 fn choice(facts: &Facts<'_>, line: impl Into<String>) -> String {
     match facts.taker {
         Taker::Flow => String::new(),
@@ -65,7 +65,7 @@ fn choice(facts: &Facts<'_>, line: impl Into<String>) -> String {
     }
 }
 
-/// Where Microsoft Graph is (Microsoft Learn, "Microsoft Graph national cloud deployments").
+/// Address of Microsoft Graph (Microsoft Learn, "Microsoft Graph national cloud deployments").
 const fn graph(cloud: Cloud) -> &'static str {
     match cloud {
         Cloud::Public | Cloud::Gcc => "https://graph.microsoft.com",
@@ -75,7 +75,7 @@ const fn graph(cloud: Cloud) -> &'static str {
     }
 }
 
-/// Where the Power Platform API is.
+/// Address of the Power Platform API.
 fn platform<'a>(facts: &Facts<'a>) -> &'a str {
     match facts.resource {
         Resource::PowerPlatform(address) => address,
@@ -83,7 +83,7 @@ fn platform<'a>(facts: &Facts<'a>) -> &'a str {
     }
 }
 
-/// Members of a JSON object within a text in double quotes of a shell.
+/// Members of a JSON object, for use inside of double quotes in a shell.
 fn quoted(members: &[(&str, &str)]) -> String {
     let members: Vec<String> = members
         .iter()
@@ -191,7 +191,7 @@ pub(super) fn bicep(right: &Right<'_>, facts: &Facts<'_>) -> String {
     }
 }
 
-/// What Microsoft Graph PowerShell has to be allowed for a right.
+/// The scope that Microsoft Graph PowerShell needs to grant a right.
 pub(super) fn powershell_scope(right: &Right<'_>) -> &'static str {
     match right {
         Right::Delegated => ",DelegatedPermissionGrant.ReadWrite.All",
@@ -234,7 +234,7 @@ pub(super) fn summary(facts: &Facts<'_>) -> [&'static str; 2] {
     }
 }
 
-/// The command or line that makes the resource in a tenant that lacks it.
+/// The command or line that creates the resource in a tenant that lacks it.
 pub(super) fn resource(style: Style, facts: &Facts<'_>) -> String {
     match style {
         Style::Az => format!("{}\n", facts.resource.create()),

@@ -4,7 +4,7 @@ use super::{Client, Facts, Right, Step, Style, Taker, Whose, rights};
 use crate::model::Cloud;
 use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Selector};
 
-/// Microsoft Learn, "Azure built-in roles for Security": Key Vault Secrets User.
+/// Role id of Key Vault Secrets User (Microsoft Learn, "Azure built-in roles for Security").
 const SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";
 
 pub(super) fn head(style: Style, facts: &Facts<'_>, steps: &[Step<'_>]) -> String {
@@ -112,7 +112,7 @@ pub(super) fn title(style: Style, step: &Step<'_>, facts: &Facts<'_>) -> String 
     }
 }
 
-/// How a user-assigned identity is called in the settings, and by the tools.
+/// Names of a user-assigned identity in the settings and in the tools.
 struct Called {
     key: &'static str,
     az: &'static str,
@@ -143,7 +143,7 @@ fn selector(managed: &ManagedSettings) -> Called {
     }
 }
 
-/// The command with which a person signs in, where one has to.
+/// The command with which a person signs in, if one has to.
 fn login(facts: &Facts<'_>) -> String {
     match facts.identity.grant {
         GrantSettings::SignIn { .. } => {
@@ -440,7 +440,7 @@ pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
     }
 }
 
-/// The expression for an object id; a word to be replaced where the template cannot know it.
+/// The expression for an object id; a placeholder if the template cannot know it.
 pub(super) fn bicep_object_id(whose: Whose<'_>) -> &'static str {
     match whose {
         Whose::Application => "principal.id",
