@@ -1,5 +1,5 @@
-//! Every counter, gauge and histogram as a typed handle, and the text they are scraped as. Labels are handed in by the
-//! floors above and come from settings or code, never from a request, so their number is bounded.
+//! Every counter, gauge and histogram as a typed handle, and the OpenMetrics text for scrapers. Label values
+//! come from settings or code, never from a request, so their number is bounded.
 
 mod recent;
 
@@ -20,7 +20,7 @@ pub use recent::{RECENT_MINUTES, Recent};
 
 use crate::model::clock;
 
-/// Route and how its request ended: `answered`, or the code of a problem.
+/// Labels of a request: its route and outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
     /// Name of the route; `-` before one was found.
@@ -36,28 +36,28 @@ pub struct RouteLabels {
     pub route: Arc<str>,
 }
 
-/// Why something was refused.
+/// Label for the reason of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
     /// A word from the code.
     pub reason: &'static str,
 }
 
-/// Number of a worker.
+/// Label for a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct WorkerLabels {
     /// Counted from 0.
     pub worker: u32,
 }
 
-/// Name of an identity.
+/// Label for an identity.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct IdentityLabels {
     /// Name of the identity.
     pub identity: Arc<str>,
 }
 
-/// Identity and one of its credentials.
+/// Labels of an identity's credential.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CredentialLabels {
     /// Name of the identity.
@@ -66,7 +66,7 @@ pub struct CredentialLabels {
     pub credential: Arc<str>,
 }
 
-/// Identity and how a token request ended.
+/// Labels of a token request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FetchLabels {
     /// Name of the identity.
@@ -77,7 +77,7 @@ pub struct FetchLabels {
 
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// Everything that is counted. Clones share it.
+/// All metrics. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Counters(Arc<Figures>);
 
@@ -89,7 +89,7 @@ impl Deref for Counters {
     }
 }
 
-/// What is counted for one route with every request.
+/// Metrics of one route that every request updates.
 #[derive(Debug)]
 pub struct RouteFigures {
     /// Name of the route.
@@ -98,7 +98,7 @@ pub struct RouteFigures {
     pub answered: Counter,
     /// Time the trigger took, in seconds.
     pub flow_time: Histogram,
-    /// Those of the last minutes.
+    /// Answered requests of the last minutes.
     pub recently_answered: Recent,
     /// Requests of the last minutes whose answer broke off on the flow's side.
     pub recently_cut: Recent,
@@ -115,18 +115,18 @@ impl RouteFigures {
     }
 }
 
-/// What is counted for one kind of refusal on one route.
+/// Metrics of one kind of refusal on one route.
 #[derive(Debug)]
 pub struct Refused {
-    /// Requests of the route that ended so.
+    /// Requests of the route that ended with it.
     pub requests: Counter,
     /// Refusals of this kind on all routes.
     pub refusals: Counter,
-    /// Requests of the last minutes that ended so.
+    /// Requests of the last minutes that ended with it.
     pub recent: Recent,
 }
 
-/// Handles of everything that is counted.
+/// The handles of all metrics.
 #[derive(Debug)]
 pub struct Figures {
     registry: Registry,
@@ -139,7 +139,7 @@ pub struct Figures {
     pub refusals: Family<ReasonLabels, Counter>,
     /// Open connections of callers.
     pub connections: Gauge,
-    /// Those of each worker.
+    /// Open connections of callers by worker.
     pub worker_connections: Family<WorkerLabels, Gauge>,
     /// Connections accepted since the start.
     pub connections_accepted: Counter,
@@ -167,17 +167,17 @@ pub struct Figures {
     pub limiter_entries: Gauge,
     /// Bytes of held bodies in memory.
     pub held_bytes: Gauge,
-    /// Log lines dropped because the writer could not keep up, or the system did not take them.
+    /// Log lines dropped because the writer could not keep up, or because the system did not accept them.
     pub log_dropped: Gauge,
     /// 1 while the gateway is ready.
     pub ready: Gauge,
-    /// Days until a credential of an identity expires, where that is known; below zero when it is over.
+    /// Days until a credential of an identity expires, if known; negative once it has expired.
     pub credential_days_left: Family<CredentialLabels, Seconds>,
     /// Days until the certificate of a listener expires, by its first name.
     pub certificate_days: Family<NameLabels, Seconds>,
 }
 
-/// A name from the settings.
+/// Label for a name from the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct NameLabels {
     /// The name.
@@ -196,7 +196,7 @@ fn flow_buckets() -> Histogram {
     ])
 }
 
-/// Registers a figure and hands it on.
+/// Registers a metric and returns it.
 fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
@@ -329,7 +329,7 @@ impl Counters {
         Self(Arc::new(Figures { registry, ..figures }))
     }
 
-    /// The figures of one route, looked up once. `kinds` is the number of kinds of refusal.
+    /// The metrics of one route, looked up once. `kinds` is the number of kinds of refusal.
     pub fn of_route(&self, name: &str, kinds: usize) -> Arc<RouteFigures> {
         let route: Arc<str> = name.into();
         let labels = RouteLabels { route: route.clone() };
@@ -348,8 +348,8 @@ impl Counters {
         })
     }
 
-    /// What is counted for a kind of refusal on a route: looked up with the first one, so that the page of figures does
-    /// not list what never happened.
+    /// The metrics of a kind of refusal on a route. Created by the first refusal, so that the metrics page
+    /// does not list what never happened.
     pub fn of_refusal<'f>(
         &self,
         route: &'f RouteFigures,
@@ -373,7 +373,7 @@ impl Counters {
         }))
     }
 
-    /// The minute since the start by which [`Recent`] counts, from 1 on.
+    /// Minutes since the start, counted from 1, for [`Recent`].
     pub fn minute(&self) -> u32 {
         let minutes = clock::now().saturating_duration_since(self.started).as_secs() / 60;
         u32::try_from(minutes).unwrap_or(u32::MAX).saturating_add(1)
@@ -384,16 +384,17 @@ impl Counters {
         self.refusals.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// All figures in the OpenMetrics text format.
+    /// All metrics in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        // Writing into a string fails only if an encoder does; then the scraper sees a document without its end.
+        // Writing into a string fails only if an encoder does; the scraper then gets a document without its
+        // end marker.
         let _ = encode(&mut text, &self.registry);
         text
     }
 }
 
-/// Holds a gauge one higher for as long as it lives.
+/// Raises a gauge by one until it is dropped.
 #[derive(Debug)]
 pub struct Counted(Gauge);
 
@@ -416,7 +417,7 @@ mod tests {
     use super::{Counted, Counters, OutcomeLabels};
 
     #[test]
-    fn figures_are_scraped_under_our_name() {
+    fn metrics_are_exported_under_our_name() {
         let counters = Counters::new();
         let labels = OutcomeLabels {
             route: "orders".into(),

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn no_key_is_said() {
+    fn input_without_keys_is_refused() {
         let outcome = hash(None, &Pepper { pepper: None }, "\n".as_bytes());
         assert_eq!(outcome.code, 2);
     }

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_are_heard_from_warn_on_and_only_as_far_as_the_settings_say() {
+    fn libraries_log_from_warn_on_and_only_as_far_as_the_settings_say() {
         for (set, heard) in [
             (Level::TRACE, LevelFilter::WARN),
             (Level::INFO, LevelFilter::WARN),

@@ -1,17 +1,17 @@
-//! How often something happened in the last ten minutes, minute by minute. Nobody reads it but a person who asks, so it
-//! costs one atomic operation and no memory before the first event.
+//! Events of the last ten minutes, counted by minute. Only a person who asks reads them, so counting costs
+//! one atomic operation, and no memory before the first event.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Minutes that are remembered, the current one included.
+/// Minutes that are remembered, including the current one.
 pub const RECENT_MINUTES: u32 = 10;
 
 /// Counts of the last minutes.
 #[derive(Debug, Default)]
 pub struct Recent(OnceLock<Box<[Slot; RECENT_MINUTES as usize]>>);
 
-/// A minute in the upper half, and its count in the lower one, so that both change at once.
+/// The minute in the upper half and its count in the lower one, so that both change in one atomic operation.
 #[derive(Debug, Default)]
 struct Slot(AtomicU64);
 
@@ -28,11 +28,11 @@ impl Slot {
             };
             Some(u64::from(minute) << COUNT_BITS | count)
         };
-        // `next` never declines.
+        // The closure always returns a value, so this cannot fail.
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
-    /// The count, if its minute is one of the last ones.
+    /// The count, if its minute is recent enough.
     fn count(&self, now: u32) -> u64 {
         let slot = self.0.load(Ordering::Relaxed);
         let minute = slot >> COUNT_BITS;

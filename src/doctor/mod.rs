@@ -93,7 +93,8 @@ pub struct Selection<'a> {
 impl<'a> Selection<'a> {
     /// Picks what the questions name.
     ///
-    /// # Errors If a name is not in the settings.
+    /// # Errors
+    /// If a name is not in the settings.
     pub fn of(config: &'a Config, questions: &Questions) -> Result<Self, String> {
         let known = |list: Vec<&str>| list.join(", ");
         if let Some(name) = &questions.identity
@@ -190,7 +191,8 @@ impl Walk {
 
     /// Ends the walk because the settings cannot be loaded.
     ///
-    /// # Errors If a name is not in the settings.
+    /// # Errors
+    /// If a name is not in the settings.
     pub fn stop(mut self, config: &Config, questions: &Questions) -> Result<Report, String> {
         let selection = Selection::of(config, questions)?;
         let identities = selection.identities.iter();
@@ -217,7 +219,8 @@ impl Walk {
 
     /// Checks everything that was asked for. Each step has a deadline.
     ///
-    /// # Errors If a name is not in the settings.
+    /// # Errors
+    /// If a name is not in the settings.
     pub async fn finish(
         mut self,
         config: &Config,
@@ -318,7 +321,8 @@ fn needs<'a>(config: &'a Config, identity: &IdentitySettings) -> Vec<&'a Identit
 
 /// Checks everything that was asked for, in settings that load without a key vault.
 ///
-/// # Errors If a name is not in the settings.
+/// # Errors
+/// If a name is not in the settings.
 pub async fn examine(
     config: &Config,
     environment: &Environment,

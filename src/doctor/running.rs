@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_on_which_every_call_fails_is_broken_unless_strangers_alone_can_cause_it() {
+    fn a_route_on_which_every_call_fails_is_broken_unless_only_strangers_can_cause_it() {
         for (answered, failed, verdict) in [
             (0, &[("caller-not-allowed", 3)][..], Verdict::Fail),
             (0, &[("flow-refused-token", 1), ("key-missing", 9)], Verdict::Fail),

@@ -38,7 +38,8 @@ enum Source {
 impl SignedUrl {
     /// Reads the address behind `env:NAME` or `file:PATH`; one in a key vault is read when it is needed.
     ///
-    /// # Errors If it cannot be read; the message never contains the value.
+    /// # Errors
+    /// If it cannot be read; the message never contains the value.
     pub fn read(reference: &str, environment: &Environment) -> Result<Self, String> {
         let source = match VaultReference::of(reference) {
             Some(place) => Source::Vault(place?),

@@ -1,6 +1,6 @@
-//! The claims of an access token, for comparing and explaining alone. Nothing here checks a signature, so nothing here may
-//! be trusted: Microsoft reserves the right to make tokens opaque ("Access tokens in the Microsoft identity platform"),
-//! and a token that cannot be read is no fault. It is the one reader of tokens.
+//! The claims of an access token, read for comparison and explanation only. No signature is checked, so no
+//! claim may be trusted. Microsoft reserves the right to make tokens opaque ("Access tokens in the Microsoft
+//! identity platform"), so a token that cannot be read is not a fault. This is the only reader of tokens.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,10 +12,10 @@ use serde_json::{Map, Value};
 
 use crate::model::{Cloud, clock};
 
-// Room for an audience or an issuer with a tenant id in it.
+// Enough for an audience or an issuer with a tenant id.
 const CLAIM_CHARS_MAX: usize = 128;
 
-// Tokens beyond this size do not fit into a request header of the platform either.
+// A larger token does not fit into a request header of the platform.
 const TOKEN_BYTES_MAX: usize = 64 * 1024;
 
 /// The payload of a JWT (RFC 7519), unverified.
@@ -24,13 +24,13 @@ pub struct Claims(Map<String, Value>);
 
 impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A claim can hold anything about a person.
+        // A claim may contain personal data.
         write!(f, "Claims({})", self.0.len())
     }
 }
 
 impl Claims {
-    /// Reads a token; nothing if it is opaque.
+    /// Reads a token; `None` if it is opaque.
     pub fn read(token: &str) -> Option<Self> {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
@@ -43,7 +43,7 @@ impl Claims {
         serde_json::from_slice(&bytes).ok().map(Self)
     }
 
-    /// All of them in a form of the reader's own; nothing if they do not have it.
+    /// Deserializes the claims into `T`; `None` if they do not fit.
     pub fn shaped<T: DeserializeOwned>(self) -> Option<T> {
         serde_json::from_value(Value::Object(self.0)).ok()
     }
@@ -58,7 +58,7 @@ impl Claims {
         self.0.get(name).and_then(Value::as_f64)
     }
 
-    /// The words of a claim that is a text with blanks between them, or a list.
+    /// The words of a claim that is a text with spaces between them, or a list.
     pub fn words(&self, name: &str) -> Vec<String> {
         match self.0.get(name) {
             Some(Value::String(text)) => text.split_whitespace().map(safe).collect(),
@@ -67,7 +67,7 @@ impl Claims {
         }
     }
 
-    /// The audience, the first one of several.
+    /// The audience; the first of several.
     pub fn audience(&self) -> Option<&str> {
         match self.0.get("aud") {
             Some(Value::String(aud)) => Some(aud),
@@ -76,7 +76,7 @@ impl Claims {
         }
     }
 
-    /// Why the audience cannot match: a flow compares it letter by letter.
+    /// Why the audience cannot match: a flow compares it byte for byte.
     pub fn audience_fault(&self, wanted: &str) -> Option<String> {
         let found = match self.0.get("aud") {
             Some(Value::String(aud)) => aud.as_str(),
@@ -104,7 +104,7 @@ impl Claims {
         let Some(found) = self.text("tid") else {
             return Some(format!("tid is missing, wanted the tenant {}", quoted(wanted)));
         };
-        // A route may name its tenant by a domain, which no claim repeats.
+        // A route may name its tenant by a domain, which no claim contains.
         if uuid::Uuid::parse_str(wanted).is_err() || found.eq_ignore_ascii_case(wanted) {
             return None;
         }
@@ -115,7 +115,7 @@ impl Claims {
         ))
     }
 
-    /// Why no flow can take the issuer for Entra.
+    /// Why no flow can accept the issuer as Entra.
     pub fn issuer_fault(&self) -> Option<String> {
         let Some(found) = self.text("iss") else {
             return Some("iss is missing".to_owned());
@@ -179,8 +179,8 @@ impl Claims {
     }
 }
 
-/// Audiences of other interfaces that are easily asked for by mistake (Microsoft Learn, "Verify first-party
-/// Microsoft applications in sign-in reports" for the ids), without their last slash.
+/// Audiences of other APIs that are often requested by mistake, without their last slash (ids from Microsoft
+/// Learn, "Verify first-party Microsoft applications in sign-in reports").
 const OTHER_AUDIENCES: &[(&str, &str)] = &[
     ("00000003-0000-0000-c000-000000000000", "Microsoft Graph"),
     ("475226c6-020e-4fb2-8a90-7a972cbfc1d4", "Power Apps"),
@@ -203,7 +203,7 @@ const OTHER_AUDIENCES: &[(&str, &str)] = &[
     ("https://vault.azure.net", "Key Vault"),
 ];
 
-/// What the difference between two audiences tells, with the colon before it.
+/// What the difference between two audiences suggests, with the colon before it.
 fn audience_hint(found: &str, wanted: &str) -> String {
     let bare = |audience: &str| audience.trim_end_matches('/').to_ascii_lowercase();
     if wanted.strip_suffix('/') == Some(found) {
@@ -233,7 +233,7 @@ const ISSUERS: [&str; 5] = [
     "https://login.partner.microsoftonline.cn/",
 ];
 
-/// Those of one cloud, version 1 first.
+/// The issuers of one cloud, version 1 first.
 fn issuers(cloud: Cloud) -> [&'static str; 2] {
     match cloud {
         Cloud::Public | Cloud::Gcc => ["https://sts.windows.net/", "https://login.microsoftonline.com/"],
@@ -261,7 +261,7 @@ pub fn safe(value: &str) -> String {
     printable(value, CLAIM_CHARS_MAX)
 }
 
-/// A text of at most `chars_max` characters; a longer one is cut.
+/// Cuts a text to at most `chars_max` characters.
 pub fn cut(mut text: String, chars_max: usize) -> String {
     if let Some((at, _)) = text.char_indices().nth(chars_max) {
         text.truncate(at);

@@ -1,7 +1,9 @@
-//! The clocks. Reading one costs as much as a look-up in a table, so a worker reads it once each time it is woken.
+//! The clocks. Reading one costs as much as a hash table look-up, so a worker reads it once each time it is
+//! woken.
 //!
-//! This is the one place that reads the wall clock. Deadlines, limits and the life of tokens never ask it: it may jump by
-//! years, and they must not. Only dates that people wrote down (keys, certificates, log lines) are compared with it.
+//! This is the only file that reads the wall clock. It may jump by years, so deadlines, limits and the
+//! lifetime of tokens never use it. Only dates that people wrote (keys, certificates, log lines) are compared
+//! with it.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, SystemTime};
@@ -16,13 +18,13 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// The monotonic clock, read when this turn began ([`turn`]); outside a turn it is read anew.
+/// The monotonic clock, read when this [`turn`] began; outside of a turn it is read anew.
 pub fn now() -> Instant {
     NOW.get().unwrap_or_else(Instant::now)
 }
 
-/// Does something for which time stands still: one turn of a task on its worker, which takes microseconds. Nothing in
-/// it may measure itself with [`now`].
+/// Runs one turn of a task on its worker, for which [`now`] does not change. A turn takes microseconds, so
+/// nothing in it may measure itself with [`now`].
 pub fn turn<T>(work: impl FnOnce() -> T) -> T {
     struct Over(Option<Instant>);
     impl Drop for Over {
@@ -34,8 +36,8 @@ pub fn turn<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// The wall clock, from the monotonic clock and a reading at most a second old. Good for what is shown, not for what is
-/// decided.
+/// The wall clock, computed from the monotonic clock and a reading at most a second old. Good enough to show,
+/// not to decide with.
 pub fn wall_nearly() -> SystemTime {
     let now = now();
     if let Some((at, wall)) = WALL.get() {
@@ -49,8 +51,8 @@ pub fn wall_nearly() -> SystemTime {
     wall
 }
 
-/// The wall clock as it would be if nobody had set it since the start. Dates that others wrote, such as the end of a
-/// token, are compared with this one where a clock that jumps must not change the result.
+/// The wall clock without the changes that were made to it since the start. Dates that others wrote, such as
+/// a token's expiry, are compared with this one where a jump of the clock must not change the result.
 #[derive(Debug, Clone, Copy)]
 pub struct Steady {
     wall: SystemTime,
@@ -58,7 +60,7 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Goes on from this moment of the wall clock.
+    /// Starts at this reading of the wall clock.
     pub fn from(wall: SystemTime) -> Self {
         Self {
             wall,
@@ -66,14 +68,14 @@ impl Steady {
         }
     }
 
-    /// The moment now.
+    /// The current time.
     pub fn now(&self) -> SystemTime {
-        // The sum ends in the year 292 billion or so; until then the start is never given.
+        // The sum overflows only around the year 292 billion.
         self.wall.checked_add(self.since.elapsed()).unwrap_or(self.wall)
     }
 }
 
-/// A moment as a date, with how far it is from `now`: `2026-11-01 (28 days ago)`. Both are seconds since 1970.
+/// Formats a date with its distance from `now`: `2026-11-01 (28 days ago)`. Both are seconds since 1970.
 pub fn dated(seconds: i64, now: i64) -> String {
     let apart = seconds.saturating_sub(now);
     let (count, unit) = match apart.unsigned_abs() {
@@ -104,14 +106,14 @@ pub fn stamp() -> String {
 }
 
 fn stamp_of(time: SystemTime) -> String {
-    // Before 1970 the seconds count downwards, so only later moments are put together from parts.
+    // Before 1970 the seconds count downwards, so only later times are assembled from parts.
     let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH) else {
         return Timestamp::try_from(time).map_or_else(|_| "-".to_owned(), |time| format!("{time:.3}"));
     };
     SECOND.with_borrow_mut(|(at, text)| {
         if *at != since.as_secs() || text.is_empty() {
             *at = since.as_secs();
-            // A clock beyond year 9999; the line still goes out.
+            // If the clock is beyond year 9999, the line is written without a date.
             *text = Timestamp::from_second(at.cast_signed()).map_or_else(
                 |_| "-".to_owned(),
                 |time| format!("{time}").trim_end_matches('Z').to_owned(),
@@ -125,17 +127,17 @@ fn stamp_of(time: SystemTime) -> String {
 }
 
 thread_local! {
-    /// The time for everything that is done in one turn of a worker.
+    /// The time of the current turn.
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
     /// A wall clock reading and when it was made.
     static WALL: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };
-    /// The text of the second in which a line was stamped last.
+    /// The text of the second that was stamped last.
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    /// The text of the second that was asked for last: a busy worker asks thousands of times for the same.
+    /// The text of the second that was formatted last: a busy worker asks thousands of times for the same.
     static DATE: RefCell<(Duration, String)> = const { RefCell::new((Duration::ZERO, String::new())) };
 }
 
-/// Adds the wall clock as the value of a `Date` field (RFC 9110 section 6.6.1).
+/// Appends the wall clock as the value of a `Date` field (RFC 9110 section 6.6.1).
 pub fn date(to: &mut Vec<u8>) {
     let now = wall_nearly()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -145,7 +147,7 @@ pub fn date(to: &mut Vec<u8>) {
             *at = now;
             text.clear();
             if let Ok(time) = Timestamp::from_second(now.as_secs().cast_signed()) {
-                // Fails only for years that the form cannot write; then the field stays empty.
+                // Fails only for years that the format cannot express; then the field stays empty.
                 let _ = DateTimePrinter::new().print_timestamp_rfc9110(&time, &mut *text);
             }
         }
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn time_stands_still_for_a_turn() {
+    async fn time_does_not_change_during_a_turn() {
         let begin = now();
         turn(|| {
             assert_eq!(now(), begin);

@@ -1,6 +1,7 @@
-//! The national clouds: where tokens come from, and for whom they are made out.
+//! The national clouds: where tokens are requested, and for which audience.
 
-/// A national cloud of the Power Platform: it fixes where tokens come from and which audience a flow wants.
+/// A national cloud of the Power Platform. It determines where tokens come from and which audience a flow
+/// requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cloud {
     /// The worldwide cloud.
@@ -36,7 +37,7 @@ impl Cloud {
         }
     }
 
-    /// The cloud of this name.
+    /// The cloud with this name.
     pub fn from_name(name: &str) -> Option<Cloud> {
         Self::ALL.into_iter().find(|cloud| cloud.name() == name)
     }
@@ -50,8 +51,8 @@ impl Cloud {
         }
     }
 
-    /// The audience a flow compares letter by letter, last slash included (Microsoft Learn, "Add OAuth
-    /// authentication for HTTP request triggers"). It is also the `resource` for managed identities.
+    /// The audience, which a flow compares byte for byte, including the last slash (Microsoft Learn, "Add
+    /// OAuth authentication for HTTP request triggers"). It is also the `resource` for managed identities.
     pub const fn audience(self) -> &'static str {
         match self {
             Self::Public => "https://service.flow.microsoft.com/",
@@ -62,8 +63,8 @@ impl Cloud {
         }
     }
 
-    /// The scope that yields this audience: the audience and `/.default`. It keeps its second slash, because
-    /// Entra cuts one off (Microsoft Learn, "Scopes and permissions in the Microsoft identity platform").
+    /// The scope that yields this audience: the audience and `/.default`. It keeps its double slash, because
+    /// Entra removes one (Microsoft Learn, "Scopes and permissions in the Microsoft identity platform").
     pub const fn scope(self) -> &'static str {
         match self {
             Self::Public => "https://service.flow.microsoft.com//.default",

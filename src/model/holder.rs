@@ -1,10 +1,10 @@
-//! Who a share of something limited belongs to: permits of a trigger, memory for bodies.
+//! The owner of a share of a limited resource: permits of a trigger, memory for bodies.
 
-/// The owner of a share. Callers are counted one by one; on a route that knows no callers, client addresses are.
+/// The owner of a share. Shares are counted by caller, or by client address on a route without callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Holder {
     /// A caller, by its index in the settings.
     Caller(usize),
-    /// A client address, or what counts as one, as a number that only its maker can read.
+    /// A client address or address range, as a number that only its creator can interpret.
     Address(u64),
 }

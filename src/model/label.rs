@@ -1,24 +1,24 @@
-//! Labels of keys: one in place, so that handing it on touches no memory that others share, and many in one block,
-//! because there may be a hundred thousand of them.
+//! Labels of keys. A single label is stored inline, so that passing it on touches no shared memory; many are
+//! stored in one block, because there may be a hundred thousand of them.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use crate::model::{NAME_BYTES_MAX, NameError, check_name};
 
-/// Label of one key of a caller: tells keys apart in log and headers without showing any.
+/// Label of one key of a caller: distinguishes keys in log and headers without revealing them.
 #[derive(Clone)]
 pub struct KeyLabel {
-    /// The text, and behind it anything.
+    /// The text, followed by unused bytes.
     bytes: [u8; NAME_BYTES_MAX],
     length: u8,
 }
 
 impl KeyLabel {
-    /// Takes a name that is safe as a header value, a metric label and a log field.
+    /// Accepts a name that is safe as a header value, a metric label and a log field.
     ///
     /// # Errors
-    /// [`NameError`] for an empty, overlong or oddly spelled text.
+    /// [`NameError`] for a text that is empty, too long or has other characters.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check_name(text)?;
         Self::of(text.as_bytes()).ok_or(NameError)
@@ -41,7 +41,7 @@ impl KeyLabel {
 
     /// The label as text.
     pub fn as_str(&self) -> &str {
-        // It was made of a text, whole.
+        // It was created from valid UTF-8.
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
@@ -72,11 +72,11 @@ impl fmt::Debug for KeyLabel {
     }
 }
 
-/// Many labels, one behind the other.
+/// Many labels, stored one after another.
 #[derive(Clone, Default)]
 pub struct Labels(Vec<u8>);
 
-/// Where one of [`Labels`] stands.
+/// Position of one of [`Labels`].
 #[derive(Debug, Clone, Copy)]
 pub struct LabelPlace {
     start: u32,
@@ -84,12 +84,12 @@ pub struct LabelPlace {
 }
 
 impl Labels {
-    /// Makes room for so many bytes more.
+    /// Reserves capacity for this many more bytes.
     pub fn reserve(&mut self, bytes: usize) {
         self.0.reserve_exact(bytes);
     }
 
-    /// Gives back the room that was not needed.
+    /// Releases the capacity that was not needed.
     pub fn shrink_to_fit(&mut self) {
         self.0.shrink_to_fit();
     }
@@ -105,11 +105,12 @@ impl Labels {
         }
     }
 
-    /// The label at a place that [`Labels::push`] gave.
+    /// The label at a position that [`Labels::push`] returned.
     #[inline]
     pub fn get(&self, place: LabelPlace) -> Option<KeyLabel> {
         let rest = self.0.get(place.start as usize..)?;
-        // A copy of a length that the compiler knows is a few instructions; only the last labels need another.
+        // A copy whose length the compiler knows takes a few instructions; only the last labels need the
+        // other way.
         match rest.first_chunk() {
             Some(bytes) => Some(KeyLabel {
                 bytes: *bytes,

@@ -1,5 +1,5 @@
-//! Values that every floor may use: names that cannot be confused with one another, the request id, secrets and
-//! the trigger address. Nothing here does I/O or waits.
+//! Values that every floor may use: typed names, the request id, secrets and the trigger address. Nothing
+//! here does I/O or waits.
 
 pub mod claims;
 pub mod clock;
@@ -42,10 +42,10 @@ macro_rules! names {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Takes a name that is safe as a header value, a metric label and a log field.
+            /// Accepts a name that is safe as a header value, a metric label and a log field.
             ///
             /// # Errors
-            /// [`NameError`] for an empty, overlong or oddly spelled text.
+            /// [`NameError`] for a text that is empty, too long or has other characters.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 check_name(text)?;
                 Ok(Self(text.into()))
@@ -81,7 +81,7 @@ names! {
 }
 
 impl CallerName {
-    /// The name under which calls to a route that is open to everybody are counted and logged.
+    /// The name under which calls to a route without keys are counted and logged.
     pub fn anonymous() -> Self {
         Self("anonymous".into())
     }
@@ -92,12 +92,12 @@ impl CallerName {
 pub struct RequestId(uuid::Uuid);
 
 thread_local! {
-    /// Keeps the ids of one worker in their order within a millisecond.
+    /// Keeps the ids of one worker in order within a millisecond.
     static ORDER: uuid::ContextV7 = const { uuid::ContextV7::new() };
 }
 
 impl RequestId {
-    /// A fresh id.
+    /// Generates an id.
     pub fn new() -> Self {
         let since = clock::wall_nearly()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -108,13 +108,13 @@ impl RequestId {
         })
     }
 
-    /// Reads an id that was written as ours are; none of any other form.
+    /// Reads an id in the form that we write; rejects any other form.
     pub fn parse(text: &str) -> Option<Self> {
         let id = uuid::Uuid::try_parse(text).ok()?;
         (text.len() == 36 && id.get_version_num() == 7).then_some(Self(id))
     }
 
-    /// Writes the id into `space` and gives it back as text.
+    /// Writes the id into `space` and returns it as text.
     pub fn encode(self, space: &mut [u8; 36]) -> &str {
         self.0.as_hyphenated().encode_lower(space)
     }

@@ -1,5 +1,5 @@
-//! A text that must not appear in any output: masked when printed, compared in constant time, wiped when dropped.
-//! It decides nothing about where a secret comes from; `settings/source.rs` reads them.
+//! A text that must not appear in any output: it prints masked, compares in constant time and is wiped when
+//! dropped. `settings/source.rs` reads secrets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use zeroize::Zeroizing;
 pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
-    /// Takes a text over as a secret.
+    /// Wraps a text as a secret.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Arc::new(Zeroizing::new(text.into())))
     }
 
-    /// The text itself. Whoever calls this answers for where it goes.
+    /// The text itself. The caller is responsible for where it goes.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether the secret equals `text`; the time taken depends on the lengths alone.
+    /// Whether the secret equals `text`; the time taken depends only on the lengths.
     pub fn same_as(&self, text: &str) -> bool {
         aws_lc_rs::constant_time::verify_slices_are_equal(self.0.as_bytes(), text.as_bytes()).is_ok()
     }

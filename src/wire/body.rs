@@ -1,27 +1,28 @@
-//! Where a body ends: after a stated number of bytes, with its last chunk, or with its connection.
+//! Finds the end of a body: after a stated number of bytes, after its last chunk, or at the end of its
+//! connection.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::wire::Framing;
 use crate::wire::chunks::Chunks;
 
-/// What comes next of a body.
+/// The next part of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// So much of it.
+    /// This data.
     Data(Bytes),
     /// Nothing yet: more bytes must arrive.
     More,
-    /// It is over; what else has arrived belongs to the next message.
+    /// The end; any further bytes belong to the next message.
     End,
 }
 
-/// Takes one body out of a stream of bytes.
+/// Extracts one body from a stream of bytes.
 #[derive(Debug)]
 pub enum Decoder {
     /// The body is over.
     Done,
-    /// So many bytes are still to come.
+    /// This many bytes are still to come.
     Length(u64),
     /// Chunks are still to come.
     Chunked(Box<Chunks>),
@@ -30,7 +31,7 @@ pub enum Decoder {
 }
 
 impl Decoder {
-    /// For a body that is framed like this.
+    /// A decoder for this framing.
     pub fn new(framing: Framing) -> Self {
         match framing {
             Framing::None | Framing::Length(0) => Self::Done,
@@ -45,7 +46,7 @@ impl Decoder {
         matches!(self, Self::Done)
     }
 
-    /// Bytes of the body that are still to be taken, where that is known.
+    /// Bytes of the body that are still to come, if known.
     pub fn left(&self) -> Option<u64> {
         match self {
             Self::Done => Some(0),
@@ -54,10 +55,10 @@ impl Decoder {
         }
     }
 
-    /// Takes what has arrived of the body out of `held`.
+    /// Takes the bytes of the body that have arrived out of `held`.
     ///
     /// # Errors
-    /// What is wrong with its chunks. Nothing after it can be told apart.
+    /// Names an error in its chunks; nothing after it can be parsed.
     pub fn next(&mut self, held: &mut BytesMut) -> Result<Piece, &'static str> {
         match self {
             Self::Done => Ok(Piece::End),
@@ -84,10 +85,10 @@ impl Decoder {
         }
     }
 
-    /// Notes that the connection has ended: whether the body is whole.
+    /// Handles the end of the connection.
     ///
     /// # Errors
-    /// When more was to come.
+    /// If the body is incomplete.
     pub fn ended(&mut self) -> Result<(), &'static str> {
         match self {
             Self::Done => Ok(()),
@@ -100,7 +101,8 @@ impl Decoder {
     }
 }
 
-/// Takes bytes from the front; all of them without leaving an empty handle behind that would keep the memory.
+/// Takes bytes from the front. Taking all of them leaves no empty handle behind, which would keep the memory
+/// alive.
 pub fn take(held: &mut BytesMut, count: usize) -> Bytes {
     if count >= held.len() {
         std::mem::take(held).freeze()

@@ -1,21 +1,21 @@
-//! The chunked coding (RFC 9112 section 7.1), followed byte by byte but for its data. Extensions and trailers are
-//! dropped unread, within bounds.
+//! The chunked coding (RFC 9112 section 7.1), parsed byte by byte except for the data. Extensions and
+//! trailers are discarded, up to a limit.
 
 use bytes::{Buf, BytesMut};
 
 use crate::wire::Piece;
 use crate::wire::body::take;
 
-/// Longest extension of one chunk, bytes; nobody uses them for good.
+/// Longest extension of one chunk, bytes; no legitimate sender uses them.
 const EXTENSION_BYTES_MAX: usize = 256;
-/// Extensions of a whole body, bytes.
+/// Longest sum of a body's extensions, bytes.
 const EXTENSIONS_BYTES_MAX: usize = 16 * 1024;
 /// Largest trailer section, bytes.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
-/// Data of a chunk that is worth handing on by itself; smaller pieces are copied together. Bytes.
+/// Data of a chunk that is passed on without a copy; smaller pieces are collected. Bytes.
 const WORTH_BYTES: usize = 2 * 1024;
 
-/// A chunked body on its way.
+/// The state of a chunked body.
 #[derive(Debug)]
 pub struct Chunks {
     part: Part,
@@ -57,7 +57,7 @@ enum Part {
 }
 
 impl Chunks {
-    /// Takes what has arrived.
+    /// Takes the bytes that have arrived.
     pub(super) fn next(&mut self, held: &mut BytesMut) -> Result<Piece, &'static str> {
         let mut joined = BytesMut::new();
         loop {
@@ -71,7 +71,7 @@ impl Chunks {
             }
             let alone = there == held.len() || there >= WORTH_BYTES;
             if alone && !joined.is_empty() {
-                // What was copied together goes first; the rest is found again with the next call.
+                // The collected data goes first; the next call continues here.
                 break;
             }
             self.size -= there as u64;
@@ -90,7 +90,7 @@ impl Chunks {
         Ok(Piece::Data(joined.freeze()))
     }
 
-    /// Reads on until data or the end is next, or nothing is left.
+    /// Parses up to the next data or the end, or until nothing is left.
     fn framing(&mut self, held: &mut BytesMut) -> Result<(), &'static str> {
         let mut read = 0;
         for byte in held.iter().copied() {
@@ -125,7 +125,7 @@ impl Chunks {
             (Part::TrailerFeed, _) => return Err("a trailer line ends without a line feed"),
             (Part::LastFeed, b'\n') => Part::Over,
             (Part::LastFeed, _) => return Err("the last line of a chunked body is wrong"),
-            // Not asked for here: data and the end are taken elsewhere.
+            // Unreachable: data and the end are handled by the caller.
             (Part::Data | Part::Over, _) => self.part,
         })
     }
@@ -140,7 +140,7 @@ impl Chunks {
             _ => return Err("a chunk size is not a plain hexadecimal number"),
         };
         self.digits += 1;
-        // Fifteen digits are an exbibyte; more could only be meant to overflow somebody's number.
+        // Fifteen digits are an exbibyte; more could only be an attempt to overflow a number.
         if self.digits > 15 {
             return Err("a chunk size is too long");
         }
@@ -151,7 +151,8 @@ impl Chunks {
     fn extension(&mut self, byte: u8) -> Result<Part, &'static str> {
         self.extension_bytes += 1;
         self.extensions_bytes += 1;
-        // In quotes a backslash would hide a quote, and a line end would belong to the text, for those who read them.
+        // Parsers that support quoted strings would let a backslash hide a quote, and accept a line end as
+        // text.
         let plain = matches!(byte, b'\t' | 0x20..=0x7e) && byte != b'\\';
         let long = self.extension_bytes > EXTENSION_BYTES_MAX || self.extensions_bytes > EXTENSIONS_BYTES_MAX;
         if long || !plain {
@@ -198,7 +199,7 @@ mod tests {
     use super::Chunks;
     use crate::wire::Piece;
 
-    /// Feeds bytes in pieces of `size`: the body, whether it is over, and what is left; or what is wrong.
+    /// Feeds bytes in pieces of `size`: the body, whether it is complete, and the rest; or the error.
     fn decode(bytes: &[u8], size: usize) -> Result<(Vec<u8>, bool, Vec<u8>), &'static str> {
         let mut chunks = Chunks::default();
         let mut held = BytesMut::new();
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_framing_is_told() {
+    fn invalid_framing_is_refused() {
         for sent in [
             "+3\r\nabc\r\n0\r\n\r\n",
             "0x3\r\nabc\r\n0\r\n\r\n",
@@ -309,7 +310,7 @@ mod tests {
         let body = |chunks: &str| format!("{chunks}0\r\n\r\n");
         assert!(is_read(&body(&extended(256))));
         assert!(!is_read(&body(&extended(257))));
-        // Sixty-four times the bound of one is the bound of all.
+        // Sixty-four times the limit of one is the limit of all.
         let all = extended(256).repeat(64);
         assert!(is_read(&body(&all)));
         assert!(!is_read(&body(&(all + &extended(1)))));

@@ -1,11 +1,12 @@
-//! The fields of an answer on its way from a trigger to a caller: text that was checked once, and where in it names and
-//! values lie. Most answers only pass, and a map of them would be built to be taken apart again.
+//! The header fields of an answer on its way from a trigger to a caller: the text, checked once, and the
+//! positions of names and values in it. Most answers are only passed through, for which building a map would
+//! be wasted work.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 
-/// Fields as they came, less those that were taken out.
+/// The fields as received, without those that were removed.
 #[derive(Debug, Default)]
 pub struct Fields {
     text: Bytes,
@@ -18,13 +19,13 @@ struct Place {
     value: (u32, u32),
 }
 
-/// What is wrong with a line that is no field.
+/// The error for a line without a colon.
 pub(super) const NO_COLON: &str = "a line of the head has no colon";
 pub(super) const SPACE_BEFORE_COLON: &str = "a header field has a space before its colon";
 pub(super) const NO_NAME: &str = "the name of a header field is empty or has characters that no name has";
 pub(super) const CONTROL: &str = "the head contains a control character";
 
-/// Name and value of a line, which has lost its end.
+/// Splits a line without its line end into name and value.
 pub(super) fn split(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     let colon = memchr(b':', line).ok_or(NO_COLON)?;
     let (name, value) = line.split_at(colon);
@@ -34,7 +35,7 @@ pub(super) fn split(line: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     Ok((name, trim(value.get(1..).unwrap_or_default())))
 }
 
-/// Takes off the white space that may stand around a value: spaces and tabs, and nothing else (RFC 9110 section 5.6.3).
+/// Removes white space around a value: spaces and tabs, and nothing else (RFC 9110 section 5.6.3).
 pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
@@ -45,15 +46,15 @@ pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// Whether a text has a character that may stand in no value. It looks at every byte, so that it can look at many at
-/// once.
+/// Whether a text has a character that no value may contain. It has no early exit, so that it can be
+/// vectorized.
 pub(super) fn has_control(text: &[u8]) -> bool {
     text.iter().fold(false, |found, byte| {
         found | ((*byte < 0x20) & (*byte != b'\t')) | (*byte == 0x7f)
     })
 }
 
-/// RFC 9110 section 5.6.2.
+/// A token of RFC 9110 section 5.6.2.
 fn is_token(name: &[u8]) -> bool {
     !name.is_empty()
         && name
@@ -62,7 +63,7 @@ fn is_token(name: &[u8]) -> bool {
 }
 
 impl Fields {
-    /// No fields yet, of this head; with memory for so many.
+    /// An empty list for the fields of this head, with capacity for `count`.
     pub(super) fn of(text: &Bytes, count: usize) -> Self {
         Self {
             text: text.clone(),
@@ -70,10 +71,10 @@ impl Fields {
         }
     }
 
-    /// Adds a field that lies in the head.
+    /// Adds a field that is part of the head.
     ///
     /// # Errors
-    /// When name or value have characters that none has.
+    /// If the name or the value has invalid characters.
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
         if !is_token(name) {
             return Err(NO_NAME);
@@ -89,7 +90,7 @@ impl Fields {
     }
 
     fn place(&self, part: &[u8]) -> (u32, u32) {
-        // Both lie in one head, whose size has a limit far below four gigabytes.
+        // Both are parts of one head, which is far smaller than four gigabytes.
         let start = (part.as_ptr().addr()).saturating_sub(self.text.as_ptr().addr());
         (
             u32::try_from(start).unwrap_or(u32::MAX),
@@ -131,8 +132,8 @@ impl Fields {
         self.places = places;
     }
 
-    /// Adds the fields to a map, in memory of their own: HTTP/2 remembers values as long as a connection lives, and with
-    /// them would stay what was read together with the head.
+    /// Copies the fields into a map. HTTP/2 keeps values for as long as a connection lives; shared memory
+    /// would keep everything alive that was read together with the head.
     pub fn append_to(&self, map: &mut HeaderMap) {
         let bytes = self.places.iter().map(|place| self.part(place.value).len());
         let mut values = BytesMut::with_capacity(bytes.sum());

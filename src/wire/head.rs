@@ -1,5 +1,5 @@
-//! Heads of requests and answers (RFC 9112 sections 2 to 6), read strictly: what two readers could take for two things
-//! is refused with a sentence.
+//! Heads of requests and answers (RFC 9112 sections 2 to 6), parsed strictly: whatever two parsers could read
+//! differently is refused with a sentence.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
@@ -16,16 +16,16 @@ pub struct Limits {
     pub fields_max: usize,
 }
 
-/// What is wrong with a head.
+/// Why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
-    /// It can be read in two ways; the text says where.
+    /// It is invalid or ambiguous; the text says where.
     Malformed(&'static str),
     /// It is larger than the limits.
     TooLarge,
 }
 
-/// How the end of a body is told.
+/// How the end of a body is determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// There is no body.
@@ -41,8 +41,8 @@ pub enum Framing {
 const BARE_LINE_END: Defect =
     Defect::Malformed("a line of the head does not end with one carriage return and line feed");
 
-/// Looks for the end of a head while it arrives. It remembers what it has looked at, so that a head that comes byte by
-/// byte costs no more than one that comes whole.
+/// Searches for the end of a head while it arrives. It remembers its position, so that a head that arrives
+/// byte by byte costs no more than one that arrives whole.
 #[derive(Debug, Default)]
 pub struct Scan {
     scanned: usize,
@@ -51,10 +51,11 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Looks at all bytes of the head that have arrived, and tells where it ends once it does.
+    /// Scans the bytes of the head that have arrived so far, and returns the end of the head once it is
+    /// there.
     ///
     /// # Errors
-    /// Line ends and beginnings that can be read in two ways, and a head above the limits, are told at once.
+    /// Ambiguous line ends and beginnings, and a head above the limits, are reported at once.
     pub fn look(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<Found>, Defect> {
         while let Some(at) = bytes.get(self.scanned..).and_then(|rest| memchr(b'\n', rest)) {
             let feed = self.scanned + at;
@@ -62,7 +63,8 @@ impl Scan {
                 return Err(Defect::TooLarge);
             }
             let line = bytes.get(self.line_start..feed).unwrap_or_default();
-            // One return too many would make an empty line look like a field, and the head go on.
+            // With an extra carriage return an empty line would look like a field, and the head would not
+            // end.
             let ([line @ .., b'\r'], false) = (line, line.ends_with(b"\r\r")) else {
                 return Err(BARE_LINE_END);
             };
@@ -93,18 +95,18 @@ impl Scan {
         if memchr(b'\r', rest).is_some_and(|at| at + 1 < rest.len()) {
             return Err(BARE_LINE_END);
         }
-        // One at the end is looked at again, with what follows it.
+        // A carriage return at the end is scanned again, together with what follows it.
         self.scanned = bytes.len() - usize::from(rest.last() == Some(&b'\r'));
         Ok(None)
     }
 }
 
-/// Where a head ends.
+/// The end of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
     /// Its length in bytes, the empty line included.
     pub end: usize,
-    /// Its header fields: memory for them is asked for once.
+    /// The number of its header fields, to allocate memory for them once.
     pub fields: usize,
 }
 
@@ -138,10 +140,10 @@ pub struct ResponseHead {
     pub persists: bool,
 }
 
-/// Reads the head of a request that [`Scan`] has found the end of, with about so many fields.
+/// Parses the head of a request whose end [`Scan`] has found; `fields` is their estimated number.
 ///
 /// # Errors
-/// [`Defect::Malformed`] with what can be read in two ways.
+/// [`Defect::Malformed`] if it is invalid or ambiguous.
 pub fn request(head: &Bytes, fields: usize) -> Result<RequestHead, Defect> {
     read_request(head, fields).map_err(Defect::Malformed)
 }
@@ -150,7 +152,7 @@ fn read_request(head: &Bytes, fields: usize) -> Result<RequestHead, &'static str
     let (line, fields_start) = first_line(head);
     let (method, target, version) = request_line(head, line)?;
     let mut headers = HeaderMap::with_capacity(fields);
-    let told = each_field(head, fields_start, |name, value| {
+    let declared = each_field(head, fields_start, |name, value| {
         let name = HeaderName::from_bytes(name).map_err(|_| fields::NO_NAME)?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(value)).map_err(|_| fields::CONTROL)?;
         headers
@@ -158,53 +160,53 @@ fn read_request(head: &Bytes, fields: usize) -> Result<RequestHead, &'static str
             .map_err(|_| "there are too many header fields")?;
         Ok(())
     })?;
-    if told.chunked && told.length.is_some() {
+    if declared.chunked && declared.length.is_some() {
         return Err("both Content-Length and Transfer-Encoding are there");
     }
-    if told.chunked && version == Version::HTTP_10 {
+    if declared.chunked && version == Version::HTTP_10 {
         return Err("Transfer-Encoding does not exist in HTTP/1.0");
     }
-    let framing = match told.length {
-        _ if told.chunked => Framing::Chunked,
+    let framing = match declared.length {
+        _ if declared.chunked => Framing::Chunked,
         None | Some(0) => Framing::None,
         Some(length) => Framing::Length(length),
     };
     Ok(RequestHead {
         method,
         target,
-        persists: told.persists(version),
+        persists: declared.persists(version),
         version,
         framing,
         headers,
     })
 }
 
-/// Reads the head of an answer to `method` that [`Scan`] has found the end of, with about so many fields.
+/// Parses the head of an answer to `method` whose end [`Scan`] has found; `fields` is their estimated number.
 ///
 /// # Errors
-/// A sentence about what cannot be read, or in two ways (RFC 9112 section 6.3).
+/// A sentence about what is invalid or ambiguous (RFC 9112 section 6.3).
 pub fn response(head: &Bytes, fields: usize, method: &Method) -> Result<ResponseHead, &'static str> {
     let (line, fields_start) = first_line(head);
     let (status, version) = status_line(line)?;
     let mut passed = Fields::of(head, fields);
-    let told = each_field(head, fields_start, |name, value| passed.add(name, value))?;
-    if told.chunked && told.length.is_some() {
-        return Err("it tells its length in two ways");
+    let declared = each_field(head, fields_start, |name, value| passed.add(name, value))?;
+    if declared.chunked && declared.length.is_some() {
+        return Err("it has both Content-Length and Transfer-Encoding");
     }
-    if told.chunked && version == Version::HTTP_10 {
+    if declared.chunked && version == Version::HTTP_10 {
         return Err("it uses a transfer coding, which does not exist in HTTP/1.0");
     }
     let bodiless = matches!(status.as_u16(), 100..=199 | 204 | 304) || method == Method::HEAD;
-    let framing = match told.length {
+    let framing = match declared.length {
         _ if bodiless => Framing::None,
-        _ if told.chunked => Framing::Chunked,
+        _ if declared.chunked => Framing::Chunked,
         Some(length) => Framing::Length(length),
         None => Framing::UntilClose,
     };
-    // A body where none can be: whatever was meant, what follows cannot be told apart.
-    let promised = told.chunked || told.length.is_some_and(|length| length > 0);
+    // A body where none is allowed: whatever was meant, the rest of the connection cannot be parsed.
+    let promised = declared.chunked || declared.length.is_some_and(|length| length > 0);
     let contradicts = promised && status == StatusCode::NO_CONTENT;
-    let persists = told.persists(version) && framing != Framing::UntilClose && !contradicts;
+    let persists = declared.persists(version) && framing != Framing::UntilClose && !contradicts;
     Ok(ResponseHead {
         status,
         persists,
@@ -213,7 +215,7 @@ pub fn response(head: &Bytes, fields: usize, method: &Method) -> Result<Response
     })
 }
 
-/// The first line without its end, and where the next one begins.
+/// The first line without its end, and the start of the next one.
 fn first_line(head: &Bytes) -> (&[u8], usize) {
     let feed = memchr(b'\n', head).unwrap_or(head.len());
     let line = head.get(..feed.saturating_sub(1)).unwrap_or_default();
@@ -264,7 +266,7 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, Version), &'static str> {
     if fields::has_control(reason) {
         return Err("its first line contains a control character");
     }
-    // Beyond 599 there is no class that says what it means (RFC 9110 section 15).
+    // There is no class above 599 (RFC 9110 section 15).
     let status = StatusCode::from_bytes(status)
         .ok()
         .filter(|status| status.as_u16() < 600)
@@ -272,22 +274,22 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, Version), &'static str> {
     Ok((status, version))
 }
 
-/// What the fields of a head say of the message.
+/// What the fields of a head say about framing.
 #[derive(Default)]
-struct Told {
+struct FramingFields {
     length: Option<u64>,
     chunked: bool,
     close: bool,
     keep_alive: bool,
 }
 
-/// Goes through the lines of a head after the first one.
+/// Passes the lines of a head after the first one to `each`, and collects those about framing.
 fn each_field<'a>(
     head: &'a Bytes,
     mut at: usize,
     mut take: impl FnMut(&'a [u8], &'a [u8]) -> Result<(), &'static str>,
-) -> Result<Told, &'static str> {
-    let mut told = Told::default();
+) -> Result<FramingFields, &'static str> {
+    let mut declared = FramingFields::default();
     while let Some(rest) = head.get(at..) {
         let Some(feed) = memchr(b'\n', rest) else { break };
         let line = rest.get(..feed.saturating_sub(1)).unwrap_or_default();
@@ -295,15 +297,15 @@ fn each_field<'a>(
             break;
         }
         let (name, value) = fields::split(line)?;
-        told.note(name, value)?;
+        declared.note(name, value)?;
         take(name, value)?;
         at += feed + 1;
     }
-    Ok(told)
+    Ok(declared)
 }
 
-impl Told {
-    /// By length first: nearly every name is decided without a comparison.
+impl FramingFields {
+    /// Compares lengths first, which decides nearly every name without a comparison.
     fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value),
@@ -367,7 +369,7 @@ mod tests {
         fields_max: 10,
     };
 
-    /// Lets a head arrive in pieces of `size`, as a connection does: the head, and what is left behind it.
+    /// Delivers a head in pieces of `size`, as a connection does: the head, and what follows it.
     fn arrive(bytes: &[u8], size: usize) -> Result<Option<(RequestHead, Vec<u8>)>, Defect> {
         let mut scan = Scan::default();
         let mut held = Vec::new();
@@ -426,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_can_be_read_in_two_ways_are_refused() {
+    fn ambiguous_heads_are_refused() {
         let heads = [
             "GET / HTTP/1.1\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\n\r\n",
@@ -490,8 +492,8 @@ mod tests {
         }
     }
 
-    /// What is said of a head that is refused.
-    fn told(head: &str) -> &'static str {
+    /// Why a head is refused.
+    fn refusal(head: &str) -> &'static str {
         match read(head) {
             Err(Defect::Malformed(text)) => text,
             other => panic!("{head:?}: {other:?}"),
@@ -508,7 +510,7 @@ mod tests {
             ("GET / HTTP/1.1\r\nx : y\r\n\r\n", "a space before its colon"),
             ("GET / HTTP/1.1\r\nx\t: y\r\n\r\n", "a space before its colon"),
         ] {
-            assert!(told(head).contains(text), "{head:?}: {}", told(head));
+            assert!(refusal(head).contains(text), "{head:?}: {}", refusal(head));
         }
         assert_eq!(read("GET /~ HTTP/1.1\r\n\r\n").unwrap().target, "/~");
     }
@@ -530,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_looked_at_is_not_looked_at_again() {
+    fn scanned_bytes_are_not_scanned_again() {
         let mut scan = Scan::default();
         let head = b"GET / HTTP/1.1\r\nHost: a\r";
         for (arrived, scanned) in [(5, 5), (14, 14), (15, 14), (16, 16), (20, 20), (24, 23)] {
@@ -564,7 +566,7 @@ mod tests {
             let head = read(&format!("POST / HTTP/1.1\r\n{field}\r\n\r\n")).unwrap();
             assert_eq!(head.framing, framing, "{field}");
         }
-        assert!(told("POST / HTTP/1.1\r\nContent-Length: 1234567890123456789\r\n\r\n").contains("plain"));
+        assert!(refusal("POST / HTTP/1.1\r\nContent-Length: 1234567890123456789\r\n\r\n").contains("plain"));
     }
 
     #[test]
@@ -575,7 +577,7 @@ mod tests {
         assert!(!head.persists);
         let head = read("GET / HTTP/1.0\r\nx: keep-alive\r\n\r\n").unwrap();
         assert!(!head.persists);
-        // Names as long as those that frame a message, and no more like them than that.
+        // Names as long as those that frame a message, but different.
         let fields = "user-agent: close\r\naccept-charset: x\r\nif-modified-since: x";
         let head = read(&format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n")).unwrap();
         assert_eq!((head.framing, head.persists), (Framing::None, true));
@@ -682,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_can_be_read_in_two_ways_are_refused() {
+    fn ambiguous_answers_are_refused() {
         for head in [
             "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n",
@@ -712,13 +714,13 @@ mod tests {
             bytes in "(POST|GET) /[a-z]{0,3} HTTP/1.1\r?\n(host: a\r\n|content-length: [0-9]\r\n|transfer-encoding: chunked\r\n){0,3}\r\n[0-9a-f\r\n]{0,30}",
             size in 1usize..9,
         ) {
-            // Which of two sentences a doubly wrong head gets depends on what was seen of it first.
-            let tell = |seen: Result<Option<(RequestHead, Vec<u8>)>, Defect>| match seen {
+            // Which of two errors a head with both gets depends on which one arrived first.
+            let outcome = |seen: Result<Option<(RequestHead, Vec<u8>)>, Defect>| match seen {
                 Ok(found) => format!("{:?}", found.map(|(head, _)| head)),
                 Err(Defect::Malformed(_)) => "malformed".to_owned(),
                 Err(Defect::TooLarge) => "too large".to_owned(),
             };
-            assert_eq!(tell(arrive(bytes.as_bytes(), size)), tell(arrive(bytes.as_bytes(), 10_000)));
+            assert_eq!(outcome(arrive(bytes.as_bytes(), size)), outcome(arrive(bytes.as_bytes(), 10_000)));
         }
 
         #[test]

@@ -1,6 +1,6 @@
-//! HTTP/1 on the wire (RFC 9112), the same for callers and triggers: where a head ends and what it says, where a body
-//! ends, how bytes get into and out of a stream. It decides what can be read in one way only, and refuses the rest;
-//! it knows nothing of callers, routes or flows.
+//! HTTP/1 on the wire (RFC 9112), the same for callers and triggers: the end and content of a head, the end
+//! of a body, reading from and writing to a stream. It accepts only what is unambiguous; it knows nothing of
+//! callers, routes or flows.
 
 mod body;
 mod chunks;

@@ -1,5 +1,5 @@
-//! Bytes on their way into a stream: a head, a piece of a body, what closes a chunk. They leave together, and what the
-//! stream does not take waits here.
+//! Bytes to be sent on a stream: a head, a piece of a body, the framing of a chunk. They are sent together,
+//! and what the stream does not accept waits here.
 
 use std::io;
 use std::io::IoSlice;
@@ -9,35 +9,35 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
-/// What is to be sent next.
+/// The bytes to be sent next.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Bytes made here: heads and sizes of chunks.
+    /// Bytes created here: heads and sizes of chunks.
     head: Vec<u8>,
     head_sent: usize,
-    /// A piece of a body as it came.
+    /// A piece of a body as received.
     body: Bytes,
     tail: &'static [u8],
     flushed: bool,
 }
 
 impl Outbox {
-    /// A place to write a head into. What is there already leaves first.
+    /// The buffer to write a head into. Bytes that are already in it are sent first.
     pub fn head(&mut self) -> &mut Vec<u8> {
         self.flushed = false;
         &mut self.head
     }
 
-    /// A piece of a body whose length was stated, or that ends with the connection.
+    /// Adds a piece of a body whose length was stated, or that ends with the connection.
     pub fn body(&mut self, data: Bytes) {
         self.flushed = false;
         self.body = data;
     }
 
-    /// A piece of a body as a chunk of its own.
+    /// Adds a piece of a body as a chunk.
     pub fn chunk(&mut self, data: Bytes) {
         if data.is_empty() {
-            // An empty chunk would be the last one.
+            // An empty chunk would end the body.
             return;
         }
         let mut digits = [0u8; 16];
@@ -57,7 +57,7 @@ impl Outbox {
         self.tail = b"\r\n";
     }
 
-    /// The last piece of a body as a chunk, and the end after it.
+    /// Adds the last piece of a body as a chunk, and the end after it.
     pub fn final_chunk(&mut self, data: Bytes) {
         if data.is_empty() {
             return self.last_chunk();
@@ -66,35 +66,36 @@ impl Outbox {
         self.tail = b"\r\n0\r\n\r\n";
     }
 
-    /// The end of a chunked body.
+    /// Adds the end of a chunked body.
     pub fn last_chunk(&mut self) {
         self.head().extend_from_slice(b"0\r\n\r\n");
     }
 
-    /// The memory of the head, empty, for another one.
+    /// The memory of the head, cleared for reuse.
     pub fn into_space(mut self) -> Vec<u8> {
         self.head.clear();
         self.head
     }
 
-    /// Whether everything was taken by the stream.
+    /// Whether the stream has accepted everything.
     pub fn is_empty(&self) -> bool {
         self.left() == 0 && self.flushed
     }
 
-    /// Whether there is room for another piece: everything has left, or a whole head waits for the first one. What the
-    /// stream has taken and not passed on counts as waiting, or a peer that does not read would be given piece after piece.
+    /// Whether another piece may be added: everything has been sent, or only a whole head waits for its first
+    /// piece. Bytes that the stream has accepted but not passed on count as waiting; otherwise a peer that
+    /// does not read would get piece after piece.
     pub fn takes_piece(&self) -> bool {
         let head_alone = !self.head.is_empty() && self.head_sent == 0 && self.left() == self.head.len();
         self.is_empty() || head_alone
     }
 
-    /// Bytes that are still here.
+    /// Bytes that were not sent yet.
     pub fn left(&self) -> usize {
         self.head.len() - self.head_sent + self.body.len() + self.tail.len()
     }
 
-    /// Hands everything to the stream; `sent` grows by what it takes.
+    /// Passes everything to the stream; `sent` grows by what it accepts.
     ///
     /// # Errors
     /// Those of the stream.
@@ -134,7 +135,7 @@ impl Outbox {
         let of_body = (count - of_head).min(self.body.len());
         self.body.advance(of_body);
         if self.body.is_empty() {
-            // An empty piece would keep its memory while what it held waits further on.
+            // An empty handle would keep the memory alive.
             self.body = Bytes::new();
         }
         let of_tail = (count - of_head - of_body).min(self.tail.len());
@@ -155,7 +156,7 @@ mod tests {
 
     use super::Outbox;
 
-    /// A stream that takes at most three bytes at once.
+    /// A stream that accepts at most three bytes at once.
     #[derive(Default)]
     struct Narrow {
         flushes: usize,
@@ -243,7 +244,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut peer, _) = listener.accept().await.unwrap();
-        // More than the sockets' buffers take at once.
+        // More than the sockets' buffers accept at once.
         let large = Bytes::from(vec![b'x'; 8 * 1024 * 1024]);
         let mut expected = b"head\r\n800000\r\n".to_vec();
         expected.extend_from_slice(&large);

@@ -1,5 +1,5 @@
-//! Streams that callers speak HTTP/1 over: TLS (`secure.rs`) and plain sockets, read without a buffer of their own, so
-//! that an idle connection holds none.
+//! Streams for HTTP/1: TLS (`secure.rs`) and plain sockets. Neither has a read buffer of its own, so an idle
+//! connection holds none.
 
 use std::cell::RefCell;
 use std::io;
@@ -17,27 +17,28 @@ const PLAIN_READ_BYTES: usize = 16 * 1024;
 
 /// A stream of bytes over a socket.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    /// Adds what arrives to `into`, at most `max` bytes or what one record of TLS holds; 0 at the end. Memory is asked for
-    /// only when bytes are there.
+    /// Appends what arrives to `into`, at most `max` bytes or the content of one TLS record; 0 at the end.
+    /// Memory is allocated only when bytes have arrived.
     ///
     /// # Errors
-    /// Those of the socket and of TLS; an end without TLS's own goodbye is an error.
+    /// Those of the socket and of TLS; an end without close_notify is an error.
     fn poll_more(&mut self, cx: &mut Context<'_>, into: &mut BytesMut, max: usize)
     -> Poll<io::Result<usize>>;
 
     /// The socket underneath.
     fn socket(&self) -> &TcpStream;
 
-    /// Whether nothing waits to be read, here or in the socket. The runtime may not have noticed what this finds.
+    /// Whether nothing waits to be read, here or in the socket. The socket is asked directly: the runtime may
+    /// not have noticed yet.
     fn is_silent(&self) -> bool;
 }
 
 thread_local! {
-    /// Where plain sockets are read into: one for each worker, not one for each connection.
+    /// The read buffer for plain sockets: one for each worker, not one for each connection.
     static SPACE: RefCell<Vec<u8>> = RefCell::new(vec![0; PLAIN_READ_BYTES]);
 }
 
-/// Reads once and throws away what has arrived; 0 at the end.
+/// Reads once and discards what has arrived; 0 at the end.
 ///
 /// # Errors
 /// Those of the socket.
@@ -75,7 +76,7 @@ impl Stream for TcpStream {
 
     fn is_silent(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        // What is not there yet is an error, and the end has no bytes.
+        // No data yet is an error, and the end of the stream has no bytes.
         SockRef::from(self).peek(&mut byte).unwrap_or_default() == 0
     }
 }

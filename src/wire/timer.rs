@@ -1,5 +1,5 @@
-//! A deadline that moves with every request. The runtime's timer is touched only when the earliest deadline it was
-//! ever told has passed: moving a deadline further away costs nothing.
+//! A timer for a deadline that moves with every request. Moving the deadline further away costs nothing: the
+//! runtime's timer is reset only when it fires too early.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep};
 
-/// A timer that is told its deadline with each poll.
+/// A timer that gets its deadline with each poll.
 #[derive(Debug, Default)]
 pub struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// Ends when the deadline has passed. The task is woken at it, or earlier without harm.
+    /// Ready when the deadline has passed. The task may also be woken earlier, without harm.
     pub fn poll_until(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let sleep = self
             .0
@@ -40,7 +40,7 @@ mod tests {
     use super::Timer;
 
     #[tokio::test(start_paused = true)]
-    async fn it_ends_at_the_deadline_it_was_told_last() {
+    async fn it_ends_at_the_deadline_that_was_set_last() {
         let begin = Instant::now();
         let mut timer = Timer::default();
         for millis in [500, 100, 900, 901, 300] {

@@ -50,8 +50,7 @@ fn check_name(host: &str) -> Result<(), TriggerUrlError> {
     if host.len() > 253 || !host.split('.').all(fits) {
         return Err(TriggerUrlError::BadHost);
     }
-    // A name whose last label is a number would be taken for an IPv4 address by some readers and not by
-    // others.
+    // Some parsers read a name whose last label is a number as an IPv4 address, and others do not.
     let last = host.rsplit('.').next().unwrap_or(host);
     let is_hex = last.get(..2).is_some_and(|mark| mark.eq_ignore_ascii_case("0x"));
     let numeric = last.bytes().all(|byte| byte.is_ascii_digit()) || is_hex;

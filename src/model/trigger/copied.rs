@@ -1,10 +1,11 @@
-//! Traces of the way an address was copied: quotes around it, escapes of another language, halves of two.
+//! Detects copying mistakes in an address: quotes around it, escapes of another language, fragments of two
+//! addresses.
 
 use crate::model::trigger::site::Shape;
 use crate::model::trigger::target::unescape;
 use crate::model::trigger::{ADDRESS_CHARS_MAX, TriggerUrlError};
 
-/// What stands around the address rather than in it.
+/// Checks for stray characters around the address.
 pub(super) fn check_surroundings(text: &str) -> Result<(), TriggerUrlError> {
     let (Some(first), Some(last)) = (text.chars().next(), text.chars().next_back()) else {
         return Err(TriggerUrlError::Empty);
@@ -22,7 +23,7 @@ pub(super) fn check_surroundings(text: &str) -> Result<(), TriggerUrlError> {
     if first == '<' {
         return Err(TriggerUrlError::Wrapped { found: first });
     }
-    // With an opening bracket inside, the last one closes a placeholder, which has its own error.
+    // With an opening bracket inside, the last one closes a placeholder, which has an error of its own.
     if last == '>' && !text.contains('<') {
         return Err(TriggerUrlError::Wrapped { found: last });
     }
@@ -30,7 +31,8 @@ pub(super) fn check_surroundings(text: &str) -> Result<(), TriggerUrlError> {
 }
 
 fn is_wrapping(found: char) -> bool {
-    // By number: typographic quotes, and the invisible characters that editors and chats put around a link.
+    // By code point: typographic quotes, and the invisible characters that editors and chats put around a
+    // link.
     found.is_whitespace()
         || matches!(found, '"' | '\'' | '`' | '(' | '[' | '\u{ab}' | '\u{bb}')
         || matches!(found, '\u{2018}'..='\u{201f}' | '\u{200b}'..='\u{200f}' | '\u{feff}')
@@ -50,7 +52,7 @@ pub(super) fn after_scheme(text: &str) -> Result<&str, TriggerUrlError> {
     Ok(text.get("https://".len()..).unwrap_or(""))
 }
 
-/// Traces of the way the address was copied.
+/// Checks for copying mistakes inside of the address.
 pub(super) fn check_copy(text: &str) -> Result<(), TriggerUrlError> {
     if let Some(found) = text.chars().find(|found| !found.is_ascii()) {
         return Err(TriggerUrlError::NotAscii { found });
@@ -61,7 +63,7 @@ pub(super) fn check_copy(text: &str) -> Result<(), TriggerUrlError> {
             return Err(TriggerUrlError::EscapedAmpersand { spelling });
         }
     }
-    // Before white space, because a placeholder may contain blanks.
+    // Checked before white space, because a placeholder may contain spaces.
     if text.contains(['<', '>', '{', '}']) {
         return Err(TriggerUrlError::Placeholder);
     }
@@ -79,8 +81,7 @@ pub(super) fn check_copy(text: &str) -> Result<(), TriggerUrlError> {
 
 pub(super) fn check_single(target: &str) -> Result<(), TriggerUrlError> {
     let lower = target.to_ascii_lowercase();
-    // An address may be the value of a parameter of its own; glued to something else it was pasted by
-    // mistake.
+    // An address may be the value of a parameter; directly after other text it was pasted by mistake.
     let glued = |at: usize| lower.as_bytes().get(at.wrapping_sub(1)) != Some(&b'=');
     if lower.match_indices("https://").any(|(at, _)| glued(at)) {
         return Err(TriggerUrlError::TwoAddresses);
@@ -93,7 +94,7 @@ pub(super) fn check_path(path: &str, shape: Shape) -> Result<(), TriggerUrlError
     if lower.contains("%3fapi-version") || lower.contains("%26sig") {
         return Err(TriggerUrlError::TwiceEncoded);
     }
-    // The path is printed, so a signature that slipped into it must not get further.
+    // The path is printed, so an address with a signature in its path is refused.
     if ["sig=", "sig%3d", "sig%25", "api-version"]
         .into_iter()
         .any(|trace| lower.contains(trace))
@@ -113,7 +114,7 @@ pub(super) fn check_path(path: &str, shape: Shape) -> Result<(), TriggerUrlError
     Ok(())
 }
 
-/// Whether an encoded `%` stands before two hexadecimal digits. A lone `%25`, as in `%25%23`, is a plain
+/// Whether an encoded `%` is followed by two hexadecimal digits. A lone `%25`, as in `%25%23`, is a plain
 /// percent sign.
 pub(super) fn is_twice_encoded(text: &str) -> bool {
     text.match_indices("%25").any(|(at, mark)| {

@@ -1,11 +1,11 @@
-//! What may be wrong with the address of a trigger, in sentences for whoever copied it.
+//! The errors of a trigger address, with sentences for the person who copied it.
 
 use thiserror::Error;
 
-/// Why a text is not the address of a trigger. No variant holds a value of the query.
+/// Why a text is not the address of a trigger. No variant contains a value of the query.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TriggerUrlError {
-    /// Nothing there.
+    /// The text is empty.
     #[error("trigger address is empty")]
     Empty,
     /// Longer than [`ADDRESS_CHARS_MAX`](crate::model::trigger::ADDRESS_CHARS_MAX).
@@ -14,13 +14,13 @@ pub enum TriggerUrlError {
         /// Characters found.
         chars: usize,
     },
-    /// White space, quotes or brackets came along with the address.
+    /// White space, quotes or brackets around the address.
     #[error("trigger address begins or ends with {found:?}")]
     Wrapped {
         /// The stray character.
         found: char,
     },
-    /// Punctuation stands where the address should have ended.
+    /// Punctuation at the end of the address.
     #[error("trigger address ends with a stray {found:?}")]
     TrailingJunk {
         /// The stray character.
@@ -50,7 +50,7 @@ pub enum TriggerUrlError {
     /// The address begins with anything else.
     #[error("trigger address must start with https://")]
     NotHttps,
-    /// A name or password stands before the host.
+    /// A name or password before the host.
     #[error("trigger address carries a user name before its host")]
     UserInfo,
     /// No host at all.
@@ -68,7 +68,7 @@ pub enum TriggerUrlError {
     /// A `#` and what follows it.
     #[error("trigger address contains a '#', which ends an address before the trigger sees the rest")]
     Fragment,
-    /// A character that no address can hold as it is.
+    /// A character that must be encoded in an address.
     #[error("trigger address contains {found:?}, which an address cannot hold unencoded")]
     Character {
         /// The character.
@@ -86,19 +86,19 @@ pub enum TriggerUrlError {
         /// The spelling found.
         spelling: &'static str,
     },
-    /// The parameters stand in the path.
+    /// Parameters in the path.
     #[error("trigger address has its parameters in the path, the '?' before them is missing")]
     QuestionMarkLost,
     /// A dot segment or a doubled slash in the path of a trigger.
     #[error("trigger address has a doubled slash or a dot segment in its path")]
     BadPath,
-    /// A page for people: a designer or a portal.
+    /// A page of a designer or a portal.
     #[error("{host} is where flows are designed, not where they are called")]
     DesignerAddress {
         /// The host found.
         host: String,
     },
-    /// An interface for managing flows, or the audience of their tokens.
+    /// An API for managing flows, or the audience of its tokens.
     #[error("{host} belongs to the management of flows, not to a trigger")]
     ManagementAddress {
         /// The host found.
@@ -107,16 +107,16 @@ pub enum TriggerUrlError {
     /// The trigger needs `api-version` and answers `MissingApiVersionParameter` without it.
     #[error("trigger address has no api-version")]
     MissingApiVersion,
-    /// Something else ran into the value of `api-version`.
+    /// Other text was appended to the value of `api-version`.
     #[error("trigger address has an api-version that is neither a date nor a number")]
     BadApiVersion,
-    /// A key with nothing behind it.
+    /// A key without a value.
     #[error("trigger address has an empty {key}")]
     EmptyValue {
         /// The key.
         key: &'static str,
     },
-    /// A key that may appear once appears again.
+    /// A key that may appear only once is repeated.
     #[error("trigger address has {key} more than once")]
     RepeatedKey {
         /// The key.
@@ -139,7 +139,7 @@ pub enum TriggerUrlError {
 }
 
 impl TriggerUrlError {
-    /// The correction, as a whole sentence, where one is known.
+    /// The correction, as a whole sentence, if one is known.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Empty => {

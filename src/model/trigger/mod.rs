@@ -1,7 +1,6 @@
-//! The address of a flow's trigger: read once from the settings, kept byte for byte, printed without its
-//! signature. It knows the hosts, paths and query keys that Microsoft uses and names the usual copying
-//! mistakes. Whether a route should be signed or use an identity is for the settings to say; sending is left
-//! to `flow`.
+//! The address of a flow's trigger: parsed once from the settings, kept byte for byte, printed without its
+//! signature. It knows the hosts, paths and query keys that Microsoft uses, and names the usual copying
+//! mistakes. The settings decide whether a route is signed or uses an identity; `flow` sends the requests.
 
 mod authority;
 mod copied;
@@ -25,8 +24,8 @@ use crate::model::trigger::site::{Shape, Site, family_of, refuse_portal, shape_o
 use crate::model::trigger::target::{Keys, Signature, check_target, key_of};
 use crate::model::{Cloud, Secret};
 
-/// Longest address a trigger accepts, in characters (Microsoft Learn, "Limits of automated, scheduled, and
-/// instant flows", and the same number for Logic Apps).
+/// Longest address that a trigger accepts, in characters (Microsoft Learn, "Limits of automated, scheduled,
+/// and instant flows", and the same number for Logic Apps).
 pub const ADDRESS_CHARS_MAX: usize = 16_384;
 
 /// Query parameters by which a trigger is addressed and signed (Microsoft Learn, "Call, trigger, or nest workflows with
@@ -43,10 +42,10 @@ pub struct TriggerUrl {
     port: u16,
     authority: String,
     path: String,
-    /// The query with its question mark, or nothing.
+    /// The query with its question mark, or empty.
     query: Secret,
-    /// The path and query again, made once so that a request needs no parsing. It shares no memory with
-    /// `query` and is not wiped: hyper takes no other type.
+    /// Path and query again, parsed once for all requests. It shares no memory with `query` and is not wiped:
+    /// hyper accepts no other type.
     whole: PathAndQuery,
     api_version: Option<String>,
     signature: Signature,
@@ -56,13 +55,13 @@ pub struct TriggerUrl {
 }
 
 impl TriggerUrl {
-    /// Reads an address as it was copied from the trigger.
+    /// Parses an address as it was copied from the trigger.
     ///
     /// Any https address is accepted; one that no known flow has gets a [`TriggerUrl::warning`]. An explicit
-    /// `:443` is dropped from the authority, everything from the path on is kept as it stands.
+    /// `:443` is dropped from the authority; path and query are kept unchanged.
     ///
     /// # Errors
-    /// [`TriggerUrlError`] names what happened to the address, and [`TriggerUrlError::hint`] how to mend it.
+    /// [`TriggerUrlError`] names what happened to the address, and [`TriggerUrlError::hint`] how to fix it.
     pub fn parse(text: &str) -> Result<TriggerUrl, TriggerUrlError> {
         check_surroundings(text)?;
         let rest = after_scheme(text)?;
@@ -106,12 +105,12 @@ impl TriggerUrl {
         })
     }
 
-    /// The known shape this address has. Host and path must both fit; otherwise it is [`Family::Other`].
+    /// The known form of this address. Host and path must both fit; otherwise it is [`Family::Other`].
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// The cloud this address lies in, where the host leaves no doubt.
+    /// The cloud of this address, if the host identifies one.
     ///
     /// `logic.azure.us` serves three clouds and is certain only in a DoD region. A Standard app has none: its
     /// owner chooses the audience.
@@ -158,7 +157,7 @@ impl TriggerUrl {
         self.signature == Signature::Whole
     }
 
-    /// Whether parts of a signature are there but `sig` is not, as in an address that lost its end.
+    /// Whether parts of a signature are present without `sig`, as in an address that was cut off.
     ///
     /// An address cut at its first `&` looks like one of a flow that wants a token, so only
     /// [`TriggerUrl::require_signed`] can find that mistake.
@@ -166,7 +165,7 @@ impl TriggerUrl {
         self.signature == Signature::Torn
     }
 
-    /// For a route without an identity: the signature must be there.
+    /// For a route without an identity: the signature must be present.
     ///
     /// # Errors
     /// [`TriggerUrlError::CutAtAmpersand`] without any part of a signature,
@@ -179,8 +178,8 @@ impl TriggerUrl {
         }
     }
 
-    /// For a route with an identity: the signature must not be there. A trigger refuses a request that
-    /// carries both (Microsoft Learn, "Secure access and data in Azure Logic Apps").
+    /// For a route with an identity: the signature must be absent. A trigger refuses a request that carries
+    /// both (Microsoft Learn, "Secure access and data in Azure Logic Apps").
     ///
     /// # Errors
     /// [`TriggerUrlError::SignedAndIdentity`].
@@ -191,18 +190,18 @@ impl TriggerUrl {
         Ok(())
     }
 
-    /// Whether the host is one of the platform's, on which flows are.
+    /// Whether the host is one of the platform's hosts for flows.
     pub fn has_known_host(&self) -> bool {
         self.site != Site::Unknown
     }
 
-    /// Whether Microsoft's flow service alone can give names to hosts there and answers at this port. Under
-    /// `azurewebsites.net` anyone can.
+    /// Whether only Microsoft's flow service can answer at this host and port. Under `azurewebsites.net`
+    /// anyone can.
     pub fn is_on_flow_service(&self) -> bool {
         matches!(self.site, Site::LogicApps | Site::Environment) && self.port == 443
     }
 
-    /// What is odd about an accepted address, as a whole sentence for the operator.
+    /// Why an accepted address is unusual, as a whole sentence for the operator.
     pub fn warning(&self) -> Option<String> {
         let host = &self.host;
         if !self.has_known_host() {
@@ -227,7 +226,7 @@ impl TriggerUrl {
         None
     }
 
-    /// The exact path and query to send, ready for a request. It holds the signature: never print it.
+    /// The exact path and query to send, ready for a request. It contains the signature: never print it.
     pub fn path_and_query(&self) -> &PathAndQuery {
         &self.whole
     }
@@ -240,8 +239,8 @@ impl TriggerUrl {
     /// The path and query without `sp`, `sv` and `sig`; everything else keeps its bytes and its order.
     ///
     /// The address of a Logic App with an authorization policy still carries a signature, which a request
-    /// with a token must leave out. The result can hold other values of the query, so it is not for printing
-    /// either.
+    /// with a token must leave out. The result may contain other values of the query, so it must not be
+    /// printed either.
     pub fn path_and_query_unsigned(&self) -> String {
         let mut kept = self.path.clone();
         let mut mark = '?';
@@ -260,12 +259,12 @@ impl TriggerUrl {
     /// The path and query to send with a relative path between `/invoke` and the query, joined by one slash
     /// (Microsoft Learn, "Call, trigger, or nest workflows with HTTPS endpoints in Azure Logic Apps").
     ///
-    /// `rest` comes percent-encoded and may begin with a slash; nothing in it is encoded or repaired here.
-    /// Empty segments are refused, because they make a doubled slash that the trigger does not match, and so
-    /// are dot segments in every spelling, because a server that resolves them would reach another trigger.
+    /// `rest` is percent-encoded and may begin with a slash; nothing in it is encoded or repaired here. Empty
+    /// segments are refused, because the trigger does not match a doubled slash, and so are dot segments in
+    /// every spelling, because a server that resolves them would reach another trigger.
     ///
     /// # Errors
-    /// [`RelativePathError`] says what may not be in the path.
+    /// [`RelativePathError`] names what the path must not contain.
     pub fn with_relative(&self, rest: &str) -> Result<PathAndQuery, RelativePathError> {
         let rest = rest.strip_prefix('/').unwrap_or(rest);
         if rest.is_empty() {
@@ -286,7 +285,7 @@ impl TriggerUrl {
         PathAndQuery::try_from(joined).map_err(|_| RelativePathError::Character)
     }
 
-    /// Whether both addresses lead to the same place with the same bytes.
+    /// Whether both addresses have the same host, port, path and query, byte for byte.
     pub fn same_as(&self, other: &TriggerUrl) -> bool {
         self.authority == other.authority
             && self.path == other.path

@@ -1,10 +1,10 @@
-//! The relative path behind `/invoke`: what may not be in it, however it is spelled.
+//! Checks the relative path after `/invoke`, in every spelling of its characters.
 
 use thiserror::Error;
 
 use crate::model::trigger::target::{is_path_byte, unescape};
 
-/// Why a relative path cannot be put behind the trigger's path.
+/// Why a relative path cannot be appended to the trigger's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RelativePathError {
     /// Two slashes in a row, or a slash at the end.
@@ -13,7 +13,7 @@ pub enum RelativePathError {
     /// `.` or `..`, plain or percent-encoded, also between encoded slashes.
     #[error("relative path has a dot segment")]
     DotSegment,
-    /// A character that a path cannot hold as it is, `?` and `#` among them.
+    /// A character that must be encoded in a path, `?` and `#` among them.
     #[error("relative path has a character that is not allowed in a path")]
     Character,
     /// A control character in percent-encoding.
@@ -22,12 +22,13 @@ pub enum RelativePathError {
     /// `%` without two hexadecimal digits.
     #[error("relative path has a broken percent-encoding")]
     Escape,
-    /// The whole address would be longer than [`ADDRESS_CHARS_MAX`](crate::model::trigger::ADDRESS_CHARS_MAX).
+    /// The whole address would be longer than
+    /// [`ADDRESS_CHARS_MAX`](crate::model::trigger::ADDRESS_CHARS_MAX).
     #[error("relative path makes the address longer than 16384 characters")]
     TooLong,
 }
 
-/// One pass over a relative path: characters, escapes, and every spelling of `/`, `\` and `.`.
+/// Checks a relative path in one pass: characters, escapes, and every spelling of `/`, `\` and `.`.
 pub(super) fn check_relative(rest: &str) -> Result<(), RelativePathError> {
     let mut left = rest.as_bytes();
     let mut piece = Piece::default();
@@ -40,7 +41,8 @@ pub(super) fn check_relative(rest: &str) -> Result<(), RelativePathError> {
         let mut byte = *first;
         if byte == b'%' {
             (byte, left) = unescape(left).ok_or(RelativePathError::Escape)?;
-            // A percent sign that encodes another escape is decoded too: a server behind might decode twice.
+            // A percent sign that encodes another escape is decoded too: the server behind might decode
+            // twice.
             while let Some((inner, tail)) = unescape(left).filter(|_| byte == b'%') {
                 (byte, left) = (inner, tail);
             }
@@ -64,7 +66,7 @@ pub(super) fn check_relative(rest: &str) -> Result<(), RelativePathError> {
     piece.end()
 }
 
-/// What stands between two slashes of any spelling.
+/// The text between two slashes of any spelling.
 #[derive(Default)]
 struct Piece {
     dots: usize,

@@ -1,4 +1,4 @@
-//! Whose host an address names, what its path looks like, and which family and cloud that makes.
+//! Determines the owner of a host and the form of a path, and from both the family and cloud of an address.
 
 use crate::model::Cloud;
 use crate::model::trigger::TriggerUrlError;
@@ -19,7 +19,7 @@ pub enum Family {
     Other,
 }
 
-/// Whose host it is, before the path is looked at.
+/// The owner of a host, regardless of the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Site {
     LogicApps,
@@ -28,7 +28,7 @@ pub(super) enum Site {
     Unknown,
 }
 
-/// What the path alone looks like.
+/// The form of a path, regardless of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Consumption,
@@ -38,7 +38,7 @@ pub(super) enum Shape {
     Unknown,
 }
 
-/// Clouds by the end of an environment's host (Microsoft Learn, "IP address configuration" of Power
+/// Clouds by the suffix of an environment's host (Microsoft Learn, "IP address configuration" of Power
 /// Automate).
 const ENVIRONMENTS: [(&str, Cloud); 5] = [
     (".environment.api.powerplatform.com", Cloud::Public),
@@ -82,7 +82,7 @@ pub(super) fn site_of(host: &str) -> (Site, Option<Cloud>) {
         return (Site::LogicApps, Some(Cloud::China));
     }
     if let Some(region) = host.strip_suffix(".logic.azure.us") {
-        // The regions usdodcentral and usdodeast hold the Department of Defense alone; usgov* is shared.
+        // The regions usdodcentral and usdodeast serve only the Department of Defense; usgov* is shared.
         let dod = region.split('.').any(|label| label.starts_with("usdod"));
         return (Site::LogicApps, dod.then_some(Cloud::Dod));
     }
@@ -103,7 +103,7 @@ pub(super) fn family_of(site: Site, shape: Shape) -> Family {
     }
 }
 
-/// Hosts for people. A leading dot stands for any subdomain.
+/// Hosts of portals and designers. A leading dot matches any subdomain.
 const DESIGNERS: &[&str] = &[
     "make.powerautomate.com",
     "make.gov.powerautomate.us",
@@ -121,7 +121,7 @@ const DESIGNERS: &[&str] = &[
     "portal.azure.cn",
 ];
 
-/// Hosts of management interfaces and of the audiences of their tokens, asked before the designers.
+/// Hosts of management APIs and of the audiences of their tokens; checked before the designers.
 const MANAGERS: &[&str] = &[
     "api.flow.microsoft.com",
     ".api.flow.microsoft.com",

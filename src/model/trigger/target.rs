@@ -1,14 +1,15 @@
-//! Path and query of an address: their characters, and the keys by which a trigger is addressed and signed.
+//! Path and query of an address: the allowed characters, and the keys by which a trigger is addressed and
+//! signed.
 
 use percent_encoding::percent_decode_str;
 
 use crate::model::trigger::TriggerUrlError;
 use crate::model::trigger::copied::is_twice_encoded;
 
-// An api-version is a date or a small number; what is longer is another parameter that ran into it.
+// An api-version is a date or a small number; a longer value has another parameter appended to it.
 const API_VERSION_CHARS_MAX: usize = 32;
 
-/// What the query says about a shared access signature.
+/// What the query contains of a shared access signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signature {
     Whole,
@@ -19,8 +20,8 @@ pub(super) enum Signature {
 
 /// The characters of path and query (RFC 3986, sections 3.3 and 3.4).
 pub(super) fn check_target(target: &str) -> Result<(), TriggerUrlError> {
-    let odd = |found: &char| !(is_path_byte(*found as u8) || *found == '?');
-    if let Some(found) = target.chars().find(odd) {
+    let invalid = |found: &char| !(is_path_byte(*found as u8) || *found == '?');
+    if let Some(found) = target.chars().find(invalid) {
         return Err(TriggerUrlError::Character { found });
     }
     let mut rest = target.as_bytes();
@@ -44,7 +45,7 @@ pub(super) fn check_target(target: &str) -> Result<(), TriggerUrlError> {
     Ok(())
 }
 
-/// A byte a path may hold as it is, `%` and `/` included.
+/// A byte that is allowed in a path, including `%` and `/`.
 pub(super) fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'/' | b':' | b'@')
@@ -54,7 +55,7 @@ pub(super) fn is_path_byte(byte: u8) -> bool {
         )
 }
 
-/// The byte that two hexadecimal digits stand for, and what follows them.
+/// Decodes two hexadecimal digits; returns the byte and the rest.
 pub(super) fn unescape(text: &[u8]) -> Option<(u8, &[u8])> {
     let [high, low, rest @ ..] = text else {
         return None;
@@ -70,7 +71,7 @@ pub(super) fn key_of(pair: &str) -> String {
     percent_decode_str(key).decode_utf8_lossy().to_ascii_lowercase()
 }
 
-/// The values of the keys Flowgate knows, as they stand in the query.
+/// The values of the keys that Flowgate knows, unchanged.
 #[derive(Default)]
 pub(super) struct Keys<'a> {
     api_version: Option<&'a str>,
@@ -101,7 +102,7 @@ impl<'a> Keys<'a> {
         Ok(keys)
     }
 
-    /// What must hold where the path is that of a trigger, whatever the host.
+    /// Checks a target whose path is that of a trigger, whatever the host.
     pub(super) fn check_trigger(&self, target: &str) -> Result<(), TriggerUrlError> {
         let lower = target.to_ascii_lowercase();
         if ["api-version%3d", "%26sp%3d", "%26sig%3d"]
@@ -123,7 +124,7 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    /// The value of `api-version` if it can be nothing but a version, so that printing it gives nothing away.
+    /// The value of `api-version` if it can only be a version, so that printing it reveals nothing.
     pub(super) fn plain_api_version(&self) -> Option<&'a str> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
         self.api_version

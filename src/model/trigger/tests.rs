@@ -410,7 +410,7 @@ fn an_address_may_be_the_value_of_another_parameter() {
 }
 
 #[test]
-fn a_relative_path_stands_between_invoke_and_the_query() {
+fn a_relative_path_goes_between_invoke_and_the_query() {
     let url =
         TriggerUrl::parse("https://localhost:1/workflows/i/triggers/m/paths/invoke?api-version=1").unwrap();
     let whole = "/workflows/i/triggers/m/paths/invoke/address/12345?api-version=1";

@@ -1,6 +1,5 @@
-//! One limit with one state: a cell that can be asked without taking from it, taken from, and given back to.
-//! The arithmetic (generic cell rate algorithm) is governor's; which limits a request meets is decided in
-//! `mod.rs`.
+//! One limit with its state: it can be tested, taken from, and given back to. The arithmetic (generic cell
+//! rate algorithm) is governor's; `mod.rs` decides which limits apply to a request.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -17,13 +16,13 @@ use tokio::time::Instant;
 use crate::model::clock;
 use crate::settings::Rate;
 
-// Governor counts nanoseconds in 64 bits, which last for 584 years, and adds without looking: interval times
-// burst stays below a quarter of them. No limit that anybody could notice is this slow.
+// Governor counts nanoseconds in 64 bits, which last for 584 years, and adds unchecked, so interval times
+// burst must stay below a quarter of them. No limit that anybody could notice is this slow.
 const INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const SPAN_NANOS_MAX: u64 = u64::MAX / 4;
 
-/// Time since the limits were built. Tokio's clock is monotonic, so that setting the wall clock moves no
-/// limit.
+/// Time since the limits were built. Tokio's clock is monotonic, so setting the wall clock does not affect
+/// any limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticks(Instant);
 
@@ -43,17 +42,16 @@ impl Clock for Ticks {
     }
 }
 
-/// What is done to a cell. It travels as governor's key, so that one limiter with one start of time does
+/// The operation on a cell. It is passed as governor's key, so that one limiter with one start time serves
 /// both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Mode {
-    /// Say what taking would give; change nothing.
+    /// Test whether taking would succeed, without changing anything.
     Probe,
-    /// Take.
     Take,
 }
 
-/// A governor with the state of our choice.
+/// A governor with our own state store.
 pub(super) type Governor<K, S> = RateLimiter<K, S, Ticks, NoOpMiddleware<Nanos>>;
 
 /// How long until a refused request could pass.
@@ -61,7 +59,7 @@ pub(super) fn wait(refusal: &NotUntil<Nanos>, clock: &Ticks) -> Duration {
     refusal.wait_time_from(clock.now())
 }
 
-/// Time in which one request is earned back.
+/// Time in which one request is replenished.
 pub(super) fn interval(rate: &Rate) -> Duration {
     let interval = rate.per.checked_div(rate.requests).unwrap_or(rate.per);
     interval.clamp(Duration::from_nanos(1), INTERVAL_MAX)
@@ -73,14 +71,14 @@ pub(super) fn quota(rate: &Rate) -> Quota {
     let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
     let burst_max = u32::try_from(SPAN_NANOS_MAX / nanos).unwrap_or(u32::MAX);
     let burst = NonZeroU32::new(rate.burst.min(burst_max)).unwrap_or(NonZeroU32::MIN);
-    // Governor refuses an interval of nothing, which `interval` never returns.
+    // Governor refuses a zero interval, which `interval` never returns.
     let quota = Quota::with_period(interval).unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN));
     quota.allow_burst(burst)
 }
 
-/// Runs governor's decision on one cell: in `Take`, until no other taker came between.
+/// Applies governor's decision to one cell; in `Take` it retries until no other thread has interfered.
 ///
-/// A cell holds the theoretical arrival time of the next request in nanoseconds; zero means that it is fresh.
+/// A cell stores the theoretical arrival time of the next request in nanoseconds; zero means unused.
 pub(super) fn decide_on<T, E>(
     cell: &AtomicU64,
     mode: Mode,
@@ -115,7 +113,7 @@ impl StateStore for Cell {
     }
 }
 
-/// A limit of one caller, one route or the gateway. It takes no lock.
+/// A limit of one caller, one route or the gateway. It is lock-free.
 #[derive(Debug)]
 pub(super) struct Limiter {
     governor: Governor<Mode, Cell>,
@@ -143,7 +141,7 @@ impl Limiter {
             .map_err(|refusal| wait(&refusal, &self.clock))
     }
 
-    /// Takes one request, or says how long it would have to wait.
+    /// Takes one request, or returns how long it would have to wait.
     pub(super) fn take(&self) -> Result<(), Duration> {
         self.governor
             .check_key(&Mode::Take)
@@ -153,7 +151,7 @@ impl Limiter {
     /// Gives back what one [`Limiter::take`] took.
     pub(super) fn give_back(&self) {
         let earlier = |arrival: u64| Some(arrival.saturating_sub(self.interval_nanos));
-        // The closure never declines, so there is no failure to look at.
+        // The closure always returns a value, so this cannot fail.
         let _ = self
             .cell
             .0
@@ -188,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_are_earned_back_one_by_one_up_to_the_burst() {
+    async fn requests_are_replenished_one_by_one_up_to_the_burst() {
         let limiter = limiter(10, 10 * SECOND, 5);
         assert_eq!(taken(&limiter), 5);
         advance(2 * SECOND).await;
@@ -198,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_as_long_as_told_passes() {
+    async fn a_request_passes_after_the_reported_wait() {
         let limiter = limiter(3, 10 * SECOND, 1);
         assert_eq!(taken(&limiter), 1);
         let wait = limiter.probe().unwrap_err();
@@ -273,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_earned_no_faster_than_each_nanosecond_and_no_slower_than_each_leap_year() {
+    fn requests_are_replenished_no_faster_than_each_nanosecond_and_no_slower_than_each_leap_year() {
         let rate = |requests, per| Rate {
             requests,
             per,

@@ -1,6 +1,5 @@
-//! How often: the limits of address, caller, route and gateway. All limits that a request meets are tested
-//! before any is taken from, so that a refused request costs nothing; who calls and for which route is known
-//! before.
+//! Rate limits of address, caller, route and gateway. All limits that apply to a request are tested before
+//! any is taken from, so that a refused request costs nothing. Caller and route are known before.
 
 mod limiter;
 mod table;
@@ -26,7 +25,6 @@ pub struct Quotas {
     clock: Ticks,
 }
 
-/// The limit of failed authentications.
 #[derive(Debug)]
 struct Failures {
     rate: Rate,
@@ -34,7 +32,7 @@ struct Failures {
     addresses: Addresses,
 }
 
-/// A limit with what is said about it when it refuses.
+/// A limit, and the texts for its refusals.
 #[derive(Debug)]
 struct Limit {
     scope: Scope,
@@ -43,7 +41,6 @@ struct Limit {
     limiter: Limiter,
 }
 
-/// What a limit is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Scope {
     Address,
@@ -64,7 +61,7 @@ impl Scope {
 }
 
 impl Quotas {
-    /// Builds all limits, unused. An index in `callers` or `routes` is the index to ask with.
+    /// Builds all limits, unused. Callers and routes are later identified by their index in these lists.
     pub fn build(settings: &QuotaSettings, callers: &[CallerSettings], routes: &[RouteSettings]) -> Self {
         let start = Draft {
             clock: Ticks::start(),
@@ -75,7 +72,7 @@ impl Quotas {
     }
 
     /// Builds the limits of new settings. A limit whose name and rate have not changed keeps its state, so
-    /// that a reload is no way around it.
+    /// that a reload does not reset it.
     #[must_use]
     pub fn renew(
         &self,
@@ -100,8 +97,8 @@ impl Quotas {
         draft.finish(settings, callers, &names(routes))
     }
 
-    /// Lets an address present keys, unless it has presented too many wrong ones. Nothing is taken. A refusal
-    /// is the answer to attempts that fail or could be guesses, and to nothing else.
+    /// Lets an address present keys, unless it has presented too many wrong ones. Nothing is taken. It
+    /// applies only to requests whose authentication failed or could be a guess.
     ///
     /// # Errors
     /// `rate-limited`, for the limit `address`.
@@ -119,7 +116,7 @@ impl Quotas {
 
     /// Remembers that an address has presented a wrong key.
     pub fn count_failure(&self, origin: Origin) {
-        // A limit that others have spent meanwhile refuses the next request; this one is refused already.
+        // If others have exhausted the limit since, the next request is refused; this one is already refused.
         let _ = self.failures.addresses.take(origin.bucket());
     }
 
@@ -136,19 +133,19 @@ impl Quotas {
         take_all(&limits)
     }
 
-    /// Addresses whose failures are remembered one by one.
+    /// Addresses whose failures are counted individually.
     pub fn entries(&self) -> usize {
         self.failures.addresses.entries()
     }
 
-    /// Forgets addresses whose failures have all been forgiven. To be called now and then, because the table
-    /// sweeps itself only while failures come in.
+    /// Removes addresses whose failures have all expired. Called periodically, because the table sweeps
+    /// itself only while failures arrive.
     pub fn sweep(&self) {
         self.failures.addresses.sweep();
     }
 }
 
-/// The limits that one request meets.
+/// The limits that apply to one request.
 type Met<'a> = [Option<&'a Limit>; 3];
 
 fn test_all(limits: &Met<'_>) -> Result<(), Problem> {
@@ -166,7 +163,7 @@ fn test_all(limits: &Met<'_>) -> Result<(), Problem> {
 fn take_all(limits: &Met<'_>) -> Result<(), Problem> {
     for (index, limit) in limits.iter().enumerate() {
         let Some(limit) = limit else { continue };
-        // Somebody else may have taken the last one since the test.
+        // Another thread may have taken the last one since the test.
         if let Err(wait) = limit.limiter.take() {
             let taken = limits.iter().take(index).flatten();
             taken.for_each(|taken| taken.limiter.give_back());
@@ -200,7 +197,7 @@ fn names(routes: &[RouteSettings]) -> Vec<(&str, Option<Rate>)> {
         .collect()
 }
 
-/// What is there before the limits are built: nothing, or the limits of the settings before.
+/// The state to build on: none, or the limits of the previous settings.
 struct Draft<'a> {
     clock: Ticks,
     known: HashMap<(Scope, &'a str), &'a Arc<Limit>>,
@@ -452,11 +449,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_loses_a_race_gives_back_what_it_took() {
+    async fn the_loser_of_a_race_gives_back_what_it_took() {
         let quotas = quotas(Some(rate(1, 60, 3)), Some(rate(1, 60, 1)), Some(rate(1, 60, 3)));
         let limits = [&quotas.callers[0], &quotas.routes[0], &quotas.gateway].map(Option::as_deref);
         assert!(take_all(&limits).is_ok());
-        // The route is spent now, as if another request had taken from it after this one was tested.
+        // Exhausts the route, as if another request had taken from it after this one was tested.
         for _ in 0..100 {
             assert_eq!(take_all(&limits).unwrap_err().limit_name(), Some("route"));
         }
@@ -476,13 +473,13 @@ mod tests {
                 .collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
-        // A taker that loses gives back a moment later, and may have kept one other away from the limits it
-        // holds.
+        // A taker that loses gives back a moment later, and may have blocked one other at its limits until
+        // then.
         assert!((296..=300).contains(&admitted), "{admitted}");
         assert_eq!(quotas.admit(Some(0), 0).unwrap_err().limit_name(), Some("route"));
     }
 
-    // A route as settings have it; only its name and rate matter here.
+    // A route with only the fields that matter here: its name and rate.
     fn route(name: &str, rate: Option<Rate>) -> RouteSettings {
         let trigger = format!(
             "https://prod-12.westeurope.logic.azure.com/workflows/{}/triggers/manual/paths/invoke\
@@ -580,15 +577,15 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_told_in_whole_seconds_and_never_too_short() {
+    fn a_window_is_reported_in_whole_seconds_and_never_too_short() {
         for (millis, window) in [(0, 1), (250, 1), (1_000, 1), (1_500, 2), (2_000, 2), (59_001, 60)] {
             let rate = Rate {
                 per: Duration::from_millis(millis),
                 ..rate(7, 0, 1)
             };
             let answer = refusal(Scope::Route, &rate, SECOND).answer(RequestId::new());
-            let told = answer.headers()["ratelimit-policy"].to_str().unwrap();
-            assert_eq!(told, format!("\"route\";q=7;w={window}"), "{millis}");
+            let policy = answer.headers()["ratelimit-policy"].to_str().unwrap();
+            assert_eq!(policy, format!("\"route\";q=7;w={window}"), "{millis}");
         }
         let rate = Rate {
             per: SECOND + Duration::from_nanos(1),
