@@ -4,45 +4,11 @@
 use std::path::Path;
 
 use crate::doctor::resource::Resource;
-use crate::entra::refusal::{ERRORS, Mender, NUMBERS, Refusal, RefusalKind};
+use crate::entra::refusal::{ERRORS, NUMBERS, Refusal, RefusalKind};
 use crate::entra::{Failure, TokenError, VaultError};
-use crate::flow::fault;
 use crate::flow::fault::{CODES, DESPITE_TOKEN, Row, STATUSES};
+use crate::model::{FixedBy, Remedy};
 use crate::settings::{GrantSettings, IdentitySettings, ManagedSource};
-
-/// What somebody has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remedy {
-    /// Who can do it: the word of the tables.
-    pub who: &'static str,
-    /// What is to be done, in sentences.
-    pub what: String,
-    /// The page of the portal; empty where there is none.
-    pub portal: String,
-    /// The command; empty where there is none.
-    pub command: String,
-}
-
-impl Remedy {
-    pub(super) fn new(who: &'static str, what: impl Into<String>) -> Self {
-        Self {
-            who,
-            what: what.into(),
-            portal: String::new(),
-            command: String::new(),
-        }
-    }
-
-    pub(super) fn portal(mut self, page: impl Into<String>) -> Self {
-        self.portal = page.into();
-        self
-    }
-
-    pub(super) fn command(mut self, command: impl Into<String>) -> Self {
-        self.command = command.into();
-        self
-    }
-}
 
 /// A place in the portal and a command, for several rows of a table. `{client}` stands for the client id, `{identity}` for
 /// the name of the identity, `{resource}` and `{create}` for the resource of its scope and the command that makes it.
@@ -273,14 +239,16 @@ pub(super) fn client_of(identity: Option<&IdentitySettings>) -> &str {
     application.map_or("CLIENT_ID", |(endpoint, _)| &endpoint.client_id)
 }
 
-fn step(mender: Mender) -> &'static str {
-    match mender {
-        Mender::Operator => "Mend the settings of the identity, or its secret.",
-        Mender::TenantAdmin => "Ask an administrator of the tenant.",
-        Mender::HostAdmin => "Set the clock of the host by NTP.",
-        Mender::User => "Use an application's identity, or ask the account's administrator.",
-        Mender::ClusterAdmin => "Make the issuer's discovery document and keys public.",
-        Mender::Nobody => "Wait; the gateway asks again by itself.",
+fn step(fixed_by: FixedBy) -> &'static str {
+    match fixed_by {
+        FixedBy::Operator => "Mend the settings of the identity, or its secret.",
+        FixedBy::TenantAdmin => "Ask an administrator of the tenant.",
+        FixedBy::HostAdmin => "Set the clock of the host by NTP.",
+        FixedBy::User => "Use an application's identity, or ask the account's administrator.",
+        FixedBy::ClusterAdmin => "Make the issuer's discovery document and keys public.",
+        // Nothing about tokens.
+        FixedBy::Caller | FixedBy::FlowOwner => "",
+        FixedBy::Nobody => "Wait; the gateway asks again by itself.",
     }
 }
 
@@ -298,19 +266,19 @@ pub(super) fn of_token_error(error: &TokenError, identity: &IdentitySettings) ->
         TokenError::NotSignedIn(_) => sign_in(identity),
         TokenError::Credential(_) => certificate(client_of(Some(identity))),
         TokenError::Unsigned => Remedy::new(
-            "host-admin",
+            FixedBy::HostAdmin,
             "Look at the random source of this host's kernel; without random numbers nothing can be signed.",
         ),
         TokenError::File(_) | TokenError::FileExpired => Remedy::new(
-            "operator",
+            FixedBy::Operator,
             "Look at the program that writes the token file, and at the rights of the file.",
         ),
         TokenError::Redirected(_) | TokenError::Html => Remedy::new(
-            "operator",
+            FixedBy::Operator,
             "Compare the authority; a proxy or a portal of the network may answer in its place.",
         ),
         TokenError::Unreachable(_) | TokenError::Timeout(_) | TokenError::Cut => Remedy::new(
-            "host-admin",
+            FixedBy::HostAdmin,
             "Look at the network between this host and the authority.",
         ),
         TokenError::TooLarge
@@ -319,7 +287,7 @@ pub(super) fn of_token_error(error: &TokenError, identity: &IdentitySettings) ->
         | TokenError::NoToken
         | TokenError::BornExpired
         | TokenError::NotBearer => Remedy::new(
-            "operator",
+            FixedBy::Operator,
             "Compare the authority: what answers there is no token endpoint of Entra, or it is in trouble.",
         ),
     };
@@ -329,14 +297,14 @@ pub(super) fn of_token_error(error: &TokenError, identity: &IdentitySettings) ->
 /// What to do when a person has to sign in.
 pub(super) fn sign_in(identity: &IdentitySettings) -> Remedy {
     let what = "Sign in with the account that the identity is to use; a gateway that runs takes it up within a minute.";
-    Remedy::new("operator", what).command(fill(LOGIN, "", identity.name.as_str()))
+    Remedy::new(FixedBy::Operator, what).command(fill(LOGIN, "", identity.name.as_str()))
 }
 
 /// What to do about a certificate that cannot be used.
 pub(super) fn certificate(client: &str) -> Remedy {
     let what = "Put a certificate that is valid, with its private key, where the settings point, and upload its public \
                 part.";
-    Remedy::new("operator", what)
+    Remedy::new(FixedBy::Operator, what)
         .portal(fill(SECRETS, client, ""))
         .command(format!(
             "az ad app credential reset --id {client} --append --cert @certificate.pem"
@@ -346,10 +314,10 @@ pub(super) fn certificate(client: &str) -> Remedy {
 /// What to do about a failure of what the platform gives.
 pub(super) fn of_platform(failure: &Failure, identity: &IdentitySettings) -> Remedy {
     let what = match failure.cause.as_str() {
-        "" => step(failure.mender),
-        cause => cause,
+        "" => step(failure.fixed_by).to_owned(),
+        cause => cause.to_owned(),
     };
-    let remedy = Remedy::new(failure.mender.as_str(), what);
+    let remedy = Remedy::new(failure.fixed_by, what);
     let source = match &identity.grant {
         GrantSettings::Managed(managed) => Some(&managed.source),
         GrantSettings::Default(chain) if chain.federated.is_err() => {
@@ -390,10 +358,7 @@ pub(super) fn of_vault(error: &VaultError, reader: &IdentitySettings) -> (String
         return of_token_error(why, reader);
     }
     let told = &error.remedy;
-    let mut remedy = Remedy::new(
-        told.mender.as_str(),
-        sentence(&format!("{}{}", told.what, told.or)),
-    );
+    let mut remedy = Remedy::new(told.fixed_by, sentence(&format!("{}{}", told.what, told.or)));
     if !told.portal.is_empty() {
         remedy = remedy
             .portal(format!("Azure portal, {}", told.portal.replace(" > ", ", ")))
@@ -428,8 +393,8 @@ fn said(refusal: &Refusal, identity: &IdentitySettings) -> String {
 pub(super) fn of_refusal(refusal: &Refusal, identity: &IdentitySettings) -> Remedy {
     let client = client_of(Some(identity));
     let remedy = Remedy::new(
-        refusal.mender.as_str(),
-        format!("{} {}", refusal.cause, step(refusal.mender)),
+        refusal.fixed_by,
+        format!("{} {}", refusal.cause, step(refusal.fixed_by)),
     );
     let known = refusal.kind != RefusalKind::Throttled;
     let place = refusal.number.filter(|_| known).and_then(place_of_number);
@@ -463,12 +428,12 @@ fn place_of_fault(code: &str) -> Option<&'static Place<&'static str>> {
 pub(super) fn of_fault(row: &'static Row, identity: Option<&IdentitySettings>) -> Remedy {
     let client = client_of(identity);
     let name = identity.map_or("NAME", |identity| identity.name.as_str());
-    let remedy = Remedy::new(row.mender.as_str(), row.advice);
+    let remedy = Remedy::new(row.fixed_by, row.advice);
     match place_of_fault(row.code) {
         // The trigger is in order: the way to it is not.
         _ if DESPITE_TOKEN.contains(row) => remedy,
         // A flow that a data policy suspends is not turned on where its owner looks.
-        _ if row.mender == fault::Mender::TenantAdmin => {
+        _ if row.fixed_by == FixedBy::TenantAdmin => {
             remedy.portal("https://admin.powerplatform.microsoft.com, Policies, Data policies")
         }
         Some(place) => {
@@ -489,16 +454,16 @@ pub fn tables() -> String {
         let place = place_of_number(row.number);
         text.push_str(&line(
             &format!("`AADSTS{}`", row.number),
-            row.mender.as_str(),
-            &format!("{} {}", row.cause, step(row.mender)),
+            row.fixed_by.as_str(),
+            &format!("{} {}", row.cause, step(row.fixed_by)),
             place.map(|place| (place.portal, place.command)),
         ));
     }
     for row in ERRORS {
         text.push_str(&line(
             &format!("`{}` without a known number", row.error),
-            row.mender.as_str(),
-            &format!("{} {}", row.cause, step(row.mender)),
+            row.fixed_by.as_str(),
+            &format!("{} {}", row.cause, step(row.fixed_by)),
             None,
         ));
     }
@@ -513,7 +478,7 @@ pub fn tables() -> String {
         let remedy = of_fault(row, None);
         text.push_str(&line(
             &told,
-            remedy.who,
+            remedy.fixed_by.as_str(),
             &remedy.what,
             Some((&remedy.portal, &remedy.command)),
         ));

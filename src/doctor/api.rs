@@ -3,11 +3,11 @@
 
 use http::Method;
 
-use crate::doctor::advice::Remedy;
 use crate::doctor::live::Caller;
 use crate::doctor::report::{Check, Group};
 use crate::doctor::{Held, advice, identity_of};
 use crate::model::claims::Claims;
+use crate::model::{FixedBy, Remedy};
 use crate::settings::{Config, IdentitySettings, RouteSettings};
 
 const NAME: &str = "api";
@@ -52,7 +52,7 @@ pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &Held,
         Ok(status) => judge(route, probe, identity_of(config, route), held, status),
         Err(why) => {
             let what = "Look at the network between this host and the API, and at the API's health.";
-            Check::fail(NAME, why, Remedy::new("host-admin", what))
+            Check::fail(NAME, why, Remedy::new(FixedBy::HostAdmin, what))
         }
     };
     group.add(check);
@@ -79,7 +79,7 @@ fn judge(
             Check::fail(
                 NAME,
                 format!("{says}: the token is not accepted"),
-                Remedy::new("operator", what),
+                Remedy::new(FixedBy::Operator, what),
             )
         }
         403 => {
@@ -87,7 +87,7 @@ fn judge(
                 "Give the application of identity {name} the permission that the API documents for this path (an app role, \
                  and admin consent for it). A managed identity gets it as an app role assignment of its service principal."
             );
-            let remedy = Remedy::new("tenant-admin", what)
+            let remedy = Remedy::new(FixedBy::TenantAdmin, what)
                 .portal(format!(
                     "Microsoft Entra admin center, App registrations, {application}, API permissions"
                 ))
@@ -100,16 +100,16 @@ fn judge(
         }
         404 | 405 => {
             let what = "Name a path in `probe` that the API answers with GET; that one is not there.";
-            Check::warn(NAME, says, Remedy::new("operator", what))
+            Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
         }
         429 => Check::note(NAME, format!("{says}: the API slows down; try again later")),
         500.. => {
             let what = "Nobody here: the API failed by itself; look at its health and try again.";
-            Check::fail(NAME, says, Remedy::new("time", what))
+            Check::fail(NAME, says, Remedy::new(FixedBy::Nobody, what))
         }
         _ => {
             let what = "Compare `upstream` and `probe` with the API's documentation; 200 was expected.";
-            Check::warn(NAME, says, Remedy::new("operator", what))
+            Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
         }
     }
 }

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::doctor::advice::Remedy;
 use crate::doctor::network::days;
 use crate::doctor::report::{Check, Group, Verdict};
 use crate::doctor::{Walk, advice};
 use crate::entra;
 use crate::entra::login::Protection;
 use crate::entra::{AudienceFit, FederatedToken, SignedInState};
-use crate::model::clock;
+use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{
     AssertionSource, ClientCertificate, ClientProof, EndpointSettings, FederatedSettings, GrantSettings,
     IdentitySettings, SecretSource, SigningCertificate,
@@ -90,7 +89,7 @@ fn ending(
 }
 
 fn credentials(client: &str, what: &str) -> Remedy {
-    Remedy::new("operator", what).portal(format!(
+    Remedy::new(FixedBy::Operator, what.to_owned()).portal(format!(
         "Microsoft Entra admin center, App registrations, {client}, Certificates & secrets"
     ))
 }
@@ -253,7 +252,7 @@ fn presented(settings: &IdentitySettings, place: &str, token: &FederatedToken) -
             Check::warn(
                 "federated",
                 says,
-                Remedy::new("cluster-admin", what)
+                Remedy::new(FixedBy::ClusterAdmin, what)
                     .command(format!("az ad app federated-credential list --id {client}")),
             )
         }
@@ -280,9 +279,10 @@ fn sign_in(settings: &IdentitySettings, path: &str, state: &SignedInState) -> Ch
         SignedInState::Unusable(why) => {
             let mut remedy = advice::sign_in(settings);
             remedy.what = format!(
-                "Mend that for the user the gateway runs as, or sign in again. {}",
+                "Correct that for the user the gateway runs as, or sign in again. {}",
                 remedy.what
-            );
+            )
+            .into();
             Check::fail("sign-in", format!("file {path} cannot be used: {why}"), remedy)
         }
     }

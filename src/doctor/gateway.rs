@@ -2,10 +2,9 @@
 //! programs on this host may use.
 
 use crate::doctor::Selection;
-use crate::doctor::advice::Remedy;
 use crate::doctor::network::{RENEWAL, days};
 use crate::doctor::report::{Check, Group};
-use crate::model::clock;
+use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{Certificate, Config, Environment, Transport};
 
 pub(super) fn examine(config: &Config, selection: &Selection<'_>, environment: &Environment) -> Group {
@@ -32,7 +31,11 @@ pub(super) fn examine(config: &Config, selection: &Selection<'_>, environment: &
             let says = format!("no certificate carries {host}, the host of route {}", route.name);
             let what =
                 format!("Add a [[listener.certificate]] made out to {host}, or mend host of the route.");
-            group.aside(Check::warn("listener", says, Remedy::new("operator", what)));
+            group.aside(Check::warn(
+                "listener",
+                says,
+                Remedy::new(FixedBy::Operator, what),
+            ));
         }
     }
     group.aside(proxies(environment));
@@ -47,16 +50,16 @@ fn judge(address: std::net::SocketAddr, certificate: &Certificate) -> Check {
                  there by itself, out of a variable only when it is restarted.";
     if left.is_zero() {
         let says = format!("{address}: the certificate for {names} has expired");
-        return Check::fail("listener", says, Remedy::new("operator", renew));
+        return Check::fail("listener", says, Remedy::new(FixedBy::Operator, renew));
     }
     if certificate.not_before > now {
         let says = format!("{address}: the certificate for {names} is not valid yet");
         let what = "Compare this host's clock, or take back the certificate before it.";
-        return Check::fail("listener", says, Remedy::new("operator", what));
+        return Check::fail("listener", says, Remedy::new(FixedBy::Operator, what));
     }
     let says = format!("{address}: certificate for {names}, {}", days(left));
     match left <= RENEWAL {
-        true => Check::warn("listener", says, Remedy::new("operator", renew)),
+        true => Check::warn("listener", says, Remedy::new(FixedBy::Operator, renew)),
         false => Check::ok("listener", says),
     }
 }
@@ -89,5 +92,5 @@ fn proxies(environment: &Environment) -> Check {
         set.join(", ")
     );
     let what = "Let this host out to the authority and the triggers on port 443: no setting makes the gateway use a proxy.";
-    Check::warn("proxy", says, Remedy::new("host-admin", what))
+    Check::warn("proxy", says, Remedy::new(FixedBy::HostAdmin, what))
 }

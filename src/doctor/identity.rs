@@ -8,13 +8,12 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
-use crate::doctor::advice::Remedy;
 use crate::doctor::network::{OtherAddress, Place, Seen, host_of};
 use crate::doctor::report::{Check, Group};
 use crate::doctor::{Walk, advice, credential, platform};
 use crate::entra::{Identity, Token};
 use crate::model::claims::{Claims, safe};
-use crate::model::clock;
+use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{
     AssertionSource, ClientProof, Config, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings,
 };
@@ -108,7 +107,7 @@ pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, se
 async fn compare_clock(endpoint: &EndpointSettings) -> Check {
     let remedy = || {
         Remedy::new(
-            "host-admin",
+            FixedBy::HostAdmin,
             "Set this host's clock by NTP; Entra refuses what seems to come from another time.",
         )
         .command("timedatectl status")
@@ -120,7 +119,7 @@ async fn compare_clock(endpoint: &EndpointSettings) -> Check {
             return Check::fail(
                 "clock",
                 format!("the authority gave no answer: {why}"),
-                Remedy::new("operator", what),
+                Remedy::new(FixedBy::Operator, what),
             );
         }
     };
@@ -175,7 +174,10 @@ async fn ask(settings: &IdentitySettings, config: &Config) -> Result<Arc<Token>,
     let (all, keyvault) = (&config.identities, config.keyvault.as_ref());
     let (control, counters) = (Handle::current(), Counters::new());
     let identity = Identity::alone(settings, all, keyvault, &control, &counters).map_err(|error| {
-        let remedy = Remedy::new("operator", "Install certificate authorities, or set ca_file.");
+        let remedy = Remedy::new(
+            FixedBy::Operator,
+            "Install certificate authorities, or set ca_file.",
+        );
         Check::fail("token", error.to_string(), remedy)
     })?;
     match tokio::time::timeout(TOKEN_TIMEOUT, identity.token()).await {
@@ -187,7 +189,7 @@ async fn ask(settings: &IdentitySettings, config: &Config) -> Result<Arc<Token>,
         Err(_) => {
             let what = "Look at the network between this host and the authority.";
             let says = format!("no token within {TOKEN_TIMEOUT:?}");
-            Err(Check::fail("token", says, Remedy::new("host-admin", what)))
+            Err(Check::fail("token", says, Remedy::new(FixedBy::HostAdmin, what)))
         }
     }
 }

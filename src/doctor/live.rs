@@ -11,14 +11,15 @@ use http::Method;
 use tokio::time::Instant;
 
 use crate::counters::Counters;
-use crate::doctor::advice::Remedy;
 use crate::doctor::report::{Check, Group, Verdict};
 use crate::doctor::{Held, Live, Selection, advice, api, identity_of};
 use crate::entra::claims::wanted_audience;
 use crate::flow::fault::{Evidence, Expected, Fault, Reading};
 use crate::flow::{Call, Flows, Outgoing, Trigger, fault, reply};
 use crate::model::trigger::Family;
+use crate::model::{FixedBy, Remedy};
 use crate::model::{Secret, clock};
+use crate::problem::Kind;
 use crate::settings::{Config, Proof, RouteKind, RouteSettings};
 
 /// The words that allow a run to be started.
@@ -130,7 +131,7 @@ pub(super) async fn examine(
             group.add(Check::fail(
                 FIRST,
                 why,
-                Remedy::new("operator", "Mend the trigger address."),
+                Remedy::new(FixedBy::Operator, "Mend the trigger address."),
             ));
             group.skips(&[SECOND]);
             group.skips(last);
@@ -348,7 +349,7 @@ impl<'a> Caller<'a> {
                     "the trigger answered {} to {method}, so a run has started",
                     seen.status
                 );
-                Check::fail(SECOND, says, Remedy::new("operator", what))
+                Check::fail(SECOND, says, Remedy::new(FixedBy::Operator, what))
             }
             Reading::Owner => {
                 let what =
@@ -357,7 +358,7 @@ impl<'a> Caller<'a> {
                     "the trigger answered {} to {method} without a known code",
                     seen.status
                 );
-                Check::warn(SECOND, says, Remedy::new("operator", what))
+                Check::warn(SECOND, says, Remedy::new(FixedBy::Operator, what))
             }
         }
     }
@@ -383,7 +384,7 @@ impl<'a> Caller<'a> {
             Reading::Owner => {
                 let what = "Open the run in the run history; the flow itself gave this answer.";
                 let says = format!("the flow answered {}, run {run}", seen.status);
-                Check::warn(RUN, says, Remedy::new("flow-owner", what))
+                Check::warn(RUN, says, Remedy::new(FixedBy::FlowOwner, what))
             }
         }
     }
@@ -401,8 +402,8 @@ impl<'a> Caller<'a> {
                 fault.row.code
             ),
         };
-        if let (fault::Answer::FlowRefusedToken, Some(identity), Some(bearer)) =
-            (fault.row.answer, identity, &self.bearer)
+        if let (Kind::FlowRefusedToken, Some(identity), Some(bearer)) =
+            (fault.row.kind, identity, &self.bearer)
         {
             let expected = Expected {
                 audience: wanted_audience(&self.route.trigger, identity),
@@ -424,8 +425,8 @@ enum Shown {
 
 fn silent(name: &'static str, why: String) -> Check {
     let what = "Look at the network between this host and the trigger, and at the platform's health.";
-    let remedy =
-        Remedy::new("host-admin", what).portal("https://admin.powerplatform.microsoft.com, Service health");
+    let remedy = Remedy::new(FixedBy::HostAdmin, what)
+        .portal("https://admin.powerplatform.microsoft.com, Service health");
     Check::fail(name, why, remedy)
 }
 
@@ -435,7 +436,7 @@ fn open(status: u16, method: &Method) -> Check {
         let what = "Close the flow: set \"Who can trigger the flow?\" in its trigger.";
         let says =
             format!("the trigger answered {status} to {method} without any credential: anybody can start it");
-        return Check::fail(FIRST, says, Remedy::new("flow-owner", what));
+        return Check::fail(FIRST, says, Remedy::new(FixedBy::FlowOwner, what));
     }
     Check::note(
         FIRST,

@@ -15,10 +15,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::doctor::advice::Remedy;
 use crate::doctor::report::{Check, Group, Verdict, count};
 use crate::model::claims::safe;
-use crate::model::clock;
+use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::Trust;
 
 /// A certificate that expires within this time causes a warning: renewals that work come earlier.
@@ -136,7 +135,7 @@ async fn resolve(place: &Place<'_>) -> Result<(Check, Vec<SocketAddr>), Check> {
                 .other_address
                 .or_nothing("; behind a private endpoint set connect_to")
         );
-        let remedy = Remedy::new("host-admin", what).command(format!("getent hosts {host}"));
+        let remedy = Remedy::new(FixedBy::HostAdmin, what).command(format!("getent hosts {host}"));
         Check::fail(
             "dns",
             format!("the name {host} cannot be resolved: {why}"),
@@ -185,7 +184,8 @@ async fn connect(place: &Place<'_>, addresses: &[SocketAddr]) -> Result<(Check, 
         "Let the gateway's host out to {} port {} (the gateway uses no proxy), or mend the port in the {}.",
         place.host, place.port, place.setting
     );
-    let remedy = Remedy::new("host-admin", what).command(format!("nc -vz {} {}", place.host, place.port));
+    let remedy =
+        Remedy::new(FixedBy::HostAdmin, what).command(format!("nc -vz {} {}", place.host, place.port));
     let says = format!("no connection to {} port {}: {last}", place.host, place.port);
     Err(Check::fail("tcp", says, remedy))
 }
@@ -195,12 +195,15 @@ async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
     let config = match place.trust.client_config() {
         Ok(config) => config,
         Err(error) => {
-            let remedy = Remedy::new("operator", "Install certificate authorities, or set ca_file.");
+            let remedy = Remedy::new(
+                FixedBy::Operator,
+                "Install certificate authorities, or set ca_file.",
+            );
             return Check::fail("tls", error.to_string(), remedy);
         }
     };
     let Ok(name) = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()) else {
-        let remedy = Remedy::new("operator", format!("Mend the {}.", place.setting));
+        let remedy = Remedy::new(FixedBy::Operator, format!("Mend the {}.", place.setting));
         return Check::fail(
             "tls",
             format!("{host} is no name a certificate can carry"),
@@ -217,7 +220,7 @@ async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
             let what =
                 "Find out what stands between: a firewall that looks into TLS, or a port of something else.";
             let says = format!("no TLS handshake with {host} within {:?}", place.timeout);
-            return Check::fail("tls", says, Remedy::new("host-admin", what));
+            return Check::fail("tls", says, Remedy::new(FixedBy::HostAdmin, what));
         }
     };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -232,7 +235,7 @@ async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
     match leaf.left() {
         left if left <= RENEWAL => {
             let what = format!("Whoever runs {host} has to renew its certificate.");
-            Check::warn("tls", says, Remedy::new("host-admin", what))
+            Check::warn("tls", says, Remedy::new(FixedBy::HostAdmin, what))
         }
         _ => Check::ok("tls", says),
     }
@@ -250,7 +253,7 @@ fn refused(place: &Place<'_>, error: &io::Error) -> Check {
         )) => (
             format!("the certificate is made out to another name than {host}"),
             Remedy::new(
-                "operator",
+                FixedBy::Operator,
                 format!(
                     "Compare the {}{}; something else answers there.",
                     place.setting,
@@ -263,7 +266,7 @@ fn refused(place: &Place<'_>, error: &io::Error) -> Check {
         )) => (
             format!("the certificate of {host} has expired"),
             Remedy::new(
-                "host-admin",
+                FixedBy::HostAdmin,
                 "Compare this host's clock, then have the certificate renewed.",
             )
             .command("timedatectl status"),
@@ -272,18 +275,21 @@ fn refused(place: &Place<'_>, error: &io::Error) -> Check {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
         )) => (
             format!("the certificate of {host} is not valid yet"),
-            Remedy::new("host-admin", "Compare this host's clock.").command("timedatectl status"),
+            Remedy::new(FixedBy::HostAdmin, "Compare this host's clock.").command("timedatectl status"),
         ),
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => (
             format!("the certificate of {host} comes from an authority that is not trusted"),
             Remedy::new(
-                "operator",
+                FixedBy::Operator,
                 "If a firewall inspects TLS here, set ca_file to its authority; if not, something else answers.",
             ),
         ),
         _ => (
             format!("TLS with {host} failed: {error}"),
-            Remedy::new("host-admin", "Find out what answers at this address and port."),
+            Remedy::new(
+                FixedBy::HostAdmin,
+                "Find out what answers at this address and port.",
+            ),
         ),
     };
     let port = place.port;

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use crate::doctor::advice::Remedy;
 use crate::doctor::network::{OtherAddress, Place};
 use crate::doctor::report::{Check, Group};
 use crate::doctor::{Walk, advice, credential, identity, network};
+use crate::model::{FixedBy, Remedy};
 use crate::settings::{DefaultSettings, IdentitySettings, ManagedSettings, ManagedSource};
 
 /// Each of these endpoints is on this machine or one hop away.
@@ -48,17 +48,17 @@ pub(super) async fn managed(settings: &ManagedSettings, group: &mut Group) {
 fn absent(source: &ManagedSource) -> Remedy {
     let remedy = match source {
         ManagedSource::Imds { .. } => Remedy::new(
-            "host-admin",
+            FixedBy::HostAdmin,
             "Outside of Azure there is no IMDS: give the identity another kind of credential there. Inside, let the \
              gateway reach 169.254.169.254 port 80: a firewall of the host or the network of a container may keep it \
              from it.",
         ),
         ManagedSource::AppService { .. } => Remedy::new(
-            "host-admin",
+            FixedBy::HostAdmin,
             "Restart the app: the platform starts its endpoint together with it, and names it in IDENTITY_ENDPOINT.",
         ),
         ManagedSource::Arc { .. } => Remedy::new(
-            "host-admin",
+            FixedBy::HostAdmin,
             "Start the agent of Azure Arc: systemctl restart himdsd, on Windows Restart-Service himds.",
         ),
     };
@@ -111,7 +111,7 @@ pub(super) async fn chain(
             group.add(Check::fail(
                 "chain",
                 format!("nothing is there: managed identity is not taken either: {why}"),
-                Remedy::new("operator", what),
+                Remedy::new(FixedBy::Operator, what),
             ));
         }
     }

@@ -15,10 +15,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::doctor::advice::Remedy;
 use crate::doctor::network::Leaf;
 use crate::doctor::report::Check;
 use crate::doctor::running::{Running, at_home, holds};
+use crate::model::{FixedBy, Remedy};
 use crate::settings::{Certificate, Config, ListenerSettings, TlsSettings, Transport, provider};
 
 const NAME: &str = "port";
@@ -199,7 +199,7 @@ fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -
                 ));
             }
             let what = "Look for a packet filter on this host; the gateway says that it listens there.";
-            Check::fail(NAME, says, Remedy::new("host-admin", what))
+            Check::fail(NAME, says, Remedy::new(FixedBy::HostAdmin, what))
         }
         Found::Differs(name, leaf) => {
             let other = leaf.map_or_else(|| "one that cannot be read".to_owned(), |leaf| leaf.says());
@@ -208,7 +208,7 @@ fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -
             );
             let what = "A running gateway takes a new certificate from its file within a minute, and one from a variable \
                         when it is restarted; if this stays, look for `certificate` in its log.";
-            Check::warn(NAME, says, Remedy::new("operator", what))
+            Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
                 .untested(format!("the certificate of {address} (ask again in a minute)"))
         }
         Found::Foreign(why) => {

@@ -3,12 +3,11 @@
 
 use std::collections::HashSet;
 
-use crate::doctor::advice::Remedy;
 use crate::doctor::report::{Check, Group, count};
 use crate::doctor::resource::{Resource, is_for_api};
 use crate::doctor::{Held, signature};
 use crate::model::claims::Claims;
-use crate::model::clock;
+use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{CallersSettings, Config, KeyState, Proof, RouteKind, RouteSettings};
 
 pub(super) fn examine(config: &Config, held: &Held, signatures: Vec<Check>) -> Group {
@@ -67,7 +66,7 @@ fn permissions(config: &Config, held: &Held) -> Vec<Check> {
             "the token of {name} carries {}, which no trigger asks for",
             granted.join(", ")
         );
-        let remedy = Remedy::new("tenant-admin", "Take back what nothing else needs.")
+        let remedy = Remedy::new(FixedBy::TenantAdmin, "Take back what nothing else needs.")
             .portal(format!(
                 "Microsoft Entra admin center, App registrations, {client}, API permissions"
             ))
@@ -101,7 +100,11 @@ pub(super) fn signatures(config: &Config) -> Vec<Check> {
         );
         let what = "If the signature is still good, set the trigger to a tenant mode (Power Automate) or switch SAS off \
                     (Logic Apps), and take the signed route out.";
-        checks.push(Check::warn("signatures", says, Remedy::new("flow-owner", what)));
+        checks.push(Check::warn(
+            "signatures",
+            says,
+            Remedy::new(FixedBy::FlowOwner, what),
+        ));
     }
     if unknown > 0 {
         let says = format!(
@@ -124,7 +127,11 @@ fn open(config: &Config) -> Vec<Check> {
     let open = config.routes.iter().filter(|route| is_open(route));
     open.map(|route| {
         let what = "List its `callers` in place of `anonymous`, or narrow it with `networks`.";
-        Check::warn("anonymous", open_says(route), Remedy::new("operator", what))
+        Check::warn(
+            "anonymous",
+            open_says(route),
+            Remedy::new(FixedBy::Operator, what),
+        )
     })
     .collect()
 }
@@ -175,7 +182,7 @@ fn shared(config: &Config) -> Vec<Check> {
             other.name
         );
         let what = "Give the open routes an identity of their own, so that the lists of the other flows need not admit it.";
-        checks.push(Check::warn("shared", says, Remedy::new("operator", what)));
+        checks.push(Check::warn("shared", says, Remedy::new(FixedBy::Operator, what)));
     }
     checks
 }
@@ -194,7 +201,7 @@ fn unused(config: &Config) -> Vec<Check> {
     }
     let take_out = || {
         Remedy::new(
-            "operator",
+            FixedBy::Operator,
             "Take it out of the settings, and its credential with it.",
         )
     };
@@ -223,7 +230,7 @@ fn keys(config: &Config) -> Vec<Check> {
             };
             let says = format!("key {} of {} {why}", key.label, caller.name);
             let what = "Take it out of the settings once nobody asks about it any more.";
-            checks.push(Check::warn("keys", says, Remedy::new("operator", what)));
+            checks.push(Check::warn("keys", says, Remedy::new(FixedBy::Operator, what)));
         }
     }
     checks

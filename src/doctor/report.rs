@@ -8,8 +8,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use crate::doctor::advice;
-use crate::doctor::advice::Remedy;
 use crate::entra::claims::Compared;
+use crate::model::Remedy;
 
 /// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,10 +106,10 @@ impl Check {
             "says": self.says,
         });
         if let (Some(remedy), Some(object)) = (&self.remedy, value.as_object_mut()) {
-            object.insert("who".to_owned(), remedy.who.into());
-            object.insert("do".to_owned(), remedy.what.clone().into());
-            object.insert("portal".to_owned(), remedy.portal.clone().into());
-            object.insert("command".to_owned(), remedy.command.clone().into());
+            object.insert("who".to_owned(), remedy.fixed_by.as_str().into());
+            object.insert("do".to_owned(), remedy.what.as_ref().into());
+            object.insert("portal".to_owned(), remedy.portal.as_ref().into());
+            object.insert("command".to_owned(), remedy.command.as_ref().into());
         }
         if let (false, Some(object)) = (self.claims.is_empty(), value.as_object_mut()) {
             let rows = self.claims.iter().map(|row| {
@@ -141,7 +141,11 @@ impl Check {
             }
         }
         if let Some(remedy) = &self.remedy {
-            text.push_str(&format!("{indent}-> {}: {}\n", remedy.who, remedy.what));
+            text.push_str(&format!(
+                "{indent}-> {}: {}\n",
+                remedy.fixed_by.as_str(),
+                remedy.what
+            ));
             for (what, place) in [("portal", &remedy.portal), ("command", &remedy.command)] {
                 if !place.is_empty() {
                     text.push_str(&format!("{indent}   {what}: {place}\n"));
@@ -244,7 +248,7 @@ impl Report {
     pub fn name_settings(&mut self, path: &Path) {
         let checks = self.groups.iter_mut().flat_map(|group| &mut group.checks);
         for remedy in checks.filter_map(|check| check.remedy.as_mut()) {
-            remedy.command = advice::with_settings(&remedy.command, path);
+            remedy.command = advice::with_settings(&remedy.command, path).into();
         }
     }
 
@@ -359,7 +363,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::{Check, Group, Report, Verdict};
-    use crate::doctor::advice::Remedy;
+    use crate::model::{FixedBy, Remedy};
 
     fn broken() -> Report {
         let mut group = Group::new("identity", "contoso");
@@ -367,7 +371,7 @@ mod tests {
         group.add(Check::fail(
             "tcp",
             "refused",
-            Remedy::new("operator", "Open the port."),
+            Remedy::new(FixedBy::Operator, "Open the port."),
         ));
         assert!(group.skips(&["tls", "token"]));
         Report {

@@ -1,14 +1,13 @@
 //! Checks one route: its trigger's address, the connection to it, and the claims of its token against what
 //! the trigger compares.
 
-use crate::doctor::advice::Remedy;
 use crate::doctor::network::{OtherAddress, Place, Seen};
 use crate::doctor::report::{Check, Group};
 use crate::doctor::{Held, identity_of};
 use crate::entra::claims;
 use crate::entra::claims::{Compared, Fit, Needs};
-use crate::model::clock;
 use crate::model::trigger::Family;
+use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{Config, Proof, RouteKind, RouteSettings};
 
 /// Checks a route without calling its trigger.
@@ -63,7 +62,7 @@ fn address(route: &RouteSettings) -> Check {
             Check::warn(
                 "trigger",
                 format!("{says}. {warning}"),
-                Remedy::new("operator", what),
+                Remedy::new(FixedBy::Operator, what),
             )
         }
         None => Check::ok("trigger", says),
@@ -89,11 +88,11 @@ fn compare(config: &Config, route: &RouteSettings, held: &Held) -> Check {
             let why: Vec<&str> = failed.iter().map(|row| row.why.as_str()).collect();
             let fix: Vec<&str> = failed.iter().map(|row| row.fix.as_str()).collect();
             let who = match failed.iter().all(|row| row.claim == "oid") {
-                true => "flow-owner",
-                false => "operator",
+                true => FixedBy::FlowOwner,
+                false => FixedBy::Operator,
             };
             let mut remedy = Remedy::new(who, format!("{}.", fix.join("; ")));
-            if who == "flow-owner" {
+            if who == FixedBy::FlowOwner {
                 remedy = remedy.portal(
                     "https://make.powerautomate.com, My flows, the flow, Edit, trigger: Who can trigger the flow?",
                 );

@@ -13,9 +13,9 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 
-use crate::doctor::advice::Remedy;
 use crate::doctor::report::{Check, count};
 use crate::gateway::{RouteStatus, SERVICE, Status};
+use crate::model::{FixedBy, Remedy};
 use crate::problem::Kind;
 use crate::settings::Config;
 
@@ -110,7 +110,7 @@ impl Running {
                     status.version
                 );
                 let what = "Restart it so that it reads these settings, or name with --config those it was started with.";
-                Check::warn(NAME, says, Remedy::new("operator", what))
+                Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
                     .untested("the gateway with these settings (restart it, then ask again)")
             }
         }];
@@ -144,7 +144,7 @@ impl Running {
 
 /// The remedy for a program that occupies a port.
 pub(super) fn holds(address: SocketAddr, what: &str) -> Remedy {
-    Remedy::new("operator", what).command(format!("ss -ltnp 'sport = :{}'", address.port()))
+    Remedy::new(FixedBy::Operator, what.to_owned()).command(format!("ss -ltnp 'sport = :{}'", address.port()))
 }
 
 /// The address at which this machine reaches a listener that is bound to all addresses.
@@ -241,36 +241,36 @@ fn judge(seen: &RouteStatus, minutes: u32) -> Check {
 fn remedy(code: &str) -> Remedy {
     let (who, what) = match kind_of(code) {
         Some(Kind::CallerNotAllowed) => (
-            "operator",
+            FixedBy::Operator,
             "Add the caller to `callers` of the route if it shall call it; the access log names it as `caller`.",
         ),
         Some(Kind::AddressRefused) => (
-            "operator",
+            FixedBy::Operator,
             "Add the caller's network to `networks` of the route or the caller; the access log has its `address`. Behind a \
              load balancer it is the balancer's.",
         ),
         Some(Kind::KeyMissing | Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer) => (
-            "caller",
+            FixedBy::Caller,
             "Send the key that `flowgate key new` printed, where the route reads it; `flowgate routes` shows who may call.",
         ),
         Some(Kind::RateLimited) => (
-            "operator",
+            FixedBy::Operator,
             "Raise the limit that the access log names as `limit`, or have the caller slow down.",
         ),
         Some(Kind::FlowOff | Kind::FlowNoResponse | Kind::FlowTimeout) => (
-            "flow-owner",
+            FixedBy::FlowOwner,
             "Read `cause` of these requests in the access log, and look at the flow's run history.",
         ),
         Some(kind) if kind.row().status.is_server_error() => (
-            "operator",
+            FixedBy::Operator,
             "Read `cause` of these requests in the access log; `flowgate doctor --live` goes the same way step by step.",
         ),
         _ if code == "flow-cut" => (
-            "flow-owner",
+            FixedBy::FlowOwner,
             "Look at the run in the run history: its answer broke off on the way.",
         ),
         _ => (
-            "caller",
+            FixedBy::Caller,
             "Read `problem` and `cause` of these requests in the access log; the caller has to change the request.",
         ),
     };
@@ -344,7 +344,7 @@ async fn answer<T: DeserializeOwned>(tcp: TcpStream, address: SocketAddr, path: 
 
 #[cfg(test)]
 mod tests {
-    use super::{CALLS, Side, age, at_home, judge, remedy, side};
+    use super::{CALLS, FixedBy, Side, age, at_home, judge, remedy, side};
     use crate::doctor::report::Verdict;
     use crate::gateway::{FailureCount, RouteStatus};
     use crate::problem::Kind;
@@ -392,7 +392,7 @@ mod tests {
             "10 calls in the last 10 minutes, none answered: 1 flow-off (503), 9 key-missing (401). The flow behind this \
              address is switched off; no run was started."
         );
-        assert_eq!(check.remedy.unwrap().who, "flow-owner");
+        assert_eq!(check.remedy.unwrap().fixed_by, FixedBy::FlowOwner);
     }
 
     #[test]
@@ -402,12 +402,8 @@ mod tests {
             let is_ours = row.status.is_server_error();
             assert_eq!(side(row.code) == Side::Ours, is_ours, "{}", row.code);
             let remedy = remedy(row.code);
-            assert!(
-                remedy.what.ends_with('.') && !remedy.who.is_empty(),
-                "{}",
-                row.code
-            );
-            assert!(!(is_ours && remedy.who == "caller"), "{}", row.code);
+            assert!(remedy.what.ends_with('.'), "{}", row.code);
+            assert!(!(is_ours && remedy.fixed_by == FixedBy::Caller), "{}", row.code);
         }
     }
 

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use http::Method;
 
-use crate::doctor::advice::Remedy;
 use crate::doctor::live::{Caller, Mode, Seen};
 use crate::doctor::report::Check;
 use crate::doctor::{Modes, Questions, Selection, Walk, in_order, live, vault};
 use crate::flow::fault::Reading;
 use crate::model::trigger::Family;
+use crate::model::{FixedBy, Remedy};
 use crate::model::{Secret, TriggerUrl};
 use crate::settings::{Config, Environment, Proof, RouteKind, RouteSettings, VaultReference};
 
@@ -129,7 +129,7 @@ pub(super) async fn examine(
                 format!("{reference} holds the address of no trigger that a route here calls with a token");
             let what = "Compare it with `flowgate routes`: host and path are those of the route's trigger. An address \
                         from before the move of 2025 has another host; call it by hand.";
-            checks.push(Check::warn(NAME, says, Remedy::new("operator", what)));
+            checks.push(Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what)));
         }
     }
     for route in selection.routes.iter().filter(|route| shows_token(route)) {
@@ -164,7 +164,7 @@ async fn resolve(
             Err(why) => {
                 let what = "Name a secret that can be read here and that holds the old signed address.";
                 let says = format!("{reference}: {why}");
-                checks.push(Check::fail(NAME, says, Remedy::new("operator", what)));
+                checks.push(Check::fail(NAME, says, Remedy::new(FixedBy::Operator, what)));
             }
         }
     }
@@ -392,13 +392,13 @@ fn close(route: &RouteSettings) -> Remedy {
         "/subscriptions/SUBSCRIPTION/resourceGroups/GROUP/providers/Microsoft.Logic/workflows/NAME";
     match route.trigger.family() {
         Family::PowerPlatform | Family::PowerPlatformScaleUnit => Remedy::new(
-            "flow-owner",
+            FixedBy::FlowOwner,
             "Set \"Who can trigger the flow?\" to a tenant mode and save, or regenerate the signature; there is no \
              command for it.",
         )
         .portal("https://make.powerautomate.com, My flows, the flow, Edit, trigger: Who can trigger the flow?"),
         Family::Consumption | Family::Other => Remedy::new(
-            "flow-owner",
+            FixedBy::FlowOwner,
             "Regenerate the access keys, which ends every signed address, and switch signatures off in the access \
              control policy of the Logic App. A flow of Power Automate: set \"Who can trigger the flow?\" to a tenant \
              mode.",
@@ -409,7 +409,7 @@ fn close(route: &RouteSettings) -> Remedy {
              properties.accessControl.triggers.sasAuthenticationPolicy.state=Disabled"
         )),
         Family::Standard => Remedy::new(
-            "flow-owner",
+            FixedBy::FlowOwner,
             "Regenerate the access keys of the workflow, and let Easy Auth of the app refuse what has no token.",
         )
         .portal("Azure portal, Logic apps, the app, Workflows, the workflow: Access keys; Authentication of the app"),

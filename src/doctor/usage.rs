@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::doctor::advice::Remedy;
 use crate::doctor::report::{Check, count};
 use crate::doctor::running::{ask, at_home};
 use crate::gateway::KeyUsage;
+use crate::model::{FixedBy, Remedy};
 use crate::settings::Config;
 
 const NAME: &str = "keys";
@@ -71,7 +71,7 @@ fn judge(usage: &KeyUsage) -> Check {
         return Check::note(NAME, format!("{says}; a monthly caller may still come"));
     }
     let what = "Ask whoever has the key, and take it out of the settings if nobody needs it.";
-    Check::warn(NAME, says, Remedy::new("operator", what))
+    Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
 }
 
 #[cfg(test)]

@@ -6,12 +6,11 @@ use std::collections::HashMap;
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
-use crate::doctor::advice::Remedy;
 use crate::doctor::network::{OtherAddress, Place};
 use crate::doctor::report::{Check, Group, Verdict};
 use crate::doctor::{Walk, advice, credential, network};
 use crate::entra::{VaultReader, VaultSecret, VaultsError};
-use crate::model::Secret;
+use crate::model::{FixedBy, Remedy, Secret};
 use crate::settings::{Config, KeyVaultSettings, SecretSource, VaultReference};
 
 /// What was read from vaults.
@@ -108,7 +107,10 @@ async fn look(
         }
         Ok(None) => return None,
         Err(VaultsError::Trust(error)) => {
-            let remedy = Remedy::new("operator", "Install certificate authorities, or set ca_file.");
+            let remedy = Remedy::new(
+                FixedBy::Operator,
+                "Install certificate authorities, or set ca_file.",
+            );
             Check::fail("secret", error.to_string(), remedy)
         }
         Err(VaultsError::Vault(error)) => {
@@ -143,7 +145,7 @@ fn readable(place: &VaultReference, found: &VaultSecret) -> Check {
     let (vault, name) = (place.vault(), place.name());
     credential::expiry("secret", &format!("{place}: it can be read"), expires, || {
         Remedy::new(
-            "operator",
+            FixedBy::Operator,
             "Put a new version into the vault, with a later end, after its successor is known to Entra.",
         )
         .portal(format!("Azure portal, Key vaults, {vault}, Secrets, {name}"))

@@ -11,8 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::entra::desk::Desk;
 use crate::entra::failure::Trouble;
-use crate::entra::refusal::Mender;
-use crate::model::Secret;
+use crate::model::{FixedBy, Secret};
 
 /// A key of the agent has less than a hundred bytes.
 const KEY_BYTES_MAX: u64 = 4096;
@@ -37,7 +36,7 @@ pub(super) async fn key(challenges: &[String], folder: &Path, desk: &Desk) -> Re
     let read = desk.work(move || read(&path, &folder)).await;
     read.unwrap_or_else(|stuck| {
         let seen = format!("the key of the agent cannot be read: {stuck}");
-        Err(Trouble::passing("refused", seen, HUNG, Mender::HostAdmin))
+        Err(Trouble::passing("refused", seen, HUNG, FixedBy::HostAdmin))
     })
 }
 
@@ -47,7 +46,7 @@ pub(super) fn unreadable_key() -> Trouble {
 }
 
 fn refuse(seen: impl Into<String>) -> Trouble {
-    Trouble::lasting("refused", seen, IMPOSTOR, Mender::HostAdmin)
+    Trouble::lasting("refused", seen, IMPOSTOR, FixedBy::HostAdmin)
 }
 
 /// The file that the challenge names.
@@ -122,7 +121,7 @@ fn unreadable(folder: &Path, error: &io::Error) -> Trouble {
             "refused",
             format!("the key of the agent in {shown} may not be read by this user"),
             GROUP,
-            Mender::HostAdmin,
+            FixedBy::HostAdmin,
         ),
         io::ErrorKind::InvalidData => unreadable_key(),
         // The agent makes a key for each challenge and takes it away soon after.
@@ -130,7 +129,7 @@ fn unreadable(folder: &Path, error: &io::Error) -> Trouble {
             "refused",
             format!("the key of the agent in {shown} cannot be read: {}", error.kind()),
             "The agent makes its keys when it is asked, so the next one may be there.",
-            Mender::HostAdmin,
+            FixedBy::HostAdmin,
         ),
     }
 }

@@ -19,7 +19,8 @@ use crate::counters::{Counters, FetchLabels, IdentityLabels};
 use crate::entra::answer::{Granted, LIFE_MAX, TokenError};
 use crate::entra::claims::Inspector;
 use crate::entra::grant::Fetch;
-use crate::entra::refusal::{Outlook, RETRY_AFTER_MAX};
+use crate::entra::refusal::RETRY_AFTER_MAX;
+use crate::model::Outlook;
 use crate::model::{IdentityName, Secret};
 
 /// First pause after a refusal that time does not mend.
@@ -227,9 +228,7 @@ impl Slot {
         loop {
             let (due, news) = match self.clone().obtain(Need::Renewed).await {
                 Outcome::Token(token) => (token.refresh_at, None),
-                Outcome::Refused { error, until } => {
-                    (until, self.news.get().filter(|_| error.needs_mending()))
-                }
+                Outcome::Refused { error, until } => (until, self.news.get().filter(|_| error.needs_fix())),
             };
             let mended = async {
                 match news {
@@ -437,12 +436,12 @@ fn jittered(time: Duration) -> Duration {
 
 fn pause(error: &TokenError, failures: u32) -> Duration {
     let (base, most, asked) = match error {
-        TokenError::Refused(refused) if refused.refusal.outlook == Outlook::AfterMending => {
+        TokenError::Refused(refused) if refused.refusal.outlook == Outlook::AfterFix => {
             (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None)
         }
         TokenError::Platform(failure) => failure.pauses(),
         TokenError::Refused(refused) => (FAILED_PAUSE, FAILED_PAUSE_MAX, refused.refusal.retry_after),
-        TokenError::Vault(error) if error.outlook == Outlook::AfterMending => {
+        TokenError::Vault(error) if error.outlook == Outlook::AfterFix => {
             (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None)
         }
         TokenError::Vault(error) => (FAILED_PAUSE, FAILED_PAUSE_MAX, error.retry_after),

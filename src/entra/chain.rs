@@ -11,7 +11,7 @@ use crate::entra::federated::Federated;
 use crate::entra::grant::ClientCall;
 use crate::entra::managed::Managed;
 use crate::entra::proof::Proof;
-use crate::entra::refusal::{Mender, Outlook};
+use crate::model::{FixedBy, Outlook};
 use crate::settings::{AssertionSource, DefaultSettings, IdentitySettings, TrustError};
 
 /// The sources of one identity.
@@ -126,7 +126,7 @@ impl Chain {
             ),
             cause: "Give the machine an identity, or the identity of the settings a credential of its own."
                 .to_owned(),
-            mender: Mender::Operator,
+            fixed_by: FixedBy::Operator,
             label: "nothing-there",
             outlook: Outlook::Transient,
             wait: None,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::entra::cache::{REFUSED_PAUSE, REFUSED_PAUSE_MAX};
-use crate::entra::refusal::{Mender, Outlook};
+use crate::model::{FixedBy, Outlook};
 
 /// Pauses after a failure that may pass: tries at 0, 2, 6, 14 and 30 seconds, as Microsoft documents them for IMDS
 /// ("How to use managed identities for Azure resources on an Azure VM to acquire an access token"). A gateway goes on
@@ -23,7 +23,7 @@ pub struct Failure {
     /// What it means and what to do, in sentences.
     pub cause: String,
     /// Who must mend it.
-    pub mender: Mender,
+    pub fixed_by: FixedBy,
     /// A word for metrics.
     pub label: &'static str,
     /// Whether time helps.
@@ -41,7 +41,7 @@ pub(super) struct Trouble {
     /// What it means and what to do, in sentences.
     pub(super) cause: String,
     /// Who must mend it.
-    pub(super) mender: Mender,
+    pub(super) fixed_by: FixedBy,
     /// Whether time helps.
     pub(super) outlook: Outlook,
 }
@@ -52,14 +52,14 @@ impl Trouble {
         label: &'static str,
         seen: impl Into<String>,
         cause: impl Into<String>,
-        mender: Mender,
+        fixed_by: FixedBy,
     ) -> Self {
         Self {
             label,
             seen: seen.into(),
             cause: cause.into(),
-            mender,
-            outlook: Outlook::AfterMending,
+            fixed_by,
+            outlook: Outlook::AfterFix,
         }
     }
 
@@ -68,11 +68,11 @@ impl Trouble {
         label: &'static str,
         seen: impl Into<String>,
         cause: impl Into<String>,
-        mender: Mender,
+        fixed_by: FixedBy,
     ) -> Self {
         Self {
             outlook: Outlook::Transient,
-            ..Self::lasting(label, seen, cause, mender)
+            ..Self::lasting(label, seen, cause, fixed_by)
         }
     }
 
@@ -82,14 +82,14 @@ impl Trouble {
             "No token for identity {identity} ({place}): {}. {} {}; {}.",
             self.seen,
             self.cause,
-            self.mender.must(),
+            self.fixed_by.must_fix(),
             self.outlook.clause()
         );
         Failure {
             sentence,
             seen: format!("{place}: {}", self.seen),
             cause: self.cause,
-            mender: self.mender,
+            fixed_by: self.fixed_by,
             label: self.label,
             outlook: self.outlook,
             wait,
@@ -101,7 +101,7 @@ impl Failure {
     /// First and longest pause before the next try, and the pause that was asked for.
     pub(super) fn pauses(&self) -> (Duration, Duration, Option<Duration>) {
         match self.outlook {
-            Outlook::AfterMending => (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None),
+            Outlook::AfterFix => (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None),
             Outlook::Transient | Outlook::BackOff => (PASSING_PAUSE, PASSING_PAUSE_MAX, self.wait),
         }
     }
@@ -120,8 +120,7 @@ mod tests {
     use crate::entra::answer::TokenError;
     use crate::entra::cache::Slot;
     use crate::entra::grant::Fetch;
-    use crate::entra::refusal::Mender;
-    use crate::model::IdentityName;
+    use crate::model::{FixedBy, IdentityName};
 
     /// When a source that always fails like this is asked within `time`, in seconds from the start.
     async fn asked(trouble: fn() -> Trouble, wait: Option<Duration>, time: u64) -> Vec<u64> {
@@ -144,7 +143,7 @@ mod tests {
     }
 
     fn passing() -> Trouble {
-        Trouble::passing("refused", "it answered 410", "", Mender::Nobody)
+        Trouble::passing("refused", "it answered 410", "", FixedBy::Nobody)
     }
 
     #[tokio::test(start_paused = true)]
@@ -160,7 +159,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_somebody_must_mend_is_asked_for_rarely() {
-        let lasting = || Trouble::lasting("refused", "it answered 400", "", Mender::Operator);
+        let lasting = || Trouble::lasting("refused", "it answered 400", "", FixedBy::Operator);
         assert_eq!(asked(lasting, None, 100).await, [0, 5, 15, 35, 75]);
     }
 }

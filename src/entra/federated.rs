@@ -16,11 +16,11 @@ use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::{Failure, Trouble};
-use crate::entra::refusal::{Mender, Outlook};
 use crate::entra::slots::Slots;
 use crate::entra::{answer, assertion};
 use crate::model::claims::Claims;
 use crate::model::clock::Steady;
+use crate::model::{FixedBy, Outlook};
 use crate::model::{Secret, clock};
 use crate::settings::{AssertionSource, EXCHANGE_AUDIENCE, FederatedSettings, TrustError};
 
@@ -116,7 +116,7 @@ impl Federated {
     ) -> Result<Granted, TokenError> {
         let first = self.assertion().await?;
         let refused = match self.present(endpoint, pairs, &first).await {
-            Err(TokenError::Refused(why)) if why.refusal.outlook == Outlook::AfterMending => why,
+            Err(TokenError::Refused(why)) if why.refusal.outlook == Outlook::AfterFix => why,
             answer => return answer,
         };
         if let Source::File(_) = &self.source
@@ -141,7 +141,7 @@ impl Federated {
         form.extend_from_slice(pairs);
         let mut answer = endpoint.ask(&form).await;
         if let Err(TokenError::Refused(why)) = &mut answer
-            && why.refusal.outlook == Outlook::AfterMending
+            && why.refusal.outlook == Outlook::AfterFix
         {
             let presented = answer::payload(assertion.expose()).unwrap_or_default();
             why.sentence.push_str(&told(&presented));
@@ -170,20 +170,20 @@ impl Federated {
     async fn vouched(&self, slot: Option<&Arc<Slot>>, name: &str) -> Result<Secret, Failure> {
         let Some(slot) = slot else {
             let seen = format!("there is no identity {name}");
-            let trouble = Trouble::lasting("refused", seen, "", Mender::Operator);
+            let trouble = Trouble::lasting("refused", seen, "", FixedBy::Operator);
             return Err(trouble.of(&self.identity, &self.place(), None));
         };
         let token = slot.token().await.map_err(|unavailable| Failure {
             seen: format!("{}: it has none", self.place()),
             cause: format!("Mend the managed identity {name} first."),
-            mender: Mender::Operator,
+            fixed_by: FixedBy::Operator,
             sentence: format!(
                 "No token for identity {}: the managed identity {name} that vouches for it has none. {}",
                 self.identity, unavailable.error
             ),
             label: unavailable.error.label(),
-            outlook: match unavailable.error.needs_mending() {
-                true => Outlook::AfterMending,
+            outlook: match unavailable.error.needs_fix() {
+                true => Outlook::AfterFix,
                 false => Outlook::Transient,
             },
             wait: None,
@@ -310,7 +310,7 @@ async fn read_at(desk: &Desk, path: &Path) -> Result<Secret, Trouble> {
     let text = desk.work(move || read(&path)).await;
     text.unwrap_or_else(|stuck| {
         let seen = stuck.to_string();
-        Err(Trouble::passing("file", seen, HUNG, Mender::HostAdmin))
+        Err(Trouble::passing("file", seen, HUNG, FixedBy::HostAdmin))
     })
 }
 
@@ -321,19 +321,19 @@ fn read(path: &Path) -> Result<Secret, Trouble> {
             "the file is not there",
             "The platform mounts it into pods whose service account is switched on for workload identity: the pod needs \
              the label azure.workload.identity/use: \"true\".",
-            Mender::ClusterAdmin,
+            FixedBy::ClusterAdmin,
         ),
         std::io::ErrorKind::InvalidData => Trouble::lasting(
             "file",
             "the file holds something other than text",
             ELSEWHERE,
-            Mender::Operator,
+            FixedBy::Operator,
         ),
         kind => Trouble::lasting(
             "file",
             format!("the file cannot be read ({kind})"),
             "The user of the gateway needs the right to read it.",
-            Mender::HostAdmin,
+            FixedBy::HostAdmin,
         ),
     };
     let file = File::open(path).map_err(failed)?;
@@ -353,7 +353,7 @@ fn read(path: &Path) -> Result<Secret, Trouble> {
     };
     if read.map_err(failed)? as u64 > FILE_BYTES_MAX {
         let seen = format!("the file is larger than {FILE_BYTES_MAX} bytes");
-        return Err(Trouble::lasting("file", seen, ELSEWHERE, Mender::Operator));
+        return Err(Trouble::lasting("file", seen, ELSEWHERE, FixedBy::Operator));
     }
     Ok(Secret::new(text.trim()))
 }
@@ -366,12 +366,12 @@ fn check(text: Secret, now: Clocks) -> Result<Secret, Trouble> {
             "file",
             "the file is empty",
             ELSEWHERE,
-            Mender::Operator,
+            FixedBy::Operator,
         ));
     }
     if !answer::usable(token) || Claims::read(token).is_none() {
         let seen = "the file holds something other than a JWT";
-        return Err(Trouble::lasting("file", seen, ELSEWHERE, Mender::Operator));
+        return Err(Trouble::lasting("file", seen, ELSEWHERE, FixedBy::Operator));
     }
     if answer::expires(token).is_some_and(|end| now.agree_on_end(end)) {
         let seen = "the token in the file has expired";
@@ -379,7 +379,7 @@ fn check(text: Secret, now: Clocks) -> Result<Secret, Trouble> {
             "file-expired",
             seen,
             STALE,
-            Mender::ClusterAdmin,
+            FixedBy::ClusterAdmin,
         ));
     }
     Ok(text)

@@ -22,11 +22,10 @@ use crate::entra::answer::{Granted, TokenError};
 use crate::entra::endpoint::Endpoint;
 use crate::entra::loopback::{Brought, Loopback, Opening};
 use crate::entra::proof::Proof;
-use crate::entra::refusal::Outlook;
 use crate::entra::slots::Slots;
 use crate::entra::store::{InPlaceOf, Kept, Store};
 use crate::entra::{refusal, sign_in};
-use crate::model::Secret;
+use crate::model::{Outlook, Secret};
 use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings};
 
 /// Time for a person to sign in with a browser.
@@ -350,7 +349,7 @@ fn next_pause(error: &TokenError, pause: Duration) -> Result<Duration, LoginErro
         Some("authorization_declined" | "access_denied") => Err(LoginError::Failed(
             "the person at the other device declined the sign-in".to_owned(),
         )),
-        _ if refused.refusal.outlook != Outlook::AfterMending => Ok(slower),
+        _ if refused.refusal.outlook != Outlook::AfterFix => Ok(slower),
         _ => Err(failed(error.clone())),
     }
 }

@@ -13,10 +13,10 @@ use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
 use crate::entra::endpoint::FORM;
 use crate::entra::failure::Trouble;
-use crate::entra::refusal::{Mender, Outlook, Refusal, RefusalKind};
+use crate::entra::refusal::{Refusal, RefusalKind};
 use crate::entra::{answer, arc, endpoint, refusal};
-use crate::model::clock;
 use crate::model::clock::Steady;
+use crate::model::{FixedBy, Outlook, clock};
 use crate::settings::{ManagedSettings, ManagedSource, Selector, Trust, TrustError};
 
 /// Each of these endpoints is on this machine or one hop away: who is there answers at once.
@@ -116,7 +116,7 @@ impl Managed {
             ManagedSource::AppService { header, .. } => {
                 let value = sensitive(header.expose()).ok_or_else(|| {
                     let seen = "IDENTITY_HEADER cannot be sent in a header field";
-                    Trouble::lasting("refused", seen, RESTART, Mender::Operator)
+                    Trouble::lasting("refused", seen, RESTART, FixedBy::Operator)
                 })?;
                 self.send(("x-identity-header", value), None).await
             }
@@ -170,8 +170,8 @@ impl Managed {
         let label = error.label();
         let seen = error.to_string();
         match error {
-            TokenError::Redirected(_) => return Trouble::lasting(label, seen, OTHER, Mender::Operator),
-            TokenError::TooLarge => return Trouble::passing(label, seen, OTHER, Mender::HostAdmin),
+            TokenError::Redirected(_) => return Trouble::lasting(label, seen, OTHER, FixedBy::Operator),
+            TokenError::TooLarge => return Trouble::passing(label, seen, OTHER, FixedBy::HostAdmin),
             _ => {}
         }
         let cause = match self.settings.source {
@@ -184,7 +184,7 @@ impl Managed {
                 "The agent may not be running: azcmagent show tells, and systemctl restart himdsd starts it."
             }
         };
-        Trouble::passing(label, seen, cause, Mender::HostAdmin)
+        Trouble::passing(label, seen, cause, FixedBy::HostAdmin)
     }
 
     fn read(&self, answer: &Answer) -> Result<Granted, Trouble> {
@@ -192,14 +192,14 @@ impl Managed {
             return Err(self.refused(answer));
         }
         let granted = answer::read_dated(&answer.body, Clocks::read(&self.clock))
-            .map_err(|error| Trouble::passing(error.label(), error.to_string(), OTHER, Mender::HostAdmin))?;
+            .map_err(|error| Trouble::passing(error.label(), error.to_string(), OTHER, FixedBy::HostAdmin))?;
         if let (ManagedSource::Arc { .. }, Some(selector)) = (&self.settings.source, &self.settings.selector)
             && !is_confirmed(selector, &answer.body, granted.token.expose())
         {
             let seen = "the agent gave a token without a word that it is this identity's";
             let cause = "Agents that know no user-assigned identities answer with the machine's own: update the agent, \
                          or take the selector out of the settings.";
-            return Err(Trouble::lasting("refused", seen, cause, Mender::HostAdmin));
+            return Err(Trouble::lasting("refused", seen, cause, FixedBy::HostAdmin));
         }
         Ok(granted)
     }
@@ -207,26 +207,26 @@ impl Managed {
     fn refused(&self, answer: &Answer) -> Trouble {
         let refusal = refusal::read(answer.status, &answer.body, None);
         let seen = refusal.to_string().replacen("entra", "it", 1);
-        let (cause, mender, outlook) = self.verdict(&refusal, &answer.body);
+        let (cause, fixed_by, outlook) = self.verdict(&refusal, &answer.body);
         Trouble {
             label: "refused",
             seen,
             cause: cause.to_owned(),
-            mender,
+            fixed_by,
             outlook,
         }
     }
 
     /// What a status other than 200 means (Microsoft Learn, "How to use managed identities for Azure resources on an
     /// Azure VM to acquire an access token", error handling).
-    fn verdict(&self, refusal: &Refusal, body: &[u8]) -> (&'static str, Mender, Outlook) {
-        let operator = |cause| (cause, Mender::Operator, Outlook::AfterMending);
-        let host = |cause| (cause, Mender::HostAdmin, Outlook::AfterMending);
+    fn verdict(&self, refusal: &Refusal, body: &[u8]) -> (&'static str, FixedBy, Outlook) {
+        let operator = |cause| (cause, FixedBy::Operator, Outlook::AfterFix);
+        let host = |cause| (cause, FixedBy::HostAdmin, Outlook::AfterFix);
         match refusal.status {
-            410 => return (UPDATED, Mender::Nobody, Outlook::Transient),
-            404 => return (NOT_FOUND, Mender::Nobody, Outlook::Transient),
-            429 => return (THROTTLED, Mender::Nobody, Outlook::BackOff),
-            408 | 500.. => return (FAILED, Mender::Nobody, Outlook::Transient),
+            410 => return (UPDATED, FixedBy::Nobody, Outlook::Transient),
+            404 => return (NOT_FOUND, FixedBy::Nobody, Outlook::Transient),
+            429 => return (THROTTLED, FixedBy::Nobody, Outlook::BackOff),
+            408 | 500.. => return (FAILED, FixedBy::Nobody, Outlook::Transient),
             _ => {}
         }
         let says = |part: &str| {
@@ -247,7 +247,7 @@ impl Managed {
             };
         }
         if refusal.kind == RefusalKind::InvalidResource || refusal.number.is_some() {
-            return (refusal.cause, refusal.mender, Outlook::AfterMending);
+            return (refusal.cause, refusal.fixed_by, Outlook::AfterFix);
         }
         match (&self.settings.source, refusal.status) {
             (ManagedSource::AppService { .. }, 401 | 403) => operator(RESTART),
@@ -360,8 +360,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::{Answer, Managed, host, is_confirmed, url};
-    use crate::entra::refusal::Outlook;
-    use crate::model::Secret;
+    use crate::model::{Outlook, Secret};
     use crate::settings::{ManagedSettings, ManagedSource, Selector, Trust};
 
     const FLOW: &str = "https://service.flow.microsoft.com//.default";
@@ -490,28 +489,28 @@ mod tests {
                 400,
                 r#"{"error":"bad_request_102","error_description":"Required metadata header not specified"}"#,
                 "Metadata",
-                Outlook::AfterMending,
+                Outlook::AfterFix,
             ),
             (
                 400,
                 r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
                 "No identity is assigned here",
-                Outlook::AfterMending,
+                Outlook::AfterFix,
             ),
             (
                 400,
                 r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request"}"#,
                 "set client_id, object_id or resource_id",
-                Outlook::AfterMending,
+                Outlook::AfterFix,
             ),
             (
                 400,
                 r#"{"error":"invalid_resource","error_description":"AADSTS500011: The resource principal named x was not found"}"#,
                 "no service principal in the tenant",
-                Outlook::AfterMending,
+                Outlook::AfterFix,
             ),
-            (403, "", "through a proxy", Outlook::AfterMending),
-            (418, "canary", "does not know", Outlook::AfterMending),
+            (403, "", "through a proxy", Outlook::AfterFix),
+            (418, "canary", "does not know", Outlook::AfterFix),
         ] {
             let (sentence, judged) = judged(imds(), None, status, body);
             assert_eq!(judged, outlook, "{sentence}");

@@ -58,9 +58,8 @@ use crate::counters::Counters;
 use crate::entra::cache::Slot;
 use crate::entra::claims::Inspector;
 use crate::entra::expiry::Watch;
-use crate::entra::refusal::Outlook;
 use crate::entra::slots::Slots;
-use crate::model::IdentityName;
+use crate::model::{IdentityName, Outlook};
 use crate::problem::{Kind, Problem};
 use crate::settings::{IdentityRole, IdentitySettings, KeyVaultSettings, TrustError};
 
@@ -265,11 +264,11 @@ impl TokenError {
     }
 
     /// Whether somebody has to mend something before a token can come.
-    fn needs_mending(&self) -> bool {
+    fn needs_fix(&self) -> bool {
         match self {
-            Self::Refused(refused) => refused.refusal.outlook == Outlook::AfterMending,
-            Self::Platform(failure) => failure.outlook == Outlook::AfterMending,
-            Self::Vault(error) => error.outlook == Outlook::AfterMending,
+            Self::Refused(refused) => refused.refusal.outlook == Outlook::AfterFix,
+            Self::Platform(failure) => failure.outlook == Outlook::AfterFix,
+            Self::Vault(error) => error.outlook == Outlook::AfterFix,
             Self::Redirected(_)
             | Self::File(_)
             | Self::FileExpired
@@ -283,7 +282,7 @@ impl TokenError {
 impl From<Unavailable> for Problem {
     fn from(unavailable: Unavailable) -> Self {
         let Unavailable { error, wait } = unavailable;
-        let kind = if error.needs_mending() {
+        let kind = if error.needs_fix() {
             Kind::TokenRefused
         } else {
             Kind::TokenUnavailable

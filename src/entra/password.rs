@@ -8,11 +8,11 @@ use crate::entra::bar::Bar;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Trouble;
 use crate::entra::proof::Proof;
-use crate::entra::refusal::{Mender, Refusal, RefusalKind};
+use crate::entra::refusal::{Refusal, RefusalKind};
 use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::slots::Slots;
 use crate::entra::tries::{Account, Unheard};
-use crate::model::IdentityName;
+use crate::model::{FixedBy, IdentityName};
 use crate::settings::{SecretSource, TrustError};
 
 const PASSWORD: SecretName = SecretName {
@@ -125,7 +125,7 @@ impl PasswordCall {
             unheard.pause.as_secs() / 60,
             self.endpoint.url()
         );
-        let trouble = Trouble::passing("timeout", seen, cause, Mender::HostAdmin);
+        let trouble = Trouble::passing("timeout", seen, cause, FixedBy::HostAdmin);
         let failure = trouble.of(&self.identity, "password of its account", Some(unheard.left));
         TokenError::Platform(Box::new(failure))
     }
@@ -147,5 +147,5 @@ impl PasswordCall {
 /// password. What is not known is taken for the account's.
 fn is_of_application(refusal: &Refusal) -> bool {
     // A policy that wants a second factor is one for some applications.
-    refusal.mender == Mender::TenantAdmin || matches!(refusal.number, Some(50074 | 50076 | 50079))
+    refusal.fixed_by == FixedBy::TenantAdmin || matches!(refusal.number, Some(50074 | 50076 | 50079))
 }

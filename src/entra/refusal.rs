@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::model::{FixedBy, Outlook};
+
 // A refusal has about one kilobyte; more is not one.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -16,78 +18,6 @@ const WORD_CHARS_MAX: usize = 64;
 /// Longest wait taken over from `Retry-After`; MSAL for Python stops at the same hour, so that one odd answer
 /// does not silence an identity for a day.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-
-/// Who must mend the cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mender {
-    /// Who runs the gateway: secret, certificate, client id, tenant or scope in the settings.
-    Operator,
-    /// Who administers the tenant's Entra.
-    TenantAdmin,
-    /// Who runs the host: its clock or its network.
-    HostAdmin,
-    /// The account a delegated identity signs in with.
-    User,
-    /// Who runs the cluster that issues federated tokens.
-    ClusterAdmin,
-    /// Nobody: it passes.
-    Nobody,
-}
-
-impl Mender {
-    /// The word used in the log.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Operator => "operator",
-            Self::TenantAdmin => "tenant-admin",
-            Self::HostAdmin => "host-admin",
-            Self::User => "user",
-            Self::ClusterAdmin => "cluster-admin",
-            Self::Nobody => "nobody",
-        }
-    }
-
-    pub(super) const fn must(self) -> &'static str {
-        match self {
-            Self::Operator => "The operator of the gateway must mend this",
-            Self::TenantAdmin => "An administrator of the tenant must mend this",
-            Self::HostAdmin => "Whoever runs the gateway's host must mend this",
-            Self::User => "The account's user or its administrator must mend this",
-            Self::ClusterAdmin => "Whoever runs the cluster's token issuer must mend this",
-            Self::Nobody => "Nobody needs to mend this",
-        }
-    }
-}
-
-/// Whether time helps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outlook {
-    /// The same request is refused until somebody mends the cause.
-    AfterMending,
-    /// The same request can succeed soon.
-    Transient,
-    /// The same request can succeed later, and asking often makes it worse.
-    BackOff,
-}
-
-impl Outlook {
-    /// The word used in the log.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AfterMending => "after-mending",
-            Self::Transient => "transient",
-            Self::BackOff => "back-off",
-        }
-    }
-
-    pub(super) const fn clause(self) -> &'static str {
-        match self {
-            Self::AfterMending => "waiting does not help",
-            Self::Transient => "it usually passes within minutes",
-            Self::BackOff => "it passes with time, if requests become rare",
-        }
-    }
-}
 
 /// What kind of refusal it is: decided by `error` and HTTP status, never by an AADSTS number, because
 /// Microsoft may change those at any time ("Microsoft Entra authentication and authorization error codes").
@@ -127,7 +57,7 @@ pub struct ErrorRow {
     /// The kind of refusal.
     pub kind: RefusalKind,
     /// Who must mend it.
-    pub mender: Mender,
+    pub fixed_by: FixedBy,
     /// Whether time helps.
     pub outlook: Outlook,
     /// The cause as a sentence.
@@ -140,7 +70,7 @@ pub struct NumberRow {
     /// The number behind `AADSTS`.
     pub number: u32,
     /// Who must mend it.
-    pub mender: Mender,
+    pub fixed_by: FixedBy,
     /// Whether time helps.
     pub outlook: Outlook,
     /// The cause as a sentence.
@@ -148,11 +78,11 @@ pub struct NumberRow {
 }
 
 macro_rules! errors {
-    ($($error:literal $kind:ident $mender:ident $outlook:ident $cause:literal;)+) => {
+    ($($error:literal $kind:ident $fixed_by:ident $outlook:ident $cause:literal;)+) => {
         &[$(ErrorRow {
             error: $error,
             kind: RefusalKind::$kind,
-            mender: Mender::$mender,
+            fixed_by: FixedBy::$fixed_by,
             outlook: Outlook::$outlook,
             cause: $cause,
         }),+]
@@ -160,10 +90,10 @@ macro_rules! errors {
 }
 
 macro_rules! numbers {
-    ($($number:literal $mender:ident $outlook:ident $cause:literal;)+) => {
+    ($($number:literal $fixed_by:ident $outlook:ident $cause:literal;)+) => {
         &[$(NumberRow {
             number: $number,
-            mender: Mender::$mender,
+            fixed_by: FixedBy::$fixed_by,
             outlook: Outlook::$outlook,
             cause: $cause,
         }),+]
@@ -173,36 +103,36 @@ macro_rules! numbers {
 /// Values of `error`, sorted (RFC 6749, section 5.2; RFC 8707 for `invalid_target`; OpenID Connect Core for
 /// the `_required` ones; Microsoft Learn, "Microsoft Entra authentication and authorization error codes").
 pub const ERRORS: &[ErrorRow] = errors! {
-    "access_denied" AccessDenied TenantAdmin AfterMending
+    "access_denied" AccessDenied TenantAdmin AfterFix
         "Entra denies access to the resource.";
-    "consent_required" InteractionRequired TenantAdmin AfterMending
+    "consent_required" InteractionRequired TenantAdmin AfterFix
         "The application lacks consent in the tenant.";
-    "interaction_required" InteractionRequired TenantAdmin AfterMending
+    "interaction_required" InteractionRequired TenantAdmin AfterFix
         "Entra wants a person to sign in, which a gateway cannot do; a policy asks for more than the \
          credential.";
-    "invalid_client" InvalidClient Operator AfterMending
+    "invalid_client" InvalidClient Operator AfterFix
         "Entra does not accept the secret, certificate or assertion of the application.";
-    "invalid_grant" InvalidGrant User AfterMending
+    "invalid_grant" InvalidGrant User AfterFix
         "Entra does not accept the account or its refresh token; it must be signed in again.";
-    "invalid_request" InvalidRequest Operator AfterMending
+    "invalid_request" InvalidRequest Operator AfterFix
         "Entra misses something in the token request or finds something unexpected in it.";
-    "invalid_resource" InvalidResource Operator AfterMending
+    "invalid_resource" InvalidResource Operator AfterFix
         "Entra does not know the resource in this tenant.";
-    "invalid_scope" InvalidScope Operator AfterMending
+    "invalid_scope" InvalidScope Operator AfterFix
         "The scope is not valid; for a flow it ends in //.default, with two slashes.";
-    "invalid_target" InvalidResource Operator AfterMending
+    "invalid_target" InvalidResource Operator AfterFix
         "Entra does not know the resource in this tenant.";
-    "login_required" InteractionRequired TenantAdmin AfterMending
+    "login_required" InteractionRequired TenantAdmin AfterFix
         "Entra wants a person to sign in, which a gateway cannot do.";
     "server_error" Unavailable Nobody Transient
         "Entra failed by itself.";
     "temporarily_unavailable" Unavailable Nobody Transient
         "Entra is busy.";
-    "unauthorized_client" UnauthorizedClient TenantAdmin AfterMending
+    "unauthorized_client" UnauthorizedClient TenantAdmin AfterFix
         "The application is not allowed to request tokens in this way or in this tenant.";
-    "unsupported_grant_type" Unsupported Operator AfterMending
+    "unsupported_grant_type" Unsupported Operator AfterFix
         "The token endpoint does not offer this grant; the authority may be a wrong one.";
-    "unsupported_response_type" Unsupported Operator AfterMending
+    "unsupported_response_type" Unsupported Operator AfterFix
         "The token endpoint does not offer this response; the authority may be a wrong one.";
 };
 
@@ -212,59 +142,59 @@ pub const ERRORS: &[ErrorRow] = errors! {
 /// AzureAD/microsoft-authentication-library-for-dotnet#4951 (700024) and from refusals shown in public
 /// (650053, 700211, 7000229, 700213, 7002131, 900023, 1002012).
 pub const NUMBERS: &[NumberRow] = numbers! {
-    28002 Operator AfterMending
+    28002 Operator AfterFix
         "The scope is not valid; for a flow it ends in //.default, with two slashes.";
-    50001 Operator AfterMending
+    50001 Operator AfterFix
         "The resource is disabled or does not exist in the tenant; compare the audience with the cloud.";
-    50012 Operator AfterMending
+    50012 Operator AfterFix
         "The client assertion was not accepted: its signature, its certificate or the certificate's chain \
          is not the registered one.";
     50033 Nobody Transient
         "Entra has a passing trouble with its storage.";
-    50034 User AfterMending
+    50034 User AfterFix
         "The account does not exist in the tenant.";
-    50053 User AfterMending
+    50053 User AfterFix
         "The account is locked after too many wrong passwords, or its sign-in comes from a blocked address.";
-    50055 User AfterMending
+    50055 User AfterFix
         "The account's password has expired.";
-    50057 User AfterMending
+    50057 User AfterFix
         "The account is disabled.";
-    50074 User AfterMending
+    50074 User AfterFix
         "The account needs multi-factor authentication, which a gateway cannot give; use an application's \
          identity.";
-    50076 User AfterMending
+    50076 User AfterFix
         "The account needs multi-factor authentication, which a gateway cannot give; use an application's \
          identity.";
-    50079 User AfterMending
+    50079 User AfterFix
         "The account must register for multi-factor authentication, which a gateway cannot do; use an \
          application's identity.";
     50087 Nobody Transient
         "Entra has a passing trouble while it checks the sign-in.";
-    50105 TenantAdmin AfterMending
+    50105 TenantAdmin AfterFix
         "The application or account is not assigned to the resource, which wants assignment: add it under \
          Enterprise applications, Users and groups.";
-    50126 Operator AfterMending
+    50126 Operator AfterFix
         "User name or password is wrong; more attempts can lock the account.";
-    50173 Operator AfterMending
+    50173 Operator AfterFix
         "The refresh token was revoked, for example by a new password; sign in again.";
     50196 Operator BackOff
         "Entra sees the same request too often and takes it for a loop; tokens are not being kept.";
-    53003 TenantAdmin AfterMending
+    53003 TenantAdmin AfterFix
         "A Conditional Access policy blocks the sign-in; it can apply to workload identities as well.";
-    65001 TenantAdmin AfterMending
+    65001 TenantAdmin AfterFix
         "The application lacks consent for the resource: grant it under App registrations, API permissions.";
-    70002 Operator AfterMending
+    70002 Operator AfterFix
         "The client secret does not match the application.";
-    70008 Operator AfterMending
+    70008 Operator AfterFix
         "The refresh token has expired; sign in again.";
-    70011 Operator AfterMending
+    70011 Operator AfterFix
         "The scope is not valid; for a flow it ends in //.default, with two slashes.";
-    70021 TenantAdmin AfterMending
+    70021 TenantAdmin AfterFix
         "No federated credential of the application matches the presented token: compare issuer, subject \
          and audience letter by letter, the issuer's last slash included.";
-    70043 Operator AfterMending
+    70043 Operator AfterFix
         "The refresh token has expired because of a sign-in frequency policy; sign in again.";
-    90002 Operator AfterMending
+    90002 Operator AfterFix
         "The tenant does not exist at this authority; compare tenant id and cloud.";
     90006 Nobody Transient
         "Entra has a passing trouble with one of its services.";
@@ -274,7 +204,7 @@ pub const NUMBERS: &[NumberRow] = numbers! {
         "Entra's budget for the request was exceeded for the moment.";
     90033 Nobody Transient
         "Entra is not available for the moment.";
-    90038 Operator AfterMending
+    90038 Operator AfterFix
         "The tenant belongs to another national cloud; set the cloud or the authority.";
     90055 Nobody BackOff
         "Entra slows the tenant down because of too many requests.";
@@ -283,78 +213,78 @@ pub const NUMBERS: &[NumberRow] = numbers! {
          public.";
     90090 Nobody Transient
         "Entra could not reach its store of keys or tenants for the moment.";
-    100007 Operator AfterMending
+    100007 Operator AfterFix
         "The regional endpoint is not open to this kind of application; use the global authority.";
-    500011 TenantAdmin AfterMending
+    500011 TenantAdmin AfterFix
         "The resource of the scope has no service principal in the tenant, or the audience is that of another \
          cloud.";
-    500133 HostAdmin AfterMending
+    500133 HostAdmin AfterFix
         "The assertion is outside its valid time; the clock of the host is wrong.";
-    530032 TenantAdmin AfterMending
+    530032 TenantAdmin AfterFix
         "A security policy of the tenant blocks the sign-in.";
-    530035 TenantAdmin AfterMending
+    530035 TenantAdmin AfterFix
         "The security defaults of the tenant block the sign-in.";
-    650052 TenantAdmin AfterMending
+    650052 TenantAdmin AfterFix
         "The tenant has no subscription to the resource of the scope or has not enabled it.";
-    650053 Operator AfterMending
+    650053 Operator AfterFix
         "The resource has no scope of this name; for a flow use //.default.";
-    650056 TenantAdmin AfterMending
+    650056 TenantAdmin AfterFix
         "The application is misconfigured: permission or consent for the resource is missing under API \
          permissions.";
-    650057 TenantAdmin AfterMending
+    650057 TenantAdmin AfterFix
         "The resource is not listed in the application: add it under App registrations, API permissions.";
-    700016 Operator AfterMending
+    700016 Operator AfterFix
         "The application does not exist in the tenant; compare client id and tenant id.";
-    700022 Operator AfterMending
+    700022 Operator AfterFix
         "The scope names several resources, and only one is allowed.";
-    700023 Operator AfterMending
+    700023 Operator AfterFix
         "The scope names no resource; for a flow it is the audience followed by /.default.";
-    700024 HostAdmin AfterMending
+    700024 HostAdmin AfterFix
         "The assertion is outside its valid time; the clock of the host is wrong or a stored token has \
          grown old.";
-    700025 Operator AfterMending
+    700025 Operator AfterFix
         "The application is a public client and must not send a secret; register it as confidential or send \
          none.";
-    700027 Operator AfterMending
+    700027 Operator AfterFix
         "The signature of the client assertion does not fit: the certificate is not registered with the \
          application, or the private key belongs to another one.";
-    700030 Operator AfterMending
+    700030 Operator AfterFix
         "The certificate's subject is not among those the application admits.";
-    700082 Operator AfterMending
+    700082 Operator AfterFix
         "The refresh token has expired because it was not used for a long time; sign in again.";
-    700211 TenantAdmin AfterMending
+    700211 TenantAdmin AfterFix
         "No federated credential of the application has the token's issuer: compare it letter by letter, \
          the last slash included.";
-    700213 TenantAdmin AfterMending
+    700213 TenantAdmin AfterFix
         "No federated credential of the application has the token's subject: compare it letter by letter.";
-    900023 Operator AfterMending
+    900023 Operator AfterFix
         "The tenant is neither an id nor a domain name.";
-    900382 Operator AfterMending
+    900382 Operator AfterFix
         "A confidential client cannot request tokens across clouds; set the cloud or the authority of the \
          tenant.";
-    900432 Operator AfterMending
+    900432 Operator AfterFix
         "A confidential client cannot request tokens across clouds; set the cloud or the authority of the \
          tenant.";
-    901002 Operator AfterMending
+    901002 Operator AfterFix
         "The endpoint takes no resource parameter; use a scope.";
-    1002012 Operator AfterMending
+    1002012 Operator AfterFix
         "The scope must be one resource followed by /.default; an encoded-twice scope is refused like this \
          too.";
-    7000112 TenantAdmin AfterMending
+    7000112 TenantAdmin AfterFix
         "The application is disabled: enable sign-in under Enterprise applications, Properties.";
-    7000215 Operator AfterMending
+    7000215 Operator AfterFix
         "The client secret is wrong; often the secret's id was copied where its value belongs.";
-    7000218 Operator AfterMending
+    7000218 Operator AfterFix
         "The request carries neither a secret nor an assertion, and the application needs one.";
-    7000222 Operator AfterMending
+    7000222 Operator AfterFix
         "The client secret has expired: create another under App registrations, Certificates & secrets.";
-    7000229 TenantAdmin AfterMending
+    7000229 TenantAdmin AfterFix
         "The application has no service principal in the tenant: grant admin consent, or run az ad sp \
          create.";
-    7002131 TenantAdmin AfterMending
+    7002131 TenantAdmin AfterFix
         "No federated credential of the application matches the presented token: compare issuer, subject \
          and audience letter by letter.";
-    9001023 Operator AfterMending
+    9001023 Operator AfterFix
         "An application's grant needs the tenant's id or domain in place of common or consumers.";
 };
 
@@ -376,7 +306,7 @@ pub struct Refusal {
     /// The cause as a sentence.
     pub cause: &'static str,
     /// Who must mend it.
-    pub mender: Mender,
+    pub fixed_by: FixedBy,
     /// Whether time helps.
     pub outlook: Outlook,
     /// The wait Entra asked for, at most [`RETRY_AFTER_MAX`].
@@ -385,7 +315,7 @@ pub struct Refusal {
 
 /// Reads an answer of the token endpoint that is not a token: JSON, plain text, HTML or nothing.
 ///
-/// `error` and status decide the kind. A known number chooses the more exact cause and mender; it chooses the
+/// `error` and status decide the kind. A known number chooses the more exact cause and fixed_by; it chooses the
 /// outlook only where the status does not speak for a passing trouble by itself.
 pub fn read(status: u16, body: &[u8], retry_after: Option<Duration>) -> Refusal {
     let fields = read_fields(body);
@@ -398,7 +328,7 @@ pub fn read(status: u16, body: &[u8], retry_after: Option<Duration>) -> Refusal 
     let hint = number
         .and_then(number_row)
         .filter(|_| base.kind != RefusalKind::Throttled);
-    let passing = base.outlook != Outlook::AfterMending;
+    let passing = base.outlook != Outlook::AfterFix;
     Refusal {
         status,
         error,
@@ -407,7 +337,7 @@ pub fn read(status: u16, body: &[u8], retry_after: Option<Duration>) -> Refusal 
         trace_id: read_id(&fields, "trace_id", description, "Trace ID: "),
         kind: base.kind,
         cause: hint.map_or(base.cause, |row| row.cause),
-        mender: hint.map_or(base.mender, |row| row.mender),
+        fixed_by: hint.map_or(base.fixed_by, |row| row.fixed_by),
         outlook: hint.filter(|_| !passing).map_or(base.outlook, |row| row.outlook),
         retry_after: retry_after.map(|wait| wait.min(RETRY_AFTER_MAX)),
     }
@@ -419,7 +349,7 @@ impl Refusal {
         let mut said = format!(
             "No token for identity {identity} (tenant {tenant}, client id {client_id}): {self}. {} {}; {}",
             self.cause,
-            self.mender.must(),
+            self.fixed_by.must_fix(),
             self.outlook.clause(),
         );
         if let Some(wait) = self.retry_after {
@@ -480,7 +410,7 @@ fn base_of(status: u16, error: Option<&str>) -> &'static ErrorRow {
 const THROTTLED: ErrorRow = ErrorRow {
     error: "",
     kind: RefusalKind::Throttled,
-    mender: Mender::Nobody,
+    fixed_by: FixedBy::Nobody,
     outlook: Outlook::BackOff,
     cause: "Entra was asked for too many tokens.",
 };
@@ -488,7 +418,7 @@ const THROTTLED: ErrorRow = ErrorRow {
 const FAILED: ErrorRow = ErrorRow {
     error: "",
     kind: RefusalKind::Unavailable,
-    mender: Mender::Nobody,
+    fixed_by: FixedBy::Nobody,
     outlook: Outlook::Transient,
     cause: "Entra failed by itself or is busy.",
 };
@@ -496,16 +426,16 @@ const FAILED: ErrorRow = ErrorRow {
 const NOT_FOUND: ErrorRow = ErrorRow {
     error: "",
     kind: RefusalKind::Unknown,
-    mender: Mender::Operator,
-    outlook: Outlook::AfterMending,
+    fixed_by: FixedBy::Operator,
+    outlook: Outlook::AfterFix,
     cause: "There is no token endpoint at this address; compare authority and tenant.",
 };
 
 const UNKNOWN: ErrorRow = ErrorRow {
     error: "",
     kind: RefusalKind::Unknown,
-    mender: Mender::Operator,
-    outlook: Outlook::AfterMending,
+    fixed_by: FixedBy::Operator,
+    outlook: Outlook::AfterFix,
     cause: "Entra refused for a reason Flowgate does not know; compare the identity with its registration.",
 };
 
@@ -584,7 +514,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{ERRORS, Mender, NUMBERS, Outlook, RETRY_AFTER_MAX, RefusalKind, number_row, read};
+    use super::{ERRORS, FixedBy, NUMBERS, Outlook, RETRY_AFTER_MAX, RefusalKind, number_row, read};
 
     const GUID: &str = "fb3d2015-bc17-4bb9-bb85-30c5cf1aaaa7";
 
@@ -624,64 +554,64 @@ mod tests {
 
     #[test]
     fn every_number_met_in_practice_has_a_row() {
-        use Mender::{ClusterAdmin, HostAdmin, Nobody, Operator, TenantAdmin, User};
-        use Outlook::{AfterMending, BackOff, Transient};
-        let groups: [(&[u32], Mender, Outlook); 8] = [
+        use FixedBy::{ClusterAdmin, HostAdmin, Nobody, Operator, TenantAdmin, User};
+        use Outlook::{AfterFix, BackOff, Transient};
+        let groups: [(&[u32], FixedBy, Outlook); 8] = [
             (
                 &[
                     7000215, 7000222, 70002, 700016, 700027, 50012, 700030, 50001, 70011, 28002,
                 ],
                 Operator,
-                AfterMending,
+                AfterFix,
             ),
             (
                 &[
                     1002012, 700022, 700023, 901002, 90002, 900023, 900382, 900432, 90038,
                 ],
                 Operator,
-                AfterMending,
+                AfterFix,
             ),
             (
                 &[
                     650053, 50126, 50173, 700082, 70008, 70043, 700025, 7000218, 100007,
                 ],
                 Operator,
-                AfterMending,
+                AfterFix,
             ),
             (
                 &[7000229, 7000112, 70021, 700211, 700213, 7002131, 500011, 65001],
                 TenantAdmin,
-                AfterMending,
+                AfterFix,
             ),
             (
                 &[650052, 650056, 650057, 50105, 53003, 530032, 530035],
                 TenantAdmin,
-                AfterMending,
+                AfterFix,
             ),
-            (&[500133, 700024], HostAdmin, AfterMending),
-            (
-                &[50076, 50074, 50079, 50034, 50057, 50055, 50053],
-                User,
-                AfterMending,
-            ),
+            (&[500133, 700024], HostAdmin, AfterFix),
+            (&[50076, 50074, 50079, 50034, 50057, 50055, 50053], User, AfterFix),
             (
                 &[90033, 90006, 90024, 90012, 50033, 50087, 90090],
                 Nobody,
                 Transient,
             ),
         ];
-        let singles: [(&[u32], Mender, Outlook); 3] = [
+        let singles: [(&[u32], FixedBy, Outlook); 3] = [
             (&[50196], Operator, BackOff),
             (&[90055], Nobody, BackOff),
             (&[90061], ClusterAdmin, BackOff),
         ];
-        for (numbers, mender, outlook) in groups.into_iter().chain(singles) {
+        for (numbers, fixed_by, outlook) in groups.into_iter().chain(singles) {
             for number in numbers {
                 let row = number_row(*number).unwrap_or_else(|| panic!("{number} has no row"));
-                assert_eq!((row.mender, row.outlook), (mender, outlook), "{number}");
+                assert_eq!((row.fixed_by, row.outlook), (fixed_by, outlook), "{number}");
                 let refusal = read(400, &body("invalid_request", *number), None);
                 assert_eq!((refusal.number, refusal.cause), (Some(*number), row.cause));
-                assert_eq!((refusal.mender, refusal.outlook), (mender, outlook), "{number}");
+                assert_eq!(
+                    (refusal.fixed_by, refusal.outlook),
+                    (fixed_by, outlook),
+                    "{number}"
+                );
             }
         }
     }
@@ -697,8 +627,8 @@ mod tests {
                 row.error
             );
             assert_eq!(
-                (refusal.mender, refusal.outlook),
-                (row.mender, row.outlook),
+                (refusal.fixed_by, refusal.outlook),
+                (row.fixed_by, row.outlook),
                 "{}",
                 row.error
             );
@@ -744,8 +674,8 @@ mod tests {
                     Correlation ID: fb3d2015-bc17-4bb9-bb85-30c5cf1aaaa7 Timestamp: 2026-01-09 02:02:12Z";
         let refusal = read(401, &literal("invalid_client", text, 7000215), None);
         assert_eq!(
-            (refusal.kind, refusal.mender),
-            (RefusalKind::InvalidClient, Mender::Operator)
+            (refusal.kind, refusal.fixed_by),
+            (RefusalKind::InvalidClient, FixedBy::Operator)
         );
         assert_eq!(refusal.correlation_id.as_deref(), Some(GUID));
         assert!(!format!("{refusal:?} {refusal} {}", refusal.sentence("a", "b", "c")).contains("CANARY"));
@@ -757,8 +687,8 @@ mod tests {
                     <tenant>. See instructions here: https://go.microsoft.com/fwlink/?linkid=2225119 ...";
         let refusal = read(401, &literal("invalid_client", text, 7000229), None);
         assert_eq!(
-            (refusal.kind, refusal.mender),
-            (RefusalKind::InvalidClient, Mender::TenantAdmin)
+            (refusal.kind, refusal.fixed_by),
+            (RefusalKind::InvalidClient, FixedBy::TenantAdmin)
         );
     }
 
@@ -771,8 +701,8 @@ mod tests {
                     Correlation ID: fb3d2015-bc17-4bb9-bb85-30c5cf1aaaa7\r\nTimestamp: 2022-01-20 22:54:42Z";
         let refusal = read(400, &literal("invalid_request", text, 70021), None);
         assert_eq!(
-            (refusal.kind, refusal.mender),
-            (RefusalKind::InvalidRequest, Mender::TenantAdmin)
+            (refusal.kind, refusal.fixed_by),
+            (RefusalKind::InvalidRequest, FixedBy::TenantAdmin)
         );
         assert!(refusal.cause.contains("last slash"), "{}", refusal.cause);
     }
@@ -783,8 +713,8 @@ mod tests {
                     Trace ID: fb3d2015-bc17-4bb9-bb85-30c5cf1aaaa7";
         let refusal = read(400, &literal("invalid_request", text, 90061), None);
         assert_eq!(
-            (refusal.mender, refusal.outlook),
-            (Mender::ClusterAdmin, Outlook::BackOff)
+            (refusal.fixed_by, refusal.outlook),
+            (FixedBy::ClusterAdmin, Outlook::BackOff)
         );
         assert_eq!(
             (refusal.trace_id.as_deref(), refusal.correlation_id),
@@ -817,7 +747,7 @@ mod tests {
                 (refusal.kind, refusal.outlook),
                 (RefusalKind::Throttled, Outlook::BackOff)
             );
-            assert_eq!((refusal.mender, refusal.retry_after), (Mender::Nobody, wait));
+            assert_eq!((refusal.fixed_by, refusal.retry_after), (FixedBy::Nobody, wait));
         }
         let endless = read(429, b"", Some(Duration::MAX));
         assert_eq!(endless.retry_after, Some(RETRY_AFTER_MAX));
@@ -852,8 +782,8 @@ mod tests {
         ] {
             let refusal = read(status, text, None);
             assert_eq!(
-                (refusal.kind, refusal.mender),
-                (RefusalKind::Unknown, Mender::Operator),
+                (refusal.kind, refusal.fixed_by),
+                (RefusalKind::Unknown, FixedBy::Operator),
                 "{status}"
             );
             assert_eq!(refusal.error, None);
@@ -867,13 +797,13 @@ mod tests {
             (refusal.kind, refusal.number),
             (RefusalKind::InvalidGrant, Some(9999999))
         );
-        assert_eq!(refusal.mender, Mender::User);
+        assert_eq!(refusal.fixed_by, FixedBy::User);
         let arc = literal("unauthorized_client", "Missing Basic Authorization header", 401);
         assert_eq!(read(401, &arc, None).number, None);
     }
 
     #[test]
-    fn the_sentence_names_identity_cause_mender_and_prospect() {
+    fn the_sentence_names_identity_cause_who_fixes_it_and_outlook() {
         let refusal = read(
             401,
             &body("invalid_client", 7000222),
@@ -885,7 +815,7 @@ mod tests {
             format!(
                 "No token for identity orders (tenant contoso.onmicrosoft.com, client id 22222222): entra \
                  answered 401 invalid_client AADSTS7000222. The client secret has expired: create another \
-                 under App registrations, Certificates & secrets. The operator of the gateway must mend \
+                 under App registrations, Certificates & secrets. The operator of the gateway must fix \
                  this; waiting does not help, and Entra asks for a pause of 5 s. Correlation id {GUID}."
             )
         );

@@ -10,10 +10,10 @@ use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::login::Protection;
 use crate::entra::proof::Proof;
-use crate::entra::refusal::{Outlook, Refusal, RefusalKind};
+use crate::entra::refusal::{Refusal, RefusalKind};
 use crate::entra::store::{InPlaceOf, Kept, Replaced, Store, StoreError};
-use crate::model::IdentityName;
 use crate::model::claims::printable;
+use crate::model::{IdentityName, Outlook};
 use crate::settings::{GrantSettings, IdentitySettings};
 
 /// How many refresh tokens are tried in one go: another gateway or a new sign-in may replace the store meanwhile.
@@ -220,5 +220,5 @@ fn is_over(refusal: &Refusal) -> bool {
         refusal.kind,
         RefusalKind::InvalidGrant | RefusalKind::InteractionRequired
     );
-    needs_person && refusal.outlook == Outlook::AfterMending
+    needs_person && refusal.outlook == Outlook::AfterFix
 }

@@ -14,9 +14,8 @@ use crate::counters::Counters;
 use crate::entra::answer::TokenError;
 use crate::entra::cache::{Forgotten, Slot, Token, Unavailable};
 use crate::entra::endpoint;
-use crate::entra::refusal::{Mender, Outlook};
 use crate::entra::slots::Slots;
-use crate::model::Secret;
+use crate::model::{FixedBy, Outlook, Secret};
 use crate::settings::{
     GrantSettings, IdentitySettings, KeyVaultSettings, TrustError, VaultReference, VaultValue,
 };
@@ -52,7 +51,7 @@ pub struct VaultError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultRemedy {
     /// Who must do it.
-    pub mender: Mender,
+    pub fixed_by: FixedBy,
     /// What, as a clause that names who.
     pub what: String,
     /// The page of the portal; empty where there is none.
@@ -64,9 +63,9 @@ pub struct VaultRemedy {
 }
 
 impl VaultRemedy {
-    fn new(mender: Mender, what: impl Into<String>) -> Self {
+    fn new(fixed_by: FixedBy, what: impl Into<String>) -> Self {
         Self {
-            mender,
+            fixed_by,
             what: what.into(),
             portal: String::new(),
             command: String::new(),
@@ -223,12 +222,12 @@ impl Vault {
     /// Who mends it, and how.
     fn remedy(&self, place: &VaultReference, cause: &Cause) -> VaultRemedy {
         let (vault, host, name) = (place.vault(), place.authority(), place.name());
-        let operator = |what: &str| VaultRemedy::new(Mender::Operator, what);
-        let host_admin = |what: String| VaultRemedy::new(Mender::HostAdmin, what);
-        let nobody = |what: &str| VaultRemedy::new(Mender::Nobody, what);
-        let owner = |what: &str| VaultRemedy::new(Mender::TenantAdmin, what);
+        let operator = |what: &str| VaultRemedy::new(FixedBy::Operator, what);
+        let host_admin = |what: String| VaultRemedy::new(FixedBy::HostAdmin, what);
+        let nobody = |what: &str| VaultRemedy::new(FixedBy::Nobody, what);
+        let owner = |what: &str| VaultRemedy::new(FixedBy::TenantAdmin, what);
         match cause {
-            Cause::NoToken(_) => operator("the operator must mend the identity that reads vaults first"),
+            Cause::NoToken(_) => operator("the operator must fix the identity that reads vaults first"),
             Cause::Unreachable(_) => host_admin(format!(
                 "whoever runs the gateway's host must look after the way to {host}, and the operator after the vault's \
                  name"
@@ -240,7 +239,7 @@ impl Vault {
             Cause::Timeout => host_admin(format!(
                 "whoever runs the gateway's host must look after the way to {host}"
             )),
-            Cause::Cut => nobody("nobody needs to mend this, it is asked again"),
+            Cause::Cut => nobody("nobody needs to fix this, it is asked again"),
             Cause::WebPage(_) => host_admin(format!(
                 "whoever runs the gateway's network must keep proxies and portals away from {host}"
             )),
@@ -266,16 +265,16 @@ impl Vault {
                 format!("Key vaults > {vault} > Secrets > {name}"),
                 format!("az keyvault secret set-attributes --vault-name {vault} --name {name} --enabled true"),
             ),
-            Cause::Missing => operator("the operator must mend the name or make the secret")
+            Cause::Missing => operator("the operator must correct the name or make the secret")
                 .by(
                     format!("Key vaults > {vault} > Secrets"),
                     format!("az keyvault secret list --vault-name {vault}"),
                 )
                 .or("; a deleted one comes back with az keyvault secret recover"),
             Cause::Throttled(_) => nobody(
-                "nobody needs to mend this, it passes with time, unless something else asks this vault all the time",
+                "nobody needs to fix this, it passes with time, unless something else asks this vault all the time",
             ),
-            Cause::Trouble(..) => nobody("nobody needs to mend this, it is asked again"),
+            Cause::Trouble(..) => nobody("nobody needs to fix this, it is asked again"),
             Cause::Unexpected(_) => operator("the operator must compare the address with the portal").by(
                 format!("Key vaults > {vault} > Secrets > {name} > Secret Identifier"),
                 format!("az keyvault secret show --vault-name {vault} --name {name} --query id"),
@@ -291,7 +290,7 @@ impl Vault {
         let assignee = &self.assignee;
         let what =
             "an administrator of the vault must give the identity the role Key Vault Secrets User for it";
-        VaultRemedy::new(Mender::TenantAdmin, what)
+        VaultRemedy::new(FixedBy::TenantAdmin, what)
             .by(
                 format!("Key vaults > {vault} > Access control (IAM)"),
                 format!(
@@ -309,7 +308,7 @@ impl Vault {
 fn firewall(vault: &str, address: Option<IpAddr>) -> VaultRemedy {
     let argument = address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
     VaultRemedy::new(
-        Mender::TenantAdmin,
+        FixedBy::TenantAdmin,
         "an administrator of the vault must let the gateway's address in",
     )
     .by(
@@ -383,7 +382,7 @@ impl Cause {
 
     fn outlook(&self) -> (Outlook, Option<Duration>) {
         match self {
-            Self::NoToken(why) if !why.error.needs_mending() => (Outlook::Transient, Some(why.wait)),
+            Self::NoToken(why) if !why.error.needs_fix() => (Outlook::Transient, Some(why.wait)),
             Self::Unreachable(_) | Self::Timeout | Self::Cut => (Outlook::Transient, None),
             Self::Throttled(wait) => (Outlook::BackOff, *wait),
             Self::Trouble(_, wait) => (Outlook::Transient, *wait),
@@ -397,7 +396,7 @@ impl Cause {
             | Self::Disabled
             | Self::Missing
             | Self::Unexpected(_)
-            | Self::Empty => (Outlook::AfterMending, None),
+            | Self::Empty => (Outlook::AfterFix, None),
         }
     }
 }
@@ -610,7 +609,7 @@ async fn read_patiently(vault: &Vault, place: &VaultReference) -> Result<Found, 
     let mut tries = 1;
     loop {
         match vault.read(place).await {
-            Err(error) if error.outlook != Outlook::AfterMending && tries < START_TRIES => {
+            Err(error) if error.outlook != Outlook::AfterFix && tries < START_TRIES => {
                 tries += 1;
                 tokio::time::sleep(START_PAUSE).await;
             }

@@ -1,4 +1,4 @@
-//! THE table of what the platform under a flow reports: fault code → kind of answer, who must mend it,
+//! THE table of what the platform under a flow reports: fault code → problem, who fixes it,
 //! whether a run started, whether a fresh token may help. It tells the platform's faults from the answers of
 //! a flow's owner and explains a token the flow refused; statuses and words for callers belong to `problem`,
 //! repeating to `gateway`.
@@ -10,8 +10,9 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::model::FixedBy;
 use crate::model::claims::{Claims, printable, quoted};
-pub use crate::problem::Run;
+use crate::problem::{Kind, Run};
 
 /// Longest message kept for the log, in characters. The longest one seen in public has about 350.
 pub const MESSAGE_CHARS_MAX: usize = 512;
@@ -21,59 +22,6 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 
 // A tracking id has the form of a run id, 33 characters; codes are shorter than 50.
 const WORD_CHARS_MAX: usize = 64;
-
-/// The kind of answer a caller gets for a fault. A caller is blamed (4xx) only for what the caller can mend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Answer {
-    /// 502: the flow does not accept the gateway's token.
-    FlowRefusedToken,
-    /// 502: route and trigger do not fit: address, scheme, method or allowed networks.
-    FlowMisconfigured,
-    /// 503: the flow is switched off.
-    FlowOff,
-    /// 502: the flow or its trigger no longer exists at this address.
-    FlowGone,
-    /// 503 with a wait: the platform slows the flow down.
-    FlowThrottled,
-    /// 502: the flow ended without an answer.
-    FlowNoResponse,
-    /// 504: the flow did not answer within the platform's time.
-    FlowTimeout,
-    /// 400: the body does not fit the schema of the trigger.
-    RequestRejectedBySchema,
-    /// 413: the body is larger than the platform accepts.
-    RequestTooLarge,
-    /// 502: the platform failed for another reason.
-    FlowFailed,
-}
-
-/// Who must mend the cause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mender {
-    /// Who sent the request.
-    Caller,
-    /// Who runs the gateway.
-    Operator,
-    /// Who owns the flow or the Logic App.
-    FlowOwner,
-    /// Who administers the tenant's Entra or its data policies.
-    TenantAdmin,
-    /// Nobody: it passes.
-    Time,
-}
-
-impl Mender {
-    /// The word used in the log.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Caller => "caller",
-            Self::Operator => "operator",
-            Self::FlowOwner => "flow-owner",
-            Self::TenantAdmin => "tenant-admin",
-            Self::Time => "time",
-        }
-    }
-}
 
 /// Whether the token itself is to blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,10 +41,10 @@ pub struct Row {
     /// A lower-case part of the message that tells rows of one code apart; empty in the row for all other
     /// messages.
     pub wording: &'static str,
-    /// The kind of answer for the caller.
-    pub answer: Answer,
-    /// Who must mend the cause.
-    pub mender: Mender,
+    /// The caller's answer.
+    pub kind: Kind,
+    /// Who fixes the cause.
+    pub fixed_by: FixedBy,
     /// Whether a run started.
     pub run: Run,
     /// Whether a fresh token may help.
@@ -106,13 +54,13 @@ pub struct Row {
 }
 
 macro_rules! faults {
-    ($($code:literal $wording:literal $answer:ident $mender:ident $run:ident $credential:ident
+    ($($code:literal $wording:literal $kind:ident $fixed_by:ident $run:ident $credential:ident
         $advice:literal;)+) => {
         &[$(Row {
             code: $code,
             wording: $wording,
-            answer: Answer::$answer,
-            mender: Mender::$mender,
+            kind: Kind::$kind,
+            fixed_by: FixedBy::$fixed_by,
             run: Run::$run,
             credential: Credential::$credential,
             advice: $advice,
@@ -173,7 +121,7 @@ pub const CODES: &[Row] = faults! {
     "InvalidFlowExtensionRequestRoute" "" FlowMisconfigured Operator No Sound
         "The Standard app knows no such route. The operator must copy the URL from the trigger again; it \
          ends in /triggers/<trigger>/invoke.";
-    "InvalidRequestContent" "" RequestRejectedBySchema Caller No Sound
+    "InvalidRequestContent" "" BodyRefusedByFlow Caller No Sound
         "The platform could not read the body in the form its Content-Type announces. The caller must send \
          what it announces.";
     "InvalidUseOfOAuthToken" "" FlowMisconfigured Operator Unknown Sound
@@ -195,7 +143,7 @@ pub const CODES: &[Row] = faults! {
     "ResponseTimeout" "" FlowTimeout FlowOwner Yes Sound
         "The flow did not reach its Response action within the platform's 120 seconds. Its owner must \
          answer earlier or answer 202 and go on afterwards.";
-    "TriggerInputSchemaMismatch" "" RequestRejectedBySchema Caller No Sound
+    "TriggerInputSchemaMismatch" "" BodyRefusedByFlow Caller No Sound
         "The body does not fit the schema in the trigger. The caller must send what the schema describes, \
          or the flow's owner must loosen it: a generated schema refuses null and missing fields.";
     "TriggerRequestMethodNotValid" "" FlowMisconfigured Operator No Sound
@@ -205,7 +153,7 @@ pub const CODES: &[Row] = faults! {
         "The flow is switched off. Its owner must turn it on; the address stays the same.";
     "WorkflowNotFound" "" FlowGone Operator No Sound
         "There is no workflow at this address. The operator must copy the URL from the trigger again.";
-    "WorkflowRunActionThrottled" "" FlowThrottled Time No Sound
+    "WorkflowRunActionThrottled" "" FlowThrottled Nobody No Sound
         "The platform slows the flow down because it used up its share. It passes; if it returns, the \
          flow's owner must look at the plan's limits.";
     "WorkflowTriggerIsNotEnabled" "" FlowOff FlowOwner No Sound
@@ -257,25 +205,25 @@ pub const STATUSES: &[Row] = faults! {
     "http-408" "" FlowTimeout FlowOwner Yes Sound
         "The flow did not answer within the platform's time. Its owner must answer earlier or answer 202 \
          and go on afterwards.";
-    "http-413" "" RequestTooLarge Caller No Sound
+    "http-413" "" BodyTooLarge Caller No Sound
         "The body is larger than the platform accepts, which is 100 MB for a flow. The caller must send \
          less.";
-    "http-429" "" FlowThrottled Time No Sound
+    "http-429" "" FlowThrottled Nobody No Sound
         "The platform slows the flow down because it used up its share. It passes; if it returns, the \
          flow's owner must look at the plan's limits.";
-    "http-500" "" FlowFailed Time Unknown Sound
+    "http-500" "" FlowFailed Nobody Unknown Sound
         "The platform failed by itself. If it happens every time, the operator must check the audience of \
          the token.";
-    "http-502" "" FlowFailed Time Unknown Sound
+    "http-502" "" FlowFailed Nobody Unknown Sound
         "Something on the way to the flow failed. A run may exist; the flow's owner finds it in the run \
          history.";
-    "http-503" "" FlowFailed Time Unknown Sound
+    "http-503" "" FlowFailed Nobody Unknown Sound
         "The platform or the app under the flow is not available. It usually passes; a Standard app may be \
          stopped.";
     "http-504" "" FlowTimeout FlowOwner Yes Sound
         "The flow did not answer within the platform's time. Its owner must answer earlier or answer 202 \
          and go on afterwards.";
-    "http-5xx" "" FlowFailed Time Unknown Sound
+    "http-5xx" "" FlowFailed Nobody Unknown Sound
         "The platform answered with an unusual failure. A run may exist; the flow's owner finds it in the \
          run history.";
 };
@@ -391,7 +339,7 @@ pub fn classify(evidence: &Evidence<'_>) -> Reading {
     let message = message.unwrap_or_default();
     if let Some(row) = find(CODES, &code, &message) {
         // A message about the body quotes the caller's values, which may be personal.
-        let quotes_caller = row.answer == Answer::RequestRejectedBySchema;
+        let quotes_caller = row.kind == Kind::BodyRefusedByFlow;
         let message = Some(message).filter(|text| !quotes_caller && !text.is_empty());
         return Reading::Fault(Fault {
             row,
@@ -586,7 +534,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        Answer, CODES, Credential, Evidence, Expected, Fault, MESSAGE_CHARS_MAX, Mender, Reading, Row, Run,
+        CODES, Credential, Evidence, Expected, Fault, FixedBy, Kind, MESSAGE_CHARS_MAX, Reading, Row, Run,
         STATUSES, classify, explain_mismatch,
     };
     use crate::model::Cloud;
@@ -656,13 +604,10 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_is_blamed_only_for_what_a_caller_can_mend() {
+    fn a_caller_is_blamed_only_for_what_a_caller_can_fix() {
         for row in CODES.iter().chain(STATUSES) {
-            let blamed = matches!(
-                row.answer,
-                Answer::RequestRejectedBySchema | Answer::RequestTooLarge
-            );
-            assert_eq!(blamed, row.mender == Mender::Caller, "{}", row.code);
+            let blamed = matches!(row.kind, Kind::BodyRefusedByFlow | Kind::BodyTooLarge);
+            assert_eq!(blamed, row.fixed_by == FixedBy::Caller, "{}", row.code);
         }
     }
 
@@ -686,8 +631,8 @@ mod tests {
             );
             let row = row(status, "DirectApiRequestHasMoreThanOneAuthorization", &message);
             assert_eq!(
-                (row.answer, row.mender),
-                (Answer::FlowMisconfigured, Mender::Operator)
+                (row.kind, row.fixed_by),
+                (Kind::FlowMisconfigured, FixedBy::Operator)
             );
         }
     }
@@ -698,8 +643,8 @@ mod tests {
                        specified in the workflow access control configuration.";
         let by_address = row(401, "AuthorizationFailed", message);
         assert_eq!(
-            (by_address.wording, by_address.mender),
-            ("client ip address", Mender::FlowOwner)
+            (by_address.wording, by_address.fixed_by),
+            ("client ip address", FixedBy::FlowOwner)
         );
         assert_eq!(row(403, "AuthorizationFailed", "no").wording, "");
     }
@@ -709,24 +654,24 @@ mod tests {
         let signature = "The provided authorization signature is not valid.";
         let scope = "The x-ms-client-scope header must not be null or empty.";
         for (status, code, message, answer) in [
-            (401, "OAuthAccessPolicyNotFound", "", Answer::FlowMisconfigured),
+            (401, "OAuthAccessPolicyNotFound", "", Kind::FlowMisconfigured),
             (
                 401,
                 "DirectApiInvalidAuthorizationSignature",
                 signature,
-                Answer::FlowMisconfigured,
+                Kind::FlowMisconfigured,
             ),
-            (401, "InvalidUseOfOAuthToken", "", Answer::FlowMisconfigured),
+            (401, "InvalidUseOfOAuthToken", "", Kind::FlowMisconfigured),
             (
                 403,
                 "ClientScopeAuthorizationFailed",
                 scope,
-                Answer::FlowMisconfigured,
+                Kind::FlowMisconfigured,
             ),
-            (500, "InternalServerError", "", Answer::FlowFailed),
+            (500, "InternalServerError", "", Kind::FlowFailed),
         ] {
             let row = row(status, code, message);
-            assert_eq!((row.answer, row.mender), (answer, Mender::Operator), "{code}");
+            assert_eq!((row.kind, row.fixed_by), (answer, FixedBy::Operator), "{code}");
             assert_eq!(row.credential, Credential::Sound, "{code}");
         }
     }
@@ -753,8 +698,8 @@ mod tests {
         assert_eq!((shared.wording, unseen.wording), ("shared access scheme", ""));
         for row in [oauth, shared, unseen] {
             assert_eq!(
-                (row.answer, row.run),
-                (Answer::FlowMisconfigured, Run::No),
+                (row.kind, row.run),
+                (Kind::FlowMisconfigured, Run::No),
                 "{}",
                 row.wording
             );
@@ -768,7 +713,7 @@ mod tests {
         let row_401 = row(401, "MisMatchingOAuthClaims", message);
         let row_403 = row(403, "MisMatchingOAuthClaims", message);
         assert_eq!(row_401, row_403);
-        assert_eq!(row_401.answer, Answer::FlowRefusedToken);
+        assert_eq!(row_401.kind, Kind::FlowRefusedToken);
         assert_eq!(row_401.credential, Credential::Sound);
     }
 
@@ -789,23 +734,23 @@ mod tests {
         );
         let truncated = row(401, code, "");
         assert_eq!(
-            (disabled.answer, disabled.mender),
-            (Answer::FlowMisconfigured, Mender::FlowOwner)
+            (disabled.kind, disabled.fixed_by),
+            (Kind::FlowMisconfigured, FixedBy::FlowOwner)
         );
         assert_eq!(
-            (token.answer, token.credential),
-            (Answer::FlowRefusedToken, Credential::Suspect)
+            (token.kind, token.credential),
+            (Kind::FlowRefusedToken, Credential::Suspect)
         );
         assert_eq!(
-            (truncated.mender, truncated.credential),
-            (Mender::Operator, Credential::Sound)
+            (truncated.fixed_by, truncated.credential),
+            (FixedBy::Operator, Credential::Sound)
         );
         assert!(truncated.advice.contains("lost its sig"), "{}", truncated.advice);
     }
 
     #[test]
     fn request_and_state_faults_start_no_run() {
-        use Answer::{FlowGone, FlowMisconfigured, FlowOff, RequestRejectedBySchema};
+        use Kind::{BodyRefusedByFlow, FlowGone, FlowMisconfigured, FlowOff};
         let off = |state: &str| {
             format!(
                 "Could not execute workflow '{OID}' trigger 'manual' with state '{state}': trigger is not \
@@ -829,14 +774,9 @@ mod tests {
                 400,
                 "TriggerInputSchemaMismatch",
                 "x".to_owned(),
-                RequestRejectedBySchema,
+                BodyRefusedByFlow,
             ),
-            (
-                400,
-                "InvalidRequestContent",
-                "x".to_owned(),
-                RequestRejectedBySchema,
-            ),
+            (400, "InvalidRequestContent", "x".to_owned(), BodyRefusedByFlow),
             (400, "WorkflowTriggerIsNotEnabled", off("Disabled"), FlowOff),
             (400, "WorkflowTriggerIsNotEnabled", off("Suspended"), FlowOff),
             (400, "WorkflowTriggerIsNotEnabled", off("Deleted"), FlowGone),
@@ -863,14 +803,14 @@ mod tests {
         ];
         for (status, code, message, answer) in cases {
             let row = row(status, code, &message);
-            assert_eq!((row.answer, row.run), (answer, Run::No), "{code} {message}");
+            assert_eq!((row.kind, row.run), (answer, Run::No), "{code} {message}");
             assert_eq!(row.credential, Credential::Sound, "{code}");
         }
     }
 
     #[test]
     fn a_throttled_flow_started_no_run() {
-        let throttled = |row: &&Row| row.answer == Answer::FlowThrottled;
+        let throttled = |row: &&Row| row.kind == Kind::FlowThrottled;
         for row in CODES.iter().chain(STATUSES).filter(throttled) {
             assert_eq!(row.run, Run::No, "{}", row.code);
         }
@@ -879,12 +819,12 @@ mod tests {
     #[test]
     fn execution_faults_may_have_started_a_run() {
         for (status, code, answer, run) in [
-            (502, "NoResponse", Answer::FlowNoResponse, Run::Yes),
-            (504, "ResponseTimeout", Answer::FlowTimeout, Run::Yes),
-            (504, "GatewayTimeout", Answer::FlowTimeout, Run::Yes),
+            (502, "NoResponse", Kind::FlowNoResponse, Run::Yes),
+            (504, "ResponseTimeout", Kind::FlowTimeout, Run::Yes),
+            (504, "GatewayTimeout", Kind::FlowTimeout, Run::Yes),
         ] {
             let row = row(status, code, "");
-            assert_eq!((row.answer, row.run), (answer, run), "{code}");
+            assert_eq!((row.kind, row.run), (answer, run), "{code}");
         }
     }
 
@@ -977,23 +917,23 @@ mod tests {
             br#"{"error":"text"}"#,
         ];
         for (status, answer, run, credential) in [
-            (401, Answer::FlowRefusedToken, Run::No, Credential::Suspect),
-            (403, Answer::FlowRefusedToken, Run::Unknown, Credential::Sound),
-            (404, Answer::FlowGone, Run::Unknown, Credential::Sound),
-            (408, Answer::FlowTimeout, Run::Yes, Credential::Sound),
-            (413, Answer::RequestTooLarge, Run::No, Credential::Sound),
-            (429, Answer::FlowThrottled, Run::No, Credential::Sound),
-            (500, Answer::FlowFailed, Run::Unknown, Credential::Sound),
-            (501, Answer::FlowFailed, Run::Unknown, Credential::Sound),
-            (502, Answer::FlowFailed, Run::Unknown, Credential::Sound),
-            (503, Answer::FlowFailed, Run::Unknown, Credential::Sound),
-            (504, Answer::FlowTimeout, Run::Yes, Credential::Sound),
-            (520, Answer::FlowFailed, Run::Unknown, Credential::Sound),
+            (401, Kind::FlowRefusedToken, Run::No, Credential::Suspect),
+            (403, Kind::FlowRefusedToken, Run::Unknown, Credential::Sound),
+            (404, Kind::FlowGone, Run::Unknown, Credential::Sound),
+            (408, Kind::FlowTimeout, Run::Yes, Credential::Sound),
+            (413, Kind::BodyTooLarge, Run::No, Credential::Sound),
+            (429, Kind::FlowThrottled, Run::No, Credential::Sound),
+            (500, Kind::FlowFailed, Run::Unknown, Credential::Sound),
+            (501, Kind::FlowFailed, Run::Unknown, Credential::Sound),
+            (502, Kind::FlowFailed, Run::Unknown, Credential::Sound),
+            (503, Kind::FlowFailed, Run::Unknown, Credential::Sound),
+            (504, Kind::FlowTimeout, Run::Yes, Credential::Sound),
+            (520, Kind::FlowFailed, Run::Unknown, Credential::Sound),
         ] {
             for body in bodies {
                 let row = fault(&evidence(status, body)).row;
                 assert_eq!(
-                    (row.answer, row.run, row.credential),
+                    (row.kind, row.run, row.credential),
                     (answer, run, credential),
                     "{status}"
                 );
@@ -1009,7 +949,7 @@ mod tests {
                 ..evidence(status, b"")
             };
             let row = fault(&seen).row;
-            assert_eq!((row.code, row.mender), (code, Mender::FlowOwner));
+            assert_eq!((row.code, row.fixed_by), (code, FixedBy::FlowOwner));
         }
         let known = envelope("MisMatchingOAuthClaims", "x");
         let both = Evidence {

@@ -609,7 +609,7 @@ fn api_problem(said: &str, admitted: &Admitted) -> Problem {
     });
     Problem::from(Kind::ApiRefusedToken).because(format!(
         "the API refused the token of identity {name}, which is for {audience}: compare the identity's scope with what \
-         the API wants, and see whether the tenant lets the application use it. It said: {said}. Who mends it: operator."
+         the API wants, and see whether the tenant lets the application use it. It said: {said}. Fixed by: operator."
     ))
 }
 
@@ -763,23 +763,9 @@ fn retry_after(fields: &Fields) -> Option<Duration> {
 
 /// The caller's problem and the operator's sentence for a fault of the platform.
 fn fault_problem(fault: &Fault, admitted: &Admitted, token: Option<&Arc<Token>>) -> Problem {
-    let kind = match fault.row.answer {
-        fault::Answer::FlowRefusedToken => Kind::FlowRefusedToken,
-        fault::Answer::FlowMisconfigured => Kind::FlowMisconfigured,
-        fault::Answer::FlowOff => Kind::FlowOff,
-        fault::Answer::FlowGone => Kind::FlowGone,
-        fault::Answer::FlowThrottled => Kind::FlowThrottled,
-        fault::Answer::FlowNoResponse => Kind::FlowNoResponse,
-        fault::Answer::FlowTimeout => Kind::FlowTimeout,
-        fault::Answer::RequestRejectedBySchema => Kind::BodyRefusedByFlow,
-        fault::Answer::RequestTooLarge => Kind::BodyTooLarge,
-        fault::Answer::FlowFailed => Kind::FlowFailed,
-    };
-    let mut cause = format!("{} Who mends it: {}.", fault.private(), fault.row.mender.as_str());
+    let mut cause = format!("{} Fixed by: {}.", fault.private(), fault.row.fixed_by.as_str());
     let identity = admitted.route.identity.as_ref();
-    if let (fault::Answer::FlowRefusedToken, Some(identity), Some(token)) =
-        (fault.row.answer, identity, token)
-    {
+    if let (Kind::FlowRefusedToken, Some(identity), Some(token)) = (fault.row.kind, identity, token) {
         let settings = identity.settings();
         let expected = Expected {
             audience: claims::wanted_audience(admitted.address.url(), settings),
@@ -790,10 +776,13 @@ fn fault_problem(fault: &Fault, admitted: &Admitted, token: Option<&Arc<Token>>)
         cause.push_str(&fault::explain_mismatch(token.text().expose(), &expected));
     }
     let again = match fault.row.run {
-        Run::No => kind.row().again,
+        Run::No => fault.row.kind.row().again,
         Run::Yes | Run::Unknown => Again::No,
     };
-    Problem::from(kind).because(cause).again(again).run(fault.row.run)
+    Problem::from(fault.row.kind)
+        .because(cause)
+        .again(again)
+        .run(fault.row.run)
 }
 
 impl Drop for FlowBody {

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod cloud;
 mod holder;
 pub mod label;
+mod remedy;
 pub mod secret;
 pub mod trigger;
 
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 pub use cloud::Cloud;
 pub use holder::Holder;
 pub use label::{KeyLabel, LabelPlace, Labels};
+pub use remedy::{FixedBy, Outlook, Remedy};
 pub use secret::Secret;
 pub use trigger::TriggerUrl;
 

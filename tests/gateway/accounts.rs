@@ -465,7 +465,7 @@ async fn an_account_whose_tries_have_no_answer_is_left_alone_by_all_who_use_it()
         let told = tokio::time::timeout(PATIENCE, told)
             .await
             .expect("it is sent on and on");
-        for part in ["not sent again for 1 min", "gateway's host must mend this"] {
+        for part in ["not sent again for 1 min", "gateway's host must fix this"] {
             assert!(told.contains(part), "{part}: {told}");
         }
         assert!(!told.contains("canary"), "{told}");

@@ -12,6 +12,7 @@ use std::process::{Command, Output};
 use flowgate::doctor::{Check, Live, Privileges, Questions, Report, Verdict};
 use flowgate::entra::refusal::{ERRORS, NUMBERS};
 use flowgate::flow::fault::{CODES, DESPITE_TOKEN, Row, STATUSES};
+use flowgate::model::FixedBy;
 use flowgate::settings::Environment;
 use flowgate::{doctor, settings};
 use http_body_util::Full;
@@ -98,7 +99,7 @@ fn the_one<'a>(report: &'a Report, title: &str, name: &str) -> &'a Check {
     }
     let check = failed[0].1;
     let remedy = check.remedy.as_ref().expect("a failure says what to do");
-    assert!(!remedy.who.is_empty() && remedy.what.ends_with('.'), "{remedy:?}");
+    assert!(remedy.what.ends_with('.'), "{remedy:?}");
     check
 }
 
@@ -159,7 +160,7 @@ async fn the_same_fault_of_two_routes_is_told_once() {
 }
 
 #[tokio::test]
-async fn every_refusal_of_entra_is_named_with_cause_mender_and_remedy() {
+async fn every_refusal_of_entra_is_named_with_cause_and_remedy() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let text = settings(&world, &trigger, "");
@@ -179,7 +180,7 @@ async fn every_refusal_of_entra_is_named_with_cause_mender_and_remedy() {
             whole(check)
         );
         let remedy = check.remedy.as_ref().unwrap();
-        assert_eq!(remedy.who, row.mender.as_str(), "{number}");
+        assert_eq!(remedy.fixed_by, row.fixed_by, "{number}");
         assert!(remedy.what.len() > cause.len(), "{number}: {}", remedy.what);
         assert!(
             !format!("{remedy:?}").contains("{client}"),
@@ -190,7 +191,7 @@ async fn every_refusal_of_entra_is_named_with_cause_mender_and_remedy() {
 }
 
 #[tokio::test]
-async fn every_error_without_a_known_number_is_named_with_cause_mender_and_remedy() {
+async fn every_error_without_a_known_number_is_named_with_cause_and_remedy() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let text = settings(&world, &trigger, "");
@@ -202,7 +203,7 @@ async fn every_error_without_a_known_number_is_named_with_cause_mender_and_remed
         let report = examine(&world, &text, &Questions::default()).await;
         let check = the_one(&report, "identity contoso", "token");
         let remedy = check.remedy.as_ref().unwrap();
-        assert_eq!(remedy.who, row.mender.as_str(), "{}", row.error);
+        assert_eq!(remedy.fixed_by, row.fixed_by, "{}", row.error);
         assert!(
             check.says.contains(row.error) && remedy.what.contains(row.cause),
             "{}",
@@ -227,7 +228,7 @@ async fn what_is_no_answer_of_entra_is_named() {
         let report = examine(&world, &text, &Questions::default()).await;
         let check = the_one(&report, "identity contoso", "token");
         assert!(check.says.contains(part), "{part}: {}", check.says);
-        assert_eq!(check.remedy.as_ref().unwrap().who, who, "{part}");
+        assert_eq!(check.remedy.as_ref().unwrap().fixed_by.as_str(), who, "{part}");
     }
 }
 
@@ -292,7 +293,7 @@ fn answer_of(row: &Row) -> Flow {
 }
 
 #[tokio::test]
-async fn every_fault_of_the_platform_is_named_with_cause_mender_and_remedy() {
+async fn every_fault_of_the_platform_is_named_with_cause_and_remedy() {
     let world = World::new().await;
     let trigger = world.emulator.flow.add(Trigger::any_user(TENANT).unchecked());
     let text = settings(&world, &trigger, "");
@@ -318,8 +319,8 @@ async fn every_fault_of_the_platform_is_named_with_cause_mender_and_remedy() {
             _ => row,
         };
         assert_eq!(
-            (remedy.who, remedy.what.as_str()),
-            (row.mender.as_str(), row.advice),
+            (remedy.fixed_by, remedy.what.as_ref()),
+            (row.fixed_by, row.advice),
             "{}",
             row.code
         );
@@ -466,7 +467,7 @@ async fn an_expired_certificate_of_a_listener_is_the_one_thing() {
     assert_eq!(failed.len(), 1, "{}", report.text());
     assert_eq!((failed[0].0.as_str(), failed[0].1.name), ("gateway", "listener"));
     assert!(failed[0].1.says.contains("has expired"), "{}", failed[0].1.says);
-    assert_eq!(failed[0].1.remedy.as_ref().unwrap().who, "operator");
+    assert_eq!(failed[0].1.remedy.as_ref().unwrap().fixed_by, FixedBy::Operator);
 }
 
 #[tokio::test]
@@ -832,7 +833,7 @@ async fn the_look_at_privileges_names_each_route_without_a_key() {
     );
     for check in open {
         assert_eq!(check.verdict, Verdict::Warn);
-        assert_eq!(check.remedy.as_ref().unwrap().who, "operator");
+        assert_eq!(check.remedy.as_ref().unwrap().fixed_by, FixedBy::Operator);
     }
 }
 

@@ -89,7 +89,7 @@ async fn every_fault_of_the_platform_is_translated() {
             RunStarted::No => assert_ne!(run_started, "yes", "{}", fault.code),
         }
         assert!(cause.contains(fault.code), "{cause}");
-        assert!(cause.contains("Who mends it: "), "{cause}");
+        assert!(cause.contains("Fixed by: "), "{cause}");
         causes.push(cause);
         trigger.does(Flow::json(200, &json!({"ok": 1})));
         while gateway.post("/orders", "{}").await.status != 200 {}

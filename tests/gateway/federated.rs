@@ -230,7 +230,7 @@ async fn what_does_not_match_the_federated_credential_is_told_with_what_was_pres
             number,
             "identity pod",
             APP,
-            "administrator of the tenant must mend",
+            "administrator of the tenant must fix",
         ]) {
             assert!(cause.contains(part), "{part}: {cause}");
         }
@@ -249,11 +249,7 @@ async fn an_issuer_that_entra_cannot_reach_is_the_clusters_task() {
         .world
         .file("projected", &hidden.token(SUBJECT, &Value::Null));
     let (_, cause) = refused(&cluster.start()).await;
-    for part in [
-        "AADSTS90061",
-        "must be public",
-        "cluster's token issuer must mend",
-    ] {
+    for part in ["AADSTS90061", "must be public", "cluster's token issuer must fix"] {
         assert!(cause.contains(part), "{part}: {cause}");
     }
 }
@@ -263,7 +259,7 @@ async fn a_projected_file_of_no_use_never_reaches_entra() {
     let cluster = Cluster::new().await;
     let expired = cluster.issuer.token(SUBJECT, &json!({"exp": 1_600_000_000}));
     let large = "canary".repeat(900_000);
-    for (text, part, mender) in [
+    for (text, part, fixed_by) in [
         (Some(""), "the file is empty", "operator"),
         (Some(large.as_str()), "larger than 65536 bytes", "operator"),
         (Some("canary and more"), "other than a JWT", "operator"),
@@ -277,7 +273,7 @@ async fn a_projected_file_of_no_use_never_reaches_entra() {
         let gateway = cluster.start();
         let (status, cause) = refused(&gateway).await;
         assert_eq!(status, 502, "{cause}");
-        for part in [part, mender, "identity pod", "projected", "must mend"] {
+        for part in [part, fixed_by, "identity pod", "projected", "must fix"] {
             assert!(cause.contains(part), "{part}: {cause}");
         }
         assert!(!gateway.lines.all().concat().contains("canary"), "{cause}");
@@ -344,7 +340,7 @@ async fn a_managed_identity_vouches_for_an_application() {
         "identity app",
         "the managed identity machine that vouches for it has none",
         "No identity is assigned here",
-        "gateway's host must mend",
+        "gateway's host must fix",
     ] {
         assert!(cause.contains(part), "{part}: {cause}");
     }

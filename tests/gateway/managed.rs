@@ -232,7 +232,7 @@ async fn a_user_assigned_identity_is_selected_in_the_words_of_each_platform() {
 }
 
 #[tokio::test]
-async fn each_refusal_of_imds_names_the_place_the_reason_and_who_mends_it() {
+async fn each_refusal_of_imds_names_the_place_the_reason_and_who_fixes_it() {
     let machine = Machine::imds().await;
     let error = |status: u16, error: &str, description: &str| {
         Reply::json(
@@ -244,7 +244,7 @@ async fn each_refusal_of_imds_names_the_place_the_reason_and_who_mends_it() {
         (
             error(400, "bad_request_102", "Required metadata header not specified"),
             502,
-            ["bad_request_102", "takes it out", "gateway's host must mend"],
+            ["bad_request_102", "takes it out", "gateway's host must fix"],
         ),
         (
             error(400, "invalid_request", "Identity not found"),
@@ -252,7 +252,7 @@ async fn each_refusal_of_imds_names_the_place_the_reason_and_who_mends_it() {
             [
                 "No identity is assigned here",
                 "az vm identity assign",
-                "gateway's host must mend",
+                "gateway's host must fix",
             ],
         ),
         (
@@ -261,7 +261,7 @@ async fn each_refusal_of_imds_names_the_place_the_reason_and_who_mends_it() {
             [
                 "settings name none",
                 "[identity.managed]",
-                "operator of the gateway must mend",
+                "operator of the gateway must fix",
             ],
         ),
         (
@@ -274,28 +274,24 @@ async fn each_refusal_of_imds_names_the_place_the_reason_and_who_mends_it() {
             [
                 "AADSTS500011",
                 "has no service principal in the tenant",
-                "administrator of the tenant must mend",
+                "administrator of the tenant must fix",
             ],
         ),
         (
             Reply::html(404, "Not Found"),
             503,
-            ["404", "compare `source`", "Nobody needs to mend"],
+            ["404", "compare `source`", "Nobody needs to fix"],
         ),
-        (
-            Reply::new(410),
-            503,
-            ["410", "70 seconds", "Nobody needs to mend"],
-        ),
+        (Reply::new(410), 503, ["410", "70 seconds", "Nobody needs to fix"]),
         (
             Reply::text(429, "Too Many Requests"),
             503,
-            ["429", "too many tokens", "Nobody needs to mend"],
+            ["429", "too many tokens", "Nobody needs to fix"],
         ),
         (
             Reply::new(500),
             503,
-            ["500", "failed by itself", "Nobody needs to mend"],
+            ["500", "failed by itself", "Nobody needs to fix"],
         ),
         (
             Reply::new(302).header("Location", "http://elsewhere.example/"),
@@ -303,7 +299,7 @@ async fn each_refusal_of_imds_names_the_place_the_reason_and_who_mends_it() {
             [
                 "redirect",
                 "something else seems to be",
-                "operator of the gateway must mend",
+                "operator of the gateway must fix",
             ],
         ),
         (
@@ -312,7 +308,7 @@ async fn each_refusal_of_imds_names_the_place_the_reason_and_who_mends_it() {
             [
                 "web page",
                 "no answer of a managed identity",
-                "gateway's host must mend",
+                "gateway's host must fix",
             ],
         ),
         (
@@ -321,7 +317,7 @@ async fn each_refusal_of_imds_names_the_place_the_reason_and_who_mends_it() {
             [
                 "larger than",
                 "something else seems to be",
-                "gateway's host must mend",
+                "gateway's host must fix",
             ],
         ),
     ] {
@@ -405,7 +401,7 @@ async fn an_identity_that_is_not_assigned_is_named_with_its_selector() {
         let id = assigned().client_id;
         let (status, cause) = refused(&machine.start(&format!("client_id = \"{id}\""))).await;
         assert_eq!(status, 502, "{cause}");
-        for part in ["not assigned here", id.as_str(), "User assigned", "must mend"] {
+        for part in ["not assigned here", id.as_str(), "User assigned", "must fix"] {
             assert!(cause.contains(part), "{part}: {cause}");
         }
     }
@@ -459,12 +455,7 @@ async fn a_challenge_that_is_none_of_the_agents_gets_no_file() {
         let gateway = machine.start("");
         let (status, cause) = refused(&gateway).await;
         assert_eq!(status, 502, "{cause}");
-        for part in [
-            part,
-            "identity machine",
-            "find out what listens",
-            "host must mend",
-        ] {
+        for part in [part, "identity machine", "find out what listens", "host must fix"] {
             assert!(cause.contains(part), "{part}: {cause}");
         }
         assert!(!gateway.lines.all().concat().contains("canary"), "{cause}");
@@ -482,7 +473,7 @@ async fn an_arc_agent_that_refuses_its_own_key_is_named() {
     machine.endpoint.always(ManagedAnswer::Challenge(Some(challenge)));
     let (status, cause) = refused(&machine.start("")).await;
     assert_eq!(status, 502);
-    for part in ["the key it asked for", "himdsd", "host must mend"] {
+    for part in ["the key it asked for", "himdsd", "host must fix"] {
         assert!(cause.contains(part), "{part}: {cause}");
     }
 }
@@ -495,7 +486,7 @@ async fn an_arc_agent_that_ignores_the_selector_is_refused() {
     let gateway = machine.start(&format!("client_id = \"{}\"", assigned().client_id));
     let (status, cause) = refused(&gateway).await;
     assert_eq!(status, 502, "{cause}");
-    for part in ["machine's own", "update the agent", "host must mend"] {
+    for part in ["machine's own", "update the agent", "host must fix"] {
         assert!(cause.contains(part), "{part}: {cause}");
     }
     assert_eq!(

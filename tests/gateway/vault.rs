@@ -199,7 +199,7 @@ async fn a_secret_is_read_again_once_in_a_while() {
 }
 
 #[tokio::test]
-async fn every_failure_of_a_vault_has_a_sentence_with_who_mends_it() {
+async fn every_failure_of_a_vault_has_a_sentence_with_who_fixes_it() {
     let world = world().await;
     let vault = &world.emulator.vault;
     let trigger = accepting(&world);
@@ -234,7 +234,7 @@ async fn every_failure_of_a_vault_has_a_sentence_with_who_mends_it() {
         (
             VaultAnswer::Throttled(Some("7".into())),
             503,
-            vec!["too many requests", "status 429", "nobody needs to mend"],
+            vec!["too many requests", "status 429", "nobody needs to fix"],
         ),
         (
             VaultAnswer::Html(200),

@@ -8,8 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use flowgate::entra::{answer, refusal};
 use flowgate::flow::fault;
-use flowgate::flow::fault::{Answer, Evidence, Expected, Reading};
+use flowgate::flow::fault::{Evidence, Expected, Reading};
 use flowgate::model::{Cloud, TriggerUrl};
+use flowgate::problem::Kind;
 use flowgate::settings;
 use flowgate::settings::{Environment, Mistake, Secrets, Style};
 use http::uri::PathAndQuery;
@@ -278,7 +279,7 @@ pub(crate) fn fault_body(data: &[u8]) {
                 "{} characters",
                 said.len()
             );
-            if found.row.answer == Answer::RequestRejectedBySchema {
+            if found.row.kind == Kind::BodyRefusedByFlow {
                 for word in telling(&text, &text) {
                     assert!(!said.contains(word), "{word} in {said}");
                 }
