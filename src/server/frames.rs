@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::server::opening::{Opening, Windows};
-
 /// Such frames a peer may send at once.
 const BURST: u32 = 1_000;
 /// And in each second after that.
@@ -72,7 +70,6 @@ pub(super) struct Frames {
     data: u64,
     /// Bytes sent to the peer that have not become credit yet.
     sent: u64,
-    windows: Windows,
 }
 
 /// The peer has sent too many of them.
@@ -89,18 +86,12 @@ impl Frames {
             counted: Instant::now(),
             data: 0,
             sent: 0,
-            windows: Windows::new(),
         }
     }
 
     /// What the peer may still send.
     pub(super) fn credit(&self) -> &Arc<Credit> {
         &self.credit
-    }
-
-    /// How much of an answer the peer can have let come.
-    pub(super) fn opening(&self) -> &Arc<Opening> {
-        self.windows.opening()
     }
 
     /// Notes bytes sent to the peer.
@@ -123,9 +114,7 @@ impl Frames {
         while !bytes.is_empty() {
             let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
             self.skip -= skipped as u64;
-            let (payload, rest) = bytes.split_at(skipped);
-            self.windows.payload(payload);
-            bytes = rest;
+            bytes = bytes.get(skipped..).unwrap_or_default();
             let Some((first, rest)) = bytes.split_first() else {
                 break;
             };
@@ -143,10 +132,9 @@ impl Frames {
     }
 
     fn frame(&mut self) -> Result<(), Flood> {
-        let [high, middle, low, kind, _, stream @ ..] = self.header;
+        let [high, middle, low, kind, ..] = self.header;
         let length = u64::from(high) << 16 | u64::from(middle) << 8 | u64::from(low);
         self.skip = length;
-        self.windows.frame(kind, stream);
         match (kind, length) {
             (DATA, 1..) => {
                 self.data += length;

@@ -17,7 +17,6 @@ use crate::gateway::Standstill;
 use crate::server::blocks::{Blocks, Hello};
 use crate::server::frames::Frames;
 use crate::server::gate::{Door, Gate};
-use crate::server::opening::Opening;
 use crate::server::resets::Resets;
 use crate::server::window::Window;
 
@@ -103,11 +102,6 @@ impl<S> Guard<S> {
     /// The time in which the peer could send no more.
     pub(super) fn standstill(&self) -> &Arc<Standstill> {
         self.window.standstill()
-    }
-
-    /// How much of an answer the peer can have let come.
-    pub(super) fn opening(&self) -> &Arc<Opening> {
-        self.frames.opening()
     }
 
     /// What the guard tells.

@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::futures::OwnedNotified;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -27,7 +26,6 @@ use crate::server::connection::{Draining, SecureStream, Shared, refused, told_to
 use crate::server::frames::{Credit, Frames};
 use crate::server::gate::{Gate, UnderWay};
 use crate::server::guard::{Guard, Signs};
-use crate::server::opening::Opening;
 use crate::server::pace::{Streams, Turn};
 use crate::server::unread::{Discarding, Rest};
 use crate::server::{Phase, Seat, blocks, pace};
@@ -63,8 +61,6 @@ pub(super) struct Line {
     gate: Arc<Gate>,
     /// What the peer may send without asking for anything.
     credit: Arc<Credit>,
-    /// How much of an answer the peer can have let come.
-    opening: Arc<Opening>,
     /// The time in which the peer could send no more of any body.
     standstill: Arc<Standstill>,
     /// Bodies that nobody reads.
@@ -90,7 +86,6 @@ impl Requests {
             gate: gate.clone(),
             signs: guard.signs().clone(),
             credit: credit.clone(),
-            opening: guard.opening().clone(),
             standstill: guard.standstill().clone(),
             discarding: Arc::default(),
             _seat: seat,
@@ -167,8 +162,6 @@ pub(super) struct RunningBody {
     timed: u64,
     /// Whether the flow was waited for.
     awaited: bool,
-    /// Made when the reader has no room for more.
-    opened: Option<Pin<Box<OwnedNotified>>>,
     running: Running,
 }
 
@@ -182,7 +175,6 @@ impl RunningBody {
             handed: 0,
             timed: 0,
             awaited: false,
-            opened: None,
             running,
         };
         body.note_end();
@@ -194,36 +186,14 @@ impl RunningBody {
         self.running.whole |= self.is_end_stream();
     }
 
-    /// hyper would keep the next piece for a reader without room, and so the next record of the flow. The last piece is
-    /// asked for all the same: with it the flow's connection and the permit are free.
-    fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.running.line.opening.room_after(self.handed) == 0 && !self.is_last_piece() {
-            let opening = &self.running.line.opening;
-            let opened = self.opened.get_or_insert_with(|| Box::pin(opening.opened()));
-            std::task::ready!(opened.as_mut().poll(cx));
-            opened.set(opening.opened());
-        }
-        Poll::Ready(())
-    }
-
     /// HTTP/2 gets an answer in pieces, so that it holds little for a slow reader, and that each step shows.
     fn next(&mut self, data: Bytes) -> Bytes {
         self.rest = data;
         self.piece()
     }
 
-    /// What a reader has no room for stays here, in no more memory than it takes: the record of the flow goes with the
-    /// bytes that leave.
     fn piece(&mut self) -> Bytes {
-        let room = self.running.line.opening.room_after(self.handed);
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
-        let piece = if room < pace::piece_bytes(&self.rest) && !self.is_last_piece() {
-            let piece = self.rest.split_to(room);
-            self.rest = Bytes::copy_from_slice(&self.rest);
-            piece
-        } else {
-            pace::piece(&mut self.rest)
-        };
+        let piece = pace::piece(&mut self.rest);
         self.handed += piece.len() as u64;
         piece
     }
@@ -237,10 +207,6 @@ impl RunningBody {
             pace::tell(Turn::Reader);
         }
     }
-
-    fn is_last_piece(&self) -> bool {
-        self.size_hint().upper().is_some_and(pace::is_piece)
-    }
 }
 
 impl Body for RunningBody {
@@ -251,8 +217,6 @@ impl Body for RunningBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // Nobody is told whose turn it is: it is the reader's since the head, or since the last piece.
-        std::task::ready!(self.poll_opened(cx));
         if !self.rest.is_empty() {
             let piece = self.piece();
             self.note_pace();

@@ -12,7 +12,6 @@ pub mod hpack;
 mod http1;
 mod http2;
 mod linger;
-mod opening;
 mod pace;
 mod refusals;
 mod resets;

@@ -38,19 +38,9 @@ pub(super) fn tell(turn: Turn) {
     TOLD.set(Some(turn));
 }
 
-/// Whether so many bytes are one piece.
-pub(super) fn is_piece(bytes: u64) -> bool {
-    bytes <= PIECE_BYTES as u64
-}
-
 /// Whether so many bytes are a whole piece at least.
 pub(super) fn is_whole(bytes: u64) -> bool {
     bytes >= PIECE_BYTES as u64
-}
-
-/// The length of the next piece of these bytes.
-pub(super) fn piece_bytes(bytes: &Bytes) -> usize {
-    bytes.len().min(PIECE_BYTES)
 }
 
 /// The next piece of these bytes; the rest stays.
