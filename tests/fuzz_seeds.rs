@@ -65,7 +65,6 @@ targets! {
     entra_answer an_answer_of_entra_becomes_a_token_or_a_refusal_without_its_words;
     fault_body an_answer_of_the_platform_becomes_one_line;
     header_policy fields_pass_or_stay_and_none_is_forged;
-    hpack a_string_of_http2_has_the_classes_of_what_it_says;
     pfx a_pfx_file_is_opened_or_refused_with_one_reason;
     request_head a_request_head_is_read_in_one_way;
     response_head the_head_of_an_answer_is_read_in_one_way;

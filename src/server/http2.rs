@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::flow::{BodyError, describe};
 use crate::gateway::{AnswerBody, Call, Connection, Inbound, Standstill};
-use crate::server::blocks::Blocks;
+use crate::server::blocks::{BlockDefect, Blocks};
 use crate::server::connection::{Draining, SecureStream, Shared, refused, told_to_stop};
 use crate::server::frames::{Credit, Frames};
 use crate::server::gate::{Gate, UnderWay};
@@ -38,6 +38,7 @@ const H2_SEND_BUFFER: usize = 16 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(600);
 
 const OUTER_BLANKS: &str = "the value of a header field begins or ends with a blank";
+const QUOTED_NAME: &str = "the name of a header field has a quotation mark";
 
 /// Malformed requests of one connection before a credential was accepted: h2 remembers each that it resets.
 const UNKNOWN_MALFORMED_MAX: u32 = 4;
@@ -278,11 +279,7 @@ impl Service<Request<Incoming>> for Requests {
             rest,
         };
         let is_head = head.method == Method::HEAD;
-        let blank = head
-            .headers
-            .values()
-            .any(|value| has_outer_blanks(value.as_bytes()));
-        let defect = blank.then_some(Defect::Malformed(OUTER_BLANKS));
+        let defect = defect_of(&head.headers);
         let request = Request::from_parts(head, body);
         Answering {
             call: self.0.shared.gateway.handle(request, &self.0.via, defect),
@@ -292,10 +289,17 @@ impl Service<Request<Incoming>> for Requests {
     }
 }
 
-/// Whether a field's value begins or ends with a blank, which none may (RFC 9113 section 8.2.1).
-fn has_outer_blanks(value: &[u8]) -> bool {
+/// What no field may have (RFC 9113 section 8.2.1) and h2 lets pass.
+fn defect_of(fields: &HeaderMap) -> Option<Defect> {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    is_blank(value.first()) || is_blank(value.last())
+    let defect = fields.iter().find_map(|(name, value)| {
+        let value = value.as_bytes();
+        if is_blank(value.first()) || is_blank(value.last()) {
+            return Some(OUTER_BLANKS);
+        }
+        name.as_str().contains('"').then_some(QUOTED_NAME)
+    });
+    defect.map(Defect::Malformed)
 }
 
 /// A request that is being answered.
@@ -497,12 +501,19 @@ fn poll_gated<T>(
 }
 
 fn ended(signs: &Signs, settings: &ConnectionSettings, result: Result<(), hyper::Error>) -> Option<Fault> {
-    if let Some(bytes) = signs.block_too_long() {
-        let detail = format!(
-            "a head of {bytes} bytes or more, compressed; `connections.head_size_max` is {}",
-            settings.head_bytes_max
-        );
-        return Some(("head-too-large", Some(detail)));
+    match signs.block_defect() {
+        Some(BlockDefect::TooLong { bytes }) => {
+            let detail = format!(
+                "a head of {bytes} bytes or more, compressed; `connections.head_size_max` is {}",
+                settings.head_bytes_max
+            );
+            return Some(("head-too-large", Some(detail)));
+        }
+        Some(BlockDefect::Fragment) => {
+            let detail = "the path of a request has a fragment (`#`)".to_owned();
+            return Some(("malformed-http2", Some(detail)));
+        }
+        None => {}
     }
     if signs.is_flooded() {
         return Some(("http2-flood", None));

@@ -11,7 +11,7 @@ mod texts;
 #[path = "drivers/wire.rs"]
 mod wire;
 
-pub(crate) use http2::{blocks, hpack};
+pub(crate) use http2::blocks;
 pub(crate) use policy::{header_policy, target};
 pub(crate) use texts::{entra_answer, fault_body, pfx, settings, trigger_url};
 pub(crate) use wire::{chunks, request_head, response_head};

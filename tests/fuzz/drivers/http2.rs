@@ -2,9 +2,6 @@
 //! the bytes arrive.
 
 use flowgate::server::blocks::Blocks;
-use flowgate::server::hpack;
-use flowgate::server::hpack::Text;
-use http::{HeaderName, HeaderValue, Method};
 
 use super::arrivals;
 
@@ -61,39 +58,5 @@ pub(crate) fn blocks(data: &[u8]) {
         through([whole.as_slice()]),
         whole,
         "what went on is changed again"
-    );
-}
-
-/// Numbers and strings end where they say, and the classes of a string are those of what it says.
-pub(crate) fn hpack(data: &[u8]) {
-    for bits in 4..=7 {
-        if let Some((number, end)) = hpack::number(data, 0, bits) {
-            assert!(
-                (1..=5).contains(&end) && end <= data.len(),
-                "a number ends at {end}"
-            );
-            assert!(number < 1 << 29, "{number}");
-        }
-    }
-    let Some((text, end)) = Text::read(data, 0) else {
-        return;
-    };
-    assert!(end <= data.len(), "a string ends at {end}");
-    let (Some(classes), Some(said)) = (text.classes(), text.said()) else {
-        assert_eq!((text.classes(), text.said()), (None, None));
-        return;
-    };
-    let is = |class: u8| classes & class != 0;
-    let wrong = |judge: &dyn Fn(&[u8]) -> bool| said.iter().any(|byte| judge(&[*byte]));
-    assert_eq!(is(hpack::FOREIGN), !said.is_ascii());
-    assert_eq!(is(hpack::NOT_IN_VALUES), HeaderValue::from_bytes(&said).is_err());
-    assert_eq!(
-        is(hpack::NOT_IN_METHODS),
-        wrong(&|byte| Method::from_bytes(byte).is_err())
-    );
-    // The http crate takes a quote for a part of a name, which no token may have (RFC 9110 section 5.6.2).
-    assert_eq!(
-        is(hpack::NOT_IN_NAMES),
-        wrong(&|byte| HeaderName::from_lowercase(byte).is_err() || byte == b"\"")
     );
 }

@@ -175,6 +175,11 @@ impl Heard {
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Reset(_)) || *self == Self::problem(400, "malformed-request")
     }
+
+    /// The same, or the end of the connection with an error.
+    pub(super) fn is_refusal_or_end(&self) -> bool {
+        self.is_refusal() || matches!(self, Self::Over(Some(1..)))
+    }
 }
 
 #[derive(Default)]
