@@ -1,5 +1,5 @@
-//! The checks of one request without I/O: networks, route, key, limits, and the head that leaves. Run with few and with
-//! many entries, because none of them may cost more for that.
+//! The checks of one request without I/O: networks, route, key, limits, and the forwarded head. Run with few
+//! and with many entries, because the number must not affect the cost.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,9 +30,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
-/// Few and many: entries of each table.
+/// Entries of each table: few and many.
 const SIZES: [usize; 2] = [1, 100_000];
-/// Routes are fewer than keys: the issue speaks of thousands.
+/// Routes are fewer than keys: at most thousands.
 const ROUTES: [usize; 2] = [1, 10_000];
 
 fn generous() -> Rate {
@@ -207,7 +207,7 @@ fn head(criterion: &mut Criterion) {
     });
 }
 
-/// A permit taken and given back, by one worker and beside another that does the same.
+/// Takes and returns a permit, on one worker alone and beside another that does the same.
 fn permits(criterion: &mut Criterion) {
     let permits = Permits::new(100, 200, Duration::from_secs(5));
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,5 +1,6 @@
-//! One request through everything: TLS in, the checks, a token, TLS out to the emulator, and back. The emulator and the
-//! gateway run on threads of their own; what is measured is the round trip that a caller sees on a kept connection.
+//! One request through everything: TLS in, the checks, a token, TLS out to the emulator, and back. Emulator
+//! and gateway run on threads of their own; the measurement is the round trip that a caller sees on a kept
+//! connection.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -139,7 +140,7 @@ fn end_to_end(criterion: &mut Criterion) {
         criterion.bench_function(name, |bench| {
             bench.to_async(&runtime).iter(|| async {
                 let status = post(&mut *sender.lock().await, key, body.clone()).await;
-                // A wrong key meets 401 first and 429 after a few tries: both are refusals.
+                // A wrong key gets 401 first and 429 after a few tries: both are refusals.
                 assert!(
                     status == wanted || (wanted == 0 && matches!(status, 401 | 429)),
                     "{status}"

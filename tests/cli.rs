@@ -1,4 +1,4 @@
-//! The program as an operator meets it: commands, exit codes, words.
+//! The program from an operator's point of view: commands, exit codes, messages.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,7 +28,7 @@ fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// Settings that are right, with every file they name.
+/// Valid settings, with every file that they name.
 fn settings(dir: &Path, more: &str) -> String {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["hooks.example".to_owned()])
@@ -188,7 +188,7 @@ fn hash_keys(arguments: &[&str], keys: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A program that refuses its arguments may end before it reads.
+    // A program that refuses its arguments may exit before it reads.
     let _ = hash.stdin.take().unwrap().write_all(keys.as_bytes());
     hash.wait_with_output().unwrap()
 }
@@ -231,7 +231,7 @@ fn a_label_for_hashed_keys_is_one_that_the_settings_take() {
 fn a_pepper_that_is_no_regular_file_is_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("pepper");
-    // Nobody writes to it, so opening it would wait for ever.
+    // Nothing writes to it, so opening it would block forever.
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let reference = format!("file:{}", pipe.display());
     for arguments in [["key", "new", "--caller", "shop"].as_slice(), &["key", "hash"]] {

@@ -1,4 +1,4 @@
-//! Promises about the settings: the samples of `config/` work, the reference leaves no key out, a report
+//! Promises about the settings: the samples of `config/` work, the reference contains every key, a report
 //! shows every mistake with line and caret, and no report shows a secret.
 
 #![allow(
@@ -38,12 +38,12 @@ fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
 }
 
-/// Certificates that openssl made.
+/// Certificates that openssl created.
 fn certificates() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates")
 }
 
-/// A folder with the samples and everything they name.
+/// A folder with the samples and all files that they name.
 fn installation() -> (tempfile::TempDir, Environment) {
     let root = tempfile::tempdir().unwrap();
     let folder = |name: &str| {
@@ -146,7 +146,7 @@ fn no_variables() -> Environment {
     Environment::from_pairs([("", ""); 0])
 }
 
-/// The report of a text that needs nothing from outside.
+/// The report about a text that needs no other files.
 #[track_caller]
 fn report(text: &str) -> String {
     match parse(text, Path::new("flowgate.toml"), &no_variables()) {
@@ -155,7 +155,8 @@ fn report(text: &str) -> String {
     }
 }
 
-/// Holds whatever else the settings say, because the address of a caller is not known there.
+/// The warning that applies to all settings, because the address of a caller behind a load balancer is
+/// unknown.
 const UNLIMITED_BEHIND_A_BALANCER: &str =
     "wrong keys are not limited on this listener: all callers have the address of the balancer";
 
@@ -165,7 +166,7 @@ fn every_sample_works_with_the_warnings_it_must_have_alone() {
     for name in SAMPLES {
         match load(&root.path().join("config").join(name), &environment) {
             Ok((config, warnings)) => {
-                // The ids of samples are to be replaced.
+                // The ids in samples are meant to be replaced.
                 let shown = warnings.iter().map(|warning| warning.what());
                 let shown: Vec<_> = shown.filter(|what| !what.ends_with("is a placeholder")).collect();
                 let expected: &[&str] = match name {
@@ -619,7 +620,8 @@ fn a_missing_bracket_is_one_mistake_in_its_line() {
         let Err(report) = parse(&broken, &samples().join("flowgate.toml"), &no_variables()) else {
             panic!("without {bracket} the line is taken: {line}");
         };
-        // `[x]` for `[[x]]` is TOML, and so is a value without its opening bracket in the eyes of its own line only.
+        // `[x]` for `[[x]]` is valid TOML, and a value without its opening bracket is an error only in its
+        // own line.
         let syntax: Vec<_> = report
             .mistakes()
             .iter()

@@ -1,6 +1,6 @@
-//! The quick start of the README works as it is pasted: the commands and settings are taken out of the text, only names
-//! of the reader's own tenant are replaced by those of the emulator. It needs `bash`, `curl` and `openssl`, so `.ci/run`
-//! runs it by name; elsewhere: `cargo test --test documents -- --ignored`.
+//! The quick start of the README works when it is pasted: commands and settings are extracted from the text,
+//! and only names of the reader's own tenant are replaced by those of the emulator. It needs `bash`, `curl`
+//! and `openssl`, so `.ci/run` runs it by name; elsewhere: `cargo test --test documents -- --ignored`.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -28,7 +28,7 @@ const CLIENT: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const OID: &str = "99999999-8888-4777-8666-555555555555";
 const SECRET: &str = "the~secret~of~the~quick~start";
 
-/// The running gateway; it ends with the test.
+/// The running gateway; it stops with the test.
 struct Gateway(Child);
 
 impl Drop for Gateway {
@@ -38,7 +38,7 @@ impl Drop for Gateway {
     }
 }
 
-/// The fenced blocks of one language behind a heading, up to the next heading of that level.
+/// The fenced blocks of one language after a heading, up to the next heading of that level.
 fn blocks(readme: &str, heading: &str, language: &str) -> Vec<String> {
     let section = readme.split_once(&format!("\n### {heading}\n")).unwrap().1;
     let section = section.split("\n### ").next().unwrap();
@@ -49,12 +49,12 @@ fn blocks(readme: &str, heading: &str, language: &str) -> Vec<String> {
         .collect()
 }
 
-/// The one line of a block that begins with this.
+/// The line of a block that begins with this.
 fn line<'a>(block: &'a str, begin: &str) -> &'a str {
     block.lines().find(|line| line.starts_with(begin)).unwrap()
 }
 
-/// Runs a line in the shell, in the reader's folder, with the program on the path.
+/// Runs a line in the shell, in the reader's folder, with the program in `PATH`.
 fn shell(dir: &Path, command: &str) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_flowgate")).parent().unwrap();
     let command = format!("PATH=\"$PROGRAM:$PATH\"\n{command}");

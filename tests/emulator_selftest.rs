@@ -1,4 +1,4 @@
-//! The emulator verifies itself, with a client of its own: what other tests rely on has to hold here first.
+//! Tests of the emulator itself, with a client of its own: what other tests rely on is checked here first.
 
 #![allow(
     clippy::unwrap_used,

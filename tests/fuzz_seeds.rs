@@ -1,4 +1,4 @@
-//! Runs every seed of the fuzz targets, and with them every input that once broke a promise, through its driver.
+//! Runs every seed of the fuzz targets, including every input that once broke a promise, through its driver.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,7 +26,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Gives every seed of a target to its driver; the name of the one that fails is in the output.
+/// Runs every seed of a target through its driver; the name of the one that fails is in the output.
 fn run(target: &str, driver: fn(&[u8])) {
     let mut count = 0;
     for entry in fs::read_dir(folder().join("seeds").join(target)).unwrap() {

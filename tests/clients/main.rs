@@ -1,7 +1,8 @@
-//! The most used HTTP clients see every refusal, however large a body they send with it: each of 401, 403, 404, 413 and
-//! 429, with bodies of nothing, 100 kB and 5 MB, twenty times over one client. `.ci/run` runs those that are installed;
-//! elsewhere: `pip install --target target/clients requests urllib3 'httpx[http2]' aiohttp`, and then
-//! `PYTHONPATH=target/clients cargo test --test clients -- --ignored`, or `--ignored node` for those of one program.
+//! The most used HTTP clients see every refusal, however large a body they send with it: each of 401, 403,
+//! 404, 413 and 429, with bodies of 0 B, 100 kB and 5 MB, twenty times with one client. `.ci/run` runs those
+//! that are installed; elsewhere: `pip install --target target/clients requests urllib3 'httpx[http2]'
+//! aiohttp`, and then `PYTHONPATH=target/clients cargo test --test clients -- --ignored`, or `--ignored node`
+//! for those of one program.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,7 +27,8 @@ use std::process::{Command, Stdio};
 use crate::emulator::{Answer, Trigger};
 use crate::harness::{KEY, Running, TENANT, World};
 
-/// How often each request is sent. Each time it must be answered: a refusal that is lost once in twenty is a ticket.
+/// How often each request is sent. Each must be answered: a refusal that is lost once in twenty times is a
+/// support ticket.
 const TRIES: usize = 20;
 const SIZES: [usize; 3] = [0, 100_000, 5_000_000];
 
@@ -59,7 +61,7 @@ fn plan() -> Vec<Refusal> {
     plan
 }
 
-/// A gateway that refuses what the plan says.
+/// A gateway that refuses as planned.
 async fn refusing() -> (World, Running) {
     let world = World::new().await;
     let flow = &world.emulator.flow;
@@ -79,12 +81,12 @@ async fn refusing() -> (World, Running) {
     ];
     let limits = "[limits]\nfailed_authentications = { requests = 100000, per = \"1s\" }\n";
     let gateway = world.start_with(&format!("{}{limits}", routes.concat()));
-    // What the limit lets through.
+    // Uses up the limit.
     assert_eq!(gateway.post("/limited", "{}").await.status, 202);
     (world, gateway)
 }
 
-/// Runs a client, which gets these arguments before those of the test, and looks at what it saw.
+/// Runs a client with these arguments before those of the test, and checks what it saw.
 async fn sees_every_refusal(mut client: Command, client_arguments: &[&str]) {
     let (world, gateway) = refusing().await;
     let base = format!("https://localhost:{}", gateway.address.port());
@@ -123,7 +125,7 @@ async fn sees_every_refusal(mut client: Command, client_arguments: &[&str]) {
     assert_eq!(seen.next(), None);
 }
 
-/// What the program prints, given this input.
+/// The output of a program with this input.
 fn run(mut program: Command, input: &str) -> String {
     let mut child = program
         .stdin(Stdio::piped())
@@ -142,7 +144,7 @@ fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Where what is compiled is put.
+/// The folder for compiled clients.
 fn built() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/built");
     std::fs::create_dir_all(&folder).unwrap();

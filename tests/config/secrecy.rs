@@ -7,10 +7,10 @@ use flowgate::settings::{Environment, Secrets, Style, parse};
 use proptest::prelude::ProptestConfig;
 use proptest::prop_assert;
 
-/// Pieces of a secret that are as long as this may not be shown either.
+/// Parts of a secret with this length may not be shown either.
 const PIECE: usize = 8;
 
-/// Lines with `@` in the place of a secret. Most are no TOML, and some are good settings.
+/// Lines with `@` in the place of a secret. Most are not TOML, and some are valid settings.
 const LINES: [&str; 71] = [
     "@",
     "@ = 1",
@@ -117,18 +117,18 @@ fn shown(text: &str, origin: &Path, secrets: Secrets) -> String {
     }
 }
 
-/// The first piece of the secret that can be read in the text.
+/// The first part of the secret that appears in the text.
 fn piece_in<'a>(secret: &'a str, shown: &str) -> Option<&'a str> {
     let mut pieces = (0..=secret.len() - PIECE).map(|at| &secret[at..at + PIECE]);
     pieces.find(|piece| shown.to_lowercase().contains(&piece.to_lowercase()))
 }
 
-/// Random letters and digits with what else keys are made of, and never the words of a sentence.
+/// Random letters and digits with the other characters of keys, and never the words of a sentence.
 const SECRET: &str =
     "[A-Z][a-z][0-9][A-Za-z0-9]{3}[A-Za-z0-9+/_~-]{2,30}[0-9][a-z][A-Z][0-9][a-z]{2}[0-9]={0,2}";
 
 proptest::proptest! {
-    // A case that fails is printed whole; nothing is left in the folder of the tests.
+    // A case that fails is printed whole, so no file with failures is needed.
     #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]

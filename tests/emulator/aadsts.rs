@@ -1,4 +1,4 @@
-//! The refusals of Entra's token endpoint by their AADSTS number: status, `error` value and sentence, in the
+//! The refusals of Entra's token endpoint by AADSTS number: status, `error` value and message, in Entra's
 //! envelope with trace and correlation ids.
 
 use serde_json::{Value, json};
@@ -6,20 +6,18 @@ use serde_json::{Value, json};
 use super::ids;
 use super::reply::Reply;
 
-/// One refusal; the description may name `{client}`, `{tenant}` and `{scope}`.
+/// A refusal; its description may contain `{client}`, `{tenant}` and `{scope}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The HTTP status.
     pub status: u16,
     /// The value of `error`.
     pub error: String,
-    /// The AADSTS number.
     pub number: u32,
-    /// The sentence behind the number.
+    /// The message after the number.
     pub description: String,
 }
 
-/// What a description can name.
+/// The values for a description's placeholders.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parties<'a> {
     /// The client id that was sent.
@@ -30,7 +28,7 @@ pub struct Parties<'a> {
     pub scope: &'a str,
 }
 
-/// A row of the table: number, status, `error`, sentence.
+/// A row of the table: number, status, `error`, message.
 type Row = (u32, u16, &'static str, &'static str);
 
 const ROWS: &[Row] = &[
@@ -483,7 +481,7 @@ pub fn refusal(number: u32) -> Refusal {
     }
 }
 
-/// All numbers that have a sentence of their own.
+/// All numbers that have a message of their own.
 pub fn numbers() -> impl Iterator<Item = u32> {
     ROWS.iter().map(|row| row.0)
 }
@@ -512,7 +510,7 @@ impl Refusal {
             "trace_id": trace,
             "correlation_id": correlation,
         });
-        // The refusal about an external issuer has been seen without the address, so nobody may rely on it.
+        // This refusal has been observed without the address, so no test may rely on it.
         if number != 90061 {
             body["error_uri"] = Value::from(format!("https://login.microsoftonline.com/error?code={number}"));
         }

@@ -1,5 +1,5 @@
-//! The checks a trigger makes before any run, in the platform's order: address, one authorization, token or
-//! signature, method, condition, schema.
+//! The checks that a trigger makes before a run, in the platform's order: address, exactly one authorization,
+//! token or signature, method, condition, schema.
 
 use serde_json::Value;
 
@@ -9,10 +9,9 @@ use super::trigger::{Condition, Mode, Signatures, Trigger};
 use super::wire::Head;
 use super::{faults, form, ids, jwt};
 
-/// A refusal together with what its message names.
+/// A refusal, with the values for its message.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    /// The row of the table.
     pub fault: PlatformFault,
     /// The scheme of the `Authorization` header.
     pub scheme: String,
@@ -30,15 +29,15 @@ impl From<PlatformFault> for Refused {
     }
 }
 
-/// How tokens are told good from bad.
+/// Verifies tokens.
 pub struct Verifier<'a> {
-    /// Who knows Entra's key.
+    /// Knows Entra's key.
     pub mint: &'a Mint,
     /// Whether a token was revoked.
     pub revoked: &'a dyn Fn(&str) -> bool,
 }
 
-/// Checks everything that stands in the head.
+/// Checks everything in the head.
 ///
 /// # Errors
 /// The first failure, as the platform reports it.
@@ -64,7 +63,7 @@ pub fn check_head(trigger: &Trigger, head: &Head, verifier: &Verifier<'_>) -> Re
 /// Checks the signature of an address that the platform made for `permission`.
 ///
 /// # Errors
-/// When a part is missing, doubled or wrong.
+/// If a part is missing, repeated or wrong.
 pub fn check_signature(
     query: &[(String, String)],
     permission: &str,
@@ -80,10 +79,10 @@ pub fn check_signature(
     }
 }
 
-/// At most one authorization may be shown; gives the credentials of a bearer.
+/// Requires at most one authorization, and returns the bearer's credentials.
 ///
 /// # Errors
-/// When there are two, or one of an unknown scheme.
+/// If there are two, or one of an unknown scheme.
 pub fn single_bearer<'a>(head: &'a Head, query: &[(String, String)]) -> Result<Option<&'a str>, Refused> {
     let shown = head.headers_named("authorization");
     let Some(first) = shown.first() else {
@@ -152,7 +151,8 @@ fn check_authorization(
             let permission = format!("/triggers/{}/run", trigger.name);
             Ok(check_signature(query, &permission, &trigger.signature)?)
         }
-        // What a tenant mode says to an address that is still signed is not documented; it wants a token in any case.
+        // What a tenant mode answers to an address that is still signed is not documented; it requires a
+        // token in any case.
         (Mode::AnyUser | Mode::SpecificUsers(_), _, None) => Err(faults::OAUTH_REQUIRED.into()),
         (Mode::AnyUser | Mode::SpecificUsers(_), _, Some(token)) => {
             Ok(check_token(trigger, token, verifier)?)
@@ -163,7 +163,7 @@ fn check_authorization(
 /// Checks a token for a trigger.
 ///
 /// # Errors
-/// One fault for tokens that are not good anywhere, another for tokens that are not good here.
+/// One fault for tokens that are invalid everywhere, another for tokens that are invalid for this trigger.
 pub fn check_token(trigger: &Trigger, token: &str, verifier: &Verifier<'_>) -> Result<(), PlatformFault> {
     if (verifier.revoked)(token) {
         return Err(faults::TOKEN_INVALID);

@@ -1,5 +1,5 @@
-//! What a trigger does with a request that passed its checks: the behaviours of real flows, the failures of
-//! the platform, and the misbehaviour of networks.
+//! What a trigger does with a request that passed its checks: the behaviour of real flows, failures of the
+//! platform, and failures of networks.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -17,12 +17,11 @@ pub enum Answer {
     Accepted,
     /// A Response action: this answer with the headers of a run.
     Respond(Reply),
-    /// A Response action with asynchronous response: 202 with `Location`; polling gives 202 so many times
-    /// more, then the answer.
+    /// A Response action with asynchronous response: 202 with `Location`; this many polls get 202 again, then
+    /// the answer.
     Asynchronous {
-        /// How many polls are answered with 202.
         polls: u32,
-        /// The answer at the end.
+        /// The final answer.
         then: Reply,
     },
     /// A failure from the table.
@@ -35,26 +34,23 @@ pub enum Answer {
     Never,
     /// A run, but the connection is cut instead of an answer.
     Cut,
-    /// The connection is cut as soon as the head is read; the body stays unread and no run starts.
+    /// The connection is cut once the head is read; the body stays unread and no run starts.
     CutAtHead,
-    /// The platform answers as soon as the head is read, and closes; no run starts.
+    /// The platform answers once the head is read, and closes; no run starts.
     AtHead(Reply),
-    /// Bytes written as they are, after the request was read; no run is counted.
+    /// These bytes unchanged, after the request was read; no run is counted.
     Raw {
-        /// The bytes.
         bytes: Bytes,
-        /// What happens to the connection then.
+        /// What happens to the connection afterwards.
         then: After,
     },
-    /// Written by hand, step by step; no run is counted.
+    /// Written step by step; no run is counted.
     Steps(Steps),
     /// A run whose answer is a long chunked body of letters.
     Stream {
-        /// How many chunks.
         chunks: usize,
-        /// How large each of them is.
         chunk_bytes: usize,
-        /// Where each chunk but the first has to pass.
+        /// The gate for each chunk but the first.
         gate: Option<Gate>,
     },
     /// A run that answers with what it received, as JSON.
@@ -64,14 +60,14 @@ pub enum Answer {
 /// What happens to a connection after raw bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// It serves the next request.
+    /// It stays open for the next request.
     KeepAlive,
-    /// It is closed in order.
+    /// It is closed cleanly.
     Close,
-    /// Our side is closed in order, and read on until the caller closes too: an unread byte would reset the connection
-    /// and could take the answer with it.
+    /// Our side is closed cleanly, and reading continues until the caller closes too: an unread byte would
+    /// reset the connection and could discard the answer.
     Linger,
-    /// It is cut, without the TLS goodbye.
+    /// It is cut, without close_notify.
     Cut,
     /// It is reset: what has not arrived yet is lost.
     Reset,
@@ -79,10 +75,10 @@ pub enum After {
     Stall,
 }
 
-/// The body of an error whose real form nobody has published.
+/// The body of an error whose real form is not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorBody {
-    /// The platform's envelope with a code that is in no list.
+    /// The platform's envelope with an unlisted code.
     Envelope,
     /// A page.
     Html,
@@ -101,12 +97,12 @@ impl Answer {
         Self::Fault(NO_RESPONSE)
     }
 
-    /// 504 after a run was started, with a body that tells nothing.
+    /// 504 after a run was started, with a body that reveals nothing.
     pub fn timeout(body: ErrorBody) -> Self {
         Self::Late(error_reply(504, body))
     }
 
-    /// 429, with the literal value of `Retry-After` if any.
+    /// 429, with this literal value of `Retry-After`, if any.
     pub fn throttled(retry_after: Option<&str>, body: ErrorBody) -> Self {
         let reply = error_reply(429, body);
         Self::Platform(match retry_after {
@@ -125,7 +121,7 @@ impl Answer {
         Self::Platform(error_reply(status, body))
     }
 
-    /// Raw bytes, then an orderly close.
+    /// Raw bytes, then a clean close.
     pub fn raw(bytes: impl Into<Bytes>) -> Self {
         Self::Raw {
             bytes: bytes.into(),
@@ -133,7 +129,7 @@ impl Answer {
         }
     }
 
-    /// Whether a run exists once this answer is under way.
+    /// Whether a run exists once this answer begins.
     pub fn starts_run(&self) -> RunStarted {
         match self {
             Self::Fault(fault) => fault.run,
@@ -171,7 +167,7 @@ impl Answer {
         }
     }
 
-    /// Whether it is given before the body is read.
+    /// Whether it is sent before the body is read.
     pub fn is_at_head(&self) -> bool {
         match self {
             Self::AtHead(_) | Self::CutAtHead => true,
@@ -181,7 +177,7 @@ impl Answer {
     }
 }
 
-/// An error of the platform that has to be understood by its status.
+/// An error of the platform that must be recognized by its status.
 pub fn error_reply(status: u16, body: ErrorBody) -> Reply {
     match body {
         ErrorBody::Envelope => UNLISTED.with_status(status).reply(&Names::default()),
@@ -190,7 +186,7 @@ pub fn error_reply(status: u16, body: ErrorBody) -> Reply {
     }
 }
 
-/// One chunk of a stream, in its frame.
+/// One encoded chunk of a stream.
 pub fn chunk(bytes: usize) -> Vec<u8> {
     let mut chunk = format!("{bytes:x}\r\n").into_bytes();
     chunk.resize(chunk.len() + bytes, b'x');
@@ -198,7 +194,7 @@ pub fn chunk(bytes: usize) -> Vec<u8> {
     chunk
 }
 
-/// The answer of a flow that tells what it received.
+/// The answer of a flow that returns what it received.
 pub fn echo(request: &Recorded) -> Reply {
     let headers: Vec<Value> = request
         .head

@@ -1,6 +1,6 @@
-//! A certificate authority made at run time, and the leaves it signs: good ones, expired ones, ones for
-//! another name, with ECDSA or RSA keys. Also the TLS settings for the emulator's servers and for test
-//! clients.
+//! A certificate authority created at run time, and the certificates it signs: valid ones, expired ones, ones
+//! for another name, with ECDSA or RSA keys. Also the TLS configurations of the emulator's servers and of
+//! test clients.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The kind of key a leaf has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
-    /// ECDSA on P-256: quick to make, the default.
+    /// ECDSA on P-256: quick to generate, the default.
     EcdsaP256,
-    /// RSA with 2048 bits.
     Rsa2048,
 }
 
@@ -35,14 +34,14 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
     root_pem: String,
-    /// What a leaf has to send besides itself: the authorities between it and the root.
+    /// The intermediate certificates between a leaf and the root.
     between: Vec<(CertificateDer<'static>, String)>,
-    /// How many RSA keys its leaves have.
+    /// Number of RSA keys that its leaves use.
     rsa_keys: AtomicUsize,
 }
 
 impl Authority {
-    /// A fresh root.
+    /// A new root.
     pub fn new() -> Self {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let params = authority_params(&unique("Emulator Root"));
@@ -56,7 +55,7 @@ impl Authority {
         }
     }
 
-    /// An authority below this one; its leaves come with a chain of two certificates.
+    /// An intermediate authority below this one; its leaves come with a chain of two certificates.
     pub fn intermediate(&self) -> Self {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let params = authority_params(&unique("Emulator Intermediate"));
@@ -82,14 +81,14 @@ impl Authority {
         self.sign(leaf_params(names, ExtendedKeyUsagePurpose::ServerAuth), kind)
     }
 
-    /// A server certificate that ends in so many days.
+    /// A server certificate that expires in this many days.
     pub fn leaf_for(&self, names: &[&str], days: u32) -> Leaf {
         let mut params = leaf_params(names, ExtendedKeyUsagePurpose::ServerAuth);
         params.not_after = (SystemTime::now() + DAY * days).into();
         self.sign(params, KeyKind::EcdsaP256)
     }
 
-    /// A server certificate that ran out yesterday.
+    /// A server certificate that expired yesterday.
     pub fn expired_leaf(&self, names: &[&str]) -> Leaf {
         let mut params = leaf_params(names, ExtendedKeyUsagePurpose::ServerAuth);
         let now = SystemTime::now();
@@ -107,7 +106,7 @@ impl Authority {
         self.sign(params, KeyKind::EcdsaP256)
     }
 
-    /// A valid server certificate for a name that nobody on this machine has.
+    /// A valid server certificate for a name that is not used on this machine.
     pub fn wrong_name_leaf(&self) -> Leaf {
         self.leaf(&["somewhere-else.example"])
     }
@@ -125,7 +124,7 @@ impl Authority {
         self.sign(leaf_params(&[name], ExtendedKeyUsagePurpose::ClientAuth), kind)
     }
 
-    /// A client certificate with an RSA key that begins and ends in so many days.
+    /// A client certificate with an RSA key, with this validity in days from now.
     pub fn client_leaf_between(&self, name: &str, begins: i32, ends: i32) -> Leaf {
         let mut params = leaf_params(&[name], ExtendedKeyUsagePurpose::ClientAuth);
         let at = |days: i32| {
@@ -148,7 +147,7 @@ impl Authority {
         &self.root
     }
 
-    /// A store that trusts this root and nothing else.
+    /// A store that trusts only this root.
     pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
@@ -166,7 +165,7 @@ impl Authority {
         config
     }
 
-    /// As [`Authority::client_config`], for a client that also shows a certificate.
+    /// As [`Authority::client_config`], for a client that also presents a certificate.
     pub fn client_config_with(&self, alpn: &[&str], identity: &Leaf) -> ClientConfig {
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -204,7 +203,6 @@ impl Authority {
 pub struct Leaf {
     /// The certificate and the authorities up to, but without, the root.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The private key.
     pub key: PrivateKeyDer<'static>,
     /// The chain as PEM, leaf first.
     pub chain_pem: String,
@@ -216,7 +214,7 @@ impl Leaf {
     /// Writes `<name>.pem` and `<name>.key` into a folder.
     ///
     /// # Errors
-    /// When the files cannot be written.
+    /// If the files cannot be written.
     pub fn write(&self, folder: &Path, name: &str) -> io::Result<LeafFiles> {
         let files = LeafFiles {
             chain: folder.join(format!("{name}.pem")),
@@ -240,7 +238,7 @@ impl Leaf {
     }
 }
 
-/// Where [`Leaf::write`] put its files.
+/// The files that [`Leaf::write`] has written.
 #[derive(Clone, Debug)]
 pub struct LeafFiles {
     /// The PEM file with the chain.
@@ -254,8 +252,8 @@ pub fn server_name(host: &str) -> ServerName<'static> {
     ServerName::try_from(host.to_owned()).unwrap()
 }
 
-/// An RSA key that no other leaf of the same authority has. Making one takes a noticeable part of a second, so the
-/// authorities of one process share theirs.
+/// An RSA key that no other leaf of the same authority uses. Generating one takes a noticeable part of a
+/// second, so the authorities of one process share theirs.
 fn rsa_key(index: usize) -> KeyPair {
     static KEYS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
     let mut keys = KEYS.lock().unwrap();
@@ -266,7 +264,8 @@ fn rsa_key(index: usize) -> KeyPair {
     KeyPair::try_from(keys[index].as_slice()).unwrap()
 }
 
-/// The provider is always named: a process default could only be set once, and not by a library of helpers.
+/// The provider is always given explicitly: a process default can be set only once, and not by a library of
+/// helpers.
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
@@ -275,8 +274,8 @@ fn protocols(alpn: &[&str]) -> Vec<Vec<u8>> {
     alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect()
 }
 
-/// Two authorities must not share a name: a stranger's leaf would fail by its signature instead of its
-/// issuer.
+/// Two authorities must not share a name: an unknown authority's leaf would fail by its signature instead of
+/// its issuer.
 fn unique(name: &str) -> String {
     format!("{name} {}", ids::hex(&ids::random_bytes::<8>()))
 }

@@ -1,6 +1,6 @@
-//! `cargo run --example demo`: the emulator of Entra and the trigger and a real gateway in one process. Real requests
-//! go through real TLS sockets; each row of the table compares what came back with what is promised. Without `--once`
-//! both stay up afterwards, with ready-made `curl` lines to try.
+//! `cargo run --example demo`: the emulator of Entra and the trigger and a real gateway in one process. Real
+//! requests go through real TLS sockets; each row of the table compares the answer with what is promised.
+//! Without `--once` both keep running afterwards, with ready-made `curl` commands to try.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -72,7 +72,7 @@ impl Lines {
     }
 }
 
-/// One row: what is sent, and what is promised to come back.
+/// One row: what is sent, and which answer is promised.
 struct Row {
     what: &'static str,
     path: &'static str,
@@ -160,7 +160,8 @@ fn settings(emulator: &Emulator) -> String {
     let picky = flow.add(Trigger::any_user(TENANT).does(Answer::Accepted));
     let off = flow.add(Trigger::any_user(TENANT).condition(Condition::Disabled));
     let silent = flow.add(Trigger::any_user(TENANT).does(Answer::Never));
-    // The owner has switched this flow from "Anyone" to "Any user in my tenant"; the gateway has the old address.
+    // The owner has switched this flow from "Anyone" to "Any user in my tenant"; the gateway has the old
+    // address.
     let switched = format!(
         "{}&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
         flow.add(Trigger::any_user(TENANT)).url()
@@ -248,7 +249,7 @@ fn start(config: &Config, lines: Arc<Lines>) -> Server {
     Server::start(config, &Counters::new(), Log::new(lines, Form::Json)).unwrap()
 }
 
-/// Sends one request and tells its status, who answered, and the gateway's line about it.
+/// Sends one request, and returns its status, who answered, and the gateway's log line.
 async fn call(client: &reqwest::Client, address: &str, row: &Row, lines: &Lines) -> (u16, String, Value) {
     let mut request = client
         .post(format!("{address}{}", row.path))
@@ -269,7 +270,7 @@ async fn call(client: &reqwest::Client, address: &str, row: &Row, lines: &Lines)
     (status, code, lines.of(&id).await)
 }
 
-/// The first sentences of what the log tells the operator.
+/// The first sentences of the cause in the log.
 fn told(line: &Value) -> String {
     match (line["run"].as_str(), line["cause"].as_str()) {
         (Some(run), _) => format!("run {run}"),
@@ -311,14 +312,14 @@ async fn show(client: &reqwest::Client, address: &str, lines: &Lines) -> usize {
     broken
 }
 
-/// What the doctor is promised to find, route by route: the one thing that is wrong, or nothing.
+/// What the doctor must find for each route: the one thing that is wrong, or nothing.
 const DIAGNOSES: [(&str, Option<&str>); 3] = [
     ("orders", None),
     ("secret", Some("identity wrong-secret: token")),
     ("mismatch", Some("route mismatch: claims")),
 ];
 
-/// Shows `flowgate doctor` on a healthy identity and on broken ones.
+/// Runs `flowgate doctor` on a healthy identity and on broken ones.
 async fn examine(config: &Config, environment: &Environment) -> usize {
     let mut broken = 0;
     for (route, promised) in DIAGNOSES {
@@ -371,7 +372,7 @@ async fn demo() -> ExitCode {
     let broken = show(&client, &address, &lines).await + examine(&config, &environment).await;
     if !once {
         try_it(&emulator, &address);
-        // An error means that the signal cannot be had; then there is nothing to wait for.
+        // An error means that the signal is not available; then there is nothing to wait for.
         let _ = tokio::signal::ctrl_c().await;
     }
     server.stop(std::future::ready(())).await;

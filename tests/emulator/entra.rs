@@ -1,6 +1,6 @@
-//! Microsoft Entra's token endpoint: it checks the form, the tenant, the client and its credential, and mints
-//! signed tokens. It counts and keeps what it was asked, and refuses when the script says so.
-//! This file has the handle that tests use; the serving is below.
+//! Microsoft Entra's token endpoint: it checks the form, the tenant, the client and its credential, and
+//! issues signed tokens. It counts and records requests, and refuses when the script says so. This file has
+//! the handle that tests use; `entra/serve.rs` serves.
 
 mod serve;
 mod users;
@@ -24,8 +24,8 @@ use super::tokens::TokenAnswer;
 use super::wire::{Head, Wire};
 use super::{form, ids, session};
 
-/// The resources that exist in every tenant. Entra also mints the form without the last slash, which is what
-/// the usual mistake in the scope leads to.
+/// The resources that exist in every tenant. Entra also issues tokens for the form without the last slash,
+/// which is the result of the usual mistake in the scope.
 const RESOURCES: &[&str] = &[
     "https://service.flow.microsoft.com/",
     "https://service.flow.microsoft.com",
@@ -35,10 +35,10 @@ const RESOURCES: &[&str] = &[
     "https://service.powerautomate.cn/",
     "https://vault.azure.net",
 ];
-/// What the endpoint says when nobody asks for another lifetime.
+/// The default lifetime of tokens.
 const LIFETIME: Duration = Duration::from_secs(3599);
 
-/// How a registered application proves who it is.
+/// How a registered application authenticates.
 #[derive(Clone, Debug)]
 enum Credential {
     Secret(String),
@@ -52,7 +52,7 @@ enum Credential {
         issuer: String,
         subject: String,
     },
-    /// None: a public client.
+    /// Nothing: a public client.
     Public,
 }
 
@@ -62,21 +62,21 @@ struct App {
     credentials: Vec<Credential>,
 }
 
-/// What tokens look like.
+/// The form of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenForm {
     /// Signed JWTs.
     Jwt,
-    /// Random text; the flow half knows what it stands for.
+    /// Random text; the flow's side knows its claims.
     Opaque,
 }
 
-/// A request as the endpoint saw it.
+/// A request as the endpoint received it.
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
     /// The number of its connection.
     pub connection: u64,
-    /// The name in the TLS greeting of its connection.
+    /// The server name in the TLS handshake of its connection.
     pub sni: Option<String>,
     /// Method, target and headers as sent.
     pub head: Head,
@@ -100,10 +100,10 @@ impl TokenRequest {
 
 #[derive(Debug)]
 struct Registry {
-    /// Tenant to client id to application.
+    /// Applications by tenant and client id.
     tenants: HashMap<String, HashMap<String, App>>,
     resources: HashSet<String>,
-    /// Name and public key.
+    /// Public keys by name.
     issuers: HashMap<String, Vec<u8>>,
     lifetime: Duration,
     refresh_in: Option<Duration>,
@@ -129,7 +129,7 @@ struct State {
     clock_ahead: Mutex<i64>,
 }
 
-/// A handle on the token endpoint; clones share everything.
+/// A handle on the token endpoint; clones share its state.
 #[derive(Clone, Debug)]
 pub struct Entra {
     state: Arc<State>,
@@ -181,7 +181,7 @@ impl Entra {
         &self.state.listener
     }
 
-    /// Registers an application with a secret; again with another secret, and both are valid.
+    /// Registers an application with a secret; if called again with another secret, both are valid.
     pub fn register_app(&self, tenant: &str, client_id: &str, secret: &str, oid: &str) {
         self.register(tenant, client_id, oid, Credential::Secret(secret.to_owned()));
     }
@@ -192,8 +192,8 @@ impl Entra {
         self.register(tenant, client_id, oid, Credential::Certificate(certificate));
     }
 
-    /// Registers an application whose certificates have this common name and come from this authority (subject name
-    /// and issuer).
+    /// Registers an application whose certificates have this common name and are issued by this authority
+    /// (subject name and issuer).
     pub fn register_subject(&self, tenant: &str, client_id: &str, name: &str, issuer: &Authority, oid: &str) {
         let credential = Credential::Subject {
             name: name.to_owned(),
@@ -202,7 +202,7 @@ impl Entra {
         self.register(tenant, client_id, oid, credential);
     }
 
-    /// Registers an application that signs with the certificate of this DER form.
+    /// Registers an application with this certificate in DER form.
     pub fn register_der(&self, tenant: &str, client_id: &str, certificate: Vec<u8>, oid: &str) {
         self.register(
             tenant,
@@ -212,7 +212,7 @@ impl Entra {
         );
     }
 
-    /// Registers an application that shows tokens of another issuer: one that was made known with
+    /// Registers an application that presents tokens of another issuer: one registered with
     /// [`Entra::trust_issuer`], or the platform that signs for managed identities.
     pub fn register_federated(&self, tenant: &str, client_id: &str, issuer: &str, subject: &str, oid: &str) {
         let credential = Credential::Federated {
@@ -222,7 +222,7 @@ impl Entra {
         self.register(tenant, client_id, oid, credential);
     }
 
-    /// Makes the key of an issuer known. Without it the issuer cannot be reached.
+    /// Registers the key of an issuer. Without it the issuer cannot be reached.
     pub fn trust_issuer(&self, issuer: &Issuer) {
         self.state
             .registry
@@ -232,7 +232,7 @@ impl Entra {
             .insert(issuer.name.clone(), issuer.public_key());
     }
 
-    /// Forgets all credentials of an application, so that old ones are refused.
+    /// Removes all credentials of an application, so that old ones are refused.
     pub fn forget_credentials(&self, tenant: &str, client_id: &str) {
         let mut registry = self.state.registry.lock().unwrap();
         if let Some(app) = registry
@@ -244,7 +244,7 @@ impl Entra {
         }
     }
 
-    /// Adds a resource that tokens can be asked for, as it shall stand in `aud`.
+    /// Adds a resource that tokens can be requested for, as it appears in `aud`.
     pub fn allow_audience(&self, audience: &str) {
         self.state
             .registry
@@ -254,27 +254,27 @@ impl Entra {
             .insert(audience.to_owned());
     }
 
-    /// How long tokens live from now on, in the answer as in the token.
+    /// Sets the lifetime of tokens, in the answer and in the token.
     pub fn lifetime(&self, lifetime: Duration) {
         self.state.registry.lock().unwrap().lifetime = lifetime;
     }
 
-    /// What `refresh_in` says from now on.
+    /// Sets `refresh_in`.
     pub fn refresh_in(&self, refresh_in: Option<Duration>) {
         self.state.registry.lock().unwrap().refresh_in = refresh_in;
     }
 
-    /// Claims laid over those of each token from now on: an object, in which null removes a claim.
+    /// Sets claims that override those of each token: an object, in which null removes a claim.
     pub fn claims(&self, overrides: Value) {
         self.state.registry.lock().unwrap().overrides = overrides;
     }
 
-    /// What tokens look like from now on.
+    /// Sets the form of tokens.
     pub fn token_form(&self, form: TokenForm) {
         self.state.registry.lock().unwrap().form = form;
     }
 
-    /// From now on the `Date` of each answer is so many seconds ahead of the real clock.
+    /// Sets the `Date` of each answer this many seconds ahead of the real clock.
     pub fn clock_ahead(&self, seconds: i64) {
         *self.state.clock_ahead.lock().unwrap() = seconds;
     }
@@ -285,27 +285,27 @@ impl Entra {
         moment.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
     }
 
-    /// Answers the next request so.
+    /// Scripts the answer to the next request.
     pub fn next(&self, answer: TokenAnswer) {
         self.state.script.lock().unwrap().next(answer);
     }
 
-    /// Answers the next request of this client so.
+    /// Scripts the answer to the next request of this client.
     pub fn next_for(&self, client_id: &str, answer: TokenAnswer) {
         self.state.script.lock().unwrap().next_for(client_id, answer);
     }
 
-    /// Answers all requests so, once the queue is empty.
+    /// Scripts the answer to all requests once the queue is empty.
     pub fn always(&self, answer: TokenAnswer) {
         self.state.script.lock().unwrap().always(answer);
     }
 
-    /// Answers all requests of this client so, once the queue is empty.
+    /// Scripts the answer to all requests of this client once the queue is empty.
     pub fn always_for(&self, client_id: &str, answer: TokenAnswer) {
         self.state.script.lock().unwrap().always_for(client_id, answer);
     }
 
-    /// Forgets the script.
+    /// Clears the script.
     pub fn normal(&self) {
         self.state.script.lock().unwrap().clear();
     }
@@ -315,24 +315,24 @@ impl Entra {
         self.state.script.lock().unwrap().be_strict();
     }
 
-    /// How many scripted answers wait to be asked for.
+    /// Number of scripted answers that were not used yet.
     pub fn script_left(&self) -> usize {
         self.state.script.lock().unwrap().left()
     }
 
-    /// Keeps requests inside from now on, after they were read and recorded.
+    /// From now on, holds requests after they were read and recorded.
     pub fn hold(&self) -> Gate {
         let gate = Gate::closed();
         *self.state.gate.lock().unwrap() = Some(gate.clone());
         gate
     }
 
-    /// How many requests came in.
+    /// Requests received.
     pub fn token_requests(&self) -> &Count {
         &self.state.requests
     }
 
-    /// How many requests of this client came in.
+    /// Requests received from this client.
     pub fn token_requests_of(&self, client_id: &str) -> u64 {
         self.state
             .by_client
@@ -343,25 +343,25 @@ impl Entra {
             .unwrap_or_default()
     }
 
-    /// How many callers left while their request was inside.
+    /// Callers that left while their request was held or answered.
     pub fn hang_ups(&self) -> &Count {
         &self.state.hang_ups
     }
 
-    /// The requests that came in, oldest first.
+    /// The requests received, oldest first.
     pub fn requests(&self) -> Vec<Arc<TokenRequest>> {
         self.state.journal.lock().unwrap().all()
     }
 
-    /// The tokens that were minted, oldest first.
+    /// The tokens issued, oldest first.
     pub fn issued(&self) -> Vec<String> {
         self.state.mint.issued()
     }
 
-    /// Mints a token directly, for requests that a test sends to the flow by itself.
+    /// Issues a token directly, for requests that a test sends to the flow itself.
     ///
     /// # Panics
-    /// When the application is not registered.
+    /// If the application is not registered.
     pub fn token_for(&self, tenant: &str, client_id: &str, audience: &str, overrides: &Value) -> String {
         let oid = self
             .app(tenant, client_id)

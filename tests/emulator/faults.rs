@@ -1,22 +1,21 @@
-//! The failures that the flow's platform reports: one table with status, code and sentence, and the answers
-//! made from it. Sentences that were only seen cut off are completed in the same manner; no test may lean on
-//! them.
+//! The failures that the flow's platform reports: one table with status, code and message, and the answers
+//! made from it. Messages that were only observed cut off are completed in the same style; no test may rely
+//! on them.
 
 use serde_json::json;
 
 use super::reply::Reply;
 
-/// One failure. The message may name `{workflow}`, `{trigger}`, `{scheme}`, `{expected}`, `{actual}`,
+/// A failure. Its message may contain `{workflow}`, `{trigger}`, `{scheme}`, `{expected}`, `{actual}`,
 /// `{details}` and `{tracking}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlatformFault {
     /// The value of `error.code`.
     pub code: &'static str,
-    /// The HTTP status.
     pub status: u16,
-    /// The value of `error.message` before the names are filled in.
+    /// The value of `error.message` before the placeholders are filled in.
     pub message: &'static str,
-    /// Whether a run exists when the platform says this.
+    /// Whether a run exists when the platform reports this.
     pub run: RunStarted,
 }
 
@@ -29,12 +28,10 @@ pub enum RunStarted {
     No,
 }
 
-/// What a message can name.
+/// The values for a message's placeholders.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    /// The workflow id or name.
     pub workflow: String,
-    /// The trigger's name.
     pub trigger: String,
     /// The authorization scheme of the request.
     pub scheme: String,
@@ -85,7 +82,7 @@ pub const CLAIMS_MISMATCH: PlatformFault = before_run(
     "One or more claims either missing or does not match with the open authentication access control \
      policy.",
 );
-/// The same with the status that fewer sources report.
+/// The same with a status that fewer sources report.
 pub const CLAIMS_MISMATCH_401: PlatformFault = CLAIMS_MISMATCH.with_status(401);
 /// A signature and an `Authorization` header, or a header of another scheme.
 pub const MORE_THAN_ONE: PlatformFault = before_run(
@@ -94,13 +91,13 @@ pub const MORE_THAN_ONE: PlatformFault = before_run(
     "The request has SAS authentication scheme, '{scheme}' authorization scheme or internal token scheme. \
      Only one scheme should be used.",
 );
-/// A signature where signatures are switched off.
+/// A signature where signatures are disabled.
 pub const SAS_DISABLED: PlatformFault = before_run(
     "DirectApiInvalidAuthorizationScheme",
     401,
     "The request has SAS authentication scheme while it is disabled under your access control policy.",
 );
-/// A token that is broken, expired or revoked.
+/// A token that is invalid, expired or revoked.
 pub const TOKEN_INVALID: PlatformFault = before_run(
     "DirectApiInvalidAuthorizationScheme",
     401,
@@ -132,14 +129,14 @@ pub const API_VERSION_MISSING: PlatformFault = before_run(
     400,
     "The api-version query parameter (?api-version=) is required for all requests.",
 );
-/// Another method than the trigger's.
+/// A method other than the trigger's.
 pub const METHOD_NOT_VALID: PlatformFault = before_run(
     "TriggerRequestMethodNotValid",
     400,
     "The workflow '{workflow}' trigger '{trigger}' request method is not valid: expected '{expected}' and \
      actual '{actual}'.",
 );
-/// A body against the schema.
+/// A body that violates the schema.
 pub const SCHEMA_MISMATCH: PlatformFault = before_run(
     "TriggerInputSchemaMismatch",
     400,
@@ -172,7 +169,7 @@ pub const TRIGGER_NOT_FOUND: PlatformFault = before_run(
     404,
     "The workflow '{workflow}' trigger '{trigger}' could not be found.",
 );
-/// The run ended without an answer, with the id of the run.
+/// The run ended without an answer; includes the id of the run.
 pub const NO_RESPONSE: PlatformFault = in_run(
     "NoResponse",
     502,
@@ -184,13 +181,13 @@ pub const NO_RESPONSE_UNTRACKED: PlatformFault = in_run(
     502,
     "The server did not receive a response from an upstream server.",
 );
-/// What a token for the management service leads to.
+/// The result of a token for the management service.
 pub const INTERNAL_ERROR: PlatformFault = before_run(
     "InternalServerError",
     500,
     "Encountered internal server error. The tracking Id is '{tracking}'.",
 );
-/// A management call, which a trigger never answers with.
+/// The refusal of a management call, which a trigger never sends.
 pub const CLIENT_SCOPE: PlatformFault = before_run(
     "ClientScopeAuthorizationFailed",
     403,
@@ -202,14 +199,14 @@ pub const GATEWAY_TIMEOUT: PlatformFault = in_run(
     504,
     "The gateway did not receive a response from 'Microsoft.Logic' within the specified time period.",
 );
-/// A code that stands in no list, for answers that have to be understood by their status alone.
+/// An unlisted code, for answers that must be recognized by their status alone.
 pub const UNLISTED: PlatformFault = before_run(
     "CodeThatStandsInNoList",
     429,
     "This sentence stands in no list either.",
 );
 
-/// All failures, each wording and status that has been seen.
+/// All failures, with each wording and status that has been observed.
 pub const PLATFORM_FAULTS: &[PlatformFault] = &[
     SHARED_ACCESS_REQUIRED,
     OAUTH_REQUIRED,
@@ -235,7 +232,7 @@ pub const PLATFORM_FAULTS: &[PlatformFault] = &[
     GATEWAY_TIMEOUT,
 ];
 
-/// Status and body of each wording of a code, with plausible names filled in.
+/// Status and body of each wording of a code, with plausible values filled in.
 pub fn platform_fault(code: &str) -> Vec<(u16, String)> {
     let names = Names {
         workflow: "0123456789abcdef0123456789abcdef".to_owned(),
@@ -270,7 +267,7 @@ impl PlatformFault {
     }
 
     fn sentence(&self, names: &Names) -> String {
-        // Most messages name nothing, and load runs answer with some of them.
+        // Most messages have no placeholder, and load runs answer with some of them.
         if !self.message.contains('{') {
             return self.message.to_owned();
         }

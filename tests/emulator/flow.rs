@@ -1,6 +1,6 @@
-//! The trigger endpoint of flows. It finds the trigger, makes the platform's checks, keeps what it saw, and
-//! then does what the script or the trigger's owner said. This file has the handles that tests use; the
-//! serving is below.
+//! The trigger endpoint of flows. It finds the trigger, makes the platform's checks, records the request, and
+//! then does what the script or the trigger's configuration says. This file has the handles that tests use;
+//! `flow/serve.rs` serves.
 
 mod serve;
 
@@ -47,13 +47,13 @@ struct State {
     written: Count,
 }
 
-/// A handle on the trigger endpoint; clones share everything.
+/// A handle on the trigger endpoint; clones share its state.
 #[derive(Clone, Debug)]
 pub struct Flow {
     state: Arc<State>,
 }
 
-/// A trigger that was added to the endpoint; clones share everything.
+/// A handle on a trigger of the endpoint; clones share its state.
 #[derive(Clone, Debug)]
 pub struct TriggerHandle {
     flow: Flow,
@@ -115,7 +115,7 @@ impl Flow {
         format!("https://localhost:{}", self.state.listener.address().port())
     }
 
-    /// Answers the next request for this trigger so, once it has passed the checks of its head.
+    /// Scripts the answer to the next request for this trigger that passes the checks of its head.
     pub fn next(&self, trigger: &TriggerHandle, answer: Answer) {
         self.state
             .script
@@ -124,17 +124,17 @@ impl Flow {
             .next_for(&trigger.workflow(), answer);
     }
 
-    /// Answers the next request for any trigger so.
+    /// Scripts the answer to the next request for any trigger.
     pub fn next_any(&self, answer: Answer) {
         self.state.script.lock().unwrap().next(answer);
     }
 
-    /// Answers all requests so, once the queue is empty.
+    /// Scripts the answer to all requests once the queue is empty.
     pub fn always(&self, answer: Answer) {
         self.state.script.lock().unwrap().always(answer);
     }
 
-    /// Answers all requests for this trigger so, once the queue is empty.
+    /// Scripts the answer to all requests for this trigger once the queue is empty.
     pub fn always_for(&self, trigger: &TriggerHandle, answer: Answer) {
         self.state
             .script
@@ -143,7 +143,7 @@ impl Flow {
             .always_for(&trigger.workflow(), answer);
     }
 
-    /// Forgets the script; triggers do what their owner said.
+    /// Clears the script; triggers follow their configuration.
     pub fn normal(&self) {
         self.state.script.lock().unwrap().clear();
     }
@@ -153,69 +153,69 @@ impl Flow {
         self.state.script.lock().unwrap().be_strict();
     }
 
-    /// How many scripted answers wait to be asked for.
+    /// Number of scripted answers that were not used yet.
     pub fn script_left(&self) -> usize {
         self.state.script.lock().unwrap().left()
     }
 
-    /// Refuses exactly this token from now on.
+    /// From now on, refuses exactly this token.
     pub fn revoke(&self, token: &str) {
         self.state.revoked.lock().unwrap().insert(token.to_owned());
     }
 
-    /// Keeps requests for all triggers inside from now on, after they were read and recorded.
+    /// From now on, holds requests for all triggers after they were read and recorded.
     pub fn hold(&self) -> Gate {
         let gate = Gate::closed();
         *self.state.gate.lock().unwrap() = Some(gate.clone());
         gate
     }
 
-    /// Stops keeping requests; only the counts go on. For load runs.
+    /// Stops recording requests; only the counts continue. For load runs.
     pub fn stop_recording(&self) {
         self.state.journal.lock().unwrap().stop();
     }
 
-    /// Forgets the requests kept so far.
+    /// Forgets the recorded requests.
     pub fn clear_requests(&self) {
         self.state.journal.lock().unwrap().clear();
     }
 
-    /// The requests for all triggers, polls included, oldest first.
+    /// The requests for all triggers, including polls, oldest first.
     pub fn requests(&self) -> Vec<Arc<Recorded>> {
         self.state.journal.lock().unwrap().all()
     }
 
-    /// How many heads were read; the body may still be on its way.
+    /// Heads read; the body may still be arriving.
     pub fn heads(&self) -> &Count {
         &self.state.heads
     }
 
-    /// How many bytes of bodies were read.
+    /// Bytes of bodies read.
     pub fn body_bytes(&self) -> &Count {
         &self.state.body_bytes
     }
 
-    /// How many requests were read to their end, polls included.
+    /// Requests read to their end, including polls.
     pub fn request_count(&self) -> &Count {
         &self.state.requests
     }
 
-    /// How many polls for asynchronous answers came in.
+    /// Polls received for asynchronous answers.
     pub fn polls(&self) -> &Count {
         &self.state.polls
     }
 
-    /// How many callers left while their request was inside.
+    /// Callers that left while their request was held or answered.
     pub fn hang_ups(&self) -> &Count {
         &self.state.hang_ups
     }
 
-    /// How many bodies stopped before their end.
+    /// Bodies that ended early.
     pub fn broken_bodies(&self) -> &Count {
         &self.state.broken_bodies
     }
 
-    /// How many answers written by hand got to their last step.
+    /// Step-by-step answers that reached their last step.
     pub fn written(&self) -> &Count {
         &self.state.written
     }
@@ -226,7 +226,7 @@ impl Flow {
 }
 
 impl TriggerHandle {
-    /// The address to put into settings, with the host `localhost`.
+    /// The address for settings, with the host `localhost`.
     pub fn url(&self) -> String {
         self.url_on("localhost")
     }
@@ -243,23 +243,22 @@ impl TriggerHandle {
         format!("{}?{}", trigger.path(), trigger.query())
     }
 
-    /// The workflow's id.
     pub fn workflow(&self) -> String {
         self.settings().workflow.clone()
     }
 
-    /// How the trigger is set up now.
+    /// The trigger's current configuration.
     pub fn settings(&self) -> Arc<Trigger> {
         self.registered.settings()
     }
 
-    /// Changes how the trigger is set up; requests on their way keep the old way.
+    /// Changes the trigger's configuration; requests in progress keep the old one.
     pub fn change(&self, change: impl FnOnce(&mut Trigger)) {
         let mut settings = self.registered.settings.lock().unwrap();
         change(Arc::make_mut(&mut settings));
     }
 
-    /// Switches the flow on, off, or deletes it.
+    /// Enables, disables or deletes the flow.
     pub fn set_condition(&self, condition: Condition) {
         self.change(|trigger| trigger.condition = condition);
     }
@@ -269,12 +268,12 @@ impl TriggerHandle {
         self.change(|trigger| trigger.behaviour = behaviour);
     }
 
-    /// Answers the next request so, once it has passed the checks of its head.
+    /// Scripts the answer to the next request that passes the checks of its head.
     pub fn next(&self, answer: Answer) {
         self.flow.next(self, answer);
     }
 
-    /// How many runs were started.
+    /// Number of runs started.
     pub fn runs(&self) -> u64 {
         self.registered.runs.get()
     }
@@ -284,7 +283,7 @@ impl TriggerHandle {
         &self.registered.runs
     }
 
-    /// How many requests came in, refused ones and broken ones included.
+    /// Requests received, including refused and broken ones.
     pub fn request_count(&self) -> &Count {
         &self.registered.requests
     }
@@ -300,12 +299,12 @@ impl TriggerHandle {
     /// The last request for this trigger.
     ///
     /// # Panics
-    /// When there was none.
+    /// If there was none.
     pub fn last_request(&self) -> Arc<Recorded> {
         self.requests().pop().expect("the trigger was called")
     }
 
-    /// Keeps requests for this trigger inside from now on, after they were read and recorded.
+    /// From now on, holds requests for this trigger after they were read and recorded.
     pub fn hold(&self) -> Gate {
         let gate = Gate::closed();
         *self.registered.gate.lock().unwrap() = Some(gate.clone());

@@ -3,7 +3,7 @@
 
 use percent_encoding::percent_decode_str;
 
-/// The pairs in their order. A plus is a space; an escape is undone once, so a doubly encoded value stays
+/// The pairs in their order. A plus is a space; an escape is decoded once, so a doubly encoded value stays
 /// encoded.
 pub fn decode(text: &str) -> Vec<(String, String)> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());

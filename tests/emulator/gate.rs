@@ -1,5 +1,5 @@
-//! Events a test can wait for: gates that keep requests inside the emulator, and counts that only move when
-//! something happened. Nothing here sleeps; a deadline turns a lost event into a readable failure.
+//! Events that a test can wait for: gates that hold requests inside of the emulator, and counts. Nothing here
+//! sleeps; a deadline turns a missed event into a readable failure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// A count at zero; the name appears in the message when waiting for it fails.
+    /// A count at zero; the name appears in the message of a failed wait.
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -25,7 +25,7 @@ impl Count {
         }
     }
 
-    /// The number now.
+    /// The current number.
     pub fn get(&self) -> u64 {
         *self.value.borrow()
     }
@@ -33,15 +33,15 @@ impl Count {
     /// Waits until the number is at least `goal`.
     ///
     /// # Panics
-    /// When that does not happen within ten seconds.
+    /// After ten seconds.
     pub async fn reached(&self, goal: u64) {
         self.wait(goal, |value| value >= goal).await;
     }
 
-    /// Waits until the number is exactly `goal`; meant for counts that also fall, such as open connections.
+    /// Waits until the number is exactly `goal`; for counts that also fall, such as open connections.
     ///
     /// # Panics
-    /// When that does not happen within ten seconds.
+    /// After ten seconds.
     pub async fn settled_at(&self, goal: u64) {
         self.wait(goal, |value| value == goal).await;
     }
@@ -52,7 +52,7 @@ impl Count {
             .send_modify(|value| *value = value.saturating_add(amount));
     }
 
-    /// Raises the number by one until the returned guard is dropped, also when its task is cancelled.
+    /// Raises the number by one until the returned guard is dropped, even if its task is cancelled.
     pub fn enter(&self) -> Entered {
         self.add(1);
         Entered { count: self.clone() }
@@ -84,9 +84,9 @@ impl Drop for Entered {
     }
 }
 
-/// Holds requests inside the emulator until the test lets them go.
+/// Holds requests inside of the emulator until the test releases them.
 ///
-/// Requests that meet the gate have been read and recorded, but not answered.
+/// Requests at the gate have been read and recorded, but not answered.
 #[must_use = "requests stay inside the emulator until this gate releases them"]
 #[derive(Clone, Debug)]
 pub struct Gate {
@@ -105,28 +105,28 @@ impl Gate {
         }
     }
 
-    /// Waits until `n` requests have arrived since the gate was made, whether or not they have left again.
+    /// Waits until `n` requests have arrived since the gate was created, whether or not they have left again.
     ///
     /// # Panics
-    /// When they do not arrive within ten seconds.
+    /// After ten seconds.
     pub async fn arrived(&self, n: u64) {
         self.arrivals.reached(n).await;
     }
 
-    /// Lets `n` requests pass, in the order of their arrival; passes not used stay for later arrivals.
+    /// Lets `n` requests pass, in the order of their arrival; unused passes remain for later arrivals.
     pub fn release(&self, n: usize) {
-        // An open gate lets everybody pass already.
+        // An open gate already lets all requests pass.
         if !self.permits.is_closed() {
             self.permits.add_permits(n);
         }
     }
 
-    /// Lets everybody pass from now on.
+    /// Lets all requests pass from now on.
     pub fn open(&self) {
         self.permits.close();
     }
 
-    /// How many requests are waiting at this moment; a caller that hung up is no longer among them.
+    /// Number of requests that wait now; a caller that hung up is no longer counted.
     pub fn inside(&self) -> &Count {
         &self.inside
     }
@@ -135,7 +135,7 @@ impl Gate {
     pub async fn pass(&self) {
         let _inside = self.inside.enter();
         self.arrivals.add(1);
-        // A closed semaphore is an open gate, so both outcomes mean "go on".
+        // A closed semaphore is an open gate, so both outcomes mean "continue".
         if let Ok(permit) = self.permits.acquire().await {
             permit.forget();
         }

@@ -1,4 +1,4 @@
-//! Random names in the shapes the platform uses: workflow ids, GUIDs, signatures and run ids.
+//! Random names in the forms that the platform uses: workflow ids, GUIDs, signatures and run ids.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,10 +6,9 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Numbers runs across all emulators of a process, so that two runs never share an id.
+/// Numbers runs across all emulators of a process, so that run ids are unique.
 static RUNS: AtomicU64 = AtomicU64::new(1);
 
-/// `N` random bytes.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the operating system gives random bytes");
@@ -58,7 +57,7 @@ pub fn run_id() -> String {
     format!("08584{number:024}CU00")
 }
 
-/// The second of the Unix epoch in which this is called.
+/// The current Unix time in seconds.
 pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }

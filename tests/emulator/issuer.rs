@@ -1,5 +1,5 @@
-//! An issuer of tokens that Entra is told to trust: the cluster of a workload identity. Its tokens are signed with a key of
-//! its own, which Entra's side verifies them with.
+//! A token issuer that Entra trusts: the cluster of a workload identity. It signs its tokens with its own
+//! key; the emulated Entra verifies them.
 
 use std::sync::OnceLock;
 
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::ids;
 
-/// Making an RSA key takes a noticeable part of a second, so all issuers of a process share one.
+/// Generating an RSA key takes a noticeable part of a second, so all issuers of a process share one.
 static KEY: OnceLock<RsaKeyPair> = OnceLock::new();
 
-/// Its name is what stands in `iss`.
+/// Identified by the value of `iss`.
 #[derive(Clone, Debug)]
 pub struct Issuer {
     /// The value of `iss`.
@@ -22,7 +22,6 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// An issuer of this name.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -34,7 +33,7 @@ impl Issuer {
         key().public_key().as_ref().to_vec()
     }
 
-    /// A token for an hour; `overrides` are laid over its claims, and null removes one.
+    /// A token for an hour; `overrides` replace its claims, and null removes one.
     pub fn token(&self, subject: &str, overrides: &Value) -> String {
         let now = ids::now();
         let mut claims = json!({

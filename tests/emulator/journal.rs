@@ -1,5 +1,5 @@
-//! The last requests a server saw, kept within a bound of entries and of bytes so that a long load run does
-//! not fill the memory.
+//! The last requests that a server received, limited in number and bytes so that a long load run does not
+//! fill the memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl<T> Default for Journal<T> {
 }
 
 impl<T> Journal<T> {
-    /// Adds an entry that weighs `bytes`, and drops the oldest ones beyond the bounds.
+    /// Adds an entry of this many `bytes`, and drops the oldest ones beyond the limits.
     pub fn record(&mut self, bytes: usize, entry: Arc<T>) {
         if !self.open {
             return;
@@ -41,17 +41,16 @@ impl<T> Journal<T> {
         }
     }
 
-    /// Records nothing from now on; for load runs that only need the counts.
+    /// Stops recording; for load runs that only need the counts.
     pub fn stop(&mut self) {
         self.open = false;
     }
 
-    /// Whether entries are kept.
+    /// Whether entries are recorded.
     pub fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Forgets all entries.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;

@@ -1,5 +1,5 @@
-//! Access tokens: minted and signed as Entra does it, verified as the flow's platform does it. Also the check
-//! of the assertions that clients sign with their own key.
+//! Access tokens: issued and signed as Entra does it, verified as the flow's platform does it. Also the check
+//! of assertions that clients sign with their own key.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -14,16 +14,15 @@ use serde_json::{Map, Value, json};
 
 use super::ids;
 
-/// The claims of a token.
 pub type Claims = Map<String, Value>;
 
-/// How many tokens are remembered in each of the maps below.
+/// Tokens remembered in each of the maps below.
 const TOKENS_MAX: usize = 4096;
 
-/// Making an RSA key takes a noticeable part of a second, so the emulators of one process share theirs.
+/// Generating an RSA key takes a noticeable part of a second, so the emulators of one process share theirs.
 static SIGNING_KEY: OnceLock<RsaKeyPair> = OnceLock::new();
 
-/// The side of Entra that signs, and the knowledge with which a resource verifies.
+/// Entra's signing key, and what a resource needs to verify tokens.
 #[derive(Debug, Default)]
 pub struct Mint {
     issued: Mutex<VecDeque<String>>,
@@ -53,7 +52,7 @@ impl Mint {
         self.remember(format!("{signed}.{}", ids::base64url(&signature)))
     }
 
-    /// Makes a token without any structure that stands for these claims.
+    /// Creates an opaque token for these claims.
     pub fn opaque(&self, claims: Claims) -> String {
         let token = ids::base64url(&ids::random_bytes::<48>());
         insert(&self.opaque, &token, Arc::new(claims));
@@ -65,7 +64,7 @@ impl Mint {
         self.issued.lock().unwrap().iter().cloned().collect()
     }
 
-    /// The claims of a token that was made here and not changed since; its times are not looked at.
+    /// The claims of a token that was issued here and is unchanged; its times are not checked.
     pub fn verify(&self, token: &str) -> Option<Arc<Claims>> {
         // Verifying a signature costs more than the rest of a request, and load runs repeat one token.
         let known = self.verified.lock().unwrap().get(token).cloned();
@@ -103,9 +102,9 @@ impl Mint {
 pub enum AssertionFault {
     /// Not a JWT, or not signed by the registered certificate.
     Signature,
-    /// Meant for somebody else, or from somebody else.
+    /// For another audience, or from another issuer.
     Party,
-    /// Not valid yet, or no longer, or for longer than a day.
+    /// Not valid yet, expired, or valid for longer than a day.
     Time,
 }
 
@@ -116,12 +115,12 @@ pub fn is_signed(assertion: &str, key: &[u8]) -> bool {
     })
 }
 
-/// The claims of an assertion without a look at its signature, for federated identities.
+/// The claims of an assertion without checking its signature, for federated identities.
 pub fn unverified_claims(assertion: &str) -> Option<Claims> {
     Jwt::parse(assertion).map(|jwt| jwt.claims)
 }
 
-/// The certificates in the header of an assertion, its signer's first.
+/// The certificates in the header of an assertion, the signer's first.
 pub fn chain(assertion: &str) -> Vec<Vec<u8>> {
     let jwt = Jwt::parse(assertion);
     let fields = jwt.as_ref().and_then(|jwt| jwt.header.get("x5c")?.as_array());
@@ -129,10 +128,10 @@ pub fn chain(assertion: &str) -> Vec<Vec<u8>> {
     texts.filter_map(|text| STANDARD.decode(text).ok()).collect()
 }
 
-/// Checks an assertion as Entra does: signature and thumbprint, parties, times. Gives its `jti`.
+/// Checks an assertion as Entra does: signature and thumbprint, parties, times. Returns its `jti`.
 ///
 /// # Errors
-/// Names the first thing that is wrong.
+/// The first thing that is wrong.
 pub fn check_assertion(
     assertion: &str,
     certificate: &[u8],
@@ -146,7 +145,7 @@ pub fn check_assertion(
     {
         return Err(AssertionFault::Party);
     }
-    // `nbf` is documented, and Microsoft's library for Python leaves it out.
+    // `nbf` is documented, but Microsoft's library for Python leaves it out.
     let mut claims = jwt.claims.clone();
     if let Some(issued) = claims.get("iat").cloned() {
         claims.entry("nbf").or_insert(issued);
@@ -157,7 +156,7 @@ pub fn check_assertion(
     Ok(claim("jti").to_owned())
 }
 
-/// Whether `now` lies between `nbf` and `exp`; a missing bound refuses.
+/// Whether `now` is between `nbf` and `exp`; a missing bound refuses.
 pub fn within_times(claims: &Claims, now: i64) -> bool {
     // A NumericDate may have a fraction (RFC 7519 section 2).
     let time = |name: &str| claims.get(name).and_then(Value::as_f64);
@@ -200,7 +199,7 @@ fn check_signature(jwt: &Jwt<'_>, certificate: &[u8]) -> Option<()> {
     }
 }
 
-/// Clients write thumbprints in either alphabet, and Entra takes both.
+/// Compares thumbprints; clients write them in either alphabet, and Entra accepts both.
 fn same_bytes(shown: &str, expected: &[u8]) -> bool {
     // Microsoft's own libraries write it with and without padding, in either alphabet.
     let bare = shown.trim_end_matches('=');
@@ -209,7 +208,7 @@ fn same_bytes(shown: &str, expected: &[u8]) -> bool {
         .any(|decoded| decoded.as_deref() == Ok(expected))
 }
 
-/// A token taken apart.
+/// A parsed token.
 struct Jwt<'a> {
     header: Claims,
     claims: Claims,

@@ -1,5 +1,5 @@
-//! The front of both servers: a TLS listener on loopback that counts what comes in and can be told to
-//! misbehave before the first byte of HTTP.
+//! The front of both servers: a TLS listener on loopback that counts connections, and can misbehave before
+//! the first byte of HTTP.
 
 use std::future::Future;
 use std::io;
@@ -20,9 +20,9 @@ use super::wire::Wire;
 
 /// The emulator closes connections beyond this number at once.
 const CONNECTIONS_MAX: u64 = 16_384;
-/// What a server says that does not know of TLS.
+/// The answer of a server without TLS.
 const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-/// How long a connection attempt on loopback takes at least when the queue is full.
+/// Minimum duration of a connection attempt on loopback when the queue is full.
 const KEPT_WAITING: Duration = Duration::from_millis(300);
 /// Linux holds one connection in the shortest queue; other systems hold a few.
 const CROWD_MAX: usize = 64;
@@ -38,18 +38,18 @@ pub enum Door {
     Slam,
     /// It is accepted, but the handshake is never answered.
     Silent,
-    /// It is accepted and answered in plain text where TLS should begin.
+    /// It is accepted and answered in plain text instead of TLS.
     Plain,
-    /// It waits outside: nobody accepts, and the queue of the system is full.
+    /// It is not accepted, and the system's queue is full.
     Full,
 }
 
 /// What happens to a connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepAlive {
-    /// It stays for the next request.
+    /// It stays open for the next request.
     Yes,
-    /// The answer says `Connection: close`, and so it happens.
+    /// The answer says `Connection: close`, and it is closed.
     CloseAnnounced,
     /// It is closed although the answer did not say so.
     CloseSilently,
@@ -60,9 +60,9 @@ pub enum KeepAlive {
 pub struct Connection {
     /// Its number, counted from 1.
     pub number: u64,
-    /// The name in the TLS greeting.
+    /// The server name in the TLS handshake.
     pub sni: Option<String>,
-    /// The protocol both sides agreed on.
+    /// The negotiated protocol.
     pub alpn: Option<String>,
     evictions: watch::Receiver<u64>,
 }
@@ -70,7 +70,7 @@ pub struct Connection {
 impl Connection {
     /// Returns when the listener wants idle connections closed.
     pub async fn evicted(&mut self) {
-        // The sender lives in the listener, which outlives its connections.
+        // The sender belongs to the listener, which outlives its connections.
         let _ = self.evictions.changed().await;
     }
 }
@@ -93,7 +93,7 @@ impl Listener {
     /// Listens on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When the system gives no port.
+    /// If the system provides no port.
     pub async fn bind(leaf: &Leaf) -> io::Result<(Arc<Self>, TcpListener)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let settings = Self {
@@ -110,37 +110,35 @@ impl Listener {
         Ok((Arc::new(settings), listener))
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Connections accepted so far, failed handshakes included.
+    /// Connections accepted so far, including failed handshakes.
     pub fn connections(&self) -> &Count {
         &self.connections
     }
 
-    /// Connections open now, those in their handshake included.
+    /// Connections open now, including those in their handshake.
     pub fn open(&self) -> &Count {
         &self.open
     }
 
-    /// Handshakes that failed.
     pub fn handshake_failures(&self) -> &Count {
         &self.handshake_failures
     }
 
-    /// Presents another certificate to connections made from now on.
+    /// Presents another certificate on new connections.
     pub fn present(&self, leaf: &Leaf) {
         self.present_config(leaf.server_config(&["http/1.1"]));
     }
 
-    /// Uses other TLS settings for connections made from now on.
+    /// Uses other TLS settings for new connections.
     pub fn present_config(&self, config: ServerConfig) {
         *self.tls.lock().unwrap() = Arc::new(config);
     }
 
-    /// What happens after answers from now on.
+    /// Sets what happens after answers.
     pub fn keep_alive(&self, keep_alive: KeepAlive) {
         *self.keep_alive.lock().unwrap() = keep_alive;
     }
@@ -150,7 +148,7 @@ impl Listener {
         *self.keep_alive.lock().unwrap()
     }
 
-    /// Changes what happens to new connections, and returns when that is in force.
+    /// Changes what happens to new connections, and returns once that is in effect.
     pub async fn set_door(&self, door: Door) {
         let mut applied = self.door_applied.subscribe();
         self.door.send_replace(door);
@@ -158,12 +156,12 @@ impl Listener {
         let _ = applied.wait_for(|now| *now == door).await;
     }
 
-    /// Closes idle connections, and each busy one as soon as it has been answered.
+    /// Closes idle connections, and each busy one once it has been answered.
     pub fn evict(&self) {
         self.evictions.send_modify(|number| *number += 1);
     }
 
-    /// Accepts connections until the task is aborted; the connections end with it.
+    /// Accepts connections until the task is aborted, which also ends the connections.
     pub async fn run<F, S>(self: Arc<Self>, listener: TcpListener, serve: S)
     where
         S: Fn(Wire, Connection) -> F + Clone + Send + Sync + 'static,
@@ -181,7 +179,7 @@ impl Listener {
                     drop(listener.take());
                     crowd = Crowd::gather(self.address).await.ok();
                 }
-                // The port was ours a moment ago; if it cannot be had again the next caller sees a refusal.
+                // The port was ours a moment ago; if it cannot be bound again the next caller sees a refusal.
                 Door::Open | Door::Slam | Door::Silent | Door::Plain if listener.is_none() => {
                     drop(crowd.take());
                     listener = TcpListener::bind(self.address).await.ok();
@@ -244,7 +242,8 @@ impl Listener {
     }
 }
 
-/// A socket that listens and never accepts, and those that fill its queue. The next one to come hangs.
+/// A socket that listens and never accepts, and the connections that fill its queue. The next connection
+/// hangs.
 struct Crowd {
     _listener: TcpListener,
     _waiting: Vec<TcpStream>,
@@ -257,7 +256,7 @@ impl Crowd {
         socket.bind(address)?;
         let listener = socket.listen(0)?;
         let mut waiting = Vec::new();
-        // On loopback a queue with room answers at once: whoever is kept waiting stands before a full one.
+        // On loopback a queue with room answers at once, so a connection that has to wait has met a full one.
         while let Ok(stream) = tokio::time::timeout(KEPT_WAITING, TcpStream::connect(address)).await {
             waiting.push(stream?);
             if waiting.len() > CROWD_MAX {
@@ -271,7 +270,7 @@ impl Crowd {
     }
 }
 
-/// The next connection; never, when nobody listens.
+/// The next connection; never, if nothing listens.
 async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
     let Some(listener) = listener else {
         return std::future::pending().await;
@@ -279,7 +278,7 @@ async fn accept(listener: Option<&TcpListener>) -> Option<TcpStream> {
     listener.accept().await.ok().map(|(stream, _)| stream)
 }
 
-/// Swallows what comes until the peer leaves.
+/// Discards what arrives until the peer leaves.
 async fn wait_for_goodbye(stream: &TcpStream) {
     let mut bin = [0; 4096];
     while stream.readable().await.is_ok() {

@@ -1,5 +1,6 @@
-//! The endpoints of managed identities: IMDS, App Service and the agent of Azure Arc, as plain HTTP on loopback. Each checks
-//! what the real one checks and answers with its literal bodies; a test may script failures.
+//! The endpoints of managed identities: IMDS, App Service and the agent of Azure Arc, as plain HTTP on
+//! loopback. Each makes the checks of the real one and answers with its literal bodies; a test may script
+//! failures.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -18,33 +19,31 @@ use super::script::{Cue, Script};
 use super::wire::Head;
 use super::{form, ids, wire};
 
-/// Requests that are kept for the test.
+/// Requests that are recorded.
 const SEEN_MAX: usize = 1000;
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// What the endpoint of App Service wants to see.
+/// The header value that App Service's endpoint requires.
 pub const IDENTITY_HEADER: &str = "canary-identity-header-4b1d";
 
-/// Which endpoint it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Platform {
     /// The Instance Metadata Service.
     Imds,
     /// App Service, Functions and Container Apps.
     AppService,
-    /// The agent of Azure Arc, with the folder it puts its keys in.
+    /// The agent of Azure Arc, with the folder of its keys.
     Arc(PathBuf),
 }
 
-/// One answer.
 #[derive(Clone, Debug)]
 pub enum ManagedAnswer {
-    /// What the real endpoint would say.
+    /// The answer of the real endpoint.
     Normal,
     /// This answer instead.
     Reply(Reply),
     /// Arc: 401 with this challenge, literally, or without any.
     Challenge(Option<String>),
-    /// Arc: the machine's own identity whatever was selected, as old agents answer.
+    /// Arc: the system-assigned identity, whatever was selected, as old agents answer.
     Unselected,
     /// Never answered.
     Hang,
@@ -53,11 +52,8 @@ pub enum ManagedAnswer {
 /// An identity of the machine.
 #[derive(Clone, Debug)]
 pub struct ManagedIdentity {
-    /// Its tenant.
     pub tenant: String,
-    /// Its client id.
     pub client_id: String,
-    /// Its object id.
     pub oid: String,
     /// Its path in Azure Resource Manager.
     pub resource_id: String,
@@ -74,11 +70,11 @@ struct State {
     seen: Mutex<Vec<Arc<Head>>>,
     requests: Count,
     hang_ups: Count,
-    /// The key that the agent wants to see next.
+    /// The key that the agent requires next.
     key: Mutex<Option<String>>,
 }
 
-/// An endpoint; it ends when this is dropped.
+/// An endpoint; it stops when it is dropped.
 #[derive(Debug)]
 pub struct ManagedEndpoint {
     state: Arc<State>,
@@ -92,11 +88,11 @@ impl Drop for ManagedEndpoint {
 }
 
 impl ManagedEndpoint {
-    /// Starts an endpoint on a free port of 127.0.0.1. Its tokens are minted by `entra`, in which its identities are
-    /// registered.
+    /// Starts an endpoint on a free port of 127.0.0.1. Its tokens are issued by `entra`, in which its
+    /// identities are registered.
     ///
     /// # Panics
-    /// When this machine has no free port.
+    /// If this machine has no free port.
     pub async fn start(platform: Platform, entra: &Entra, system: Option<ManagedIdentity>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let state = Arc::new(State {
@@ -118,7 +114,7 @@ impl ManagedEndpoint {
         Self { state, task }
     }
 
-    /// Assigns a further identity.
+    /// Assigns an additional identity.
     pub fn assign(&self, identity: ManagedIdentity) {
         self.state.register(&identity);
         self.state.assigned.lock().unwrap().push(identity);
@@ -138,32 +134,32 @@ impl ManagedEndpoint {
         format!("{}{path}", self.endpoint())
     }
 
-    /// Answers the next request so.
+    /// Scripts the answer to the next request.
     pub fn next(&self, answer: ManagedAnswer) {
         self.state.script.lock().unwrap().next(answer);
     }
 
-    /// Answers all requests so.
+    /// Scripts the answer to all requests.
     pub fn always(&self, answer: ManagedAnswer) {
         self.state.script.lock().unwrap().always(answer);
     }
 
-    /// Forgets the script.
+    /// Clears the script.
     pub fn normal(&self) {
         self.state.script.lock().unwrap().clear();
     }
 
-    /// How many requests came in.
+    /// Requests received.
     pub fn requests(&self) -> &Count {
         &self.state.requests
     }
 
-    /// How many callers left without an answer.
+    /// Callers that left without an answer.
     pub fn hang_ups(&self) -> &Count {
         &self.state.hang_ups
     }
 
-    /// The heads that came in, oldest first.
+    /// The heads received, oldest first.
     pub fn seen(&self) -> Vec<Arc<Head>> {
         self.state.seen.lock().unwrap().clone()
     }
@@ -173,7 +169,7 @@ const PATH: &str = "/metadata/identity/oauth2/token";
 
 impl State {
     fn register(&self, identity: &ManagedIdentity) {
-        // Nobody knows this secret: the identity gets its tokens here alone.
+        // A random secret: the identity can get its tokens only from this endpoint.
         let secret = ids::signature();
         self.entra
             .register_app(&identity.tenant, &identity.client_id, &secret, &identity.oid);
@@ -194,7 +190,7 @@ impl State {
         }
     }
 
-    /// One request, one answer, and the end of the connection.
+    /// Reads one request, answers it, and closes the connection.
     async fn attend(&self, mut stream: TcpStream) -> io::Result<()> {
         let mut buffer = Vec::new();
         let head = loop {
@@ -277,7 +273,7 @@ impl State {
         }
     }
 
-    /// What is missing in the head of a caller that is not of this machine.
+    /// The refusal of a request without the headers that prove it comes from this machine.
     fn unproven(&self, head: &Head) -> Option<Reply> {
         match &self.platform {
             Platform::Imds if head.header("metadata") != Some("true") => Some(refuse(

@@ -1,6 +1,6 @@
-//! An emulator of what stands behind the gateway: Microsoft Entra's token endpoint, the trigger endpoint of flows and a
-//! key vault, as real TLS servers on loopback. Tests, benches and the demo share it; it knows nothing of the
-//! gateway.
+//! An emulator of the services behind the gateway: Microsoft Entra's token endpoint, the trigger endpoint of
+//! flows and a key vault, as real TLS servers on loopback. Tests, benches and the demo share it; it knows
+//! nothing of the gateway.
 
 #![allow(
     dead_code,
@@ -77,13 +77,13 @@ pub use self::trigger::{Condition, Family, Signatures, Trigger};
 pub use self::vault::{Vault, VaultAnswer};
 pub use self::wire::Framing;
 
-/// The names that the servers' certificates are made for.
+/// The names in the servers' certificates.
 const NAMES: &[&str] = &["localhost", "127.0.0.1"];
 
-/// Both servers, their authority and a folder; everything ends when this is dropped.
+/// The servers, their authority and a folder; everything ends when this is dropped.
 #[derive(Debug)]
 pub struct Emulator {
-    /// The authority that signed the servers' certificates; it can sign the gateway's too.
+    /// The authority that signed the servers' certificates; it can also sign the gateway's.
     pub ca: Arc<Authority>,
     /// The token endpoint.
     pub entra: Entra,
@@ -93,22 +93,22 @@ pub struct Emulator {
     pub vault: Vault,
     violations: Violations,
     folder: TempDir,
-    /// Ends the servers when it is dropped, so it is held and never read.
+    /// Stops the servers when it is dropped; never read.
     _life: Life,
 }
 
 impl Emulator {
-    /// Starts both servers on the runtime of the caller.
+    /// Starts the servers on the caller's runtime.
     ///
     /// # Panics
-    /// When this machine has no free port or no writable folder for temporary files.
+    /// If this machine has no free port or no writable folder for temporary files.
     pub async fn start() -> Self {
         let (parts, tasks) = Parts::start().await.expect("the emulator can listen on loopback");
         parts.into_emulator(Life::Tasks(tasks))
     }
 
-    /// Starts both servers on a thread and a runtime of their own, so that they share neither with whom they
-    /// serve. May be called with or without a runtime.
+    /// Starts the servers on a thread and a runtime of their own, shared with nothing under test. May be
+    /// called with or without a runtime.
     ///
     /// # Panics
     /// As [`Emulator::start`].
@@ -154,7 +154,7 @@ impl Emulator {
         self.entra.register_app(tenant, client_id, secret, oid);
     }
 
-    /// Makes the flow refuse every token that Entra has issued so far; the next one will do.
+    /// Makes the flow refuse every token that Entra has issued so far; the next one is accepted.
     pub fn revoke_issued_tokens(&self) {
         for token in self.entra.issued() {
             self.flow.revoke(&token);
@@ -167,12 +167,12 @@ impl Emulator {
         self.flow.strict();
     }
 
-    /// What went wrong so far: requests nobody scripted, and requests that are no proper HTTP.
+    /// What went wrong so far: unscripted requests, and requests that are not valid HTTP.
     pub fn violations(&self) -> Vec<String> {
         self.violations.list()
     }
 
-    /// Fails the test when something went wrong on this side.
+    /// Fails the test if something went wrong in the emulator.
     ///
     /// # Panics
     /// With the list of what went wrong.
@@ -181,7 +181,7 @@ impl Emulator {
         assert!(violations.is_empty(), "the emulator saw: {violations:#?}");
     }
 
-    /// Fails the test when something went wrong, or a scripted answer was never asked for.
+    /// Fails the test if something went wrong, or a scripted answer was not used.
     ///
     /// # Panics
     /// With what went wrong or what is left.
@@ -209,7 +209,7 @@ impl Drop for Life {
             Self::Thread { stop, thread } => {
                 drop(stop.take());
                 if let Some(thread) = thread.take() {
-                    // A panic over there has been printed already.
+                    // A panic of that thread has been printed already.
                     let _ = thread.join();
                 }
             }
@@ -217,7 +217,7 @@ impl Drop for Life {
     }
 }
 
-/// Everything but what keeps it running.
+/// Everything except what keeps it running.
 struct Parts {
     ca: Arc<Authority>,
     entra: Entra,
@@ -228,7 +228,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// Binds both servers and starts them on the current runtime.
+    /// Binds the servers and starts them on the current runtime.
     async fn start() -> io::Result<(Self, Vec<AbortHandle>)> {
         let ca = Arc::new(Authority::new());
         let folder = TempDir::new()?;

@@ -1,4 +1,4 @@
-//! Asynchronous answers: the addresses that a flow hands out for polling, and what they say.
+//! Asynchronous answers: the addresses that a flow returns for polling, and the answers to polls.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use super::trigger::Trigger;
 use super::wire::Head;
 use super::{admission, form, ids};
 
-/// How many operations can be polled at a time; the oldest make room.
+/// Operations that can be polled at a time; the oldest are dropped.
 const OPERATIONS_MAX: usize = 1024;
 
 #[derive(Debug)]
@@ -22,25 +22,23 @@ struct Operation {
     then: Reply,
 }
 
-/// What a poll is told.
+/// The answer to a poll.
 #[derive(Debug)]
 pub struct Poll {
     /// The trigger that started the run.
     pub trigger: Trigger,
-    /// The run that is asked for.
     pub run: String,
     /// 202 with the same address again, the final answer, or a refusal.
     pub outcome: Result<Reply, admission::Refused>,
 }
 
-/// All operations that can be polled.
 #[derive(Debug, Default)]
 pub struct Operations {
     open: VecDeque<Operation>,
 }
 
 impl Operations {
-    /// Registers an operation and gives its path and query, which carries a signature of its own.
+    /// Registers an operation and returns its path and query, which carries a signature of its own.
     pub fn start(&mut self, trigger: &Trigger, run: &str, polls: u32, then: Reply) -> String {
         if self.open.len() == OPERATIONS_MAX {
             self.open.pop_front();

@@ -1,12 +1,11 @@
-//! The headers that the platform puts on its answers: with the id of a run on those of a flow, without it on
-//! refusals. Values have the shape of published dumps.
+//! The headers that the platform adds to its answers: with the id of a run on those of a flow, without it on
+//! refusals. Values have the form of published dumps.
 
 use super::ids;
 use super::trigger::Trigger;
 
-/// What an answer's headers are made of.
+/// The values in an answer's headers.
 pub struct Trace<'a> {
-    /// The trigger that was asked.
     pub trigger: &'a Trigger,
     /// The run, when one was started.
     pub run: Option<&'a str>,

@@ -1,15 +1,14 @@
-//! What the trigger server remembers of a request.
+//! A request as the trigger server records it.
 
 use bytes::Bytes;
 
 use super::wire::{Framing, Head};
 
-/// Who decided on the answer to a request.
+/// What decided on the answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decided {
     /// A check refused it, with this code.
     Check(&'static str),
-    /// The script.
     Script,
     /// The trigger's behaviour.
     Behaviour,
@@ -17,18 +16,18 @@ pub enum Decided {
     Poll,
 }
 
-/// A request as the trigger server saw it.
+/// A request as the trigger server received it.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// The number of its connection.
     pub connection: u64,
-    /// The name in the TLS greeting of its connection.
+    /// The server name in the TLS handshake of its connection.
     pub sni: Option<String>,
-    /// The protocol agreed on for its connection.
+    /// The protocol negotiated for its connection.
     pub alpn: Option<String>,
     /// Method, target and headers as sent.
     pub head: Head,
-    /// How the length of the body was told.
+    /// How the length of the body was stated.
     pub framing: Framing,
     /// The first MiB of the body.
     pub body: Bytes,
@@ -36,13 +35,12 @@ pub struct Recorded {
     pub body_bytes: u64,
     /// The SHA-256 of the whole body, as far as it was read.
     pub body_sha256: String,
-    /// False when the caller stopped in the middle, or nobody wanted to read on.
+    /// False if the caller stopped in the middle, or the body was not read to its end.
     pub body_complete: bool,
     /// The workflow it was for, if there is one.
     pub workflow: Option<String>,
     /// The run that was started.
     pub run: Option<String>,
-    /// Who decided on the answer.
     pub decided: Decided,
 }
 
@@ -62,7 +60,7 @@ impl Recorded {
         self.header("authorization")?.strip_prefix("Bearer ")
     }
 
-    /// The kept part of the body as text.
+    /// The recorded part of the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

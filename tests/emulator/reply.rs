@@ -13,7 +13,6 @@ pub struct Reply {
     pub status: u16,
     /// Headers in the order in which they are written.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Bytes,
 }
 
@@ -27,7 +26,7 @@ impl Reply {
         }
     }
 
-    /// An answer with a JSON body, labelled as the platform labels it.
+    /// An answer with a JSON body, with the platform's content type.
     pub fn json(status: u16, body: &Value) -> Self {
         Self::new(status)
             .header("Content-Type", "application/json; charset=utf-8")
@@ -54,7 +53,6 @@ impl Reply {
         self
     }
 
-    /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
@@ -72,7 +70,7 @@ impl Reply {
         self
     }
 
-    /// The head up to and without the headers that tell the length.
+    /// The head without the headers for the length.
     pub fn open_head(&self) -> String {
         let reason = StatusCode::from_u16(self.status)
             .ok()

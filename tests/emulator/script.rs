@@ -1,10 +1,10 @@
-//! What to answer next: queues of one-off answers, standing answers, and the strict mode in which a request
-//! that nobody scripted is a violation. Violations are collected and fail the test when it asks.
+//! The script of answers: queues of single answers, standing answers, and the strict mode in which an
+//! unscripted request is a violation. Violations are collected, and fail the test when it checks.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-/// How many violations are kept; the first ones tell the story.
+/// Violations that are kept; the first ones are the most useful.
 const VIOLATIONS_MAX: usize = 100;
 
 /// What the script has for a request.
@@ -12,13 +12,13 @@ const VIOLATIONS_MAX: usize = 100;
 pub enum Cue<A> {
     /// The test asked for this answer.
     Scripted(A),
-    /// The test said nothing, so the emulator behaves by itself.
+    /// Nothing is scripted, so the emulator behaves normally.
     Free,
-    /// The test said nothing although it promised to say everything.
+    /// Nothing is scripted, although the mode is strict.
     Missing,
 }
 
-/// Answers for the requests to come, some of them bound to one client or one trigger.
+/// Answers for later requests, some of them for one client or one trigger.
 #[derive(Debug)]
 pub struct Script<A> {
     queue: VecDeque<A>,
@@ -41,12 +41,12 @@ impl<A> Default for Script<A> {
 }
 
 impl<A: Clone> Script<A> {
-    /// Answers the next request of anybody.
+    /// Answers the next request.
     pub fn next(&mut self, answer: A) {
         self.queue.push_back(answer);
     }
 
-    /// Answers the next request for `key`, before anything said for everybody.
+    /// Answers the next request for `key`, before answers for all.
     pub fn next_for(&mut self, key: &str, answer: A) {
         self.keyed.entry(key.to_owned()).or_default().push_back(answer);
     }
@@ -61,7 +61,7 @@ impl<A: Clone> Script<A> {
         self.standing_keyed.insert(key.to_owned(), answer);
     }
 
-    /// Forgets all answers, queued and standing.
+    /// Removes all answers, queued and standing.
     pub fn clear(&mut self) {
         self.queue.clear();
         self.keyed.clear();
@@ -69,12 +69,12 @@ impl<A: Clone> Script<A> {
         self.standing_keyed.clear();
     }
 
-    /// From now on a request without an answer here is a violation.
+    /// From now on a request without a scripted answer is a violation.
     pub fn be_strict(&mut self) {
         self.strict = true;
     }
 
-    /// How many queued answers have not been asked for.
+    /// Number of queued answers that were not used yet.
     pub fn left(&self) -> usize {
         self.queue.len() + self.keyed.values().map(VecDeque::len).sum::<usize>()
     }
@@ -94,14 +94,14 @@ impl<A: Clone> Script<A> {
     }
 }
 
-/// What went wrong on the emulator's side of the conversation; shared by both servers.
+/// What went wrong in the emulator; shared by its servers.
 #[derive(Clone, Debug, Default)]
 pub struct Violations {
     list: Arc<Mutex<Vec<String>>>,
 }
 
 impl Violations {
-    /// Notes one; kept for the test instead of ending the server's task.
+    /// Records one, for the test to check later: a panic would only end the server's task.
     pub fn note(&self, what: impl Into<String>) {
         let mut list = self.list.lock().unwrap();
         if list.len() < VIOLATIONS_MAX {
@@ -109,7 +109,6 @@ impl Violations {
         }
     }
 
-    /// All that were noted.
     pub fn list(&self) -> Vec<String> {
         self.list.lock().unwrap().clone()
     }

@@ -1,5 +1,4 @@
-//! The life of one connection, the same for both servers: requests one after the other, until somebody
-//! closes.
+//! Serves one connection, the same for all servers: one request after the other, until one side closes.
 
 use std::future::Future;
 
@@ -11,15 +10,15 @@ use super::wire::{Broken, Head, Wire};
 /// What happens to a connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It serves the next request.
+    /// It stays open for the next request.
     KeepAlive,
-    /// It is closed in order.
+    /// It is closed cleanly.
     Close,
-    /// It is dropped without a goodbye.
+    /// It is dropped without close_notify.
     Cut,
 }
 
-/// One of the two servers.
+/// One of the servers.
 pub trait Exchange: Sync {
     /// Reads the rest of a request and answers it.
     fn exchange(
@@ -30,7 +29,7 @@ pub trait Exchange: Sync {
     ) -> impl Future<Output = Result<Next, Broken>> + Send;
 }
 
-/// Serves a connection to its end. What a peer sends ends the connection at most, never the emulator.
+/// Serves a connection to its end. Whatever a peer sends ends only its connection, never the emulator.
 pub async fn converse(
     service: &impl Exchange,
     mut wire: Wire,
@@ -39,7 +38,7 @@ pub async fn converse(
 ) {
     loop {
         let head = tokio::select! {
-            // A request that is already here is served before the connection is evicted.
+            // A request that has already arrived is served before the connection is evicted.
             biased;
             head = wire.head() => head,
             () = connection.evicted() => break,
@@ -64,10 +63,10 @@ pub async fn converse(
     wire.close().await;
 }
 
-/// Sends an ordinary answer and does with the connection what the listener and the request say.
+/// Sends an ordinary answer, and treats the connection as listener and request require.
 ///
 /// # Errors
-/// When the peer is gone.
+/// If the peer is gone.
 pub async fn send(
     wire: &mut Wire,
     listener: &Listener,

@@ -1,5 +1,5 @@
-//! An answer written by hand: any bytes, with pauses wherever a test wants them, and any end. What no HTTP library would
-//! write is made of these.
+//! An answer written step by step: any bytes, with pauses wherever a test wants them, and any end. For
+//! answers that no HTTP library would write.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use super::gate::Gate;
 pub enum Stage {
     /// After the whole request was read.
     Request,
-    /// As soon as the head is read; the body stays unread.
+    /// Once the head is read; the body stays unread.
     Head,
 }
 
@@ -20,11 +20,10 @@ pub enum Stage {
 pub enum Step {
     /// These bytes are written.
     Send(Bytes),
-    /// These bytes are written so many times.
+    /// These bytes are written repeatedly.
     Repeat {
         /// The bytes; a large piece costs less than many small ones.
         bytes: Bytes,
-        /// How many times.
         times: usize,
     },
     /// The writer waits at this gate.
@@ -36,14 +35,14 @@ pub enum Step {
 pub struct Steps {
     /// What is written, in this order.
     pub list: Vec<Step>,
-    /// What happens to the connection then.
+    /// What happens to the connection afterwards.
     pub then: After,
     /// When the writing begins.
     pub stage: Stage,
 }
 
 impl Steps {
-    /// Nothing is written, and the connection serves the next request.
+    /// Writes nothing, and keeps the connection open for the next request.
     pub fn new() -> Self {
         Self {
             list: Vec::new(),
@@ -52,14 +51,14 @@ impl Steps {
         }
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     #[must_use]
     pub fn send(mut self, bytes: impl Into<Bytes>) -> Self {
         self.list.push(Step::Send(bytes.into()));
         self
     }
 
-    /// Writes the same bytes so many times, unless the caller leaves before.
+    /// Writes the same bytes this many times, unless the caller leaves before.
     #[must_use]
     pub fn repeat(mut self, bytes: impl Into<Bytes>, times: usize) -> Self {
         let bytes = bytes.into();
@@ -67,20 +66,19 @@ impl Steps {
         self
     }
 
-    /// Waits at the gate.
     #[must_use]
     pub fn pass(mut self, gate: &Gate) -> Self {
         self.list.push(Step::Pass(gate.clone()));
         self
     }
 
-    /// Another end than none.
+    /// Sets the end.
     #[must_use]
     pub fn then(self, then: After) -> Self {
         Self { then, ..self }
     }
 
-    /// Begins as soon as the head is read.
+    /// Begins once the head is read.
     #[must_use]
     pub fn at_head(self) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! Authentication by subject name and issuer: not one certificate is registered, but a name and the authority that
-//! vouches for it. The assertion brings its certificate along.
+//! Authentication by subject name and issuer: the registration names a subject and an authority instead of
+//! one certificate. The assertion includes its certificate.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustls::server::WebPkiClientVerifier;
 /// # Errors
 /// The AADSTS number of what is wrong.
 pub fn check<'a>(chain: &'a [Vec<u8>], root: &CertificateDer<'static>, name: &str) -> Result<&'a [u8], u32> {
-    // Without its certificate an assertion is one by an unknown certificate.
+    // An assertion without its certificate counts as one by an unknown certificate.
     let (leaf, between) = chain.split_first().ok_or(700_027_u32)?;
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();

@@ -1,4 +1,4 @@
-//! The answers a test can script for Entra's token endpoint.
+//! The answers that a test can script for Entra's token endpoint.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -8,11 +8,11 @@ use super::aadsts::{Refusal, refusal};
 /// One answer to a token request.
 #[derive(Clone, Debug)]
 pub enum TokenAnswer {
-    /// What Entra would say: the checks, then a token.
+    /// Entra's own behaviour: the checks, then a token.
     Normal,
-    /// A token with these claims laid over the usual ones (an object; null removes a claim).
+    /// A token whose claims are overridden by these (an object; null removes a claim).
     TokenWith(Value),
-    /// A token and another number in `expires_in`; the token itself keeps its usual times.
+    /// A token with another number in `expires_in`; the token itself keeps its usual times.
     ExpiresIn(i64),
     /// A success without `access_token`.
     MissingAccessToken,
@@ -20,7 +20,7 @@ pub enum TokenAnswer {
     NumbersAsStrings,
     /// A refusal in Entra's envelope.
     Refuse(Refusal),
-    /// 429 with a plain text; the value of `Retry-After`, if any.
+    /// 429 with a plain text and this value of `Retry-After`, if any.
     Throttle {
         /// Literal, so that it can also be a date or nonsense.
         retry_after: Option<String>,
@@ -31,7 +31,7 @@ pub enum TokenAnswer {
     Html,
     /// 200 without a body.
     Empty,
-    /// 200 labelled as JSON, with a body that is none.
+    /// 200 with a JSON content type, but a body that is not JSON.
     NotJson,
     /// 200 with a JSON string of this many bytes in `access_token`.
     Oversized(usize),
@@ -46,12 +46,12 @@ pub enum TokenAnswer {
 }
 
 impl TokenAnswer {
-    /// The refusal with this AADSTS number, in Entra's own words.
+    /// The refusal with this AADSTS number, with Entra's own message.
     pub fn aadsts(number: u32) -> Self {
         Self::Refuse(refusal(number))
     }
 
-    /// 429 that asks to wait this many seconds.
+    /// 429 with a `Retry-After` of this many seconds.
     pub fn throttle(seconds: u64) -> Self {
         Self::Throttle {
             retry_after: Some(seconds.to_string()),

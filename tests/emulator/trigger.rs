@@ -1,16 +1,16 @@
-//! A trigger as its owner sets it up: who may call it, how it can be reached, what it does. Also its
-//! addresses, in all the shapes the platform has had.
+//! The configuration of a trigger: who may call it, how it can be reached, what it does. Also its addresses,
+//! in all the forms that the platform has used.
 
 use super::answer::Answer;
 use super::ids;
 
-/// The audience that flows compare letter by letter.
+/// The audience that flows compare byte for byte.
 pub const AUDIENCE: &str = "https://service.flow.microsoft.com/";
 
 /// Who may start the flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Whoever has the signature in the address.
+    /// Anyone who has the signature in the address.
     Anyone,
     /// Everybody in the tenant.
     AnyUser,
@@ -18,37 +18,32 @@ pub enum Mode {
     SpecificUsers(Vec<String>),
 }
 
-/// What a trigger that takes tokens does with the signature in an address.
+/// What a trigger that accepts tokens does with the signature in an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signatures {
-    /// It wants a token all the same, as a flow in a tenant mode.
+    /// It requires a token all the same, as a flow in a tenant mode.
     Ignored,
     /// It accepts the right one, as a Logic App with an authorization policy.
     Accepted,
-    /// It refuses them by name, as a Logic App that has switched them off.
+    /// It refuses them explicitly, as a Logic App with signatures disabled.
     Disabled,
 }
 
-/// The shape of the address.
+/// The form of the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Family {
     /// `/workflows/…`, as on logic.azure.com.
     LogicApps,
     /// `/powerautomate/automations/direct/…`, with `cu/NN` when there is a scale unit.
-    PowerPlatform {
-        /// Two digits.
-        scale_unit: Option<String>,
-    },
-    /// `/api/…`, as a Standard resource has it.
+    PowerPlatform { scale_unit: Option<String> },
+    /// `/api/…`, as a Standard resource uses it.
     Standard,
 }
 
 /// Whether the flow can be started at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// It runs.
     Enabled,
-    /// It is switched off.
     Disabled,
     /// It was deleted, but the platform still knows its name.
     Deleted,
@@ -57,55 +52,50 @@ pub enum Condition {
 /// Which headers an answer of the platform carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlatformHeaders {
-    /// All that have been seen, with the id of the run where there is one.
+    /// All that have been observed, with the id of the run if there is one.
     Full,
-    /// None, as it may be on hosts nobody has published a dump of, or behind another proxy.
+    /// None, as may happen on hosts without a published dump, or behind another proxy.
     Absent,
 }
 
-/// Whether requests are looked at before they are answered.
+/// Whether requests are checked before they are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checks {
     /// As the platform does.
     All,
-    /// Not at all, for load runs that measure somebody else.
+    /// Not at all, for load runs that measure something else.
     Skipped,
 }
 
-/// How a trigger is set up. Made by one of the first three functions, refined by the others.
+/// A trigger's configuration. Created by one of the first three functions, refined by the others.
 #[derive(Clone, Debug)]
 pub struct Trigger {
     /// The workflow: 32 hexadecimal digits, or a name in the Standard family.
     pub workflow: String,
-    /// The trigger's name.
     pub name: String,
     /// Who may start it.
     pub mode: Mode,
     /// The tenant that tokens must come from.
     pub tenant: String,
-    /// The audience tokens must have, to the letter.
+    /// The audience that tokens must have, byte for byte.
     pub audience: String,
-    /// The methods it takes.
+    /// The methods that it accepts.
     pub methods: Vec<String>,
-    /// The shape of its address.
     pub family: Family,
-    /// Top-level properties that the schema demands; no schema when empty.
+    /// Top-level properties that the schema requires; empty means no schema.
     pub required: Vec<String>,
-    /// Whether it can be started.
     pub condition: Condition,
     /// What it does.
     pub behaviour: Answer,
-    /// The status for tokens that do not fit: 403, or 401 as fewer sources say.
+    /// The status for tokens that do not match: 403, or 401 as fewer sources report.
     pub mismatch_status: u16,
     /// The largest body it reads.
     pub body_bytes_max: u64,
-    /// What its answers carry.
     pub platform_headers: PlatformHeaders,
-    /// Whether requests are checked.
     pub checks: Checks,
-    /// The signature in the address; only looked at in Anyone mode, or where signatures are accepted beside tokens.
+    /// The signature in the address; checked only in Anyone mode, or where signatures are accepted beside
+    /// tokens.
     pub signature: String,
-    /// What becomes of signatures where tokens are taken.
     pub signatures: Signatures,
 }
 
@@ -128,7 +118,7 @@ impl Trigger {
         )
     }
 
-    /// Another workflow id than a random one.
+    /// Sets the workflow id, which is random by default.
     #[must_use]
     pub fn workflow(self, workflow: &str) -> Self {
         Self {
@@ -137,7 +127,7 @@ impl Trigger {
         }
     }
 
-    /// Another name than `manual`.
+    /// Sets the name, `manual` by default.
     #[must_use]
     pub fn named(self, name: &str) -> Self {
         Self {
@@ -146,7 +136,7 @@ impl Trigger {
         }
     }
 
-    /// Another audience than the public cloud's.
+    /// Sets the audience, the public cloud's by default.
     #[must_use]
     pub fn audience(self, audience: &str) -> Self {
         Self {
@@ -155,7 +145,7 @@ impl Trigger {
         }
     }
 
-    /// Other methods than POST.
+    /// Sets the methods, POST by default.
     #[must_use]
     pub fn methods(self, methods: &[&str]) -> Self {
         Self {
@@ -164,13 +154,13 @@ impl Trigger {
         }
     }
 
-    /// Another address shape than the new one without scale unit.
+    /// Sets the form of the address; by default the new one without scale unit.
     #[must_use]
     pub fn family(self, family: Family) -> Self {
         Self { family, ..self }
     }
 
-    /// A schema that demands these top-level properties.
+    /// Requires these top-level properties by schema.
     #[must_use]
     pub fn requires(self, properties: &[&str]) -> Self {
         Self {
@@ -179,19 +169,19 @@ impl Trigger {
         }
     }
 
-    /// Another condition than enabled.
+    /// Sets the condition, enabled by default.
     #[must_use]
     pub fn condition(self, condition: Condition) -> Self {
         Self { condition, ..self }
     }
 
-    /// Another behaviour than 202 without a body.
+    /// Sets the behaviour, 202 without a body by default.
     #[must_use]
     pub fn does(self, behaviour: Answer) -> Self {
         Self { behaviour, ..self }
     }
 
-    /// Another status for tokens that do not fit.
+    /// Sets the status for tokens that do not match.
     #[must_use]
     pub fn mismatch_status(self, mismatch_status: u16) -> Self {
         Self {
@@ -200,7 +190,7 @@ impl Trigger {
         }
     }
 
-    /// Another limit than the platform's 100 MiB.
+    /// Sets the body limit, the platform's 100 MiB by default.
     #[must_use]
     pub fn body_bytes_max(self, body_bytes_max: u64) -> Self {
         Self {
@@ -218,7 +208,7 @@ impl Trigger {
         }
     }
 
-    /// Does something else with signatures.
+    /// Sets what happens to signatures.
     #[must_use]
     pub fn signatures(self, signatures: Signatures) -> Self {
         Self { signatures, ..self }
@@ -233,7 +223,7 @@ impl Trigger {
         anyone.query()
     }
 
-    /// No checks, for load runs.
+    /// Disables checks, for load runs.
     #[must_use]
     pub fn unchecked(self) -> Self {
         Self {
@@ -242,7 +232,6 @@ impl Trigger {
         }
     }
 
-    /// The path of the address.
     pub fn path(&self) -> String {
         let Self { workflow, name, .. } = self;
         match &self.family {
@@ -260,7 +249,6 @@ impl Trigger {
         }
     }
 
-    /// The query of the address.
     pub fn query(&self) -> String {
         let version = match self.family {
             Family::LogicApps => "2016-06-01",
@@ -298,21 +286,18 @@ impl Trigger {
     }
 }
 
-/// Where a request's path leads.
+/// The parts of a request's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The shape of the path.
     pub family: Family,
-    /// The workflow in it.
     pub workflow: String,
-    /// The trigger in it.
     pub trigger: String,
-    /// What follows, without its first slash.
+    /// The rest, without its first slash.
     pub relative: String,
 }
 
 impl Place {
-    /// Reads a path as it was sent, without decoding: the platform's own names have nothing to decode.
+    /// Parses a path as it was sent, without decoding: the platform's own names contain nothing to decode.
     pub fn parse(path: &str) -> Option<Self> {
         let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         let place = |family, workflow: &str, trigger: &str, relative: &[&str]| {

@@ -1,5 +1,5 @@
-//! An Azure Key Vault: it challenges who comes without a token, checks audience and permission, and keeps secrets with
-//! their versions. It refuses, throttles and falls silent when the script says so.
+//! An Azure Key Vault: it challenges callers without a token, checks audience and permission, and stores
+//! secrets with their versions. It refuses, throttles and stays silent when the script says so.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -15,19 +15,19 @@ use super::session::{Exchange, Next};
 use super::wire::{Body, Broken, Head, Wire};
 use super::{ids, jwt, session};
 
-/// The audience of its tokens, to the letter.
+/// The audience of its tokens, byte for byte.
 const RESOURCE: &str = "https://vault.azure.net";
-/// Versions of the interface that it knows.
+/// Supported versions of the API.
 const API_VERSIONS: &[&str] = &["7.4", "7.5", "7.6", "2025-07-01"];
 
-/// One answer to a question for a secret.
+/// One answer to a request for a secret.
 #[derive(Clone, Debug)]
 pub enum VaultAnswer {
-    /// What a vault would say.
+    /// The answer of a real vault.
     Normal,
     /// 401 with a challenge that names this resource.
     Challenge(String),
-    /// 403 of the firewall, for this address.
+    /// 403 by the firewall, for this address.
     Firewall(String),
     /// 403 because public access is off.
     PrivateOnly,
@@ -35,9 +35,9 @@ pub enum VaultAnswer {
     Throttled(Option<String>),
     /// A page with this status.
     Html(u16),
-    /// Nothing but this status.
+    /// An empty answer with this status.
     Status(u16),
-    /// 200 labelled as JSON, with this body.
+    /// 200 with a JSON content type and this body.
     Json(String),
     /// 200 with a value of this many bytes.
     Oversized(usize),
@@ -49,7 +49,7 @@ pub enum VaultAnswer {
     Cut,
 }
 
-/// A question as the vault saw it.
+/// A request as the vault received it.
 #[derive(Clone, Debug)]
 pub struct VaultRequest {
     /// Method, target and headers as sent.
@@ -78,7 +78,7 @@ struct State {
     reads: Count,
 }
 
-/// A handle on the vault; clones share everything.
+/// A handle on the vault; clones share its state.
 #[derive(Clone, Debug)]
 pub struct Vault {
     state: Arc<State>,
@@ -106,7 +106,7 @@ impl Vault {
         format!("https://localhost:{}", self.state.listener.address().port())
     }
 
-    /// How settings refer to a secret.
+    /// The reference to a secret for settings.
     pub fn reference(&self, name: &str) -> String {
         format!("keyvault:{}/secrets/{name}", self.url())
     }
@@ -116,7 +116,7 @@ impl Vault {
         &self.state.listener
     }
 
-    /// The tenant it belongs to, as its challenge says.
+    /// Sets the tenant that its challenge names.
     pub fn tenant(&self, tenant: &str) {
         tenant.clone_into(&mut self.state.tenant.lock().unwrap());
     }
@@ -126,17 +126,17 @@ impl Vault {
         self.state.readers.lock().unwrap().insert(oid.to_owned());
     }
 
-    /// Takes that away.
+    /// Revokes that permission.
     pub fn forbid(&self, oid: &str) {
         self.state.readers.lock().unwrap().remove(oid);
     }
 
-    /// Makes a new current version of a secret; gives its id.
+    /// Adds a new current version of a secret; returns its id.
     pub fn put(&self, name: &str, value: &str) -> String {
         self.put_until(name, value, None)
     }
 
-    /// The same with an end, in seconds of the Unix epoch.
+    /// The same with an expiry, in seconds of the Unix epoch.
     pub fn put_until(&self, name: &str, value: &str, expires: Option<i64>) -> String {
         let id = ids::hex(&ids::random_bytes::<16>());
         let mut secrets = self.state.secrets.lock().unwrap();
@@ -149,33 +149,33 @@ impl Vault {
         id
     }
 
-    /// Switches the current version of a secret off.
+    /// Disables the current version of a secret.
     pub fn disable(&self, name: &str) {
         let mut secrets = self.state.secrets.lock().unwrap();
         secrets.get_mut(name).unwrap().last_mut().unwrap().enabled = false;
     }
 
-    /// Answers the next question so.
+    /// Scripts the answer to the next request.
     pub fn next(&self, answer: VaultAnswer) {
         self.state.script.lock().unwrap().next(answer);
     }
 
-    /// Answers all questions so, once the queue is empty.
+    /// Scripts the answer to all requests once the queue is empty.
     pub fn always(&self, answer: VaultAnswer) {
         self.state.script.lock().unwrap().always(answer);
     }
 
-    /// Forgets the script.
+    /// Clears the script.
     pub fn normal(&self) {
         self.state.script.lock().unwrap().clear();
     }
 
-    /// How many questions came in.
+    /// Requests received.
     pub fn reads(&self) -> &Count {
         &self.state.reads
     }
 
-    /// The questions that came in, oldest first.
+    /// The requests received, oldest first.
     pub fn requests(&self) -> Vec<VaultRequest> {
         self.state.requests.lock().unwrap().clone()
     }
@@ -214,7 +214,7 @@ impl Vault {
             }
             VaultAnswer::Oversized(bytes) => Reply::json(200, &json!({"value": "A".repeat(bytes)})),
             VaultAnswer::Redirect(location) => Reply::new(302).header("Location", location),
-            // Those that are no reply never come here.
+            // Answers without a reply are handled earlier.
             VaultAnswer::Normal | VaultAnswer::Hang | VaultAnswer::Cut => self.normal_reply(head),
         }
     }
@@ -233,7 +233,7 @@ impl Vault {
 
     fn normal_reply(&self, head: &Head) -> Reply {
         let version_asked = head.query().strip_prefix("api-version=").unwrap_or_default();
-        // The one conversion that the service offers; what is PEM already stays as it is.
+        // The only conversion that the service offers; PEM stays unchanged.
         let version_asked = version_asked
             .strip_suffix("&outContentType=application/x-pem-file")
             .unwrap_or(version_asked);
@@ -318,7 +318,7 @@ impl Exchange for Vault {
             Cue::Scripted(answer) => answer,
             Cue::Free | Cue::Missing => VaultAnswer::Normal,
         };
-        // Last, so that a test that waited for the count finds the question.
+        // Last, so that a test that waited for the count finds the request.
         self.state.reads.add(1);
         match answer {
             VaultAnswer::Hang => {

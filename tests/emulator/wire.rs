@@ -1,5 +1,5 @@
 //! A small HTTP/1.1 reader and writer on a TLS stream. It is written by hand so that a test sees each request
-//! exactly as it was sent and may answer with any bytes, also with ones that no HTTP library would write.
+//! exactly as it was sent, and may answer with any bytes, even those that no HTTP library would write.
 
 use std::{future, io};
 
@@ -11,12 +11,12 @@ use tokio_rustls::server::TlsStream;
 
 use super::ids;
 
-/// More than the platform's 16 KiB of address and any sane set of headers need.
+/// More than the platform's 16 KiB of address and any reasonable headers need.
 const HEAD_BYTES_MAX: usize = 128 << 10;
 const HEADERS_MAX: usize = 1024;
 /// The longest line between two chunks, chunk extensions included.
 const CHUNK_LINE_MAX: usize = 8 << 10;
-/// How much of a body is kept for the test; the rest is counted and hashed only.
+/// How much of a body is recorded; the rest is only counted and hashed.
 const STORED_BYTES_MAX: usize = 1 << 20;
 
 /// Why a request could not be read.
@@ -36,10 +36,10 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// How the length of a request body is told.
+/// How the length of a request body is stated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// Neither header is there: no body.
+    /// Neither header: no body.
     Absent,
     /// `Content-Length`.
     Length(u64),
@@ -47,12 +47,11 @@ pub enum Framing {
     Chunked,
 }
 
-/// The first lines of a request, byte for byte as far as a test can care.
+/// The head of a request, unchanged as far as a test may depend on it.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// The method.
     pub method: String,
-    /// The target as sent: path and query, nothing decoded.
+    /// The target as sent: path and query, not decoded.
     pub target: String,
     /// The 1 of HTTP/1.1.
     pub minor_version: u8,
@@ -71,19 +70,19 @@ impl Head {
         headers_named(&self.headers, name)
     }
 
-    /// The target up to the question mark.
+    /// The target before the question mark.
     pub fn path(&self) -> &str {
         self.target
             .split_once('?')
             .map_or(self.target.as_str(), |(path, _)| path)
     }
 
-    /// The target behind the question mark.
+    /// The target after the question mark.
     pub fn query(&self) -> &str {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// Whether the peer wants to keep the connection after this request.
+    /// Whether the peer wants to keep the connection open after this request.
     pub fn keeps_alive(&self) -> bool {
         let close = self
             .headers_named("connection")
@@ -95,7 +94,7 @@ impl Head {
     /// How the body is framed.
     ///
     /// # Errors
-    /// What a request could be smuggled with is malformed: both headers, several lengths, other codings.
+    /// Ambiguous framing is malformed: both headers, several lengths, other codings.
     pub fn framing(&self) -> Result<Framing, Broken> {
         let lengths = self.headers_named("content-length");
         let codings = self.headers_named("transfer-encoding");
@@ -113,7 +112,7 @@ impl Head {
     }
 }
 
-/// The value of the first header with this name in any case.
+/// The value of the first header with this name, ignoring case.
 pub fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers
         .iter()
@@ -121,7 +120,7 @@ pub fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str
         .map(|(_, value)| value.as_str())
 }
 
-/// The values of all headers with this name in any case.
+/// The values of all headers with this name, ignoring case.
 pub fn headers_named<'a>(headers: &'a [(String, String)], name: &str) -> Vec<&'a str> {
     let named = headers
         .iter()
@@ -129,7 +128,7 @@ pub fn headers_named<'a>(headers: &'a [(String, String)], name: &str) -> Vec<&'a
     named.map(|(_, value)| value.as_str()).collect()
 }
 
-/// A request body: the beginning, the length and the hash.
+/// A request body: its beginning, length and hash.
 pub struct Body {
     stored: BytesMut,
     bytes: u64,
@@ -137,7 +136,6 @@ pub struct Body {
 }
 
 impl Body {
-    /// No byte yet.
     pub fn empty() -> Self {
         Self {
             stored: BytesMut::new(),
@@ -146,12 +144,12 @@ impl Body {
         }
     }
 
-    /// The bytes that were kept, the first MiB at most.
+    /// The recorded bytes, at most the first MiB.
     pub fn stored(&self) -> Bytes {
         Bytes::copy_from_slice(&self.stored)
     }
 
-    /// How many bytes have been read.
+    /// Number of bytes read.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -176,7 +174,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Starts reading requests from a stream on which the handshake is done.
+    /// Starts reading requests from a stream after its handshake.
     pub fn new(stream: TlsStream<TcpStream>) -> Self {
         Self {
             stream,
@@ -184,7 +182,7 @@ impl Wire {
         }
     }
 
-    /// Reads the next head. May be cancelled: what was read stays in the buffer.
+    /// Reads the next head. Cancellation-safe: data that was read stays in the buffer.
     ///
     /// # Errors
     /// [`Broken::Closed`] is the ordinary end of a connection.
@@ -206,10 +204,10 @@ impl Wire {
         }
     }
 
-    /// Reads a whole body; `progress` hears of each part as it comes.
+    /// Reads a whole body; `progress` is called for each part as it arrives.
     ///
     /// # Errors
-    /// [`Broken::Lost`] when the peer stops in the middle; `body` then has what came.
+    /// [`Broken::Lost`] if the peer stops in the middle; `body` then has what arrived.
     pub async fn body(
         &mut self,
         framing: Framing,
@@ -223,20 +221,20 @@ impl Wire {
         }
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     ///
     /// # Errors
-    /// When the peer is gone.
+    /// If the peer is gone.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
 
-    /// Returns when the peer has closed its side. Bytes that come meanwhile stay in the buffer.
+    /// Returns when the peer has closed its side. Bytes that arrive before stay in the buffer.
     pub async fn gone(&mut self) {
         loop {
             if self.buffer.len() > HEAD_BYTES_MAX {
-                // Reading on would not be bounded, and a peer that sends this much has not left.
+                // Reading on would be unbounded, and a peer that sends this much has not left.
                 future::pending::<()>().await;
             }
             if !matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..)) {
@@ -245,7 +243,8 @@ impl Wire {
         }
     }
 
-    /// Returns when the peer has closed its side. What comes meanwhile is thrown away, so it must be the end of the talk.
+    /// Returns when the peer has closed its side. Bytes that arrive are discarded, so it must be the end of
+    /// the exchange.
     pub async fn drained(&mut self) {
         loop {
             self.buffer.clear();
@@ -255,24 +254,24 @@ impl Wire {
         }
     }
 
-    /// Says the TLS goodbye and closes our side; the peer's stays open.
+    /// Sends a close_notify and closes our side; the peer's stays open.
     ///
     /// # Errors
-    /// When the peer is gone.
+    /// If the peer is gone.
     pub async fn close_our_side(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
 
-    /// Ends the connection in order, with the TLS goodbye. Dropping a wire instead cuts it.
+    /// Closes the connection cleanly, with a close_notify. Dropping a wire instead cuts it.
     pub async fn close(mut self) {
-        // A peer that has left already makes this fail, which changes nothing.
+        // Fails if the peer has already left, which changes nothing.
         let _ = self.stream.shutdown().await;
     }
 
     /// Makes dropping the wire reset the connection.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If the system refuses.
     pub fn reset_when_dropped(&self) -> io::Result<()> {
         self.stream.get_ref().0.set_zero_linger()
     }
@@ -333,10 +332,10 @@ impl Wire {
     }
 }
 
-/// The head at the start of `bytes` and its length, or nothing while it is incomplete.
+/// The head at the start of `bytes` and its length, or `None` while it is incomplete.
 ///
 /// # Errors
-/// When it is no head of HTTP/1.1.
+/// If it is not a valid HTTP/1.1 head.
 pub fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Broken> {
     if bytes.is_empty() {
         return Ok(None);

@@ -1,6 +1,6 @@
-//! What each fuzz target checks: a function for each that takes any bytes and panics when a promise is broken. The
-//! targets and the test of the seeds share them. An input is what would arrive, as it would arrive, so that seeds can be
-//! read; what else varies is chosen by its bytes.
+//! What each fuzz target checks: one function per target, which takes any bytes and panics if a promise is
+//! broken. The targets and the test of the seeds share them. An input is data in the form in which it would
+//! arrive, so that seeds are readable; its bytes also choose whatever else varies.
 
 #[path = "drivers/http2.rs"]
 mod http2;
@@ -29,8 +29,8 @@ fn arrivals(data: &[u8]) -> [Vec<&[u8]>; 2] {
     [data.chunks(1).collect(), pieces]
 }
 
-/// Long words with letters and digits in them that stand in `whole` once: what of them appears in a message was copied
-/// there from `part`, for no sentence of ours has such a word.
+/// Long words with letters and digits that occur in `whole` once. If one of them appears in a message, it was
+/// copied from `part`, for no message of ours has such a word.
 fn telling<'a>(part: &'a str, whole: &str) -> Vec<&'a str> {
     let word = |found: char| found.is_ascii_alphanumeric() || found == '_' || found == '-';
     part.split(|found| !word(found))
@@ -41,7 +41,7 @@ fn telling<'a>(part: &'a str, whole: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Whether a text can go into a line of the log without making two of it or being shown in another order.
+/// Whether a text fits into one log line without breaking it or changing its display order.
 fn is_one_line(text: &str) -> bool {
     let reorders = |found: char| matches!(found, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     !text.chars().any(|found| found.is_control() || reorders(found))

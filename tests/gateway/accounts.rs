@@ -1,5 +1,5 @@
-//! Identities that ask in the name of an account, by its password or by a person's sign-in: for tenants whose flows
-//! refuse the tokens of applications.
+//! Identities that request tokens in the name of an account, with its password or a person's sign-in: for
+//! tenants whose flows refuse the tokens of applications.
 
 mod login;
 
@@ -12,7 +12,7 @@ use crate::emulator::Answer as Flow;
 use crate::emulator::{Door, Rotation, TokenAnswer, Trigger, TriggerHandle, aadsts};
 use crate::harness::{Answer, CLIENT, PATIENCE, Running, SECRET, TENANT, World};
 
-/// A public client, beside the confidential one of every world.
+/// A public client, in addition to the confidential one of every world.
 const PUBLIC: &str = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const OTHER: &str = "dddddddd-bbbb-4ccc-8ddd-ffffffffffff";
 const USER: &str = "flows@contoso.example";
@@ -20,7 +20,7 @@ const USER_OID: &str = "12121212-8888-4777-8666-555555555555";
 const PASSWORD: &str = "canary-password+&=%7e";
 const RISK: &str = "the gateway holds this password, and the account has no second factor";
 
-/// A world with an account, and a trigger that takes this account and nobody else.
+/// A world with an account, and a trigger that accepts only this account.
 async fn world() -> (World, TriggerHandle) {
     let world = World::new().await;
     world.emulator.entra.register_public(TENANT, PUBLIC, "public-oid");
@@ -33,7 +33,7 @@ async fn world() -> (World, TriggerHandle) {
     (world, trigger)
 }
 
-/// The identity `account` of this client, and a route that uses it; `table` is its way to get tokens.
+/// The identity `account` of this client, and a route that uses it; `table` configures how it gets tokens.
 fn settings(world: &World, trigger: &TriggerHandle, client: &str, more: &str, table: &str) -> String {
     format!(
         "{}[[identity]]\nname = \"account\"\ntenant = \"{TENANT}\"\nclient_id = \"{client}\"\nauthority = \"{}\"\n\
@@ -57,7 +57,7 @@ fn signed_in(world: &World, trigger: &TriggerHandle, more: &str) -> String {
     settings(world, trigger, PUBLIC, more, table)
 }
 
-/// Writes a file that only its owner may read, in one step as a careful program does.
+/// Writes a file that only its owner may read, in one atomic step.
 fn private(world: &World, name: &str, text: &str) {
     let new = world.dir().join(format!("{name}.written"));
     std::fs::write(&new, text).unwrap();
@@ -86,11 +86,11 @@ async fn cause(gateway: &Running, answer: &Answer) -> String {
         .to_owned()
 }
 
-/// Calls until the answer is as wanted.
+/// Calls until the answer has this status.
 async fn until(gateway: &Running, status: u16) {
     let calls = async {
         while gateway.post("/orders", "{}").await.status.as_u16() != status {
-            // The gateway tries again after seconds; a busy loop would only run into its limits.
+            // The gateway retries after seconds; a busy loop would only exhaust its limits.
             tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>())
                 .await
                 .unwrap_err();
@@ -101,7 +101,7 @@ async fn until(gateway: &Running, status: u16) {
         .expect("the route does not recover");
 }
 
-/// Waits until the gateway has asked itself so often for a token and got none.
+/// Waits until the gateway has requested a token this many times and been refused.
 async fn refusals(gateway: &Running, count: u64) {
     let seen = async {
         loop {
@@ -125,7 +125,7 @@ async fn refusals(gateway: &Running, count: u64) {
         .expect("the gateway does not try again");
 }
 
-/// The requests for tokens of an account: form fields in their order.
+/// The token requests of an account: form fields in their order.
 fn asked(world: &World, client: &str) -> Vec<std::sync::Arc<crate::emulator::entra::TokenRequest>> {
     let mut requests = world.emulator.entra.requests();
     requests.retain(|request| {
@@ -275,7 +275,8 @@ async fn two_gateways_with_one_store_do_not_destroy_it() {
     let gate = world.emulator.entra.hold();
     let settings = signed_in(&world, &trigger, "");
     let gateways = [world.start(&settings), world.start(&settings)];
-    // Both ask with the same token, which is good for one of them only; each also asks for `contoso`.
+    // Both use the same refresh token, which is valid for one of them only; each also requests a token for
+    // `contoso`.
     gate.arrived(4).await;
     gate.open();
     for gateway in &gateways {
@@ -354,7 +355,7 @@ async fn a_store_of_no_use_is_named_with_the_next_step() {
 async fn a_lock_that_somebody_holds_stops_no_renewal() {
     let (world, trigger) = world().await;
     world.emulator.entra.rotation(Rotation::Strict);
-    // A write gives up after five seconds, and the token is to be renewed after that.
+    // A write is abandoned after five seconds, and the token is due for renewal after that.
     world.emulator.entra.lifetime(Duration::from_secs(8));
     let token = store(&world);
     let lock = std::fs::File::create(world.dir().join(".kept.lock")).unwrap();
@@ -379,7 +380,7 @@ async fn a_refresh_token_that_cannot_be_stored_serves_on() {
     world.emulator.entra.rotation(Rotation::Strict);
     world.emulator.entra.lifetime(Duration::from_secs(3));
     let token = store(&world);
-    // Nothing can be written where a folder has the name of the lock.
+    // A folder with the name of the lock file makes every write fail.
     std::fs::create_dir(world.dir().join(".kept.lock")).unwrap();
     let gateway = world.start(&signed_in(&world, &trigger, ""));
     let renewed = async {
@@ -407,7 +408,7 @@ async fn a_refresh_token_that_cannot_be_stored_serves_on() {
         .expect("it is not written once it can be");
 }
 
-/// Settings in which a second identity, of this client, uses the account as well.
+/// Settings in which a second identity, with this client, uses the account as well.
 fn for_two(world: &World, trigger: &TriggerHandle, client: &str) -> String {
     let text = by_password(world, trigger, PUBLIC, "");
     let (_, identity) = text.split_once("[[identity]]\nname = \"account\"").unwrap();

@@ -1,4 +1,4 @@
-//! Who may call, and what those hear who may not.
+//! Who may call, and which answers refused callers get.
 
 use bytes::Bytes;
 use http::Request;
@@ -21,7 +21,7 @@ fn basic(text: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
 }
 
-/// A world with one flow that says 202 to everything, and a gateway with these routes to it.
+/// A world with one flow that answers 202 to everything, and a gateway with these routes to it.
 async fn gateway(
     more: &str,
     routes: impl Fn(&World, &str) -> String,
@@ -73,7 +73,8 @@ async fn a_route_names_its_own_place() {
             .status,
         202
     );
-    // What the route does not read is no credential: it is neither accepted nor held against the caller.
+    // A header that the route does not read is not a credential: it is neither accepted nor counted as a
+    // failure.
     let missing = with_headers(&gateway, "/orders", &[("x-api-key", KEY)]).await;
     assert_eq!(missing.code(), "key-missing");
     assert_eq!(missing.json()["detail"], "The key is read in x-vendor-token.");
@@ -185,7 +186,7 @@ async fn an_erp_is_known_by_its_address_alone() {
         world.route("erp", "/erp", url, "callers = [\"erp\"]")
     })
     .await;
-    // Its own Authorization is no credential here, and must not collide with the token.
+    // The caller's Authorization header is not a credential here, and must not collide with the token.
     let answer = with_headers(
         &gateway,
         "/erp",

@@ -1,4 +1,5 @@
-//! Routes to an API: the token is added, what is not listed stays closed, and the API's own answers pass.
+//! Routes to an API: the token is added, paths that are not listed stay closed, and the API's own answers
+//! pass.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,7 +20,7 @@ use crate::harness::{Answer, CLIENT, KEY, PATIENCE, Running, TENANT, World};
 
 const GRAPH: &str = "https://graph.microsoft.com";
 
-/// A request as the API saw it.
+/// A request as the API received it.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub method: Method,
@@ -27,7 +28,7 @@ pub struct Asked {
     pub headers: HeaderMap,
 }
 
-/// An API behind TLS on loopback. It answers each request with the next of its answers, or else with 200.
+/// An API behind TLS on loopback. It answers each request with the next scripted answer, or with 200.
 pub struct Api {
     pub port: u16,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -42,7 +43,7 @@ impl Api {
         api
     }
 
-    /// One that nobody serves yet: connections to it wait.
+    /// An API that accepts connections but does not answer.
     async fn closed() -> (Self, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -247,7 +248,7 @@ async fn a_token_that_ends_while_a_connection_opens_is_followed_by_one_that_fits
     tokio::time::timeout(PATIENCE, renewed)
         .await
         .expect("the token is not renewed");
-    // The first token has to end: nothing else tells that it has.
+    // Waits for the first token to expire: no event reports that.
     tokio::time::timeout_at(end, std::future::pending::<()>())
         .await
         .unwrap_err();
@@ -274,7 +275,7 @@ async fn a_stranger_never_reaches_an_api() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_the_api_passes_as_it_is() {
     let world = World::new().await;
-    // A body in which a trigger's fault table would see one of its own.
+    // A body that the fault table of triggers would match.
     let body = "{\"error\":{\"code\":\"MisMatchingOAuthClaims\",\"message\":\"x\"}}";
     let forbidden = Response::builder()
         .status(StatusCode::FORBIDDEN)

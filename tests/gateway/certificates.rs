@@ -1,5 +1,6 @@
-//! Signing in with a certificate: the assertion is what Microsoft documents and what an independent library verifies, a
-//! certificate is replaced without a restart, and whatever Entra refuses is named with its cause and its fixer.
+//! Client certificates: the assertion is as Microsoft documents it and verifies with an independent library,
+//! a certificate is replaced without a restart, and every refusal by Entra is reported with its cause and who
+//! fixes it.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -42,7 +43,7 @@ fn register(world: &World, leaf: &Leaf) {
         .register_certificate(TENANT, CLIENT, leaf, OID);
 }
 
-/// The settings with these lines in place of the client secret, and a route to the trigger.
+/// The settings with these lines instead of the client secret, and a route to the trigger.
 fn settings(world: &World, trigger: &TriggerHandle, certificates: &str) -> String {
     let with_secret = world.identity("contoso", TENANT, CLIENT, "env:CONTOSO_SECRET");
     let without = with_secret.replace("client_secret = \"env:CONTOSO_SECRET\"\n", "");
@@ -60,7 +61,7 @@ fn table(lines: &str) -> String {
     format!("[[identity.certificate]]\n{lines}\n")
 }
 
-/// The assertions that Entra was shown, oldest first.
+/// The assertions that Entra received, oldest first.
 fn assertions(world: &World) -> Vec<String> {
     let requests = world.emulator.entra.requests();
     requests
@@ -69,7 +70,8 @@ fn assertions(world: &World) -> Vec<String> {
         .collect()
 }
 
-/// The assertions so far, none of which was refused. The next request comes when all before it have been answered.
+/// The assertions so far, none of which was refused. The next request follows when all earlier ones have been
+/// answered.
 async fn accepted(world: &World) -> Vec<String> {
     let shown = assertions(world);
     let count = shown.len() as u64;
@@ -91,7 +93,7 @@ fn thumbprint(leaf: &Leaf, algorithm: &'static digest::Algorithm) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(algorithm, &leaf.chain[0]))
 }
 
-/// The claims, if a library that knows nothing of ours verifies signature, dates and parties.
+/// The claims, if an independent library verifies signature, dates and parties.
 fn verified(assertion: &str, leaf: &Leaf, algorithm: Algorithm, audience: &str) -> Value {
     let (_, certificate) = x509_parser::parse_x509_certificate(&leaf.chain[0]).unwrap();
     let key = DecodingKey::from_rsa_der(&certificate.public_key().subject_public_key.data);
@@ -223,7 +225,7 @@ async fn a_refused_certificate_is_named_with_cause_and_fixer() {
         (700_024, "the clock of the host is wrong", "gateway's host"),
     ];
     for (number, reason, fixer) in cases {
-        // The first is Entra's own word on the stranger.
+        // The first is Entra's own text about an unknown certificate.
         if number != 700_027 {
             world.emulator.entra.always(TokenAnswer::aadsts(number));
         }
@@ -311,7 +313,8 @@ async fn a_replaced_certificate_is_taken_up_and_a_broken_one_is_not() {
         world.file("next.pem", text);
         std::fs::rename(world.dir().join("next.pem"), world.dir().join("contoso.pem")).unwrap();
     };
-    // Programs that renew often write certificate and key one after the other; people put in files of tomorrow.
+    // Renewal tools often write certificate and key one after the other, and people install files that become
+    // valid tomorrow.
     let ca = &world.emulator.ca;
     for text in [
         format!("{}{}", second.chain_pem, first.key_pem),
@@ -319,7 +322,7 @@ async fn a_replaced_certificate_is_taken_up_and_a_broken_one_is_not() {
         pem(&ca.client_leaf_between("flowgate.example", -60, -1)),
     ] {
         put(&text);
-        // The first of them may have been under way already.
+        // The first of them may already have been in progress.
         let before = world.emulator.entra.token_requests().get();
         world.emulator.entra.token_requests().reached(before + 2).await;
         assert_eq!(gateway.post("/orders", "{}").await.status, 202);

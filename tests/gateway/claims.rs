@@ -1,5 +1,5 @@
-//! What a caller cannot say to a flow: where it is, which other request its own is, and what the trigger's
-//! address says.
+//! Headers that a caller cannot forge towards a flow: its address, the request id, and the parameters of the
+//! trigger's address.
 
 use http_body_util::Full;
 

@@ -1,5 +1,5 @@
-//! The doctor names the one thing that is wrong, who mends it and how, and skips what depends on it; a probe starts no
-//! run, and nothing secret is shown.
+//! The doctor names the one thing that is wrong, who fixes it and how, and skips what depends on it. A probe
+//! starts no run, and no secret is printed.
 
 mod api;
 mod identities;
@@ -44,7 +44,7 @@ async fn examine(world: &World, settings: &str, questions: &Questions) -> Report
     doctor::examine(&config, &environment, questions).await.unwrap()
 }
 
-/// The same settings with deadlines that a busy machine keeps, where a test sets none of its own.
+/// The settings with deadlines that a busy machine can meet, unless a test sets its own.
 fn patient(settings: &str) -> String {
     let text = settings.replace("timeout = \"3s\"", "timeout = \"20s\"");
     match text.contains("connect_timeout") {
@@ -69,7 +69,7 @@ fn live() -> Questions {
     }
 }
 
-/// The only check that failed, in this group and of this name; everything behind it was skipped.
+/// The only failed check, which must have this group and name; everything after it must be skipped.
 fn the_one<'a>(report: &'a Report, title: &str, name: &str) -> &'a Check {
     let failed: Vec<_> = report.failures().collect();
     assert_eq!(failed.len(), 1, "{}", report.text());
@@ -103,7 +103,7 @@ fn the_one<'a>(report: &'a Report, title: &str, name: &str) -> &'a Check {
     check
 }
 
-/// What a check says, with its remedy.
+/// A check's finding with its remedy.
 fn whole(check: &Check) -> String {
     format!("{} {:?}", check.says, check.remedy)
 }
@@ -169,7 +169,7 @@ async fn every_refusal_of_entra_is_named_with_cause_and_remedy() {
         let report = examine(&world, &text, &Questions::default()).await;
         let check = the_one(&report, "identity contoso", "token");
         let number = format!("AADSTS{}", row.number);
-        // Whatever number stands in an answer that slows down, the pause is what counts.
+        // Whatever number an answer with Retry-After has, the cause is the pause.
         let cause = match row.number {
             90055 => "Entra was asked for too many tokens.",
             _ => row.cause,
@@ -232,7 +232,8 @@ async fn what_is_no_answer_of_entra_is_named() {
     }
 }
 
-/// What is known in public of Entra's refusals and of the trigger's; each has its row, so that the tests above meet it.
+/// Every refusal of Entra and the trigger that is publicly documented has a row, so that the tests above
+/// cover it.
 #[test]
 fn no_refusal_that_is_known_in_public_is_missing_from_the_tables() {
     let numbers = [
@@ -275,7 +276,7 @@ fn no_refusal_that_is_known_in_public_is_missing_from_the_tables() {
     }
 }
 
-/// An answer of the platform that this row describes.
+/// An answer of the platform that matches this row.
 fn answer_of(row: &Row) -> Flow {
     let Some(status) = row.code.strip_prefix("http-") else {
         let body = json!({"error": {"code": row.code, "message": format!("It says {}.", row.wording)}});
@@ -299,7 +300,7 @@ async fn every_fault_of_the_platform_is_named_with_cause_and_remedy() {
     let text = settings(&world, &trigger, "");
     for row in CODES.iter().chain(STATUSES) {
         trigger.does(answer_of(row));
-        // A refused method is what a probe hopes for; only a real call shows it as a fault.
+        // For a probe a refused method is the expected result; only a real call reports it as a fault.
         let questions = Questions {
             live: match row.code {
                 "TriggerRequestMethodNotValid" => Live::Run,
@@ -313,7 +314,7 @@ async fn every_fault_of_the_platform_is_named_with_cause_and_remedy() {
         let (title, check) = &failed[0];
         the_one(&report, title, check.name);
         let remedy = check.remedy.as_ref().unwrap();
-        // The route sends a token, so that a trigger which found none means something else.
+        // The route sends a token, so a trigger that found none has another cause.
         let row = match row.wording {
             "oauth authorization scheme" => &DESPITE_TOKEN[0],
             _ => row,
@@ -848,7 +849,7 @@ async fn the_look_at_privileges_asks_the_gateway_which_keys_nobody_uses() {
     let text = settings(&world, &trigger, "") + more;
     let gateway = world.start(&text);
     gateway.ready().await;
-    // A wrong key is nobody's, and uses none up.
+    // A wrong key belongs to nobody and does not count as used.
     let wrong = post("/orders")
         .header("x-api-key", "wrong")
         .body(Full::default())
@@ -944,7 +945,7 @@ async fn one_route_or_identity_can_be_asked_for() {
     assert_eq!(report.groups.len(), 3);
 }
 
-/// Runs the program beside the emulator, which serves on this runtime.
+/// Runs the program while the emulator serves on this runtime.
 async fn program(world: &World, settings: &str, arguments: &[&str]) -> Output {
     let path = world.dir().join("program.toml");
     std::fs::write(&path, patient(settings)).unwrap();
@@ -1100,7 +1101,7 @@ async fn setup_prints_the_steps_of_each_kind_of_identity() {
             "{}[[identity]]\nname = \"{name}\"\n{lines}\n",
             settings(&world, &trigger, "")
         );
-        // Who reads the vaults is told which secrets.
+        // The group of the identity that reads the vaults lists the secrets.
         let asked = if name == "reader" { "contoso" } else { name };
         for (style, parts) in ["az", "powershell", "bicep"].into_iter().zip(wanted) {
             let output = program(&world, &text, &["setup", "--identity", asked, "--style", style]).await;

@@ -1,4 +1,4 @@
-//! What the log and the caller learn about a request that failed: who it was, whether a run started, and who fixes what.
+//! What log and caller learn about a failed request: who sent it, whether a run started, and who fixes what.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn a_known_key_that_is_refused_is_named_in_the_log() {
     assert_eq!(trigger.runs(), 0);
 }
 
-/// What answer and line say about whether a run started.
+/// The values in answer and log line about whether a run started.
 async fn run_started(gateway: &Running, path: &str) -> (Value, Value) {
     let answer = gateway.post(path, "{}").await;
     let line = gateway.lines.of(&answer).await;

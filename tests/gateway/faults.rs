@@ -1,5 +1,5 @@
-//! What a caller and an operator hear when the flow, its platform or the way to it fails, and that nothing is sent
-//! twice.
+//! What caller and operator learn when the flow, its platform or the connection to it fails, and that nothing
+//! is sent twice.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use crate::emulator::faults::RunStarted;
 use crate::emulator::{Door, Emulator, ErrorBody, KeepAlive, Reply, Trigger, TriggerHandle, faults};
 use crate::harness::{CLIENT, KEY, Running, SECRET, TENANT, World, post};
 
-/// A flow that accepts everybody of the tenant, and a gateway with one route to it; `more` adds keys to the route.
+/// A flow that accepts everybody in the tenant, and a gateway with one route to it; `more` adds keys to the
+/// route.
 async fn world(more: &str) -> (World, Running, TriggerHandle) {
     let world = World::new().await;
     let trigger = world
@@ -24,7 +25,7 @@ async fn world(more: &str) -> (World, Running, TriggerHandle) {
     (world, gateway, trigger)
 }
 
-/// What the caller is told about each fault: the code of the problem. Nothing else may come.
+/// The problem code that the caller gets for each fault. Any other fault fails the test.
 fn wanted(code: &str, message: &str) -> &'static str {
     match code {
         "MisMatchingOAuthClaims" => "flow-refused-token",
@@ -55,7 +56,7 @@ async fn every_fault_of_the_platform_is_translated() {
     for fault in faults::PLATFORM_FAULTS {
         trigger.next(Flow::Fault(*fault));
         if fault.code == "DirectApiInvalidAuthorizationScheme" {
-            // A refused token is tried once more; only the second refusal is the answer.
+            // A refused token is retried once; only the second refusal is the answer.
             trigger.next(Flow::Fault(*fault));
         }
         let answer = gateway.post("/orders", "{}").await;
@@ -174,7 +175,7 @@ async fn answers_without_a_code_are_judged_by_their_status() {
     }
 }
 
-/// Calls once with a token of these claims; gives the cause in the log.
+/// Calls once with a token of these claims, and returns the cause from the log.
 async fn mismatch(overrides: Value, scope: Option<&str>) -> String {
     let world = World::new().await;
     world.emulator.entra.allow_audience("https://graph.microsoft.com");
@@ -347,7 +348,7 @@ async fn the_waiting_room_is_bounded() {
     };
     let first = call();
     gate.arrived(1).await;
-    // One of these waits, the other finds the room full; which one is not decided.
+    // One of these waits, and the other finds the queue full; which one is not determined.
     let (mut second, mut third) = (call(), call());
     let (full, waiting) = tokio::select! {
         answer = &mut second => (answer.unwrap(), third),
@@ -387,7 +388,8 @@ async fn an_answer_is_awaited_and_logged_although_the_caller_has_gone() {
     gate.arrived(1).await;
     pending.abort();
     drop(pending.await);
-    // One more exchange on the connection: by its answer the gateway has heard that nobody waits for the first.
+    // Another exchange on the connection: its answer shows that the gateway has noticed that the first caller
+    // is gone.
     let nowhere = http::Request::get("https://localhost/nowhere");
     let answer = sender.send_request(nowhere.body(Full::default()).unwrap()).await;
     assert_eq!(answer.unwrap().status(), 404);
@@ -443,7 +445,7 @@ async fn a_refused_token_is_replaced_once_and_the_same_bytes_go_again() {
         "{line}"
     );
 
-    // Within the minute a second refusal is final, and costs Entra nothing.
+    // Within the minute a second refusal is final, and no further token is requested.
     world.emulator.revoke_issued_tokens();
     let answer = gateway.post("/orders", &body).await;
     assert_eq!(answer.code(), "flow-refused-token");
@@ -468,7 +470,7 @@ async fn many_refusals_of_one_token_cause_one_fetch() {
     for _ in 0..20 {
         trigger.next(Flow::Fault(faults::TOKEN_INVALID));
     }
-    // All twenty are refused with the same token in hand before the first of them can fetch another.
+    // All twenty are refused with the same token before the first of them can fetch another.
     let gate = trigger.hold();
     let calls: Vec<_> = (0..20)
         .map(|_| {
@@ -572,7 +574,7 @@ async fn a_token_does_not_end_in_the_waiting_room() {
     let first = call();
     gate.arrived(1).await;
     let second = call();
-    // Both the first token and the one after it have been replaced when the second call gets its turn.
+    // Both the first token and its successor have been replaced when the second call is sent.
     world.emulator.entra.token_requests().reached(3).await;
     gate.open();
     assert_eq!(first.await.unwrap().status, 202);

@@ -1,5 +1,6 @@
-//! Workload identity federation and the default chain: the platform's token in place of a secret, each reason why it does
-//! not do with who mends it, and no source that takes the place of another for a moment.
+//! Workload identity federation and the default chain: the platform's token replaces a secret, each reason
+//! for a refusal is reported with who fixes it, and a temporary failure never makes the chain switch to
+//! another source.
 
 use serde_json::{Value, json};
 
@@ -44,7 +45,7 @@ impl Cluster {
         self.issuer.token(SUBJECT, &Value::Null)
     }
 
-    /// What the webhook sets.
+    /// Sets the variables that the webhook sets.
     fn webhook(&mut self) {
         let file = self.world.dir().join("projected").display().to_string();
         for (name, value) in [
@@ -188,7 +189,7 @@ async fn a_token_replaced_while_entra_refused_the_old_one_is_tried_at_once() {
     entra.next_for(APP, TokenAnswer::aadsts(500_133));
     let gate = entra.hold();
     let gateway = cluster.start();
-    // Both identities of the settings ask.
+    // Both identities of the settings request a token.
     gate.arrived(2).await;
     cluster.world.file("projected", &second);
     gate.open();

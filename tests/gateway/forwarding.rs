@@ -1,4 +1,4 @@
-//! What reaches the flow, and what comes back.
+//! What reaches the flow, and what is returned.
 
 use bytes::Bytes;
 use http::Request;
@@ -383,7 +383,7 @@ async fn a_pause_in_the_middle_of_an_answer_does_not_end_it() {
         let count = caller.read(&mut space).await.unwrap();
         answer.extend_from_slice(&space[..count]);
     }
-    // Longer than the rest after which an idle connection is parked.
+    // Longer than the time after which an idle connection is parked.
     let quiet = tokio::time::timeout(std::time::Duration::from_millis(1200), caller.read(&mut space)).await;
     assert!(quiet.is_err(), "nothing was released: {quiet:?}");
     gate.open();
@@ -417,7 +417,7 @@ async fn a_slow_reader_gets_the_whole_answer_before_the_connection_closes() {
         "POST /orders HTTP/1.0\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: 2\r\n\r\n{{}}"
     );
     caller.write_all(head.as_bytes()).await.unwrap();
-    // The trigger has been called and the answer fills every buffer on the way before a byte of it is read.
+    // The trigger has been called, and the answer fills every buffer on the way, before a byte of it is read.
     trigger.run_count().reached(1).await;
     let mut answer = Vec::new();
     caller.read_to_end(&mut answer).await.unwrap();
@@ -509,7 +509,7 @@ async fn a_caller_that_stops_reading_does_not_hold_the_flow_for_ever() {
     reader.write_all(head.as_bytes()).await.unwrap();
     trigger.run_count().reached(1).await;
     trigger.does(Flow::Accepted);
-    // The one permit comes free although the first caller never reads another byte.
+    // The only permit is released although the first caller never reads another byte.
     assert_eq!(gateway.post("/orders", "{}").await.status, 202);
     gateway
         .lines

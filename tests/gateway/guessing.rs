@@ -1,4 +1,4 @@
-//! Wrong keys: what a guesser runs into, and that nobody else does.
+//! Wrong keys: guessing runs into a limit, and nobody else does.
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -14,14 +14,14 @@ use crate::harness::{Answer, KEY, PATIENCE, Running, TENANT, World, digest, post
 
 /// A key of the form that `flowgate key new` gives.
 const GENERATED: &str = "flowgate_canary-0123456789_abcdefghijklmnopqrstuvwxy";
-/// The same with another last character: right in form, and nobody's.
+/// The same with another last character: well-formed, but nobody's key.
 const GENERATED_WRONG: &str = "flowgate_canary-0123456789_abcdefghijklmnopqrstuvwxz";
-/// Failures after which an address has none left for an hour.
+/// Failures after which an address is refused for an hour.
 const FAILURES: usize = 2;
 
-/// A gateway whose caller `shop` has the guessable key of every test, a generated one and one that has
-/// expired. Its second listener takes plain HTTP from this kind of peers; beside the route for keys there are
-/// one for a network and one for everybody.
+/// A gateway whose caller `shop` has the guessable key of every test, a generated one and an expired one. Its
+/// second listener accepts plain HTTP from peers of this kind; besides the route for keys there are one for a
+/// network and one without keys.
 async fn gateway(plain_peers: &str) -> (World, Running, TriggerHandle) {
     let world = World::new().await;
     let trigger = world
@@ -53,7 +53,7 @@ async fn gateway(plain_peers: &str) -> (World, Running, TriggerHandle) {
     (world, running, trigger)
 }
 
-/// A generated key whose last day has passed.
+/// A generated key that has expired.
 fn expired() -> String {
     format!("flowgate_{}", "e".repeat(43))
 }
@@ -67,7 +67,7 @@ fn keyless(path: &str) -> Request<Full<Bytes>> {
     post(path).body(Full::from("{}")).unwrap()
 }
 
-/// Presents wrong keys until the address has no failure left.
+/// Presents wrong keys until the address is refused.
 async fn spend(gateway: &Running) {
     for _ in 0..FAILURES {
         let answer = gateway.send(with_key("/orders", "a-guess")).await;
@@ -94,7 +94,7 @@ async fn send_plain(gateway: &Running, request: Request<Full<Bytes>>) -> (Status
         .expect("no answer in time")
 }
 
-/// What a caller can tell of a refusal, without the names of the request.
+/// What a caller sees of a refusal, without ids of the request.
 fn visible(answer: &Answer) -> (StatusCode, Vec<String>, Value) {
     let names = answer.headers.keys().map(ToString::to_string).collect();
     let mut problem = answer.json();
@@ -176,7 +176,7 @@ async fn who_presents_no_key_does_not_meet_the_limit_of_wrong_ones() {
     assert_eq!(gateway.send(keyless("/plant")).await.status, 202);
     assert_eq!(gateway.send(keyless("/open")).await.status, 202);
     assert_eq!(gateway.send(keyless("/orders")).await.code(), "key-missing");
-    // On a route for everybody no key is read, so what stands in such a field is none.
+    // A route without keys reads no key, so this field is not one.
     assert_eq!(gateway.send(with_key("/open", "a-guess")).await.status, 202);
     assert_eq!(trigger.runs(), 3);
 }
@@ -189,7 +189,7 @@ async fn the_address_of_a_balancer_is_not_limited() {
         assert_eq!((status.as_u16(), code.as_str()), (401, "key-unknown"));
     }
     assert_eq!(send_plain(&gateway, with_key("/orders", KEY)).await.0, 202);
-    // Nothing was counted for the address either.
+    // No failure was counted for the address either.
     assert_eq!(gateway.send(with_key("/orders", KEY)).await.status, 202);
     spend(&gateway).await;
     assert_eq!(send_plain(&gateway, with_key("/orders", KEY)).await.0, 202);

@@ -1,5 +1,5 @@
-//! What every test needs: an emulator of Entra and the trigger, a gateway with settings of the test's own, callers
-//! that speak HTTP properly or byte by byte, and the gateway's log lines to wait for.
+//! What every test needs: an emulator of Entra and the trigger, a gateway with the test's own settings,
+//! callers that speak HTTP properly or byte by byte, and the gateway's log lines to wait for.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -33,10 +33,10 @@ pub const OID: &str = "99999999-8888-4777-8666-555555555555";
 /// The key of the caller "shop".
 pub const KEY: &str = "canary-key-of-shop-0123456789";
 
-/// How long anything in a test may take before it counts as hung.
+/// Time after which anything in a test counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Log lines as they come.
+/// Log lines as they are written.
 #[derive(Default)]
 pub struct Lines {
     lines: Mutex<Vec<String>>,
@@ -58,7 +58,7 @@ impl Lines {
         self.lines.lock().unwrap().clone()
     }
 
-    /// The first line that fits, as soon as it is there.
+    /// The first matching line, as soon as it is written.
     pub async fn wait_for(&self, fits: impl Fn(&Value) -> bool) -> Value {
         let search = async {
             loop {
@@ -177,7 +177,7 @@ address = "127.0.0.1:0"
         self.start_logging(settings, lines.clone(), lines)
     }
 
-    /// Starts a gateway whose lines go elsewhere.
+    /// Starts a gateway with another log sink.
     pub fn start_logging(&self, settings: &str, sink: Arc<dyn Sink>, lines: Arc<Lines>) -> Running {
         let path = self.dir().join("flowgate.toml");
         std::fs::write(&path, settings).unwrap();

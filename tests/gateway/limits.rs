@@ -1,4 +1,4 @@
-//! How often: who is refused, by which limit, what it hears, and what a refusal costs the others.
+//! Rate limits: who is refused, by which limit, with which answer, and how others are affected.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,10 +17,10 @@ use crate::emulator::certs::server_name;
 use crate::emulator::{Trigger, TriggerHandle};
 use crate::harness::{Answer, KEY, PATIENCE, Running, TENANT, World, post};
 
-/// The settings of the caller `shop` end the base, so a rate right behind them is its rate.
+/// The caller `shop` is the last entry of the base settings, so a rate after it is its rate.
 const SHOP_RATE: &str = "[caller.rate]\n";
 
-/// A gateway with these lines behind the base settings and with these routes: name, path, more keys.
+/// A gateway with these lines after the base settings and with these routes: name, path, more keys.
 async fn gateway(more: &str, routes: &[(&str, &str, &str)]) -> (World, Running, TriggerHandle) {
     let world = World::new().await;
     let trigger = world
@@ -69,7 +69,7 @@ async fn send_from(
         .expect("no answer in time")
 }
 
-/// What everybody hears who is refused by the limit of this name, with `requests` in a minute.
+/// The answer for a request that this limit refuses, with `requests` per minute.
 async fn assert_refused_by(gateway: &Running, answer: &Answer, name: &str, requests: u32) {
     assert_eq!(answer.status, 429, "{}", answer.text());
     assert_eq!(answer.code(), "rate-limited");
@@ -223,14 +223,14 @@ async fn a_refusal_takes_nothing_from_the_other_limits() {
     for _ in 0..5 {
         assert_eq!(limit("/narrow").await.as_deref(), Some("route"));
     }
-    // One of the caller's three went to the narrow route; its refusals took none.
+    // One of the caller's three requests went to the narrow route; its refusals took none.
     for _ in 0..2 {
         assert_eq!(limit("/wide").await, None);
     }
     for _ in 0..5 {
         assert_eq!(limit("/wide").await.as_deref(), Some("caller"));
     }
-    // Three of the gateway's four went to the caller; its refusals took none.
+    // Three of the gateway's four requests went to the caller; its refusals took none.
     assert_eq!(limit("/open").await, None);
     assert_eq!(limit("/open").await.as_deref(), Some("gateway"));
 }
@@ -248,7 +248,7 @@ async fn guessing_keys_runs_into_the_limit() {
     }
     let answer = gateway.send(with_key("/orders", "four")).await;
     assert_refused_by(&gateway, &answer, "address", 3).await;
-    // The right key has the same answer, because it could have been guessed.
+    // The right key gets the same answer, because it could have been guessed.
     let answer = gateway.send(with_key("/orders", KEY)).await;
     assert_refused_by(&gateway, &answer, "address", 3).await;
     assert_eq!(trigger.runs(), 0);

@@ -1,5 +1,5 @@
-//! What the listeners do before, around and instead of a request. Here are the parts that several tests
-//! share: a gateway with one route, and a connection that is spoken byte by byte.
+//! What the listeners do before, around and instead of a request. This file has the shared parts: a gateway
+//! with one route, and a connection that is written and read byte by byte.
 
 mod acknowledgements;
 mod admin;
@@ -35,7 +35,7 @@ use crate::emulator::Answer as Flow;
 use crate::emulator::{Trigger, TriggerHandle};
 use crate::harness::{Answer, KEY, PATIENCE, Running, TENANT, World, post};
 
-/// A flow that says 202, and a gateway with the route `/orders` to it and these settings behind it.
+/// A flow that answers 202, and a gateway with the route `/orders` to it, followed by these settings.
 pub(crate) async fn served(more: &str) -> (World, Running, TriggerHandle) {
     let world = World::new().await;
     let trigger = world
@@ -55,14 +55,14 @@ pub(crate) fn order() -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-/// The same, as bytes, with more lines in its head.
+/// The same as bytes, with more lines in its head.
 pub(crate) fn order_bytes(more: &str) -> String {
     format!(
         "POST /orders HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: 2\r\n{more}\r\n{{}}"
     )
 }
 
-/// A connection that is spoken byte by byte.
+/// A connection that is written and read byte by byte.
 pub(crate) struct Talk<S = TlsStream<TcpStream>> {
     stream: S,
     ahead: Vec<u8>,
@@ -76,12 +76,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         }
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     pub(crate) async fn say(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_say(bytes).await.unwrap();
     }
 
-    /// Writes bytes as they are, to a gateway that may have closed.
+    /// Writes bytes unchanged, to a gateway that may have closed.
     pub(crate) async fn try_say(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.stream.write_all(bytes.as_ref()).await?;
         self.stream.flush().await
@@ -143,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         String::from_utf8_lossy(&heard.expect("it does not come")).into_owned()
     }
 
-    /// Reads so many bytes and throws them away.
+    /// Reads this many bytes and discards them.
     pub(crate) async fn skip(&mut self, mut bytes: usize) {
         let skip = async {
             loop {
@@ -161,19 +161,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             .expect("they do not come");
     }
 
-    /// Listens for so long and must hear nothing, not even a goodbye.
+    /// Checks that nothing arrives for this long, not even a close_notify.
     pub(crate) async fn silence(&mut self, length: Duration) {
         let heard = tokio::time::timeout(length, self.more()).await;
         assert!(heard.is_err(), "{heard:?} bytes: {:?}", self.ahead);
     }
 
-    /// Reads once; 0 at the end. A connection that is reset has ended too.
+    /// Reads once; 0 at the end. A reset connection has ended too.
     async fn more(&mut self) -> usize {
         self.stream.read_buf(&mut self.ahead).await.unwrap_or(0)
     }
 }
 
-/// The first answer in these bytes and its length, if it is whole.
+/// The first complete answer in these bytes, and its length.
 fn parse(bytes: &[u8], method: &str) -> Option<(Answer, usize)> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut fields);
@@ -209,7 +209,7 @@ fn parse(bytes: &[u8], method: &str) -> Option<(Answer, usize)> {
     ))
 }
 
-/// A chunked body without its frame, and its length with it.
+/// The data of a chunked body, and the length of the encoded body.
 fn chunks(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut body = Vec::new();
     let mut at = 0;
@@ -230,13 +230,13 @@ fn chunks(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
 }
 
 impl Running {
-    /// A TLS connection that is spoken byte by byte, HTTP/1.1.
+    /// A TLS connection for HTTP/1.1 that is written and read byte by byte.
     pub(crate) async fn talk(&self) -> Talk {
         Talk::new(self.tls_stream().await)
     }
 }
 
-/// A refusal before anything went upstream: our own 400, said to be the last answer of its connection.
+/// A refusal before anything was sent upstream: our own 400, announced as the last answer of its connection.
 pub(crate) fn assert_malformed(answer: &Answer, what: &str) {
     assert_eq!(answer.status, 400, "{what}: {}", answer.text());
     assert_eq!(answer.code(), "malformed-request", "{what}");

@@ -1,5 +1,5 @@
-//! What the program logs when others try to make it log: few lines, short ones, and none of a path of the machine that
-//! built it. What it does when the log cannot be written.
+//! What the program logs when others try to make it log: few lines, short ones, and no path of the build
+//! machine. What it does when the log cannot be written.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -37,7 +37,7 @@ async fn settings(world: &World) -> String {
     format!("[log]\nformat = \"json\"\nlevel = \"LEVEL\"\n{base}{route}")
 }
 
-/// The first bytes of a TLS handshake for a name that is no host name.
+/// The first bytes of a TLS handshake for a name that is not a host name.
 fn hello_for_no_name(world: &World) -> Vec<u8> {
     let config = Arc::new(world.emulator.ca.client_config(&["http/1.1"]));
     let mut client = rustls::ClientConnection::new(config, server_name("localhost")).unwrap();
@@ -48,7 +48,7 @@ fn hello_for_no_name(world: &World) -> Vec<u8> {
     hello
 }
 
-/// Says something and reads until the gateway closes.
+/// Writes bytes and reads until the gateway closes.
 async fn say(address: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_flood_that_makes_a_library_log_has_a_few_short_lines() {
     let lines = rest(&mut program).await;
     let lines = of_libraries(&lines);
     assert!(!lines.is_empty(), "the library has logged nothing");
-    // A few at once, and one a second after that.
+    // A few at once, and one per second after that.
     let most = 10 + began.elapsed().as_secs();
     assert!(lines.len() as u64 <= most, "{} lines", lines.len());
     let suppressed = lines.iter().filter_map(|line| line["suppressed"].as_u64());
@@ -153,7 +153,7 @@ async fn a_long_field_name_is_cut_in_the_answer_and_in_the_log() {
     assert!(line.len() < 1024, "{line}");
 }
 
-/// Heads with one long part each, of which something is wrong.
+/// Heads with one long part each, which is invalid.
 fn long_heads() -> Vec<String> {
     let long = "a".repeat(12_000);
     let usual = "host: localhost\r\nconnection: close\r\n";
@@ -216,7 +216,7 @@ async fn no_long_part_of_a_head_makes_an_answer_or_a_line_long() {
             .to_string();
         assert!(line.len() < 1500, "{shown}: {} bytes of a line", line.len());
     }
-    // What else was logged, of connections for example.
+    // Other lines, of connections for example.
     for line in gateway.lines.all() {
         assert!(line.len() < 1500, "{} bytes of a line", line.len());
     }
@@ -227,7 +227,7 @@ fn free_address() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-/// Lines that were lost, as soon as the program answers.
+/// The number of lost lines, as soon as the program answers.
 async fn dropped(admin: SocketAddr) -> u64 {
     let ask = async {
         loop {
@@ -258,7 +258,7 @@ struct Confined(Child);
 
 impl Drop for Confined {
     fn drop(&mut self) {
-        // It runs until the test is over.
+        // It runs until the test ends.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

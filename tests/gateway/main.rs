@@ -1,4 +1,4 @@
-//! Promises to users, kept through real TLS sockets against the emulator of Entra and the trigger.
+//! Promises to users, tested through real TLS sockets against the emulator of Entra and the trigger.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! Managed identities: each platform is asked as it documents, each of its failures is named with who mends it, and a key
-//! file is read for the agent of Azure Arc only where its keys are.
+//! Managed identities: each platform is called as it documents, each of its failures is reported with who
+//! fixes it, and a key file for Azure Arc's agent is read only from the folder of its keys.
 
 use std::path::PathBuf;
 
@@ -13,12 +13,12 @@ use crate::emulator::{
 use crate::harness::{Running, TENANT, World};
 use crate::secrets::listen;
 
-/// The machine's own identity.
+/// The machine's system-assigned identity.
 pub fn own() -> ManagedIdentity {
     identity("aaaaaaaa-0000-4000-8000-000000000001", "own")
 }
 
-/// One that is assigned to it.
+/// A user-assigned identity.
 pub fn assigned() -> ManagedIdentity {
     identity("aaaaaaaa-0000-4000-8000-000000000002", "assigned")
 }
@@ -108,7 +108,7 @@ impl Machine {
         self.world.start_with(&format!("{identity}{route}"))
     }
 
-    /// A claim of the token that the flow was shown last.
+    /// A claim of the token that the flow received last.
     fn shown(&self, claim: &str) -> Value {
         let request = self.trigger.last_request();
         let claims = jwt::unverified_claims(request.bearer().unwrap()).unwrap();
@@ -116,7 +116,7 @@ impl Machine {
     }
 }
 
-/// Calls once, and gives status, code and the cause in the log.
+/// Calls once, and returns status, code and the cause from the log.
 async fn refused(gateway: &Running) -> (u16, String) {
     let answer = gateway.post("/orders", "{}").await;
     let line = gateway.lines.of(&answer).await;
@@ -153,12 +153,12 @@ async fn app_service_is_found_by_its_variables_and_asked_as_it_documents() {
     );
     assert_eq!(head.header("x-identity-header"), Some(IDENTITY_HEADER));
     assert_eq!(head.header("metadata"), None);
-    // The answer has no `expires_in`, so its life comes from the date.
+    // The answer has no `expires_in`, so the lifetime comes from the date.
     let left = left(&gateway).await;
     assert!((3500..3600).contains(&left), "{left}");
 }
 
-/// How long the token lives on, in seconds.
+/// How long the token is still valid, in seconds.
 async fn left(gateway: &Running) -> u64 {
     let (_, body) = gateway.admin("/readyz?verbose").await;
     let body: Value = serde_json::from_str(&body).unwrap();

@@ -1,4 +1,4 @@
-//! Bodies, up and down: how large, how fast, how long, and whole or not at all.
+//! Bodies in both directions: how large, how fast, how long, and complete or not at all.
 
 mod answers;
 mod expect;
@@ -21,7 +21,7 @@ use tokio_rustls::server::TlsStream;
 use crate::harness::{KEY, PATIENCE, World};
 use crate::listening::Talk;
 
-/// The head of an order whose body is told by this line; the body follows.
+/// The head of an order whose body is framed by this line; the body follows.
 fn head(framing: &str) -> String {
     format!("POST /orders HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\n{framing}\r\n\r\n")
 }
@@ -40,7 +40,7 @@ fn chunk(data: &str) -> String {
 
 const LAST_CHUNK: &str = "0\r\n\r\n";
 
-/// Bytes without a pattern that a mistake could repeat or leave out unseen.
+/// Bytes without a pattern, so that a repeated or missing part is noticed.
 fn noise(bytes: usize) -> Bytes {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let words = std::iter::repeat_with(|| {
@@ -57,7 +57,7 @@ fn sha256(bytes: &[u8]) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A trigger that reads and answers as the test tells it, byte by byte.
+/// A trigger that reads and answers byte by byte, as the test directs it.
 struct Bare {
     listener: TcpListener,
     tls: TlsAcceptor,

@@ -1,5 +1,5 @@
-//! Claims of a token are compared with what routes need before the first call meets a refusal: once in the log, on
-//! `/readyz?verbose` as long as it is so, and for a refusal only where the settings ask for one.
+//! Claims of a token are compared with what routes need before the first call is refused: once in the log, on
+//! `/readyz?verbose` as long as it is true, and with a refusal only if the settings ask for one.
 
 use serde_json::{Value, json};
 

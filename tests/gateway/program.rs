@@ -1,4 +1,4 @@
-//! The program itself: started with settings of a test, its log lines to wait for, its end.
+//! The program itself: started with a test's settings, its log lines to wait for, its end.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ pub struct Program {
 impl Drop for Program {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It has ended already unless the test failed.
+            // It has already exited unless the test failed.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -55,7 +55,7 @@ impl Program {
         }
     }
 
-    /// The next line that fits.
+    /// The next matching line.
     pub async fn line(&mut self, mut fits: impl FnMut(&Value) -> bool) -> Value {
         let search = async {
             loop {

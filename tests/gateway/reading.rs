@@ -1,6 +1,6 @@
-//! One reading of every request: what somebody else on the way could read differently is refused before anything of
-//! it goes upstream. Here is what the tests of HTTP/1 share: cases, and the three ways in which each is sent. The same
-//! for HTTP/2 is in `frames.rs`.
+//! One interpretation of every request: what another server on the way could read differently is refused
+//! before anything of it is sent upstream. This file has what the tests of HTTP/1 share: cases, and the three
+//! ways in which each is sent. The same for HTTP/2 is in `frames.rs`.
 
 mod below;
 mod blocks;
@@ -24,7 +24,7 @@ use futures_util::{StreamExt, stream};
 use crate::harness::{Answer, Running};
 use crate::listening::{Talk, assert_malformed, order, order_bytes, served};
 
-/// Cases that are tried side by side.
+/// Cases that are tried in parallel.
 const AT_ONCE: usize = 64;
 
 /// A request on HTTP/1 that must be refused, and what is wrong with it.
@@ -40,14 +40,14 @@ fn case(what: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Case {
     }
 }
 
-/// A good order in which one text stands instead of another.
+/// A good order in which one text is replaced by another.
 fn changed(from: &str, to: &str) -> String {
     let good = order_bytes("");
     assert!(good.contains(from), "{from:?} is not in a good order");
     good.replacen(from, to, 1)
 }
 
-/// Our 400, a close, and silence.
+/// Expects our 400, a close, and nothing else.
 async fn assert_last(talk: &mut Talk, what: &str) -> Answer {
     let answer = talk.hear().await;
     assert_malformed(&answer, what);
@@ -55,7 +55,7 @@ async fn assert_last(talk: &mut Talk, what: &str) -> Answer {
     answer
 }
 
-/// Each refusal has a line of its own, and counts.
+/// Each refusal is logged and counted.
 async fn assert_logged(gateway: &Running, refusals: usize) {
     let refused = || {
         let lines = gateway.lines.all();
@@ -71,7 +71,7 @@ async fn assert_logged(gateway: &Running, refusals: usize) {
     assert!(metrics.contains(&count), "{count} is missing in:\n{metrics}");
 }
 
-/// Each is the first on its connection, and has a good request behind it that is never read.
+/// Sends each first on its connection, followed by a good request that is never read.
 async fn refused_alone(cases: &[Case]) {
     let (world, gateway, _) = served("").await;
     for Case { what, bytes } in cases {
@@ -91,14 +91,14 @@ async fn refused_alone(cases: &[Case]) {
     assert_eq!(gateway.send(order()).await.status, 202);
 }
 
-/// Tries cases side by side, each on a connection of its own.
+/// Tries cases in parallel, each on a connection of its own.
 async fn each(cases: &[Case], test: impl AsyncFn(&Case)) {
     stream::iter(cases)
         .for_each_concurrent(AT_ONCE, |case| test(case))
         .await;
 }
 
-/// Each arrives in one piece with a good request before it, and that one is served.
+/// Sends each in one piece after a good request, which is served.
 async fn refused_behind_a_good_one(cases: &[Case]) {
     let (world, gateway, trigger) = served("").await;
     each(cases, async |Case { what, bytes }| {
@@ -114,8 +114,8 @@ async fn refused_behind_a_good_one(cases: &[Case]) {
     assert_logged(&gateway, cases.len()).await;
 }
 
-/// Each arrives in two pieces, cut at several places of its head: every write is a TLS record, and records are read one
-/// by one even if they come together.
+/// Sends each in two pieces, cut at several places of its head: every write is a TLS record, and records are
+/// read one by one even if they arrive together.
 async fn refused_in_two_pieces(cases: &[Case]) {
     let (world, gateway, _) = served("").await;
     let mut sent = 0;
@@ -124,7 +124,7 @@ async fn refused_in_two_pieces(cases: &[Case]) {
             let (first, second) = bytes.split_at(cut);
             let mut talk = gateway.talk().await;
             talk.say(first).await;
-            // The first piece may have been enough, and the connection closed.
+            // The first piece may have been enough to close the connection.
             let _ = talk.try_say(second).await;
             assert_last(&mut talk, &format!("{what}, cut at {cut}")).await;
             sent += 1;

@@ -1,5 +1,6 @@
-//! Certificates of listeners, addresses of triggers, pepper: what the gateway needs before it serves is looked at for a
-//! successor while it does. What is good serves from then on, what is not leaves the last good one, and each is told once.
+//! Certificates of listeners, trigger addresses and the pepper are re-read while the gateway serves. Valid
+//! content is used from then on, invalid content leaves the last valid one in use, and each change is logged
+//! once.
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -28,11 +29,11 @@ const READER: &str = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const READER_OID: &str = "77777777-8888-4777-8666-555555555555";
 const READER_SECRET: &str = "canary-reader-secret~9";
 
-/// Puts a file into its place in one step, as careful programs do.
+/// Puts a file into place in one atomic step.
 fn put(world: &World, name: &str, text: &str) {
     let new = world.dir().join(format!("{name}.written"));
     std::fs::write(&new, text).unwrap();
-    // Whatever the mask of whoever runs the tests.
+    // Independent of the umask of the test run.
     std::fs::set_permissions(&new, Permissions::from_mode(0o644)).unwrap();
     std::fs::rename(new, world.dir().join(name)).unwrap();
 }
@@ -49,7 +50,7 @@ fn accepting(world: &World) -> TriggerHandle {
         .add(Trigger::any_user(TENANT).does(Flow::Accepted))
 }
 
-/// Settings with one signed route, whose trigger is written so.
+/// Settings with one signed route and this trigger.
 fn signed(world: &World, trigger: &str) -> String {
     let route = world.route("orders", "/orders", trigger, "signed = true");
     format!("{}{route}", world.base())
@@ -61,7 +62,7 @@ async fn connect(world: &World, address: SocketAddr, name: &str) -> TlsStream<Tc
     tls.connect(server_name(name), tcp).await.unwrap()
 }
 
-/// The certificate that whoever asks for `localhost` gets to see.
+/// The certificate that a client gets for `localhost`.
 async fn shown(world: &World, address: SocketAddr) -> CertificateDer<'static> {
     let stream = connect(world, address, "localhost").await;
     stream.get_ref().1.peer_certificates().unwrap()[0]
@@ -83,7 +84,7 @@ async fn ask(world: &World, address: SocketAddr) -> Answer {
     talk.hear().await
 }
 
-/// Orders until one of them goes to this host of the emulator's flows; gives the last answer.
+/// Sends orders until one of them reaches this host of the emulator's flows, and returns the last answer.
 async fn until_called(world: &World, address: SocketAddr, host: &str) -> Answer {
     let calls = async {
         loop {
@@ -118,7 +119,7 @@ async fn told(program: &mut Program, part: &str) -> Value {
     line
 }
 
-/// Stops the program and gives all that it still says.
+/// Stops the program and returns the remaining lines.
 async fn stop(program: &mut Program) -> Vec<String> {
     program.signal("TERM");
     let mut said = Vec::new();
@@ -131,7 +132,7 @@ async fn stop(program: &mut Program) -> Vec<String> {
     said
 }
 
-/// A world with a vault, and the lines that say who reads it.
+/// A world with a vault, and the settings of its reader.
 async fn with_vault() -> (World, String) {
     let mut world = World::new().await;
     world
@@ -181,7 +182,8 @@ async fn the_names_that_are_served_follow_the_new_certificate() {
     let leaf = world.emulator.ca.leaf(&["new.example"]);
     put(&world, "site.pem", &leaf.chain_pem);
     put(&world, "site.key", &leaf.key_pem);
-    // A stranger's name is shown the default, which is made out to another and therefore refused here.
+    // A client with an unknown name gets the default certificate, whose name does not match, so it refuses
+    // it.
     let tls = TlsConnector::from(Arc::new(world.emulator.ca.client_config(&[])));
     let looks = async {
         loop {
@@ -448,7 +450,7 @@ async fn a_trigger_for_tokens_is_read_again_as_well() {
     let moved = async {
         let flow = &world.emulator.flow;
         while flow.requests().last().unwrap().workflow.as_deref() != Some(other.workflow().as_str()) {
-            // A rate limit may stand before it meanwhile.
+            // A line about a rate limit may come first.
             gateway.post("/orders", "{}").await;
         }
     };
@@ -559,7 +561,7 @@ async fn a_disk_that_hangs_keeps_no_call_waiting_and_no_other_file() {
     let address = program.address().await;
     let path = world.dir().join("away/trigger");
     std::fs::remove_file(&path).unwrap();
-    // Nobody writes to it, so whoever opens it waits.
+    // Nothing writes to it, so a reader blocks when it opens it.
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     let line = told(&mut program, "the trigger of route orders cannot be read again").await;
     assert!(
@@ -573,7 +575,7 @@ async fn a_disk_that_hangs_keeps_no_call_waiting_and_no_other_file() {
     release(&path);
 }
 
-/// Lets whoever waits at a pipe go on.
+/// Unblocks the readers of a pipe.
 fn release(path: &Path) {
     let opened = std::fs::OpenOptions::new().write(true).open(path);
     drop(opened.unwrap());
@@ -595,7 +597,7 @@ async fn a_changed_pepper_locks_nobody_out_and_is_told_once() {
     assert_eq!(line["level"], "WARN");
     assert!(message(&line).contains("must restart the gateway"), "{line}");
     assert_eq!(ask(&world, address).await.status, 202);
-    // By the time something else was looked at and told, the pepper was looked at again.
+    // Once another change was read and logged, the pepper has been read again as well.
     let leaf = world.emulator.ca.leaf(&["localhost"]);
     put_pair(&world, &leaf);
     until_shown(&world, address, &leaf).await;

@@ -1,5 +1,5 @@
-//! Client secrets that are replaced while the gateway runs: the caller notices nothing, and the operator reads it in the
-//! log once.
+//! Client secrets that are replaced while the gateway runs: callers notice nothing, and the operator finds
+//! one log line.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn rotate(world: &World, secret: &str) {
     world.emulator.register_app(TENANT, CLIENT, secret, OID);
 }
 
-/// Base settings in which the secrets of `contoso` are written so.
+/// Base settings with these secrets of `contoso`.
 fn base(world: &World, secrets: &str) -> String {
     let base = world.base();
     base.replace("client_secret = \"env:CONTOSO_SECRET\"\n", "")
@@ -34,7 +34,7 @@ fn base(world: &World, secrets: &str) -> String {
 }
 
 fn start(world: &World, trigger: &TriggerHandle, secrets: &str) -> Running {
-    // Makes the emulator's key beforehand: on a busy machine that takes longer than a token request may.
+    // Generates the emulator's key beforehand: on a busy machine that takes longer than a token request may.
     world
         .emulator
         .entra
@@ -43,7 +43,7 @@ fn start(world: &World, trigger: &TriggerHandle, secrets: &str) -> Running {
     world.start(&format!("{}{route}", base(world, secrets)))
 }
 
-/// The secrets that Entra was shown, oldest first.
+/// The secrets that Entra received, oldest first.
 fn shown(world: &World) -> Vec<String> {
     let requests = world.emulator.entra.requests();
     requests
@@ -56,7 +56,7 @@ fn table(value: &str, more: &str) -> String {
     format!("[[identity.secret]]\nvalue = \"{value}\"\n{more}\n")
 }
 
-/// A day so many days from now, as settings write it.
+/// The date in this many days, as settings write it.
 fn day(days: i64) -> String {
     let moment = jiff::Timestamp::now().as_second() + days * 86_400;
     let moment = jiff::Timestamp::from_second(moment).unwrap();
@@ -98,7 +98,7 @@ async fn a_wrong_secret_that_is_mended_waits_for_no_pause() {
     let trigger = accepting(&world);
     world.file("secret", THIRD);
     let gateway = start(&world, &trigger, "client_secret = \"file:secret\"");
-    // After the second refusal the pause is of ten seconds.
+    // After the second refusal the pause is ten seconds.
     let refused = async {
         while shown(&world).len() < 2 {
             tokio::task::yield_now().await;

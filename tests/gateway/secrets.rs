@@ -1,4 +1,4 @@
-//! Nothing secret in any output: canaries are planted in every place that holds one, everything goes wrong once, and
+//! No secret in any output: canaries are planted in every place that holds one, everything fails once, and
 //! whatever was written, answered or measured is searched for them.
 
 use std::io::Write;
@@ -21,7 +21,7 @@ const QUERY: &str = "canary-query-0c0c";
 const BODY: &str = "canary-body-9e9e";
 const WRONG_SECRET: &str = "canary-wrong-secret-12ef";
 
-/// Everything that this process says through `tracing`, at every level, from every library.
+/// Everything that this process logs through `tracing`, at every level, from every library.
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<Vec<u8>>>);
 
@@ -50,7 +50,7 @@ impl<'a> MakeWriter<'a> for Heard {
     }
 }
 
-/// Our own words at every level, and those of libraries from the level on that the program lets through.
+/// Captures our own lines at every level, and those of libraries from the level that the program allows.
 pub fn listen() -> Heard {
     static HEARD: OnceLock<Heard> = OnceLock::new();
     let heard = HEARD.get_or_init(|| {
@@ -65,7 +65,7 @@ pub fn listen() -> Heard {
     heard.clone()
 }
 
-/// A secret as it is, and as it looks encoded.
+/// A secret as it is, and in its encodings.
 fn looks(secret: &str) -> Vec<String> {
     let percent =
         percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string();
@@ -81,7 +81,7 @@ fn search(output: &str, secrets: &[String], what: &str) {
     }
 }
 
-/// Sends one request with every canary a caller can plant; gives the whole answer as text.
+/// Sends one request with every canary that a caller can plant, and returns the whole answer as text.
 async fn call(gateway: &Running, path: &str, key: Option<&str>) -> String {
     let mut request = post(&format!("{path}?token={QUERY}&sig={QUERY}"))
         .header("cookie", format!("session={COOKIE}"))
@@ -221,7 +221,8 @@ async fn the_program_itself_shows_no_secret_at_its_finest_level() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The emulator serves on this runtime, so the program is waited for through what it asks of Entra.
+    // The emulator serves on this runtime, so the test waits for the program's token requests instead of
+    // blocking.
     world.emulator.entra.token_requests().reached(2).await;
     let id = program.id().to_string();
     let stopped = tokio::task::spawn_blocking(move || {

@@ -1,5 +1,5 @@
-//! The end of the gateway: what runs may finish, what rests is closed, and nothing takes longer than it was
-//! given.
+//! Graceful shutdown: running requests may finish, idle connections are closed, and nothing takes longer than
+//! its limit.
 
 mod arriving;
 #[cfg(unix)]
@@ -29,10 +29,10 @@ use crate::emulator::{Gate, Trigger, TriggerHandle};
 use crate::harness::{KEY, Lines, PATIENCE, Running, SECRET, TENANT, World, send_h2};
 use crate::listening::{Talk, order_bytes, served};
 
-/// Far above what a stop takes that waits for nothing, far below every deadline it could be waiting for.
+/// Far above the time of a stop that waits for nothing, far below every deadline that it could wait for.
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// A gateway on its way out.
+/// A gateway that is shutting down.
 struct Stopping {
     address: SocketAddr,
     admin: SocketAddr,
@@ -43,7 +43,7 @@ struct Stopping {
 }
 
 impl Stopping {
-    /// Tells a gateway to stop, and waits until it says so.
+    /// Stops a gateway, and waits until it reports the shutdown.
     async fn start(gateway: Running) -> Self {
         let Running {
             server,
@@ -69,7 +69,7 @@ impl Stopping {
         }
     }
 
-    /// Asks the admin listener until it gives this answer.
+    /// Polls the admin listener until it gives this answer.
     async fn says(&self, path: &str, expected: (u16, &str)) {
         let says = async {
             loop {
@@ -84,12 +84,12 @@ impl Stopping {
             .expect("it never says so");
     }
 
-    /// Waits until the workers have heard of it: their sockets are closed then.
+    /// Waits until the workers have noticed: their sockets are closed then.
     async fn draining(&self) {
         closed(self.address).await;
     }
 
-    /// Waits for the end and tells how long it took.
+    /// Waits for the end and returns how long it took.
     async fn ended(self) -> Duration {
         tokio::time::timeout(PATIENCE, self.task)
             .await
@@ -99,7 +99,7 @@ impl Stopping {
     }
 }
 
-/// Waits until nobody listens there any more.
+/// Waits until nothing listens there any more.
 async fn closed(address: SocketAddr) {
     let closed = async { while TcpStream::connect(address).await.is_ok() {} };
     tokio::time::timeout(PATIENCE, closed)
@@ -120,7 +120,7 @@ async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     (head.status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
 }
 
-/// A gateway with one request inside the flow, sent over this connection.
+/// A gateway with one request inside of the flow, sent over this connection.
 async fn busy(drain_timeout: &str) -> (World, Running, TriggerHandle, Gate, Talk) {
     let world = World::new().await;
     let trigger = world
@@ -176,7 +176,8 @@ async fn a_running_request_on_http2_finishes_and_the_connection_ends() {
     gate.arrived(1).await;
     let stopping = Stopping::start(gateway).await;
     stopping.says("/readyz", (503, "not-serving")).await;
-    // GOAWAY tells the caller that this connection takes nothing new, while the running request goes on.
+    // GOAWAY informs the caller that this connection accepts no new requests, while the running request
+    // continues.
     let told = async {
         loop {
             let nowhere = Request::get("https://localhost/nowhere").body(Full::default());
@@ -330,7 +331,8 @@ async fn a_call_whose_caller_has_left_is_awaited_too() {
     gate.open();
     assert!(stopping.ended().await < PROMPT);
     let line = lines.wait_for(|line| line["route"] == "orders").await;
-    // Whether the news that the caller has gone came before the answer is not decided; that it was awaited is.
+    // Either the answer or the caller's departure may be noticed first; in both cases the request was
+    // awaited.
     assert_ne!(line["end"], "stopped", "{line}");
     assert_eq!(line["status"], 202);
     assert_eq!(line["run"].as_str(), trigger.last_request().run.as_deref());

@@ -1,5 +1,5 @@
-//! Tokens: one request to Entra for all who wait, renewed ahead, never sent past their end, and every way in which Entra
-//! can fail has a name.
+//! Tokens: one request to Entra for all who wait, renewed ahead of time, never sent after their expiry, and
+//! every failure of Entra has a name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn accepting(world: &World) -> TriggerHandle {
         .add(Trigger::any_user(TENANT).does(Flow::Accepted))
 }
 
-/// Calls until the answer is as wanted.
+/// Calls until the answer has this status.
 async fn until(gateway: &Running, path: &str, status: u16) {
     let calls = async { while gateway.post(path, "{}").await.status.as_u16() != status {} };
     tokio::time::timeout(PATIENCE, calls)
@@ -311,7 +311,7 @@ async fn readiness_can_ask_for_every_route() {
         .concat();
         let ready = format!("[admin]\nready_requires = \"{requires}\"");
         let gateway = world.start(&format!("{}{routes}", world.base().replace("[admin]", &ready)));
-        // The first call waits for Entra's word, so that readiness has something to say.
+        // The first call waits for Entra's answer, so that readiness has something to report.
         assert_eq!(gateway.post("/orders", "{}").await.code(), "token-refused");
         assert_eq!(gateway.admin("/readyz").await.0, status, "{requires}");
     }
@@ -370,7 +370,7 @@ async fn a_token_does_not_travel_past_its_end() {
     assert_eq!(gateway.admin("/readyz").await.0, 503);
 }
 
-/// A gateway whose identity takes its tokens from a file.
+/// A gateway whose identity reads its tokens from a file.
 fn from_file(world: &World, trigger: &TriggerHandle, more: &str) -> Running {
     let identity =
         format!("[[identity]]\nname = \"file\"\ntenant = \"{TENANT}\"\ntoken_file = \"token\"\n{more}\n");
@@ -399,7 +399,7 @@ async fn a_token_file_is_used_and_read_again_when_it_changes() {
     let changed = async {
         while trigger.last_request().bearer() != Some(two.as_str()) {
             assert_eq!(gateway.post("/orders", "{}").await.status.as_u16() / 100, 2);
-            // Two seconds of a look a time; the route's own rate is far above what this loop asks for.
+            // The file is read every two seconds; the route's own rate is far above what this loop needs.
             tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>())
                 .await
                 .unwrap_err();
@@ -485,7 +485,8 @@ async fn a_caller_that_leaves_while_its_token_is_fetched_starts_no_run() {
     let mut caller = gateway.tls_stream().await;
     caller.write_all(request.as_bytes()).await.unwrap();
     gate.arrived(1).await;
-    // Leaving with something unread resets the connection, and the kernel would forget a request not read yet.
+    // Closing with unread data resets the connection, and the kernel would drop a request that was not read
+    // yet.
     let held = async {
         while !gateway
             .admin("/metrics")
@@ -521,7 +522,7 @@ async fn a_caller_that_closes_only_its_own_side_gets_its_answer() {
     caller.write_all(request.as_bytes()).await.unwrap();
     caller.shutdown().await.unwrap();
     gate.arrived(1).await;
-    // Longer than a request may wait for its turn after its caller has closed its side.
+    // Longer than a request may wait in the queue after its caller has closed its side.
     let quiet = tokio::time::timeout(Duration::from_millis(1200), std::future::pending::<()>()).await;
     assert!(quiet.is_err());
     gate.open();

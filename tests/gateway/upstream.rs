@@ -1,6 +1,6 @@
-//! What a trigger can do wrong on the wire, one row each, over HTTP/1.1 and over HTTP/2 towards the caller. Whatever comes,
-//! the caller gets one clean problem or a visibly cut answer, the connection is not used again, nothing of it reaches
-//! the next request, and the log line names the fault.
+//! Faults of a trigger at the protocol level, one row each, over HTTP/1.1 and over HTTP/2 towards the caller.
+//! Whatever happens, the caller gets one clean problem or a visibly cut answer, the connection is not reused,
+//! nothing of it reaches the next request, and the log line names the fault.
 
 mod caller;
 mod chunks;
@@ -22,13 +22,13 @@ use crate::emulator::{Steps, Trigger, TriggerHandle};
 use crate::harness::{Running, TENANT, World};
 use crate::upstream::caller::{Caller, End, Protocol, Seen};
 
-/// A problem for everything that is no HTTP/1 or can be read in two ways.
+/// A problem for everything that is not HTTP/1 or is ambiguous.
 pub(crate) const INVALID: Verdict = Verdict::Refused("flow-answer-invalid");
 /// A problem for a connection that ends before the head of the answer does.
 pub(crate) const LOST: Verdict = Verdict::Refused("flow-connection-lost");
-/// The route's key for how long an answer may stay away.
+/// The route's setting for how long an answer may take.
 pub(crate) const IMPATIENT: &str = "response_timeout = \"500ms\"";
-/// More than all buffers on the way can hold, so that it goes away only if somebody swallows it. Bytes.
+/// More than all buffers on the way can hold, so that it is sent only if someone consumes it. Bytes.
 pub(crate) const ENDLESS: usize = 64 << 20;
 
 /// What the caller must see of a fault.
@@ -36,11 +36,11 @@ pub(crate) const ENDLESS: usize = 64 << 20;
 pub(crate) enum Verdict {
     /// This problem.
     Refused(&'static str),
-    /// A broken transfer, or a problem if the fault shows before the head has gone to the caller.
+    /// A broken transfer, or a problem if the fault is noticed before the head was sent to the caller.
     Cut,
-    /// This status and body, or a refusal: the fault comes at or behind the end of an answer that is whole.
+    /// This status and body, or a refusal: the fault comes at or after the end of a complete answer.
     Alone(u16, &'static str),
-    /// This status and body, and the connection serves on: it is no fault.
+    /// This status and body, and the connection stays usable: it is not a fault.
     Harmless(u16, &'static str),
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Fault {
     pub(crate) answer: Flow,
     /// What the caller sees.
     pub(crate) verdict: Verdict,
-    /// Words of which the cause in the log has at least one.
+    /// Words of which the log's cause contains at least one.
     pub(crate) words: &'static [&'static str],
     /// The method of the request.
     pub(crate) method: &'static str,
@@ -69,7 +69,7 @@ impl Fault {
         }
     }
 
-    /// The log has one of these words.
+    /// Sets words of which the log's cause contains one.
     pub(crate) fn logged(self, words: &'static [&'static str]) -> Self {
         Self { words, ..self }
     }
@@ -82,7 +82,7 @@ impl Fault {
         Self { route, ..self }
     }
 
-    /// Whether it offers more than anybody should take.
+    /// Whether it sends more than anybody should accept.
     fn is_endless(&self) -> bool {
         let Flow::Steps(steps) = &self.answer else {
             return false;
@@ -92,7 +92,8 @@ impl Fault {
         steps.list.iter().any(much)
     }
 
-    /// Lets the trigger commit the fault on a connection that has served before, and looks at everything around it.
+    /// Makes the trigger commit the fault on a connection that has served before, and checks everything
+    /// around it.
     pub(crate) async fn ends_well(self) {
         let stand = Stand::new(self.route).await;
         for protocol in [Protocol::Http1, Protocol::Http2] {
@@ -102,7 +103,8 @@ impl Fault {
     }
 }
 
-/// Makes a test of each row: name, what the trigger does, what the caller sees, and words of which the log has one.
+/// Defines a test for each row: name, what the trigger does, what the caller sees, and words of which the log
+/// contains one.
 macro_rules! faults {
     ($($(#[$doc:meta])* $name:ident: $answer:expr => $verdict:expr $(, $words:expr)?;)+) => {
         $(
@@ -117,12 +119,12 @@ macro_rules! faults {
 }
 pub(crate) use faults;
 
-/// These bytes, and the connection stays for whoever would use it again.
+/// These bytes, after which the connection stays open for reuse.
 pub(crate) fn bytes(bytes: impl AsRef<[u8]>) -> Steps {
     Steps::new().send(bytes.as_ref().to_vec())
 }
 
-/// `piece` again and again, about 64 MiB of it.
+/// `piece` repeated, about 64 MiB of it.
 pub(crate) fn endless(before: &str, piece: &str) -> Steps {
     let block = piece.repeat((64 << 10) / piece.len());
     let times = ENDLESS / block.len();
@@ -158,7 +160,7 @@ impl Stand {
         }
     }
 
-    /// A request that the trigger answers properly; gives its connection to the trigger.
+    /// A request that the trigger answers properly, which leaves an open connection to the trigger.
     pub(crate) async fn ordinary(&self, caller: &mut Caller, name: &str) -> u64 {
         let own = json!({ "order": name });
         self.trigger.next(Flow::json(200, &own));
@@ -192,7 +194,7 @@ impl Stand {
         );
         let harmless = matches!(fault.verdict, Verdict::Harmless(..));
         assert_eq!(after == faulty.connection, harmless, "{protocol:?}: used again");
-        // All that is left is the connection of the request after the fault.
+        // Only the connection of the request after the fault is left.
         self.world.emulator.flow.listener().open().settled_at(1).await;
         if fault.is_endless() {
             assert_eq!(
@@ -205,7 +207,7 @@ impl Stand {
         told.check_line(&line, fault.words);
     }
 
-    /// The line of the request; a cut may have swallowed the head with the request's id.
+    /// The line of the request; if the answer was cut, the head with the request's id may be missing.
     pub(crate) async fn line(&self, seen: &Seen, protocol: Protocol) -> Value {
         let id = seen.header("x-request-id").map(str::to_owned);
         let fits = |line: &Value| match &id {
@@ -216,7 +218,7 @@ impl Stand {
     }
 }
 
-/// What the caller saw, in the terms of the log.
+/// What the caller saw, in the log's terms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Told {
     Problem(&'static str),
@@ -255,7 +257,7 @@ impl Verdict {
     }
 }
 
-/// The gateway's own answer, complete in every respect.
+/// Checks that it is the gateway's own answer, complete in every respect.
 fn is_problem(seen: &Seen, code: &'static str) -> Told {
     assert!(seen.is_problem(), "no problem but {seen:?}");
     let body = seen.json();
@@ -273,7 +275,7 @@ fn is_problem(seen: &Seen, code: &'static str) -> Told {
 }
 
 impl Told {
-    /// The line says how it ended, and why in words about this fault.
+    /// Checks that the line says how it ended, and why in words about this fault.
     pub(crate) fn check_line(self, line: &Value, words: &[&str]) {
         match self {
             Self::Problem(code) => assert_eq!(line["problem"], code, "{line}"),

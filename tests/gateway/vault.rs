@@ -1,5 +1,5 @@
-//! Secrets in a key vault: read with the token of another identity, when they are needed, and every way in which a vault
-//! can fail has a sentence that names it, the secret, the identity and who mends it.
+//! Secrets in a key vault: read on demand with the token of another identity. Every failure of a vault is
+//! reported with the vault, the secret, the identity and who fixes it.
 
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const READER_SECRET: &str = "canary-reader-secret~9";
 const SECOND: &str = "canary-client-secret~2";
 const RESOURCE: &str = "https://vault.azure.net";
 
-/// A world whose vault holds the secret of `contoso` and lets `reader` read it.
+/// A world whose vault holds the secret of `contoso`, which `reader` may read.
 async fn world() -> World {
     let mut world = World::new().await;
     world
@@ -35,7 +35,7 @@ async fn world() -> World {
     vault.tenant(TENANT);
     vault.allow(READER_OID);
     vault.put("contoso", SECRET);
-    // Makes the emulator's key beforehand: on a busy machine that takes longer than a token request may.
+    // Generates the emulator's key beforehand: on a busy machine that takes longer than a token request may.
     world
         .emulator
         .entra
@@ -50,7 +50,7 @@ fn accepting(world: &World) -> TriggerHandle {
         .add(Trigger::any_user(TENANT).does(Flow::Accepted))
 }
 
-/// The identity that reads the vault, and how; `more` adds keys to `[keyvault]`.
+/// The identity that reads the vault; `more` adds keys to `[keyvault]`.
 fn reading(world: &World, more: &str) -> String {
     format!(
         "{}scope = \"{RESOURCE}/.default\"\n[keyvault]\nidentity = \"reader\"\nca_file = {:?}\n{more}\n",
@@ -59,7 +59,7 @@ fn reading(world: &World, more: &str) -> String {
     )
 }
 
-/// Base settings in which the secret of `contoso` lies in the vault.
+/// Base settings in which the secret of `contoso` is stored in the vault.
 fn settings(world: &World, trigger: &TriggerHandle, more: &str) -> String {
     format!(
         "{}{}{}",
@@ -78,7 +78,7 @@ async fn until(gateway: &Running, path: &str, status: u16) {
         .expect("the route does not recover");
 }
 
-/// The program with these settings, run to its end.
+/// Runs the program with these settings to its end.
 async fn run(world: &World, command: &'static str, settings: &str) -> Output {
     world.file("program.toml", settings);
     let path = world.dir().join("program.toml");
@@ -282,7 +282,7 @@ async fn every_failure_of_a_vault_has_a_sentence_with_who_fixes_it() {
     }
 }
 
-/// A call fails so, and its line says why, without anything secret.
+/// A call fails with this status, and its line says why, without any secret.
 async fn told(world: &World, gateway: &Running, status: u16, parts: &[&str]) {
     let answer = gateway.post("/orders", "{}").await;
     assert_eq!(answer.status.as_u16(), status, "{parts:?}");
@@ -458,7 +458,7 @@ async fn the_end_that_the_vault_knows_is_shown() {
     assert!(metrics.contains(gauge), "{metrics}");
 }
 
-/// Settings whose listener key, pepper and signed trigger lie in the vault.
+/// Settings whose listener key, pepper and signed trigger are stored in the vault.
 fn all_in_the_vault(world: &World, more: &str) -> String {
     let vault = &world.emulator.vault;
     let signed = world.emulator.flow.add(Trigger::anyone().does(Flow::Accepted));
@@ -484,7 +484,7 @@ fn all_in_the_vault(world: &World, more: &str) -> String {
 async fn listener_key_pepper_and_signed_trigger_come_from_the_vault() {
     let world = world().await;
     let settings = all_in_the_vault(&world, "");
-    // One that passes does not keep the program from starting.
+    // A temporary failure does not keep the program from starting.
     world.emulator.vault.next(VaultAnswer::Status(503));
     let mut program = Program::start(&world, &settings);
     let tcp = TcpStream::connect(program.address().await).await.unwrap();

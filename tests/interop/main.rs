@@ -1,7 +1,7 @@
-//! What others wrote independently agrees with ours: a server of Authlib's gives us tokens, and MSAL for Python gets one from
-//! the emulator with an assertion of the same shape as ours. `.ci/run` runs these; elsewhere they need
-//! `pip install --target target/interop authlib flask msal`, and then
-//! `PYTHONPATH=target/interop cargo test --test interop -- --ignored`.
+//! Independent implementations agree with ours: a server with Authlib gives us tokens, and MSAL for Python
+//! gets one from the emulator with an assertion of the same form as ours. `.ci/run` runs these; elsewhere
+//! they need `pip install --target target/interop authlib flask msal`, and then `PYTHONPATH=target/interop
+//! cargo test --test interop -- --ignored`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -37,7 +37,7 @@ const OID: &str = "99999999-8888-4777-8666-555555555555";
 const SECRET: &str = "canary-client-secret~1";
 const SCOPE: &str = "https://service.flow.microsoft.com//.default";
 
-/// A program in Python; it ends with the test.
+/// A program in Python; it is stopped with the test.
 struct Python {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -72,7 +72,7 @@ impl Python {
 
 impl Drop for Python {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -128,7 +128,7 @@ fn shape(assertion: &str) -> (Value, BTreeSet<String>) {
         .trim_end_matches('=')
         .to_owned();
     header["x5t#S256"] = thumbprint.into();
-    // MSAL leaves the line ends of PEM in it, which RFC 7515 section 4.1.6 does not have.
+    // MSAL keeps the line ends of PEM in it, which RFC 7515 section 4.1.6 does not allow.
     let leaf = header["x5c"][0].as_str().unwrap().replace('\n', "");
     header["x5c"][0] = leaf.into();
     (header, told)

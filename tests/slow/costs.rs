@@ -1,4 +1,4 @@
-//! What one request costs while it is under way: at most ten times its size, and 64 KiB.
+//! The memory of one request in progress: at most ten times its size, plus 64 KiB.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::frames;
 use crate::harness::{KEY, TENANT, World};
 use crate::program::Program;
 
-/// Requests at one time, all of them inside the flow.
+/// Requests at one time, all of them inside of the flow.
 const COUNT: u64 = 64;
-/// Requests that go before: they touch the code and the memory that all share.
+/// Requests sent before the measurement: they touch the code and the memory that all share.
 const WARM_UP: u64 = 2;
 
-/// The program, and a flow that keeps requests until it is told to answer.
+/// The program, and a flow that holds requests until it is released.
 struct Site {
     world: World,
     program: Program,
@@ -52,7 +52,7 @@ impl Site {
         tls.connect(server_name("localhost"), tcp).await.unwrap()
     }
 
-    /// Sends so many of them, each on a connection of its own, and waits until the flow has them.
+    /// Sends this many, each on a connection of its own, and waits until the flow has them.
     async fn send(&self, request: &[u8], count: u64) -> Vec<TlsStream<TcpStream>> {
         let gate = self.trigger.hold();
         let mut all = Vec::new();
@@ -77,7 +77,7 @@ fn assert_bounded(name: &str, before: u64, after: u64, size: usize) {
     );
 }
 
-/// A request over HTTP/1 that is `size` bytes large, however many it is sent as.
+/// Measures a request over HTTP/1 that is `size` bytes large.
 async fn costs(name: &str, settings: &str, request: String, size: usize) {
     let _turn = TURNS.acquire().await.unwrap();
     let site = Site::new(settings);
@@ -148,7 +148,7 @@ async fn a_held_body_in_chunks_of_one_byte_is_bounded() {
     costs("small chunks", "", request, BODY).await;
 }
 
-/// Reads until the flow's answer is there; only its arrival matters.
+/// Reads until the flow's answer has arrived; its content does not matter.
 async fn answered(stream: &mut TlsStream<TcpStream>) {
     frames::until(frames::HEADERS, stream).await.unwrap();
 }
@@ -161,7 +161,7 @@ async fn fields_that_unfold_on_http2_are_bounded() {
     stream.write_all(frames::PREFACE).await.unwrap();
     let hello = frames::frame(frames::SETTINGS, 0, 0, &[]);
     stream.write_all(&hello).await.unwrap();
-    // Kept by the other side under the first number that is free there, 62 (RFC 7541 sections 2.3.3 and 6.2.1).
+    // Stored by the other side under the first free index, 62 (RFC 7541 sections 2.3.3 and 6.2.1).
     let mut kept = frames::order_block();
     kept.push(0x40);
     frames::text(&mut kept, "x-bomb");

@@ -1,4 +1,5 @@
-//! Many connections of one kind at once, each from another address of this machine, and what is measured beside them.
+//! Many slow connections of one kind at once, each from another address of this machine, and the measurements
+//! beside them.
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
@@ -22,34 +23,34 @@ use crate::good::{Good, Met};
 use crate::harness::{CLIENT, OID, PATIENCE, SECRET, TENANT, World};
 use crate::program::Program;
 
-/// Connections of each kind where nothing else is said.
+/// Connections of each kind by default.
 const COUNT: usize = 200;
-/// Tests that run at one time: more would only wait for one another. A large run has the machine for itself.
+/// Tests that run at one time: more would only wait for each other. A large run has the machine for itself.
 pub(crate) static TURNS: Semaphore = Semaphore::const_new(2);
 const TURNS_ALL: u32 = 2;
-/// Time to make one of many: all shall be there before the first one ends.
+/// Time to open one connection: all must be open before the first one ends.
 const EACH: Duration = Duration::from_millis(4);
-/// Connections that are made at one time.
+/// Connections that are opened at one time.
 const OPENING_MAX: usize = 32;
-/// Connections that go before: they touch the code and the memory that all share.
+/// Connections opened before the measurement: they touch the code and the memory that all share.
 const WARM_UP: usize = 8;
-/// How late an end may be seen on a machine that has other things to do.
+/// How late an end may be noticed on a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_secs(2);
-/// How long a good caller may wait beside the crowd, on a machine that has other things to do.
+/// How long a good caller may wait beside the crowd on a busy machine.
 const GOOD_WAIT_MAX: Duration = Duration::from_secs(5);
-/// What ending a crowd may touch beside: the lines about it, and code that only an end runs.
+/// Memory that ending a crowd may use in addition: log lines, and code that only then runs.
 const AT_THE_END_BYTES_MAX: u64 = 256 * 1024;
-/// From one look at the memory to the next.
+/// Interval between two memory readings.
 const LOOK_PERIOD: Duration = Duration::from_millis(25);
-/// And where many are slow: a look halts a large process for a while.
+/// The same for many connections: a reading halts a large process for a while.
 const LARGE_LOOK_PERIOD: Duration = Duration::from_millis(500);
-/// Room for what arrives on a narrow connection, as the kernel counts it.
+/// Receive buffer of a narrow connection, as the kernel counts it.
 const NARROW_BYTES: u64 = 8192;
 /// The kernel counts its memory for TCP in pages.
 const PAGE_BYTES: u64 = 4096;
-/// File descriptors for all but the slow connections.
+/// File descriptors for everything but the slow connections.
 const OTHER_DESCRIPTORS: usize = 200;
-/// Deadlines, of which a test makes some short.
+/// Deadlines, some of which a test shortens.
 const DEADLINES: [&str; 6] = [
     "connections.handshake_timeout",
     "connections.head_timeout",
@@ -67,15 +68,15 @@ pub(crate) struct Kind {
     pub(crate) short: &'static [&'static str],
     /// How often the short deadline may pass before the end.
     pub(crate) times: u32,
-    /// What one of them may cost, bytes.
+    /// Most memory that one of them may cost, bytes.
     pub(crate) bytes_max: u64,
     /// What the flow behind `/orders` does; with `Some`, each connection has one upstream as well.
     pub(crate) flow: Option<Flow>,
-    /// Bytes of an answer that nobody reads: they wait in the kernel.
+    /// Bytes of an unread answer, which wait in the kernel.
     pub(crate) unread_bytes: u64,
 }
 
-/// What slow connections need.
+/// The shared state of slow connections.
 pub(crate) struct Crowd {
     _world: World,
     pub(crate) program: Program,
@@ -86,7 +87,7 @@ pub(crate) struct Crowd {
     standing: watch::Sender<usize>,
 }
 
-/// A slow connection that is there.
+/// An established slow connection.
 pub(crate) struct Stands(Arc<Crowd>);
 
 impl Drop for Stands {
@@ -95,7 +96,7 @@ impl Drop for Stands {
     }
 }
 
-/// How many there are of each kind.
+/// Number of connections of each kind.
 pub(crate) fn count() -> usize {
     #[expect(
         clippy::disallowed_methods,
@@ -113,8 +114,8 @@ fn descriptors() -> usize {
     soft.parse().unwrap_or(usize::MAX)
 }
 
-/// How many answers of so many bytes may wait in the kernel before it runs short of memory for TCP. Then it takes and gives
-/// as it can, and a caller that takes nothing seems to move.
+/// How many answers of this size may wait in the kernel before it runs short of memory for TCP. Beyond that
+/// it accepts and releases data irregularly, and a caller that reads nothing seems to make progress.
 fn unread_room(bytes: u64) -> usize {
     let numbers = |name: &str| -> Option<Vec<u64>> {
         let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?;
@@ -127,12 +128,12 @@ fn unread_room(bytes: u64) -> usize {
     let (Some(memory), Some(sent), Some(arrived)) =
         (numbers("tcp_mem"), numbers("tcp_wmem"), numbers("tcp_rmem"))
     else {
-        // A network of its own does not tell what all of them may have together.
+        // A network namespace of its own does not show the limit for all of them together.
         return usize::MAX;
     };
-    // The program and the flow have room for sending, the program and the caller for what arrives.
+    // The program and the flow have send buffers, the program and the caller receive buffers.
     let buffers = 2 * sent[2] + arrived[2] + NARROW_BYTES;
-    // The kernel's own words come on top.
+    // The kernel's own data come on top.
     let each = buffers.min(bytes + bytes / 4).max(1);
     usize::try_from(memory[1] * PAGE_BYTES / each).unwrap()
 }
@@ -172,7 +173,7 @@ impl Crowd {
         self.opening.acquire().await.unwrap()
     }
 
-    /// Notes that a connection is what it should be from now on.
+    /// Notes that a connection is established.
     pub(crate) fn stands(self: &Arc<Self>) -> Stands {
         self.standing.send_modify(|standing| *standing += 1);
         Stands(self.clone())
@@ -188,11 +189,11 @@ impl Crowd {
         self.tcp_of(number, TcpSocket::new_v4().unwrap()).await
     }
 
-    /// A connection that has little room for what arrives.
+    /// A connection with a small receive buffer.
     pub(crate) async fn narrow_tcp(&self, number: usize) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        // The sender's room grows with the size of segments, and those of loopback are large.
+        // The send buffer grows with the size of segments, and those of loopback are large.
         SockRef::from(&socket).set_tcp_mss(536).unwrap();
         self.tcp_of(number, socket).await
     }
@@ -212,7 +213,7 @@ impl Crowd {
         self.tls_h2.connect(server_name("localhost"), tcp).await.unwrap()
     }
 
-    /// The first half of what a TLS client says.
+    /// The first half of a ClientHello.
     pub(crate) fn half_a_hello(&self) -> Vec<u8> {
         let config = self.tls.config().clone();
         let mut client = rustls::ClientConnection::new(config, server_name("localhost")).unwrap();
@@ -222,7 +223,7 @@ impl Crowd {
         hello
     }
 
-    /// A small part of the deadline, for who sends a byte now and then.
+    /// A small part of the deadline, for connections that send a byte at intervals.
     pub(crate) fn now_and_then(&self) -> Duration {
         self.deadline / 8
     }
@@ -254,7 +255,7 @@ fn settings(world: &World, kind: &Kind, deadline: Duration) -> String {
     text
 }
 
-/// What a crowd has cost.
+/// The measurements of a crowd.
 struct Cost {
     base: u64,
     peak: u64,
@@ -267,8 +268,8 @@ impl Cost {
     }
 }
 
-/// Opens as many connections as there shall be, all of one kind: each ends within its time after the moment that it
-/// returns first, at the one that it returns second.
+/// Opens all connections of one kind. `slow` returns two times: each connection must end within its limit
+/// after the first one, and has ended at the second one.
 pub(crate) async fn endure<S, F>(kind: Kind, slow: S)
 where
     S: Fn(Arc<Crowd>, usize) -> F,
@@ -378,7 +379,7 @@ where
     first.shutdown().await;
 }
 
-/// Waits for all ends, with an eye on the memory.
+/// Waits until all have ended, while measuring the memory.
 async fn watch(crowd: &Crowd, mut all: JoinSet<(Instant, Instant)>, cost: &mut Cost) -> Vec<Duration> {
     let period = if all.len() > COUNT {
         LARGE_LOOK_PERIOD
@@ -405,7 +406,7 @@ async fn watch(crowd: &Crowd, mut all: JoinSet<(Instant, Instant)>, cost: &mut C
     }
 }
 
-/// Waits until a connection is reset whose bytes nobody reads.
+/// Waits until a connection is reset, without reading.
 pub(crate) async fn reset(tcp: &TcpStream) {
     loop {
         tcp.ready(Interest::ERROR).await.unwrap();
@@ -418,7 +419,7 @@ pub(crate) async fn reset(tcp: &TcpStream) {
     }
 }
 
-/// Reads until the connection ends, in whatever way; what came before.
+/// Reads until the connection ends in any way, and returns what arrived.
 pub(crate) async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut all = Vec::new();
     while stream.read_buf(&mut all).await.is_ok_and(|count| count > 0) {}

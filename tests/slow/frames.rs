@@ -1,4 +1,4 @@
-//! A little HTTP/2, byte by byte.
+//! A minimal HTTP/2, byte by byte.
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -10,7 +10,7 @@ pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// `SETTINGS_INITIAL_WINDOW_SIZE`, and that it is nothing (RFC 9113 section 6.5.2).
+/// `SETTINGS_INITIAL_WINDOW_SIZE` of zero (RFC 9113 section 6.5.2).
 pub(crate) const NO_WINDOW: [u8; 6] = [0, 4, 0, 0, 0, 0];
 
 /// A frame as bytes; its payload is short.
@@ -38,9 +38,9 @@ pub(crate) fn text(block: &mut Vec<u8>, text: &str) {
     block.extend(text.as_bytes());
 }
 
-/// The fields of a request for `/orders`, none of which the other side shall keep.
+/// The fields of a request for `/orders`, without indexing.
 pub(crate) fn order_block() -> Vec<u8> {
-    // The method POST and the scheme https are in the table everybody has (RFC 7541 appendix A).
+    // The method POST and the scheme https are in the static table (RFC 7541 appendix A).
     let mut block = vec![0x83, 0x87];
     for (name, value) in [
         (":path", "/orders"),
@@ -59,7 +59,7 @@ pub(crate) fn request(stream: u8, block: &[u8]) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, block)
 }
 
-/// Reads frames until one of this kind has come; fails with the connection.
+/// Reads frames until one of this kind has arrived; fails if the connection ends.
 pub(crate) async fn until(kind: u8, stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {
     loop {
         let mut head = [0; 9];

@@ -1,4 +1,4 @@
-//! A caller like any other, beside the slow ones, on a thread of its own.
+//! An ordinary caller beside the slow ones, on a thread of its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use tokio_rustls::TlsConnector;
 use crate::emulator::certs::server_name;
 use crate::harness::{KEY, PATIENCE, post};
 
-/// From one request to the next.
+/// Interval between two requests.
 const PERIOD: Duration = Duration::from_millis(50);
-/// Of so many requests one comes on a connection of its own.
+/// One of this many requests uses a new connection.
 const NEW_EVERY: u64 = 5;
 
-/// What it has met.
+/// What it has observed.
 #[derive(Debug, Default)]
 pub(crate) struct Met {
     pub(crate) requests: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Met {
     pub(crate) failures: Vec<String>,
 }
 
-/// The caller at work.
+/// The running caller.
 pub(crate) struct Good {
     enough: Arc<AtomicBool>,
     thread: JoinHandle<Met>,
@@ -53,7 +53,7 @@ impl Good {
         Self { enough, thread }
     }
 
-    /// What it has met until now.
+    /// Stops it, and returns what it has observed.
     pub(crate) async fn stop(self) -> Met {
         self.enough.store(true, Ordering::Relaxed);
         let joined = tokio::task::spawn_blocking(|| self.thread.join()).await;
@@ -66,7 +66,7 @@ async fn work(address: SocketAddr, tls: TlsConnector, enough: &AtomicBool) -> Me
     let mut kept = None;
     let mut next = tokio::time::interval(PERIOD);
     next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The last word is a request on a new connection.
+    // The last request uses a new connection.
     while !enough.load(Ordering::Relaxed) || !met.requests.is_multiple_of(NEW_EVERY) {
         next.tick().await;
         let begun = Instant::now();

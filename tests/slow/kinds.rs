@@ -16,7 +16,7 @@ const IDLE: &[&str] = &["connections.idle_timeout"];
 const WRITE: &[&str] = &["connections.write_timeout"];
 const BODY: &[&str] = &["bodies.timeout"];
 
-/// More than the sockets take of an answer that nobody reads.
+/// More than the sockets buffer of an unread answer.
 const LONG: Flow = Flow::Stream {
     chunks: 40,
     chunk_bytes: 16 * 1024,
@@ -35,19 +35,19 @@ fn kind(name: &'static str, short: &'static [&'static str]) -> Kind {
     }
 }
 
-/// The head of an order with a body of so many bytes.
+/// The head of an order with a body of this many bytes.
 fn head(length: usize) -> String {
     format!(
         "POST /orders HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: {length}\r\n\r\n"
     )
 }
 
-/// Sends a byte now and then, and reads until the connection ends; what came, and when it was over.
+/// Sends a byte at intervals, and reads until the connection ends; returns what arrived and when it ended.
 async fn drip(crowd: &Crowd, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> (Vec<u8>, Instant) {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let dripping = async {
         let mut next = tokio::time::interval(crowd.now_and_then());
-        // It cannot know when the other side is gone.
+        // It does not notice when the other side is gone.
         while writer.write_all(b"x").await.is_ok() && writer.flush().await.is_ok() {
             next.tick().await;
         }
@@ -183,7 +183,7 @@ async fn who_does_not_read_its_answer_is_cut_at_the_deadline() {
         let mut tls = crowd.secure(crowd.narrow_tcp(number).await).await;
         let begun = Instant::now();
         tls.write_all(head(0).as_bytes()).await.unwrap();
-        // It reads the first bytes, so that the answer is on its way, and no more.
+        // It reads only the first byte, so that the answer has begun.
         tls.read_u8().await.unwrap();
         drop(turn);
         let _stands = crowd.stands();
@@ -195,7 +195,7 @@ async fn who_does_not_read_its_answer_is_cut_at_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_for_nothing_on_http2_ends_soon_after_the_deadline_of_the_head() {
-    // It is told to go, and has the same time once more to do so.
+    // It is asked to close, and has the same time again to do so.
     let silent = Kind {
         times: 2,
         ..kind("silent on HTTP/2", HEAD)
@@ -258,7 +258,7 @@ async fn a_stream_whose_window_is_used_up_is_reset_at_the_deadline() {
         frames::until(frames::HEADERS, &mut tls).await.unwrap();
         drop(turn);
         let _stands = crowd.stands();
-        // It takes what the window of 65,535 bytes lets come, and gives no more.
+        // It accepts as much as the window of 65,535 bytes allows, and extends it no further.
         frames::until(frames::RST_STREAM, &mut tls).await.unwrap();
         (begun, Instant::now())
     })

@@ -1,4 +1,4 @@
-//! What long lists cost: the memory that the program keeps of them, beyond what it takes with short ones.
+//! The memory that long lists cost, compared with short ones.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use crate::program::Program;
 
 const KEYS: u32 = 100_000;
 const NETWORKS: u32 = 10_000;
-/// A key takes 44 bytes with its digest, its label, and 9 bytes to find it by; a network takes 8. That is 6 MB, and the
-/// rest is for what cannot be given back because something that is needed lies behind it.
+/// A key takes 44 bytes with its digest and label, and 9 bytes for its index; a network takes 8. That is 6
+/// MB; the rest is memory that cannot be released because something in use is allocated behind it.
 const BYTES_MAX: u64 = 12_000_000;
 
-/// The memory of the program with so many keys and networks, after requests with the first and the last key.
+/// The memory of the program with this many keys and networks, after requests with the first and the last
+/// key.
 async fn memory(keys: u32, networks: u32) -> u64 {
     let world = world();
     let flow = Trigger::any_user(TENANT).unchecked().does(Flow::Accepted);
@@ -29,7 +30,7 @@ async fn memory(keys: u32, networks: u32) -> u64 {
         .map(|number| format!("key-{number} {}\n", digest(&number.to_string())))
         .collect();
     world.file("keys.txt", &lines);
-    // None is next to another, so that they cannot be taken together.
+    // No network is adjacent to another, so they cannot be merged.
     let others = (1..networks).map(|number| format!("{}/24\n", Ipv4Addr::from(0x0a00_0000 + number * 512)));
     world.file("networks.txt", &(others.collect::<String>() + "127.0.0.0/8\n"));
     let caller = "[[caller]]\nname = \"many\"\nkeys_file = \"keys.txt\"\nnetworks_file = \"networks.txt\"\n";

@@ -1,7 +1,9 @@
-//! Crowds of slow connections against the program itself, in a process of its own: whoever is slow ends at its deadline
-//! and costs little, and a caller that is not slow notices nothing. `FLOWGATE_SLOW` sets how many there are of a kind.
+//! Crowds of slow connections against the program, which runs in a process of its own: every slow connection
+//! ends at its deadline and costs little, and an ordinary caller is not affected. `FLOWGATE_SLOW` sets the
+//! number of each kind.
 //!
-//! 10,000 of each, with as many file descriptors as there may be, and little room in the kernel for what nobody reads:
+//! 10,000 of each, with as many file descriptors as allowed, and small kernel buffers for unread data:
+//!
 //!
 //! ```sh
 //! ulimit -n "$(ulimit -Hn)"

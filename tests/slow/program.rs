@@ -1,4 +1,4 @@
-//! The program in a process of its own: what it says, and what memory it takes.
+//! The program in a process of its own: its log, and its memory.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ pub(crate) struct Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It runs until the test is over.
+        // It runs until the test ends.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -35,7 +35,7 @@ impl Program {
             .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (sender, listening) = mpsc::channel();
-        // It goes on to the end: the program must not wait for a reader of its log.
+        // The log is read to its end: the program must not wait for a reader.
         std::thread::spawn(move || {
             for line in out.lines().map_while(Result::ok) {
                 if !line.contains("listening") {
@@ -52,8 +52,8 @@ impl Program {
         Self { child, address }
     }
 
-    /// Memory of its own, bytes. What it shares with others of its kind, its code above all, is left out: that part
-    /// changes with their number.
+    /// Private memory, in bytes. Memory shared with other processes of the program, above all its code, is
+    /// left out: that part changes with their number.
     pub(crate) fn memory(&self) -> u64 {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()));
         let rollup = rollup.expect("the program ended");

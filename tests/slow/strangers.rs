@@ -1,5 +1,5 @@
-//! What an HTTP/2 connection can cost before a credential was accepted, with the most expensive sequences of frames that are
-//! known: `connections.max` is sized by the largest of them.
+//! The memory that an HTTP/2 connection can cost before a credential was accepted, with the most expensive
+//! known sequences of frames: the largest of them determines the default of `connections.max`.
 
 use std::net::Ipv4Addr;
 
@@ -16,11 +16,11 @@ use crate::frames::{HEADERS, SETTINGS};
 use crate::harness::{PATIENCE, TENANT};
 use crate::program::Program;
 
-/// What one such connection may cost.
+/// Most memory that one such connection may cost.
 const BYTES_MAX: u64 = 96 * 1024;
-/// Connections that go before: they touch the code and the memory that all share.
+/// Connections opened before the measurement: they touch the code and the memory that all share.
 const WARM_UP: usize = 8;
-/// Looks at the memory after the last that saw it grow.
+/// Memory readings without growth before the measurement ends.
 const CALM_LOOKS: usize = 40;
 const LOOK_PERIOD: std::time::Duration = std::time::Duration::from_millis(25);
 

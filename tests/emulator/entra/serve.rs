@@ -1,4 +1,4 @@
-//! One request at the token endpoint, from its head to its answer.
+//! Serves one request at the token endpoint.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use super::super::{form, ids, jwt, session, subject};
 use super::{App, Credential, Entra, TokenRequest, users};
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// How many clients are counted one by one.
+/// Clients that are counted individually.
 const CLIENTS_MAX: usize = 1024;
-/// How many assertions are remembered.
+/// Assertions that are remembered.
 const ASSERTIONS_MAX: usize = 4096;
 
 impl Exchange for Entra {
@@ -138,7 +138,7 @@ impl Entra {
                 &json!({"token_type": "Bearer", "expires_in": 3599, "access_token": "A".repeat(bytes)}),
             ),
             TokenAnswer::Redirect(location) => Reply::new(302).header("Location", location),
-            // Those that are no reply never come here.
+            // Answers without a reply are handled earlier.
             TokenAnswer::Normal | TokenAnswer::Hang | TokenAnswer::Cut | TokenAnswer::Raw(_) => {
                 self.success(request, &Value::Null)
             }
@@ -189,7 +189,7 @@ impl Entra {
         body
     }
 
-    /// What the real endpoint would find wrong, as an AADSTS number, in the order in which it looks.
+    /// What the real endpoint would refuse, as an AADSTS number, in the order of its checks.
     fn check(&self, request: &TokenRequest) -> Result<(), u32> {
         let registry = self.state.registry.lock().unwrap();
         let tenant = request.tenant();
@@ -318,7 +318,8 @@ impl Entra {
         if seen.len() == ASSERTIONS_MAX {
             seen.clear();
         }
-        // Microsoft asks for a unique `jti` and does not say what becomes of another; a strict reader refuses it.
+        // Microsoft requires a unique `jti` and does not say what happens to a repeated one; a strict server
+        // refuses it.
         if seen.insert(id) { Ok(()) } else { Err(50012) }
     }
 
@@ -367,7 +368,7 @@ pub(super) fn parties(request: &TokenRequest) -> Parties<'_> {
     }
 }
 
-/// The audience a scope leads to: one `/.default` is cut off and nothing else is touched.
+/// The audience of a scope: one `/.default` is removed and nothing else is changed.
 fn audience(scope: &str) -> Option<&str> {
     scope
         .strip_suffix("/.default")
@@ -390,7 +391,7 @@ fn check_scope(scope: &str, resources: &HashSet<String>) -> Result<(), u32> {
     }
 }
 
-/// As for an application, or the one permission of a flow that an account may be asked for.
+/// As for an application, or the one permission of a flow that an account may request.
 fn check_account_scope(scope: &str, resources: &HashSet<String>) -> Result<(), u32> {
     match scope.strip_suffix("User") {
         Some(resource) if resources.contains(resource) => Ok(()),

@@ -1,5 +1,5 @@
-//! Grants in the name of an account: user name and password, refresh tokens that rotate and can be revoked, the page a
-//! person signs in at, and device codes.
+//! Grants in the name of an account: user name and password, refresh tokens that rotate and can be revoked,
+//! the sign-in page, and device codes.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,20 +10,20 @@ use super::super::reply::Reply;
 use super::super::{form, ids};
 use super::{Credential, Entra, TokenRequest};
 
-/// What a device asks with.
+/// The grant type of a device.
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// The scopes that are OpenID Connect's and name no resource.
+/// The scopes of OpenID Connect, which name no resource.
 const OPENID: &[&str] = &["offline_access", "openid", "profile", "email"];
-/// How many refresh tokens and codes are remembered.
+/// Refresh tokens and codes that are remembered.
 const GRANTS_MAX: usize = 1024;
 
-/// What becomes of a refresh token once it was used.
+/// What happens to a refresh token after its use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rotation {
-    /// It stays good beside the new one, as at Entra.
+    /// It stays valid beside the new one, as at Entra.
     #[default]
     Lenient,
-    /// It is refused from then on, as at stricter servers.
+    /// It is refused from then on, as by stricter servers.
     Strict,
 }
 
@@ -33,13 +33,13 @@ struct User {
     oid: String,
 }
 
-/// What a refresh token or a code stands for.
+/// The sign-in behind a refresh token or a code.
 #[derive(Clone, Debug)]
 struct Session {
     tenant: String,
     client: String,
     user: String,
-    /// The AADSTS number it is refused with, if it is.
+    /// The AADSTS number that it is refused with, if any.
     over: Option<u32>,
 }
 
@@ -56,26 +56,26 @@ struct Device {
     code: String,
 }
 
-/// All accounts and what they were granted.
+/// All accounts and their grants.
 #[derive(Debug, Default)]
 pub(super) struct Users {
-    /// Tenant and lower-case user name.
+    /// Accounts by tenant and lower-case user name.
     users: HashMap<(String, String), User>,
     refresh_tokens: HashMap<String, Session>,
     rotation: Rotation,
     codes: HashMap<String, Code>,
     devices: HashMap<String, Device>,
-    /// Who sits at the browser.
+    /// The person at the browser.
     person: String,
-    /// What the page says in place of a code.
+    /// The error that the page answers instead of a code.
     page_refuses: Option<(String, String)>,
-    /// What polls are answered before the person has signed in.
+    /// Answers to polls before the person has signed in.
     polls: VecDeque<String>,
     interval: u64,
 }
 
 impl Entra {
-    /// Registers an application that is a public client: it has no proof, and must not send one.
+    /// Registers an application as a public client: it has no credential, and must not send one.
     pub fn register_public(&self, tenant: &str, client_id: &str, oid: &str) {
         self.register(tenant, client_id, oid, Credential::Public);
     }
@@ -91,7 +91,7 @@ impl Entra {
         users.users.insert(key(tenant, user), account);
     }
 
-    /// Makes a refresh token as a sign-in of this account would.
+    /// Creates a refresh token as a sign-in of this account would.
     pub fn refresh_token(&self, tenant: &str, client_id: &str, user: &str) -> String {
         let session = Session {
             tenant: tenant.to_owned(),
@@ -102,19 +102,19 @@ impl Entra {
         self.state.users.lock().unwrap().grant(session)
     }
 
-    /// Refuses all refresh tokens made so far with this number; the next sign-in is good again.
+    /// Refuses all refresh tokens issued so far with this number; the next sign-in is valid again.
     pub fn revoke_refresh_tokens(&self, number: u32) {
         for session in self.state.users.lock().unwrap().refresh_tokens.values_mut() {
             session.over = Some(number);
         }
     }
 
-    /// What becomes of a refresh token once it was used, from now on.
+    /// Sets what happens to a refresh token after its use.
     pub fn rotation(&self, rotation: Rotation) {
         self.state.users.lock().unwrap().rotation = rotation;
     }
 
-    /// The page answers the next sign-in with this error in place of a code.
+    /// The page answers the next sign-in with this error instead of a code.
     pub fn page_refuses(&self, error: &str, description: &str) {
         self.state.users.lock().unwrap().page_refuses = Some((error.to_owned(), description.to_owned()));
     }
@@ -126,7 +126,7 @@ impl Entra {
         users.interval = 1;
     }
 
-    /// Answers what is not asked at the token endpoint.
+    /// Answers requests that are not for the token endpoint.
     pub(super) fn beside(&self, request: &TokenRequest) -> Option<Reply> {
         let tenant = request.tenant();
         if request.head.method == "GET"
@@ -145,7 +145,7 @@ impl Entra {
         }
     }
 
-    /// What clients ask first that do not know where the endpoints of a tenant are (OpenID Connect Discovery 1.0).
+    /// The document with a tenant's endpoints (OpenID Connect Discovery 1.0).
     fn discovery(&self, tenant: &str) -> Reply {
         let (root, endpoints) = (
             self.authority(),
@@ -162,7 +162,7 @@ impl Entra {
         )
     }
 
-    /// The page a person signs in at. This person agrees at once.
+    /// The sign-in page. This person agrees at once.
     fn page(&self, request: &TokenRequest) -> Reply {
         let fields = form::decode(request.head.query());
         let field = |name: &str| form::single(&fields, name).unwrap_or_default();
@@ -231,7 +231,7 @@ impl Entra {
         )
     }
 
-    /// Gives out a device code.
+    /// Issues a device code.
     fn device(&self, request: &TokenRequest) -> Reply {
         let client = request.field("client_id").unwrap_or_default();
         if self.app(request.tenant(), client).is_none() {
@@ -313,7 +313,7 @@ impl Entra {
         }
     }
 
-    /// What a poll is answered in place of a token.
+    /// The answer to a poll instead of a token.
     pub(super) fn poll(&self, request: &TokenRequest) -> Option<Reply> {
         if request.field("grant_type") != Some(DEVICE_GRANT) {
             return None;
@@ -324,7 +324,7 @@ impl Entra {
         Some(refusal.reply(super::serve::parties(request)))
     }
 
-    /// Lays what an account adds over the answer: claims of its own, a refresh token, an id token.
+    /// The claims that an account adds to a token.
     pub(super) fn account_claims(&self, request: &TokenRequest) -> Option<Value> {
         let session = self.session(request)?;
         let users = self.state.users.lock().unwrap();
@@ -335,7 +335,7 @@ impl Entra {
         }))
     }
 
-    /// The further tokens of an answer for an account; what was used is used up where that is so.
+    /// The additional tokens in an answer for an account; consumes the refresh token if rotation is strict.
     pub(super) fn account_tokens(&self, request: &TokenRequest, body: &mut Value) {
         let Some(session) = self.session(request) else {
             return;
@@ -405,12 +405,12 @@ impl Users {
     }
 }
 
-/// Whether the endpoint knows a grant of an account by this name.
+/// Whether this is the name of an account grant.
 pub(super) fn is_accounts(grant: &str) -> bool {
     ["password", "refresh_token", "authorization_code", DEVICE_GRANT].contains(&grant)
 }
 
-/// The resource part of a scope: OpenID Connect's own scopes name none.
+/// The resource part of a scope, without OpenID Connect's own scopes.
 pub(super) fn resource_scope(scope: &str) -> String {
     let parts = scope.split(' ').filter(|part| !OPENID.contains(part));
     parts.collect::<Vec<_>>().join(" ")
@@ -425,7 +425,7 @@ fn belongs(session: &Session, request: &TokenRequest) -> Result<(), u32> {
     if is_same { Ok(()) } else { Err(70000) }
 }
 
-/// The application has registered `http://localhost`: any port will do, and no path.
+/// The application has registered `http://localhost`: any port is allowed, and no path.
 fn is_registered(redirect_uri: &str) -> bool {
     let port = redirect_uri
         .strip_prefix("http://localhost:")
@@ -441,7 +441,7 @@ fn back(redirect_uri: &str, fields: &[(&str, &str)]) -> Reply {
             format!("{name}={value}")
         })
         .collect();
-    // With no path in the redirect address Entra puts a slash before the query.
+    // Without a path in the redirect address Entra puts a slash before the query.
     Reply::new(302).header("Location", format!("{redirect_uri}/?{}", fields.join("&")))
 }
 

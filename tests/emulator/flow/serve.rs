@@ -1,4 +1,4 @@
-//! One request at the trigger endpoint, from its head to its answer.
+//! Serves one request at the trigger endpoint.
 
 use std::sync::Arc;
 
@@ -20,15 +20,15 @@ use super::super::wire::{Body, Broken, Framing, Head, Wire};
 use super::super::{admission, answer, faults, ids, platform, session};
 use super::{Flow, Registered};
 
-/// What is decided about a request, and what its answer is made of.
+/// The decision about a request, and the parts of its answer.
 struct Plan {
     registered: Option<Arc<Registered>>,
-    /// Whose headers the answer carries; for a poll it is the trigger that started the run.
+    /// The trigger whose headers the answer carries; for a poll, the one that started the run.
     trigger: Option<Arc<Trigger>>,
     answer: Answer,
     decided: Decided,
     names: Names,
-    /// The run the answer speaks of.
+    /// The run that the answer names.
     run: Option<String>,
 }
 
@@ -106,7 +106,7 @@ impl Plan {
         self.names.details = refused.details;
     }
 
-    /// Decides what only the whole body can decide, and starts the run.
+    /// Makes the decisions that need the whole body, and starts the run.
     fn finish(&mut self, request: &Recorded) {
         if let (Some(trigger), Decided::Behaviour) = (&self.trigger, &self.decided) {
             if request.body_bytes > trigger.body_bytes_max {
@@ -140,7 +140,7 @@ impl Plan {
 }
 
 impl Flow {
-    /// Decides on everything that the head alone can decide.
+    /// Makes the decisions that the head allows.
     fn plan(&self, head: &Head, framing: Framing) -> Plan {
         if let Some(plan) = self.plan_poll(head) {
             return plan;
@@ -231,8 +231,8 @@ impl Flow {
         }
     }
 
-    /// Keeps the request for the test and counts it. The counts come last, so that a test that waited for one
-    /// finds the request.
+    /// Records and counts the request. The counts come last, so that a test that waited for one finds the
+    /// request.
     fn record(&self, request: Recorded, plan: &Plan) -> Arc<Recorded> {
         let request = Arc::new(request);
         self.state
@@ -254,7 +254,7 @@ impl Flow {
         request
     }
 
-    /// Waits at the gates; false when the caller left meanwhile.
+    /// Waits at the gates; false if the caller left while waiting.
     async fn wait_inside(&self, plan: &Plan, wire: &mut Wire) -> bool {
         let everybody = self.state.gate.lock().unwrap().clone();
         let own = plan

@@ -1,4 +1,4 @@
-//! Whom a trigger lets in, and in what order it looks.
+//! Whom a trigger admits, and the order of its checks.
 
 use bytes::Bytes;
 use http::Request;

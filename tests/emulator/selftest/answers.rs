@@ -1,4 +1,4 @@
-//! What a trigger answers, and what it remembers of a request.
+//! What a trigger answers, and what it records of a request.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;

@@ -1,4 +1,4 @@
-//! The client with which the emulator verifies itself, and the names that its tests share.
+//! The client with which the emulator is tested, and the names that its tests share.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::emulator::{Authority, Emulator, TriggerHandle, certs, jwt};
 pub(super) const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 /// The application of all tests.
 pub(super) const CLIENT: &str = "22222222-2222-2222-2222-222222222222";
-/// Its secret, with characters that a form has to escape.
+/// Its secret, with characters that must be escaped in a form.
 pub(super) const SECRET: &str = "s3cret~with/odd+signs=&%";
 /// The object id of its principal.
 pub(super) const OID: &str = "33333333-3333-3333-3333-333333333333";
@@ -30,14 +30,11 @@ pub(super) const SCOPE: &str = "https://service.flow.microsoft.com//.default";
 /// The right audience.
 pub(super) const AUDIENCE: &str = "https://service.flow.microsoft.com/";
 
-/// An answer as a test looks at it.
+/// An answer as a test sees it.
 #[derive(Debug)]
 pub(super) struct Got {
-    /// The status code.
     pub(super) status: u16,
-    /// All headers.
     pub(super) headers: HeaderMap,
-    /// The whole body.
     pub(super) body: Bytes,
 }
 
@@ -52,7 +49,7 @@ impl Got {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// The platform's code.
+    /// The platform's error code.
     pub(super) fn code(&self) -> String {
         self.json()["error"]["code"]
             .as_str()
@@ -60,7 +57,7 @@ impl Got {
             .to_owned()
     }
 
-    /// The platform's sentence.
+    /// The platform's error message.
     pub(super) fn message(&self) -> String {
         self.json()["error"]["message"].as_str().unwrap().to_owned()
     }
@@ -71,7 +68,7 @@ pub(super) async fn dial(emulator: &Emulator, origin: &str) -> std::io::Result<T
     dial_with(&emulator.ca, origin, &["http/1.1"]).await
 }
 
-/// The same with a chosen trust and chosen protocols.
+/// The same with another trust store and other protocols.
 pub(super) async fn dial_with(
     ca: &Authority,
     origin: &str,
@@ -138,7 +135,7 @@ pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// The form with which a client shows its secret.
+/// The form with which a client sends its secret.
 pub(super) fn secret_form(secret: &str, scope: &str) -> String {
     format!(
         "grant_type=client_credentials&client_id={CLIENT}&client_secret={}&scope={}",
@@ -147,21 +144,21 @@ pub(super) fn secret_form(secret: &str, scope: &str) -> String {
     )
 }
 
-/// Asks for a token at any path.
+/// Requests a token at this path.
 pub(super) async fn try_ask(emulator: &Emulator, target: &str, form: &str) -> hyper::Result<Got> {
     let mut sender = connect(emulator, &emulator.entra.authority()).await;
     let kind = [("Content-Type", "application/x-www-form-urlencoded")];
     send(&mut sender, post(target, &kind, form)).await
 }
 
-/// Asks for a token.
+/// Requests a token.
 pub(super) async fn ask(emulator: &Emulator, form: &str) -> Got {
     try_ask(emulator, &format!("/{TENANT}/oauth2/v2.0/token"), form)
         .await
         .unwrap()
 }
 
-/// An emulator that knows the application.
+/// An emulator with the application registered.
 pub(super) async fn started() -> Emulator {
     let emulator = Emulator::start().await;
     emulator.register_app(TENANT, CLIENT, SECRET, OID);
@@ -187,7 +184,7 @@ pub(super) async fn call_with_token(emulator: &Emulator, trigger: &TriggerHandle
     .await
 }
 
-/// A token that was not asked for over the network.
+/// A token that was not requested over the network.
 pub(super) fn token(emulator: &Emulator, overrides: &Value) -> String {
     emulator.entra.token_for(TENANT, CLIENT, AUDIENCE, overrides)
 }

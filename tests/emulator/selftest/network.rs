@@ -1,4 +1,4 @@
-//! Gates, connections, certificates and the life of the emulator.
+//! Gates, connections, certificates and the lifetime of the emulator.
 
 use std::sync::Arc;
 use std::time::Duration;

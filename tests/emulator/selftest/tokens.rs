@@ -1,4 +1,4 @@
-//! What the token endpoint promises.
+//! The promises of the token endpoint.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn a_single_slash_in_the_scope_costs_the_slash_in_the_audience() {
     assert_eq!(claims["aud"], "https://service.flow.microsoft.com");
 }
 
-/// Asks and expects a refusal.
+/// Requests a token and expects a refusal.
 async fn refused(emulator: &Emulator, target: &str, form: &str, status: u16, number: u32, error: &str) {
     let got = try_ask(emulator, target, form).await.unwrap();
     assert_eq!(got.status, status, "{number}: {got:?}");

@@ -1,4 +1,4 @@
-//! What the token endpoint promises about accounts.
+//! The promises of the token endpoint about accounts.
 
 use super::client::{CLIENT, OID, SCOPE, SECRET, TENANT, ask, claims, encoded, started};
 use crate::emulator::{Emulator, Rotation};

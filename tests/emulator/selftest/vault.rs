@@ -1,4 +1,4 @@
-//! What the key vault promises.
+//! The promises of the key vault.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Targets and fields: what is checked is what is forwarded, and nothing of ours can be forged or doubled.
+//! Targets and fields: what is checked is what is forwarded, and nothing of ours can be forged or duplicated.
 
 use std::sync::LazyLock;
 
@@ -25,7 +25,8 @@ fn read(text: &[u8]) -> Option<(RequestHead, usize)> {
     Some((head, found.end))
 }
 
-/// Open routes around guarded ones: a path that led to another of them than the one it was checked for would show.
+/// Open routes around guarded ones: a path that led to another route than the one it was checked for would be
+/// noticed.
 static ROUTES: LazyLock<Routes<&'static str>> = LazyLock::new(|| {
     let methods = [Method::POST];
     let paths = [
@@ -52,7 +53,7 @@ static TRIGGER: LazyLock<TriggerUrl> = LazyLock::new(|| {
     .unwrap()
 });
 
-/// The characters of a path that stand for themselves (RFC 3986 section 3.3).
+/// The characters that a path may contain unencoded (RFC 3986 section 3.3).
 const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -73,7 +74,8 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b';')
     .remove(b'=');
 
-/// A path that finds a route finds the same one however a server between reads it, and its rest goes on byte for byte.
+/// A path that finds a route finds the same one however a server in between reads it, and its rest is
+/// forwarded byte for byte.
 pub(crate) fn target(data: &[u8]) {
     let text = [b"POST ", data, b" HTTP/1.1\r\nHost: a.example\r\n\r\n"].concat();
     let Some((head, _)) = read(&text) else { return };
@@ -114,7 +116,7 @@ pub(crate) fn target(data: &[u8]) {
     assert_eq!(forwarded.target, sent.as_str());
 }
 
-/// A path as other servers make it into one of theirs, written again as it would be sent on.
+/// A path as other servers interpret it, written again as it would be forwarded.
 fn readings(path: &str) -> Vec<String> {
     let once = percent_decode_str(path).decode_utf8_lossy().into_owned();
     let twice = percent_decode_str(&once).decode_utf8_lossy().into_owned();
@@ -151,7 +153,7 @@ const CREDENTIALS: [HeaderName; 2] = [
     HeaderName::from_static("x-vendor-token"),
 ];
 
-/// Fields of a caller that end at the gateway, told by other means than the product's.
+/// Whether a caller's field ends at the gateway, decided independently of the product.
 fn never_passes(name: &str) -> bool {
     const NAMES: [&str; 23] = [
         "te",
@@ -184,7 +186,7 @@ fn never_passes(name: &str) -> bool {
         || (name.starts_with("x-ms-") && !name.starts_with("x-ms-dynamics-"))
 }
 
-/// Fields that claim what only a proxy in front of the flow may say. They are left out in either spelling.
+/// Fields that only a proxy in front of the flow may set. They are left out in either spelling.
 fn is_claim(name: &str) -> bool {
     const NAMES: [&str; 35] = [
         "cf-connecting-ip",
@@ -226,7 +228,7 @@ fn is_claim(name: &str) -> bool {
     NAMES.contains(&name.replace('_', "-").as_str())
 }
 
-/// Names that a `Connection` field takes with it (RFC 9110 section 7.6.1).
+/// Names listed in a `Connection` field (RFC 9110 section 7.6.1).
 fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
     let fields = headers.get_all(header::CONNECTION).iter();
     let names = fields.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -245,7 +247,7 @@ fn introduction() -> Introduction {
     }
 }
 
-/// What a trigger reads of a head that was written for it.
+/// What a trigger parses from a head that was written for it.
 fn forward(from: &HeaderMap, target: &PathAndQuery) -> RequestHead {
     let who = introduction();
     let mut text = outbound::head(
@@ -268,8 +270,8 @@ fn forward(from: &HeaderMap, target: &PathAndQuery) -> RequestHead {
     head
 }
 
-/// The head that is written for a trigger has the caller's fields that may pass and ours, once; the head that returns
-/// has the flow's fields that may pass.
+/// The head for a trigger has the caller's fields that may pass, and ours, once; the head for the caller has
+/// the flow's fields that may pass.
 pub(crate) fn header_policy(data: &[u8]) {
     let text = [b"POST /orders HTTP/1.1\r\n", data, b"\r\n\r\n"].concat();
     let Some((head, _)) = read(&text) else { return };
@@ -343,7 +345,7 @@ fn is_trace(text: &[u8]) -> bool {
         && hex(&text[53..])
 }
 
-/// Fields of an answer that end at the gateway, told by other means than the product's.
+/// Whether a field of an answer ends at the gateway, decided independently of the product.
 fn never_returns(name: &str) -> bool {
     const NAMES: [&str; 15] = [
         "te",
@@ -397,7 +399,7 @@ fn reply_policy(status: StatusCode, mut fields: Fields) {
             assert!(!text.contains(TRIGGER.host()) && !text.contains("sig="), "{text}");
             assert!(text != "/workflows" && !text.starts_with("/workflows/"), "{text}");
         }
-        // Which addresses pass is told above; here it is only that nothing else changes.
+        // Which addresses pass is checked above; here only that nothing else changes.
         sent.remove(&place);
         expected.remove(&place);
     }

@@ -1,5 +1,5 @@
-//! Texts that others write: settings, addresses, answers of Entra and of the platform. None ends the reader, and no
-//! message about one says more than it may.
+//! Texts that others write: settings, addresses, answers of Entra and of the platform. None makes the parser
+//! panic, and no message about one reveals more than it may.
 
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,7 +19,7 @@ use percent_encoding::percent_decode_str;
 
 use super::{is_one_line, telling};
 
-/// Part of everything secret that the settings find outside of their file.
+/// Part of every secret that settings read from outside of their file.
 const OUTSIDE: &str = "canary-from-outside";
 
 fn environment(secrets: Secrets) -> Environment {
@@ -66,14 +66,15 @@ pub(crate) fn pfx(data: &[u8]) {
     assert!(packed.len() < 80 || !shown.contains(&packed[..80]), "{shown}");
 }
 
-/// Settings of any kind are read to the end, and neither a report nor the settings themselves show a secret.
+/// Any settings are parsed to the end, and neither a report nor the settings themselves show a secret.
 pub(crate) fn settings(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
     let hidden = secrets_of(text);
     for secrets in [Secrets::Resolved, Secrets::Unresolved] {
-        // A folder that is not there: what the settings name is not found, unless by its full path.
+        // A folder that does not exist: files that the settings name are not found, except by their full
+        // path.
         let origin = Path::new("no-such-folder/flowgate.toml");
         let shown = match settings::parse(text, origin, &environment(secrets)) {
             Ok((config, warnings)) => format!("{config:?}\n{}", lines(&warnings)),
@@ -99,7 +100,7 @@ fn lines(mistakes: &[Mistake]) -> String {
     lines.join("\n")
 }
 
-/// Words of settings that are TOML which no message may repeat.
+/// Words of settings that are valid TOML which no message may repeat.
 fn secrets_of(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     if let Ok(table) = text.parse::<toml::Table>() {
@@ -133,12 +134,13 @@ fn collect(key: &str, value: &toml::Value, found: &mut Vec<String>) {
     }
 }
 
-/// An address is refused or kept byte for byte, and shown without what its query says.
+/// An address is refused, or kept byte for byte and shown without its query.
 pub(crate) fn trigger_url(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    // A host is shown in small letters, so a word that stands there in other letters was not copied from the query.
+    // A host is shown in lower case, so a word that appears there in another case was not copied from the
+    // query.
     let lower = text.to_ascii_lowercase();
     let query = lower.split_once('?').map_or("", |(_, query)| query);
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -209,7 +211,8 @@ fn status_and_body(data: &[u8]) -> (u16, &[u8]) {
     }
 }
 
-/// Whatever the token endpoint answers becomes a token that can be sent or a refusal that repeats none of its words.
+/// Any answer of the token endpoint becomes a token that can be sent, or a refusal that repeats none of its
+/// words.
 pub(crate) fn entra_answer(data: &[u8]) {
     let (status, body) = status_and_body(data);
     let text = String::from_utf8_lossy(body);
@@ -237,12 +240,13 @@ pub(crate) fn entra_answer(data: &[u8]) {
         let said = refusal.sentence("orders", "tenant", "client");
         assert!(is_one_line(&said) && said.is_ascii(), "{said}");
         assert!(said.len() < 1000, "{said}");
-        // A number comes from a member of its own; the mark before it is ours, whatever the description has before a number.
+        // The number comes from a member of its own; the prefix before it is ours, whatever the description
+        // has before a number.
         let said = said.replace("AADSTS", " ");
         let fields: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let description = fields["error_description"].as_str().unwrap_or_default();
         for word in telling(description, &text) {
-            // Numbers and ids are taken over, for support asks for them.
+            // Numbers and ids are copied, because support asks for them.
             let id = word.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
             let number = word.starts_with("AADSTS");
             assert!(id || number || !said.contains(word), "{word} in {said}");
@@ -250,7 +254,8 @@ pub(crate) fn entra_answer(data: &[u8]) {
     }
 }
 
-/// Whatever the platform answers is the owner's or a fault, told in one line that repeats nothing of a caller's body.
+/// Any answer of the platform is the flow's own or a fault, reported in one line that repeats nothing of a
+/// caller's body.
 pub(crate) fn fault_body(data: &[u8]) {
     let (status, body) = status_and_body(data);
     let Ok(status) = StatusCode::from_u16(status) else {
@@ -295,8 +300,8 @@ pub(crate) fn fault_body(data: &[u8]) {
     explanation(body, &text);
 }
 
-/// An answer without a run is the platform's by a known code, or else by its status. One whose members are given twice
-/// may be anybody's, so what a code decides is asked of the same document without them.
+/// An answer without a run is recognized as the platform's by a known code, or else by its status. One with
+/// repeated members may be anybody's, so the effect of a code is checked on the same document without them.
 fn whose(status: StatusCode, body: &[u8], reading: &Reading) {
     let failed = status.is_client_error() || status.is_server_error();
     let by_status = matches!(status.as_u16(), 401 | 403 | 404 | 408 | 413 | 429 | 500..=599);
@@ -306,7 +311,7 @@ fn whose(status: StatusCode, body: &[u8], reading: &Reading) {
         Reading::Owner => assert!(!by_status, "{status} passed as the owner's"),
         Reading::Fault(found) => {
             let code = found.row.code;
-            // What is not looked at need not even be text.
+            // What is not evaluated need not even be text.
             let named = String::from_utf8_lossy(body).contains(code) || holds(&document, code);
             assert!(by_status || named, "{status} {document}");
         }
@@ -338,7 +343,7 @@ fn holds(document: &serde_json::Value, text: &str) -> bool {
     }
 }
 
-/// What is said about a token, given as it is and as the claims inside of one.
+/// The explanation of a token, given as it is and as the claims inside of one.
 fn explanation(body: &[u8], text: &str) {
     let expected = Expected {
         audience: Cloud::Public.audience(),

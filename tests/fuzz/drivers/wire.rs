@@ -1,5 +1,5 @@
-//! Heads and bodies of HTTP/1: read in pieces they are what they are when read at once, and what another reader of the
-//! same RFC takes them for.
+//! Heads and bodies of HTTP/1: the result is the same in pieces as at once, and the same as that of another
+//! parser of the RFC.
 
 use bytes::{Bytes, BytesMut};
 use flowgate::wire;
@@ -13,7 +13,7 @@ const LIMITS: Limits = Limits {
     fields_max: 20,
 };
 
-/// What became of a head.
+/// The result for a head.
 #[derive(Debug, PartialEq)]
 enum Verdict<H> {
     Open,
@@ -50,7 +50,7 @@ fn judge<H: PartialEq + std::fmt::Debug>(
     for pieces in arrivals(data) {
         let split = arrive(&pieces, &read);
         if whole == Verdict::Open && split == Verdict::Refused {
-            // A bare return is seen at the end of a piece, or else when the head is read.
+            // A bare carriage return is noticed at the end of a piece, or else when the head is parsed.
             let ended = [data, b"\r\n\r\n"].concat();
             assert_eq!(arrive(&[&ended], &read), Verdict::Refused, "{pieces:?}");
         } else {
@@ -85,7 +85,7 @@ fn read_request(head: &Bytes, fields: usize) -> Option<Request> {
     })
 }
 
-/// A request head is read in one way, whatever pieces it arrives in, and httparse reads the same.
+/// A request head is parsed in one way, whatever pieces it arrives in, and httparse agrees.
 pub(crate) fn request_head(data: &[u8]) {
     let Some((head, end)) = judge(data, read_request) else {
         return;
@@ -117,7 +117,7 @@ struct Response {
     persists: bool,
 }
 
-/// The head of an answer is read in one way, whatever pieces it arrives in, and httparse reads the same.
+/// The head of an answer is parsed in one way, whatever pieces it arrives in, and httparse agrees.
 pub(crate) fn response_head(data: &[u8]) {
     for method in [Method::POST, Method::HEAD] {
         let read = |head: &Bytes, fields: usize| {
@@ -167,7 +167,7 @@ enum Told {
     Chunked,
 }
 
-/// What the fields of an accepted head say of its body: one thing, once.
+/// What the fields of an accepted head say about its body: one thing, once.
 fn told(headers: &HeaderMap) -> Told {
     let all = |name| headers.get_all(name).iter().collect::<Vec<_>>();
     match (
@@ -194,7 +194,7 @@ fn names_close(headers: &HeaderMap) -> bool {
     })
 }
 
-/// How a body came out.
+/// How decoding a body ended.
 #[derive(Debug, PartialEq)]
 enum End {
     Open,
@@ -227,15 +227,15 @@ fn decode(framing: Framing, pieces: &[&[u8]]) -> (Vec<u8>, End) {
     (body, End::Open)
 }
 
-/// A chunked body comes out the same, whatever pieces it arrives in, and as a plain reader of the RFC takes it out; any
-/// body that is put into chunks comes out again.
+/// A chunked body is decoded the same, whatever pieces it arrives in, and as a simple decoder does; any body
+/// that is encoded as chunks is decoded again.
 pub(crate) fn chunks(data: &[u8]) {
     let (body, end) = decode(Framing::Chunked, &[data]);
     for pieces in arrivals(data) {
         let (split, split_end) = decode(Framing::Chunked, &pieces);
         assert_eq!(split_end, end, "{pieces:?}");
         if end == End::Wrong {
-            // What came in one piece with the mistake may have been dropped with it: the body is cut either way.
+            // Data in the same piece as the error may have been dropped with it: the body is cut either way.
             assert!(split.starts_with(&body) || body.starts_with(&split), "{pieces:?}");
         } else {
             assert_eq!(split, body, "{pieces:?}");
@@ -265,14 +265,14 @@ fn wrap(data: &[u8]) {
     sent.extend_from_slice(b"0\r\nX-Sum: 1\r\n\r\nGET");
     let left = b"GET".to_vec();
     let over = (data.to_vec(), End::Over { left });
-    // Extensions are bounded for a whole body, far above what 4 KiB of input can have.
+    // Extensions are limited for a whole body, far above what 4 KiB of input can have.
     assert_eq!(decode(Framing::Chunked, &[&sent]), over);
     for pieces in arrivals(&sent) {
         assert_eq!(decode(Framing::Chunked, &pieces), over);
     }
 }
 
-/// The body and the length of its coding, read without states and without bounds.
+/// The body and the length of its encoding, decoded without states and without limits.
 fn plainly(data: &[u8]) -> Option<(Vec<u8>, usize)> {
     let line = |at: usize| {
         let rest = data.get(at..)?;

@@ -1,5 +1,5 @@
-//! `flowgate login` as a person meets it. The test is the browser: it opens the address that the command prints, and
-//! follows where it is sent.
+//! `flowgate login` from a person's point of view. The test acts as the browser: it opens the address that
+//! the command prints, and follows redirects.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::program::Program;
 
 const SEALED: &str = "[identity.sign_in]\nstore = \"kept\"\nseal = \"file:seal\"";
 
-/// A command that runs.
+/// A running command.
 struct Running {
     child: Child,
     lines: UnboundedReceiver<String>,
@@ -40,7 +40,7 @@ impl Running {
         Self::start_in(world, settings, arguments, None)
     }
 
-    /// With the programs of this folder before all others.
+    /// Starts the command with this folder first in `PATH`.
     fn start_in(world: &World, settings: &str, arguments: &[&str], programs: Option<&Path>) -> Self {
         let path = world.dir().join("flowgate.toml");
         std::fs::write(&path, settings).unwrap();
@@ -74,7 +74,7 @@ impl Running {
         }
     }
 
-    /// The next line that has this in it.
+    /// The next line that contains this text.
     async fn line_with(&mut self, part: &str) -> String {
         let search = async {
             while let Some(line) = self.lines.recv().await {
@@ -117,7 +117,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended already when the test went well.
+        // It has already exited if the test succeeded.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -128,12 +128,12 @@ async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &str) -> S
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
-    // A peer that closes without a TLS goodbye is not the point here.
+    // A peer that closes without close_notify is not what is tested here.
     let _ = read.expect("no answer in time");
     String::from_utf8(answer).unwrap()
 }
 
-/// Opens the page of Entra; gives the answer.
+/// Opens Entra's page and returns the answer.
 async fn page(world: &World, address: &str) -> String {
     let target = address.strip_prefix(&world.emulator.entra.authority()).unwrap();
     let port = world.emulator.entra.listener().address();
@@ -143,7 +143,7 @@ async fn page(world: &World, address: &str) -> String {
     get(TlsConnector::from(tls).connect(name, tcp).await.unwrap(), target).await
 }
 
-/// Where the page sends the browser.
+/// The address to which the page redirects the browser.
 async fn sent_to(world: &World, address: &str) -> String {
     let answer = page(world, address).await;
     let location = answer
@@ -153,7 +153,7 @@ async fn sent_to(world: &World, address: &str) -> String {
     location.to_owned()
 }
 
-/// Opens an address of this machine.
+/// Opens an address on this machine.
 async fn local(address: &str) -> String {
     let rest = address.strip_prefix("http://localhost:").unwrap();
     let (port, target) = rest.split_once('/').unwrap();
@@ -290,7 +290,7 @@ async fn a_gateway_looks_for_the_new_seal_when_another_was_quicker_to_put_it_on(
     let address = login.line_with("https://").await;
     local(&sent_to(&world, &address).await).await;
     assert_eq!(login.end().await.code, Some(0));
-    // The other one has its seal from a vault, which it asks once an hour.
+    // The other identity reads its seal from a vault, which it asks once an hour.
     let (reader, secret) = ("dddddddd-aaaa-4ccc-8ddd-eeeeeeeeeeee", "canary-reader-secret~9");
     world.emulator.register_app(TENANT, reader, secret, "reader-oid");
     world.secrets.push(("READER_SECRET".into(), secret.into()));

@@ -1,4 +1,4 @@
-//! `--live` on a route to an API: asked once, with the path that the settings name; without one, not at all.
+//! `--live` on a route to an API: one call to the path that the settings name; without one, no call.
 
 use super::{Check, Verdict, examine, find, live, the_one, whole};
 use crate::apis::Api;
@@ -32,7 +32,7 @@ fn settings(world: &World, api: &Api, more: &str) -> String {
 
 const PROBE: &str = "probe = \"/organization\"";
 
-/// Whatever has to be done about this answer.
+/// The verdict and text for an API that answers with this status.
 async fn told(status: u16) -> (Verdict, String) {
     let world = World::new().await;
     let api = Api::start(&world, vec![answer(status)]).await;

@@ -1,5 +1,5 @@
-//! Every kind of identity: the doctor names what is missing of it before Entra is asked, and what of a refusal is mended
-//! where.
+//! Every kind of identity: the doctor reports what is missing before Entra is asked, and who fixes which
+//! refusal where.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ const OTHER_SECRET: &str = "canary-reader-secret~9";
 const ISSUER: &str = "https://oidc.prod-aks.azure.example/0a1b2c3d/";
 const SUBJECT: &str = "system:serviceaccount:default:workload-identity-sa";
 
-/// Base settings with one more identity `second`, which has these lines, and a route that uses it.
+/// Base settings with an additional identity `second`, which has these lines, and a route that uses it.
 fn with_second(world: &World, trigger: &TriggerHandle, lines: &str) -> String {
     format!(
         "{}[[identity]]\nname = \"second\"\n{lines}\n{}",
@@ -27,7 +27,7 @@ fn with_second(world: &World, trigger: &TriggerHandle, lines: &str) -> String {
     )
 }
 
-/// Lines of an application that asks the emulator.
+/// Settings of an application that uses the emulator.
 fn application(world: &World) -> String {
     format!(
         "tenant = \"{TENANT}\"\nclient_id = \"{OTHER}\"\nauthority = \"{}\"\nca_file = {:?}\ntimeout = \"3s\"\n",
@@ -36,7 +36,7 @@ fn application(world: &World) -> String {
     )
 }
 
-/// A place on this machine where nobody listens any more.
+/// An address on this machine where nothing listens any more.
 fn nobody() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
@@ -254,7 +254,7 @@ async fn the_default_chain_says_which_source_it_takes_and_why_not_the_other() {
     );
 }
 
-/// Settings in which the secret of `contoso` lies in the vault, and `second` reads it; the vault lets it.
+/// Settings in which the secret of `contoso` is stored in the vault, which `second` may read.
 fn in_vault(world: &mut World, trigger: &TriggerHandle, more: &str) -> String {
     world
         .emulator
@@ -449,7 +449,7 @@ async fn an_expired_certificate_is_the_one_thing() {
     );
 }
 
-/// Settings with a signed trigger that lies in the vault, which the gateway needs before it can start.
+/// Settings with a signed trigger that is stored in the vault, which the gateway needs before it can start.
 fn needed_at_start(world: &mut World, signed: &TriggerHandle) -> String {
     let trigger = accepting(world);
     let text = in_vault(world, &trigger, "");

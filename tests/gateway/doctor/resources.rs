@@ -1,5 +1,5 @@
-//! An identity whose tokens are for an API: what is missing, granted or taken back is that API's, and not the flow service's.
-//! And a trigger that found no token where one was sent.
+//! An identity whose tokens are for an API: whatever is missing, granted or revoked is reported for that API,
+//! and not for the flow service. Also a trigger that found no token although one was sent.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -16,7 +16,7 @@ const GRAPH: &str = "https://graph.microsoft.com";
 const GRAPH_ID: &str = "00000003-0000-0000-c000-000000000000";
 const FLOW_ID: &str = "7df0a125-d3be-4c96-aa54-591f83ff541c";
 
-/// Settings with an identity `api` of this kind, and a route on which it is used.
+/// Settings with an identity `api` of this kind, and a route that uses it.
 fn with_api(world: &World, audience: &str, kind: &str) -> String {
     let way = match kind.contains("managed") {
         true => String::new(),
@@ -74,7 +74,7 @@ async fn setup(world: &World, text: &str, style: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether a shell can read these commands; none of them is run.
+/// Checks that a shell can parse these commands; none of them is run.
 fn is_read_by_a_shell(commands: &str) {
     let mut shell = std::process::Command::new("sh")
         .arg("-n")
@@ -90,7 +90,7 @@ fn is_read_by_a_shell(commands: &str) {
     assert!(shell.wait().unwrap().success(), "{commands}");
 }
 
-/// Each of these parts behind the one before.
+/// Checks that the text contains these parts in this order.
 fn in_this_order(text: &str, parts: &[&str]) {
     let mut from = 0;
     for part in parts {

@@ -1,5 +1,6 @@
-//! The doctor asks the gateway that runs: whether it is ours and has these settings, what became of its calls, and who
-//! holds the port. What it did not test is named, and only what was tested as a whole is called healthy.
+//! The doctor queries the running gateway: whether it is a gateway and has these settings, how its calls
+//! ended, and which program occupies the port. The report lists what was not tested, and calls healthy only
+//! what was tested completely.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -17,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 const OTHER_KEY: &str = "canary-key-of-other-0123456789";
 
-/// A loopback address that no other test, and no other process, listens on.
+/// A loopback address that no other test or process listens on.
 fn own_address() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
     let port = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +120,7 @@ async fn without_a_gateway_the_last_line_says_that_none_runs() {
     assert!(shown.contains(&place.admin), "{shown}");
 }
 
-/// Who answers every connection to the listener's address with these bytes.
+/// A program that answers every connection to the listener's address with these bytes.
 async fn impostor(address: &str, tls: Option<TlsAcceptor>, answer: &'static [u8]) {
     let listener = TcpListener::bind(address).await.unwrap();
     tokio::spawn(async move {

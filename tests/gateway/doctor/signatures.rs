@@ -1,5 +1,5 @@
-//! `--privileges --live`: whether a trigger that is called with a token still starts by a signature is found without
-//! starting a run, and no signature is shown.
+//! `--privileges --live` finds out, without starting a run, whether a trigger that is called with a token can
+//! still be started by a signature, and prints no signature.
 
 use super::{
     Check, Live, Privileges, Questions, Report, Verdict, environment, examine, program, settings, whole,
@@ -17,7 +17,7 @@ fn trigger(world: &World, signatures: Signatures) -> TriggerHandle {
     world.emulator.flow.add(trigger.signatures(signatures))
 }
 
-/// The address with its signature, as it was handed out once.
+/// The address with its signature, as it was handed out originally.
 fn signed(trigger: &TriggerHandle) -> String {
     let bare = trigger.url();
     let (place, _) = bare.split_once('?').unwrap();
@@ -32,7 +32,7 @@ fn privileges() -> Questions {
     }
 }
 
-/// With an old address that lies in this file.
+/// With an old address in this file.
 fn with_old(world: &World, address: &str) -> Questions {
     world.file("old", address);
     let reference = format!("file:{}", world.dir().join("old").display());
@@ -43,7 +43,7 @@ fn with_old(world: &World, address: &str) -> Questions {
     }
 }
 
-/// What the look at privileges says about signatures.
+/// The checks about signatures.
 fn told(report: &Report) -> Vec<&Check> {
     let group = report
         .groups

@@ -14,7 +14,7 @@ use crate::emulator::certs::server_name;
 use crate::harness::{Running, World};
 use crate::listening::{Talk, order_bytes, served};
 
-/// Neighbours slow single tries down, and never make one faster.
+/// Other load slows single tries down, and never makes one faster.
 const TRIES: usize = 20;
 /// Half of what one delayed acknowledgement takes.
 const QUICK: Duration = Duration::from_millis(20);
@@ -29,7 +29,7 @@ fn client(world: &World, version: &'static SupportedProtocolVersion) -> Arc<Clie
     Arc::new(config)
 }
 
-/// How long the first request of a connection takes whose head and body are written one after the other.
+/// The time of a connection's first request whose head and body are written separately.
 async fn first_request(gateway: &Running, config: Arc<ClientConfig>) -> (Duration, HandshakeKind) {
     let tcp = TcpStream::connect(gateway.address).await.unwrap();
     assert!(!tcp.nodelay().unwrap(), "the caller leaves Nagle's algorithm on");

@@ -258,13 +258,13 @@ async fn connections_at_rest_and_slow_heads_keep_no_probe_out() {
             _ => one.say("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await,
         }
         crowd.push(one);
-        // One that is used stays, although it is the oldest.
+        // The connection in use stays, although it is the oldest.
         scraper
             .say("GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .await;
         scraper.hear().await;
     }
-    // Less time than a connection at rest is kept.
+    // Shorter than an idle connection is kept.
     let probe = tokio::time::timeout(Duration::from_secs(8), gateway.admin("/healthz"));
     assert_eq!(probe.await.expect("no answer").0, 200);
     assert_eq!(crowd[0].rest().await, "", "the oldest is closed");

@@ -1,5 +1,5 @@
-//! A caller whose TLS is refused reads an alert that says why, and then the end of the connection: before the
-//! handshake, in it, and after it, byte by byte, also while it goes on sending.
+//! A caller whose TLS is refused receives an alert that says why, and then the end of the connection: before,
+//! during and after the handshake, byte by byte, and also while it continues to send.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,10 +20,10 @@ const APPLICATION: u8 = 23;
 const HANDSHAKE: u8 = 22;
 const ALERT: u8 = 21;
 const CHANGE_CIPHER_SPEC: [u8; 6] = [20, 3, 3, 0, 1, 1];
-/// What a caller sends on before it reads: more than one read of the gateway takes.
+/// What a caller sends before it reads: more than one read of the gateway takes.
 const MORE: usize = 100 * 1024;
 
-/// A socket whose reads and writes end in any case.
+/// A socket with timeouts for reads and writes.
 fn socket(gateway: &Running) -> TcpStream {
     let socket = TcpStream::connect(gateway.address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -31,7 +31,8 @@ fn socket(gateway: &Running) -> TcpStream {
     socket
 }
 
-/// Sends all of it before anything is read, and returns what comes until the gateway ends the connection properly.
+/// Sends everything before anything is read, and returns what arrives until the gateway closes the connection
+/// properly.
 fn answer_to(socket: &mut TcpStream, bytes: &[u8]) -> Vec<u8> {
     socket.write_all(bytes).unwrap();
     let mut answer = Vec::new();
@@ -154,7 +155,7 @@ async fn a_message_after_the_first_one_is_refused_with_an_alert() {
             record(APPLICATION, &[]).repeat(40),
             Some(AlertDescription::BadRecordMac),
         ),
-        // The library takes no more after it, so which alert it makes is not ours.
+        // The library accepts no more after it, so the alert is the library's choice.
         ("40 changes of the cipher", CHANGE_CIPHER_SPEC.repeat(40), None),
     ] {
         let mut socket = socket(&gateway);
@@ -177,7 +178,7 @@ async fn a_message_after_the_first_one_is_refused_with_an_alert() {
     }
 }
 
-/// Settings of a client that lets its keys be read, with one cipher suite for each version.
+/// A client configuration that exposes its keys, with one cipher suite for each version.
 fn client(world: &World, version: &'static SupportedProtocolVersion, protocol: &str) -> Arc<ClientConfig> {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites.retain(|suite| {
@@ -197,7 +198,7 @@ fn client(world: &World, version: &'static SupportedProtocolVersion, protocol: &
     Arc::new(config)
 }
 
-/// One direction of a connection whose records are made by hand.
+/// One direction of a connection whose records are built by hand.
 struct Direction {
     key: aead::LessSafeKey,
     iv: [u8; 12],
@@ -219,7 +220,7 @@ impl Direction {
         }
     }
 
-    /// The nonce and what is authenticated along with this much content (RFC 8446 section 5.2, RFC 5288 section 3).
+    /// The nonce and the authenticated data for this much content (RFC 8446 section 5.2, RFC 5288 section 3).
     fn terms(&mut self, kind: u8, length: usize) -> ([u8; 12], Vec<u8>) {
         let sequence = self.sequence.to_be_bytes();
         self.sequence += 1;
@@ -252,7 +253,7 @@ impl Direction {
         record(kind, &[&nonce[4..], &sealed].concat())
     }
 
-    /// The description of the fatal alert that this record is.
+    /// The description in this record, which must be a fatal alert.
     fn alert(&mut self, record: &[u8]) -> AlertDescription {
         let (mut nonce, along) = self.terms(ALERT, 2);
         let mut sealed = record[5..].to_vec();
@@ -273,7 +274,7 @@ impl Direction {
     }
 }
 
-/// Socket, then the way to the gateway and the way back, after the handshake.
+/// Socket, then the keys of both directions, after the handshake.
 fn connected(gateway: &Running, config: &Arc<ClientConfig>) -> (TcpStream, Direction, Direction) {
     let mut socket = socket(gateway);
     let mut tls = ClientConnection::new(config.clone(), server_name("localhost")).unwrap();
@@ -327,7 +328,8 @@ async fn a_record_that_is_refused_after_the_handshake_is_answered_with_the_right
         (
             "a message that was begun, and data",
             |there| [there.seal(HANDSHAKE, &[24, 0]), there.seal(APPLICATION, b"x")].concat(),
-            // unexpected_message is better, but the library makes only this one amid a message.
+            // unexpected_message is more precise, but the library sends only this one in the middle of a
+            // message.
             AlertDescription::DecodeError,
         ),
     ];
@@ -337,7 +339,7 @@ async fn a_record_that_is_refused_after_the_handshake_is_answered_with_the_right
             let (mut socket, mut there, mut back) = connected(&gateway, &config);
             let bytes = [make(&mut there), vec![0; MORE]].concat();
             let answer = answer_to(&mut socket, &bytes);
-            // A ticket, and what HTTP/2 begins with, may come before it.
+            // A ticket and the preface of HTTP/2 may come before it.
             let (mut at, mut last) = (0, 0);
             while at < answer.len() {
                 last = at;
@@ -361,7 +363,7 @@ async fn a_caller_that_never_closes_after_an_alert_is_let_go() {
     let (mut after, mut there, _) = connected(&gateway, &client(&world, &TLS13, "http/1.1"));
     let bytes: Vec<u8> = (0..33).flat_map(|_| there.seal(APPLICATION, &[])).collect();
     answer_to(&mut after, &bytes);
-    // The gateway has closed when it resets what still comes.
+    // If the gateway has closed, it resets what still arrives.
     for mut socket in [before, after] {
         let closed = async {
             while socket.write_all(b"x").is_ok() {

@@ -1,5 +1,5 @@
-//! Many connections at once: how many one address may have, what a flood of refused ones leaves behind, and how the
-//! rest is spread over the workers.
+//! Many connections at once: how many one address may have, what a flood of refused ones leaves behind, and
+//! how connections are spread over the workers.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ async fn connect_from(address: &str, gateway: &Running) -> TcpStream {
     socket.connect(gateway.address).await.unwrap()
 }
 
-/// What a figure is at the moment.
+/// The current value of a metric.
 async fn figure(gateway: &Running, name: &str) -> u64 {
     let (_, text) = gateway.admin("/metrics").await;
     let line = text
@@ -42,7 +42,7 @@ fn refused(gateway: &Running, reason: &str) -> usize {
     lines.iter().filter(|line| line.contains(&reason)).count()
 }
 
-/// Whether the gateway closes a new connection without a word.
+/// Whether the gateway closes a new connection without sending anything.
 async fn is_turned_away(mut tcp: TcpStream) -> bool {
     let read = tcp.read_u8();
     tokio::time::timeout(PATIENCE, read)
@@ -127,7 +127,8 @@ async fn a_flood_of_refused_connections_is_counted_and_does_not_fill_the_log() {
 #[tokio::test]
 async fn few_long_connections_are_spread_evenly_over_the_workers() {
     let (_world, gateway, _) = served("").await;
-    // The kernel alone spreads eight this evenly in seven of ten cases, and ten times running in one of thirty.
+    // The kernel alone spreads eight this evenly in seven of ten cases, and ten times in a row in one of
+    // thirty.
     for _ in 0..10 {
         let mut connections = Vec::new();
         for _ in 0..8 {

@@ -1,4 +1,4 @@
-//! How long a connection may take, rest and live, and how many there may be.
+//! How long a connection may take, idle and live, and how many there may be.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::listening::frames::{
 };
 use crate::listening::{Talk, order, order_bytes, served};
 
-/// A rest after which an idle connection has been parked for sure.
+/// An idle time after which a connection has certainly been parked.
 const LONG_REST: Duration = Duration::from_millis(1200);
 
 async fn has_line(gateway: &Running, reason: &str) {
@@ -53,7 +53,7 @@ async fn a_head_that_drips_has_no_more_time_than_another() {
     has_line(&gateway, "head-timeout").await;
 }
 
-/// Says this again and again until the gateway closes.
+/// Writes this repeatedly until the gateway closes.
 async fn drips<S: AsyncRead + AsyncWrite + Unpin>(talk: &mut Talk<S>, drop: &str) {
     let drip = async {
         while talk.try_say(drop).await.is_ok() {
@@ -71,7 +71,7 @@ async fn drips<S: AsyncRead + AsyncWrite + Unpin>(talk: &mut Talk<S>, drop: &str
 async fn a_handshake_that_drips_has_no_more_time_than_another() {
     let (_world, gateway, _) = served("[connections]\nhandshake_timeout = \"400ms\"\n").await;
     let mut talk = Talk::new(TcpStream::connect(gateway.address).await.unwrap());
-    // A greeting of 16 kB, of which the first byte after its length is still to come.
+    // A ClientHello of 16 kB, without the first byte after its length.
     talk.say([22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3]).await;
     drips(&mut talk, "x").await;
     has_line(&gateway, "handshake-timeout").await;
@@ -89,7 +89,7 @@ async fn what_drips_after_an_answer_is_no_rest_without_end() {
     assert_eq!(trigger.runs(), 1);
 }
 
-/// Says this again and again over HTTP/2 until the gateway closes.
+/// Writes this repeatedly over HTTP/2 until the gateway closes.
 async fn drips_h2(peer: &mut Peer, drop: &[u8]) {
     let drip = async {
         while peer.say(drop).await {
@@ -220,7 +220,7 @@ async fn a_connection_that_rested_serves_on() {
         assert_eq!(talk.hear().await.status, 202);
         talk.silence(LONG_REST).await;
     }
-    // The first byte of a head wakes it, the rest may come later.
+    // The first byte of a head wakes it; the rest may come later.
     let bytes = order_bytes("");
     let (first, rest) = bytes.split_at(1);
     talk.say(first).await;

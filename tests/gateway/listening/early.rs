@@ -1,4 +1,4 @@
-//! Answers that are there before the body is: they reach the caller, and cost the other requests nothing.
+//! Answers that are ready before the body is: they reach the caller, and do not affect other requests.
 
 use bytes::Bytes;
 use http::Request;
@@ -65,7 +65,7 @@ async fn who_asks_first_on_http2_is_answered_at_once_where_it_is_refused() {
     let mut peer = Peer::connect(&gateway).await;
     let expects = [("content-length", "2"), ("expect", "100-continue")];
     assert!(peer.say(&head(0, WRONG, &expects)).await);
-    // An invitation would be a second head.
+    // A `100 Continue` would be a second head.
     for kind in [HEADERS, DATA] {
         let heard = peer.hear(|heard| heard.stream == stream(0)).await.unwrap();
         assert_eq!(heard.kind, kind, "{heard:?}");

@@ -1,5 +1,5 @@
-//! The program when the system has nothing left for it: no file descriptor, no room for its log; and what it writes
-//! there without lines of requests.
+//! The program when the system runs out of file descriptors or of space for its log, and what it logs there
+//! when request lines are off.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -20,19 +20,20 @@ use crate::emulator::certs::server_name;
 use crate::harness::{Answer, CLIENT, PATIENCE, SECRET, TENANT, World};
 use crate::listening::{Talk, order_bytes};
 
-/// File descriptors of the program: enough to serve, and few enough to use up.
+/// File descriptors of the program: enough to serve, and few enough to exhaust.
 const DESCRIPTORS: usize = 64;
-/// Processor time in a second of rest, in ticks of 10 ms; trying without a pause would take a hundred on each worker.
+/// Processor time in a second of idleness, in ticks of 10 ms; retrying without a pause would take a hundred
+/// on each worker.
 const REST_TICKS_MAX: u64 = 30;
 
-/// The program, its standard output somewhere else.
+/// The program, with its standard output redirected.
 struct Program {
     child: Child,
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It runs until the test is over.
+        // It runs until the test ends.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -52,7 +53,7 @@ impl Program {
         Self { child }
     }
 
-    /// What it writes, line by line.
+    /// Its log lines.
     fn lines(&mut self) -> mpsc::UnboundedReceiver<Value> {
         let out = BufReader::new(self.child.stdout.take().unwrap());
         let (sender, lines) = mpsc::unbounded_channel();
@@ -67,10 +68,10 @@ impl Program {
         lines
     }
 
-    /// Processor time it has taken, in ticks.
+    /// Its processor time, in ticks.
     fn ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // The name of the program stands in brackets and may hold blanks.
+        // The name of the program is in parentheses and may contain spaces.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
@@ -209,7 +210,7 @@ fn free_address() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-/// A figure of the program; nothing before it listens.
+/// A metric of the program; `None` before it listens.
 async fn figure(admin: SocketAddr, name: &str) -> Option<u64> {
     let mut stream = TcpStream::connect(admin).await.ok()?;
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -252,7 +253,7 @@ async fn started(admin: SocketAddr) {
         .expect("it does not start");
 }
 
-/// Waits until so many lines are lost.
+/// Waits until this many lines are lost.
 async fn dropped(admin: SocketAddr, count: u64) {
     let counted = async {
         while figure(admin, "flowgate_log_lines_dropped").await.unwrap() < count {
@@ -264,7 +265,7 @@ async fn dropped(admin: SocketAddr, count: u64) {
         .expect("lost lines are not counted");
 }
 
-/// Says something on the port for TLS that is not TLS.
+/// Writes bytes to the TLS port that are not TLS.
 async fn not_tls(address: SocketAddr) {
     let mut talk = Talk::new(TcpStream::connect(address).await.unwrap());
     talk.say("GET / HTTP/1.1\r\n\r\n").await;

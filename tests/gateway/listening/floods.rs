@@ -1,5 +1,5 @@
-//! Peers on HTTP/2 that make work and ask for nothing. Each is cut within a bounded number of frames, with a line and a
-//! count, while a good caller on the same worker is answered all the time.
+//! HTTP/2 peers that cause work without requesting anything. Each is cut off within a bounded number of
+//! frames, with a log line and a count, while a good caller on the same worker keeps being answered.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::listening::frames::{
 };
 use crate::listening::order;
 
-/// Three times what a peer may send at once; the second or so that it takes forgives little of it.
+/// Three times what a peer may send at once; little of it is forgiven in the second that it takes.
 const FLOOD: u32 = 3000;
-/// Far above what an answer takes on a busy machine, far below what a worker that is held up would need.
+/// Far above what an answer takes on a busy machine, far below the delay of a blocked worker.
 const LATENCY_MAX: Duration = Duration::from_secs(3);
 
-/// One worker for all, and no limit that a flood of requests could meet before it is seen for what it is.
+/// One worker, and no limit that would stop a flood of requests before it is recognized as a flood.
 async fn one_worker() -> (World, Running) {
     let world = World::new().await;
     let trigger = Trigger::any_user(TENANT).does(Flow::Accepted);
@@ -38,7 +38,7 @@ async fn one_worker() -> (World, Running) {
     (world, gateway)
 }
 
-/// A good caller that posts orders until it is told to stop, and then says how long the slowest took.
+/// A good caller that posts orders until it is stopped, and then reports the time of the slowest.
 struct Good {
     stop: oneshot::Sender<()>,
     slowest: JoinHandle<Duration>,
@@ -79,7 +79,7 @@ async fn counted(gateway: &Running, reason: &str) -> u64 {
     value.map_or(0, |value| value.parse().unwrap())
 }
 
-/// Sends so many units after a beginning; the gateway must end the connection for this reason.
+/// Sends this many units after a beginning; the gateway must end the connection for this reason.
 async fn is_cut(
     gateway: &Running,
     what: &str,
@@ -191,7 +191,7 @@ async fn requests_that_are_cancelled_once_they_run_are_cut() {
     let good = Good::start(&gateway).await;
     let mut peer = Peer::connect(&gateway).await;
     let mut begun = 0;
-    // Each is accepted before it is cancelled, so h2 sees nothing wrong in it.
+    // Each is accepted before it is cancelled, so h2 does not reject it.
     while peer.say(&order_head(stream(begun))).await && peer.catch_up().await {
         peer.say(&frame(RST_STREAM, 0, stream(begun), &8u32.to_be_bytes()))
             .await;
@@ -220,7 +220,7 @@ async fn resets_that_a_peer_provokes_are_cut() {
     }
 }
 
-/// A field whose name and value go into the table both sides keep (RFC 7541 section 6.2.1).
+/// A field whose name and value are added to the dynamic table (RFC 7541 section 6.2.1).
 fn remembered(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = field(name, value);
     bytes[0] = 0x40;
@@ -235,7 +235,7 @@ async fn small_heads_that_unfold_into_large_ones_are_refused_and_at_last_cut() {
     let (_world, gateway) = one_worker().await;
     let known = [order_fields(), remembered("x-filler", &"a".repeat(3900))].concat();
     let known = frame(HEADERS, END_HEADERS | END_STREAM, 1, &known);
-    // Nine times what the table holds is over the limit of a head.
+    // Nine times the content of the table exceeds the limit of a head.
     let bomb = [order_fields(), vec![NEWEST; 9]].concat();
     is_cut(&gateway, "large heads", "http2-flood", &known, FLOOD, |number| {
         frame(HEADERS, END_HEADERS | END_STREAM, stream(number + 1), &bomb)

@@ -1,4 +1,4 @@
-//! A peer on HTTP/2 that writes its frames byte by byte, so that it can write wrong ones.
+//! An HTTP/2 peer that builds its frames byte by byte, so that it can send invalid ones.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
@@ -16,7 +16,7 @@ pub(super) const PING: u8 = 6;
 pub(super) const GOAWAY: u8 = 7;
 pub(super) const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
-/// A type that no RFC has given a meaning.
+/// A frame type that no RFC defines.
 pub(super) const UNKNOWN: u8 = 0xbe;
 
 pub(super) const ACK: u8 = 1;
@@ -41,7 +41,7 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// A header field, written out in full (RFC 7541 section 6.2.2).
+/// A header field without indexing or compression (RFC 7541 section 6.2.2).
 pub(super) fn field(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = vec![0];
     for text in [name, value] {
@@ -68,7 +68,7 @@ pub(super) fn number(bytes: &mut Vec<u8>, length: usize) {
 
 /// The fields of an order with the key of `shop`.
 pub(super) fn order_fields() -> Vec<u8> {
-    // The method POST and the scheme https are in the table everybody has (RFC 7541 appendix A).
+    // The method POST and the scheme https are in the static table (RFC 7541 appendix A).
     let mut block = vec![0x83, 0x87];
     block.extend(field(":path", "/orders"));
     block.extend(field(":authority", "localhost"));
@@ -81,7 +81,7 @@ pub(super) fn order_head(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &order_fields())
 }
 
-/// The stream of this number; those of callers are odd.
+/// The stream id with this number; those of callers are odd.
 pub(super) fn stream(number: u32) -> u32 {
     2 * number + 1
 }
@@ -93,7 +93,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Connects and says hello.
+    /// Connects and sends the preface.
     pub(super) async fn connect(gateway: &Running) -> Self {
         let (reader, mut writer) = tokio::io::split(gateway.tls_stream_h2().await);
         let (sender, heard) = mpsc::unbounded_channel();
@@ -110,7 +110,7 @@ impl Peer {
         peer
     }
 
-    /// Writes to a gateway that may have closed; whether it could.
+    /// Writes to a gateway that may have closed; returns whether it succeeded.
     pub(super) async fn say(&mut self, bytes: &[u8]) -> bool {
         let said = async {
             self.writer.write_all(bytes).await?;
@@ -122,7 +122,7 @@ impl Peer {
             .is_ok()
     }
 
-    /// The next frame that fits; nothing once the connection is over.
+    /// The next matching frame; `None` once the connection is closed.
     pub(super) async fn hear(&mut self, fits: impl Fn(&Heard) -> bool) -> Option<Heard> {
         let search = async {
             loop {
@@ -151,7 +151,7 @@ impl Peer {
         all
     }
 
-    /// Asks for an echo and waits for it, so that everything said before has been read.
+    /// Sends a PING and waits for its acknowledgement, so that everything sent before has been read.
     pub(super) async fn catch_up(&mut self) -> bool {
         self.say(&frame(PING, 0, 0, &[7; 8])).await
             && self

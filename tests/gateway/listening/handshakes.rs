@@ -1,4 +1,4 @@
-//! Handshakes that fail: each leaves one line with what the peer offered and a sentence, and a count.
+//! Failed handshakes: each logs one line with what the peer offered and a sentence, and is counted.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ async fn assert_counted(gateway: &Running, reason: &str) {
     assert!(metrics.contains(&count), "{count} is missing in:\n{metrics}");
 }
 
-/// A greeting as TLS libraries of 2008 sent it: TLS 1.0, RSA key exchange, no extensions.
+/// A ClientHello as TLS libraries of 2008 sent it: TLS 1.0, RSA key exchange, no extensions.
 fn tls_1_0_hello() -> Vec<u8> {
     let mut body = vec![3, 1];
     body.extend_from_slice(&[7; 32]);
@@ -42,7 +42,7 @@ fn tls_1_0_hello() -> Vec<u8> {
     handshake_record([3, 1], &body)
 }
 
-/// A greeting that knows extensions, but nothing newer than TLS 1.1.
+/// A ClientHello with extensions, but no version above TLS 1.1.
 fn tls_1_1_hello() -> Vec<u8> {
     let mut body = vec![3, 2];
     body.extend_from_slice(&[7; 32]);
@@ -193,7 +193,7 @@ async fn a_flood_of_failed_handshakes_is_counted_and_does_not_fill_the_log() {
         talk.say("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         talk.rest().await;
     }
-    // Another reason has its line at once.
+    // Another reason is logged at once.
     drop(bare(&gateway).await);
     line(&gateway, "peer-gone").await;
     let metrics = gateway.admin("/metrics").await.1;

@@ -1,5 +1,5 @@
-//! One reading of every request: heads that somebody else on the way could read differently are refused, and
-//! nothing of them goes upstream.
+//! One interpretation of every request: heads that another server on the way could read differently are
+//! refused, and nothing of them is sent upstream.
 
 use crate::harness::{KEY, Running};
 use crate::listening::{assert_malformed, order, order_bytes, served};
@@ -9,7 +9,7 @@ fn head(lines: &str) -> String {
     format!("POST /orders HTTP/1.1\r\nX-API-Key: {KEY}\r\n{lines}\r\n\r\n{{}}")
 }
 
-/// Sends each on a connection of its own, and expects our 400, a close, and nothing at the flow.
+/// Sends each on a connection of its own, and expects our 400, a close, and no call of the flow.
 async fn assert_all_refused(requests: &[(&str, String)]) {
     let (world, gateway, _) = served("").await;
     for (what, request) in requests {
@@ -217,7 +217,7 @@ async fn pipelined_requests_are_answered_in_their_order() {
     ))
     .await;
     gate.arrived(1).await;
-    // The second could be answered at once, and must not overtake the first.
+    // The second could be answered at once, but must not overtake the first.
     talk.silence(std::time::Duration::from_millis(200)).await;
     gate.open();
     let statuses = [

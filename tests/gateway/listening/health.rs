@@ -1,4 +1,4 @@
-//! The health path of a public listener, for balancers that can ask nowhere else.
+//! The health path of a public listener, for load balancers that cannot reach the admin listener.
 
 use http::Request;
 use http_body_util::Full;

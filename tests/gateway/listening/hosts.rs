@@ -1,4 +1,4 @@
-//! Old versions, large heads, long addresses, and the host that a request is meant for.
+//! Old versions, large heads, long addresses, and the host that a request is for.
 
 use http::Request;
 use http_body_util::Full;

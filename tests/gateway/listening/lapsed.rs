@@ -1,4 +1,5 @@
-//! Listeners whose certificate callers refuse because of its dates: the gateway serves on, and is not ready.
+//! Listeners with a certificate that callers refuse because of its dates: the gateway keeps serving, and is
+//! not ready.
 
 use serde_json::Value;
 

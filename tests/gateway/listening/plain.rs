@@ -1,4 +1,4 @@
-//! Plain HTTP, for those who asked for it in so many words.
+//! Plain HTTP, for networks that the settings allow explicitly.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::emulator::TriggerHandle;
 use crate::harness::{Running, World};
 use crate::listening::{Talk, order_bytes, served};
 
-/// A gateway with a second listener, in plain HTTP for peers of this network.
+/// A gateway with a second listener, with plain HTTP for peers of this network.
 async fn plain(from: &str) -> (World, Running, TriggerHandle) {
     let listener = "[[listener]]\naddress = \"127.0.0.1:0\"\nplain_http = \"private-networks\"";
     served(&format!("{listener}\nplain_http_from = [\"{from}\"]\n")).await
@@ -41,7 +41,7 @@ async fn a_caller_that_pipelines_and_reads_late_gets_every_answer_whole() {
         chunk_bytes: 20_000,
         gate: None,
     });
-    // A small window: answers wait at their first byte again and again.
+    // A small window: answers wait at their first byte repeatedly.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let stream = socket.connect(gateway.server.addresses()[1]).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_caller_that_pipelines_and_reads_late_gets_every_answer_whole() {
 async fn other_networks_are_cut_before_a_word() {
     let (_world, gateway, trigger) = plain("10.0.0.0/8").await;
     let mut talk = talk(&gateway).await;
-    // It may be cut while it writes.
+    // It may be cut off while it writes.
     let _ = talk.try_say(order_bytes("")).await;
     assert_eq!(talk.rest().await, "");
     gateway

@@ -18,7 +18,7 @@ use crate::listening::{Talk, frames, order_bytes};
 
 type Caller = http2::SendRequest<Full<Bytes>>;
 
-/// A gateway with a flow of long answers at `/long`, one at a time, and one of short ones at `/orders`.
+/// A gateway with a flow of long answers at `/long`, one at a time, and one of short answers at `/orders`.
 async fn long_answers(
     write_timeout: &str,
     chunks: usize,
@@ -80,7 +80,7 @@ async fn head(caller: &mut Caller) -> Response<Incoming> {
     answer.expect("no head in time").unwrap()
 }
 
-/// Whether an answer broke off.
+/// Whether an answer was cut off.
 async fn is_reset(body: Incoming) -> bool {
     let read = tokio::time::timeout(PATIENCE, body.collect()).await;
     read.expect("the stream stays for ever").is_err()
@@ -99,7 +99,7 @@ async fn a_stream_that_is_not_read_is_reset_and_the_others_live() {
             .await;
         let cut = gateway.lines.wait_for(|line| line["route"] == "long").await;
         assert_eq!(cut["end"], "caller-gone", "{cut}");
-        // The permit is free again, and the connection serves on.
+        // The permit is free again, and the connection is still usable.
         assert_eq!(send_h2(&mut caller, request("/long")).await.status, 202);
         assert_eq!(send_h2(&mut caller, request("/orders")).await.status, 202);
         assert!(is_reset(unread.into_body()).await);
@@ -136,7 +136,7 @@ async fn a_slow_flow_is_not_taken_for_a_slow_reader() {
 
 /// A request for a long answer on the first stream.
 fn long_request() -> Vec<u8> {
-    // The method POST and the scheme https are in the table everybody has (RFC 7541 appendix A).
+    // The method POST and the scheme https are in the static table (RFC 7541 appendix A).
     let mut block = vec![0x83, 0x87];
     for (name, value) in [
         (":path", "/long"),
@@ -149,7 +149,7 @@ fn long_request() -> Vec<u8> {
     frames::frame(frames::HEADERS, flags, 1, &block)
 }
 
-/// SETTINGS by which windows have so many bytes at first.
+/// SETTINGS with this initial window size.
 fn windows(bytes: u32) -> Vec<u8> {
     frames::frame(
         frames::SETTINGS,
@@ -159,7 +159,7 @@ fn windows(bytes: u32) -> Vec<u8> {
     )
 }
 
-/// So many bytes more for a stream, or for the connection.
+/// A WINDOW_UPDATE of this size for a stream, or for the connection.
 fn more(stream: u32, bytes: u32) -> Vec<u8> {
     frames::frame(frames::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }
@@ -196,7 +196,7 @@ async fn an_answer_of_one_piece_is_taken_from_the_flow_though_its_window_is_clos
     assert_eq!(gateway.post("/long", "{}").await.status, 200);
 }
 
-/// The pace of a reader that takes its time at each step and never rests long.
+/// The pace of a reader that pauses at each step and never for long.
 fn steady() -> tokio::time::Interval {
     let mut pace = tokio::time::interval(Duration::from_millis(150));
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -288,7 +288,7 @@ async fn an_http1_caller_that_does_not_read_is_cut() {
         metrics.contains("flowgate_refusals_total{reason=\"write-stalled\"} 1"),
         "{metrics}"
     );
-    // What it has missed does not look whole.
+    // The part that it received does not look complete.
     assert!(!unread.rest().await.ends_with("0\r\n\r\n"));
 }
 

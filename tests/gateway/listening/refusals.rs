@@ -1,5 +1,5 @@
-//! Refusals over HTTP/2 as callers get to see them: at once, whole, and without harm to the connection, although the body
-//! is still being sent.
+//! Refusals over HTTP/2 as callers see them: at once, complete, and without harm to the connection, although
+//! the body is still being sent.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::listening::frames::{
 };
 use crate::listening::served;
 
-/// `POST`, or another method, for this path without a key.
+/// The fields of a `POST`, or another method, for this path without a key.
 fn fields(method: &str, path: &str) -> Vec<u8> {
     [
         field(":method", method),
@@ -22,7 +22,7 @@ fn fields(method: &str, path: &str) -> Vec<u8> {
     .concat()
 }
 
-/// Waits for the end of an answer that is a problem; its code.
+/// Waits for the end of an answer that is a problem, and returns its code.
 async fn problem(peer: &mut Peer, id: u32) -> String {
     let mut body = Vec::new();
     loop {
@@ -61,7 +61,7 @@ async fn a_caller_may_send_its_whole_body_after_it_was_refused() {
     ] {
         peer.say(&frame(HEADERS, END_HEADERS, id, &fields)).await;
         assert_eq!(problem(&mut peer, id).await, refused);
-        // It sends on as if it had read nothing, as far as its window lets it.
+        // It continues to send as if it had read nothing, as far as its window allows.
         let mut window = 65_535;
         let mut left = BYTES;
         while left > 0 {
@@ -92,7 +92,7 @@ async fn a_caller_that_stops_after_its_refusal_is_reset_without_an_error() {
     assert_eq!(problem(&mut peer, 1).await, "key-missing");
     let reset = peer.hear(|heard| heard.stream == 1).await.unwrap();
     assert_eq!((reset.kind, code(&reset)), (RST_STREAM, 0));
-    // What was under way by then is no flood.
+    // What was in progress by then is not a flood.
     for _ in 0..60 {
         peer.say(&frame(DATA, 0, 1, &[b'x'; 1000])).await;
     }

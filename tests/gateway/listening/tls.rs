@@ -20,7 +20,7 @@ async fn connect(gateway: &Running, config: ClientConfig, name: ServerName<'stat
     tls.connect(name, tcp).await.unwrap()
 }
 
-/// A client that speaks this version and no other.
+/// A client that supports only this version.
 fn only(world: &World, version: &'static SupportedProtocolVersion) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     ClientConfig::builder_with_provider(provider)
@@ -30,14 +30,14 @@ fn only(world: &World, version: &'static SupportedProtocolVersion) -> ClientConf
         .with_no_client_auth()
 }
 
-/// The certificate that whoever asks for this name gets to see.
+/// The certificate that a client gets for this name.
 async fn shown(world: &World, gateway: &Running, name: ServerName<'static>) -> CertificateDer<'static> {
     let stream = connect(gateway, world.emulator.ca.client_config(&["http/1.1"]), name).await;
     let chain = stream.get_ref().1.peer_certificates().unwrap();
     chain[0].clone().into_owned()
 }
 
-/// The settings of a certificate that serves these names; none stands for its own.
+/// The settings of a certificate for these names; none means those in the certificate.
 fn block(world: &World, leaf: &Leaf, file: &str, keys: &str) -> String {
     let files = leaf.write(world.dir(), file).unwrap();
     let key = files.key.display();
@@ -47,7 +47,7 @@ fn block(world: &World, leaf: &Leaf, file: &str, keys: &str) -> String {
     )
 }
 
-/// A gateway whose listener has these certificates in place of the usual one.
+/// A gateway whose listener has these certificates instead of the usual one.
 fn start(world: &World, certificates: &str) -> Running {
     let settings = world.base().replace(&world.certificate(), certificates);
     let route = world.route("orders", "/orders", "https://localhost:9/", "");
@@ -123,14 +123,14 @@ async fn each_name_gets_its_certificate_and_strangers_the_default() {
         ("two.example", &two),
         ("other.example", &two),
         ("a.wild.example", &wild),
-        // A wildcard stands for one label, no more and no less.
+        // A wildcard matches exactly one label.
         ("b.a.wild.example", &two),
         ("wild.example", &two),
     ] {
         let shown = shown(&world, &gateway, server_name(name)).await;
         assert_eq!(shown, leaf.chain[0], "{name}");
     }
-    // Who calls an address by its number sends no name.
+    // A client that connects to an IP address sends no name.
     let number = ServerName::from(gateway.address.ip());
     assert_eq!(shown(&world, &gateway, number).await, two.chain[0]);
 }
@@ -152,7 +152,7 @@ async fn the_first_certificate_is_the_default_unless_another_says_so() {
     assert_eq!(shown, one.chain[0]);
 }
 
-/// The protocol agreed on with a client that offers these.
+/// The protocol agreed with a client that offers these.
 async fn agreed(world: &World, gateway: &Running, offered: &[&str]) -> Option<String> {
     let config = world.emulator.ca.client_config(offered);
     let stream = connect(gateway, config, server_name("localhost")).await;

@@ -1,4 +1,4 @@
-//! Answers on their way down: piece by piece, with and without a body, for old callers too.
+//! Answers on their way to the caller: piece by piece, with and without a body, and for old callers.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::emulator::{Gate, Reply, Trigger, TriggerHandle};
 use crate::harness::{KEY, PATIENCE, Running, TENANT, World, send_h2};
 use crate::listening::order_bytes;
 
-/// Longer than any rest after which something is tidied away in these tests.
+/// Longer than any idle time after which these tests close something.
 const LONG_PAUSE: Duration = Duration::from_millis(1500);
-/// Deadlines that a slow answer must not meet.
+/// Deadlines that must not affect a slow answer.
 const IMPATIENT: &str = "[connections]\nidle_timeout = \"200ms\"\nhead_timeout = \"200ms\"\n";
 
-/// A gateway to a flow that does this.
+/// A gateway to a flow with this behaviour.
 async fn answering(behaviour: Flow, more: &str) -> (World, Running, TriggerHandle) {
     let world = World::new().await;
     let methods = ["GET", "HEAD", "POST"];
@@ -63,7 +63,7 @@ async fn a_pause_in_an_answer_is_no_rest() {
     talk.silence(LONG_PAUSE).await;
     gate.open();
     talk.hear_until("0\r\n\r\n").await;
-    // Whole, and the connection is where it should be.
+    // The answer is complete, and the connection is in step.
     talk.say(order_bytes("")).await;
     assert_eq!(talk.hear().await.body.len(), 2000);
     assert_eq!(trigger.runs(), 2);

@@ -1,4 +1,5 @@
-//! `Expect: 100-continue` is answered here, and an invitation is given only to those whose body is wanted.
+//! `Expect: 100-continue` is answered by the gateway, and only callers whose body is wanted get a `100
+//! Continue`.
 
 use crate::emulator::TokenAnswer;
 use crate::harness::KEY;

@@ -1,4 +1,4 @@
-//! Small bodies: read whole before the flow is called, within a time and a memory.
+//! Small bodies: read completely before the flow is called, within limits of time and memory.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ async fn the_flow_is_not_called_before_the_body_is_whole() {
     let mut slow = gateway.talk().await;
     slow.say(with_length(4)).await;
     slow.say("{  ").await;
-    // Somebody else's whole request goes all the way meanwhile.
+    // Another caller's complete request is served.
     assert_eq!(gateway.send(order()).await.status, 202);
     assert_eq!(world.emulator.flow.listener().connections().get(), 1);
     assert_eq!(world.emulator.flow.heads().get(), 1);
@@ -121,7 +121,7 @@ async fn a_body_that_drips_has_no_more_time_than_another() {
 
 const NARROW: &str = "[bodies]\nhold_size_max = \"1 KiB\"\nheld_budget = \"1 KiB\"\n";
 
-/// Waits until bodies of so many bytes are held.
+/// Waits until bodies of this many bytes are held.
 async fn held(gateway: &Running, bytes: usize) {
     let line = format!("\nflowgate_held_body_bytes {bytes}\n");
     let held = async {

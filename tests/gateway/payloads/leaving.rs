@@ -1,4 +1,4 @@
-//! Callers that go before they have their answer.
+//! Callers that leave before they have their answer.
 
 use bytes::Bytes;
 use http::Request;
@@ -50,7 +50,7 @@ async fn a_caller_that_leaves_in_a_large_body_ends_the_call() {
     assert_eq!(trigger.runs(), 0);
 }
 
-/// Has one more exchange on this connection: whatever was said on it before has been heard by then.
+/// Makes another exchange on this connection, so that everything sent on it before has been received.
 pub(super) async fn settle(sender: &mut SendRequest<Full<Bytes>>) {
     let nowhere = Request::get("https://localhost/nowhere");
     let answer = send_h2(sender, nowhere.body(Full::default()).unwrap()).await;

@@ -1,4 +1,4 @@
-//! Callers that send, but hardly: a body has a least rate, and only its caller's own time counts against it.
+//! Callers that send very slowly: a body has a minimum rate, and only the time that its caller takes counts.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,13 +21,13 @@ use crate::listening::served;
 use crate::payloads::leaving::settle;
 use crate::payloads::{Bare, LAST_CHUNK, chunk, chunked, with_length};
 
-/// A byte in each of these is half of what [`RATE`] asks for.
+/// One byte per interval is half of what [`RATE`] asks for.
 const DRIP: Duration = Duration::from_millis(20);
-/// Bodies without a rest that a timeout could see; what was sent before buys a second at most. That they must be whole
-/// in the time of their size is another test's matter.
+/// Bodies without a pause that a timeout would notice; data sent earlier buys a second at most. That they
+/// must be complete within the time for their size is another test's matter.
 const RATE: &str = "[bodies]\nrate_min = \"100 B\"\nrate_grace = \"300ms\"\nhold_size_max = \"1 KiB\"\n\
                     timeout = \"1s\"\nstream_rate_min = 0\n";
-/// The same where the whole of a held body has time enough.
+/// The same with enough time for a whole held body.
 const HELD_RATE: &str = "[bodies]\nrate_min = \"100 B\"\nrate_grace = \"300ms\"\n";
 
 fn assert_too_slow(answer: &Answer) {
@@ -42,13 +42,13 @@ fn assert_too_slow(answer: &Answer) {
     assert!(detail.contains("100 bytes per second"), "{detail}");
 }
 
-/// Says the start, drips after it, and hears the answer.
+/// Sends the start, drips after it, and reads the answer.
 async fn drip_h1(gateway: &Running, start: &str, drop: &str) -> Answer {
     let mut talk = gateway.talk().await;
     talk.say(start).await;
     let drip = async {
         loop {
-            // It may have closed; then the answer is there.
+            // It may have closed; then the answer has arrived.
             let _ = talk.try_say(drop).await;
             if let Ok(answer) = tokio::time::timeout(DRIP, talk.hear()).await {
                 return answer;
@@ -60,7 +60,7 @@ async fn drip_h1(gateway: &Running, start: &str, drop: &str) -> Answer {
         .expect("it may drip for ever")
 }
 
-/// A body that drips after its start, for ever.
+/// A body that drips after its start, forever.
 struct Drip {
     start: Bytes,
     drops: Interval,
@@ -116,7 +116,7 @@ async fn a_small_body_that_drips_is_refused_by_its_rate() {
     for (start, drop) in [
         (with_length(60_000), "x".to_owned()),
         (chunked(), chunk("x")),
-        // The frame of a chunk is not the body.
+        // The framing of a chunk is not part of the body.
         (format!("{}1;", chunked()), "extension".to_owned()),
     ] {
         let answer = drip_h1(&gateway, &start, &drop).await;
@@ -193,7 +193,7 @@ async fn a_streamed_body_that_is_not_whole_in_the_time_of_its_size_is_ended_on_b
 
 #[tokio::test]
 async fn a_large_body_that_comes_in_time_may_come_slowly() {
-    // Far more than the grace, and less than the eight seconds that its size has beyond it.
+    // Far more than the grace period, and less than the eight seconds that its size allows beyond it.
     const BODIES: &str = "[bodies]\nrate_min = 0\nrate_grace = \"100ms\"\nstream_rate_min = \"500 B\"\n\
                           hold_size_max = \"1 KiB\"\n";
     let (_world, gateway, trigger) = served(BODIES).await;
@@ -210,7 +210,7 @@ async fn a_large_body_that_comes_in_time_may_come_slowly() {
 
 #[tokio::test]
 async fn a_held_body_that_stalls_gives_its_memory_back_after_the_grace() {
-    // What it brought before would last for minutes at this rate.
+    // What it sent before would last for minutes at this rate.
     let rate = "[bodies]\nrate_min = \"100 B\"\nrate_grace = \"300ms\"\ntimeout = \"1h\"\n";
     let (_world, gateway, trigger) = served(rate).await;
     let mut talk = gateway.talk().await;
@@ -230,7 +230,7 @@ async fn a_body_that_keeps_the_rate_may_take_longer_than_the_grace() {
     talk.say(chunked()).await;
     let began = tokio::time::Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
-        // Each buys more time than it takes, also on a machine that is busy.
+        // Each buys more time than it takes, even on a busy machine.
         talk.say(chunk(&"x".repeat(20))).await;
         talk.silence(DRIP).await;
     }
@@ -248,15 +248,15 @@ async fn a_flow_that_takes_its_time_does_not_get_its_caller_cut() {
     let flow = Bare::new(&world);
     let limit = "body_size_max = \"100 MiB\"";
     let route = world.route("orders", "/orders", &flow.url(), limit);
-    // All that a caller may keep us waiting is over long before the flow goes on, and over the whole time it is far
-    // below the rate.
+    // The time that a caller may keep us waiting is over long before the flow continues, and over the whole
+    // time the rate is far below the minimum.
     let gateway = world.start_with(&format!(
         "{route}[bodies]\nrate_min = \"1 MiB\"\nrate_grace = \"3s\"\ntimeout = \"3s\"\n"
     ));
     let (mut reading, mut writing) = tokio::io::split(gateway.tls_stream().await);
     writing.write_all(with_length(BODY).as_bytes()).await.unwrap();
     let caller = tokio::spawn(async move {
-        // What TLS keeps while the socket is full leaves with a flush only, and nothing is written behind it.
+        // What TLS keeps while the socket is full leaves only with a flush, and nothing is written after it.
         let sent = match writing.write_all(&vec![b'x'; BODY]).await {
             Ok(()) => writing.flush().await,
             failed => failed,
@@ -278,7 +278,7 @@ async fn a_flow_that_takes_its_time_does_not_get_its_caller_cut() {
     caller.await.unwrap().1.unwrap();
 }
 
-/// An order over HTTP/2 with so many bytes.
+/// An order over HTTP/2 with this many bytes.
 fn large_order(bytes: usize) -> Request<Full<Bytes>> {
     Request::post("https://localhost/orders")
         .header("x-api-key", KEY)
@@ -292,7 +292,7 @@ async fn a_caller_behind_bodies_that_are_not_taken_is_not_held_to_its_rate() {
     let world = World::new().await;
     let trigger = Trigger::any_user(TENANT).does(Flow::Accepted);
     let trigger = world.emulator.flow.add(trigger);
-    // One body fills the window of its connection, and nobody takes it before there is a token.
+    // One body fills the window of its connection, and nobody reads it before there is a token.
     let tokens = world.emulator.entra.hold();
     let route = world.route("orders", "/orders", &trigger.url(), "");
     let windows = "[connections]\nhttp2_stream_window = \"1 MiB\"\nhttp2_connection_window = \"64 KiB\"\n";
@@ -308,7 +308,7 @@ async fn a_caller_behind_bodies_that_are_not_taken_is_not_held_to_its_rate() {
     settle(&mut sender).await;
     let small = ask(&sender, large_order(2));
     settle(&mut sender).await;
-    // Another connection, where only the caller is waited for, tells when the grace is over.
+    // Another connection, on which only the caller is waited for, shows when the grace period is over.
     let mut witness = gateway.talk().await;
     witness.say(with_length(2)).await;
     assert_too_slow(&witness.hear().await);

@@ -1,4 +1,4 @@
-//! A refused caller gets its answer at once, and gets to see it however much it still sends.
+//! A refused caller gets its answer at once, and can read it however much it still sends.
 
 use http_body_util::Full;
 
@@ -6,7 +6,7 @@ use crate::harness::{KEY, post};
 use crate::listening::{order, order_bytes, served};
 use crate::payloads::{LAST_CHUNK, chunk, chunked, with_length};
 
-/// Far more than sockets hold, and more than any bound of a body here.
+/// Far more than socket buffers, and more than any body limit here.
 const LARGE: usize = 20_000_000;
 
 fn without_key(head: &str) -> String {

@@ -1,5 +1,5 @@
-//! What one caller, or one address on an open route, may take from the others: the permits of a flow, its waiting
-//! room, and the memory for bodies.
+//! How much one caller, or one address on an open route, may take of shared resources: the permits of a flow,
+//! its queue, and the memory for bodies.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -28,10 +28,10 @@ use crate::payloads::with_length;
 /// The key of the caller "erp", which shares the route with "shop".
 const OTHER_KEY: &str = "canary-key-of-erp-0123456789";
 const BOTH: &str = "callers = [\"shop\", \"erp\"]\n";
-/// At 250 bytes a second it would take more than an hour.
+/// At 250 bytes per second it would take more than an hour.
 const SLOW_BYTES: u64 = 1024 * 1024;
 
-/// A route for the callers "shop" and "erp" with these keys, and these settings behind it.
+/// A route for the callers "shop" and "erp" with these keys, followed by these settings.
 async fn shared(keys: &str, more: &str) -> (World, Running, TriggerHandle) {
     let world = World::new().await;
     let trigger = Trigger::any_user(TENANT).does(Flow::Accepted);
@@ -42,13 +42,13 @@ async fn shared(keys: &str, more: &str) -> (World, Running, TriggerHandle) {
     (world, gateway, trigger)
 }
 
-/// An order of "erp" with so many bytes.
+/// An order of "erp" with this many bytes.
 fn order_of_other(bytes: usize) -> Request<Full<Bytes>> {
     let request = post("/orders").header("x-api-key", OTHER_KEY);
     request.body(Full::from(vec![b'x'; bytes])).unwrap()
 }
 
-/// A body that states its length and brings 250 bytes of it a second.
+/// A body that states its length and sends 250 bytes of it per second.
 struct Slow {
     left: u64,
     drops: Interval,
@@ -102,7 +102,7 @@ impl Shop {
         })
     }
 
-    /// Has one more exchange: all requests before it have been taken on by then.
+    /// Makes another exchange: all earlier requests have been accepted by then.
     async fn settle(&mut self) {
         let nowhere = self.ask("/nowhere", Full::default().boxed()).await;
         assert_eq!(end(nowhere).await.status, 404);
@@ -175,7 +175,7 @@ async fn a_turn_goes_to_the_caller_with_the_fewest_requests() {
             _ => shop.settle().await,
         }
     }
-    // The waiting room is full of one caller, which has the permits, too.
+    // One caller fills the queue, and has the permits, too.
     let mut connection = gateway.connect().await;
     asked.push(tokio::spawn(
         async move { connection.send(order_of_other(2)).await },
@@ -201,7 +201,7 @@ async fn a_turn_goes_to_the_caller_with_the_fewest_requests() {
 /// Bodies of 1 KiB, and memory for four of them.
 const NARROW: &str = "[bodies]\nhold_size_max = \"1 KiB\"\nheld_budget = \"4 KiB\"\n";
 
-/// Waits until bodies of so many bytes are held.
+/// Waits until bodies of this many bytes are held.
 async fn held(gateway: &Running, bytes: usize) {
     let line = format!("\nflowgate_held_body_bytes {bytes}\n");
     let held = async {
@@ -214,7 +214,7 @@ async fn held(gateway: &Running, bytes: usize) {
         .expect("they are not held");
 }
 
-/// A body of which the last hundred bytes do not come.
+/// A body whose last hundred bytes do not arrive.
 async fn stall(mut talk: Talk<TlsStream<tokio::net::TcpStream>>) -> Talk<TlsStream<tokio::net::TcpStream>> {
     talk.say(with_length(1000)).await;
     talk.say("x".repeat(900)).await;

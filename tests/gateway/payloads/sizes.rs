@@ -8,7 +8,7 @@ use crate::harness::{Answer, KEY, Running, TENANT, World, post, send_h2};
 use crate::listening::served;
 use crate::payloads::{LAST_CHUNK, chunk, chunked, noise, sha256, with_length};
 
-/// A gateway whose route `/orders` takes bodies of this size.
+/// A gateway whose route `/orders` accepts bodies of this size.
 async fn limited(size: &str) -> (World, Running, TriggerHandle) {
     let world = World::new().await;
     let trigger = world
@@ -54,7 +54,8 @@ async fn who_sends_it_all_the_same_still_gets_to_read_the_refusal() {
     talk.say(&large).await;
     assert_too_large(&talk.hear().await);
     assert_eq!(talk.rest().await, "");
-    // Usual libraries give up when they can write no more, so nothing may end before they have written all.
+    // Usual libraries stop when a write fails, so the connection must not close before they have written
+    // everything.
     for _ in 0..10 {
         assert_too_large(&gateway.post("/orders", &large).await);
     }

@@ -1,4 +1,4 @@
-//! Large bodies: they go on while they arrive, no faster than the flow reads.
+//! Large bodies: they are forwarded while they arrive, no faster than the flow reads.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const SMALL_HOLD: &str = "[bodies]\nhold_size_max = \"1 KiB\"\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nx-ms-workflow-run-id: 08580000000000000000000000001CU00\r\n\
                   Content-Length: 2\r\n\r\nok";
 
-/// A gateway that holds 1 KiB at most.
+/// A gateway that holds at most 1 KiB.
 async fn streaming(more: &str) -> (World, Running, TriggerHandle) {
     served(&format!("{SMALL_HOLD}{more}")).await
 }
@@ -114,7 +114,7 @@ async fn a_flow_that_does_not_read_holds_up_its_caller_and_fills_no_memory() {
     writing.write_all(with_length(BODY).as_bytes()).await.unwrap();
     let piece = vec![b'x'; 100_000];
     let mut written = 0;
-    // Only the sockets' buffers and one buffer of ours take anything; then the caller has to wait.
+    // Only the sockets' buffers and one buffer of ours accept data; then the caller has to wait.
     while let Ok(result) = tokio::time::timeout(Duration::from_secs(1), writing.write_all(&piece)).await {
         result.unwrap();
         written += piece.len();
@@ -125,7 +125,7 @@ async fn a_flow_that_does_not_read_holds_up_its_caller_and_fills_no_memory() {
     let mut upstream = flow.accept().await;
     upstream.hear_until("\r\n\r\n").await;
     let caller = tokio::spawn(async move {
-        // How much of the last piece went is not known, so the rest is made of what every body has.
+        // How much of the last piece was sent is unknown, so the rest repeats the byte of every body.
         let _ = writing.write_all(&vec![b'x'; BODY]).await;
     });
     upstream.skip(BODY).await;

@@ -22,7 +22,7 @@ fn connection_lines(gateway: &Running) -> Vec<Value> {
     lines.filter(|line| line["kind"] == "connection").collect()
 }
 
-/// Waits until there are so many lines, and expects the last to give this reason, and the metrics to agree.
+/// Waits for this many lines, and expects this reason in the last one and in the metrics.
 async fn assert_told(gateway: &Running, count: usize, reason: &str, of_reason: usize, what: &str) {
     gateway
         .lines
@@ -44,7 +44,7 @@ async fn assert_told(gateway: &Running, count: usize, reason: &str, of_reason: u
     );
 }
 
-/// Says this on the port for TLS, closes, and waits for the other side.
+/// Writes bytes to the TLS port, closes, and waits for the other side.
 async fn bare(gateway: &Running, bytes: &[u8]) {
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -52,7 +52,7 @@ async fn bare(gateway: &Running, bytes: &[u8]) {
     Talk::new(stream).rest().await;
 }
 
-/// Tries to shake hands as somebody with these protocols who trusts this authority.
+/// Attempts a handshake as a client with these protocols that trusts this authority.
 async fn shake(gateway: &Running, authority: &Authority, protocols: &[&str]) {
     let config = authority.client_config(protocols);
     let tcp = TcpStream::connect(gateway.address).await.unwrap();
@@ -98,7 +98,8 @@ async fn what_tls_refuses_has_one_line_and_a_count() {
     assert_eq!(gateway.send(order()).await.status, 202);
 }
 
-/// Frames after a good beginning that HTTP/2 answers by closing the connection (RFC 9113, the sections named).
+/// Frames after a good beginning that HTTP/2 answers by closing the connection (RFC 9113, the sections
+/// named).
 fn fatal() -> Vec<(&'static str, Vec<u8>)> {
     let head = |fields| block(&fields);
     let whole = END_HEADERS | END_STREAM;

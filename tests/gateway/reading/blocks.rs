@@ -12,14 +12,14 @@ use crate::reading::frames::{
     frame, good, with, without, write_length,
 };
 
-/// How a literal is kept by the other side (RFC 7541 section 6.2).
+/// A literal with incremental indexing (RFC 7541 section 6.2).
 const KEPT: u8 = 0x40;
 const NOT_KEPT: u8 = 0x00;
 const NEVER_KEPT: u8 = 0x10;
 /// The newest entry of the table, as a whole field.
 const NEWEST: u8 = 0x80 | 62;
 
-/// Strings in the code of Huffman (RFC 7541 appendix B).
+/// Strings in Huffman code (RFC 7541 appendix B).
 const UPPER: [u8; 4] = [0xfc, 0xf3, 0xe7, 0xcf];
 const LOWER: [u8; 4] = [0xf3, 0xe7, 0xcf, 0x9f];
 
@@ -40,12 +40,12 @@ fn literal(kind: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
     [&[kind][..], &string(name), &string(value)].concat()
 }
 
-/// A good order, and these bytes behind its fields.
+/// A good order with these bytes after its fields.
 fn good_and(more: &[u8]) -> Vec<u8> {
     [block(&good()), more.to_vec()].concat()
 }
 
-/// Blocks that must cost their stream only, and what is wrong with them.
+/// Blocks that must end only their stream, and what is wrong with them.
 fn wrong() -> Vec<(String, Vec<u8>)> {
     let mut wrong: Vec<(String, Vec<u8>)> = Vec::new();
     let names: [&[u8]; 9] = [
@@ -86,7 +86,7 @@ fn wrong() -> Vec<(String, Vec<u8>)> {
         ] {
             wrong.push((format!("{name}: {what}"), block(&with(name, value))));
         }
-        // The same behind names from the static table: `:path`, `accept`.
+        // The same after names from the static table: `:path`, `accept`.
         for index in [4, 19 | KEPT] {
             let block = [vec![index], string(value)].concat();
             wrong.push((format!("entry {index} with {what}"), good_and(&block)));
@@ -112,7 +112,7 @@ fn wrong() -> Vec<(String, Vec<u8>)> {
             format!("an upper-case name in code, kind {kind}"),
             good_and(&upper),
         ));
-        // "a", NUL, filled up: 00011 1111111111000 111111.
+        // "a", NUL, padding: 00011 1111111111000 111111.
         let value = [&[kind][..], &string(b"x-value"), &coded(&[0x1f, 0xfe, 0x3f])].concat();
         wrong.push((format!("a NUL in code, kind {kind}"), good_and(&value)));
     }
@@ -293,7 +293,7 @@ async fn what_is_wrong_anywhere_in_a_block_of_several_frames_reaches_no_flow() {
     ] {
         let front = block(&good()).len();
         let whole = [good_and(&wrong), literal(NOT_KEPT, b"x-cut", b"1")].concat();
-        // Before the wrong field, at each byte of it and of the one behind, and in more than two frames.
+        // Before the invalid field, at each byte of it and of the following one, and in more than two frames.
         let mut all: Vec<Vec<usize>> = (front..=whole.len()).map(|cut| vec![cut]).collect();
         all.extend([vec![0], vec![3, whole.len() - 3], (1..whole.len()).collect()]);
         for cuts in all {
@@ -310,7 +310,7 @@ async fn what_is_wrong_anywhere_in_a_block_of_several_frames_reaches_no_flow() {
                 peer = Peer::connect(&world, &gateway).await;
                 stream = 1;
             }
-            // A good one earns back what the frames have cost.
+            // A good request restores what the frames have cost.
             peer.write(&split(
                 stream,
                 END_STREAM,
@@ -383,7 +383,8 @@ async fn padding_and_priority_are_no_part_of_a_block_in_several_frames() {
     let first = [&[9][..], &of_nobody, front, &[0; 9]].concat();
     let mut bytes = frame(HEADERS, END_STREAM | PADDED | priority, 1, &first);
     bytes.extend(frame(CONTINUATION, END_HEADERS, 1, back));
-    // A stream cannot wait for itself (RFC 9113 section 5.3.1 has no word for it any more, and h2 still refuses it).
+    // A stream cannot depend on itself (RFC 9113 section 5.3.1 no longer defines it, and h2 still refuses
+    // it).
     let first = [&[0, 0, 0, 3, 16], front].concat();
     bytes.extend(frame(HEADERS, END_STREAM | priority, 3, &first));
     bytes.extend(frame(CONTINUATION, END_HEADERS, 3, back));
@@ -420,7 +421,7 @@ async fn a_head_of_several_frames_that_is_too_large_costs_its_stream_alone() {
     let (world, gateway, _) = served("").await;
     let mut peer = Peer::connect(&world, &gateway).await;
     let large = [large(), large()].concat();
-    // The second half is of fields only, for a pseudo-field there would be malformed.
+    // The second half has only regular fields, because a pseudo-field there would be malformed.
     let filler = literal(NOT_KEPT, b"x-more", &[b'y'; 950]);
     let large = [&large[..large.len() / 2], &filler.repeat(30)].concat();
     assert_eq!(peer.ask(&good(), b"{}").await, Heard::status(202));
@@ -526,7 +527,7 @@ async fn a_block_that_never_ends_is_cut_at_its_deadline() {
     ];
     for bytes in &begun {
         let mut peer = Peer::connect(&world, &gateway).await;
-        // It has nothing more to say about the settings afterwards, which would break the block off.
+        // It sends no settings afterwards, which would interrupt the block.
         assert_eq!(peer.ask(&good(), b"{}").await, Heard::status(202));
         let begin = Instant::now();
         peer.write(bytes).await;
@@ -556,7 +557,7 @@ async fn a_frame_longer_than_was_agreed_on_ends_the_connection() {
     ] {
         let mut peer = Peer::connect(&world, &gateway).await;
         peer.write(&bytes).await;
-        // FRAME_SIZE_ERROR, unless the block before it was broken off.
+        // FRAME_SIZE_ERROR, unless the block before it was interrupted.
         let code = peer.end().await;
         assert!(matches!(code, Some(6 | 1)), "{code:?}");
     }

@@ -1,12 +1,12 @@
-//! Bodies on HTTP/1: a chunk that can be read in two ways starts no run, and what stands in a body, in the extension
-//! of a chunk or in a trailer never becomes a request.
+//! Bodies on HTTP/1: an ambiguous chunk starts no run, and content of a body, of a chunk extension or of a
+//! trailer never becomes a request.
 
 use crate::emulator::Trigger;
 use crate::harness::{KEY, Running, TENANT, World};
 use crate::listening::{order, order_bytes, served};
 use crate::reading::{Case, assert_last, case, changed, each};
 
-/// A request that would be seen at the flow if it were read as one.
+/// A request that would reach the flow if it were read as one.
 fn smuggled() -> String {
     order_bytes("X-Smuggled: 1\r\n")
 }
@@ -19,7 +19,7 @@ fn with_length(body: &str) -> String {
     changed("Content-Length: 2", &format!("Content-Length: {}", body.len())).replace("{}", body)
 }
 
-/// Bodies whose end is not certain. Each is whole to somebody.
+/// Bodies whose end is ambiguous. Each is complete for some reader.
 fn chunks() -> Vec<Case> {
     let long = format!("2;x={}\r\n{{}}\r\n0\r\n\r\n", "y".repeat(10_000));
     let trailer = format!("2\r\n{{}}\r\n0\r\nX-T: {}\r\n\r\n", "y".repeat(100_000));
@@ -73,7 +73,7 @@ pub(super) async fn refused_alone(cases: &[Case]) {
     let (world, gateway, _) = served("").await;
     for Case { what, bytes } in cases {
         let mut talk = gateway.talk().await;
-        // Enough behind it to complete whatever is still taken for a chunk.
+        // Enough data after it to complete whatever is still taken for a chunk.
         let behind = smuggled().repeat(2);
         let _ = talk.try_say([bytes, behind.as_bytes()].concat()).await;
         assert_last(&mut talk, what).await;
@@ -207,7 +207,8 @@ async fn a_request_in_an_extension_or_a_trailer_is_never_read() {
         let before = trigger.request_count().get();
         let mut talk = gateway.talk().await;
         let _ = talk.try_say(chunked(&body)).await;
-        // Read as a trailer or refused: in both cases the order itself is all there can be before the text behind it.
+        // Read as a trailer or refused: either way the order itself is the only request before the text after
+        // it.
         let heard = talk.hear().await;
         assert!([202, 400].contains(&heard.status.as_u16()), "{body:?}");
         let after = trigger.requests();
@@ -251,7 +252,8 @@ async fn a_request_in_the_body_of_a_refused_one_is_never_read() {
                 assert_eq!(talk.rest().await, "", "{request}");
                 continue;
             }
-            // Kept open: the next answer belongs to the next request, not to the one in the body.
+            // The connection stays open: the next answer belongs to the next request, not to the one in the
+            // body.
             talk.say("GET /elsewhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 .await;
             assert_eq!(talk.hear().await.code(), "route-unknown", "{request}");

@@ -1,5 +1,5 @@
-//! A good order with one byte changed, left out or doubled, wherever it is: as many requests reach the flow as were
-//! answered by it, and none after a refusal that closes.
+//! A good order with one byte changed, left out or doubled, at every position: as many requests reach the
+//! flow as were answered by it, and none after a refusal that closes.
 
 use std::cell::Cell;
 
@@ -9,7 +9,7 @@ use crate::harness::{Answer, Running, TENANT, World};
 use crate::listening::{Talk, order_bytes};
 use crate::reading::{Case, case, each};
 
-/// Bytes that end, part or join what is read, and some that stand for others.
+/// Bytes that end, separate or join what is read, and some ordinary ones.
 const BYTES: &[u8] = b"\n\r \t\0:_;,#\\%\x7f\xff";
 
 fn changes() -> Vec<Case> {
@@ -30,7 +30,7 @@ fn changes() -> Vec<Case> {
     cases
 }
 
-/// A gateway with the route `/orders` where neither guessing nor haste is held against a caller.
+/// A gateway with the route `/orders` and without limits on failures and rates.
 async fn unlimited() -> (World, Running, TriggerHandle) {
     let world = World::new().await;
     let trigger = Trigger::any_user(TENANT).does(Flow::Accepted);
@@ -63,7 +63,7 @@ async fn no_changed_byte_makes_another_request_than_was_answered() {
     each(&changes(), async |Case { what, bytes }| {
         let mut talk = gateway.talk().await;
         let behind = order_bytes("X-Behind: 1\r\n");
-        // A gateway that refuses what it has read need not take the rest.
+        // A gateway that refuses what it has read need not read the rest.
         let _ = talk.try_say([bytes, behind.as_bytes()].concat()).await;
         for _ in 0..2 {
             let (answer, last) = next(&mut talk, what).await;

@@ -1,5 +1,5 @@
-//! HTTP/2 frame by frame, for requests that no library would send. It writes header blocks as plain literals and reads
-//! no more of an answer than its status, its body and how it ended.
+//! HTTP/2 frame by frame, for requests that no library would send. It writes header blocks as plain literals
+//! and reads only status, body and end of an answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) const PADDED: u8 = 8;
 /// Names and values of a header block, as they are sent.
 pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Fields made of texts.
+/// Fields from strings.
 pub(super) fn fields(fields: &[(&str, &str)]) -> Fields {
     let bytes = |text: &str| text.as_bytes().to_vec();
     fields
@@ -67,7 +67,7 @@ pub(super) fn without(name: &str) -> Fields {
     fields
 }
 
-/// A good order with one field more at its end.
+/// A good order with one more field at its end.
 pub(super) fn and(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Fields {
     let mut fields = good();
     fields.push((name.as_ref().to_vec(), value.as_ref().to_vec()));
@@ -111,7 +111,7 @@ pub(super) fn write_length(bytes: &mut Vec<u8>, length: usize) {
     bytes.push(u8::try_from(rest).unwrap());
 }
 
-/// The status, which is the first field of every answer. The table of the answering side is switched off, so it is an
+/// The status, which is the first field of every answer. The encoder's dynamic table is disabled, so it is an
 /// entry of the static table or a literal.
 fn status(mut block: &[u8]) -> u16 {
     while let [first, rest @ ..] = block
@@ -132,7 +132,7 @@ fn status(mut block: &[u8]) -> u16 {
     }
 }
 
-/// Three digits in the code of Huffman (RFC 7541 appendix B): `0` to `2` have five bits, `3` to `9` six.
+/// Three digits in Huffman code (RFC 7541 appendix B): `0` to `2` have five bits, `3` to `9` six.
 fn digits(text: &[u8]) -> u16 {
     let bits = text.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (32 - 8 * text.len());
     let mut at = 0;
@@ -200,18 +200,18 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Connects and says hello: the preface, settings that switch the table of the answering side off, and a window.
+    /// Connects and sends the preface, settings that disable the encoder's dynamic table, and a window.
     pub(super) async fn connect(world: &World, gateway: &Running) -> Self {
         let mut peer = Self::connect_silently(world, gateway).await;
         let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         hello.extend(frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]));
-        // Open once and for all: this reader gives nothing back.
+        // Opened once for all requests: this reader sends no further updates.
         hello.extend(frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]));
         peer.write(&hello).await;
         peer
     }
 
-    /// Agrees on HTTP/2 by ALPN and says nothing.
+    /// Negotiates HTTP/2 by ALPN and sends nothing.
     pub(super) async fn connect_silently(world: &World, gateway: &Running) -> Self {
         let config = world.emulator.ca.client_config(&["h2"]);
         let tcp = TcpStream::connect(gateway.address).await.unwrap();
@@ -228,13 +228,13 @@ impl Peer {
         }
     }
 
-    /// Writes bytes as they are, to a gateway that may have closed.
+    /// Writes bytes unchanged, to a gateway that may have closed.
     pub(super) async fn write(&mut self, bytes: &[u8]) {
         let write = async {
             self.stream.write_all(bytes).await?;
             self.stream.flush().await
         };
-        // That the gateway closes is seen when it is read.
+        // A closed connection is noticed when it is read.
         let _ = write.await;
     }
 
@@ -280,7 +280,7 @@ impl Peer {
         stream
     }
 
-    /// Sends a whole request whose header block is written as it stands here.
+    /// Sends a whole request with exactly this header block.
     pub(super) async fn send_block(&mut self, block: &[u8], body: &[u8]) -> u32 {
         let stream = self.next_stream();
         let mut bytes = frame(HEADERS, END_HEADERS, stream, block);
@@ -313,7 +313,7 @@ impl Peer {
             .expect("the stream never ends")
     }
 
-    /// Waits for the end of the connection and tells the error of the last GOAWAY.
+    /// Waits for the end of the connection and returns the error of the last GOAWAY.
     pub(super) async fn end(&mut self) -> Option<u32> {
         let end = async {
             while !self.over {
@@ -328,7 +328,7 @@ impl Peer {
 
     /// Closes the connection from this side and waits for the other.
     pub(super) async fn leave(mut self) {
-        // The other side may have gone first.
+        // The other side may have closed first.
         let _ = self.stream.shutdown().await;
         self.end().await;
     }
@@ -357,7 +357,7 @@ impl Peer {
             HEADERS | DATA | RST_STREAM => {
                 let stream = self.streams.entry(stream).or_default();
                 match kind {
-                    // Trailers are none of this reader's business, and no answer here has any.
+                    // This reader ignores trailers, and no answer here has any.
                     HEADERS if stream.status == 0 => stream.status = status(payload),
                     DATA => stream.body.extend(payload),
                     RST_STREAM if stream.heard.is_none() => stream.heard = Some(Heard::Reset(word(payload))),

@@ -1,4 +1,4 @@
-//! The host of a request on HTTP/1: exactly one, wherever it is named.
+//! The host of a request on HTTP/1: exactly one, wherever it is given.
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
@@ -6,7 +6,7 @@ use crate::harness::{TENANT, World};
 use crate::listening::{order_bytes, served};
 use crate::reading::{Case, case, changed, refused};
 
-/// Hosts that are missing, or there twice.
+/// Hosts that are missing or repeated.
 fn counts() -> Vec<Case> {
     let host = |lines: &str| changed("Host: localhost\r\n", lines);
     let old = |bytes: String| bytes.replace("HTTP/1.1", "HTTP/1.0");
@@ -80,7 +80,7 @@ refused!(
     a_host_that_is_no_host_is_refused_in_two_pieces_too
 );
 
-/// Targets that name a host of their own.
+/// Targets that contain a host.
 fn targets() -> Vec<Case> {
     let target = |target: &str| changed("/orders", target);
     let hostless = |bytes: String| bytes.replace("Host: localhost\r\n", "");

@@ -1,5 +1,5 @@
-//! Malformed requests on HTTP/2: each ends with our 400 or a reset of its own stream, nothing of it goes upstream, and
-//! the other streams of the connection live. What costs the whole connection is in `below.rs`.
+//! Malformed requests on HTTP/2: each ends with our 400 or a reset of its own stream, nothing of it is sent
+//! upstream, and the other streams of the connection live. What ends the whole connection is in `below.rs`.
 
 use crate::harness::KEY;
 use crate::listening::{order_bytes, served};
@@ -28,7 +28,7 @@ fn bodiless(what: impl Into<String>, head: Fields) -> Case {
     }
 }
 
-/// A good order with this field in front of all others.
+/// A good order with this field before all others.
 fn first(name: &str, value: &str) -> Fields {
     let mut head = fields(&[(name, value)]);
     head.extend(good());

@@ -1,9 +1,9 @@
-//! Where the body ends, on HTTP/1: one plain length or one `chunked`, and never both.
+//! The end of a body on HTTP/1: one plain length or one `chunked`, and never both.
 
 use crate::listening::{order_bytes, served};
 use crate::reading::{Case, case, changed, refused};
 
-/// These lines in place of the length of a good order.
+/// A good order with these lines instead of its length.
 fn framed(lines: &str) -> String {
     changed("Content-Length: 2\r\n", lines)
 }
@@ -36,7 +36,7 @@ fn lengths() -> Vec<Case> {
         "two",
         "\u{ff12}",
         "\u{b2}",
-        // 2^64 and 2, and numbers that no counter holds.
+        // 2^64 + 2, and numbers that no integer type holds.
         "18446744073709551618",
         "99999999999999999999",
         "9223372036854775808",
@@ -176,7 +176,7 @@ fn codings() -> Vec<Case> {
     cases
 }
 
-/// These lines in place of the length, and a body in chunks.
+/// A good order with these lines instead of its length, and a chunked body.
 fn chunked(lines: &str) -> String {
     framed(lines).replace("{}", "2\r\n{}\r\n0\r\n\r\n")
 }

@@ -1,10 +1,9 @@
-//! Line ends, empty lines, folding, colons and characters: where a line of the head begins and ends, and which field
-//! it is.
+//! Line ends, empty lines, folding, colons and characters: the boundaries and names of fields.
 
 use crate::listening::{order_bytes, served};
 use crate::reading::{Case, case, changed, refused};
 
-/// Line ends that some readers take for one and others do not.
+/// Line ends that only some readers accept.
 fn ends() -> Vec<Case> {
     let good = order_bytes("");
     vec![
@@ -52,7 +51,7 @@ refused!(
     such_a_line_end_is_refused_in_two_pieces_too
 );
 
-/// Lines where none may be, and lines that belong to the one before.
+/// Lines where none are allowed, and lines that continue the one before.
 fn shapes() -> Vec<Case> {
     let good = order_bytes("");
     vec![
@@ -90,7 +89,7 @@ refused!(
     an_empty_or_folded_line_is_refused_in_two_pieces_too
 );
 
-/// Fields whose name is not certain.
+/// Fields with an ambiguous name.
 fn names() -> Vec<Case> {
     vec![
         case("a space before the colon", order_bytes("X-Field : 1\r\n")),
@@ -117,7 +116,8 @@ refused!(
     a_field_without_one_clear_name_is_refused_in_two_pieces_too
 );
 
-/// Every control character but tab, return and feed, which have tests of their own, in each part of the head.
+/// Every control character except tab, return and feed, which have tests of their own, in each part of the
+/// head.
 fn controls() -> Vec<Case> {
     let controls = (0u8..0x20).chain([0x7f]).filter(|byte| !b"\t\r\n".contains(byte));
     let mut cases = Vec::new();
@@ -168,7 +168,7 @@ async fn what_is_odd_but_can_be_read_in_one_way_is_served() {
         talk.say(&good).await;
         assert_eq!(talk.hear().await.status, 202, "{good}");
     }
-    // Bytes beyond ASCII in a value are what they are (RFC 9110 section 5.5).
+    // Bytes beyond ASCII in a value pass unchanged (RFC 9110 section 5.5).
     talk.say(order_bytes("X-Name: Mot\u{f6}rhead\r\n")).await;
     assert_eq!(talk.hear().await.status, 202);
     let seen = trigger.last_request();

@@ -1,5 +1,5 @@
-//! Field names with `_`: CGI-like servers read it as `-`. A name that so becomes one that is read, dropped or set here
-//! is refused; all others pass to the flow as they are.
+//! Field names with `_`, which CGI-like servers read as `-`. A name that would become one which the gateway
+//! reads, drops or sets is refused; all others pass to the flow unchanged.
 
 use http::Request;
 use http_body_util::Full;
@@ -8,7 +8,7 @@ use crate::emulator::Answer as Flow;
 use crate::emulator::{Trigger, TriggerHandle};
 use crate::harness::{Answer, KEY, Running, TENANT, World, send_h2};
 
-/// Names that are read, dropped or set by the gateway, each with a `-` to replace.
+/// Names that the gateway reads, drops or sets, each with a `-` to replace.
 const OURS: [&str; 26] = [
     "content-length",
     "transfer-encoding",
@@ -38,7 +38,7 @@ const OURS: [&str; 26] = [
     "x-flowgate-",
 ];
 
-/// Names that are nobody's business but the flow's.
+/// Names that the gateway does not use.
 const THEIRS: [&str; 16] = [
     "my_own_field",
     "x_my_field",
@@ -74,7 +74,7 @@ fn spellings(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// A route that reads keys in a place of its own beside the usual one, and a route that reads none.
+/// A route that reads keys in a header of its own in addition to the usual one, and a route that reads none.
 async fn gateway() -> (World, Running, TriggerHandle) {
     let world = World::new().await;
     let trigger = world

@@ -1,5 +1,5 @@
-//! Paths that another reader could take for the address of a guarded route: without its key nobody reaches the flow
-//! behind it, and what is forwarded elsewhere is byte for byte what was checked.
+//! Paths that another reader could take for the address of a guarded route: without its key nobody reaches
+//! the flow behind it, and what is forwarded elsewhere is byte for byte what was checked.
 
 use percent_encoding::percent_decode_str;
 
@@ -8,7 +8,7 @@ use crate::emulator::{Trigger, TriggerHandle};
 use crate::harness::{KEY, Running, TENANT, World};
 use crate::reading::frames::{Heard, Peer, with};
 
-/// Ways up, or into another segment, as somebody might decode them.
+/// Ways up, or into another segment, as some server might decode them.
 const STEPS: [&str; 46] = [
     "../",
     "./",
@@ -107,7 +107,7 @@ struct House {
     guarded: TriggerHandle,
 }
 
-/// Routes open to all, one of which forwards the rest of its path, around guarded ones.
+/// Routes open to all, one of which forwards the rest of its path, beside guarded ones.
 async fn house() -> House {
     let world = World::new().await;
     let trigger = || Trigger::any_user(TENANT).does(Flow::Accepted);
@@ -174,7 +174,8 @@ fn tricks() -> Vec<String> {
     tricks
 }
 
-/// What other servers make of a path: decoded never, once or twice, then without backslashes, empty segments and dots.
+/// What other servers make of a path: decoded never, once or twice, then without backslashes, empty segments
+/// and dots.
 fn readings(path: &str) -> Vec<String> {
     let once = percent_decode_str(path).decode_utf8_lossy().into_owned();
     let twice = percent_decode_str(&once).decode_utf8_lossy().into_owned();
@@ -198,7 +199,8 @@ fn is_guarded(path: &str) -> bool {
 }
 
 impl House {
-    /// What came of a path: refused, or served by the open flow with the very bytes that were checked.
+    /// Checks the result for a path: refused, or served by the open flow with exactly the bytes that were
+    /// checked.
     fn assert_kept(&self, path: &str, status: u16, code: &str, before: u64) {
         match status {
             202 => {
@@ -273,7 +275,7 @@ async fn no_spelling_of_a_path_reaches_a_guarded_flow_on_http2() {
 async fn a_step_upwards_is_refused_also_with_a_key() {
     let house = house().await;
     for step in STEPS {
-        // A space after the dots and letters that only look like dots are data, whoever decodes them.
+        // A space after the dots and letters that only look like dots are data for every decoder.
         if ["..%20/", "..%ef%bc%8f", "%ef%bc%8e%ef%bc%8e/"].contains(&step) {
             continue;
         }

@@ -1,5 +1,5 @@
-//! What only a strict reader of HTTP/1 refuses in our own words: request lines, names, trailers and extensions that
-//! are not what RFC 9112 says, and requests in one piece that must not wait for one another.
+//! What only a strict reader of HTTP/1 refuses with our own messages: request lines, names, trailers and
+//! extensions that violate RFC 9112, and requests in one piece that must not wait for each other.
 
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ refused!(
     a_name_that_is_no_token_is_refused_in_two_pieces_too
 );
 
-/// Bodies whose data are certain, and whose trailers or extensions are not.
+/// Bodies whose data are certain, and whose trailers or extensions are ambiguous.
 fn endings() -> Vec<Case> {
     let bodies = [
         ("a quote that stays open", "2;x=\"\r\n{}\r\n0\r\n\r\n"),
@@ -175,6 +175,6 @@ async fn requests_in_one_piece_do_not_wait_for_anything_but_each_other() {
         assert_eq!(talk.hear().await.status, 202);
     }
     assert_eq!(trigger.runs(), 21);
-    // A tick of the connection's own timer for each would be ten seconds.
+    // Waiting for the connection's timer on each would take ten seconds.
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }

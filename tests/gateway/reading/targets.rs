@@ -1,5 +1,5 @@
-//! Targets and methods on HTTP/1 that mean different things to different readers. Paths that could lead to another
-//! route are in `paths.rs`.
+//! Targets and methods on HTTP/1 that different readers interpret differently. Paths that could lead to
+//! another route are in `paths.rs`.
 
 use crate::reading::{Case, case, changed, refused};
 

@@ -1,11 +1,12 @@
-//! Trailers on both protocols: nothing in them counts as a field of the head, and nothing of them reaches the flow.
+//! Trailers on both protocols: nothing in them counts as a field of the head, and nothing of them reaches the
+//! flow.
 
 use crate::emulator::{Recorded, TriggerHandle};
 use crate::harness::{KEY, Running, World};
 use crate::listening::served;
 use crate::reading::frames::{Fields, Heard, Peer, fields, good, without};
 
-/// Bodies over 1 KiB are streamed, and guessing is free.
+/// A gateway that streams bodies over 1 KiB, without a limit on failures.
 async fn gateway() -> (World, Running, TriggerHandle) {
     let limit = "{ requests = 1000, per = \"1m\", burst = 1000 }";
     served(&format!(
@@ -14,7 +15,7 @@ async fn gateway() -> (World, Running, TriggerHandle) {
     .await
 }
 
-/// Trailers that would change who calls, or what the flow believes, if they were fields of the head.
+/// Trailers that would change the caller, or what the flow believes, if they were fields of the head.
 const FORGED: [(&str, &str); 9] = [
     ("x-api-key", KEY),
     ("authorization", "Bearer canary-in-a-trailer"),

@@ -1,5 +1,5 @@
-//! A request that is on its way when the gateway stops is answered: on a connection that rests, that is being made, or
-//! that nobody has accepted yet.
+//! A request that is on its way when the gateway stops is answered: on an idle connection, on one that is
+//! being established, and on one that was not accepted yet.
 
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -19,7 +19,7 @@ use crate::shutdown::{PROMPT, Stopping};
 const PLAIN: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nplain_http = \"private-networks\"\n\
                      plain_http_from = [\"127.0.0.0/8\"]\n";
 
-/// A log that stops the worker at each line until the test lets it go on.
+/// A log that blocks the worker at each line until the test releases it.
 struct Stopper {
     reached: Notify,
     go_on: Mutex<mpsc::Receiver<()>>,
@@ -28,7 +28,7 @@ struct Stopper {
 impl Sink for Stopper {
     fn line(&self, _: &[u8]) {
         self.reached.notify_one();
-        // Once the test has let go of the other end, nothing stops any more.
+        // Once the test has dropped the other end, nothing blocks any more.
         let _ = self.go_on.lock().unwrap().recv();
     }
 }

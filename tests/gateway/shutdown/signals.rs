@@ -1,4 +1,4 @@
-//! The program itself, and the signals it gets from the system.
+//! The program itself, and the signals that the system sends it.
 
 use std::sync::Arc;
 

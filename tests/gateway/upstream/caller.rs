@@ -1,5 +1,5 @@
-//! A caller that notices how an answer ends: whole, or visibly broken. It speaks HTTP/1.1 byte by byte, because a library
-//! forgives, and HTTP/2 by a library that tells a reset from an end.
+//! A caller that notices how an answer ends: complete, or visibly cut. It speaks HTTP/1.1 byte by byte,
+//! because a library is lenient, and HTTP/2 with a library that distinguishes a reset from an end.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::{KEY, PATIENCE, Running};
 
-/// What is spoken between caller and gateway.
+/// The protocol between caller and gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
@@ -34,7 +34,7 @@ impl Protocol {
 pub(crate) enum End {
     /// At the end that its head announced.
     Whole,
-    /// Before; here is how the caller learned it.
+    /// Earlier; the text says how the caller noticed.
     Broken(String),
 }
 
@@ -79,7 +79,7 @@ impl Seen {
     }
 }
 
-/// A caller with one connection, and a new one whenever HTTP/1.1 has closed it.
+/// A caller with one connection, replaced whenever HTTP/1.1 has closed it.
 pub(crate) enum Caller {
     Http1(Option<Box<Wire>>),
     Http2(http2::SendRequest<Full<Bytes>>),
@@ -93,8 +93,8 @@ impl Caller {
         }
     }
 
-    /// Sends a request with the key of `shop` and reads all that comes back. On HTTP/2 the connection must outlive what
-    /// happens to a stream, so there it is never replaced.
+    /// Sends a request with the key of `shop` and reads everything that is returned. On HTTP/2 the connection
+    /// must survive a failed stream, so it is never replaced.
     pub(crate) async fn send(&mut self, gateway: &Running, method: &str, body: &[u8]) -> Seen {
         let exchange = async {
             match self {
@@ -142,7 +142,7 @@ async fn send_h2(sender: &mut http2::SendRequest<Full<Bytes>>, method: &str, bod
             Ok(frame) => seen.body.extend(frame.into_data().expect("trailers stay behind")),
             Err(error) => {
                 seen.end = End::Broken(reset(&error));
-                // The library would give the same error again and again.
+                // The library would return the same error repeatedly.
                 break;
             }
         }
@@ -150,7 +150,7 @@ async fn send_h2(sender: &mut http2::SendRequest<Full<Bytes>>, method: &str, bod
     seen
 }
 
-/// How a stream was reset. That the gateway did it, and nobody on our side, is what makes a cut visible.
+/// How a stream was reset. A cut is visible only if the gateway reset it, and not our side.
 fn reset(error: &hyper::Error) -> String {
     let text = format!("{error:?}");
     assert!(
@@ -166,10 +166,10 @@ pub(crate) struct Wire {
     ahead: Vec<u8>,
 }
 
-/// What a read of the connection gave.
+/// The result of reading the connection.
 enum Read {
     More,
-    /// The TLS goodbye.
+    /// A close_notify.
     Closed,
     /// The connection ended without it.
     Lost(String),
@@ -183,7 +183,7 @@ impl Wire {
         }
     }
 
-    /// Writes a request that announces so many bytes, and these of them.
+    /// Writes a request that announces this many bytes, and sends these of them.
     pub(crate) async fn ask(&mut self, method: &str, length: usize, body: &[u8]) {
         let head = format!(
             "{method} /orders HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Type: \
@@ -227,7 +227,7 @@ impl Wire {
         seen
     }
 
-    /// The head at the beginning of what was read, if it is whole.
+    /// The head at the beginning of the data, if it is complete.
     fn head(&mut self) -> Option<(u16, HeaderMap)> {
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut response = httparse::Response::new(&mut fields);
@@ -255,7 +255,7 @@ impl Wire {
         }
     }
 
-    /// Reads on in the middle of a message; an end of any kind comes too early.
+    /// Continues to read in the middle of a message; an end of any kind is too early.
     async fn more(&mut self) -> Option<String> {
         match self.read().await {
             Read::More => None,
@@ -278,7 +278,7 @@ impl Wire {
     }
 
     async fn chunks(&mut self, body: &mut Vec<u8>) -> Option<String> {
-        // Taken off the front all at once: a million chunks would move the rest a million times.
+        // Removed from the front all at once: a million chunks would move the rest a million times.
         let mut at = 0;
         loop {
             match chunk(&self.ahead[at..]) {
@@ -302,7 +302,7 @@ impl Wire {
         }
     }
 
-    /// A body without a length is whole at a TLS goodbye only.
+    /// A body without a length is complete only at a close_notify.
     async fn until_closed(&mut self, body: &mut Vec<u8>) -> Option<String> {
         loop {
             let read = self.read().await;
@@ -316,7 +316,7 @@ impl Wire {
     }
 }
 
-/// Length of the data and of the whole frame of the first chunk, if it is here.
+/// Length of the data and of the whole encoding of the first chunk, if it is complete.
 fn chunk(bytes: &[u8]) -> Option<(usize, usize)> {
     let parsed = httparse::parse_chunk_size(bytes).expect("the gateway's chunks are sound");
     let httparse::Status::Complete((line, data)) = parsed else {

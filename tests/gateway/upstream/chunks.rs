@@ -1,4 +1,4 @@
-//! Chunked bodies that are not what they say.
+//! Invalid chunked bodies.
 
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -12,11 +12,11 @@ use crate::emulator::Steps;
 use crate::harness::{KEY, PATIENCE};
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-/// How the log may speak of them.
+/// Words for them in the log.
 const CHUNK: [&str; 1] = ["chunk"];
 const TRAILER: [&str; 3] = ["trailer", "field", "header"];
 
-/// A good chunk, and then this.
+/// A good chunk, followed by this.
 fn then(rest: &str) -> Steps {
     bytes(format!("{CHUNKED}2\r\nok\r\n{rest}"))
 }
@@ -74,8 +74,8 @@ async fn a_flood_of_small_chunks_arrives_over_http1() {
     assert_eq!(stand.ordinary(&mut caller, "after").await, connection);
 }
 
-/// Callers count frames that carry next to nothing and end the whole connection at too many, so chunks that came together
-/// must leave together. This caller begins to read when all has been sent.
+/// Callers count frames that carry next to nothing and end the whole connection at too many, so chunks that
+/// arrived together must be sent together. This caller begins to read when everything has been sent.
 #[tokio::test]
 async fn a_flood_of_small_chunks_arrives_over_http2() {
     let stand = Stand::new("").await;
@@ -95,7 +95,8 @@ async fn a_flood_of_small_chunks_arrives_over_http2() {
     assert_eq!(body.unwrap().to_bytes().len(), FLOOD);
 }
 
-/// What a caller does not take, the gateway does not take either: it holds a few buffers of an answer, never all of it.
+/// What a caller does not read, the gateway does not read either: it holds a few buffers of an answer, never
+/// all of it.
 #[tokio::test]
 async fn a_caller_that_reads_nothing_holds_the_trigger_back() {
     let stand = Stand::new("\n[connections]\nwrite_timeout = \"1s\"").await;

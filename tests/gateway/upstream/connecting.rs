@@ -1,4 +1,4 @@
-//! Triggers to which no connection comes about. Nothing was sent, so the caller may come again.
+//! Triggers to which no connection can be established. Nothing was sent, so the caller may retry.
 
 use super::Stand;
 use super::Verdict::Refused;
@@ -7,7 +7,7 @@ use crate::emulator::{Door, Emulator, Leaf};
 
 const UNREACHABLE: &str = "flow-unreachable";
 
-/// Asks at a door that is not open, and once more when it is.
+/// Calls while connections fail, and once more when they work again.
 async fn at_the_door(door: Door, code: &'static str, words: &[&str]) {
     let stand = Stand::new("connect_timeout = \"1s\"").await;
     for protocol in [Protocol::Http1, Protocol::Http2] {
@@ -19,7 +19,7 @@ async fn at_the_door(door: Door, code: &'static str, words: &[&str]) {
     }
 }
 
-/// Asks a host with a certificate that proves nothing, and once more when it has its own again.
+/// Calls a host with an invalid certificate, and once more when it has its own again.
 async fn with_certificate(leaf: impl AsyncFn(&Stand) -> Leaf, words: &[&str]) {
     let stand = Stand::new("").await;
     let listener = stand.world.emulator.flow.listener();
@@ -43,7 +43,7 @@ async fn refused(stand: &Stand, caller: &mut Caller, protocol: Protocol, code: &
     assert_eq!(stand.trigger.requests().len(), requests, "something was sent");
 }
 
-/// A proper answer now; then the connection goes, so that the next request needs a new one.
+/// A proper answer now; then the connection is closed, so that the next request needs a new one.
 async fn served(stand: &Stand, caller: &mut Caller) {
     stand.ordinary(caller, "after").await;
     let listener = stand.world.emulator.flow.listener();

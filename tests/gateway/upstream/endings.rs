@@ -1,4 +1,4 @@
-//! Triggers that fall silent or leave at any point of their answer.
+//! Triggers that stop sending or close at any point of their answer.
 
 use super::Verdict::{Cut, Harmless};
 use super::heads::GOAWAY;
@@ -13,7 +13,7 @@ const NO_LAST_LINE: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\
 const UNTIL_CLOSED: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nwhole";
 const OLD: &str = "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nwhole";
 
-/// How the log may speak of them.
+/// Words for them in the log.
 const CLOSED: [&str; 4] = ["closed", "reset", "eof", "end of file"];
 
 faults! {
@@ -43,13 +43,14 @@ faults! {
     closed_before_the_last_chunk: bytes(NO_LAST_CHUNK).then(After::Close) => Cut, CLOSED;
     cut_before_the_last_chunk: bytes(NO_LAST_CHUNK).then(After::Cut) => Cut, CLOSED;
     closed_before_the_last_line: bytes(NO_LAST_LINE).then(After::Close) => Cut, CLOSED;
-    /// Anybody on the way can end a connection, but not with the TLS goodbye: only that makes the body whole.
+    /// Anybody on the way can end a connection, but only the trigger can send a close_notify: only that
+    /// completes the body.
     cut_at_the_end_of_a_body_without_a_length: bytes(UNTIL_CLOSED).then(After::Cut) => Cut, CLOSED;
     reset_at_the_end_of_a_body_without_a_length: bytes(UNTIL_CLOSED).then(After::Reset) => Cut, CLOSED;
     cut_at_the_end_of_a_body_of_http_1_0: bytes(OLD).then(After::Cut) => Cut, CLOSED;
 }
 
-/// The answer is whole, and its connection has ended with it.
+/// The answer is complete, and its connection has ended with it.
 #[tokio::test]
 async fn a_body_without_a_length_is_whole_at_the_tls_goodbye() {
     for answer in [UNTIL_CLOSED, OLD] {
@@ -73,7 +74,7 @@ async fn an_answer_of_http_1_0_is_the_last_on_its_connection() {
     Fault::new(answer, Verdict::Alone(200, "whole")).ends_well().await;
 }
 
-/// Silence from here on is noticed after the route's time.
+/// Silence from here on is noticed after the route's time limit.
 async fn silent_after(answer: &str, verdict: Verdict) {
     let answer = bytes(answer).then(After::Stall);
     let fault = Fault::new(answer, verdict).logged(&["500ms"]).route(IMPATIENT);
@@ -127,7 +128,7 @@ async fn silence_in_a_body_without_a_length_ends() {
     silent_after(UNTIL_CLOSED, Cut).await;
 }
 
-/// Not a fault: what ends in time is whole, however many pieces it came in.
+/// Not a fault: an answer that ends in time is complete, however many pieces it arrived in.
 #[tokio::test]
 async fn an_answer_byte_by_byte_is_an_answer() {
     let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";

@@ -1,26 +1,26 @@
-//! Heads of answers that are none, or that somebody else on the way could read differently.
+//! Heads of answers that are invalid, or that another server on the way could read differently.
 
 use super::Verdict::Harmless;
 use super::{INVALID, bytes, endless, faults};
 use crate::emulator::{After, Steps};
 
-/// A body of two bytes behind a head with this line in it.
+/// A body of two bytes after a head with this line.
 fn line(line: &str) -> Steps {
     bytes(format!(
         "HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 2\r\n\r\nok"
     ))
 }
 
-/// The same behind this first line.
+/// The same with this first line.
 fn status(first: &str) -> Steps {
     bytes(format!("{first}\r\nContent-Length: 2\r\n\r\nok"))
 }
 
-/// The empty SETTINGS frame with which a server of HTTP/2 begins.
+/// The empty SETTINGS frame with which an HTTP/2 server begins.
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
-/// The frame with which it takes its leave.
+/// The frame with which it ends the connection.
 pub(super) const GOAWAY: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
-/// How the log may speak of a head.
+/// Words for a head in the log.
 const HEAD: [&str; 5] = ["head", "field", "status", "version", "line"];
 
 faults! {

@@ -1,4 +1,5 @@
-//! Interim answers: one or two do no harm, without end they do, and 101 was never asked for.
+//! Interim answers: one or two are harmless, an endless number is a fault, and so is 101, which was never
+//! requested.
 
 use super::Verdict::Harmless;
 use super::{INVALID, bytes, endless, faults};
@@ -6,7 +7,7 @@ use super::{INVALID, bytes, endless, faults};
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-/// How the log may speak of them.
+/// Words for them in the log.
 const INTERIM: [&str; 4] = ["interim", "1xx", "informational", "100"];
 
 faults! {

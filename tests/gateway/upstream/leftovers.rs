@@ -1,5 +1,5 @@
-//! Bytes behind the end of an answer, or without a request. They belong to nobody, and must never be the beginning of the
-//! next request's answer.
+//! Bytes after the end of an answer, or without a request. They belong to no request, and must never become
+//! the beginning of the next answer.
 
 use super::Verdict::Alone;
 use super::caller::{Caller, Protocol};
@@ -8,9 +8,9 @@ use crate::emulator::{After, Gate, Steps};
 
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
-/// An answer to a request that somebody else may send.
+/// An answer to another caller's request.
 const INTRUDER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nintruder";
-/// How the log may speak of them, where it learns of them in time.
+/// Words for them in the log, if they are noticed in time.
 const REST: [&str; 5] = ["behind", "after", "body", "more", "unexpected"];
 
 faults! {
@@ -75,7 +75,7 @@ async fn an_answer_behind_an_answer_to_head() {
     answers_head(&twice, Alone(200, "")).await;
 }
 
-/// The trigger speaks on a connection that rests, and then goes on as told.
+/// The trigger sends this on an idle connection, and then does `then`.
 async fn spoken_to_nobody(unasked: &str, then: After) {
     let stand = Stand::new("").await;
     for protocol in [Protocol::Http1, Protocol::Http2] {
@@ -91,7 +91,7 @@ async fn spoken_to_nobody(unasked: &str, then: After) {
         let seen = caller.send(&stand.gateway, "POST", b"{}").await;
         Alone(200, "ok").check(&seen, protocol);
         let spoilt = stand.trigger.last_request().connection;
-        // The answer was read to its end, so the connection is back in the pool before it is spoilt.
+        // The answer was read to its end, so the connection is back in the pool before the trigger spoils it.
         gate.open();
         stand.world.emulator.flow.written().reached(written + 1).await;
         assert_ne!(stand.ordinary(&mut caller, "next").await, spoilt);

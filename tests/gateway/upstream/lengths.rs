@@ -1,20 +1,20 @@
-//! Where a body ends must be told once, in one way (RFC 9112 section 6.3).
+//! The length of a body must be stated once, in one way (RFC 9112 section 6.3).
 
 use super::Verdict::{Cut, Harmless};
 use super::{INVALID, bytes, faults};
 use crate::emulator::{After, Steps};
 
-/// A body that is `ok` by the first of its framings and `{"ok":1}` and more by another.
+/// A body that is `ok` by the first of its framings, and `{"ok":1}` and more by another.
 fn framed(lines: &str) -> Steps {
     bytes(format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\nok"))
 }
 
-/// A chunked body below these lines.
+/// A chunked body after these lines.
 fn coded(lines: &str) -> Steps {
     bytes(format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n2\r\nok\r\n0\r\n\r\n"))
 }
 
-/// How the log may speak of them.
+/// Words for them in the log.
 const LENGTH: [&str; 2] = ["length", "field"];
 const CODING: [&str; 2] = ["coding", "transfer"];
 

@@ -1,4 +1,4 @@
-//! Redirects: passed or translated, never followed, and silent about where the trigger lives.
+//! Redirects: passed or translated, never followed, and without revealing the trigger's address.
 
 use super::Stand;
 use super::caller::{Caller, End, Protocol, Seen};
@@ -7,7 +7,7 @@ use crate::emulator::Reply;
 
 const STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
 
-/// The trigger redirects to this place, once for each status and protocol.
+/// The trigger redirects to this location, once for each status and protocol.
 async fn redirected(location: impl Fn(&Stand) -> String) -> Vec<Seen> {
     let stand = Stand::new("").await;
     let location = location(&stand);
@@ -35,7 +35,7 @@ async fn redirected(location: impl Fn(&Stand) -> String) -> Vec<Seen> {
     all
 }
 
-/// Nothing the caller saw tells of the trigger.
+/// Nothing that the caller saw reveals the trigger.
 fn tells_nothing(seen: &[Seen]) {
     for seen in seen {
         let text = format!("{:?} {}", seen.headers, seen.text()).to_lowercase();
@@ -72,7 +72,7 @@ async fn a_redirect_without_a_scheme_tells_nothing() {
     tells_nothing(&redirected(bare).await);
 }
 
-/// A reference without a host is one on the trigger's, so it means nothing on ours.
+/// A reference without a host refers to the trigger's host, so it means nothing on ours.
 #[tokio::test]
 async fn a_redirect_within_the_triggers_host_tells_nothing() {
     tells_nothing(&redirected(|stand| stand.trigger.target()).await);

@@ -1,4 +1,4 @@
-//! Answers that were given to another request: shown by the tracking id that the platform echoes.
+//! Answers that belong to another request, detected by the tracking id that the platform echoes.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::emulator::{Reply, Trigger, TriggerHandle};
 use crate::harness::{Answer, Running, TENANT, World};
 
 const TRACKING_ID: &str = "x-ms-client-tracking-id";
-/// An id of the form that ours have.
+/// An id in the form of ours.
 const OTHER: &str = "01912d68-783e-7a03-8467-5661c1243ad4";
 
 async fn gateway() -> (World, Running, TriggerHandle) {
@@ -60,7 +60,7 @@ async fn an_answer_to_another_request_reaches_nobody_and_its_connection_serves_n
 #[tokio::test]
 async fn tracking_ids_that_the_owner_of_a_flow_sets_are_no_concern_of_ours() {
     let (_world, gateway, trigger) = gateway().await;
-    // A flow that never echoes may have ids of any form.
+    // A flow that never echoes may send ids of any form.
     trigger.next(tracked(OTHER));
     assert_eq!(ask(&gateway).await.status, 200);
     assert_eq!(ask(&gateway).await.status, 202);

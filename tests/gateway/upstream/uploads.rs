@@ -1,4 +1,4 @@
-//! Answers that come before our request is out.
+//! Answers that arrive before our request is sent completely.
 
 use super::caller::{Caller, End, Protocol, Seen, Wire};
 use super::{Stand, bytes};
@@ -68,7 +68,7 @@ async fn an_early_answer_and_the_end_pass_over_http2() {
     passes(bytes(REFUSAL).then(After::Linger), Protocol::Http2).await;
 }
 
-/// Leaves before the body, without an answer: the request has begun to leave, so it is not sent again.
+/// The trigger closes during the body, without an answer: part of the request was sent, so it is not retried.
 async fn left(then: After, protocol: Protocol) {
     let check = |seen: &Seen| {
         assert!(seen.is_problem(), "{seen:?}");
