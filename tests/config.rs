@@ -302,7 +302,7 @@ error: expected a duration such as "30s" or "1h30m", found a whole number
 4 | drain_timeout = 30
   |                 ^^
   |
-  = help: a duration has a unit and stands in quotes, for example "10s"
+  = help: a duration has a unit and is written in quotes, for example "10s"
 
 error: unknown key `adress`
  --> flowgate.toml:7:1
@@ -481,7 +481,7 @@ error: this is not TOML: invalid float, expected `inf`
 4 | level = info
   |         ^^^^
   |
-  = help: text stands in quotes
+  = help: text is written in quotes
 
 error: this is not TOML: invalid basic string, expected `"`
  --> flowgate.toml:6:21

@@ -118,7 +118,7 @@ impl Gateway {
         log: Log,
     ) -> Result<Arc<Self>, BuildError> {
         let tokens = Tokens::build(&config.identities, config.keyvault.as_ref(), control, counters)?;
-        let flows = Flows::build(&config.routes, config.workers, counters)?;
+        let flows = Flows::build(&config.routes, config.gateway.workers, counters)?;
         let callers = Arc::new(Callers::build(&config.callers, config.key_pepper.as_ref()));
         let mut list = Vec::with_capacity(config.routes.len());
         for ((index, settings), trigger) in config.routes.iter().enumerate().zip(&flows.triggers) {
@@ -160,8 +160,8 @@ impl Gateway {
             tokens,
             flows,
             budget: Budget::new(
-                config.bodies.held_bytes_budget,
-                config.bodies.hold_bytes_max,
+                config.bodies.held_budget.bytes(),
+                config.bodies.hold_size_max.bytes(),
                 counters.clone(),
             ),
             counters: counters.clone(),
@@ -173,8 +173,8 @@ impl Gateway {
             serving: AtomicBool::new(false),
             listeners: Listeners::new(config.listeners.len()),
             headers_max: config.connections.headers_max,
-            head_bytes_max: config.connections.head_bytes_max,
-            target_bytes_max: config.connections.target_bytes_max,
+            head_bytes_max: config.connections.head_size_max.bytes(),
+            target_bytes_max: config.connections.target_size_max.bytes(),
             departed: Arc::default(),
             callers,
             started: clock::now(),
@@ -259,7 +259,7 @@ fn rules(config: &Config, route: &RouteSettings) -> Rules {
     let bodies = &config.bodies;
     Rules {
         bytes_max: route.body_bytes_max,
-        hold_bytes_max: bodies.hold_bytes_max,
+        hold_bytes_max: bodies.hold_size_max.bytes(),
         pace: Pace {
             timeout: bodies.timeout,
             rate_min: bodies.rate_min,

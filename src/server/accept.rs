@@ -84,8 +84,9 @@ impl Plan {
                 peers,
             });
         }
-        let (inboxes, handed): (Vec<_>, Vec<_>) =
-            (0..config.workers).map(|_| mpsc::channel(HANDED_MAX)).unzip();
+        let (inboxes, handed): (Vec<_>, Vec<_>) = (0..config.gateway.workers)
+            .map(|_| mpsc::channel(HANDED_MAX))
+            .unzip();
         let plan = Self {
             listeners: listeners.into(),
             gateway: gateway.clone(),

@@ -406,7 +406,7 @@ impl Line {
     /// Waits for a request and reads its head.
     async fn next<S: Stream>(&mut self, wire: &mut Wire<S>) -> Next {
         let limits = Limits {
-            bytes_max: self.settings().head_bytes_max,
+            bytes_max: self.settings().head_size_max.bytes(),
             fields_max: self.settings().headers_max,
         };
         let mut scan = Scan::default();

@@ -378,7 +378,7 @@ pub(super) async fn serve(
         shared.peers,
     );
     let gate = Gate::new(&via);
-    let blocks = Blocks::new(shared.settings.head_bytes_max);
+    let blocks = Blocks::new(shared.settings.head_size_max.bytes());
     let guard = Guard::new(stream, frames, blocks, &gate);
     let signs = guard.signs().clone();
     let requests = Requests::new(&shared, &gate, &guard, &credit, seat);
@@ -405,15 +405,15 @@ async fn live(
 ) -> Option<Fault> {
     let settings = requests.0.shared.settings.clone();
     let line = requests.clone();
-    let head_bytes = blocks::decoded_bytes_max(settings.head_bytes_max);
+    let head_bytes = blocks::decoded_bytes_max(settings.head_size_max.bytes());
     let head_bytes = u32::try_from(head_bytes).unwrap_or(u32::MAX);
-    let frame_bytes = u32::try_from(blocks::frame_bytes_max(settings.head_bytes_max)).ok();
+    let frame_bytes = u32::try_from(blocks::frame_bytes_max(settings.head_size_max.bytes())).ok();
     let mut connection = Box::pin(
         http2::Builder::new(Streams::of(&requests.0))
             .timer(TokioTimer::new())
-            .max_concurrent_streams(settings.streams_max)
-            .initial_stream_window_size(settings.stream_window)
-            .initial_connection_window_size(settings.connection_window)
+            .max_concurrent_streams(settings.http2_streams_max)
+            .initial_stream_window_size(settings.http2_stream_window.as_u32())
+            .initial_connection_window_size(settings.http2_connection_window.as_u32())
             .max_send_buf_size(H2_SEND_BUFFER)
             .max_header_list_size(head_bytes)
             .max_local_error_reset_streams(Some(PROVOKED_RESETS_MAX))
@@ -505,7 +505,7 @@ fn ended(signs: &Signs, settings: &ConnectionSettings, result: Result<(), hyper:
         Some(BlockDefect::TooLong { bytes }) => {
             let detail = format!(
                 "a head of {bytes} bytes or more, compressed; `connections.head_size_max` is {}",
-                settings.head_bytes_max
+                settings.head_size_max.bytes()
             );
             return Some(("head-too-large", Some(detail)));
         }

@@ -160,13 +160,13 @@ impl Server {
         gateway.set_bound(addresses.clone());
         let (phase, _) = watch::channel(Phase::Serve);
         let (doors, _) = watch::channel(());
-        let seats = Seats::new(&config.connections, config.workers, counters);
+        let seats = Seats::new(&config.connections, config.gateway.workers, counters);
         let (plan, handed) = Plan::new(config, &gateway, &seats)?;
         let workers = start_workers(config, &plan, sockets, handed, (&phase, &doors))?;
         let admin = start_admin(config, &control.handle, &gateway)?;
         control.handle.spawn(sweep_limits(gateway.clone()));
         gateway.set_serving(Serving::Yes);
-        let drain_timeout = config.connections.drain_timeout;
+        let drain_timeout = config.gateway.drain_timeout;
         Ok(Self {
             gateway,
             addresses,
@@ -261,7 +261,7 @@ fn bind_all(config: &Config) -> Result<Vec<Vec<StdListener>>, StartError> {
             .local_addr()
             .map_err(|error| failed(listener.address, error))?;
         let mut sockets = vec![first];
-        while sockets.len() < config.workers {
+        while sockets.len() < config.gateway.workers {
             sockets.push(another(&sockets, address).map_err(|error| failed(address, error))?);
         }
         all.push(sockets);
@@ -324,13 +324,13 @@ fn start_workers(
     handed: Vec<mpsc::Receiver<Handed>>,
     (phase, doors): (&watch::Sender<Phase>, &watch::Sender<()>),
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let mut by_worker: Vec<Vec<StdListener>> = (0..config.workers).map(|_| Vec::new()).collect();
+    let mut by_worker: Vec<Vec<StdListener>> = (0..config.gateway.workers).map(|_| Vec::new()).collect();
     for listener in sockets {
         for (worker, socket) in by_worker.iter_mut().zip(listener) {
             worker.push(socket);
         }
     }
-    let mut workers = Vec::with_capacity(config.workers);
+    let mut workers = Vec::with_capacity(config.gateway.workers);
     for (index, (sockets, handed)) in by_worker.into_iter().zip(handed).enumerate() {
         let runtime = Builder::new_current_thread()
             .enable_all()

@@ -97,7 +97,7 @@ impl Seats {
             })
             .collect();
         Arc::new(Self {
-            max: settings.connections_max,
+            max: settings.max,
             taken: AtomicUsize::new(0),
             changed: Notify::new(),
             per_address_max: settings.per_address_max,
@@ -267,30 +267,17 @@ impl Drop for Seat {
 pub(super) mod tests {
     use std::net::SocketAddr;
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::{ADDRESSES_KEPT, Counting, Full, Seats};
     use crate::counters::Counters;
     use crate::settings::ConnectionSettings;
 
     pub(in crate::server) fn seats(max: usize, per_address_max: usize, exempt: &[&str]) -> Arc<Seats> {
-        let time = Duration::from_secs(1);
         let settings = ConnectionSettings {
-            connections_max: max,
+            max,
             per_address_max,
             per_address_exempt: exempt.iter().map(|network| network.parse().unwrap()).collect(),
-            handshake_timeout: time,
-            head_timeout: time,
-            head_bytes_max: 0,
-            target_bytes_max: 16_384,
-            headers_max: 0,
-            idle_timeout: time,
-            write_timeout: time,
-            age_max: time,
-            streams_max: 0,
-            stream_window: 0,
-            connection_window: 0,
-            drain_timeout: time,
+            ..ConnectionSettings::default()
         };
         Seats::new(&settings, 3, &Counters::new())
     }

@@ -6,13 +6,12 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use ipnet::IpNet;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use crate::settings::{file, near, vault};
+use crate::settings::{near, vault};
 
 /// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
 const SECRET_KEYS: [&str; 9] = [
@@ -44,12 +43,12 @@ const COMPARISONS_MAX: usize = 1000;
 pub(super) const TWICE: &str = "duplicate key";
 
 /// The text with everything hidden that must not be printed, byte for byte of the same length.
-pub(super) fn settings(text: &str) -> String {
+pub(super) fn settings(text: &str, vocabulary: &Vocabulary) -> String {
     let mut mask = Mask::new(text);
-    mask.hide_all_but_structure();
+    mask.hide_all_but_structure(vocabulary);
     let (tree, errors) = DeTable::parse_recoverable(text);
     if errors.iter().all(|error| error.message() == TWICE) {
-        mask.table(tree.get_ref());
+        mask.table(tree.get_ref(), vocabulary);
     }
     mask.finish()
 }
@@ -214,15 +213,15 @@ impl<'a> Mask<'a> {
     }
 
     /// Keeps words of the schema, punctuation and short values, whether the text is TOML or not.
-    fn hide_all_but_structure(&mut self) {
+    fn hide_all_but_structure(&mut self, words: &Vocabulary) {
         let mut start = 0;
         for line in self.text.split_inclusive('\n') {
-            self.line(start, line);
+            self.line(start, line, words);
             start += line.len();
         }
     }
 
-    fn line(&mut self, start: usize, line: &str) {
+    fn line(&mut self, start: usize, line: &str, words: &Vocabulary) {
         let is_separator = |found: char| {
             matches!(found, '=' | '[' | ']' | '{' | '}' | ',' | '"' | '\'') || found.is_whitespace()
         };
@@ -240,7 +239,7 @@ impl<'a> Mask<'a> {
                 from += piece.len();
                 continue;
             }
-            let is_known = word.split('.').all(|part| known_words().contains(part));
+            let is_known = word.split('.').all(|part| words.is_word(part));
             let is_harmless = is_known || is_plain_variable(word) || (!is_secret && is_short_value(word));
             if !is_harmless {
                 self.hide(start + from..start + from + word.len(), b'*');
@@ -255,31 +254,31 @@ impl<'a> Mask<'a> {
     }
 
     /// Shows what may be shown of the values of a table, and hides short values at keys of secrets.
-    fn table(&mut self, table: &DeTable<'_>) {
+    fn table(&mut self, table: &DeTable<'_>, words: &Vocabulary) {
         for (key, value) in table {
             let name = key.get_ref().to_ascii_lowercase();
-            if !known_keys().contains(&name) && self.comparisons > 0 {
+            if !words.is_key(&name) && self.comparisons > 0 {
                 self.comparisons -= 1;
-                if is_slip(&name) {
+                if words.is_slip(&name) {
                     self.show(key.span());
                 }
             }
-            self.value(&name, value.get_ref(), value.span());
+            self.value(&name, value.get_ref(), value.span(), words);
         }
     }
 
-    fn value(&mut self, key: &str, value: &DeValue<'_>, span: Range<usize>) {
+    fn value(&mut self, key: &str, value: &DeValue<'_>, span: Range<usize>, words: &Vocabulary) {
         match value {
-            DeValue::Table(table) => self.table(table),
+            DeValue::Table(table) => self.table(table, words),
             DeValue::Array(values) => {
                 for value in values {
-                    self.value(key, value.get_ref(), value.span());
+                    self.value(key, value.get_ref(), value.span(), words);
                 }
             }
-            DeValue::String(_) => self.string(key, span),
+            DeValue::String(_) => self.string(key, span, words),
             DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
                 let text = self.text.get(span.clone()).unwrap_or("");
-                let is_shown = match sort_of(key) {
+                let is_shown = match words.sort_of(key) {
                     Sort::Secret => false,
                     Sort::Unknown => is_short_value(text),
                     Sort::Plain => true,
@@ -294,7 +293,7 @@ impl<'a> Mask<'a> {
     }
 
     /// A string with its quotes.
-    fn string(&mut self, key: &str, span: Range<usize>) {
+    fn string(&mut self, key: &str, span: Range<usize>, words: &Vocabulary) {
         let text = self.text.get(span.clone()).unwrap_or("");
         let open = if text.starts_with("\"\"\"") || text.starts_with("'''") {
             3
@@ -310,7 +309,7 @@ impl<'a> Mask<'a> {
         if text.contains(['\\', '\n']) {
             return;
         }
-        match sort_of(key) {
+        match words.sort_of(key) {
             Sort::Secret => self.reference(inner),
             Sort::Unknown => {}
             Sort::Plain if key == "client_id" => {
@@ -384,62 +383,56 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// Every word of the schema: keys in whatever table, and values of closed sets.
-fn known_words() -> &'static HashSet<String> {
-    static WORDS: OnceLock<HashSet<String>> = OnceLock::new();
-    WORDS.get_or_init(|| {
-        let mut words = known_keys().clone();
-        values(&file::schema(), &mut words);
-        words.insert(String::new());
-        words
-    })
+/// What the settings know: keys, in any table, and values of closed sets.
+#[derive(Debug, Default)]
+pub(super) struct Vocabulary {
+    keys: HashSet<String>,
+    words: HashSet<String>,
 }
 
-fn values(node: &Value, words: &mut HashSet<String>) {
-    match node {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match (name.as_str(), value) {
-                    ("const", Value::String(word)) => drop(words.insert(word.clone())),
-                    ("enum", Value::Array(list)) => {
-                        words.extend(list.iter().filter_map(Value::as_str).map(str::to_owned));
-                    }
-                    _ => values(value, words),
-                }
-            }
-        }
-        Value::Array(list) => list.iter().for_each(|value| values(value, words)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+impl Vocabulary {
+    /// The keys and words of a JSON Schema.
+    pub(super) fn of(schema: &Value) -> Self {
+        let mut vocabulary = Self::default();
+        vocabulary.collect(schema);
+        vocabulary
     }
-}
 
-/// Every key the settings know, in whatever table.
-fn known_keys() -> &'static HashSet<String> {
-    static KEYS: OnceLock<HashSet<String>> = OnceLock::new();
-    KEYS.get_or_init(|| {
-        let mut keys = HashSet::new();
-        collect(&file::schema(), &mut keys);
-        keys
-    })
-}
-
-/// Whether this is a key that the settings know, in whatever table.
-pub(super) fn is_known_key(key: &str) -> bool {
-    known_keys().contains(key)
-}
-
-fn collect(node: &Value, keys: &mut HashSet<String>) {
-    match node {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                if let ("properties", Value::Object(properties)) = (name.as_str(), value) {
-                    keys.extend(properties.keys().cloned());
-                }
-                collect(value, keys);
-            }
+    fn collect(&mut self, node: &Value) {
+        for (key, property) in node["properties"].as_object().into_iter().flatten() {
+            self.keys.insert(key.clone());
+            self.collect(property);
         }
-        Value::Array(values) => values.iter().for_each(|value| collect(value, keys)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        let words = node["enum"].as_array().into_iter().flatten();
+        self.words
+            .extend(words.filter_map(Value::as_str).map(str::to_owned));
+        if let Some(items) = node.get("items") {
+            self.collect(items);
+        }
+    }
+
+    pub(super) fn is_key(&self, key: &str) -> bool {
+        self.keys.contains(key)
+    }
+
+    fn is_word(&self, word: &str) -> bool {
+        word.is_empty() || self.is_key(word) || self.words.contains(word)
+    }
+
+    fn sort_of(&self, key: &str) -> Sort {
+        match (SECRET_KEYS.contains(&key), self.is_key(key)) {
+            (true, _) => Sort::Secret,
+            (false, true) => Sort::Plain,
+            (false, false) => Sort::Unknown,
+        }
+    }
+
+    /// Whether a key is so near to a known one that it can only be a slip of the finger.
+    fn is_slip(&self, key: &str) -> bool {
+        // Far longer than any key: the search would only cost time.
+        const BYTES_MAX: usize = 64;
+        let is_near = || near::closest(key, self.keys.iter().map(String::as_str)).is_some();
+        key.len() <= BYTES_MAX && is_near()
     }
 }
 
@@ -450,25 +443,6 @@ enum Sort {
     /// A misspelt key may have been meant as any other, a secret one included.
     Unknown,
     Plain,
-}
-
-fn sort_of(key: &str) -> Sort {
-    if SECRET_KEYS.contains(&key) {
-        return Sort::Secret;
-    }
-    if known_keys().contains(key) {
-        Sort::Plain
-    } else {
-        Sort::Unknown
-    }
-}
-
-/// Whether a key is so near to a known one that it can only be a slip of the finger.
-fn is_slip(key: &str) -> bool {
-    // Far longer than any key: the search would only cost time.
-    const BYTES_MAX: usize = 64;
-    let is_near = || near::closest(key, known_keys().iter().map(String::as_str)).is_some();
-    key.len() <= BYTES_MAX && is_near()
 }
 
 /// Whether a text is made of plain words, as names, paths and hosts are, and not of random letters and digits.
@@ -563,6 +537,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{is_guid, key_line, network_line, settings};
+    use crate::settings::schema::vocabulary;
 
     #[test]
     fn a_secret_is_hidden_however_it_is_written() {
@@ -599,7 +574,7 @@ mod tests {
             "client_id = \"canary\"",
             "tenant = \"canary~aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
         ] {
-            let masked = settings(line);
+            let masked = settings(line, vocabulary());
             assert!(!masked.contains("canary"), "{masked}");
             assert_eq!(masked.len(), line.len(), "{masked}");
         }
@@ -621,7 +596,7 @@ mod tests {
             "expiers = 2027-01-31T00:00:00Z",
             "[routes]",
         ] {
-            assert_eq!(settings(line), line);
+            assert_eq!(settings(line, vocabulary()), line);
         }
     }
 
@@ -653,14 +628,14 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_keeps_its_length(text in any::<String>()) {
-            prop_assert_eq!(settings(&text).len(), text.len());
-            prop_assert_eq!(settings(&text).lines().count(), text.lines().count());
+            prop_assert_eq!(settings(&text, vocabulary()).len(), text.len());
+            prop_assert_eq!(settings(&text, vocabulary()).lines().count(), text.lines().count());
         }
 
         #[test]
         fn any_secret_value_is_hidden(secret in "[a-z0-9.~+/=#%&-]{12,40}") {
             let text = format!("[[identity]]\nclient_secret = \"{secret}\"\nname = \"x\"\n");
-            prop_assert!(!settings(&text).contains(&secret));
+            prop_assert!(!settings(&text, vocabulary()).contains(&secret));
         }
     }
 }

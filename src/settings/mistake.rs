@@ -11,7 +11,7 @@ use std::sync::Arc;
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::settings::mask;
-use crate::settings::mask::HiddenWords;
+use crate::settings::mask::{HiddenWords, Vocabulary};
 
 /// Most mistakes of one report; a file with more has one cause that shows in the first few.
 pub(super) const MISTAKES_MAX: usize = 100;
@@ -66,9 +66,9 @@ impl Flaw {
 }
 
 /// What a text is, and therefore what of it may be shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum TextKind {
-    Settings,
+    Settings(&'static Vocabulary),
     KeyList,
     NetworkList,
 }
@@ -102,9 +102,13 @@ impl Source {
         }
     }
 
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     fn masked(&self) -> &str {
         match self.kind {
-            TextKind::Settings => self.masked.get_or_init(|| mask::settings(&self.text)),
+            TextKind::Settings(words) => self.masked.get_or_init(|| mask::settings(&self.text, words)),
             TextKind::KeyList | TextKind::NetworkList => &self.text,
         }
     }
@@ -134,7 +138,7 @@ impl Source {
         let to = ceil(line, span.end.max(span.start) - start).max(from);
         let column = line.get(..from).unwrap_or("").chars().count() + 1;
         let excerpt = match self.kind {
-            TextKind::Settings => line.to_owned(),
+            TextKind::Settings(_) => line.to_owned(),
             TextKind::KeyList => mask::key_line(line),
             TextKind::NetworkList => mask::network_line(line),
         };
@@ -399,6 +403,7 @@ impl std::error::Error for Report {}
 #[cfg(test)]
 mod tests {
     use super::{Flaw, Mistake, More, Report, Severity, Source, Style, TextKind};
+    use crate::settings::schema::vocabulary;
 
     fn mistake(source: &Source, part: &str, what: &str) -> Mistake {
         let start = source.text.find(part).unwrap();
@@ -414,7 +419,7 @@ mod tests {
         let source = Source::new(
             "flowgate.toml",
             "per = 1\nname = \"ü\" # x\nrate = 2\n",
-            TextKind::Settings,
+            TextKind::Settings(vocabulary()),
         );
         let mut mistake =
             mistake(&source, "\"ü\"", "this is wrong").beside(source.place(0..3), "declared here");
@@ -440,7 +445,7 @@ error: this is wrong
 
     #[test]
     fn a_report_goes_from_top_to_bottom_and_counts() {
-        let main = Source::new("z.toml", "a = 1\nb = 2\n", TextKind::Settings);
+        let main = Source::new("z.toml", "a = 1\nb = 2\n", TextKind::Settings(vocabulary()));
         let list = Source::new("a.txt", "erp x\n", TextKind::KeyList);
         let mistakes = vec![
             mistake(&list, "x", "third"),
@@ -458,7 +463,7 @@ error: this is wrong
 
     #[test]
     fn a_place_beyond_the_text_is_shown_at_its_end() {
-        let source = Source::new("x", "ü", TextKind::Settings);
+        let source = Source::new("x", "ü", TextKind::Settings(vocabulary()));
         for span in [0..1, 1..2, 5..9, 0..0] {
             let _ = Mistake::new(Severity::Warning, Flaw::new("w"), source.place(span)).render(Style::Plain);
         }

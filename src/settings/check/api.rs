@@ -6,10 +6,11 @@ use http::Method;
 use crate::model::trigger::Family;
 use crate::model::{Cloud, TriggerUrl};
 use crate::settings::check::path::PathEnd;
+use crate::settings::check::route::RouteTable;
 use crate::settings::check::{Check, path};
-use crate::settings::file::Route;
-use crate::settings::leaf::{At, Table};
+use crate::settings::kinds::At;
 use crate::settings::mistake::Flaw;
+use crate::settings::table::Table;
 use crate::settings::{IdentitySettings, Proof, RouteKind, Secrets};
 
 /// Scopes of the APIs that flows and pages ask for most (Microsoft Learn: "Microsoft Graph permissions overview", "Power
@@ -27,26 +28,18 @@ impl Check<'_> {
     /// Where the API is.
     pub(super) fn api(
         &mut self,
-        route: &Table<Route>,
+        route: &Table<RouteTable>,
         proof: Option<&Proof>,
         identities: &[IdentitySettings],
     ) -> Option<TriggerUrl> {
-        let idle = [
-            ("trigger", route.trigger.as_ref().map(At::span)),
-            ("signed", route.signed.as_ref().map(At::span)),
-            ("relative_path", route.relative_path.as_ref().map(At::span)),
-        ];
-        for (key, span) in idle {
-            if let Some(span) = span {
+        for key in ["trigger", "signed", "relative_path"] {
+            if let Some(mark) = route.place(key) {
                 let flaw = Flaw::new(format!("`{key}` has no meaning on a route to an API"));
-                self.findings.mistake(span, flaw);
+                self.findings.mistake(mark, flaw);
             }
         }
-        let Some(value) = &route.upstream else {
-            let hint = "write for example upstream = \"https://graph.microsoft.com/v1.0\"";
-            self.findings.missing(route.span(), "upstream", hint);
-            return None;
-        };
+        let hint = "write for example upstream = \"https://graph.microsoft.com/v1.0\"";
+        let value = route.require(("upstream", &route.upstream), hint, &mut self.findings)?;
         let url = self.findings.keep(value, check_upstream(value))?;
         if let Some(Proof::Identity(name)) = proof
             && let Some(identity) = identities.iter().find(|identity| identity.name == *name)
@@ -85,7 +78,11 @@ impl Check<'_> {
     }
 
     /// What of the API may be asked for.
-    pub(super) fn api_paths(&mut self, route: &Table<Route>, end: Option<PathEnd>) -> Option<Vec<String>> {
+    pub(super) fn api_paths(
+        &mut self,
+        route: &Table<RouteTable>,
+        end: Option<PathEnd>,
+    ) -> Option<Vec<String>> {
         let Some(values) = &route.paths else {
             if end == Some(PathEnd::Open) {
                 let flaw = Flaw::new("the route does not say what of the API may be asked for");
@@ -120,7 +117,7 @@ impl Check<'_> {
     /// What `flowgate doctor` may ask for: nothing that a caller could not.
     pub(super) fn probe(
         &mut self,
-        route: &Table<Route>,
+        route: &Table<RouteTable>,
         kind: Option<&RouteKind>,
         methods: &[Method],
         upstream: Option<&TriggerUrl>,
@@ -158,17 +155,12 @@ impl Check<'_> {
     }
 
     /// Reports keys that only an API has.
-    pub(super) fn without_api(&mut self, route: &Table<Route>) {
-        let idle = [
-            ("upstream", route.upstream.as_ref().map(At::span)),
-            ("paths", route.paths.as_ref().map(At::span)),
-            ("probe", route.probe.as_ref().map(At::span)),
-        ];
-        for (key, span) in idle {
-            if let Some(span) = span {
+    pub(super) fn without_api(&mut self, route: &Table<RouteTable>) {
+        for key in ["upstream", "paths", "probe"] {
+            if let Some(mark) = route.place(key) {
                 let flaw = Flaw::new(format!("`{key}` is for routes to an API"));
                 self.findings
-                    .mistake(span, flaw.hint("set kind = \"api\", or take it out"));
+                    .mistake(mark, flaw.hint("set kind = \"api\", or take it out"));
             }
         }
     }

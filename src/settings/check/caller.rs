@@ -1,40 +1,122 @@
-//! Callers, and their keys from the settings file and from key files. A key belongs to one caller: the same
+//! `[keys]`, `[[caller]]`: callers, and their keys from the settings file and from key files. A key belongs to one caller: the same
 //! digest twice would make it a matter of chance who called.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use hashbrown::HashTable;
+use ipnet::IpNet;
 
 use crate::model::{CallerName, KeyLabel};
+use crate::settings::check::Check;
 use crate::settings::check::findings::{Findings, Mark};
 use crate::settings::check::name::Names;
 use crate::settings::check::network::NetworkKeys;
 use crate::settings::check::rings::{KeyMarks, Pepper, Ring, Shared};
-use crate::settings::check::{Check, caller_rate, findings};
-use crate::settings::file::{Caller, KeyTable, Keys};
 use crate::settings::files::FileInForce;
-use crate::settings::leaf::{At, Table};
+use crate::settings::kinds::{ANY, At, switch};
+use crate::settings::limits::CALLER_RATE;
 use crate::settings::mistake::{Flaw, TextKind};
-use crate::settings::{CallerSettings, KeyDigest, KeySettings, KeyState, Secrets, lists, source};
+use crate::settings::scalars::Rate;
+use crate::settings::table::{Table, table};
+use crate::settings::{KeyDigest, KeyList, NetworkSettings, Secrets, lists, source};
+
+table! {
+    /// What all API keys have in common.
+    pub(crate) struct KeysTable {
+        /// Secret mixed into key digests of the form "hmac-sha256:"; a reference, "env:NAME", "file:PATH" or
+        /// "keyvault:ADDRESS".
+        pepper: Option<At<String>> = None, ANY, Reload;
+    }
+}
+
+table! {
+    /// Who may call.
+    pub(crate) struct CallerTable {
+        /// Name by which routes refer to it; it appears in logs and metrics.
+        name: Option<At<String>> = None, ANY, Reload;
+        /// Networks it may call from; default: any.
+        networks: Option<At<Vec<IpNet>>> = None, ANY, Reload;
+        /// File with more such networks, one a line.
+        networks_file: Option<At<String>> = None, ANY, Reload;
+        /// Networks it may not call from.
+        deny_networks: Vec<IpNet> = Vec::new(), ANY, Reload;
+        /// File with more such networks, one a line.
+        deny_networks_file: Option<At<String>> = None, ANY, Reload;
+        /// Its rate over all routes: half of what a route takes, so that one caller leaves room for others.
+        rate: Rate = CALLER_RATE, ANY, Reload;
+        /// File with keys, one a line: LABEL DIGEST, then not_before=, expires=, enabled= as needed.
+        keys_file: Option<At<String>> = None, ANY, Reload;
+        /// Its API keys.
+        key: Vec<Table<KeyTable>> = Vec::new(), ANY, Reload;
+    }
+}
+
+table! {
+    /// An API key of a caller, by its digest.
+    pub(crate) struct KeyTable {
+        /// Distinguishes the key in logs.
+        label: Option<At<KeyLabel>> = None, ANY, Reload;
+        /// "sha256:" or "hmac-sha256:" and 64 hexadecimal digits, as `flowgate key hash` prints them.
+        digest: Option<At<KeyDigest>> = None, ANY, Reload;
+        /// The key is refused before this moment.
+        not_before: Option<SystemTime> = None, ANY, Reload;
+        /// The key is refused from this moment on.
+        expires: Option<SystemTime> = None, ANY, Reload;
+        /// Whether the key is accepted at all.
+        enabled: KeyState = KeyState::Enabled, ANY, Reload;
+    }
+}
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub struct CallerSettings {
+    /// Its name in limits, log and headers.
+    pub name: CallerName,
+    /// Its keys; a caller without any is known by its networks alone.
+    pub keys: Arc<KeyList>,
+    /// Networks it may call from.
+    pub networks: NetworkSettings,
+    /// Its rate over all routes.
+    pub rate: Option<Rate>,
+}
+
+/// One key of a caller.
+#[derive(Debug, Clone)]
+pub struct KeySettings {
+    /// Distinguishes it in log and headers.
+    pub label: KeyLabel,
+    /// Digest of the key.
+    pub digest: KeyDigest,
+    /// It is refused before this moment.
+    pub not_before: Option<SystemTime>,
+    /// It is refused from this moment on.
+    pub expires: Option<SystemTime>,
+    /// Whether it is accepted at all.
+    pub state: KeyState,
+}
+
+/// Whether a key is accepted at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// Accepted within its dates.
+    Enabled,
+    /// Refused, and named in the log when it is shown.
+    Disabled,
+}
+
+switch!(KeyState: Enabled = true, Disabled = false);
 
 impl Check<'_> {
     pub(super) fn callers(
         &mut self,
-        list: &[Table<Caller>],
-        keys: Option<&Table<Keys>>,
+        list: &[Table<CallerTable>],
+        pepper: Pepper,
         names: &mut Names,
     ) -> Vec<CallerSettings> {
-        let reported = self.findings.was_reported(findings::ROOT, "keys")
-            || keys.is_some_and(|keys| self.findings.was_reported(keys.span(), "pepper"));
-        let given = keys.is_some_and(|keys| keys.pepper.is_some());
-        let pepper = if given || reported {
-            Pepper::Given
-        } else {
-            Pepper::Absent
-        };
         let mut shared = Shared {
             rings: Vec::with_capacity(list.len()),
             digests: HashTable::new(),
@@ -60,11 +142,11 @@ impl Check<'_> {
     /// A caller without its keys; they are the last ring.
     fn caller(
         &mut self,
-        caller: &Table<Caller>,
+        caller: &Table<CallerTable>,
         names: &mut Names,
         shared: &mut Shared,
     ) -> Option<CallerSettings> {
-        let name = self.name(caller.span(), caller.name.as_ref(), names, CallerName::parse);
+        let name = self.name(caller, caller.name.as_ref(), names, CallerName::parse);
         if let Some(value) = caller
             .name
             .as_ref()
@@ -85,76 +167,45 @@ impl Check<'_> {
         let networks = self.networks(&NetworkKeys {
             allow: caller.networks.as_ref(),
             allow_file: caller.networks_file.as_ref(),
-            deny: caller.deny_networks.as_ref(),
+            deny: &caller.deny_networks,
             deny_file: caller.deny_networks_file.as_ref(),
         });
         let unread = caller.keys_file.is_some() && self.environment.secrets() == Secrets::Unresolved;
         let by_address = caller.networks.is_some() || caller.networks_file.is_some();
         let sources = ["key", "keys_file", "networks", "networks_file"];
-        let reported = sources
-            .iter()
-            .any(|key| self.findings.was_reported(caller.span(), key));
+        let reported = sources.iter().any(|key| caller.is_reported(key));
         if keyless && !by_address && !unread && mistakes == self.findings.len() && !reported {
             let mark = caller.keys_file.as_ref().map_or(Mark::from(caller), Mark::from);
             let flaw = Flaw::new("the caller has neither keys nor networks, so nobody would be it");
             let hint = "make a key with `flowgate key new` and add its digest as [[caller.key]]";
             self.findings.mistake(mark, flaw.hint(hint));
         }
-        let rate = Some(self.rate(caller.rate.as_ref(), caller_rate()));
         Some(CallerSettings {
             name: name?,
             keys: Arc::default(),
             networks,
-            rate,
+            rate: Some(caller.rate),
         })
     }
 
     fn key(&mut self, table: &Table<KeyTable>, shared: &mut Shared) {
-        if table.label.is_none() {
-            self.findings.missing(
-                table.span(),
-                "label",
-                "give the key a label that tells it apart in logs",
-            );
-        }
-        if table.digest.is_none() {
-            self.findings.missing(
-                table.span(),
-                "digest",
-                "run `flowgate key hash` and put its output here",
-            );
-        }
-        let not_before = self.moment(table.not_before.as_ref());
-        let expires = self.moment(table.expires.as_ref());
-        let label = table.label.as_ref().and_then(|value| {
-            let read = KeyLabel::parse(value).map_err(|error| Flaw::new(error.to_string()));
-            self.findings
-                .keep(value, read)
-                .map(|label| (Mark::from(value), label))
-        });
-        let digest = table.digest.as_ref().and_then(|value| {
-            self.findings
-                .keep(value, lists::digest(value))
-                .map(|digest| (Mark::from(value), digest))
-        });
-        let (Some((label_mark, label)), Some((digest_mark, digest))) = (label, digest) else {
+        let hint = "give the key a label that distinguishes it in logs";
+        let label = table.require(("label", &table.label), hint, &mut self.findings);
+        let hint = "run `flowgate key hash` and put its output here";
+        let digest = table.require(("digest", &table.digest), hint, &mut self.findings);
+        let (Some(label), Some(digest)) = (label, digest) else {
             return;
         };
-        let state = if table.enabled.as_deref() == Some(&false) {
-            KeyState::Disabled
-        } else {
-            KeyState::Enabled
-        };
         let key = KeySettings {
-            label,
-            digest,
-            not_before,
-            expires,
-            state,
+            label: (**label).clone(),
+            digest: **digest,
+            not_before: table.not_before,
+            expires: table.expires,
+            state: table.enabled,
         };
         let marks = KeyMarks {
-            label: label_mark,
-            digest: digest_mark,
+            label: label.into(),
+            digest: digest.into(),
         };
         self.add_key(&key, marks, shared);
     }

@@ -1,21 +1,20 @@
-//! Collects what is wrong while the check goes on. It knows which keys were already reported, so that one
-//! mistake does not bring forth another, and turns everything into the report at the end.
+//! Collects what is wrong while the check goes on, and turns everything into the report at the end.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::settings::leaf::{At, Table};
-use crate::settings::mask::HiddenWords;
+use crate::settings::kinds::At;
+use crate::settings::mask::{HiddenWords, Vocabulary};
 use crate::settings::mistake;
 use crate::settings::mistake::{
     Flaw, MISTAKES_MAX, Mistake, More, Place, Report, Severity, Source, TextKind,
 };
+use crate::settings::table::Table;
 
-/// A place in one of the files; cheap to keep for every key of a long list.
+/// A place in one of the files, small enough to keep for every key of a long list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     source: u32,
     start: u32,
     end: u32,
@@ -45,8 +44,8 @@ impl<T> From<&At<T>> for Mark {
     }
 }
 
-/// Where the table that is the whole file stands.
-pub(super) const ROOT: Range<usize> = 0..0;
+/// The place of the table that is the whole file.
+pub(crate) const ROOT: Range<usize> = 0..0;
 
 impl<T> From<&Table<T>> for Mark {
     fn from(table: &Table<T>) -> Self {
@@ -56,7 +55,7 @@ impl<T> From<&Table<T>> for Mark {
 
 /// What was found so far.
 #[derive(Debug)]
-pub(super) struct Findings {
+pub(crate) struct Findings {
     name: String,
     /// The settings file first, lists behind it.
     sources: Vec<Source>,
@@ -64,37 +63,41 @@ pub(super) struct Findings {
     warnings: Vec<Mistake>,
     more: More,
     more_warnings: More,
-    reported: HashSet<(usize, usize, String)>,
+    vocabulary: &'static Vocabulary,
     /// What the settings file says and no sentence may repeat.
     hidden: OnceCell<HiddenWords>,
 }
 
 impl Findings {
-    pub(super) fn new(name: &str, text: &str) -> Self {
+    pub(crate) fn new(name: &str, text: &str, vocabulary: &'static Vocabulary) -> Self {
         Self {
             name: name.to_owned(),
             hidden: OnceCell::new(),
-            sources: vec![Source::new(name, text, TextKind::Settings)],
+            sources: vec![Source::new(name, text, TextKind::Settings(vocabulary))],
             mistakes: Vec::new(),
             warnings: Vec::new(),
             more: More::Complete,
             more_warnings: More::Complete,
-            reported: HashSet::new(),
+            vocabulary,
         }
     }
 
     /// Adds a list that marks can point into.
-    pub(super) fn add_source(&mut self, name: &str, text: &Rc<String>, kind: TextKind) -> usize {
+    pub(crate) fn add_source(&mut self, name: &str, text: &Rc<String>, kind: TextKind) -> usize {
         self.sources.push(Source::shared(name, text, kind));
         self.sources.len() - 1
     }
 
     /// A place in a list.
-    pub(super) fn mark(source: usize, span: Range<usize>) -> Mark {
+    pub(crate) fn mark(source: usize, span: Range<usize>) -> Mark {
         Mark::new(source, &span)
     }
 
     fn place(&self, mark: Mark) -> Place {
+        // The whole file lacks something, so no line is to blame.
+        if mark == Mark::from(ROOT) {
+            return Place::file(&self.name);
+        }
         let Mark { source, start, end } = mark;
         match self.sources.get(source as usize) {
             Some(source) => source.place(start as usize..end as usize),
@@ -112,7 +115,7 @@ impl Findings {
         }
     }
 
-    pub(super) fn mistake(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
+    pub(crate) fn mistake(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
         if !self.has_room() {
             return;
         }
@@ -121,7 +124,7 @@ impl Findings {
     }
 
     /// A mistake with two places; `label` says what the second has to do with the first.
-    pub(super) fn clash(&mut self, mark: impl Into<Mark>, flaw: Flaw, other: impl Into<Mark>, label: &str) {
+    pub(crate) fn clash(&mut self, mark: impl Into<Mark>, flaw: Flaw, other: impl Into<Mark>, label: &str) {
         if !self.has_room() {
             return;
         }
@@ -131,12 +134,12 @@ impl Findings {
             .push(Mistake::new(Severity::Mistake, flaw, place).beside(other, label));
     }
 
-    pub(super) fn warn(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
+    pub(crate) fn warn(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
         self.note(Severity::Warning, mark, flaw);
     }
 
     /// Something that keeps a part of the settings from serving, and that time may have brought about.
-    pub(super) fn lapse(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
+    pub(crate) fn lapse(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
         self.note(Severity::Lapse, mark, flaw);
     }
 
@@ -150,7 +153,7 @@ impl Findings {
     }
 
     /// Keeps a good value and reports a bad one.
-    pub(super) fn keep<T>(&mut self, mark: impl Into<Mark>, result: Result<T, Flaw>) -> Option<T> {
+    pub(crate) fn keep<T>(&mut self, mark: impl Into<Mark>, result: Result<T, Flaw>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(flaw) => {
@@ -160,40 +163,28 @@ impl Findings {
         }
     }
 
-    /// Remembers that something is wrong with a key, so that it is not called missing as well.
-    pub(super) fn report_key(&mut self, table: Range<usize>, key: &str) {
-        self.reported.insert((table.start, table.end, key.to_owned()));
+    /// Every key and word that the settings know.
+    pub(crate) fn vocabulary(&self) -> &'static Vocabulary {
+        self.vocabulary
     }
 
-    pub(super) fn was_reported(&self, table: Range<usize>, key: &str) -> bool {
-        self.reported.contains(&(table.start, table.end, key.to_owned()))
-    }
-
-    /// Reports that a table lacks a key, unless something else is known to be wrong with that key.
-    pub(super) fn missing(&mut self, table: Range<usize>, key: &str, hint: &str) {
-        if self.was_reported(table.clone(), key) {
-            return;
-        }
-        let flaw = Flaw::new(format!("`{key}` is missing")).hint(hint);
-        if table == ROOT {
-            // The whole file lacks it, so no line is to blame.
-            if !self.has_room() {
-                return;
-            }
-            self.mistakes
-                .push(Mistake::new(Severity::Mistake, flaw, Place::file(&self.name)));
-            return;
-        }
-        self.mistake(table, flaw);
+    /// The name in the header of a table, if that is what a place of the settings file is.
+    pub(crate) fn header(&self, span: &Range<usize>) -> Option<&str> {
+        let header = self.sources.first()?.text().get(span.clone())?.trim();
+        let name = header.strip_prefix('[')?.strip_suffix(']')?;
+        let name = name.trim_start_matches('[').trim_end_matches(']').trim();
+        name.split('.')
+            .all(|key| self.vocabulary.is_key(key))
+            .then_some(name)
     }
 
     /// How much was wrong so far.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.mistakes.len()
     }
 
     /// Whether another mistake will be kept; asking counts as having had one.
-    pub(super) fn has_room(&mut self) -> bool {
+    pub(crate) fn has_room(&mut self) -> bool {
         if self.mistakes.len() < MISTAKES_MAX {
             return true;
         }
@@ -202,7 +193,7 @@ impl Findings {
     }
 
     /// The report, if anything was wrong, and the warnings otherwise.
-    pub(super) fn finish(mut self) -> Result<Vec<Mistake>, Report> {
+    pub(crate) fn finish(mut self) -> Result<Vec<Mistake>, Report> {
         if self.more_warnings == More::Cut {
             let flaw = Flaw::new(format!(
                 "there are more than {MISTAKES_MAX} warnings; the rest is not shown"

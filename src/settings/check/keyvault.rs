@@ -1,15 +1,33 @@
-//! Key vaults: who reads them, and that what reads them does not itself lie in them.
+//! `[keyvault]`: who reads key vaults, and that its own secrets are stored elsewhere.
+
+use std::time::Duration;
 
 use crate::settings::check::Check;
 use crate::settings::check::findings::Mark;
 use crate::settings::check::name::Names;
-use crate::settings::check::value::{DAY, MILLISECOND, SECOND};
-use crate::settings::file::KeyVault;
-use crate::settings::leaf::{At, Table};
+use crate::settings::kinds::{ANY, At};
 use crate::settings::mistake::Flaw;
-use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings, VaultReference, defaults};
+use crate::settings::scalars::{HOUR, MILLISECOND, SECOND, secs};
+use crate::settings::table::{Table, table};
+use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings, VaultReference};
 
 const HINT: &str = "write identity = \"NAME\", the name of an identity that may read the vaults";
+
+table! {
+    /// How secrets in Azure Key Vaults are read.
+    pub(crate) struct KeyVaultTable {
+        /// Name of the identity that reads them. Its own secrets are stored elsewhere.
+        identity: Option<At<String>> = None, ANY, Reload;
+        // A rotated secret is known within the hour; one that Entra refuses is read again at once in any case.
+        /// How often secrets are read again.
+        period: Duration = HOUR, SECOND..=secs(30 * 86_400), Reload;
+        // A vault answers within a second; the rest is for lost packets.
+        /// Time for one answer of a vault.
+        timeout: Duration = secs(10), MILLISECOND..=secs(60), Reload;
+        /// PEM file with the certificate authorities trusted for the vaults, in place of the system's.
+        ca_file: Option<At<String>> = None, ANY, Reload;
+    }
+}
 
 /// Where the settings name secrets in key vaults.
 #[derive(Debug, Default)]
@@ -24,7 +42,7 @@ impl Check<'_> {
     /// Reads the table, which must be there when a secret lies in a vault.
     pub(super) fn keyvault(
         &mut self,
-        table: Option<&Table<KeyVault>>,
+        table: Option<&Table<KeyVaultTable>>,
         identities: &[IdentitySettings],
         names: &mut Names,
     ) -> Option<KeyVaultSettings> {
@@ -32,21 +50,8 @@ impl Check<'_> {
             self.without_reader();
             return None;
         };
-        let period = self.duration(
-            table.period.as_ref(),
-            defaults::KEYVAULT_PERIOD,
-            SECOND..=30 * DAY,
-        );
-        let timeout = self.duration(
-            table.timeout.as_ref(),
-            defaults::KEYVAULT_TIMEOUT,
-            MILLISECOND..=60 * SECOND,
-        );
         let trust = self.trust(table.ca_file.as_ref());
-        let Some(value) = &table.identity else {
-            self.findings.missing(table.span(), "identity", HINT);
-            return None;
-        };
+        let value = table.require(("identity", &table.identity), HINT, &mut self.findings)?;
         if !names.use_of(value, &mut self.findings) {
             return None;
         }
@@ -58,8 +63,8 @@ impl Check<'_> {
             |uses: &[(Mark, VaultReference)]| uses.iter().map(|(_, place)| place.clone()).collect();
         Some(KeyVaultSettings {
             identity: Box::new(reader.clone()),
-            period,
-            timeout,
+            period: table.period,
+            timeout: table.timeout,
             trust,
             at_start: references(&self.vaults.at_start),
             later: references(&self.vaults.later),

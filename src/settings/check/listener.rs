@@ -1,15 +1,110 @@
-//! Public listeners: an address, and TLS with certificates or, asked for in so many words, plain HTTP.
+//! `[[listener]]`: an address, and TLS with certificates or, asked for explicitly, plain HTTP.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
 use crate::settings::check::findings::Mark;
-use crate::settings::check::{Check, findings, path};
-use crate::settings::file::{CertificateTable, Listener, PlainHttp, Route};
-use crate::settings::leaf::{At, Table};
+use crate::settings::check::route::RouteTable;
+use crate::settings::check::{Check, path};
+use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::mistake::Flaw;
-use crate::settings::{CallerSettings, Http2, ListenerSettings, Peers, TlsSettings, Transport, lists};
+use crate::settings::table::{Table, table};
+use crate::settings::{CallerSettings, Certificate};
+
+table! {
+    /// An address on which callers are served.
+    pub(crate) struct ListenerTable {
+        /// Address to listen on, for example `0.0.0.0:8443` or `[::]:8443`.
+        address: Option<At<SocketAddr>> = None, ANY, Restart;
+        /// Whether HTTP/2 is offered beside HTTP/1.1. Only with TLS.
+        http2: Http2 = Http2::Offered, ANY, Restart;
+        /// Path answered with 200 while the gateway is ready and 503 otherwise, without any check of the caller.
+        health_path: Option<At<String>> = None, ANY, Reload;
+        /// Certificates, chosen by the name the caller asks for.
+        certificate: Vec<Table<CertificateTable>> = Vec::new(), ANY, Reload;
+        /// Plain HTTP in place of TLS: "behind-tls-balancer" or "private-networks".
+        plain_http: Option<At<Peers>> = None, ANY, Restart;
+        /// Networks whose peers are served in plain HTTP; everybody else is cut.
+        plain_http_from: Option<At<Vec<At<IpNet>>>> = None, ANY, Reload;
+    }
+}
+
+table! {
+    /// A certificate of a listener.
+    pub(crate) struct CertificateTable {
+        /// PEM file with the certificate and, behind it, the intermediate certificates.
+        chain: Option<At<String>> = None, ANY, Reload;
+        /// Private key in PEM form, not encrypted; a reference, "file:PATH", "env:NAME" or "keyvault:ADDRESS".
+        key: Option<At<String>> = None, ANY, Reload;
+        /// In place of `chain`: the certificate together with its key, as PEM or PFX; a reference.
+        file: Option<At<String>> = None, ANY, Reload;
+        /// Password of a PFX file; a reference.
+        password: Option<At<String>> = None, ANY, Reload;
+        /// Names served with this certificate; default: the names in the certificate.
+        names: Option<At<Vec<At<String>>>> = None, ANY, Reload;
+        /// Whether it also serves callers that ask for an unknown name or none; default: the first certificate does.
+        default: bool = false, ANY, Reload;
+    }
+}
+
+/// One address on which callers are served.
+#[derive(Debug, Clone)]
+pub struct ListenerSettings {
+    /// Address to bind.
+    pub address: SocketAddr,
+    /// TLS or, when asked for explicitly, plain HTTP.
+    pub transport: Transport,
+    /// Path answered with 200 while the gateway is ready and 503 otherwise, without any check of the caller.
+    pub health_path: Option<String>,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// TLS 1.2 and 1.3; HTTP by ALPN.
+    Tls(TlsSettings),
+    /// HTTP/1.1 without TLS, for peers of these networks only.
+    Plain {
+        /// Networks whose peers are served; everybody else is cut at once.
+        from: Vec<IpNet>,
+        /// Who these peers are.
+        peers: Peers,
+    },
+}
+
+/// Who connects to a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peers {
+    /// Callers themselves: the address of the peer is the caller's.
+    Callers,
+    /// A load balancer that ends TLS: all callers have its address.
+    Balancer,
+}
+
+/// Certificates and protocols of a TLS listener.
+#[derive(Debug, Clone)]
+pub struct TlsSettings {
+    /// Certificates; the first with `default` set, or else the first of all, serves unknown names.
+    pub certificates: Vec<Certificate>,
+    /// Index in `certificates` of the one that serves unknown names and callers without SNI.
+    pub default_certificate: usize,
+    /// Whether HTTP/2 is offered by ALPN beside HTTP/1.1.
+    pub http2: Http2,
+}
+
+/// Whether HTTP/2 is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http2 {
+    /// Offered by ALPN, preferred over HTTP/1.1.
+    Offered,
+    /// Not offered.
+    Off,
+}
+
+choice!(Peers: Self::Balancer => "behind-tls-balancer", Self::Callers => "private-networks");
+switch!(Http2: Offered = true, Off = false);
 
 /// Networks that nobody can call from over the internet: RFC 1918, RFC 4193, loopback and link-local.
 const PRIVATE: [&str; 8] = [
@@ -24,14 +119,7 @@ const PRIVATE: [&str; 8] = [
 ];
 
 impl Check<'_> {
-    pub(super) fn listeners(&mut self, list: &[Table<Listener>]) -> Vec<ListenerSettings> {
-        if list.is_empty() {
-            self.findings.missing(
-                findings::ROOT,
-                "listener",
-                "add [[listener]] with an address and a certificate",
-            );
-        }
+    pub(super) fn listeners(&mut self, list: &[Table<ListenerTable>]) -> Vec<ListenerSettings> {
         let mut addresses = HashMap::new();
         list.iter()
             .filter_map(|listener| self.listener(listener, &mut addresses))
@@ -40,26 +128,18 @@ impl Check<'_> {
 
     fn listener(
         &mut self,
-        listener: &Table<Listener>,
-        addresses: &mut HashMap<std::net::SocketAddr, Mark>,
+        listener: &Table<ListenerTable>,
+        addresses: &mut HashMap<SocketAddr, Mark>,
     ) -> Option<ListenerSettings> {
-        let address = match &listener.address {
-            Some(value) => self.socket_address(value).map(|address| (value, address)),
-            None => {
-                self.findings.missing(
-                    listener.span(),
-                    "address",
-                    "write for example address = \"0.0.0.0:8443\"",
-                );
-                None
-            }
-        };
+        let hint = "write for example address = \"0.0.0.0:8443\"";
+        let address = listener.require(("address", &listener.address), hint, &mut self.findings);
         let transport = self.transport(listener);
         let health_path = listener.health_path.as_ref().and_then(|value| {
             let read = path::check_plain(value).map(|()| value.as_str().to_owned());
             self.findings.keep(value, read)
         });
-        let (value, address) = address?;
+        let value = address?;
+        let address = **value;
         // Port 0 stands for any free port, so two of them do not clash.
         if address.port() != 0
             && let Some(first) = addresses.insert(address, value.into())
@@ -74,7 +154,7 @@ impl Check<'_> {
         })
     }
 
-    fn transport(&mut self, listener: &Table<Listener>) -> Option<Transport> {
+    fn transport(&mut self, listener: &Table<ListenerTable>) -> Option<Transport> {
         match (listener.certificate.first(), &listener.plain_http) {
             (Some(certificate), Some(plain)) => {
                 let flaw = Flaw::new("a listener has either certificates or `plain_http`, not both");
@@ -91,8 +171,7 @@ impl Check<'_> {
             }
             (None, Some(plain)) => self.plain(listener, plain),
             (None, None) => {
-                let reported = |key| self.findings.was_reported(listener.span(), key);
-                if !reported("certificate") && !reported("plain_http") {
+                if !listener.is_reported("certificate") && !listener.is_reported("plain_http") {
                     let flaw = Flaw::new("the listener has no certificate");
                     let hint = "add [[listener.certificate]] with chain and key; where a load balancer \
                                 before the gateway ends TLS, set plain_http = \"behind-tls-balancer\"";
@@ -103,17 +182,20 @@ impl Check<'_> {
         }
     }
 
-    fn plain(&mut self, listener: &Table<Listener>, plain: &At<PlainHttp>) -> Option<Transport> {
-        if let Some(http2) = listener.http2.as_ref().filter(|http2| ***http2) {
+    fn plain(&mut self, listener: &Table<ListenerTable>, plain: &At<Peers>) -> Option<Transport> {
+        let http2 = listener
+            .place("http2")
+            .filter(|_| listener.http2 == Http2::Offered);
+        if let Some(http2) = http2 {
             self.findings
                 .mistake(http2, Flaw::new("HTTP/2 is offered with TLS only"));
         }
         let Some(list) = &listener.plain_http_from else {
             let hint = match **plain {
-                PlainHttp::BehindTlsBalancer => "list the networks of the load balancer",
-                PlainHttp::PrivateNetworks => "list the private networks of the callers",
+                Peers::Balancer => "list the networks of the load balancer",
+                Peers::Callers => "list the private networks of the callers",
             };
-            self.findings.missing(listener.span(), "plain_http_from", hint);
+            listener.missing("plain_http_from", hint, &mut self.findings);
             return None;
         };
         if list.is_empty() {
@@ -123,11 +205,9 @@ impl Check<'_> {
         let private: Vec<IpNet> = PRIVATE.iter().filter_map(|text| text.parse().ok()).collect();
         let mut from = Vec::new();
         for value in list.iter() {
-            let Some(network) = self.findings.keep(value, lists::network(value)) else {
-                continue;
-            };
+            let network = **value;
             let is_private = private.iter().any(|private| private.contains(&network));
-            if **plain == PlainHttp::PrivateNetworks && !is_private {
+            if **plain == Peers::Callers && !is_private {
                 let flaw = Flaw::new(format!("{network} is not a private network"));
                 let hint = "keys would cross a public network in clear text; use certificates instead";
                 self.findings.mistake(value, flaw.hint(hint));
@@ -138,24 +218,20 @@ impl Check<'_> {
             }
             from.push(network);
         }
-        let peers = match **plain {
-            PlainHttp::BehindTlsBalancer => Peers::Balancer,
-            PlainHttp::PrivateNetworks => Peers::Callers,
-        };
-        Some(Transport::Plain { from, peers })
+        Some(Transport::Plain { from, peers: **plain })
     }
 
-    fn tls(&mut self, listener: &Table<Listener>) -> Option<TlsSettings> {
+    fn tls(&mut self, listener: &Table<ListenerTable>) -> Option<TlsSettings> {
         let mut certificates = Vec::new();
         let mut names: HashMap<String, Mark> = HashMap::new();
         let mut default: Option<(usize, Mark)> = None;
         for (index, table) in listener.certificate.iter().enumerate() {
-            if let Some(value) = table.default.as_ref().filter(|value| ***value) {
+            if let Some(mark) = table.place("default").filter(|_| table.default) {
                 if let Some((_, first)) = default {
                     let flaw = Flaw::new("only one certificate of a listener can be the default");
-                    self.findings.clash(value, flaw, first, "already here");
+                    self.findings.clash(mark, flaw, first, "already here");
                 }
-                default.get_or_insert((index, value.into()));
+                default.get_or_insert((index, mark));
             }
             let Some(certificate) = self.certificate(table) else {
                 continue;
@@ -175,27 +251,22 @@ impl Check<'_> {
             certificates.push(certificate);
         }
         let default_certificate = default.map_or(0, |(index, _)| index);
-        let http2 = if listener.http2.as_deref() == Some(&false) {
-            Http2::Off
-        } else {
-            Http2::Offered
-        };
         (certificates.len() == listener.certificate.len()).then_some(TlsSettings {
             certificates,
             default_certificate,
-            http2,
+            http2: listener.http2,
         })
     }
 
     /// Behind a balancer the address of a caller is not known, so wrong keys cannot be limited by address.
-    pub(super) fn balancers(&mut self, listeners: &[Table<Listener>], callers: &[CallerSettings]) {
+    pub(super) fn balancers(&mut self, listeners: &[Table<ListenerTable>], callers: &[CallerSettings]) {
         if callers.iter().all(|caller| caller.keys.is_empty()) {
             return;
         }
         let plain = listeners
             .iter()
             .filter_map(|listener| listener.plain_http.as_ref());
-        for value in plain.filter(|value| ***value == PlainHttp::BehindTlsBalancer) {
+        for value in plain.filter(|value| ***value == Peers::Balancer) {
             let flaw = Flaw::new(
                 "wrong keys are not limited on this listener: all callers have the address of the balancer",
             );
@@ -206,7 +277,7 @@ impl Check<'_> {
     }
 
     /// A route at the very path a listener answers itself could never be reached there.
-    pub(super) fn health_paths(&mut self, listeners: &[Table<Listener>], routes: &[Table<Route>]) {
+    pub(super) fn health_paths(&mut self, listeners: &[Table<ListenerTable>], routes: &[Table<RouteTable>]) {
         for health in listeners
             .iter()
             .filter_map(|listener| listener.health_path.as_ref())

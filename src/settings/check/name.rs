@@ -1,14 +1,14 @@
 //! Names of identities, callers and routes: each is given once, and each use of one must find it.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use crate::model::{NameError, RouteName};
+use crate::settings::check::Check;
 use crate::settings::check::findings::{Findings, Mark};
-use crate::settings::check::{Check, findings};
-use crate::settings::leaf::At;
+use crate::settings::kinds::At;
 use crate::settings::mistake::Flaw;
 use crate::settings::near;
+use crate::settings::table::{Rows, Table};
 
 /// Names of one kind.
 pub(super) struct Names {
@@ -24,11 +24,12 @@ struct Given {
 }
 
 impl Names {
-    pub(super) fn new(kind: &'static str) -> Self {
+    /// `complete` unless the list of tables itself could not be read.
+    pub(super) fn new(kind: &'static str, complete: bool) -> Self {
         Self {
             kind,
             given: HashMap::new(),
-            complete: true,
+            complete,
         }
     }
 
@@ -46,8 +47,8 @@ impl Names {
             );
             return false;
         }
-        // The search for a near name is the dear part, and vain once the report is full.
-        if self.complete && findings.has_room() && !findings.was_reported(findings::ROOT, self.kind) {
+        // The search for a near name is the expensive part, and useless once the report is full.
+        if self.complete && findings.has_room() {
             let flaw = Flaw::new(format!("there is no {} \"{}\"", self.kind, value.as_str()));
             let flaw = match near::closest(value, self.given.keys().map(String::as_str)) {
                 Some(meant) => flaw.hint(format!("did you mean \"{meant}\"?")),
@@ -76,15 +77,18 @@ impl Check<'_> {
     /// Reads the name of a table and remembers it.
     pub(super) fn name<N>(
         &mut self,
-        table: Range<usize>,
+        table: &Table<impl Rows>,
         value: Option<&At<String>>,
         names: &mut Names,
         parse: fn(&str) -> Result<N, NameError>,
     ) -> Option<N> {
         let Some(value) = value else {
             names.complete = false;
-            self.findings
-                .missing(table, "name", &format!("give the {} a name", names.kind));
+            table.missing(
+                "name",
+                &format!("give the {} a name", names.kind),
+                &mut self.findings,
+            );
             return None;
         };
         let read = parse(value).map_err(|error| Flaw::new(error.to_string()));

@@ -8,27 +8,36 @@ use ipnet::IpNet;
 use crate::settings::check::Check;
 use crate::settings::check::findings::Findings;
 use crate::settings::files::FileInForce;
-use crate::settings::leaf::At;
+use crate::settings::kinds::At;
 use crate::settings::mistake::{Flaw, TextKind};
-use crate::settings::{NetworkSettings, lists, source};
+use crate::settings::{lists, source};
+
+/// Networks that are let in and kept out. Denial wins; an empty `allow` lets in every address not denied.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkSettings {
+    /// Let in.
+    pub allow: Vec<IpNet>,
+    /// Kept out.
+    pub deny: Vec<IpNet>,
+}
 
 /// The four keys about networks that callers and routes share.
 pub(super) struct NetworkKeys<'a> {
-    pub(super) allow: Option<&'a At<Vec<At<String>>>>,
+    pub(super) allow: Option<&'a At<Vec<IpNet>>>,
     pub(super) allow_file: Option<&'a At<String>>,
-    pub(super) deny: Option<&'a At<Vec<At<String>>>>,
+    pub(super) deny: &'a [IpNet],
     pub(super) deny_file: Option<&'a At<String>>,
 }
 
 impl Check<'_> {
     pub(super) fn networks(&mut self, keys: &NetworkKeys<'_>) -> NetworkSettings {
         let mistakes = self.findings.len();
-        let mut allow = self.network_list(keys.allow);
+        let mut allow = keys.allow.map(|list| list.to_vec()).unwrap_or_default();
         let listed = self.network_file(keys.allow_file);
         // A list that could not be read is not an empty one.
         let readable = listed.is_some() && mistakes == self.findings.len();
         allow.extend(listed.unwrap_or_default());
-        let mut deny = self.network_list(keys.deny);
+        let mut deny = keys.deny.to_vec();
         deny.extend(self.network_file(keys.deny_file).unwrap_or_default());
         let given = keys.allow.map(At::span).or(keys.allow_file.map(At::span));
         if let Some(span) = given.filter(|_| readable && allow.is_empty()) {
@@ -37,13 +46,6 @@ impl Check<'_> {
             self.findings.mistake(span, flaw.hint(hint));
         }
         NetworkSettings { allow, deny }
-    }
-
-    pub(super) fn network_list(&mut self, list: Option<&At<Vec<At<String>>>>) -> Vec<IpNet> {
-        let Some(list) = list else { return Vec::new() };
-        list.iter()
-            .filter_map(|value| self.findings.keep(value, lists::network(value)))
-            .collect()
     }
 
     /// The networks of a file, none without a file, nothing for a file with mistakes or on another machine.

@@ -14,13 +14,13 @@ const PATH_BYTES_MAX: usize = 2048;
 
 /// Whether a path ends in `{*rest}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PathEnd {
+pub(crate) enum PathEnd {
     Fixed,
     Open,
 }
 
 /// Checks a path template.
-pub(super) fn check_template(text: &str) -> Result<PathEnd, Flaw> {
+pub(crate) fn check_template(text: &str) -> Result<PathEnd, Flaw> {
     check_frame(text)?;
     let mut names = Vec::new();
     let mut end = PathEnd::Fixed;
@@ -46,7 +46,7 @@ pub(super) fn check_template(text: &str) -> Result<PathEnd, Flaw> {
 }
 
 /// Checks a path without parameters.
-pub(super) fn check_plain(text: &str) -> Result<(), Flaw> {
+pub(crate) fn check_plain(text: &str) -> Result<(), Flaw> {
     check_frame(text)?;
     if text.contains(['{', '}']) {
         return Err(Flaw::new("this path cannot have parameters"));
@@ -157,7 +157,7 @@ fn check_letters(text: &str) -> Result<(), Flaw> {
 }
 
 /// Reads the host of a route into lower case.
-pub(super) fn check_host(text: &str) -> Result<String, Flaw> {
+pub(crate) fn check_host(text: &str) -> Result<String, Flaw> {
     let host = text.to_ascii_lowercase();
     if host.contains("://") || host.contains('/') {
         return Err(
@@ -185,7 +185,7 @@ pub(super) fn check_host(text: &str) -> Result<String, Flaw> {
 }
 
 /// Reads a name that a certificate serves into lower case.
-pub(super) fn check_certificate_name(text: &str) -> Result<String, Flaw> {
+pub(crate) fn check_certificate_name(text: &str) -> Result<String, Flaw> {
     let name = text.to_ascii_lowercase();
     let parent = name.strip_prefix("*.").unwrap_or(&name);
     if name.parse::<std::net::IpAddr>().is_ok() || is_domain(parent) {
@@ -197,7 +197,7 @@ pub(super) fn check_certificate_name(text: &str) -> Result<String, Flaw> {
 
 /// Whether this is a host as it stands in an address: a name, an IPv4 address, or an IPv6 address in
 /// brackets.
-pub(super) fn is_host(text: &str) -> bool {
+pub(crate) fn is_host(text: &str) -> bool {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
         None => text.parse::<Ipv4Addr>().is_ok() || is_domain(text),
@@ -205,7 +205,7 @@ pub(super) fn is_host(text: &str) -> bool {
 }
 
 /// Whether this is a DNS name: labels of up to 63 bytes, 253 altogether (RFC 1035 section 2.3.4).
-pub(super) fn is_domain(text: &str) -> bool {
+pub(crate) fn is_domain(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let fits =
         |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(plain) && !label.starts_with('-');
@@ -246,7 +246,7 @@ struct Place {
 impl Paths {
     /// Adds a route, or names the one that is in its way. Equal templates get along while their methods
     /// differ; a different template that could match the same path does not.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         host: Option<&str>,
         path: &str,

@@ -1,22 +1,262 @@
-//! Routes: who may call which path, and which flow stands behind it. A route lists its callers or says that
-//! it is open; there is no default that lets anybody in.
+//! `[[route]]`: who may call which path, and which flow is behind it. A route lists its callers or says that it is open;
+//! there is no default that lets anybody in.
+
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::{HeaderName, Method};
+use ipnet::IpNet;
 
-use crate::model::{CallerName, IdentityName, RouteName};
+use crate::model::{CallerName, IdentityName, RouteName, TriggerUrl};
+use crate::settings::bodies::BODY_SIZE_CEILING;
 use crate::settings::check::name::Names;
-use crate::settings::check::network::NetworkKeys;
+use crate::settings::check::network::{NetworkKeys, NetworkSettings};
 use crate::settings::check::path::{PathEnd, Paths};
 use crate::settings::check::trigger::Address;
-use crate::settings::check::value::{DAY, HOUR, MILLISECOND};
-use crate::settings::check::{Check, findings, path, route_rate, word};
-use crate::settings::file::{OnClaimMismatch, Route, RouteKindWord};
-use crate::settings::leaf::{At, Table};
+use crate::settings::check::{Check, path, word};
+use crate::settings::kinds::{ANY, At, choice, switch};
+use crate::settings::limits::ROUTE_RATE;
 use crate::settings::mistake::Flaw;
-use crate::settings::{
-    CallersSettings, ClaimMismatch, IdentitySettings, KeyPlace, Proof, QueryPass, RelativePath, RouteKind,
-    RouteSettings, UpstreamSettings, defaults, mask,
-};
+use crate::settings::scalars::{DAY, HOUR, MILLISECOND, Rate, Size, secs};
+use crate::settings::table::{Table, table};
+use crate::settings::{IdentitySettings, TriggerSource, Trust, mask};
+
+table! {
+    /// A public address and the flow behind it.
+    pub(crate) struct RouteTable {
+        /// Its name in logs and metrics.
+        name: Option<At<String>> = None, ANY, Reload;
+        /// Host it answers for, without port; default: any.
+        host: Option<At<String>> = None, ANY, Reload;
+        /// Path, for example "/orders", "/orders/{id}" or "/files/{*rest}".
+        path: Option<At<String>> = None, ANY, Reload;
+        /// Methods; default ["POST"].
+        methods: Option<At<Vec<At<Method>>>> = None, ANY, Reload;
+        /// Names of the callers that may call; all others are refused.
+        callers: Option<At<Vec<At<String>>>> = None, ANY, Reload;
+        /// Opens the route to everybody; in place of `callers`.
+        anonymous: bool = false, ANY, Reload;
+        /// Networks that may call, in addition to the caller's own; default: any.
+        networks: Option<At<Vec<IpNet>>> = None, ANY, Reload;
+        /// File with more such networks, one a line.
+        networks_file: Option<At<String>> = None, ANY, Reload;
+        /// Networks that may not call.
+        deny_networks: Vec<IpNet> = Vec::new(), ANY, Reload;
+        /// File with more such networks, one a line.
+        deny_networks_file: Option<At<String>> = None, ANY, Reload;
+        /// Where a key is read: "header:NAME", "authorization", "basic"; default: header:x-api-key and both others.
+        key_from: Option<At<Vec<At<KeyPlace>>>> = None, ANY, Reload;
+        /// Its rate over all callers.
+        rate: Rate = ROUTE_RATE, ANY, Reload;
+        // Enough for a webhook; larger bodies must be asked for.
+        /// Largest body, at most 104857600 bytes.
+        body_size_max: Size = Size::kib(1024), Size::new(0)..=BODY_SIZE_CEILING, Reload;
+        /// What is behind it: "flow", or "api" for an API of Microsoft's that wants a token.
+        kind: RouteKindWord = RouteKindWord::Flow, ANY, Reload;
+        /// Name of the identity whose token starts the flow, or is sent to the API.
+        identity: Option<At<String>> = None, ANY, Reload;
+        /// Object ids on the list of a trigger set to "Specific users in my tenant"; the token's is compared with them.
+        /// Default: not known.
+        object_ids: Option<At<Vec<At<String>>>> = None, ANY, Reload;
+        /// What happens to calls while a claim of the token cannot match: "try" or "refuse".
+        on_claim_mismatch: ClaimMismatch = ClaimMismatch::Try, ANY, Reload;
+        /// The trigger's address carries its own signature; in place of `identity`.
+        signed: bool = false, ANY, Reload;
+        /// Address of the trigger as the flow shows it; with a signature only as "env:NAME", "file:PATH" or
+        /// "keyvault:ADDRESS".
+        trigger: Option<At<String>> = None, ANY, Reload;
+        /// Address of the API, with the path before what callers ask for: `https://graph.microsoft.com/v1.0`.
+        upstream: Option<At<String>> = None, ANY, Reload;
+        /// Paths of the API behind `upstream` that may be asked for, where the route's path ends in {*rest}:
+        /// "/users/{id}". All others are refused.
+        paths: Option<At<Vec<At<String>>>> = None, ANY, Reload;
+        /// Path of the API, one of `paths`, that `flowgate doctor --live` asks for with GET and the token; "/" is
+        /// `upstream` itself. Default: none, and the API is not asked.
+        probe: Option<At<String>> = None, ANY, Reload;
+        /// Whether the rest of a path that ends in {*rest} is appended to the trigger's path.
+        relative_path: RelativePath = RelativePath::Dropped, ANY, Reload;
+        /// Query parameters of the caller that go on: names, or ["*"] for all; default: none to a flow, all to an API.
+        query: Option<Vec<At<String>>> = None, ANY, Reload;
+        /// PEM file with the certificate authorities trusted for the trigger, in place of the system's.
+        ca_file: Option<At<String>> = None, ANY, Reload;
+        // What a trigger answers at one time before waiting grows.
+        /// Requests to the trigger at one time, shared fairly between callers; of those whose body is still arriving
+        /// three quarters, and half for one caller.
+        in_flight_max: usize = 100, 1..=100_000, Reload;
+        // Two rounds of in_flight_max.
+        /// Requests that may wait for one of those.
+        waiting_max: usize = 200, 0..=1_000_000, Reload;
+        // Longer waits make callers give up and send again.
+        /// Time a request may wait.
+        waiting_timeout: Duration = secs(5), MILLISECOND..=HOUR, Reload;
+        /// Address to connect to in place of what the trigger's name resolves to, for private endpoints whose names
+        /// public DNS does not know. The certificate must still carry the trigger's name.
+        connect_to: Option<SocketAddr> = None, ANY, Reload;
+        /// Time for name look-up, TCP and TLS to the trigger.
+        connect_timeout: Duration = secs(5), MILLISECOND..=HOUR, Reload;
+        // A flow must answer within 120 s; its own time-out answer should arrive before ours.
+        /// Time from the end of the request to the head of the answer, and between two pieces of its body.
+        response_timeout: Duration = secs(125), MILLISECOND..=HOUR, Reload;
+        // Shorter than the platform's own idle limit, so that a request rarely meets a closing connection.
+        /// Time an unused connection to the trigger is kept.
+        upstream_idle_timeout: Duration = secs(60), MILLISECOND..=DAY, Reload;
+    }
+}
+
+/// What is behind a route, as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RouteKindWord {
+    Flow,
+    Api,
+}
+
+choice!(RouteKindWord: Self::Flow => "flow", Self::Api => "api");
+choice!(ClaimMismatch: Self::Try => "try", Self::Refuse => "refuse");
+switch!(RelativePath: Appended = true, Dropped = false);
+
+/// A public address and the flow behind it.
+#[derive(Debug, Clone)]
+pub struct RouteSettings {
+    /// Its name in limits, log and metrics.
+    pub name: RouteName,
+    /// Host it answers for, lower-case, without port; every host when absent.
+    pub host: Option<String>,
+    /// Path template in matchit's form: `/orders/{id}`, `/files/{*rest}`.
+    pub path: String,
+    /// Methods; at least one.
+    pub methods: Vec<Method>,
+    /// Who may call.
+    pub callers: CallersSettings,
+    /// Networks that may call, in addition to the caller's own.
+    pub networks: NetworkSettings,
+    /// Places a key is read from.
+    pub key_places: Vec<KeyPlace>,
+    /// Its rate over all callers.
+    pub rate: Option<Rate>,
+    /// Largest body in bytes.
+    pub body_bytes_max: u64,
+    /// What stands behind it.
+    pub kind: RouteKind,
+    /// How the trigger is convinced.
+    pub proof: Proof,
+    /// Object ids on the trigger's list, as far as they are known.
+    pub object_ids: Vec<String>,
+    /// What happens to calls while a claim of the token cannot match.
+    pub on_claim_mismatch: ClaimMismatch,
+    /// Address of the trigger, or of the API. For people there is [`RouteSettings::trigger_shown`]: a placeholder stands
+    /// here for one that was not read.
+    pub trigger: TriggerUrl,
+    /// Where that address can be read again, if it does not stand in the settings themselves.
+    pub trigger_source: Option<TriggerSource>,
+    /// Whether the rest of the public path becomes the trigger's relative path.
+    pub relative_path: RelativePath,
+    /// Query parameters of the caller that go on.
+    pub query: QueryPass,
+    /// What of an API may be asked for to see whether it answers.
+    pub probe: Option<String>,
+    /// Upstream connections.
+    pub upstream: UpstreamSettings,
+}
+
+impl RouteSettings {
+    /// The address of the trigger, or of the API, without its secrets; where it lies, as the settings say it, if it was
+    /// not read.
+    pub fn trigger_shown(&self) -> String {
+        match &self.trigger_source {
+            Some(source) if source.source().known().is_none() => mask::reference(source.written()),
+            _ => self.trigger.to_string(),
+        }
+    }
+}
+
+/// What stands behind a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteKind {
+    /// The trigger of a flow.
+    Flow,
+    /// An API that wants a token, and what of it may be asked for: templates for what follows its own path, in matchit's
+    /// form. None, where the route's path has no `{*rest}`, so that one address is all there is.
+    Api(Vec<String>),
+}
+
+/// Who may call a route.
+#[derive(Debug, Clone)]
+pub enum CallersSettings {
+    /// Only these.
+    Named(Vec<CallerName>),
+    /// Everybody, as the settings say explicitly; networks and limits still apply.
+    Anonymous,
+}
+
+/// A place where a key is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// The whole value of a header field.
+    Header(HeaderName),
+    /// `Authorization` with any scheme or none: what follows the scheme.
+    Authorization,
+    /// `Authorization: Basic` (RFC 7617): the password.
+    Basic,
+}
+
+/// How the trigger is convinced to start a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A bearer token of this identity.
+    Identity(IdentityName),
+    /// The signature in the trigger's own address.
+    Signed,
+}
+
+/// What happens to calls while a claim of the token cannot match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimMismatch {
+    /// They go to the flow all the same: the token was only read, not verified.
+    Try,
+    /// They are refused, and the token stays here.
+    Refuse,
+}
+
+/// What happens to the trailing `{*rest}` of a route's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelativePath {
+    /// It only selects the route.
+    Dropped,
+    /// It is appended to the trigger's path.
+    Appended,
+}
+
+/// Query parameters of the caller that go on to the trigger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueryPass {
+    /// None.
+    None,
+    /// These names.
+    Named(Vec<String>),
+    /// All but the trigger's own.
+    All,
+}
+
+/// Connections to one trigger.
+#[derive(Debug, Clone)]
+pub struct UpstreamSettings {
+    /// Certificates trusted for the trigger.
+    pub trust: Trust,
+    /// Address to connect to in place of what the trigger's name resolves to.
+    pub connect_to: Option<SocketAddr>,
+    /// Requests to the trigger at one time.
+    pub in_flight_max: usize,
+    /// Requests that may wait for one of those.
+    pub waiting_max: usize,
+    /// Time a request may wait.
+    pub waiting_timeout: Duration,
+    /// Time for name look-up, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// Time from the last byte of the request to the head of the answer, and between two pieces of its body.
+    pub response_timeout: Duration,
+    /// Time an unused connection is kept.
+    pub idle_timeout: Duration,
+}
 
 /// The header field most senders of webhooks can set.
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
@@ -33,16 +273,12 @@ struct Known<'a> {
 impl Check<'_> {
     pub(super) fn routes(
         &mut self,
-        list: &[Table<Route>],
+        list: &[Table<RouteTable>],
         identities: &[IdentitySettings],
         identity_names: &mut Names,
         caller_names: &mut Names,
     ) -> Vec<RouteSettings> {
-        if list.is_empty() {
-            let hint = "add [[route]] with a name, a path, callers and the address of a trigger";
-            self.findings.missing(findings::ROOT, "route", hint);
-        }
-        let route_names = Names::new("route");
+        let route_names = Names::new("route", true);
         let mut known = Known {
             identities,
             identity_names,
@@ -55,9 +291,9 @@ impl Check<'_> {
             .collect()
     }
 
-    fn route(&mut self, route: &Table<Route>, known: &mut Known<'_>) -> Option<RouteSettings> {
+    fn route(&mut self, route: &Table<RouteTable>, known: &mut Known<'_>) -> Option<RouteSettings> {
         let name = self.name(
-            route.span(),
+            route,
             route.name.as_ref(),
             &mut known.route_names,
             RouteName::parse,
@@ -72,16 +308,10 @@ impl Check<'_> {
         let networks = self.networks(&NetworkKeys {
             allow: route.networks.as_ref(),
             allow_file: route.networks_file.as_ref(),
-            deny: route.deny_networks.as_ref(),
+            deny: &route.deny_networks,
             deny_file: route.deny_networks_file.as_ref(),
         });
         let key_places = self.key_places(route);
-        let rate = Some(self.rate(route.rate.as_ref(), route_rate()));
-        let body_bytes_max = self.size(
-            route.body_size_max.as_ref(),
-            defaults::BODY_SIZE_MAX,
-            0..=defaults::BODY_SIZE_CEILING,
-        );
         let proof = self.proof(route, known.identity_names);
         let end = path.map(|(_, end)| end);
         let (trigger, kind, relative_path) = self.behind(route, proof.as_ref(), known.identities, end);
@@ -104,12 +334,12 @@ impl Check<'_> {
             callers: callers?,
             networks,
             key_places,
-            rate,
-            body_bytes_max,
+            rate: Some(route.rate),
+            body_bytes_max: route.body_size_max.as_u64(),
             kind: kind?,
             proof: proof?,
             object_ids,
-            on_claim_mismatch: on_claim_mismatch(route),
+            on_claim_mismatch: route.on_claim_mismatch,
             trigger: trigger?,
             trigger_source: trigger_source?,
             relative_path,
@@ -122,18 +352,18 @@ impl Check<'_> {
     /// What stands behind a route: where it is, of what kind, and what becomes of the rest of the path.
     fn behind(
         &mut self,
-        route: &Table<Route>,
+        route: &Table<RouteTable>,
         proof: Option<&Proof>,
         identities: &[IdentitySettings],
         end: Option<PathEnd>,
     ) -> (Option<Address>, Option<RouteKind>, RelativePath) {
-        match route.kind.as_deref() {
-            Some(RouteKindWord::Api) => {
+        match route.kind {
+            RouteKindWord::Api => {
                 let upstream = self.api(route, proof, identities).map(|url| (url, None));
                 let paths = self.api_paths(route, end);
                 (upstream, paths.map(RouteKind::Api), RelativePath::Appended)
             }
-            Some(RouteKindWord::Flow) | None => {
+            RouteKindWord::Flow => {
                 self.without_api(route);
                 let trigger = self.trigger_of(route, proof, identities);
                 (trigger, Some(RouteKind::Flow), self.relative_path(route, end))
@@ -141,12 +371,9 @@ impl Check<'_> {
         }
     }
 
-    fn path_of<'r>(&mut self, route: &'r Table<Route>) -> Option<(&'r At<String>, PathEnd)> {
-        let Some(value) = &route.path else {
-            self.findings
-                .missing(route.span(), "path", "write for example path = \"/orders\"");
-            return None;
-        };
+    fn path_of<'r>(&mut self, route: &'r Table<RouteTable>) -> Option<(&'r At<String>, PathEnd)> {
+        let hint = "write for example path = \"/orders\"";
+        let value = route.require(("path", &route.path), hint, &mut self.findings)?;
         self.findings
             .keep(value, path::check_template(value))
             .map(|end| (value, end))
@@ -155,7 +382,7 @@ impl Check<'_> {
     /// Puts the route among the others, and reports the one it cannot stand beside.
     fn place(
         &mut self,
-        route: &Table<Route>,
+        route: &Table<RouteTable>,
         host: Option<&str>,
         path: &At<String>,
         methods: &[Method],
@@ -177,7 +404,7 @@ impl Check<'_> {
     }
 
     /// The methods; empty if one is wrong.
-    fn methods(&mut self, route: &Route) -> Vec<Method> {
+    fn methods(&mut self, route: &RouteTable) -> Vec<Method> {
         let Some(values) = &route.methods else {
             return vec![Method::POST];
         };
@@ -189,21 +416,19 @@ impl Check<'_> {
         }
         let mut methods = Vec::new();
         for value in values.iter() {
-            let Some(method) = self.findings.keep(value, word::read_method(value)) else {
-                continue;
-            };
-            if methods.contains(&method) {
-                self.findings
-                    .mistake(value, Flaw::new(format!("{method} is listed twice")));
-                continue;
+            match methods.contains(&**value) {
+                true => {
+                    let flaw = Flaw::new(format!("{} is listed twice", **value));
+                    self.findings.mistake(value, flaw);
+                }
+                false => methods.push((**value).clone()),
             }
-            methods.push(method);
         }
         methods
     }
 
-    fn callers_of(&mut self, route: &Table<Route>, names: &mut Names) -> Option<CallersSettings> {
-        let open = route.anonymous.as_ref().filter(|value| ***value);
+    fn callers_of(&mut self, route: &Table<RouteTable>, names: &mut Names) -> Option<CallersSettings> {
+        let open = route.place("anonymous").filter(|_| route.anonymous);
         match (&route.callers, open) {
             (Some(callers), Some(open)) => {
                 let flaw = Flaw::new("a route either lists its callers or is open to everybody");
@@ -213,8 +438,7 @@ impl Check<'_> {
             }
             (None, Some(_)) => Some(CallersSettings::Anonymous),
             (None, None) => {
-                let reported = |key| self.findings.was_reported(route.span(), key);
-                if !reported("callers") && !reported("anonymous") {
+                if !route.is_reported("callers") && !route.is_reported("anonymous") {
                     let flaw = Flaw::new("the route does not say who may call, and by default nobody may");
                     let hint =
                         "list callers = [\"NAME\"], or open the route to everybody with anonymous = true";
@@ -247,7 +471,7 @@ impl Check<'_> {
         }
     }
 
-    fn key_places(&mut self, route: &Route) -> Vec<KeyPlace> {
+    fn key_places(&mut self, route: &RouteTable) -> Vec<KeyPlace> {
         let Some(values) = &route.key_from else {
             return vec![
                 KeyPlace::Header(KEY_HEADER),
@@ -262,21 +486,18 @@ impl Check<'_> {
         }
         let mut places = Vec::new();
         for value in values.iter() {
-            let Some(place) = self.findings.keep(value, word::read_place(value)) else {
-                continue;
-            };
-            if places.contains(&place) {
-                self.findings
-                    .mistake(value, Flaw::new("the place is listed twice"));
-                continue;
+            match places.contains(&**value) {
+                true => self
+                    .findings
+                    .mistake(value, Flaw::new("the place is listed twice")),
+                false => places.push((**value).clone()),
             }
-            places.push(place);
         }
         places
     }
 
-    fn proof(&mut self, route: &Table<Route>, names: &mut Names) -> Option<Proof> {
-        let signed = route.signed.as_ref().filter(|value| ***value);
+    fn proof(&mut self, route: &Table<RouteTable>, names: &mut Names) -> Option<Proof> {
+        let signed = route.place("signed").filter(|_| route.signed);
         match (&route.identity, signed) {
             (Some(identity), Some(signed)) => {
                 let flaw = Flaw::new("a route has either an identity or a signed trigger address, not both");
@@ -290,8 +511,7 @@ impl Check<'_> {
                 Some(Proof::Identity(name))
             }
             (None, None) => {
-                let reported = |key| self.findings.was_reported(route.span(), key);
-                if !reported("identity") && !reported("signed") {
+                if !route.is_reported("identity") && !route.is_reported("signed") {
                     let flaw = Flaw::new("the route does not say how the flow is convinced to start");
                     let hint = "set identity = \"NAME\" for a token, or signed = true if the trigger's \
                                 address carries a signature";
@@ -304,23 +524,17 @@ impl Check<'_> {
 
     fn trigger_of(
         &mut self,
-        route: &Table<Route>,
+        route: &Table<RouteTable>,
         proof: Option<&Proof>,
         identities: &[IdentitySettings],
     ) -> Option<Address> {
-        let Some(value) = &route.trigger else {
-            self.findings.missing(
-                route.span(),
-                "trigger",
-                "copy the address from the trigger of the flow",
-            );
-            return None;
-        };
+        let hint = "copy the address from the trigger of the flow";
+        let value = route.require(("trigger", &route.trigger), hint, &mut self.findings)?;
         self.trigger(value, proof, identities)
     }
 
     /// The object ids on the trigger's list; they are compared with a token's, so a route without one has none.
-    fn object_ids(&mut self, route: &Route) -> Vec<String> {
+    fn object_ids(&mut self, route: &RouteTable) -> Vec<String> {
         let Some(values) = &route.object_ids else {
             return Vec::new();
         };
@@ -345,11 +559,11 @@ impl Check<'_> {
         ids
     }
 
-    fn relative_path(&mut self, route: &Route, end: Option<PathEnd>) -> RelativePath {
-        let Some(value) = route.relative_path.as_ref().filter(|value| ***value) else {
-            return RelativePath::Dropped;
-        };
-        if end == Some(PathEnd::Fixed) {
+    fn relative_path(&mut self, route: &Table<RouteTable>, end: Option<PathEnd>) -> RelativePath {
+        let asked = route
+            .place("relative_path")
+            .filter(|_| route.relative_path == RelativePath::Appended);
+        if let Some(value) = asked.filter(|_| end == Some(PathEnd::Fixed)) {
             let flaw = Flaw::new("`relative_path` needs a path that ends in {*rest}");
             let hint = "write for example path = \"/orders/{*rest}\"";
             match &route.path {
@@ -357,11 +571,11 @@ impl Check<'_> {
                 None => self.findings.mistake(value, flaw.hint(hint)),
             }
         }
-        RelativePath::Appended
+        route.relative_path
     }
 
-    fn query(&mut self, route: &Route) -> QueryPass {
-        let is_api = route.kind.as_deref() == Some(&RouteKindWord::Api);
+    fn query(&mut self, route: &RouteTable) -> QueryPass {
+        let is_api = route.kind == RouteKindWord::Api;
         let Some(values) = &route.query else {
             return if is_api { QueryPass::All } else { QueryPass::None };
         };
@@ -394,43 +608,17 @@ impl Check<'_> {
         }
     }
 
-    fn upstream(&mut self, route: &Route) -> UpstreamSettings {
+    fn upstream(&mut self, route: &RouteTable) -> UpstreamSettings {
         UpstreamSettings {
             trust: self.trust(route.ca_file.as_ref()),
-            connect_to: route
-                .connect_to
-                .as_ref()
-                .and_then(|address| self.socket_address(address)),
-            in_flight_max: self.count(route.in_flight_max.as_ref(), defaults::IN_FLIGHT_MAX, 1..=100_000),
-            waiting_max: self.count(route.waiting_max.as_ref(), defaults::WAITING_MAX, 0..=1_000_000),
-            waiting_timeout: self.duration(
-                route.waiting_timeout.as_ref(),
-                defaults::WAITING_TIMEOUT,
-                MILLISECOND..=HOUR,
-            ),
-            connect_timeout: self.duration(
-                route.connect_timeout.as_ref(),
-                defaults::CONNECT_TIMEOUT,
-                MILLISECOND..=HOUR,
-            ),
-            response_timeout: self.duration(
-                route.response_timeout.as_ref(),
-                defaults::RESPONSE_TIMEOUT,
-                MILLISECOND..=HOUR,
-            ),
-            idle_timeout: self.duration(
-                route.upstream_idle_timeout.as_ref(),
-                defaults::UPSTREAM_IDLE_TIMEOUT,
-                MILLISECOND..=DAY,
-            ),
+            connect_to: route.connect_to,
+            in_flight_max: route.in_flight_max,
+            waiting_max: route.waiting_max,
+            waiting_timeout: route.waiting_timeout,
+            connect_timeout: route.connect_timeout,
+            response_timeout: route.response_timeout,
+            idle_timeout: route.upstream_idle_timeout,
         }
-    }
-}
-
-fn on_claim_mismatch(route: &Route) -> ClaimMismatch {
-    match route.on_claim_mismatch.as_deref() {
-        None | Some(OnClaimMismatch::Try) => ClaimMismatch::Try,
-        Some(OnClaimMismatch::Refuse) => ClaimMismatch::Refuse,
     }
 }
 
@@ -589,7 +777,7 @@ mod tests {
         );
         for size in ["104857601", "\"101 MiB\""] {
             let mistakes = signed(&format!("callers = [\"shop\"]\nbody_size_max = {size}")).mistakes();
-            assert_eq!(mistakes, ["the value is too large; it must be at most 100.0 MiB"]);
+            assert_eq!(mistakes, ["the value is too large; it must be at most 100 MiB"]);
         }
     }
 

@@ -3,20 +3,38 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::sign::CertifiedKey;
+
 use crate::model::Secret;
-use crate::settings::check::value::DAY;
+use crate::settings::check::listener::CertificateTable;
 use crate::settings::check::{Check, path};
-use crate::settings::file::CertificateTable;
-use crate::settings::leaf::{At, Table};
+use crate::settings::kinds::At;
 use crate::settings::mistake::Flaw;
 use crate::settings::pem::{Leaf, certificates_in, placeholder, read_authorities, read_leaf};
+use crate::settings::scalars::DAY;
 use crate::settings::serving::{Pair, Places, covers};
 use crate::settings::signing::About;
 use crate::settings::source::{Holds, Reference};
-use crate::settings::{Certificate, CertificateSource, SecretSource, Trust, provider, source};
+use crate::settings::table::Table;
+use crate::settings::{CertificateSource, SecretSource, Trust, provider, source};
 
 /// A certificate that ends within this time is worth a warning: renewals that work come earlier.
 const RENEWAL: Duration = Duration::from_secs(14 * 86_400);
+
+/// A certificate chain with its key and the names it serves.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// Chain and signing key, checked to belong together.
+    pub key: Arc<CertifiedKey>,
+    /// Lower-case DNS names; `*.` stands for one label.
+    pub names: Vec<String>,
+    /// Start of validity of the leaf.
+    pub not_before: SystemTime,
+    /// End of validity of the leaf.
+    pub not_after: SystemTime,
+    /// Where it can be read again.
+    pub source: Arc<CertificateSource>,
+}
 
 impl Check<'_> {
     /// The certificates a connection of ours trusts: those of a file, or those of the system.
@@ -54,20 +72,10 @@ impl Check<'_> {
 
     /// The chain and the key in places of their own.
     fn apart<'t>(&mut self, table: &'t Table<CertificateTable>) -> Option<(&'t At<String>, Places)> {
-        if table.chain.is_none() {
-            self.findings.missing(
-                table.span(),
-                "chain",
-                "write for example chain = \"certs/site.pem\"",
-            );
-        }
-        if table.key.is_none() {
-            self.findings.missing(
-                table.span(),
-                "key",
-                "write for example key = \"file:certs/site.key\"",
-            );
-        }
+        let hint = "write for example chain = \"certs/site.pem\"";
+        let chain = table.require(("chain", &table.chain), hint, &mut self.findings);
+        let hint = "write for example key = \"file:certs/site.key\"";
+        let key = table.require(("key", &table.key), hint, &mut self.findings);
         if let Some(password) = &table.password {
             let flaw = Flaw::new("`password` opens a PFX file, and this certificate is named by `chain`");
             self.findings.mistake(
@@ -75,11 +83,8 @@ impl Check<'_> {
                 flaw.hint("name the PFX file with `file` in place of `chain` and `key`"),
             );
         }
-        let key = table
-            .key
-            .as_ref()
-            .and_then(|value| self.secret_at_start("key", value));
-        let value = table.chain.as_ref()?;
+        let key = key.and_then(|value| self.secret_at_start("key", value));
+        let value = chain?;
         let path = self.path(value)?;
         let known = match self.is_elsewhere(value, &path) {
             true => None,

@@ -3,7 +3,7 @@
 
 use crate::model::TriggerUrl;
 use crate::settings::check::Check;
-use crate::settings::leaf::At;
+use crate::settings::kinds::At;
 use crate::settings::mistake::Flaw;
 use crate::settings::source::{Holds, Reference};
 use crate::settings::trigger::{TokenCloud, TriggerSource, cloud_of, read_address, remarks};

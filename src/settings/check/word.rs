@@ -4,7 +4,8 @@
 use http::{HeaderName, Method};
 
 use crate::model::trigger::OWN_PARAMETERS;
-use crate::settings::KeyPlace;
+use crate::settings::check::route::KeyPlace;
+use crate::settings::kinds::Word;
 use crate::settings::mistake::Flaw;
 
 /// Methods that are never forwarded: CONNECT asks for a tunnel, TRACE shows header fields to whoever asks.
@@ -25,7 +26,15 @@ const HEADERS_REFUSED: [&str; 11] = [
     "upgrade",
 ];
 
-pub(super) fn read_method(text: &str) -> Result<Method, Flaw> {
+impl Word for Method {
+    const EXAMPLES: &'static [&'static str] = &["POST"];
+
+    fn parse(text: &str) -> Result<Self, Flaw> {
+        read_method(text)
+    }
+}
+
+fn read_method(text: &str) -> Result<Method, Flaw> {
     let upper = text.to_ascii_uppercase();
     if METHODS_REFUSED.contains(&upper.as_str()) {
         return Err(Flaw::new(format!("{upper} is never forwarded")));
@@ -50,7 +59,15 @@ pub(super) fn read_method(text: &str) -> Result<Method, Flaw> {
     Ok(method.clone())
 }
 
-pub(super) fn read_place(text: &str) -> Result<KeyPlace, Flaw> {
+impl Word for KeyPlace {
+    const EXAMPLES: &'static [&'static str] = &["header:x-api-key", "authorization", "basic"];
+
+    fn parse(text: &str) -> Result<Self, Flaw> {
+        read_place(text)
+    }
+}
+
+fn read_place(text: &str) -> Result<KeyPlace, Flaw> {
     let Some(name) = text.strip_prefix("header:") else {
         return match text {
             "authorization" => Ok(KeyPlace::Authorization),

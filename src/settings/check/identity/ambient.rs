@@ -3,17 +3,17 @@
 
 use crate::model::{Cloud, Secret};
 use crate::settings::check::Check;
+use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::identity::federated;
 use crate::settings::check::identity::words::check_client_id;
-use crate::settings::file::Identity;
-use crate::settings::leaf::Table;
 use crate::settings::mistake::Flaw;
+use crate::settings::table::Table;
 use crate::settings::{DefaultSettings, GrantSettings};
 
 impl Check<'_> {
     pub(super) fn default_chain(
         &mut self,
-        identity: &Table<Identity>,
+        identity: &Table<IdentityTable>,
         cloud: Option<Cloud>,
     ) -> Option<GrantSettings> {
         self.without_token_life(identity);

@@ -5,20 +5,41 @@ use std::sync::Arc;
 
 use crate::model::Secret;
 use crate::settings::check::Check;
-use crate::settings::file::{ClientCertificateTable, Identity};
-use crate::settings::leaf::{At, Table};
+use crate::settings::check::identity::IdentityTable;
+use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::mistake::Flaw;
 use crate::settings::signing::{About, Texts};
 use crate::settings::source::{Holds, Reference};
+use crate::settings::table::{Table, table};
 use crate::settings::{
     AssertionAlgorithm, ChainShown, ClientCertificate, ClientProof, SecretSource, Secrets, SigningCertificate,
 };
 
-/// What stands for a certificate that is not read.
+table! {
+    /// A certificate with which an identity signs in.
+    pub(crate) struct ClientCertificateTable {
+        /// PEM with certificate and private key, or a PFX file, binary or in base64; a reference, "env:NAME" or
+        /// "file:PATH".
+        file: Option<At<String>> = None, ANY, Reload;
+        /// The private key in PEM form, where it is apart from the certificate; a reference, "env:NAME" or "file:PATH".
+        key: Option<At<String>> = None, ANY, Reload;
+        /// Password of the PFX file; a reference, "env:NAME" or "file:PATH".
+        password: Option<At<String>> = None, ANY, Reload;
+        /// How assertions are signed: "PS256" or "RS256".
+        algorithm: AssertionAlgorithm = AssertionAlgorithm::Ps256, ANY, Reload;
+        /// Whether assertions carry the certificate and its chain, for applications that trust subject name and issuer.
+        send_chain: ChainShown = ChainShown::No, ANY, Reload;
+    }
+}
+
+choice!(AssertionAlgorithm: Self::Ps256 => "PS256", Self::Rs256 => "RS256");
+switch!(ChainShown: Yes = true, No = false);
+
+/// Takes the place of a certificate that is not read.
 const PLACEHOLDER: &str = "unresolved";
 
 impl Check<'_> {
-    pub(super) fn certificates(&mut self, identity: &Table<Identity>) -> Option<ClientProof> {
+    pub(super) fn certificates(&mut self, identity: &Table<IdentityTable>) -> Option<ClientProof> {
         let tables = identity.certificate.iter();
         let read: Vec<_> = tables.map(|table| self.client_certificate(table)).collect();
         let certificates: Vec<_> = read.into_iter().collect::<Option<_>>()?;
@@ -27,14 +48,10 @@ impl Check<'_> {
     }
 
     fn client_certificate(&mut self, table: &Table<ClientCertificateTable>) -> Option<ClientCertificate> {
-        let algorithm = self.assertion_algorithm(table.algorithm.as_ref());
         let key = self.secret_beside("key", table.key.as_ref());
         let password = self.secret_beside("password", table.password.as_ref());
-        let Some(place) = &table.file else {
-            let hint = "write for example file = \"file:secrets/contoso.pem\"";
-            self.findings.missing(table.span(), "file", hint);
-            return None;
-        };
+        let hint = "write for example file = \"file:secrets/contoso.pem\"";
+        let place = table.require(("file", &table.file), hint, &mut self.findings)?;
         let file = self.certificate_file(place, table.key.is_some());
         let (file, key, password) = (file?, key?, password?);
         let known = match (
@@ -46,17 +63,13 @@ impl Check<'_> {
             }
             _ => None,
         };
-        let chain = match table.send_chain.as_ref().is_some_and(|value| **value) {
-            true => ChainShown::Yes,
-            false => ChainShown::No,
-        };
         Some(ClientCertificate {
             file,
             key,
             password,
             known,
-            algorithm: algorithm?,
-            chain,
+            algorithm: table.algorithm,
+            chain: table.send_chain,
         })
     }
 
@@ -78,18 +91,6 @@ impl Check<'_> {
                 None
             }
         }
-    }
-
-    fn assertion_algorithm(&mut self, value: Option<&At<String>>) -> Option<AssertionAlgorithm> {
-        let Some(value) = value else {
-            return Some(AssertionAlgorithm::Ps256);
-        };
-        let read = match value.as_str() {
-            "PS256" => Ok(AssertionAlgorithm::Ps256),
-            "RS256" => Ok(AssertionAlgorithm::Rs256),
-            _ => Err(Flaw::new("unknown algorithm").hint("known are \"PS256\" and \"RS256\"")),
-        };
-        self.findings.keep(value, read)
     }
 
     /// A secret that need not be there. Nothing means a mistake.
@@ -432,7 +433,7 @@ mod tests {
         refused(&sample(&table("")), "`file` is missing");
         refused(
             &one(format!("{CERTIFICATE}{KEY}").as_bytes(), "algorithm = \"ES256\""),
-            "unknown algorithm",
+            "unknown value",
         );
     }
 

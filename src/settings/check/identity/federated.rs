@@ -6,14 +6,24 @@ use std::path::PathBuf;
 
 use crate::model::{Cloud, IdentityName};
 use crate::settings::check::Check;
-use crate::settings::check::identity::way::is_default;
+use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::identity::words::{check_authority, check_client_id, check_tenant};
-use crate::settings::file::Identity;
-use crate::settings::leaf::{At, Table};
+use crate::settings::kinds::{ANY, At};
 use crate::settings::mistake::Flaw;
+use crate::settings::table::{Table, table};
 use crate::settings::{
-    AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets, file, workload,
+    AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets, workload,
 };
+
+table! {
+    /// A token of another issuer with which the application proves who it is.
+    pub(crate) struct FederatedTable {
+        /// File with the token; default: the environment variable AZURE_FEDERATED_TOKEN_FILE.
+        token_file: Option<At<String>> = None, ANY, Reload;
+        /// Name of a managed identity of these settings whose token is taken, in place of a file.
+        identity: Option<At<String>> = None, ANY, Reload;
+    }
+}
 
 /// The variables of azure-workload-identity.
 const TENANT: &str = "AZURE_TENANT_ID";
@@ -40,7 +50,7 @@ pub(super) struct Told {
 impl Check<'_> {
     pub(super) fn federated_identity(
         &mut self,
-        identity: &Table<Identity>,
+        identity: &Table<IdentityTable>,
         cloud: Option<Cloud>,
     ) -> Option<GrantSettings> {
         let table = identity.federated.as_ref()?;
@@ -88,7 +98,7 @@ impl Check<'_> {
     /// Endpoint and token file, if both are known.
     pub(super) fn workload(
         &mut self,
-        identity: &Table<Identity>,
+        identity: &Table<IdentityTable>,
         told: Told,
     ) -> Option<(EndpointSettings, FederatedSettings)> {
         let endpoint = self.endpoint_of(identity, told.tenant, told.client_id, told.authority);
@@ -102,9 +112,9 @@ impl Check<'_> {
     /// What the settings say about workload identity, and for the rest the variables.
     pub(super) fn told(
         &mut self,
-        identity: &Table<Identity>,
+        identity: &Table<IdentityTable>,
         cloud: Option<Cloud>,
-        table: Option<&Table<file::Federated>>,
+        table: Option<&Table<FederatedTable>>,
     ) -> Told {
         let place = identity.span();
         let mut told = Told::default();
@@ -133,7 +143,7 @@ impl Check<'_> {
 
     fn workload_authority(
         &mut self,
-        identity: &Table<Identity>,
+        identity: &Table<IdentityTable>,
         cloud: Option<Cloud>,
         told: &mut Told,
     ) -> Option<String> {
@@ -176,12 +186,12 @@ impl Check<'_> {
     }
 
     /// The tenant of an identity that leaves it to the variables.
-    pub(super) fn told_tenant(&self, identity: &Identity) -> Option<String> {
+    pub(super) fn told_tenant(&self, identity: &Table<IdentityTable>) -> Option<String> {
         let from_file = identity
             .federated
             .as_ref()
             .is_some_and(|table| table.identity.is_none());
-        if !from_file && !is_default(identity) {
+        if !from_file && !identity.default {
             return None;
         }
         let value = self.environment.told(TENANT)?;

@@ -4,16 +4,17 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::settings::check::Check;
+use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::name::Names;
-use crate::settings::file::Identity;
-use crate::settings::leaf::{At, Table};
+use crate::settings::kinds::At;
 use crate::settings::mistake::Flaw;
+use crate::settings::table::Table;
 use crate::settings::{GrantSettings, IdentityRole, IdentitySettings, Proof, RouteSettings};
 
 impl Check<'_> {
     pub(super) fn links(
         &mut self,
-        list: &[Table<Identity>],
+        list: &[Table<IdentityTable>],
         identities: &[IdentitySettings],
         names: &mut Names,
     ) {
@@ -86,7 +87,7 @@ pub(in crate::settings::check) fn give_roles(identities: &mut [IdentitySettings]
 }
 
 /// The name of the identity that vouches for this one.
-fn link_of(table: &Table<Identity>) -> Option<&At<String>> {
+fn link_of(table: &Table<IdentityTable>) -> Option<&At<String>> {
     table.federated.as_ref()?.identity.as_ref()
 }
 

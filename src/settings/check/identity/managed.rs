@@ -6,28 +6,60 @@ use std::path::{Path, PathBuf};
 
 use crate::model::Secret;
 use crate::settings::check::Check;
+use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::identity::words::{check_client_id, host_of};
-use crate::settings::file::{Identity, Source};
-use crate::settings::leaf::{At, Table};
+use crate::settings::kinds::{ANY, At, choice};
 use crate::settings::mistake::Flaw;
-use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Secrets, Selector, file, mask};
+use crate::settings::table::{Table, table};
+use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Secrets, Selector, mask};
+
+table! {
+    /// A managed identity of the machine or platform.
+    pub(crate) struct ManagedTable {
+        /// Who issues its tokens: "auto", "imds", "app-service" or "arc".
+        source: SourceWord = SourceWord::Auto, ANY, Reload;
+        /// Client id of a user-assigned identity; default: the system-assigned one.
+        client_id: Option<At<String>> = None, ANY, Reload;
+        /// Object (principal) id of a user-assigned identity, in place of the client id.
+        object_id: Option<At<String>> = None, ANY, Reload;
+        /// Resource id of a user-assigned identity, in place of the client id.
+        resource_id: Option<At<String>> = None, ANY, Reload;
+        /// Scheme, host and port of IMDS or of the Arc agent; default: those of the platform.
+        endpoint: Option<At<String>> = None, ANY, Reload;
+        /// Folder in which the Arc agent puts its keys; default: that of the platform.
+        arc_token_folder: Option<At<String>> = None, ANY, Reload;
+    }
+}
+
+/// Who issues the tokens of a managed identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SourceWord {
+    /// What the environment variables of the platform say, else IMDS.
+    Auto,
+    /// The Instance Metadata Service of virtual machines.
+    Imds,
+    /// App Service, Functions and Container Apps.
+    AppService,
+    /// The agent of Azure Arc.
+    Arc,
+}
+
+choice!(
+    SourceWord: Self::Auto => "auto", Self::Imds => "imds", Self::AppService => "app-service", Self::Arc => "arc"
+);
 
 /// The link-local address of IMDS is the same on every virtual machine.
 const IMDS: &str = "http://169.254.169.254";
 /// Where the agent of Azure Arc listens.
 const ARC: &str = "http://localhost:40342";
-/// What stands for an endpoint that is not known on this machine.
+/// Takes the place of an endpoint that is not known on this machine.
 const PLACEHOLDER: &str = "http://localhost";
 
 impl Check<'_> {
-    pub(super) fn managed_identity(&mut self, identity: &Table<Identity>) -> Option<GrantSettings> {
+    pub(super) fn managed_identity(&mut self, identity: &Table<IdentityTable>) -> Option<GrantSettings> {
         self.without_token_life(identity);
-        let idle = [
-            ("client_id", identity.client_id.as_ref().map(At::span)),
-            ("authority", identity.authority.as_ref().map(At::span)),
-        ];
-        for (key, span) in idle {
-            let Some(span) = span else { continue };
+        for key in ["client_id", "authority"] {
+            let Some(mark) = identity.place(key) else { continue };
             let flaw = Flaw::new(format!("`{key}` has no meaning beside `managed`"));
             let flaw = match key {
                 "client_id" => {
@@ -35,7 +67,7 @@ impl Check<'_> {
                 }
                 _ => flaw.hint("a managed identity asks the platform, not Entra"),
             };
-            self.findings.mistake(span, flaw);
+            self.findings.mistake(mark, flaw);
         }
         let found = self.managed(identity, None)?;
         let found = found.map_err(|why| Flaw::new(why.0).hint(why.1));
@@ -48,17 +80,16 @@ impl Check<'_> {
     /// was reported. `usual` is selected when the settings select nothing.
     pub(super) fn managed(
         &mut self,
-        identity: &Table<Identity>,
+        identity: &Table<IdentityTable>,
         usual: Option<String>,
     ) -> Option<Result<ManagedSettings, (String, &'static str)>> {
-        let empty = file::Managed::default();
+        let empty = ManagedTable::default();
         let table = identity.managed.as_deref().unwrap_or(&empty);
         let selector = self.selector(table);
         let endpoint = table.endpoint.as_ref();
         let endpoint = endpoint.map(|value| self.override_address(table, value));
         let folder = self.arc_folder(table);
         let trust = self.trust(identity.ca_file.as_ref());
-        let timeout = self.token_timeout(identity);
         let endpoint = match endpoint {
             Some(endpoint) => Some(endpoint?),
             None => None,
@@ -69,12 +100,12 @@ impl Check<'_> {
             source,
             selector,
             trust,
-            timeout,
+            timeout: identity.timeout,
             origin,
         }))
     }
 
-    fn selector(&mut self, table: &file::Managed) -> Option<Option<Selector>> {
+    fn selector(&mut self, table: &ManagedTable) -> Option<Option<Selector>> {
         let given: Vec<(&str, &At<String>)> = [
             ("client_id", &table.client_id),
             ("object_id", &table.object_id),
@@ -103,23 +134,23 @@ impl Check<'_> {
         self.findings.keep(value, read).map(Some)
     }
 
-    fn override_address(&mut self, table: &file::Managed, value: &At<String>) -> Option<String> {
+    fn override_address(&mut self, table: &ManagedTable, value: &At<String>) -> Option<String> {
         let address = self.findings.keep(value, check_address(value, Behind::None));
-        let hint = match table.source.as_deref() {
-            None | Some(Source::Auto) => "name the source as well: source = \"imds\" or source = \"arc\"",
-            Some(Source::AppService) => "leave it out: App Service names its endpoint in IDENTITY_ENDPOINT",
-            Some(Source::Imds | Source::Arc) => return address,
+        let hint = match table.source {
+            SourceWord::Auto => "name the source as well: source = \"imds\" or source = \"arc\"",
+            SourceWord::AppService => "leave it out: App Service names its endpoint in IDENTITY_ENDPOINT",
+            SourceWord::Imds | SourceWord::Arc => return address,
         };
         let flaw = Flaw::new("`endpoint` is for IMDS and for the Arc agent");
         self.findings.mistake(value, flaw.hint(hint));
         None
     }
 
-    fn arc_folder(&mut self, table: &file::Managed) -> Option<PathBuf> {
+    fn arc_folder(&mut self, table: &ManagedTable) -> Option<PathBuf> {
         let Some(value) = &table.arc_token_folder else {
             return Some(self.platform_arc_folder());
         };
-        if !matches!(table.source.as_deref(), Some(Source::Arc)) {
+        if table.source != SourceWord::Arc {
             let flaw = Flaw::new("`arc_token_folder` goes with source = \"arc\" only");
             self.findings.mistake(value, flaw);
             return None;
@@ -152,7 +183,7 @@ impl Check<'_> {
 
     fn source(
         &self,
-        table: &file::Managed,
+        table: &ManagedTable,
         endpoint: Option<String>,
         token_folder: PathBuf,
     ) -> Result<(ManagedSource, String), (String, &'static str)> {
@@ -163,15 +194,15 @@ impl Check<'_> {
                 format!("managed identity from IMDS: {why}"),
             ))
         };
-        match table.source.as_deref() {
-            Some(Source::Imds) => imds(endpoint, "the settings say so"),
-            Some(Source::AppService) => self.app_service("the settings say so"),
-            Some(Source::Arc) => self.arc(endpoint, token_folder, "the settings say so"),
-            None | Some(Source::Auto) if self.environment.secrets() == Secrets::Unresolved => imds(
+        match table.source {
+            SourceWord::Imds => imds(endpoint, "the settings say so"),
+            SourceWord::AppService => self.app_service("the settings say so"),
+            SourceWord::Arc => self.arc(endpoint, token_folder, "the settings say so"),
+            SourceWord::Auto if self.environment.secrets() == Secrets::Unresolved => imds(
                 None,
                 "unless the machine that runs the gateway has another source",
             ),
-            None | Some(Source::Auto) => {
+            SourceWord::Auto => {
                 let told = |name: &str| self.environment.told(name).is_some();
                 if told("IDENTITY_ENDPOINT") && told("IDENTITY_HEADER") {
                     return self.app_service("IDENTITY_ENDPOINT and IDENTITY_HEADER are set");

@@ -11,30 +11,91 @@ mod sign_in;
 mod way;
 mod words;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub(super) use links::give_roles;
 
 use crate::model::{Cloud, IdentityName};
 use crate::settings::check::Check;
+use crate::settings::check::identity::certificate::ClientCertificateTable;
+use crate::settings::check::identity::federated::FederatedTable;
+use crate::settings::check::identity::managed::ManagedTable;
+use crate::settings::check::identity::password::PasswordTable;
+use crate::settings::check::identity::sign_in::SignInTable;
 use crate::settings::check::identity::way::{Way, ways};
 use crate::settings::check::identity::words::{
     check_authority, check_client_id, check_scope, check_tenant, judge_id,
 };
 use crate::settings::check::name::Names;
-use crate::settings::check::value::{DAY, MILLISECOND, SECOND};
-use crate::settings::file::{Identity, SecretTable};
-use crate::settings::leaf::{At, Table};
+use crate::settings::kinds::{ANY, At, Word};
 use crate::settings::mistake::Flaw;
+use crate::settings::scalars::{DAY, MILLISECOND, secs};
+use crate::settings::table::{Table, table};
 use crate::settings::{
     ClientProof, ClientSecret, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings, SecretSource,
-    defaults, mask, near,
+    mask, near,
 };
+
+table! {
+    /// An Entra application, a managed identity or a token file, whose tokens the flows accept.
+    pub(crate) struct IdentityTable {
+        /// Name by which routes refer to it.
+        name: Option<At<String>> = None, ANY, Reload;
+        /// The cloud of the flows: "public" (default), "gcc", "gcc-high", "dod" or "china".
+        cloud: Option<At<Cloud>> = None, ANY, Reload;
+        /// Tenant: its id or one of its domains.
+        tenant: Option<At<String>> = None, ANY, Reload;
+        /// Application (client) id.
+        client_id: Option<At<String>> = None, ANY, Reload;
+        /// Value of the client secret; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS". Several, or one whose
+        /// expiry is known, are written as tables `secret`.
+        client_secret: Option<At<String>> = None, ANY, Reload;
+        /// Its client secrets; the one that expires last is tried first.
+        secret: Vec<Table<SecretTable>> = Vec::new(), ANY, Reload;
+        /// Its certificates, in place of client secrets; the one that expires last is tried first.
+        certificate: Vec<Table<ClientCertificateTable>> = Vec::new(), ANY, Reload;
+        /// Where tokens are requested; default: the authority of the cloud.
+        authority: Option<At<String>> = None, ANY, Reload;
+        /// Scope to ask for; default: the scope of the cloud, with its two slashes.
+        scope: Option<At<String>> = None, ANY, Reload;
+        /// PEM file with the certificate authorities trusted for the authority, in place of the system's.
+        ca_file: Option<At<String>> = None, ANY, Reload;
+        // Entra answers within a second; the rest is for lost packets.
+        /// Time for one token request.
+        timeout: Duration = secs(10), MILLISECOND..=secs(60), Reload;
+        /// File with an access token that another program keeps fresh, in place of a client secret.
+        token_file: Option<At<String>> = None, ANY, Reload;
+        // Entra's tokens live 60 to 90 minutes; this stays below. A shorter life would run out between two writes of the
+        // file, a longer one outlives every token of Entra.
+        /// Life of a token from the file whose expiry cannot be read.
+        token_life: Duration = secs(50 * 60), secs(60)..=DAY, Reload;
+        /// A managed identity of the machine or platform, in place of an application's own credential.
+        managed: Option<Table<ManagedTable>> = None, ANY, Reload;
+        /// A token of another issuer, in place of a client secret.
+        federated: Option<Table<FederatedTable>> = None, ANY, Reload;
+        /// Takes workload identity, else managed identity, the first that exists.
+        default: bool = false, ANY, Reload;
+        /// An account that signs in with its user name and password: for tenants whose flows refuse applications.
+        password: Option<Table<PasswordTable>> = None, ANY, Reload;
+        /// An account that a person signs in once, with `flowgate login`.
+        sign_in: Option<Table<SignInTable>> = None, ANY, Reload;
+    }
+}
+
+table! {
+    /// A client secret of an identity.
+    pub(crate) struct SecretTable {
+        /// Its value; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS".
+        value: Option<At<String>> = None, ANY, Reload;
+        /// When it expires, as Entra shows it.
+        expires: Option<At<SystemTime>> = None, ANY, Reload;
+    }
+}
 
 impl Check<'_> {
     pub(super) fn identities(
         &mut self,
-        list: &[Table<Identity>],
+        list: &[Table<IdentityTable>],
         names: &mut Names,
     ) -> Vec<IdentitySettings> {
         let identities: Vec<_> = list
@@ -45,14 +106,13 @@ impl Check<'_> {
         identities
     }
 
-    fn identity(&mut self, identity: &Table<Identity>, names: &mut Names) -> Option<IdentitySettings> {
-        let name = self.name(
-            identity.span(),
-            identity.name.as_ref(),
-            names,
-            IdentityName::parse,
-        );
-        let cloud = self.cloud(identity.cloud.as_ref());
+    fn identity(&mut self, identity: &Table<IdentityTable>, names: &mut Names) -> Option<IdentitySettings> {
+        let name = self.name(identity, identity.name.as_ref(), names, IdentityName::parse);
+        let cloud = match (&identity.cloud, identity.is_reported("cloud")) {
+            (Some(cloud), _) => Some(**cloud),
+            (None, true) => None,
+            (None, false) => Some(Cloud::Public),
+        };
         let tenant = identity
             .tenant
             .as_ref()
@@ -84,22 +144,7 @@ impl Check<'_> {
         })
     }
 
-    fn cloud(&mut self, value: Option<&At<String>>) -> Option<Cloud> {
-        let Some(value) = value else {
-            return Some(Cloud::Public);
-        };
-        let read = Cloud::from_name(value).ok_or_else(|| {
-            let known = Cloud::ALL.map(Cloud::name);
-            let flaw = Flaw::new("unknown cloud");
-            match near::closest(value, known.into_iter()) {
-                Some(meant) => flaw.hint(format!("did you mean \"{meant}\"?")),
-                None => flaw.hint(format!("known are {}", known.join(", "))),
-            }
-        });
-        self.findings.keep(value, read)
-    }
-
-    fn scope(&mut self, identity: &Identity, cloud: Option<Cloud>) -> Option<String> {
+    fn scope(&mut self, identity: &IdentityTable, cloud: Option<Cloud>) -> Option<String> {
         let Some(value) = &identity.scope else {
             return Some(cloud?.scope().to_owned());
         };
@@ -132,14 +177,11 @@ impl Check<'_> {
     }
 
     /// The one way in which an identity gets its tokens.
-    fn grant(&mut self, identity: &Table<Identity>, cloud: Option<Cloud>) -> Option<GrantSettings> {
+    fn grant(&mut self, identity: &Table<IdentityTable>, cloud: Option<Cloud>) -> Option<GrantSettings> {
         let ways = ways(identity);
         match ways.as_slice() {
             [] => {
-                if !Way::ALL
-                    .iter()
-                    .any(|way| self.findings.was_reported(identity.span(), way.key()))
-                {
+                if !Way::ALL.iter().any(|way| identity.is_reported(way.key())) {
                     let flaw = Flaw::new("the identity has nothing to get a token with");
                     let hint = "set client_secret = \"env:NAME\", add [[identity.certificate]], or set token_file for a \
                                 token that another program keeps fresh";
@@ -164,14 +206,14 @@ impl Check<'_> {
                 let table = identity.sign_in.as_ref()?;
                 self.sign_in(identity, table, cloud)
             }
-            [(first, first_span), (second, second_span), ..] => {
+            [(first, first_mark), (second, second_mark), ..] => {
                 let flaw = Flaw::new(format!(
                     "an identity has either {} or {}, not both",
                     first.words(),
                     second.words()
                 ));
                 self.findings
-                    .clash(second_span.clone(), flaw, first_span.clone(), first.words());
+                    .clash(*second_mark, flaw, *first_mark, first.words());
                 None
             }
         }
@@ -180,9 +222,9 @@ impl Check<'_> {
     /// The client credentials grant, with the proof that `proof` reads.
     fn client(
         &mut self,
-        identity: &Table<Identity>,
+        identity: &Table<IdentityTable>,
         cloud: Option<Cloud>,
-        proof: impl FnOnce(&mut Self, &Table<Identity>) -> Option<ClientProof>,
+        proof: impl FnOnce(&mut Self, &Table<IdentityTable>) -> Option<ClientProof>,
     ) -> Option<GrantSettings> {
         self.without_token_life(identity);
         let proof = proof(self, identity);
@@ -193,66 +235,51 @@ impl Check<'_> {
         })
     }
 
-    fn without_token_life(&mut self, identity: &Table<Identity>) {
-        if let Some(life) = &identity.token_life {
+    fn without_token_life(&mut self, identity: &Table<IdentityTable>) {
+        if let Some(life) = identity.place("token_life") {
             self.findings
                 .mistake(life, Flaw::new("`token_life` goes with `token_file` only"));
         }
     }
 
     /// Where an application asks for its tokens.
-    fn endpoint(&mut self, identity: &Table<Identity>, cloud: Option<Cloud>) -> Option<EndpointSettings> {
-        if identity.tenant.is_none() {
-            self.findings.missing(
-                identity.span(),
-                "tenant",
-                "write the tenant's id or one of its domains",
-            );
-        }
-        if identity.client_id.is_none() {
-            let hint = "write the Application (client) ID that Entra shows for the app registration";
-            self.findings.missing(identity.span(), "client_id", hint);
-        }
-        let client_id = identity
-            .client_id
-            .as_ref()
-            .map(|value| self.findings.keep(value, check_client_id(value)));
+    fn endpoint(
+        &mut self,
+        identity: &Table<IdentityTable>,
+        cloud: Option<Cloud>,
+    ) -> Option<EndpointSettings> {
+        let hint = "write the tenant's id or one of its domains";
+        let tenant = identity.require(("tenant", &identity.tenant), hint, &mut self.findings);
+        let hint = "write the Application (client) ID that Entra shows for the app registration";
+        let client_id = identity.require(("client_id", &identity.client_id), hint, &mut self.findings);
+        let client_id = client_id.map(|value| self.findings.keep(value, check_client_id(value)));
         let authority = match &identity.authority {
             Some(value) => self.findings.keep(value, check_authority(value)),
             None => cloud.map(|cloud| cloud.authority().to_owned()),
         };
-        let tenant = identity.tenant.as_ref().map(|tenant| tenant.as_str().to_owned());
+        let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
         self.endpoint_of(identity, tenant, client_id.flatten(), authority)
     }
 
     fn endpoint_of(
         &mut self,
-        identity: &Table<Identity>,
+        identity: &Table<IdentityTable>,
         tenant: Option<String>,
         client_id: Option<String>,
         authority: Option<String>,
     ) -> Option<EndpointSettings> {
         let trust = self.trust(identity.ca_file.as_ref());
-        let timeout = self.token_timeout(identity);
         let (tenant, authority) = (tenant?, authority?);
         Some(EndpointSettings {
             token_url: format!("{authority}/{tenant}/oauth2/v2.0/token"),
             authority,
             client_id: client_id?,
             trust,
-            timeout,
+            timeout: identity.timeout,
         })
     }
 
-    fn token_timeout(&mut self, identity: &Table<Identity>) -> Duration {
-        self.duration(
-            identity.timeout.as_ref(),
-            defaults::TOKEN_TIMEOUT,
-            MILLISECOND..=60 * SECOND,
-        )
-    }
-
-    fn secrets(&mut self, identity: &Table<Identity>) -> Option<ClientProof> {
+    fn secrets(&mut self, identity: &Table<IdentityTable>) -> Option<ClientProof> {
         let mut secrets = Vec::new();
         if let Some(value) = &identity.client_secret {
             let source = self.secret_source("client_secret", value);
@@ -272,14 +299,13 @@ impl Check<'_> {
     }
 
     fn client_secret(&mut self, table: &Table<SecretTable>) -> Option<ClientSecret> {
-        let Some(value) = &table.value else {
-            let hint = "write for example value = \"env:CONTOSO_SECRET\"";
-            self.findings.missing(table.span(), "value", hint);
-            return None;
-        };
-        let expires = self.moment(table.expires.as_ref());
-        if let (Some(expires), Some(at)) = (expires, &table.expires)
-            && expires <= self.environment.now()
+        let hint = "write for example value = \"env:CONTOSO_SECRET\"";
+        let value = table.require(("value", &table.value), hint, &mut self.findings)?;
+        let expires = table.expires.as_deref().copied();
+        if let Some(at) = table
+            .expires
+            .as_ref()
+            .filter(|expires| ***expires <= self.environment.now())
         {
             let flaw = Flaw::new("this client secret has expired");
             self.findings
@@ -304,28 +330,32 @@ impl Check<'_> {
         }
     }
 
-    fn token_file(&mut self, identity: &Table<Identity>, value: &At<String>) -> Option<GrantSettings> {
-        let idle = [
-            ("client_id", identity.client_id.as_ref().map(At::span)),
-            ("authority", identity.authority.as_ref().map(At::span)),
-            ("ca_file", identity.ca_file.as_ref().map(At::span)),
-            ("timeout", identity.timeout.as_ref().map(At::span)),
-        ];
-        for (key, span) in idle {
-            if let Some(span) = span {
-                self.findings.mistake(
-                    span,
-                    Flaw::new(format!("`{key}` has no meaning beside `token_file`")),
-                );
+    fn token_file(&mut self, identity: &Table<IdentityTable>, value: &At<String>) -> Option<GrantSettings> {
+        for key in ["client_id", "authority", "ca_file", "timeout"] {
+            if let Some(mark) = identity.place(key) {
+                let flaw = Flaw::new(format!("`{key}` has no meaning beside `token_file`"));
+                self.findings.mistake(mark, flaw);
             }
         }
-        // A shorter life would run out between two writes of the file, a longer one outlives every token of
-        // Entra.
-        let bounds = Duration::from_secs(60)..=DAY;
-        let life = self.duration(identity.token_life.as_ref(), defaults::TOKEN_LIFE, bounds);
+        let life = identity.token_life;
         let path = self.path(value)?;
         self.expect_secret_file(value, &path);
         Some(GrantSettings::TokenFile { path, life })
+    }
+}
+
+impl Word for Cloud {
+    const EXAMPLES: &'static [&'static str] = &["public", "gcc", "gcc-high", "dod", "china"];
+
+    fn parse(text: &str) -> Result<Self, Flaw> {
+        Self::from_name(text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name);
+            let flaw = Flaw::new("unknown cloud");
+            match near::closest(text, known.into_iter()) {
+                Some(meant) => flaw.hint(format!("did you mean \"{meant}\"?")),
+                None => flaw.hint(format!("known are {}", known.join(", "))),
+            }
+        })
     }
 }
 

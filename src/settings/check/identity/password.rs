@@ -3,10 +3,23 @@
 
 use crate::model::{Cloud, Secret};
 use crate::settings::check::Check;
-use crate::settings::file::{Identity, PasswordTable};
-use crate::settings::leaf::{At, Table};
+use crate::settings::check::identity::IdentityTable;
+use crate::settings::kinds::{ANY, At};
 use crate::settings::mistake::Flaw;
+use crate::settings::table::{Table, table};
 use crate::settings::{ClientProof, GrantSettings, SecretSource};
+
+table! {
+    /// An account with its password.
+    pub(crate) struct PasswordTable {
+        /// User name, for example "flows@contoso.onmicrosoft.com".
+        user: Option<At<String>> = None, ANY, Reload;
+        /// Its password; a reference, "env:NAME" or "file:PATH".
+        password: Option<At<String>> = None, ANY, Reload;
+        /// The risk, accepted in words; `flowgate check` says in which.
+        accept_risk: Option<At<String>> = None, ANY, Reload;
+    }
+}
 
 /// The words in which the risk is accepted.
 const RISK: &str = "the gateway holds this password, and the account has no second factor";
@@ -14,7 +27,7 @@ const RISK: &str = "the gateway holds this password, and the account has no seco
 impl Check<'_> {
     pub(super) fn password(
         &mut self,
-        identity: &Table<Identity>,
+        identity: &Table<IdentityTable>,
         table: &Table<PasswordTable>,
         cloud: Option<Cloud>,
     ) -> Option<GrantSettings> {
@@ -33,7 +46,7 @@ impl Check<'_> {
     }
 
     /// The proof of the application beside an account's: a client secret, or none for a public client.
-    pub(super) fn proof_beside(&mut self, identity: &Table<Identity>) -> Option<ClientProof> {
+    pub(super) fn proof_beside(&mut self, identity: &Table<IdentityTable>) -> Option<ClientProof> {
         if identity.client_secret.is_none() && identity.secret.is_empty() {
             return Some(ClientProof::Public);
         }
@@ -46,7 +59,7 @@ impl Check<'_> {
              discourages it; if no other identity will do, write accept_risk = \"{RISK}\""
         );
         match &table.accept_risk {
-            None => self.findings.missing(table.span(), "accept_risk", &hint),
+            None => table.missing("accept_risk", &hint, &mut self.findings),
             Some(text) if text.as_str() == RISK => {}
             Some(text) => {
                 let flaw = Flaw::new("these words do not accept the risk of signing in with a password");
@@ -56,20 +69,14 @@ impl Check<'_> {
     }
 
     fn user(&mut self, table: &Table<PasswordTable>) -> Option<String> {
-        let Some(user) = &table.user else {
-            let hint = "write for example user = \"flows@contoso.onmicrosoft.com\"";
-            self.findings.missing(table.span(), "user", hint);
-            return None;
-        };
+        let hint = "write for example user = \"flows@contoso.onmicrosoft.com\"";
+        let user = table.require(("user", &table.user), hint, &mut self.findings)?;
         self.findings.keep(user, check_user(user))
     }
 
     fn account_password(&mut self, table: &Table<PasswordTable>) -> Option<SecretSource> {
-        let Some(value) = &table.password else {
-            let hint = "write for example password = \"file:secrets/flows-password\"";
-            self.findings.missing(table.span(), "password", hint);
-            return None;
-        };
+        let hint = "write for example password = \"file:secrets/flows-password\"";
+        let value = table.require(("password", &table.password), hint, &mut self.findings)?;
         let source = self.secret_source("password", value)?;
         self.blanks(value, &source);
         Some(source)

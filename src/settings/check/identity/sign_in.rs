@@ -7,29 +7,35 @@ use std::path::{Path, PathBuf};
 
 use crate::model::Cloud;
 use crate::settings::check::Check;
+use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::identity::words::{DEFAULT, check_scope, is_near};
-use crate::settings::file::{Identity, SignInTable};
-use crate::settings::leaf::{At, Table};
+use crate::settings::kinds::{ANY, At};
 use crate::settings::mistake::Flaw;
+use crate::settings::table::{Table, table};
 use crate::settings::{GrantSettings, SecretSource, Secrets, check_seal};
+
+table! {
+    /// An account that a person signs in.
+    pub(crate) struct SignInTable {
+        /// File in which `flowgate login` and the gateway keep the refresh token.
+        store: Option<At<String>> = None, ANY, Reload;
+        /// Secret under which that file is encrypted, at least 16 bytes; a reference, "env:NAME" or "file:PATH".
+        seal: Option<At<String>> = None, ANY, Reload;
+    }
+}
 
 impl Check<'_> {
     pub(super) fn sign_in(
         &mut self,
-        identity: &Table<Identity>,
+        identity: &Table<IdentityTable>,
         table: &Table<SignInTable>,
         cloud: Option<Cloud>,
     ) -> Option<GrantSettings> {
         self.without_token_life(identity);
         let seal = table.seal.as_ref().map(|value| self.seal(value));
-        let store = match &table.store {
-            Some(value) => self.store(value, identity, table),
-            None => {
-                let hint = "name a file in a folder that the gateway may write to";
-                self.findings.missing(table.span(), "store", hint);
-                None
-            }
-        };
+        let hint = "name a file in a folder that the gateway may write to";
+        let store = table.require(("store", &table.store), hint, &mut self.findings);
+        let store = store.and_then(|value| self.store(value, identity, table));
         let proof = self.proof_beside(identity);
         let endpoint = self.endpoint(identity, cloud);
         let seal = match seal {
@@ -56,7 +62,12 @@ impl Check<'_> {
         Some(seal)
     }
 
-    fn store(&mut self, value: &At<String>, identity: &Identity, table: &SignInTable) -> Option<PathBuf> {
+    fn store(
+        &mut self,
+        value: &At<String>,
+        identity: &IdentityTable,
+        table: &SignInTable,
+    ) -> Option<PathBuf> {
         let path = self.path(value)?;
         if self.environment.secrets() == Secrets::Resolved && !path.exists() {
             self.findings.warn(value, not_signed_in(&path, identity));
@@ -75,7 +86,7 @@ impl Check<'_> {
 }
 
 /// A store without a sign-in: somebody has to sign in, and into a folder that is there.
-fn not_signed_in(path: &Path, identity: &Identity) -> Flaw {
+fn not_signed_in(path: &Path, identity: &IdentityTable) -> Flaw {
     let name = identity.name.as_ref().map_or("NAME", |name| name.as_str());
     let login = format!("flowgate login --identity {name}");
     let folder = match path.parent() {

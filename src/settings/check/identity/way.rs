@@ -1,9 +1,8 @@
 //! The ways in which an identity can get its tokens, and which of them its settings ask for.
 
-use std::ops::Range;
-
-use crate::settings::file::Identity;
-use crate::settings::leaf::{At, Table};
+use crate::settings::check::findings::Mark;
+use crate::settings::check::identity::IdentityTable;
+use crate::settings::table::Table;
 
 /// A way to get tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,38 +58,23 @@ impl Way {
     }
 
     /// Where the settings of an identity ask for it.
-    fn place(self, identity: &Identity) -> Option<Range<usize>> {
+    fn place(self, identity: &Table<IdentityTable>) -> Option<Mark> {
         match self {
             Self::Secret => {
-                let short = identity.client_secret.as_ref().map(At::span);
-                short.or_else(|| identity.secret.first().map(Table::span))
+                let short = identity.client_secret.as_ref().map(Mark::from);
+                short.or_else(|| identity.secret.first().map(Mark::from))
             }
-            Self::Certificate => identity.certificate.first().map(Table::span),
-            Self::TokenFile => identity.token_file.as_ref().map(At::span),
+            Self::Certificate => identity.certificate.first().map(Mark::from),
             // Beside the default chain these tables say more about its links.
-            Self::Managed | Self::Federated if is_default(identity) => None,
-            Self::Managed => identity.managed.as_ref().map(Table::span),
-            Self::Federated => identity.federated.as_ref().map(Table::span),
-            Self::Default => identity
-                .default
-                .as_ref()
-                .filter(|default| ***default)
-                .map(At::span),
-            Self::Password => identity.password.as_ref().map(Table::span),
-            Self::SignIn => identity.sign_in.as_ref().map(Table::span),
+            Self::Managed | Self::Federated if identity.default => None,
+            Self::Default if !identity.default => None,
+            _ => identity.place(self.key()),
         }
     }
 }
 
-/// Whether the identity takes whatever source is there.
-pub(super) fn is_default(identity: &Identity) -> bool {
-    identity.default.as_deref() == Some(&true)
-}
-
 /// The ways that the settings of an identity ask for.
-pub(super) fn ways(identity: &Identity) -> Vec<(Way, Range<usize>)> {
-    let places = Way::ALL.into_iter();
-    places
-        .filter_map(|way| Some((way, way.place(identity)?)))
-        .collect()
+pub(super) fn ways(identity: &Table<IdentityTable>) -> Vec<(Way, Mark)> {
+    let ways = Way::ALL.into_iter();
+    ways.filter_map(|way| Some((way, way.place(identity)?))).collect()
 }

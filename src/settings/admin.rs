@@ -1,0 +1,85 @@
+//! `[admin]`: the listener for health, readiness and metrics.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::settings::check::listener::ListenerTable;
+use crate::settings::check::{Check, path};
+use crate::settings::kinds::{ANY, At, choice};
+use crate::settings::mistake::Flaw;
+use crate::settings::table::{Table, table};
+
+/// Loopback: health and metrics are for this machine until the settings say otherwise.
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+table! {
+    /// The listener for health, readiness and metrics.
+    pub(super) struct AdminTable {
+        /// Address to listen on.
+        address: SocketAddr = ADDRESS, ANY, Restart;
+        /// Names that it may be asked by, besides IP addresses and localhost; default: none.
+        hosts: Vec<At<String>> = Vec::new(), ANY, Reload;
+        /// Switches the listener off.
+        off: bool = false, ANY, Restart;
+        /// What must work before `/readyz` answers 200: "any-route" or "all-routes".
+        ready_requires: ReadyRequires = ReadyRequires::AnyRoute, ANY, Reload;
+    }
+}
+
+/// The listener for health, readiness and metrics.
+#[derive(Debug, Clone)]
+pub struct AdminSettings {
+    /// Address to bind; loopback unless set otherwise.
+    pub address: SocketAddr,
+    /// Names that it may be asked by, in lower case, besides IP addresses and `localhost`.
+    pub hosts: Arc<[String]>,
+    /// What `/readyz` asks for.
+    pub ready_requires: ReadyRequires,
+}
+
+/// What must work before the gateway calls itself ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadyRequires {
+    /// At least one route can serve.
+    AnyRoute,
+    /// Every route can serve.
+    AllRoutes,
+}
+
+choice!(ReadyRequires: Self::AnyRoute => "any-route", Self::AllRoutes => "all-routes");
+
+impl Check<'_> {
+    pub(super) fn admin(
+        &mut self,
+        table: &Table<AdminTable>,
+        listeners: &[Table<ListenerTable>],
+    ) -> Option<AdminSettings> {
+        if table.off {
+            return None;
+        }
+        let address = table.address;
+        if let Some(mark) = table.place("address") {
+            let public = |listener: &&Table<ListenerTable>| {
+                listener.address.as_deref().is_some_and(|other| *other == address)
+            };
+            if let Some(other) = listeners.iter().find(public).filter(|_| address.port() != 0) {
+                let flaw = Flaw::new("the admin listener has the address of a public listener");
+                self.findings.clash(mark, flaw, other, "of this listener");
+            }
+            if !address.ip().to_canonical().is_loopback() {
+                let flaw = Flaw::new("the admin listener can be reached from other machines, without a key");
+                self.findings
+                    .warn(mark, flaw.hint("protect it by a firewall or a network policy"));
+            }
+        }
+        let hosts = table.hosts.iter();
+        let hosts: Vec<String> = hosts
+            .filter_map(|value| self.findings.keep(value, path::check_host(value)))
+            .collect();
+        Some(AdminSettings {
+            address,
+            hosts: hosts.into(),
+            ready_requires: table.ready_requires,
+        })
+    }
+}

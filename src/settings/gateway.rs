@@ -1,0 +1,23 @@
+//! `[gateway]`: the process as a whole.
+
+use std::num::NonZero;
+use std::thread;
+use std::time::Duration;
+
+use crate::settings::scalars::{DAY, MILLISECOND, secs};
+use crate::settings::table::table;
+
+table! {
+    /// The process as a whole.
+    pub struct GatewaySettings {
+        /// Worker threads, one runtime each; default: one for each core.
+        workers: usize = cores(), 1..=1024, Restart;
+        // Orchestrators kill a process 30 s after they asked it to end.
+        /// Time running requests get to finish after the gateway was asked to stop.
+        drain_timeout: Duration = secs(30), MILLISECOND..=DAY, Restart;
+    }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}

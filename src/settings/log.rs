@@ -1,0 +1,46 @@
+//! `[log]`: what is logged, and how.
+
+use tracing::Level;
+
+use crate::settings::kinds::{ANY, choice, switch};
+use crate::settings::table::table;
+
+table! {
+    /// What is logged, and how.
+    pub struct LogSettings {
+        /// "auto" (text on a terminal, JSON elsewhere), "json" or "text".
+        format: LogFormat = LogFormat::Auto, ANY, Restart;
+        /// Whether each request gets a line.
+        access: AccessLog = AccessLog::On, ANY, Restart;
+        /// Least level of the lines that are not about one request: "error", "warn", "info", "debug", "trace".
+        level: Level = Level::INFO, ANY, Restart;
+    }
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+choice!(LogFormat: Self::Auto => "auto", Self::Json => "json", Self::Text => "text");
+choice!(
+    Level: Self::ERROR => "error", Self::WARN => "warn", Self::INFO => "info",
+    Self::DEBUG => "debug", Self::TRACE => "trace"
+);
+
+/// Whether each request gets its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    /// One line a request.
+    On,
+    /// None; connection lines and changes of state are still logged.
+    Off,
+}
+
+switch!(AccessLog: On = true, Off = false);
