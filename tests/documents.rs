@@ -1,6 +1,8 @@
-//! The quick start of the README works when it is pasted: commands and settings are extracted from the text,
-//! and only names of the reader's own tenant are replaced by those of the emulator. It needs `bash`, `curl`
-//! and `openssl`, so `.ci/run` runs it by name; elsewhere: `cargo test --test documents -- --ignored`.
+//! The documents are true: the shell blocks of README and docs/start.md run as they are pasted, against the emulator, and
+//! every link leads somewhere. Only names of the reader's own tenant are replaced by those of the emulator.
+//!
+//! A block marked `sh azure` needs a tenant and is only parsed. The plain test replaces `cargo`, `curl` and `openssl` by
+//! stand-ins; with the real ones the same blocks run in `.ci/run`, or by `cargo test --test documents -- --ignored`.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -14,13 +16,16 @@
 
 #[path = "emulator/mod.rs"]
 mod emulator;
+#[path = "documents/links.rs"]
+mod links;
 
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use emulator::{Answer, Emulator, Trigger};
+use emulator::{Answer, Emulator, Trigger, TriggerHandle};
 use serde_json::json;
 
 const TENANT: &str = "11111111-2222-4333-8444-555555555555";
@@ -28,118 +33,288 @@ const CLIENT: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const OID: &str = "99999999-8888-4777-8666-555555555555";
 const SECRET: &str = "the~secret~of~the~quick~start";
 
-/// The running gateway; it stops with the test.
-struct Gateway(Child);
+/// Documents whose shell blocks run, in the order in which a reader meets them.
+const PASTED: [&str; 2] = ["README.md", "docs/start.md"];
+/// Commands that go on until they are stopped, and what they print once they are ready.
+const SERVICES: [(&str, &str); 2] = [
+    ("flowgate serve", "listening"),
+    ("cargo run --example demo", "Ctrl-C ends the demo"),
+];
 
-impl Drop for Gateway {
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn document(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// A fenced block of a document.
+#[derive(Debug)]
+struct Block {
+    /// What follows the fence, such as `sh azure`.
+    mark: String,
+    text: String,
+    line: usize,
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut found = Vec::new();
+    let mut open: Option<Block> = None;
+    for (number, line) in text.lines().enumerate() {
+        let fence = line.trim_start().strip_prefix("```");
+        match (&mut open, fence) {
+            (None, Some(mark)) => {
+                let (mark, line) = (mark.trim().to_owned(), number + 1);
+                let text = String::new();
+                open = Some(Block { mark, text, line });
+            }
+            (Some(_), Some(_)) => found.extend(open.take()),
+            (Some(block), None) => {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a fence is open: {open:?}");
+    found
+}
+
+/// Whether the programs that the documents use beside `flowgate` are the real ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Programs {
+    StandIns,
+    Real,
+}
+
+/// A program that goes on in the background; it ends with the test.
+struct Service(Child);
+
+impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The fenced blocks of one language after a heading, up to the next heading of that level.
-fn blocks(readme: &str, heading: &str, language: &str) -> Vec<String> {
-    let section = readme.split_once(&format!("\n### {heading}\n")).unwrap().1;
-    let section = section.split("\n### ").next().unwrap();
-    let fence = format!("```{language}\n");
-    let parts = section.split(&fence).skip(1);
-    parts
-        .map(|part| part.split("```").next().unwrap().to_owned())
-        .collect()
+/// A reader's folder and what the reader learned so far.
+struct Reader {
+    programs: Programs,
+    _emulator: Emulator,
+    trigger: TriggerHandle,
+    folder: tempfile::TempDir,
+    /// What the stand-in for `openssl` makes.
+    certificates: tempfile::TempDir,
+    /// Values of the documents, and those of this reader.
+    replaced: Vec<(String, String)>,
+    services: Vec<Service>,
 }
 
-/// The line of a block that begins with this.
-fn line<'a>(block: &'a str, begin: &str) -> &'a str {
-    block.lines().find(|line| line.starts_with(begin)).unwrap()
-}
+impl Reader {
+    fn new(programs: Programs) -> Self {
+        let emulator = Emulator::start_on_own_thread();
+        emulator.register_app(TENANT, CLIENT, SECRET, OID);
+        let answer = Answer::json(200, &json!({"accepted": true}));
+        let trigger = emulator.flow.add(Trigger::any_user(TENANT).does(answer));
+        let ca = emulator.ca_file();
+        let authority = emulator.entra.authority();
+        let tenant = format!("tenant = \"{TENANT}\"\nauthority = \"{authority}\"\nca_file = {ca:?}");
+        let trigger_address = document("README.md");
+        let trigger_address = trigger_address
+            .lines()
+            .find(|line| line.starts_with("trigger = "));
+        let replaced = [
+            (
+                "tenant = \"00000000-0000-0000-0000-000000000000\"",
+                tenant.as_str(),
+            ),
+            ("00000000-0000-0000-0000-000000000001", CLIENT),
+            (
+                "FLOWGATE_CONTOSO_SECRET='...'",
+                &format!("FLOWGATE_CONTOSO_SECRET='{SECRET}'"),
+            ),
+            (
+                trigger_address.unwrap(),
+                &format!("trigger = {:?}\nca_file = {ca:?}", trigger.url()),
+            ),
+            ("8443", &free_port()),
+            ("9464", &free_port()),
+        ];
+        let replaced = replaced.map(|(theirs, ours)| (theirs.to_owned(), ours.to_owned()));
+        let (folder, certificates) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let leaf = emulator.ca.leaf(&["hooks.example.com"]);
+        leaf.write(certificates.path(), "hooks").unwrap();
+        Self {
+            programs,
+            _emulator: emulator,
+            trigger,
+            folder,
+            certificates,
+            replaced: replaced.into(),
+            services: Vec::new(),
+        }
+    }
 
-/// Runs a line in the shell, in the reader's folder, with the program in `PATH`.
-fn shell(dir: &Path, command: &str) -> Command {
-    let program = Path::new(env!("CARGO_BIN_EXE_flowgate")).parent().unwrap();
-    let command = format!("PATH=\"$PROGRAM:$PATH\"\n{command}");
-    let mut shell = Command::new("bash");
-    shell
-        .args(["-euc", &command])
-        .current_dir(dir)
-        .env("PROGRAM", program);
-    shell.env("FLOWGATE_CONTOSO_SECRET", SECRET);
-    shell
-}
+    fn ours(&self, text: &str) -> String {
+        let replace = |text: String, (theirs, ours): &(String, String)| text.replace(theirs, ours);
+        self.replaced.iter().fold(text.to_owned(), replace)
+    }
 
-fn well(output: Output) -> String {
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{text}\n{errors}", output.status);
-    text
+    fn learn(&mut self, theirs: &str, printed: &str, begin: &str) {
+        let mut words = printed.split(|c: char| c.is_whitespace() || c == '"');
+        let word = words.find(|word| word.starts_with(begin)).unwrap();
+        self.replaced.push((theirs.to_owned(), word.to_owned()));
+    }
+
+    /// A shell in the reader's folder, with the program on the path.
+    fn shell(&self, script: &str) -> Command {
+        let program = Path::new(env!("CARGO_BIN_EXE_flowgate")).parent().unwrap();
+        let prelude = match self.programs {
+            Programs::Real => "cargo() ( cd \"$REPOSITORY\"; command cargo \"$@\"; )",
+            Programs::StandIns => {
+                "cargo() { echo cargo \"$@\"; }; curl() { echo curl \"$@\"; }\n\
+                 openssl() { cp \"$CERTIFICATES\"/hooks.* certs/; }"
+            }
+        };
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-euc", &format!("PATH=\"$PROGRAM:$PATH\"\n{prelude}\n{script}")])
+            .current_dir(self.folder.path())
+            .env("PROGRAM", program)
+            .env("REPOSITORY", root())
+            .env("CERTIFICATES", self.certificates.path())
+            .env("FLOWGATE_CONTOSO_SECRET", SECRET);
+        shell
+    }
+
+    /// Runs a block to its end, with the trigger's address at hand for commands that read one, and returns its output.
+    fn run(&self, script: &str) -> String {
+        let mut shell = self.shell(script);
+        shell
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        // A block that reads nothing has ended before, perhaps.
+        let _ = writeln!(child.stdin.take().unwrap(), "{}", self.trigger.url());
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{script}\n{}\n{text}\n{errors}",
+            output.status
+        );
+        text
+    }
+
+    /// Starts a service and waits until it is ready.
+    fn start(&mut self, command: &str, ready: &str) {
+        let mut shell =
+            self.shell(&format!("exec {command}").replace("exec cargo", "cd \"$REPOSITORY\"; exec cargo"));
+        let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        self.services.push(Service(child));
+        let mut lines = out.lines().map_while(Result::ok);
+        assert!(
+            lines.any(|line| line.contains(ready)),
+            "{command} never printed {ready:?}"
+        );
+        // What it prints later must not stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+    }
+
+    fn paste(&mut self, block: &Block) {
+        let text = self.ours(&block.text);
+        match block.mark.as_str() {
+            "sh" => {}
+            "sh azure" => {
+                let parsed = Command::new("sh").args(["-n", "-c", &text]).status().unwrap();
+                assert!(parsed.success(), "{text}");
+                return;
+            }
+            "toml" if text.starts_with("[[listener]]") => {
+                let admin = self.ours("[admin]\naddress = \"127.0.0.1:9464\"\n");
+                fs::write(self.folder.path().join("flowgate.toml"), format!("{admin}{text}")).unwrap();
+                return;
+            }
+            mark => {
+                assert!(
+                    ["", "toml", "json"].contains(&mark),
+                    "line {}: a block is marked {mark:?}",
+                    block.line
+                );
+                return;
+            }
+        }
+        let service = SERVICES.iter().find_map(|(command, ready)| {
+            let line = text.lines().find(|line| line.starts_with(command))?;
+            Some((line.to_owned(), *ready))
+        });
+        let Some((command, ready)) = service else {
+            let printed = self.run(&text);
+            return self.look(&text, &printed);
+        };
+        let before = text.replace(&command, "");
+        let printed = self.run(&before);
+        self.look(&before, &printed);
+        if command.starts_with("flowgate") || self.programs == Programs::Real {
+            self.start(&command, ready);
+        }
+    }
+
+    /// What a reader expects of a block.
+    fn look(&mut self, script: &str, printed: &str) {
+        if script.contains("flowgate key new") {
+            self.learn("flowgate_...", printed, "flowgate_");
+            self.learn("sha256:...", printed, "sha256:");
+        }
+        if script.contains("flowgate routes") {
+            assert!(printed.contains("/orders"), "{printed}");
+        }
+        if script.contains("curl -i") && self.programs == Programs::Real {
+            assert!(printed.contains("\"accepted\":true"), "{printed}");
+            assert!(
+                printed.to_lowercase().contains("x-flowgate-answer: flow"),
+                "{printed}"
+            );
+            assert!(printed.contains("contoso"), "{printed}");
+            let seen = self.trigger.last_request();
+            assert_eq!(seen.header("content-type"), Some("application/json"));
+            assert_eq!(seen.text(), "{\"order\": 17}");
+        }
+    }
 }
 
 /// A port that nothing listens on.
-fn free_port() -> u16 {
+fn free_port() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    listener.local_addr().unwrap().port().to_string()
 }
 
-/// The settings of the README with the reader's tenant, trigger and key filled in.
-fn settings(readme: &str, emulator: &Emulator, trigger: &str, digest: &str) -> String {
-    let ca = emulator.ca_file();
-    let ours = format!(
-        "tenant = \"{TENANT}\"\nauthority = \"{}\"\nca_file = {ca:?}",
-        emulator.entra.authority()
-    );
-    let text = &blocks(readme, "5. Settings", "toml")[0];
-    let old_trigger = line(text, "trigger = ");
-    text.replace("tenant = \"00000000-0000-0000-0000-000000000000\"", &ours)
-        .replace("00000000-0000-0000-0000-000000000001", CLIENT)
-        .replace("sha256:...", digest)
-        .replace(old_trigger, &format!("trigger = {trigger:?}\nca_file = {ca:?}"))
+fn read_and_paste(programs: Programs) {
+    let mut reader = Reader::new(programs);
+    for name in PASTED {
+        for block in blocks(&document(name)) {
+            reader.paste(&block);
+        }
+    }
+    assert!(!reader.services.is_empty());
 }
 
 #[test]
-#[ignore = "needs bash, curl and openssl; run with --ignored"]
-fn the_quick_start_works_as_it_is_pasted() {
-    let readme = include_str!("../README.md");
-    let emulator = Emulator::start_on_own_thread();
-    emulator.register_app(TENANT, CLIENT, SECRET, OID);
-    let answer = Answer::json(200, &json!({"accepted": true}));
-    let trigger = emulator.flow.add(Trigger::any_user(TENANT).does(answer));
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path();
+fn every_command_works_as_it_is_pasted() {
+    read_and_paste(Programs::StandIns);
+}
 
-    let command = &blocks(readme, "4. A key for the caller", "sh")[0];
-    let printed = well(shell(dir, command).output().unwrap());
-    let word = |begin: &str| {
-        let mut words = printed.split(|c: char| c.is_whitespace() || c == '"');
-        words.find(|word| word.starts_with(begin)).unwrap()
-    };
-    let (key, digest) = (word("flowgate_"), word("sha256:"));
+#[test]
+#[ignore = "needs curl and openssl, and builds the program for release; .ci/run runs it"]
+fn every_command_works_with_the_real_programs() {
+    read_and_paste(Programs::Real);
+}
 
-    let certificate = &blocks(readme, "5. Settings", "sh")[0];
-    well(shell(dir, certificate).output().unwrap());
-    let (port, admin) = (free_port().to_string(), free_port().to_string());
-    let text = settings(readme, &emulator, &trigger.url(), digest).replace("8443", &port);
-    let text = format!("[admin]\naddress = \"127.0.0.1:{admin}\"\n{text}");
-    std::fs::write(dir.join("flowgate.toml"), text).unwrap();
-
-    let steps = blocks(readme, "6. Check, look, run", "sh");
-    for command in ["flowgate check", "flowgate routes"] {
-        well(shell(dir, line(&steps[0], command)).output().unwrap());
-    }
-    let serve = format!("exec {}", line(&steps[0], "flowgate serve"));
-    let mut child = shell(dir, &serve).stdout(Stdio::piped()).spawn().unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    let _gateway = Gateway(child);
-    let lines = out.lines().map_while(Result::ok);
-    assert!(lines.into_iter().any(|line| line.contains("listening")));
-
-    let pasted = steps[1].replace("8443", &port).replace("9464", &admin);
-    let call = line(&pasted, "curl -i");
-    let assign = line(&pasted, "KEY=").replace("flowgate_...", key);
-    let got = well(shell(dir, &format!("{assign}\n{call}")).output().unwrap());
-    assert!(got.contains("\"accepted\":true"), "{got}");
-    let seen = trigger.last_request();
-    assert_eq!(seen.header("content-type"), Some("application/json"));
-    assert_eq!(seen.text(), "{\"order\": 17}");
-    let ready = well(shell(dir, line(&pasted, "curl 'http")).output().unwrap());
-    assert!(ready.contains("contoso"), "{ready}");
+#[test]
+fn ci_runs_the_commands_with_the_real_programs() {
+    assert!(document(".ci/run").contains("cargo test --locked --test documents -- --ignored"));
 }

@@ -1,5 +1,5 @@
 //! Keeps the house in order: modules name lower floors only, the emulator never names the crate, no marks of
-//! unfinished work, and README's tables are the code's.
+//! unfinished work, and the tables in docs/ are those of the code.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -213,8 +213,8 @@ fn only_main_prints() {
 }
 
 #[test]
-fn readme_shows_the_table_of_problems() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+fn the_page_for_callers_shows_the_table_of_problems() {
+    let page = fs::read_to_string(root().join("docs/callers.md")).unwrap();
     let mut expected = String::from("| status | code | reason | send again? | what the caller is told |\n");
     expected.push_str("| --- | --- | --- | --- | --- |\n");
     for kind in Kind::ALL {
@@ -233,17 +233,17 @@ fn readme_shows_the_table_of_problems() {
         ));
     }
     assert!(
-        readme.contains(&expected),
-        "README.md needs this table:\n{expected}"
+        page.contains(&expected),
+        "docs/callers.md needs this table:\n{expected}"
     );
 }
 
 #[test]
-fn readme_shows_the_tables_of_what_fails() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+fn the_page_of_failures_shows_their_tables() {
+    let page = fs::read_to_string(root().join("docs/failures.md")).unwrap();
     let expected = flowgate::doctor::advice::tables();
     assert!(
-        readme.contains(&expected),
-        "README.md needs these tables:\n{expected}"
+        page.contains(&expected),
+        "docs/failures.md needs these tables:\n{expected}"
     );
 }

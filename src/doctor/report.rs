@@ -340,7 +340,7 @@ impl Report {
         text
     }
 
-    /// Renders the report as JSON, in the form that README documents.
+    /// Renders the report as JSON, in the form that docs/doctor.md documents.
     pub fn json(&self) -> Value {
         let groups = self.groups.iter().map(|group| {
             json!({

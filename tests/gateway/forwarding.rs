@@ -468,13 +468,13 @@ async fn every_field_of_a_line_is_documented() {
         .lines
         .wait_for(|line| line["problem"] == "body-too-large")
         .await;
-    let readme = include_str!("../../README.md");
+    let page = include_str!("../../docs/running.md");
     for line in gateway.lines.all() {
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         for field in line.as_object().unwrap().keys() {
             assert!(
-                readme.contains(&format!("`{field}`")),
-                "README.md does not explain the field {field}"
+                page.contains(&format!("`{field}`")),
+                "docs/running.md does not explain the field {field}"
             );
         }
     }
