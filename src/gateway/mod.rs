@@ -1,18 +1,22 @@
 //! Everything a request needs, built once from the settings: [`Gateway`]. It introduces policy, tokens and triggers to
-//! one another, which do not know each other; `pipeline.rs` is the path a request takes through them.
+//! one another, which do not know each other; `handle.rs` is the way a request takes through them.
 
+mod admission;
 mod answer;
 mod arrival;
 mod budget;
+mod connection;
 mod detach;
+mod forward;
+mod handle;
 mod host;
 pub mod journal;
 mod payload;
-mod pipeline;
 mod query;
 mod ready;
 mod reread;
 mod status;
+mod upstream;
 mod usage;
 
 use std::net::SocketAddr;
@@ -26,9 +30,9 @@ use tokio::time::Instant;
 
 pub use answer::{AnswerBody, Passed};
 pub use arrival::Standstill;
+pub use connection::Connection;
 pub use detach::Call;
 pub use payload::Inbound;
-pub use pipeline::Connection;
 pub use ready::{Readiness, Validity};
 pub use status::{FailureCount, RouteStatus, SERVICE, Status};
 pub use usage::{KeyUsage, UnusedKey};
