@@ -48,7 +48,7 @@ use crate::gateway::journal::Log;
 use crate::gateway::payload::Rules;
 use crate::gateway::ready::Listeners;
 use crate::model::{RouteName, clock};
-use crate::policy::credential::KeyReader;
+use crate::policy::key::KeyReader;
 use crate::policy::{Access, Callers, Matching, Networks, OpenPaths, Quotas, Routes};
 use crate::problem::Kind;
 use crate::settings::{

@@ -1,5 +1,5 @@
 //! Who the caller is and whether it may call a route: by its key, or by its network if it has none. Where
-//! keys stand and whose they are is left to `credential.rs` and `key.rs`; how often a caller may call, to
+//! keys stand and whose they are is left to `key/`; how often a caller may call, to
 //! `quota`.
 
 use std::collections::HashMap;
@@ -12,8 +12,7 @@ use prefix_trie::joint::JointPrefixMap;
 
 use crate::model::{CallerName, Holder, KeyLabel, Secret};
 use crate::policy::address::{Networks, Origin, canonical};
-use crate::policy::credential::{Candidate, KeyReader};
-use crate::policy::key::{Identified, KeyFault, Keys, is_generated};
+use crate::policy::key::{Candidate, Identified, KeyFault, KeyReader, Keys, is_generated};
 use crate::problem::{Kind, Problem};
 use crate::settings::{CallerSettings, CallersSettings, KeyPlace};
 

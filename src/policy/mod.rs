@@ -16,14 +16,12 @@
 
 pub mod address;
 pub mod caller;
-pub mod credential;
 pub mod host;
 pub mod key;
 pub mod open_paths;
 pub mod path;
 pub mod quota;
 pub mod route;
-pub mod usage;
 
 pub use address::{Networks, Origin, Refused};
 pub use caller::{Access, Attempt, Caller, Callers, Guesses};

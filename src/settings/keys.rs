@@ -1,5 +1,5 @@
 //! The keys of one caller, packed: there may be a hundred thousand of them, and they stay as long as the gateway runs.
-//! The table that finds them (`policy/key.rs`) shares them with the settings they came with.
+//! The table that finds them (`policy/key/table.rs`) shares them with the settings they came with.
 
 use std::fmt;
 use std::num::NonZeroU32;

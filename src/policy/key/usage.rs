@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The bits of all keys of all callers.
 #[derive(Debug, Default)]
-pub struct Usage {
+pub(super) struct Usage {
     callers: Box<[Box<[AtomicU64]>]>,
 }
 
 impl Usage {
     /// Nothing is used yet. `keys` is how many each caller has.
-    pub fn new(keys: impl Iterator<Item = usize>) -> Self {
+    pub(super) fn new(keys: impl Iterator<Item = usize>) -> Self {
         let bits = |count: usize| (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         Self {
             callers: keys.map(bits).collect(),
@@ -18,7 +18,7 @@ impl Usage {
     }
 
     /// Notes that this key of this caller let somebody in.
-    pub fn note(&self, caller: usize, key: usize) {
+    pub(super) fn note(&self, caller: usize, key: usize) {
         let Some((word, bit)) = self.place(caller, key) else {
             return;
         };
@@ -29,7 +29,7 @@ impl Usage {
     }
 
     /// Whether that was ever noted.
-    pub fn is_noted(&self, caller: usize, key: usize) -> bool {
+    pub(super) fn is_noted(&self, caller: usize, key: usize) -> bool {
         self.place(caller, key)
             .is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
     }

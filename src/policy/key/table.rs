@@ -1,5 +1,5 @@
 //! Whose key it is: a table from digests to callers. The keys themselves are in no memory of ours; where in a
-//! request a key stands is read in `credential.rs`, and what its owner may call is decided in `caller.rs`.
+//! request a key stands is read in `reader.rs`, and what its owner may call is decided in `caller.rs`.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -11,29 +11,10 @@ use aws_lc_rs::{digest, hmac};
 use hashbrown::HashTable;
 
 use crate::model::{KeyLabel, Secret};
-use crate::policy::credential::Candidate;
-use crate::policy::usage::Usage;
+use crate::policy::key::form::KEY_BYTES_MAX;
+use crate::policy::key::reader::Candidate;
+use crate::policy::key::usage::Usage;
 use crate::settings::{CallerSettings, Dates, KeyDigest, KeyList, KeyState, Terms};
-
-/// Longest key that is looked up. A longer one is unknown without being hashed, so that the work for a guess
-/// is bounded.
-pub const KEY_BYTES_MAX: usize = 1024;
-
-/// What every generated key begins with, so that people and secret scanners recognise one.
-pub const GENERATED_PREFIX: &str = "flowgate_";
-/// Characters behind the prefix: 256 random bits in base64url.
-const GENERATED_CHARS: usize = 43;
-
-/// Whether a key has the form that `flowgate key new` gives to keys. Nobody can guess 256 random bits, so
-/// such a key is looked up however many wrong ones its address has presented. `flowgate key hash` takes no
-/// other key with this prefix, so that no digest of a secret that can be guessed belongs to this form.
-pub fn is_generated(key: &[u8]) -> bool {
-    let random = key.strip_prefix(GENERATED_PREFIX.as_bytes());
-    random.is_some_and(|random| {
-        let is_base64url = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        random.len() == GENERATED_CHARS && random.iter().all(is_base64url)
-    })
-}
 
 /// All keys of all callers, by digest.
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
 //! Finds the key in the header of a request: in the places the route reads, and nowhere else. Whose key it
-//! is, and whether it still holds, is decided in `key.rs`.
+//! is, and whether it still holds, is decided in `table.rs`.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -8,7 +8,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use zeroize::Zeroizing;
 
-use crate::policy::key::KEY_BYTES_MAX;
+use crate::policy::key::form::KEY_BYTES_MAX;
 use crate::problem::{Kind, Problem};
 use crate::settings::KeyPlace;
 
@@ -197,7 +197,7 @@ mod tests {
     use proptest::proptest;
 
     use super::{BASE64, BASIC_BYTES_MAX, Candidate, KeyReader};
-    use crate::policy::key::KEY_BYTES_MAX;
+    use crate::policy::key::form::KEY_BYTES_MAX;
     use crate::problem::Kind;
     use crate::settings::KeyPlace;
 
