@@ -21,7 +21,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use flowgate::flow::outbound::{Audience, Introduction, Parcel};
 use flowgate::flow::{Load, Permits, outbound};
 use flowgate::model::{CallerName, Holder, KeyLabel, RequestId};
-use flowgate::policy::{Access, Callers, Guesses, Matching, Networks, Origin, Quotas, Routes};
+use flowgate::policy::{Access, Callers, Guesses, Matching, Networks, Origin, Quotas, Routes, Shown};
 use flowgate::settings::{
     CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
     QuotaSettings, Rate,
@@ -145,8 +145,11 @@ fn keys(criterion: &mut Criterion) {
         criterion.bench_function(&format!("key/{size}"), |bench| {
             bench.iter(|| {
                 access
-                    .identify(black_box(&headers), origin(), Guesses::Allowed, || {
-                        SystemTime::UNIX_EPOCH
+                    .identify(&Shown {
+                        headers: black_box(&headers),
+                        origin: origin(),
+                        guesses: Guesses::Allowed,
+                        now: &|| SystemTime::UNIX_EPOCH,
                     })
                     .is_ok()
             });

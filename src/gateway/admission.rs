@@ -17,7 +17,7 @@ use crate::gateway::payload::Payload;
 use crate::gateway::upstream::target;
 use crate::gateway::{Gateway, Route, host, payload};
 use crate::model::{Holder, clock};
-use crate::policy::{Attempt, Caller, Guesses, Origin};
+use crate::policy::{Attempt, Caller, Guesses, Origin, Shown};
 use crate::problem::{Kind, Problem};
 use crate::settings::Peers;
 use crate::wire::Defect;
@@ -143,7 +143,12 @@ impl Gateway {
             Some(_) => Guesses::Refused,
             None => Guesses::Allowed,
         };
-        let identified = route.access.identify(&head.headers, origin, guesses, clock::wall);
+        let identified = route.access.identify(&Shown {
+            headers: &head.headers,
+            origin,
+            guesses,
+            now: &clock::wall,
+        });
         identified.map_err(|problem| {
             if Attempt::of(problem.kind()) == Attempt::Unrelated {
                 return problem;

@@ -14,17 +14,21 @@
 //! 6. [`Quotas::admit`]: the limits of caller, route and gateway, all of them tested before any is taken
 //!    from.
 
+mod access;
 pub mod address;
-pub mod caller;
+mod caller;
 pub mod host;
 pub mod key;
 pub mod open_paths;
 pub mod path;
+mod proof;
 pub mod quota;
 pub mod route;
 
+pub use access::{Access, Attempt};
 pub use address::{Networks, Origin, Refused};
-pub use caller::{Access, Attempt, Caller, Callers, Guesses};
+pub use caller::{Caller, Callers};
 pub use open_paths::OpenPaths;
+pub use proof::{Guesses, Shown};
 pub use quota::Quotas;
 pub use route::{Found, Matching, RouteError, Routes};

@@ -1,0 +1,296 @@
+//! Who may call a route: the kinds of proof it accepts, in the order in which they are asked. How often a caller may call
+//! is left to `quota`.
+
+use std::sync::Arc;
+
+use crate::policy::caller::{Caller, Callers};
+use crate::policy::proof::{Anyone, ByKey, ByNetwork, Proof, Shown};
+use crate::problem::{Kind, Problem};
+use crate::settings::{CallersSettings, KeyPlace};
+
+/// Whether a refusal counts as a failed authentication of its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// A credential was presented and was wrong: a guess must cost something.
+    Failed,
+    /// Nothing was learned about any credential.
+    Unrelated,
+}
+
+impl Attempt {
+    /// What a problem says about the attempt. A missing key is no attempt: nobody can guess without presenting one, and
+    /// callers that probe an address first would lock themselves out.
+    pub fn of(kind: Kind) -> Self {
+        if matches!(kind, Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer) {
+            return Self::Failed;
+        }
+        Self::Unrelated
+    }
+}
+
+/// Who may call one route.
+#[derive(Debug)]
+pub struct Access {
+    /// Never empty. The first kind whose proof a request has decides alone.
+    proofs: Box<[Box<dyn Proof>]>,
+}
+
+impl Access {
+    /// Builds the rule of a route: the one place that knows all kinds of proof. A listed name that no caller has lets
+    /// nobody in, and so does a caller without keys whose networks are not narrowed down.
+    pub fn build(listed: &CallersSettings, places: &[KeyPlace], callers: &Arc<Callers>) -> Self {
+        let mut proofs: Vec<Box<dyn Proof>> = Vec::new();
+        match listed {
+            CallersSettings::Anonymous => proofs.push(Box::new(Anyone::new())),
+            CallersSettings::Named(names) => {
+                let listed = callers.named(names);
+                if let Some(by_key) = ByKey::build(&listed, places, callers) {
+                    proofs.push(Box::new(by_key));
+                }
+                proofs.push(Box::new(ByNetwork::build(&listed, callers)));
+            }
+        }
+        Self {
+            proofs: proofs.into_boxed_slice(),
+        }
+    }
+
+    /// Identifies the caller, and checks that it may call.
+    ///
+    /// # Errors
+    /// `key-unknown`, `key-expired`, `keys-differ`, `key-missing`, `caller-not-allowed`, `address-refused`.
+    pub fn identify(&self, shown: &Shown<'_>) -> Result<Caller, Problem> {
+        let found = self.proofs.iter().find_map(|proof| proof.identify(shown));
+        found.unwrap_or_else(|| {
+            let first = self.proofs.first();
+            Err(first.map_or_else(|| Kind::KeyMissing.into(), |proof| proof.missing(shown.origin)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use aws_lc_rs::digest;
+    use http::{HeaderMap, HeaderValue};
+
+    use super::{Access, Attempt};
+    use crate::model::{CallerName, KeyLabel};
+    use crate::policy::address::Origin;
+    use crate::policy::caller::{Caller, Callers};
+    use crate::policy::proof::{Guesses, Shown};
+    use crate::problem::{Kind, Problem};
+    use crate::settings::{
+        CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
+    };
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn caller(name: &str, key: Option<&str>, allow: &[&str], deny: &[&str]) -> CallerSettings {
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let keys = key.into_iter().map(|key| KeySettings {
+            label: KeyLabel::parse("first").unwrap(),
+            digest: KeyDigest::Sha256(
+                digest::digest(&digest::SHA256, key.as_bytes())
+                    .as_ref()
+                    .try_into()
+                    .unwrap(),
+            ),
+            not_before: None,
+            expires: Some(NOW + Duration::from_secs(60)),
+            state: KeyState::Enabled,
+        });
+        CallerSettings {
+            name: CallerName::parse(name).unwrap(),
+            keys: Arc::new(keys.collect()),
+            networks: NetworkSettings {
+                allow: nets(allow),
+                deny: nets(deny),
+            },
+            rate: None,
+        }
+    }
+
+    fn access(callers: &[CallerSettings], names: &[&str]) -> Access {
+        let names = names
+            .iter()
+            .map(|name| CallerName::parse(name).unwrap())
+            .collect();
+        let places = [KeyPlace::Header("x-api-key".parse().unwrap())];
+        Access::build(
+            &CallersSettings::Named(names),
+            &places,
+            &Arc::new(Callers::build(callers, None)),
+        )
+    }
+
+    fn origin(text: &str) -> Origin {
+        Origin::of_peer(SocketAddr::new(text.parse().unwrap(), 40_000))
+    }
+
+    fn ask(access: &Access, key: Option<&str>, from: &str, now: SystemTime) -> Result<Caller, Problem> {
+        let value = |key: &str| HeaderValue::from_str(key).unwrap();
+        let headers: HeaderMap = key
+            .into_iter()
+            .map(|key| ("x-api-key".parse().unwrap(), value(key)))
+            .collect();
+        access.identify(&Shown {
+            headers: &headers,
+            origin: origin(from),
+            guesses: Guesses::Allowed,
+            now: &|| now,
+        })
+    }
+
+    fn name(access: &Access, key: Option<&str>, from: &str) -> Result<String, Kind> {
+        match ask(access, key, from, NOW) {
+            Ok(caller) => Ok(caller.name.to_string()),
+            Err(problem) => Err(problem.kind()),
+        }
+    }
+
+    fn cast() -> Vec<CallerSettings> {
+        vec![
+            caller("erp", Some("k1"), &["10.0.0.0/8"], &["10.9.0.0/16"]),
+            caller("shop", Some("k2"), &[], &[]),
+            caller(
+                "plant",
+                None,
+                &["192.0.2.0/24", "2001:db8::/32"],
+                &["192.0.2.66/32"],
+            ),
+            caller("robot", None, &["192.0.2.64/26"], &["192.0.2.65/32"]),
+            caller("twin", None, &["192.0.2.0/24"], &[]),
+            caller("mapped", None, &["::ffff:203.0.113.0/120"], &[]),
+            caller("careless", None, &[], &[]),
+        ]
+    }
+
+    #[test]
+    fn a_key_names_its_caller() {
+        let caller = ask(&access(&cast(), &["shop", "erp"]), Some("k1"), "10.1.1.1", NOW).unwrap();
+        assert_eq!(caller.name.as_str(), "erp");
+        assert_eq!(caller.label.unwrap().as_str(), "first");
+        assert_eq!(caller.index, Some(0));
+        let access = access(&cast(), &["shop", "erp"]);
+        assert_eq!(name(&access, Some("k2"), "10.1.1.1").as_deref(), Ok("shop"));
+    }
+
+    #[test]
+    fn a_caller_that_the_route_does_not_list_is_refused() {
+        let access = access(&cast(), &["shop", "plant"]);
+        let problem = ask(&access, Some("k1"), "10.1.1.1", NOW).unwrap_err();
+        assert_eq!(problem.kind(), Kind::CallerNotAllowed);
+        assert_eq!(
+            problem.cause(),
+            Some("the route does not list caller erp (key first)")
+        );
+    }
+
+    #[test]
+    fn a_caller_is_held_to_its_networks() {
+        let access = access(&cast(), &["erp"]);
+        for from in ["11.0.0.1", "10.9.0.1", "2001:db8::1"] {
+            assert_eq!(
+                name(&access, Some("k1"), from),
+                Err(Kind::AddressRefused),
+                "{from}"
+            );
+        }
+        let problem = ask(&access, Some("k1"), "10.9.0.1", NOW).unwrap_err();
+        assert_eq!(
+            problem.cause(),
+            Some("caller erp (key first): 10.9.0.1 is on the deny list (10.9.0.0/16)")
+        );
+    }
+
+    #[test]
+    fn a_wrong_key_is_refused_even_in_a_callers_network() {
+        let access = access(&cast(), &["plant", "shop"]);
+        assert_eq!(name(&access, Some("wrong"), "192.0.2.1"), Err(Kind::KeyUnknown));
+        assert_eq!(name(&access, Some("k2"), "192.0.2.1"), Ok("shop".to_owned()));
+        assert_eq!(name(&access, None, "192.0.2.1"), Ok("plant".to_owned()));
+    }
+
+    #[test]
+    fn an_expired_key_is_refused_and_named_in_the_log() {
+        let late = NOW + Duration::from_secs(61);
+        let problem = ask(&access(&cast(), &["shop"]), Some("k2"), "10.0.0.1", late).unwrap_err();
+        assert_eq!(problem.kind(), Kind::KeyExpired);
+        assert_eq!(problem.cause(), Some("key first of caller shop has expired"));
+    }
+
+    #[test]
+    fn no_key_appears_in_a_cause() {
+        let access = access(&cast(), &["shop"]);
+        for key in ["canary", "k1", "k2"] {
+            if let Err(problem) = ask(&access, Some(key), "10.0.0.1", NOW + Duration::from_secs(61)) {
+                assert!(!format!("{problem:?}").contains(key), "{problem:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_narrowest_network_without_a_denial_names_the_caller() {
+        let access = access(&cast(), &["plant", "robot", "twin"]);
+        for (from, expected) in [
+            ("192.0.2.1", "plant"),
+            ("192.0.2.64", "robot"),
+            ("192.0.2.65", "plant"),
+            ("192.0.2.66", "robot"),
+            ("2001:db8::5", "plant"),
+            ("::ffff:192.0.2.1", "plant"),
+        ] {
+            assert_eq!(name(&access, None, from).as_deref(), Ok(expected), "{from}");
+        }
+        let other = super::tests::access(&cast(), &["plant", "twin"]);
+        assert_eq!(name(&other, None, "192.0.2.66").as_deref(), Ok("twin"));
+        let mapped = super::tests::access(&cast(), &["mapped"]);
+        assert_eq!(name(&mapped, None, "203.0.113.9").as_deref(), Ok("mapped"));
+    }
+
+    #[test]
+    fn without_a_key_and_a_network_the_answer_says_what_would_help() {
+        let keyed = access(&cast(), &["plant", "shop"]);
+        assert_eq!(name(&keyed, None, "198.51.100.1"), Err(Kind::KeyMissing));
+        let networks = access(&cast(), &["plant"]);
+        assert_eq!(name(&networks, None, "198.51.100.1"), Err(Kind::AddressRefused));
+    }
+
+    #[test]
+    fn a_caller_without_keys_and_networks_lets_nobody_in() {
+        assert_eq!(
+            name(&access(&cast(), &["careless"]), None, "10.0.0.1"),
+            Err(Kind::AddressRefused)
+        );
+        assert_eq!(
+            name(&access(&cast(), &["nobody"]), None, "10.0.0.1"),
+            Err(Kind::AddressRefused)
+        );
+        assert_eq!(
+            name(&access(&cast(), &[]), None, "10.0.0.1"),
+            Err(Kind::AddressRefused)
+        );
+    }
+
+    #[test]
+    fn on_an_anonymous_route_no_key_is_looked_at() {
+        let callers = Arc::new(Callers::build(&cast(), None));
+        let places = [KeyPlace::Header("x-api-key".parse().unwrap())];
+        let open = Access::build(&CallersSettings::Anonymous, &places, &callers);
+        let caller = ask(&open, Some("wrong"), "198.51.100.1", NOW).unwrap();
+        assert_eq!(caller.name.as_str(), "anonymous");
+        assert_eq!((caller.index, caller.label), (None, None));
+    }
+
+    #[test]
+    fn only_a_wrong_credential_counts_as_a_failed_attempt() {
+        for kind in Kind::ALL {
+            let wrong = matches!(kind, Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer);
+            assert_eq!(Attempt::of(*kind) == Attempt::Failed, wrong, "{kind:?}");
+        }
+    }
+}

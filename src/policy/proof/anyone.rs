@@ -1,0 +1,30 @@
+//! No proof: the route is open to everybody, and no credential is looked at.
+
+use crate::model::CallerName;
+use crate::policy::address::Origin;
+use crate::policy::caller::Caller;
+use crate::policy::proof::{Proof, Shown};
+use crate::problem::{Kind, Problem};
+
+#[derive(Debug)]
+pub(in crate::policy) struct Anyone(Caller);
+
+impl Anyone {
+    pub(in crate::policy) fn new() -> Self {
+        Self(Caller {
+            name: CallerName::anonymous(),
+            label: None,
+            index: None,
+        })
+    }
+}
+
+impl Proof for Anyone {
+    fn identify(&self, _: &Shown<'_>) -> Option<Result<Caller, Problem>> {
+        Some(Ok(self.0.clone()))
+    }
+
+    fn missing(&self, _: Origin) -> Problem {
+        Kind::KeyMissing.into()
+    }
+}

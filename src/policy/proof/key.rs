@@ -1,0 +1,95 @@
+//! An API key. One that is presented decides alone: if it is wrong, the caller's network does not help.
+
+use std::sync::Arc;
+
+use crate::policy::address::Origin;
+use crate::policy::caller::{Caller, Callers};
+use crate::policy::key::{Candidate, KeyFault, KeyReader, is_generated};
+use crate::policy::proof::{Guesses, Proof, Shown};
+use crate::problem::{Kind, Problem};
+use crate::settings::KeyPlace;
+
+#[derive(Debug)]
+pub(in crate::policy) struct ByKey {
+    callers: Arc<Callers>,
+    /// Indices of the route's callers with keys, in order.
+    listed: Box<[usize]>,
+    reader: KeyReader,
+}
+
+impl ByKey {
+    /// None where no key could let anybody in: what a vendor sends in such a field then is no credential of ours.
+    pub(in crate::policy) fn build(
+        listed: &[usize],
+        places: &[KeyPlace],
+        callers: &Arc<Callers>,
+    ) -> Option<Self> {
+        let has_keys = |index: usize| callers.member(index)?.identified_by.is_none().then_some(index);
+        let mut listed: Vec<usize> = listed.iter().copied().filter_map(has_keys).collect();
+        listed.sort_unstable();
+        (!listed.is_empty()).then(|| Self {
+            callers: callers.clone(),
+            listed: listed.into_boxed_slice(),
+            reader: KeyReader::build(places),
+        })
+    }
+
+    fn look_up(&self, candidate: &Candidate<'_>, shown: &Shown<'_>) -> Result<Caller, Problem> {
+        if shown.guesses == Guesses::Refused && !is_generated(candidate.as_bytes()) {
+            let cause = "the key was not looked up, because it could be guessed";
+            return Err(Problem::from(Kind::KeyUnknown).because(cause));
+        }
+        let keys = &self.callers.keys;
+        let found = keys
+            .identify(candidate, shown.now)
+            .map_err(|fault| self.refuse(fault))?;
+        let Some(member) = self.callers.member(found.caller) else {
+            return Err(Kind::KeyUnknown.into());
+        };
+        let name = &member.name;
+        let refused = |kind: Kind, cause: String| {
+            let problem = Problem::from(kind).because(cause);
+            problem.of_caller(name.clone(), found.label())
+        };
+        if self.listed.binary_search(&found.caller).is_err() {
+            let cause = format!("the route does not list caller {name} ({found})");
+            return Err(refused(Kind::CallerNotAllowed, cause));
+        }
+        if let Err(outside) = member.networks.admit(shown.origin) {
+            let cause = format!("caller {name} ({found}): {outside}");
+            return Err(refused(Kind::AddressRefused, cause));
+        }
+        keys.note(&found);
+        Ok(member.identified(found.caller, found.label()))
+    }
+
+    fn refuse(&self, fault: KeyFault<'_>) -> Problem {
+        match fault {
+            KeyFault::Unknown(trace) => Problem::from(Kind::KeyUnknown).because(trace.to_string()),
+            KeyFault::Lapsed { key, why } => {
+                let Some(member) = self.callers.member(key.caller) else {
+                    return Kind::KeyExpired.into();
+                };
+                Problem::from(Kind::KeyExpired)
+                    .because(format!("{key} of caller {} {why}", member.name))
+                    .of_caller(member.name.clone(), key.label())
+            }
+        }
+    }
+}
+
+impl Proof for ByKey {
+    fn identify(&self, shown: &Shown<'_>) -> Option<Result<Caller, Problem>> {
+        match self.reader.read(shown.headers) {
+            Ok(candidate) => Some(self.look_up(&candidate?, shown)),
+            Err(problem) => Some(Err(problem)),
+        }
+    }
+
+    fn missing(&self, _: Origin) -> Problem {
+        let places = self.reader.places();
+        Problem::from(Kind::KeyMissing)
+            .detail(format!("The key is read in {places}."))
+            .because(format!("no key in {places}, where the route reads it"))
+    }
+}

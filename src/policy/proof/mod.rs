@@ -1,0 +1,53 @@
+//! How a caller proves who it is: one file a kind of proof. Which kinds a route accepts is decided in `access.rs`.
+//!
+//! A kind that needs the body (a signature) will return a pending result here, which `gateway/admission.rs` confirms once
+//! the body was read; the limits of such a caller are taken after that, or anybody could spend them in its name.
+
+mod anyone;
+mod key;
+mod network;
+
+use std::fmt;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+
+pub(super) use anyone::Anyone;
+pub(super) use key::ByKey;
+pub(super) use network::ByNetwork;
+
+use crate::policy::address::Origin;
+use crate::policy::caller::Caller;
+use crate::problem::Problem;
+
+/// What a request presents with its head.
+#[derive(Clone, Copy)]
+pub struct Shown<'r> {
+    /// Its fields.
+    pub headers: &'r HeaderMap,
+    /// The address it comes from.
+    pub origin: Origin,
+    /// Whether credentials that could be guessed are looked up.
+    pub guesses: Guesses,
+    /// The wall clock, read only for a credential that has dates.
+    pub now: &'r dyn Fn() -> SystemTime,
+}
+
+/// Whether keys that could be guessed are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guesses {
+    /// Every key is looked up.
+    Allowed,
+    /// Generated keys only. Any other is unknown without a look at it, so that neither the answer nor its
+    /// time depends on whether it is right.
+    Refused,
+}
+
+/// One kind of proof on one route.
+pub(super) trait Proof: fmt::Debug + Send + Sync {
+    /// Identifies the caller; none where the request has no proof of this kind, so that the next kind is asked.
+    fn identify(&self, shown: &Shown<'_>) -> Option<Result<Caller, Problem>>;
+
+    /// The answer where this kind is the first of a route, and the request has no proof of any.
+    fn missing(&self, origin: Origin) -> Problem;
+}
