@@ -21,7 +21,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use flowgate::flow::outbound::{Audience, Introduction, Parcel};
 use flowgate::flow::{Load, Permits, outbound};
 use flowgate::model::{CallerName, Holder, KeyLabel, RequestId};
-use flowgate::policy::{Access, Callers, Guesses, Matching, Networks, Origin, Quotas, Routes, Shown};
+use flowgate::policy::{
+    Access, Callers, Guesses, LimitStates, Matching, Networks, Origin, Quotas, Routes, Shown,
+};
 use flowgate::settings::{
     CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
     QuotaSettings, Rate,
@@ -167,12 +169,12 @@ fn limits(criterion: &mut Criterion) {
         },
         addresses_max: 65_536,
     };
-    let quotas = Quotas::build(&settings, &callers(1), &[]);
+    let quotas = Quotas::build(&settings, &callers(1), &[], &LimitStates::new(65_536));
     criterion.bench_function("limits", |bench| {
         bench.iter(|| {
             quotas
                 .admit_address(black_box(origin()))
-                .and_then(|()| quotas.admit(Some(0), 0))
+                .and_then(|()| quotas.take(Some(0), 0))
                 .is_ok()
         });
     });

@@ -75,7 +75,7 @@ impl Gateway {
         let caller = self.identify(route, head, via, origin)?;
         via.known.store(true, Ordering::Relaxed);
         journal.caller(&caller.name, caller.label.as_ref());
-        self.quotas.admit(caller.index, route.index)?;
+        let _taken = self.quotas.take(caller.index, route.index)?;
         payload::check_length(&head.headers, &route.rules)?;
         // Looked up once: whatever replaces it, this request goes where its target belongs.
         let address = route.trigger.address();

@@ -49,7 +49,7 @@ use crate::gateway::payload::Rules;
 use crate::gateway::ready::Listeners;
 use crate::model::{RouteName, clock};
 use crate::policy::key::KeyReader;
-use crate::policy::{Access, Callers, Matching, Networks, OpenPaths, Quotas, Routes};
+use crate::policy::{Access, Callers, LimitStates, Matching, Networks, OpenPaths, Quotas, Routes};
 use crate::problem::Kind;
 use crate::settings::{
     Config, Proof, QueryPass, ReadyRequires, RelativePath, RouteKind, RouteSettings, SettingsDigest,
@@ -61,6 +61,7 @@ use crate::settings::{
 pub struct Gateway {
     routes: Routes<Arc<Route>>,
     list: Vec<Arc<Route>>,
+    limits: LimitStates,
     quotas: Quotas,
     tokens: Tokens,
     flows: Flows,
@@ -157,10 +158,12 @@ impl Gateway {
         inspect(&tokens, &list);
         let table = config.routes.iter().map(Matching::from).zip(list.iter().cloned());
         let routes = Routes::build(table).map_err(|error| BuildError::Routes(error.to_string()))?;
+        let limits = LimitStates::new(config.quotas.addresses_max);
         let gateway = Self {
             routes,
             list,
-            quotas: Quotas::build(&config.quotas, &config.callers, &config.routes),
+            quotas: Quotas::build(&config.quotas, &config.callers, &config.routes, &limits),
+            limits,
             tokens,
             flows,
             budget: Budget::new(
@@ -221,7 +224,7 @@ impl Gateway {
 
     /// Forgets addresses whose failures have all been forgiven.
     pub fn sweep_limits(&self) {
-        self.quotas.sweep();
+        self.limits.sweep();
     }
 
     /// Brings the gauges that nobody else moves up to date.
@@ -229,7 +232,7 @@ impl Gateway {
         self.tokens.gauge();
         self.counters
             .limiter_entries
-            .set(i64::try_from(self.quotas.entries()).unwrap_or(i64::MAX));
+            .set(i64::try_from(self.limits.entries()).unwrap_or(i64::MAX));
         self.counters
             .log_dropped
             .set(i64::try_from(self.log.dropped()).unwrap_or(i64::MAX));

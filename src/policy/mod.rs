@@ -11,7 +11,7 @@
 //!    is, so that nobody can lock out its owner.
 //! 5. [`Access::identify`]: the caller, by key or network, with its own networks; if [`Attempt::of`] the
 //!    problem is a failure, [`Quotas::count_failure`] remembers it, or the refusal of step 4 is the answer.
-//! 6. [`Quotas::admit`]: the limits of caller, route and gateway, all of them tested before any is taken
+//! 6. [`Quotas::take`]: the limits of caller, route and gateway, all of them tested before any is taken
 //!    from.
 
 mod access;
@@ -30,5 +30,5 @@ pub use address::{Networks, Origin, Refused};
 pub use caller::{Caller, Callers};
 pub use open_paths::OpenPaths;
 pub use proof::{Guesses, Shown};
-pub use quota::Quotas;
+pub use quota::{LimitStates, Quotas, Taken};
 pub use route::{Found, Matching, RouteError, Routes};

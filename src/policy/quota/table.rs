@@ -1,193 +1,135 @@
-//! Failed authentications by address, in bounded memory. An address without failures is not in the table;
-//! when the table is full, new addresses share a fixed number of cells until entries expire.
+//! Failed authentications of each address, in memory that cannot grow past its limit. An address without
+//! failures is not in the table; when the table is full, newcomers share a fixed number of cells until others
+//! are forgiven.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use governor::RateLimiter;
-use governor::clock::Clock;
-use governor::nanos::Nanos;
-use governor::state::StateStore;
-
 use crate::policy::address::Bucket;
-use crate::policy::quota::limiter::{Governor, Mode, Ticks, decide_on, quota, wait};
-use crate::settings::Rate;
+use crate::policy::quota::rate::{Cell, Pace, Ticks};
 
-// Enough that two threads rarely need the same one.
+// Enough that two threads rarely want the same one.
 const SHARDS_MAX: usize = 64;
 
-// 128 KiB. To exhaust all of them, a flood must fail this many times the burst, and continue at this many
-// times the rate.
+// 128 KiB. To close them all, a flood must fail this many times the burst, and go on at this many times the
+// rate.
 const SHARED_CELLS: usize = 16_384;
 
-// So that a flood does not make every failure walk its shard.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+// A flood must not make every failure walk its shard.
+const SWEEP_NANOS: u64 = 1_000_000_000;
 
-/// The limit of failed authentications by address.
+/// The failures of each address. What they are limited to is in the settings.
 #[derive(Debug)]
 pub(super) struct Addresses {
-    governor: Governor<Ask, Handle>,
-    table: Arc<Table>,
-    clock: Ticks,
-}
-
-impl Addresses {
-    pub(super) fn new(rate: &Rate, addresses_max: usize, clock: Ticks) -> Self {
-        let table = Arc::new(Table::new(addresses_max, clock));
-        Self {
-            governor: RateLimiter::new(quota(rate), Handle(Arc::clone(&table)), clock),
-            table,
-            clock,
-        }
-    }
-
-    /// Whether an address may try a key, or how long it must wait.
-    pub(super) fn probe(&self, bucket: Bucket) -> Result<(), Duration> {
-        // Almost always there are no recent failures, and this answers without a lock or a reading of the
-        // clock.
-        if self.table.entries() == 0 {
-            return Ok(());
-        }
-        self.ask(bucket, Mode::Probe)
-    }
-
-    /// Takes one failure from an address.
-    pub(super) fn take(&self, bucket: Bucket) -> Result<(), Duration> {
-        self.ask(bucket, Mode::Take)
-    }
-
-    pub(super) fn entries(&self) -> usize {
-        self.table.entries()
-    }
-
-    /// Removes addresses whose failures have all expired, and releases their memory.
-    pub(super) fn sweep(&self) {
-        for shard in &self.table.shards {
-            self.table.sweep(&mut lock(shard), self.clock.now());
-        }
-    }
-
-    fn ask(&self, bucket: Bucket, mode: Mode) -> Result<(), Duration> {
-        self.governor
-            .check_key(&Ask { bucket, mode })
-            .map_err(|refusal| wait(&refusal, &self.clock))
-    }
-}
-
-/// An operation on one cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Ask {
-    bucket: Bucket,
-    mode: Mode,
-}
-
-/// The table as governor sees it.
-#[derive(Debug)]
-struct Handle(Arc<Table>);
-
-#[derive(Debug)]
-struct Table {
     shards: Box<[Mutex<Shard>]>,
     shard_entries_max: usize,
-    shared: Box<[AtomicU64]>,
-    // Randomly keyed, so that nobody can choose addresses that collide in one shard or one shared cell.
+    shared: Box<[Cell]>,
+    // Keyed at random, so that nobody can choose addresses that fall into one shard or one shared cell.
     hasher: RandomState,
     entries: AtomicUsize,
     clock: Ticks,
 }
 
-/// Theoretical arrival times in nanoseconds; an entry whose time has passed is equivalent to no entry.
+/// Theoretical arrival times in nanoseconds; once its time has passed, an entry means no more than its absence.
 #[derive(Debug)]
 struct Shard {
     arrivals: HashMap<Bucket, u64, RandomState>,
-    next_sweep: Nanos,
+    next_sweep: u64,
 }
 
-impl StateStore for Handle {
-    type Key = Ask;
-
-    fn measure_and_replace<T, F, E>(&self, ask: &Ask, decide: F) -> Result<T, E>
-    where
-        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
-    {
-        let Table {
-            shards,
-            shared,
-            hasher,
-            ..
-        } = &*self.0;
-        // The map inside of a shard uses the lowest and the highest bits of the same hash.
-        let hash = hasher.hash_one(ask.bucket) >> 24;
-        let (Some(shard), Some(cell)) = (pick(shards, hash), pick(shared, hash >> 6)) else {
-            // Neither list is ever empty.
-            return decide(None).map(|(answer, _)| answer);
-        };
-        let mut shard = lock(shard);
-        if ask.mode == Mode::Take {
-            self.0.sweep_when_due(&mut shard);
-        }
-        if let Some(arrival) = shard.arrivals.get_mut(&ask.bucket) {
-            let (answer, next) = decide(Some(Nanos::new(*arrival)))?;
-            if ask.mode == Mode::Take {
-                *arrival = next.as_u64();
-            }
-            return Ok(answer);
-        }
-        if shard.arrivals.len() >= self.0.shard_entries_max {
-            drop(shard);
-            return decide_on(cell, ask.mode, decide);
-        }
-        let (answer, next) = decide(None)?;
-        if ask.mode == Mode::Take {
-            shard.arrivals.insert(ask.bucket, next.as_u64());
-            self.0.entries.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(answer)
-    }
-}
-
-impl Table {
-    fn new(addresses_max: usize, clock: Ticks) -> Self {
+impl Addresses {
+    pub(super) fn new(addresses_max: usize, clock: Ticks) -> Self {
         let shards = addresses_max.clamp(1, SHARDS_MAX);
         let hasher = RandomState::new();
         let shard = || Shard {
             arrivals: HashMap::with_hasher(hasher.clone()),
-            next_sweep: Nanos::new(0),
+            next_sweep: 0,
         };
         Self {
             shards: (0..shards).map(|_| Mutex::new(shard())).collect(),
             shard_entries_max: (addresses_max / shards).max(1),
-            shared: (0..SHARED_CELLS).map(|_| AtomicU64::new(0)).collect(),
+            shared: (0..SHARED_CELLS).map(|_| Cell::default()).collect(),
             hasher,
             entries: AtomicUsize::new(0),
             clock,
         }
     }
 
-    fn entries(&self) -> usize {
+    /// Whether an address may try a key, or how long it must wait.
+    pub(super) fn probe(&self, bucket: Bucket, pace: &Pace) -> Result<(), Duration> {
+        // Nearly always nobody has failed, and the answer is here without a lock or a look at the clock.
+        if self.entries() == 0 {
+            return Ok(());
+        }
+        let Some((shard, cell)) = self.places(bucket) else {
+            return Ok(());
+        };
+        let shard = lock(shard);
+        let now = self.clock.now();
+        if let Some(arrival) = shard.arrivals.get(&bucket) {
+            return pace.next(*arrival, now).map(drop);
+        }
+        if shard.arrivals.len() >= self.shard_entries_max {
+            return cell.probe(pace, now);
+        }
+        Ok(())
+    }
+
+    /// Takes one failure from an address.
+    pub(super) fn take(&self, bucket: Bucket, pace: &Pace) -> Result<(), Duration> {
+        let Some((shard, cell)) = self.places(bucket) else {
+            return Ok(());
+        };
+        let mut shard = lock(shard);
+        let now = self.clock.now();
+        if now >= shard.next_sweep {
+            self.sweep_shard(&mut shard, now);
+        }
+        if let Some(arrival) = shard.arrivals.get_mut(&bucket) {
+            *arrival = pace.next(*arrival, now)?;
+            return Ok(());
+        }
+        if shard.arrivals.len() >= self.shard_entries_max {
+            return cell.take(pace, now);
+        }
+        shard.arrivals.insert(bucket, pace.next(0, now)?);
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The shard of an address, and the cell that it shares while the shard is full. Neither list is ever empty.
+    fn places(&self, bucket: Bucket) -> Option<(&Mutex<Shard>, &Cell)> {
+        // The map inside a shard uses the lowest and the highest bits of the same hash.
+        let hash = self.hasher.hash_one(bucket) >> 24;
+        Some((pick(&self.shards, hash)?, pick(&self.shared, hash >> 6)?))
+    }
+
+    /// Addresses in the table.
+    pub(super) fn entries(&self) -> usize {
         self.entries.load(Ordering::Relaxed)
     }
 
-    fn sweep_when_due(&self, shard: &mut Shard) {
-        let now = self.clock.now();
-        if now >= shard.next_sweep {
-            self.sweep(shard, now);
+    /// Forgets addresses whose failures have all been forgiven, and gives their memory back.
+    pub(super) fn sweep(&self) {
+        for shard in &self.shards {
+            self.sweep_shard(&mut lock(shard), self.clock.now());
         }
     }
 
-    fn sweep(&self, shard: &mut Shard, now: Nanos) {
+    fn sweep_shard(&self, shard: &mut Shard, now: u64) {
         let before = shard.arrivals.len();
-        shard.arrivals.retain(|_, arrival| *arrival > now.as_u64());
+        shard.arrivals.retain(|_, arrival| *arrival > now);
         self.entries
             .fetch_sub(before - shard.arrivals.len(), Ordering::Relaxed);
-        // A map keeps its memory when it is emptied; the threshold avoids moving a shard that fills up again.
+        // A map keeps its memory when it is emptied; a shard that is filling up is not made to move every
+        // second.
         if shard.arrivals.len() < shard.arrivals.capacity() / 4 {
             shard.arrivals.shrink_to(shard.arrivals.len() * 2);
         }
-        shard.next_sweep = now + SWEEP_EVERY;
+        shard.next_sweep = now.saturating_add(SWEEP_NANOS);
     }
 }
 
@@ -196,7 +138,7 @@ fn pick<T>(places: &[T], hash: u64) -> Option<&T> {
     places.get(usize::try_from(hash.checked_rem(count)?).ok()?)
 }
 
-// No change here can panic half-way, so the data behind a poisoned lock is consistent.
+// Nothing in here can panic half-way through a change, so what a poisoned lock guards is whole.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -204,15 +146,13 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
-    use governor::nanos::Nanos;
     use tokio::time::advance;
 
-    use super::{Addresses, SHARED_CELLS, lock};
+    use super::{SHARED_CELLS, lock};
     use crate::policy::address::{Bucket, Origin};
-    use crate::policy::quota::limiter::Ticks;
+    use crate::policy::quota::rate::{Pace, Ticks};
     use crate::settings::Rate;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -222,8 +162,39 @@ mod tests {
         burst: 3,
     };
 
+    /// The table with a rate.
+    struct Addresses {
+        table: super::Addresses,
+        pace: Pace,
+    }
+
+    impl Addresses {
+        fn new(rate: &Rate, addresses_max: usize) -> Self {
+            Self {
+                table: super::Addresses::new(addresses_max, Ticks::start()),
+                pace: Pace::of(rate),
+            }
+        }
+
+        fn probe(&self, bucket: Bucket) -> Result<(), Duration> {
+            self.table.probe(bucket, &self.pace)
+        }
+
+        fn take(&self, bucket: Bucket) -> Result<(), Duration> {
+            self.table.take(bucket, &self.pace)
+        }
+
+        fn entries(&self) -> usize {
+            self.table.entries()
+        }
+
+        fn sweep(&self) {
+            self.table.sweep();
+        }
+    }
+
     fn addresses(addresses_max: usize) -> Addresses {
-        Addresses::new(&RATE, addresses_max, Ticks::start())
+        Addresses::new(&RATE, addresses_max)
     }
 
     fn v4(number: u32) -> Bucket {
@@ -287,11 +258,11 @@ mod tests {
         }
         assert!(addresses.entries() <= 10_000, "{}", addresses.entries());
         assert!(capacity(&addresses) < 20_000, "{}", capacity(&addresses));
-        // The earlier address has its own cell: one failure taken, two left.
+        // The address from before has its own cell: one failure taken, two left.
         assert!(addresses.take(v4(0)).is_ok());
         assert!(addresses.take(v4(0)).is_ok());
         assert!(addresses.probe(v4(0)).is_err());
-        // The cell that a new address shares is exhausted.
+        // A newcomer finds the cell it shares spent.
         assert!(addresses.probe(v4(1)).is_err());
     }
 
@@ -324,8 +295,7 @@ mod tests {
         }
         assert!(addresses.probe(v4(2)).is_err());
         assert!(addresses.probe(v4(1)).is_ok());
-        let untouched = |cell: &AtomicU64| cell.load(Ordering::Relaxed) == 0;
-        assert!(addresses.table.shared.iter().all(untouched));
+        assert_eq!(shared_in_use(&addresses), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -347,7 +317,7 @@ mod tests {
             per: 3600 * SECOND,
             burst: 100,
         };
-        let addresses = Addresses::new(&rate, 1_000, Ticks::start());
+        let addresses = Addresses::new(&rate, 1_000);
         let taken: usize = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..4)
                 .map(|_| scope.spawn(|| (0..200).filter(|_| addresses.take(v4(7)).is_ok()).count()))
@@ -357,19 +327,19 @@ mod tests {
         assert_eq!(taken, 100);
     }
 
-    // Replenished so quickly that an entry expires before its shard may be swept again.
+    // Earned back so quickly that an entry is forgiven before its shard may be swept again.
     fn quick(addresses_max: usize) -> Addresses {
         let rate = Rate {
             requests: 2,
             per: SECOND,
             burst: 3,
         };
-        Addresses::new(&rate, addresses_max, Ticks::start())
+        Addresses::new(&rate, addresses_max)
     }
 
     fn shared_in_use(addresses: &Addresses) -> usize {
         let cells = addresses.table.shared.iter();
-        cells.filter(|cell| cell.load(Ordering::Relaxed) > 0).count()
+        cells.filter(|cell| !cell.is_fresh()).count()
     }
 
     #[tokio::test(start_paused = true)]
@@ -395,7 +365,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sweep_removes_only_expired_entries() {
+    async fn a_sweep_forgets_the_forgiven_alone() {
         let addresses = addresses(10_000);
         assert!(addresses.take(v4(1)).is_ok());
         advance(SECOND).await;
@@ -420,11 +390,11 @@ mod tests {
             shard.arrivals.reserve(400);
             let full = shard.arrivals.capacity();
             let kept = (full / 4).saturating_add_signed(keeps_more);
-            // Nothing is removed from the map, because a slot that was emptied may not count as capacity.
+            // Nothing is taken out of the map, because a place that was emptied may not count as capacity.
             for number in 0..kept {
                 shard.arrivals.insert(v4(u32::try_from(number).unwrap()), 9);
             }
-            table.sweep(&mut shard, Nanos::new(1));
+            table.sweep_shard(&mut shard, 1);
             assert_eq!(shard.arrivals.len(), kept);
             let capacity = shard.arrivals.capacity();
             assert_eq!(capacity < full, shrinks, "{capacity} of {full}");

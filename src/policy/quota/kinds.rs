@@ -1,0 +1,57 @@
+//! The kinds of limits: one row each. What a row allows is a setting of its subject.
+
+use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
+
+/// Who or what a limit is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Subject<'s> {
+    Caller(&'s CallerSettings),
+    Route(&'s RouteSettings),
+    Gateway(&'s QuotaSettings),
+}
+
+impl Subject<'_> {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Caller(caller) => caller.name.as_str(),
+            Self::Route(route) => route.name.as_str(),
+            Self::Gateway(_) => "as a whole",
+        }
+    }
+}
+
+/// One kind of limit.
+#[derive(Debug)]
+pub(super) struct LimitKind {
+    /// Its name in the log and in `RateLimit-Policy`.
+    pub name: &'static str,
+    pub rate: fn(Subject<'_>) -> Option<Rate>,
+}
+
+/// The limits of requests. All that one meets are tested before any is taken from.
+pub(super) static KINDS: [LimitKind; 3] = [
+    LimitKind {
+        name: "caller",
+        rate: |subject| match subject {
+            Subject::Caller(caller) => caller.rate,
+            _ => None,
+        },
+    },
+    LimitKind {
+        name: "route",
+        rate: |subject| match subject {
+            Subject::Route(route) => route.rate,
+            _ => None,
+        },
+    },
+    LimitKind {
+        name: "gateway",
+        rate: |subject| match subject {
+            Subject::Gateway(settings) => settings.gateway,
+            _ => None,
+        },
+    },
+];
+
+/// The limit of failed authentications. It has a state for each address, and is asked before the caller is known.
+pub(super) const ADDRESS: &str = "address";

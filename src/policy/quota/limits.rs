@@ -1,0 +1,509 @@
+//! The limits in force and their state. All limits that a request meets are tested before any is taken from, so that a
+//! refused request costs nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::Registry;
+use crate::policy::address::Origin;
+use crate::policy::key::GENERATED_PREFIX;
+use crate::policy::quota::kinds::{ADDRESS, KINDS, LimitKind, Subject};
+use crate::policy::quota::rate::{Cell, Pace, Ticks};
+use crate::policy::quota::table::Addresses;
+use crate::problem::{Kind, LimitNotice, Problem};
+use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
+
+/// What limits remember. It outlives settings: a limit finds its state by kind and name, so that new settings, also ones
+/// with another rate, are no way around it.
+#[derive(Debug)]
+pub struct LimitStates {
+    cells: Registry<(&'static str, String), Cell>,
+    addresses: Arc<Addresses>,
+    clock: Ticks,
+}
+
+impl LimitStates {
+    /// Nothing was used yet. So many addresses are remembered one by one.
+    pub fn new(addresses_max: usize) -> Self {
+        let clock = Ticks::start();
+        Self {
+            cells: Registry::default(),
+            addresses: Arc::new(Addresses::new(addresses_max, clock)),
+            clock,
+        }
+    }
+
+    /// Addresses whose failures are remembered one by one.
+    pub fn entries(&self) -> usize {
+        self.addresses.entries()
+    }
+
+    /// Forgets addresses whose failures have all been forgiven. To be called now and then, because the table
+    /// sweeps itself only while failures come in.
+    pub fn sweep(&self) {
+        self.addresses.sweep();
+    }
+
+    fn limits_of(&self, subject: Subject<'_>) -> Box<[Limit]> {
+        let limit = |kind: &'static LimitKind| {
+            let rate = (kind.rate)(subject)?;
+            let name = subject.name().to_owned();
+            Some(Limit {
+                kind,
+                cell: self.cells.share((kind.name, name.clone()), Cell::default),
+                name,
+                pace: Pace::of(&rate),
+                rate,
+            })
+        };
+        KINDS.iter().filter_map(limit).collect()
+    }
+}
+
+/// All limits of one reading of the settings, with their state.
+#[derive(Debug)]
+pub struct Quotas {
+    callers: Box<[Box<[Limit]>]>,
+    routes: Box<[Box<[Limit]>]>,
+    gateway: Box<[Limit]>,
+    failures: Rate,
+    failures_pace: Pace,
+    addresses: Arc<Addresses>,
+    clock: Ticks,
+}
+
+/// A limit with its state, and with what is said about it when it refuses.
+#[derive(Debug)]
+struct Limit {
+    kind: &'static LimitKind,
+    name: String,
+    rate: Rate,
+    pace: Pace,
+    cell: Arc<Cell>,
+}
+
+/// The right to go on: every limit was taken from. A limit of what is under way at one time would be given back when it is
+/// dropped, so it is kept until the last byte of the answer.
+#[derive(Debug)]
+#[must_use]
+pub struct Taken(());
+
+impl Quotas {
+    /// Builds all limits. An index in `callers` or `routes` is the index to ask with.
+    pub fn build(
+        settings: &QuotaSettings,
+        callers: &[CallerSettings],
+        routes: &[RouteSettings],
+        states: &LimitStates,
+    ) -> Self {
+        let of = |subject| states.limits_of(subject);
+        Self {
+            callers: callers.iter().map(|caller| of(Subject::Caller(caller))).collect(),
+            routes: routes.iter().map(|route| of(Subject::Route(route))).collect(),
+            gateway: of(Subject::Gateway(settings)),
+            failures: settings.failed_authentications,
+            failures_pace: Pace::of(&settings.failed_authentications),
+            addresses: states.addresses.clone(),
+            clock: states.clock,
+        }
+    }
+
+    /// Lets an address present keys, unless it has presented too many wrong ones. Nothing is taken. A refusal
+    /// is the answer to attempts that fail or could be guesses, and to nothing else.
+    ///
+    /// # Errors
+    /// `rate-limited`, for the limit `address`.
+    pub fn admit_address(&self, origin: Origin) -> Result<(), Problem> {
+        let probed = self.addresses.probe(origin.bucket(), &self.failures_pace);
+        probed.map_err(|wait| {
+            let cause = format!("too many failed authentications from {origin}");
+            refusal(ADDRESS, &self.failures, wait)
+                .because(cause)
+                .detail(format!(
+                    "Too many wrong keys were presented from this address. Until then only a valid key that \
+                 begins with {GENERATED_PREFIX} is accepted from it; any other is refused, even if it is \
+                 right."
+                ))
+        })
+    }
+
+    /// Remembers that an address has presented a wrong key.
+    pub fn count_failure(&self, origin: Origin) {
+        // A limit that others have just spent refuses the next request; this one is refused already.
+        let _ = self.addresses.take(origin.bucket(), &self.failures_pace);
+    }
+
+    /// Takes a request from the limits of its caller, its route and the gateway: from all of them or from
+    /// none.
+    ///
+    /// # Errors
+    /// `rate-limited`, for the limit that makes the caller wait longest.
+    pub fn take(&self, caller: Option<usize>, route: usize) -> Result<Taken, Problem> {
+        let now = self.clock.now();
+        let mut longest = None;
+        for limit in self.met_by(caller, route) {
+            if let Err(wait) = limit.cell.probe(&limit.pace, now)
+                && longest.is_none_or(|(_, known)| wait > known)
+            {
+                longest = Some((limit, wait));
+            }
+        }
+        match longest {
+            Some((limit, wait)) => Err(limit.refuse(wait)),
+            None => take_all(self.met_by(caller, route), now),
+        }
+    }
+
+    /// The limits that one request meets.
+    fn met_by(&self, caller: Option<usize>, route: usize) -> impl Iterator<Item = &Limit> + Clone {
+        let caller = caller.and_then(|index| self.callers.get(index));
+        let lists = [caller, self.routes.get(route), Some(&self.gateway)];
+        lists.into_iter().flatten().flat_map(|limits| limits.iter())
+    }
+}
+
+fn take_all<'l>(met: impl Iterator<Item = &'l Limit> + Clone, now: u64) -> Result<Taken, Problem> {
+    for (index, limit) in met.clone().enumerate() {
+        // Somebody else may have taken the last one since the test.
+        if let Err(wait) = limit.cell.take(&limit.pace, now) {
+            met.take(index)
+                .for_each(|taken| taken.cell.give_back(&taken.pace));
+            return Err(limit.refuse(wait));
+        }
+    }
+    Ok(Taken(()))
+}
+
+impl Limit {
+    fn refuse(&self, wait: Duration) -> Problem {
+        let cause = format!("the limit of {} {} is spent", self.kind.name, self.name);
+        refusal(self.kind.name, &self.rate, wait).because(cause)
+    }
+}
+
+fn refusal(name: &'static str, rate: &Rate, wait: Duration) -> Problem {
+    let window_seconds = rate.per.as_secs() + u64::from(rate.per.subsec_nanos() > 0);
+    let notice = LimitNotice {
+        name,
+        quota: rate.requests,
+        window_seconds: window_seconds.max(1),
+    };
+    Problem::from(Kind::RateLimited).wait(wait).limit(notice)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use http::Method;
+    use tokio::time::advance;
+
+    use super::{LimitStates, Quotas, refusal, take_all};
+    use crate::model::{CallerName, RequestId, RouteName, TriggerUrl};
+    use crate::policy::address::Origin;
+    use crate::problem::{Kind, Problem};
+    use crate::settings::{
+        CallerSettings, CallersSettings, ClaimMismatch, NetworkSettings, Proof, QueryPass, QuotaSettings,
+        Rate, RelativePath, RouteKind, RouteSettings, Trust, UpstreamSettings,
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn rate(requests: u32, seconds: u64, burst: u32) -> Rate {
+        Rate {
+            requests,
+            per: Duration::from_secs(seconds),
+            burst,
+        }
+    }
+
+    fn settings(gateway: Option<Rate>) -> QuotaSettings {
+        QuotaSettings {
+            gateway,
+            failed_authentications: rate(1, 60, 2),
+            addresses_max: 1_000,
+        }
+    }
+
+    fn caller(name: &str, rate: Option<Rate>) -> CallerSettings {
+        let name = CallerName::parse(name).unwrap();
+        CallerSettings {
+            name,
+            keys: Arc::default(),
+            networks: NetworkSettings::default(),
+            rate,
+        }
+    }
+
+    // One caller and two routes, of which the second has no limit.
+    fn quotas(caller_rate: Option<Rate>, route: Option<Rate>, gateway: Option<Rate>) -> Quotas {
+        let routes = [self::route("orders", route), self::route("free", None)];
+        build(&states(), gateway, &[caller("erp", caller_rate)], &routes)
+    }
+
+    fn states() -> LimitStates {
+        LimitStates::new(1_000)
+    }
+
+    fn build(
+        states: &LimitStates,
+        gateway: Option<Rate>,
+        callers: &[CallerSettings],
+        routes: &[RouteSettings],
+    ) -> Quotas {
+        Quotas::build(&settings(gateway), callers, routes, states)
+    }
+
+    fn limit(problem: &Problem) -> (Option<&'static str>, String) {
+        let answer = problem.answer(RequestId::new());
+        (
+            problem.limit_name(),
+            answer.headers()["retry-after"].to_str().unwrap().to_owned(),
+        )
+    }
+
+    fn admitted(quotas: &Quotas, caller: Option<usize>, route: usize) -> usize {
+        (0..1_000)
+            .take_while(|_| quotas.take(caller, route).is_ok())
+            .count()
+    }
+
+    fn origin(text: &str) -> Origin {
+        Origin::of_peer(SocketAddr::new(text.parse().unwrap(), 40_000))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_limits_everything_passes() {
+        let quotas = quotas(None, None, None);
+        assert_eq!(admitted(&quotas, Some(0), 0), 1_000);
+        assert_eq!(admitted(&quotas, None, 1), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_limit_refuses_under_its_own_name() {
+        let tight = Some(rate(6, 60, 2));
+        for (quotas, name, cause) in [
+            (
+                quotas(tight, None, None),
+                "caller",
+                "the limit of caller erp is spent",
+            ),
+            (
+                quotas(None, tight, None),
+                "route",
+                "the limit of route orders is spent",
+            ),
+            (
+                quotas(None, None, tight),
+                "gateway",
+                "the limit of gateway as a whole is spent",
+            ),
+        ] {
+            assert_eq!(admitted(&quotas, Some(0), 0), 2);
+            let problem = quotas.take(Some(0), 0).unwrap_err();
+            assert_eq!(problem.kind(), Kind::RateLimited);
+            assert_eq!(limit(&problem), (Some(name), "10".to_owned()));
+            assert_eq!(problem.cause(), Some(cause));
+            let answer = problem.answer(RequestId::new());
+            assert_eq!(
+                answer.headers()["ratelimit-policy"].to_str().unwrap(),
+                format!("\"{name}\";q=6;w=60")
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limits_refill() {
+        let quotas = quotas(Some(rate(60, 60, 4)), None, None);
+        assert_eq!(admitted(&quotas, Some(0), 0), 4);
+        advance(3 * SECOND).await;
+        assert_eq!(admitted(&quotas, Some(0), 0), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_request_takes_nothing_from_the_other_limits() {
+        let quotas = quotas(Some(rate(1, 60, 3)), Some(rate(1, 60, 1)), Some(rate(1, 60, 10)));
+        assert_eq!(admitted(&quotas, Some(0), 0), 1);
+        for _ in 0..100 {
+            assert_eq!(quotas.take(Some(0), 0).unwrap_err().limit_name(), Some("route"));
+        }
+        assert_eq!(admitted(&quotas, Some(0), 1), 2);
+        assert_eq!(admitted(&quotas, None, 1), 7);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_wait_is_reported() {
+        let spent = |caller, route, gateway| {
+            let quotas = quotas(Some(caller), Some(route), Some(gateway));
+            assert_eq!(admitted(&quotas, Some(0), 0), 1);
+            limit(&quotas.take(Some(0), 0).unwrap_err())
+        };
+        let (slow, quick) = (rate(1, 30, 1), rate(1, 5, 1));
+        assert_eq!(spent(quick, slow, quick), (Some("route"), "30".to_owned()));
+        assert_eq!(spent(slow, quick, quick), (Some("caller"), "30".to_owned()));
+        assert_eq!(spent(quick, quick, slow), (Some("gateway"), "30".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guessing_keys_runs_into_the_limit_of_the_address() {
+        let states = states();
+        let quotas = build(&states, None, &[], &[]);
+        for _ in 0..2 {
+            quotas.admit_address(origin("192.0.2.1")).unwrap();
+            quotas.count_failure(origin("192.0.2.1"));
+        }
+        let problem = quotas.admit_address(origin("::ffff:192.0.2.1")).unwrap_err();
+        assert_eq!(limit(&problem), (Some("address"), "60".to_owned()));
+        assert_eq!(
+            problem.cause(),
+            Some("too many failed authentications from 192.0.2.1")
+        );
+        assert!(quotas.admit_address(origin("192.0.2.2")).is_ok());
+        assert_eq!(states.entries(), 1);
+        advance(120 * SECOND).await;
+        states.sweep();
+        assert_eq!(states.entries(), 0);
+        assert!(quotas.admit_address(origin("192.0.2.1")).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_settings_find_the_state_of_limits_by_kind_and_name() {
+        let (tight, states) = (Some(rate(1, 60, 2)), states());
+        let old = build(&states, tight, &[caller("erp", tight)], &[route("orders", tight)]);
+        assert_eq!(admitted(&old, Some(0), 0), 2);
+        old.count_failure(origin("192.0.2.1"));
+        let callers = [caller("new", tight), caller("erp", tight)];
+        let routes = [route("new", None), route("orders", tight), route("erp", tight)];
+        let new = build(&states, None, &callers, &routes);
+        assert_eq!(admitted(&new, Some(1), 0), 0, "the same caller");
+        assert_eq!(admitted(&new, None, 1), 0, "the same route");
+        assert_eq!(admitted(&new, Some(0), 2), 2, "a caller and a route that are new");
+        assert_eq!(
+            admitted(&build(&states, tight, &[], &routes), None, 0),
+            0,
+            "the gateway"
+        );
+        new.count_failure(origin("192.0.2.1"));
+        assert!(
+            new.admit_address(origin("192.0.2.1")).is_err(),
+            "the same address"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_rate_is_no_fresh_limit() {
+        let states = states();
+        let with = |burst| build(&states, None, &[caller("erp", Some(rate(1, 60, burst)))], &[]);
+        let old = with(2);
+        assert_eq!(admitted(&old, Some(0), 0), 2);
+        assert_eq!(admitted(&with(2), Some(0), 0), 0);
+        assert_eq!(
+            admitted(&with(3), Some(0), 0),
+            1,
+            "a larger burst adds what it is larger by"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_loses_a_race_gives_back_what_it_took() {
+        let quotas = quotas(Some(rate(1, 60, 3)), Some(rate(1, 60, 1)), Some(rate(1, 60, 3)));
+        let take_all = || take_all(quotas.met_by(Some(0), 0), quotas.clock.now());
+        assert!(take_all().is_ok());
+        // The route is spent now, as if another request had taken from it after this one was tested.
+        for _ in 0..100 {
+            assert_eq!(take_all().unwrap_err().limit_name(), Some("route"));
+        }
+        assert_eq!(admitted(&quotas, Some(0), 1), 2);
+    }
+
+    #[test]
+    fn threads_together_get_no_more_than_any_limit() {
+        let quotas = quotas(
+            Some(rate(1, 3600, 500)),
+            Some(rate(1, 3600, 300)),
+            Some(rate(1, 3600, 400)),
+        );
+        let admitted: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..500).filter(|_| quotas.take(Some(0), 0).is_ok()).count()))
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        // A taker that loses gives back a moment later, and may have kept one other away from the limits it
+        // holds.
+        assert!((296..=300).contains(&admitted), "{admitted}");
+        assert_eq!(quotas.take(Some(0), 0).unwrap_err().limit_name(), Some("route"));
+    }
+
+    // A route as settings have it; only its name and rate matter here.
+    fn route(name: &str, rate: Option<Rate>) -> RouteSettings {
+        let trigger = format!(
+            "https://prod-12.westeurope.logic.azure.com/workflows/{}/triggers/manual/paths/invoke\
+             ?api-version=2016-06-01",
+            "0123456789abcdef".repeat(2)
+        );
+        RouteSettings {
+            name: RouteName::parse(name).unwrap(),
+            host: None,
+            path: "/orders".to_owned(),
+            methods: vec![Method::POST],
+            callers: CallersSettings::Anonymous,
+            networks: NetworkSettings::default(),
+            key_places: Vec::new(),
+            rate,
+            body_bytes_max: 1,
+            kind: RouteKind::Flow,
+            proof: Proof::Signed,
+            object_ids: Vec::new(),
+            on_claim_mismatch: ClaimMismatch::Try,
+            trigger: TriggerUrl::parse(&trigger).unwrap(),
+            trigger_source: None,
+            relative_path: RelativePath::Dropped,
+            query: QueryPass::None,
+            probe: None,
+            upstream: UpstreamSettings {
+                trust: Trust::System,
+                connect_to: None,
+                in_flight_max: 1,
+                waiting_max: 1,
+                waiting_timeout: SECOND,
+                connect_timeout: SECOND,
+                response_timeout: SECOND,
+                idle_timeout: SECOND,
+            },
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_equal_waits_that_of_the_narrowest_limit_is_reported() {
+        let same = Some(rate(1, 60, 1));
+        for (quotas, name) in [
+            (quotas(same, same, same), "caller"),
+            (quotas(None, same, same), "route"),
+        ] {
+            assert_eq!(admitted(&quotas, Some(0), 0), 1);
+            assert_eq!(quotas.take(Some(0), 0).unwrap_err().limit_name(), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_window_has_whole_seconds_and_is_never_too_short() {
+        for (millis, window) in [(0, 1), (250, 1), (1_000, 1), (1_500, 2), (2_000, 2), (59_001, 60)] {
+            let rate = Rate {
+                per: Duration::from_millis(millis),
+                ..rate(7, 0, 1)
+            };
+            let answer = refusal("route", &rate, SECOND).answer(RequestId::new());
+            let policy = answer.headers()["ratelimit-policy"].to_str().unwrap();
+            assert_eq!(policy, format!("\"route\";q=7;w={window}"), "{millis}");
+        }
+        let rate = Rate {
+            per: SECOND + Duration::from_nanos(1),
+            ..rate(7, 0, 1)
+        };
+        let answer = refusal("route", &rate, SECOND).answer(RequestId::new());
+        assert_eq!(answer.headers()["ratelimit-policy"], "\"route\";q=7;w=2");
+    }
+}
