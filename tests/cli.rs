@@ -359,7 +359,7 @@ fn completions_are_made_for_shells() {
 }
 
 #[test]
-fn help_tells_a_stranger_where_to_start() {
+fn help_shows_newcomers_where_to_start() {
     let help = out(&flowgate(&["--help"]));
     for part in [
         "Power Automate",
@@ -419,7 +419,7 @@ fn check_refuses_a_certificate_outside_of_its_dates() {
 
 #[cfg(unix)]
 #[test]
-fn serve_goes_on_with_a_certificate_outside_of_its_dates() {
+fn serve_continues_with_a_certificate_outside_of_its_dates() {
     use std::io::{BufRead, BufReader};
 
     let dir = tempfile::tempdir().unwrap();
@@ -705,7 +705,7 @@ fn an_import_opens_nothing_by_itself() {
 }
 
 #[test]
-fn a_caller_that_is_not_there_is_told_by_its_option() {
+fn an_unknown_caller_is_reported_with_its_option() {
     let folder = tempfile::tempdir().unwrap();
     let config = settings(folder.path(), "");
     let import = [
@@ -727,7 +727,7 @@ fn a_caller_that_is_not_there_is_told_by_its_option() {
 }
 
 #[test]
-fn an_import_tells_no_more_than_the_address_does() {
+fn an_import_reports_no_more_than_the_address_shows() {
     const REPLACED: &str =
         "if this is a Power Automate flow, its address was replaced in 2025: copy the new one";
     const TOKEN: &str = "Mode        the flow wants a token";

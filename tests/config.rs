@@ -811,7 +811,7 @@ proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
 
     #[test]
-    fn no_text_makes_the_check_fail_in_another_way_than_by_a_report(
+    fn the_check_fails_only_with_a_report_whatever_the_text(
         start in 0usize..2000,
         length in 0usize..60,
         put in "[\\[\\]{}\"'=#.,a-z0-9ü \n\\\\]{0,12}",

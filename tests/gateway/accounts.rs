@@ -214,7 +214,7 @@ async fn a_wrong_password_is_sent_once_until_another_one_is_there() {
 }
 
 #[tokio::test]
-async fn each_refusal_of_an_account_is_worded() {
+async fn each_refusal_of_an_account_is_explained() {
     for (number, part) in [
         (50126, "User name or password is wrong"),
         (50034, "does not exist in the tenant"),
@@ -292,7 +292,7 @@ async fn two_gateways_with_one_store_do_not_destroy_it() {
 }
 
 #[tokio::test]
-async fn a_sign_in_that_is_over_is_named_and_a_new_one_is_taken_up_without_a_restart() {
+async fn an_expired_sign_in_is_named_and_a_new_one_is_used_without_a_restart() {
     for number in [50173, 700_082, 70008, 70043, 50076] {
         let (world, trigger) = world().await;
         store(&world);
@@ -312,7 +312,7 @@ async fn a_sign_in_that_is_over_is_named_and_a_new_one_is_taken_up_without_a_res
 }
 
 #[tokio::test]
-async fn a_sign_in_that_is_over_is_not_asked_with_again() {
+async fn an_expired_sign_in_is_not_used_again() {
     let (world, trigger) = world().await;
     store(&world);
     world.emulator.entra.revoke_refresh_tokens(50173);
@@ -322,7 +322,7 @@ async fn a_sign_in_that_is_over_is_not_asked_with_again() {
 }
 
 #[tokio::test]
-async fn a_store_of_no_use_is_named_with_the_next_step() {
+async fn an_unusable_store_is_named_with_the_next_step() {
     let (world, trigger) = world().await;
     let gateway = world.start(&signed_in(&world, &trigger, ""));
     let answer = gateway.post("/orders", "{}").await;
@@ -352,7 +352,7 @@ async fn a_store_of_no_use_is_named_with_the_next_step() {
 }
 
 #[tokio::test]
-async fn a_lock_that_somebody_holds_stops_no_renewal() {
+async fn a_held_lock_stops_no_renewal() {
     let (world, trigger) = world().await;
     world.emulator.entra.rotation(Rotation::Strict);
     // A write is abandoned after five seconds, and the token is due for renewal after that.
@@ -375,7 +375,7 @@ async fn a_lock_that_somebody_holds_stops_no_renewal() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_cannot_be_stored_serves_on() {
+async fn a_refresh_token_that_cannot_be_stored_remains_in_use() {
     let (world, trigger) = world().await;
     world.emulator.entra.rotation(Rotation::Strict);
     world.emulator.entra.lifetime(Duration::from_secs(3));

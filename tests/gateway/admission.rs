@@ -200,7 +200,7 @@ async fn an_erp_is_known_by_its_address_alone() {
 }
 
 #[tokio::test]
-async fn networks_of_route_and_caller_are_kept() {
+async fn networks_of_route_and_caller_are_enforced() {
     let away = format!(
         "[[caller]]\nname = \"away\"\nnetworks = [\"192.0.2.0/24\"]\n[[caller.key]]\nlabel = \"one\"\ndigest = \"{}\"\n",
         digest("key-of-away")
@@ -253,7 +253,7 @@ async fn a_route_open_to_all_says_so_and_serves() {
 }
 
 #[tokio::test]
-async fn methods_and_paths_are_told_apart() {
+async fn methods_and_paths_are_distinguished() {
     let (_world, gateway, _) = gateway("", |world, url| {
         [
             world.route("orders", "/orders/{id}", url, "methods = [\"POST\", \"PUT\"]"),
@@ -340,7 +340,7 @@ async fn lookalikes_of_our_fields_are_refused() {
 }
 
 #[tokio::test]
-async fn a_key_is_kept_from_the_flow_also_where_none_is_read() {
+async fn a_key_never_reaches_the_flow_even_where_none_is_read() {
     let more = "[[caller]]\nname = \"erp\"\nnetworks = [\"127.0.0.0/8\"]\n";
     let (_world, gateway, trigger) = gateway(more, |world, url| {
         [

@@ -232,7 +232,7 @@ async fn what_is_not_listed_is_closed_however_it_is_spelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_ends_while_a_connection_opens_is_followed_by_one_that_fits_or_by_none() {
+async fn a_token_that_expires_while_a_connection_opens_is_replaced_by_a_valid_one_or_by_none() {
     let world = World::new().await;
     world.emulator.entra.lifetime(Duration::from_secs(4));
     let (api, listener) = Api::closed().await;
@@ -273,7 +273,7 @@ async fn a_stranger_never_reaches_an_api() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_of_the_api_passes_as_it_is() {
+async fn an_answer_of_the_api_passes_unchanged() {
     let world = World::new().await;
     // A body that the fault table of triggers would match.
     let body = "{\"error\":{\"code\":\"MisMatchingOAuthClaims\",\"message\":\"x\"}}";

@@ -210,7 +210,7 @@ async fn a_chain_is_sent_where_entra_knows_subject_and_issuer_only() {
 }
 
 #[tokio::test]
-async fn a_refused_certificate_is_named_with_cause_and_fixer() {
+async fn a_refused_certificate_is_named_with_cause_and_who_fixes_it() {
     let world = World::new().await;
     let (shown, registered) = (rsa(&world), rsa(&world));
     register(&world, &registered);
@@ -252,7 +252,7 @@ async fn a_refused_certificate_is_named_with_cause_and_fixer() {
 }
 
 #[tokio::test]
-async fn the_certificate_that_ends_last_is_tried_first_and_the_next_one_at_once() {
+async fn the_certificate_that_expires_last_is_tried_first_and_the_next_one_at_once() {
     let world = World::new().await;
     let (older, newer) = (
         rsa(&world),
@@ -378,7 +378,7 @@ async fn a_pfx_file_signs_in_as_well() {
 }
 
 #[tokio::test]
-async fn the_program_tells_of_replaced_and_refused_certificates_and_shows_no_part_of_a_key() {
+async fn the_program_logs_replaced_and_refused_certificates_and_no_part_of_a_key() {
     let world = World::new().await;
     let (first, second) = (rsa(&world), rsa(&world));
     register(&world, &first);

@@ -144,7 +144,7 @@ async fn a_healthy_installation_is_called_healthy() {
 }
 
 #[tokio::test]
-async fn the_same_fault_of_two_routes_is_told_once() {
+async fn the_same_fault_of_two_routes_is_reported_once() {
     let world = World::new().await;
     let trigger = accepting(&world);
     world.emulator.flow.listener().set_door(Door::Refuse).await;
@@ -213,7 +213,7 @@ async fn every_error_without_a_known_number_is_named_with_cause_and_remedy() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_of_entra_is_named() {
+async fn an_answer_that_is_not_entras_is_named() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let text = settings(&world, &trigger, "");
@@ -664,7 +664,7 @@ async fn a_signed_route_is_probed_with_its_signature_and_without() {
 }
 
 #[tokio::test]
-async fn only_words_start_a_run() {
+async fn only_the_exact_words_start_a_run() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let questions = Questions {
@@ -700,7 +700,7 @@ async fn a_token_file_that_is_missing_is_the_one_thing() {
 }
 
 #[tokio::test]
-async fn a_proxy_in_the_environment_is_told_to_be_ignored() {
+async fn a_proxy_in_the_environment_is_reported_as_ignored() {
     let mut world = World::new().await;
     world
         .secrets
@@ -718,7 +718,7 @@ async fn a_proxy_in_the_environment_is_told_to_be_ignored() {
 }
 
 #[tokio::test]
-async fn a_secret_that_ends_soon_is_a_warning() {
+async fn a_secret_that_expires_soon_is_a_warning() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 20 + 1);
@@ -737,7 +737,7 @@ async fn a_secret_that_ends_soon_is_a_warning() {
 }
 
 #[tokio::test]
-async fn the_look_at_privileges_names_what_is_open_wider_than_needed() {
+async fn the_privileges_report_names_what_is_more_permissive_than_needed() {
     let world = World::new().await;
     world
         .emulator
@@ -782,7 +782,7 @@ async fn the_look_at_privileges_names_what_is_open_wider_than_needed() {
 }
 
 #[tokio::test]
-async fn the_look_at_privileges_names_each_route_without_a_key() {
+async fn the_privileges_report_names_each_route_without_a_key() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let signature = "sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=canary-signature";
@@ -839,7 +839,7 @@ async fn the_look_at_privileges_names_each_route_without_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_look_at_privileges_asks_the_gateway_which_keys_nobody_uses() {
+async fn the_privileges_report_asks_the_gateway_which_keys_nobody_uses() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let more = "[[caller]]\nname = \"idle\"\n[[caller.key]]\nlabel = \"spare\"\ndigest = \
@@ -960,7 +960,7 @@ async fn program(world: &World, settings: &str, arguments: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn the_program_tells_by_its_exit_code() {
+async fn the_exit_code_reports_the_result() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let text = settings(&world, &trigger, "");

@@ -112,7 +112,7 @@ async fn every_fault_of_the_platform_is_translated() {
 }
 
 #[tokio::test]
-async fn what_has_a_run_id_is_the_owners_own() {
+async fn an_answer_with_a_run_id_is_the_flows_own() {
     let (_world, gateway, trigger) = world("").await;
     let envelope = json!({"error": {"code": "MisMatchingOAuthClaims", "message": "the owner says so"}});
     for status in [400, 401, 403, 404, 409, 429, 500, 502, 503] {
@@ -337,7 +337,7 @@ async fn a_connection_closed_while_idle_costs_no_request() {
 }
 
 #[tokio::test]
-async fn the_waiting_room_is_bounded() {
+async fn the_queue_is_bounded() {
     let (_world, gateway, trigger) =
         world("in_flight_max = 1\nwaiting_max = 1\nwaiting_timeout = \"10s\"").await;
     let gateway = Arc::new(gateway);
@@ -551,7 +551,7 @@ async fn an_answer_that_breaks_off_while_it_is_judged_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_token_does_not_end_in_the_waiting_room() {
+async fn a_token_that_expires_in_the_queue_is_replaced() {
     let world = World::new().await;
     let trigger = world
         .emulator

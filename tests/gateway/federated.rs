@@ -108,7 +108,7 @@ async fn refused(gateway: &Running) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn the_platforms_token_takes_the_place_of_a_secret() {
+async fn the_platforms_token_replaces_a_secret() {
     let cluster = Cluster::new().await;
     let token = cluster.good();
     cluster.world.file("projected", &token);
@@ -198,7 +198,7 @@ async fn a_token_replaced_while_entra_refused_the_old_one_is_tried_at_once() {
 }
 
 #[tokio::test]
-async fn what_does_not_match_the_federated_credential_is_told_with_what_was_presented() {
+async fn a_mismatch_with_the_federated_credential_is_reported_with_what_was_presented() {
     for (overrides, number, parts) in [
         (
             json!({"iss": "https://oidc.prod-aks.azure.example/0a1b2c3d"}),

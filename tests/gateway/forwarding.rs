@@ -134,7 +134,7 @@ async fn the_answer_comes_without_the_platform() {
 }
 
 #[tokio::test]
-async fn an_asynchronous_answer_does_not_show_where_the_flow_lives() {
+async fn an_asynchronous_answer_hides_the_address_of_the_flow() {
     let world = World::new().await;
     let trigger = world
         .emulator
@@ -426,7 +426,7 @@ async fn a_slow_reader_gets_the_whole_answer_before_the_connection_closes() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_on_after_a_rest() {
+async fn a_connection_serves_again_after_an_idle_time() {
     let world = World::new().await;
     let trigger = world
         .emulator
@@ -481,7 +481,7 @@ async fn every_field_of_a_line_is_documented() {
 }
 
 #[tokio::test]
-async fn a_caller_that_stops_reading_does_not_hold_the_flow_for_ever() {
+async fn a_caller_that_stops_reading_does_not_block_the_flow_forever() {
     use tokio::io::AsyncWriteExt;
 
     let world = World::new().await;

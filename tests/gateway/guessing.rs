@@ -170,7 +170,7 @@ async fn the_answer_over_the_limit_says_which_keys_are_accepted() {
 }
 
 #[tokio::test]
-async fn who_presents_no_key_does_not_meet_the_limit_of_wrong_ones() {
+async fn a_caller_without_a_key_does_not_meet_the_limit_of_wrong_ones() {
     let (_world, gateway, trigger) = gateway("private-networks").await;
     spend(&gateway).await;
     assert_eq!(gateway.send(keyless("/plant")).await.status, 202);

@@ -94,7 +94,7 @@ async fn assert_refused_by(gateway: &Running, answer: &Answer, name: &str, reque
 }
 
 #[tokio::test]
-async fn a_caller_that_is_too_fast_hears_when_to_come_back() {
+async fn a_caller_that_is_too_fast_learns_when_to_retry() {
     let rate = format!("{SHOP_RATE}requests = 2\nper = \"1m\"\n");
     let (_world, gateway, trigger) = gateway(&rate, &[("orders", "/orders", "")]).await;
     for _ in 0..2 {
@@ -183,7 +183,7 @@ async fn a_burst_passes_at_once_and_no_more() {
 }
 
 #[tokio::test]
-async fn who_waits_is_served_again() {
+async fn a_caller_that_waits_is_served_again() {
     let keys = "rate = { requests = 1, per = \"1s\" }";
     let (_world, gateway, trigger) = gateway("", &[("orders", "/orders", keys)]).await;
     let mut connection = gateway.connect().await;

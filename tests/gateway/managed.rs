@@ -168,7 +168,7 @@ async fn left(gateway: &Running) -> u64 {
 }
 
 #[tokio::test]
-async fn an_end_that_is_written_as_a_date_is_believed() {
+async fn an_expiry_that_is_written_as_a_date_is_accepted() {
     for form in ["%m/%d/%Y %H:%M:%S +00:00", "%-m/%-d/%Y %-I:%M:%S %p +00:00"] {
         let machine = Machine::app_service().await;
         let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(2);
@@ -186,7 +186,7 @@ async fn an_end_that_is_written_as_a_date_is_believed() {
 }
 
 #[tokio::test]
-async fn the_arc_agent_is_shown_what_it_asks_for() {
+async fn the_arc_agent_gets_the_key_that_it_asks_for() {
     let machine = Machine::arc().await;
     let heard = listen();
     let gateway = machine.start("");
@@ -340,7 +340,7 @@ async fn each_refusal_of_imds_names_the_place_the_reason_and_who_fixes_it() {
 }
 
 #[tokio::test]
-async fn an_imds_that_hangs_holds_nothing_but_its_own_identity() {
+async fn an_imds_that_hangs_blocks_only_its_own_identity() {
     let machine = Machine::imds().await;
     machine.endpoint.always(ManagedAnswer::Hang);
     let quick = machine.world.route("quick", "/quick", &machine.trigger.url(), "");
@@ -380,7 +380,7 @@ async fn a_platform_where_nobody_listens_is_named() {
 }
 
 #[tokio::test]
-async fn a_failure_that_passes_is_tried_again_after_two_seconds() {
+async fn a_transient_failure_is_retried_after_two_seconds() {
     let machine = Machine::imds().await;
     machine.endpoint.next(ManagedAnswer::Reply(Reply::new(410)));
     let gateway = machine.start("");
@@ -408,7 +408,7 @@ async fn an_identity_that_is_not_assigned_is_named_with_its_selector() {
 }
 
 #[tokio::test]
-async fn a_header_that_app_service_does_not_take_is_named_and_not_shown() {
+async fn a_header_that_app_service_refuses_is_named_without_its_value() {
     let mut machine = Machine::app_service().await;
     machine
         .world
@@ -434,7 +434,7 @@ async fn a_header_that_app_service_does_not_take_is_named_and_not_shown() {
 }
 
 #[tokio::test]
-async fn a_challenge_that_is_none_of_the_agents_gets_no_file() {
+async fn a_challenge_that_is_not_the_agents_gets_no_file() {
     let machine = Machine::arc().await;
     let (folder, outside) = (machine.folder(), machine.world.dir().join("outside"));
     std::fs::create_dir(&outside).unwrap();

@@ -22,7 +22,7 @@ async fn mismatches(gateway: &Running) -> Value {
 }
 
 #[tokio::test]
-async fn a_token_that_fits_is_not_spoken_of() {
+async fn a_matching_token_is_not_mentioned() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let listed = format!("object_ids = [\"{OID}\"]");

@@ -99,7 +99,7 @@ async fn each(cases: &[Case], test: impl AsyncFn(&Case)) {
 }
 
 /// Sends each in one piece after a good request, which is served.
-async fn refused_behind_a_good_one(cases: &[Case]) {
+async fn refused_after_a_good_one(cases: &[Case]) {
     let (world, gateway, trigger) = served("").await;
     each(cases, async |Case { what, bytes }| {
         let mut talk = gateway.talk().await;
@@ -161,7 +161,7 @@ macro_rules! refused {
 
         #[tokio::test]
         async fn $behind() {
-            crate::reading::refused_behind_a_good_one(&$cases).await;
+            crate::reading::refused_after_a_good_one(&$cases).await;
         }
 
         #[tokio::test]

@@ -151,7 +151,7 @@ async fn with_vault() -> (World, String) {
 }
 
 #[tokio::test]
-async fn a_certificate_replaced_in_its_files_is_shown_to_whoever_comes_next() {
+async fn a_certificate_replaced_in_its_files_is_presented_to_the_next_caller() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let gateway = world.start_with(&world.route("orders", "/orders", &trigger.url(), ""));
@@ -203,7 +203,7 @@ async fn the_names_that_are_served_follow_the_new_certificate() {
 }
 
 #[tokio::test]
-async fn a_chain_that_does_not_fit_the_key_serves_nobody_and_is_told_once() {
+async fn a_chain_that_does_not_match_the_key_is_not_used_and_is_reported_once() {
     let world = World::new().await;
     world.file("trigger", "https://localhost:9/?sp=a&sv=b&sig=canary");
     let mut program = Program::start(&world, &signed(&world, "file:trigger"));
@@ -239,7 +239,7 @@ async fn a_chain_that_does_not_fit_the_key_serves_nobody_and_is_told_once() {
 }
 
 #[tokio::test]
-async fn whatever_takes_the_place_of_a_file_leaves_the_last_good_one() {
+async fn an_invalid_replacement_leaves_the_last_valid_file_in_use() {
     let world = World::new().await;
     world.file("trigger", "https://localhost:9/?sp=a&sv=b&sig=canary");
     let mut program = Program::start(&world, &signed(&world, "file:trigger"));
@@ -277,7 +277,7 @@ async fn whatever_takes_the_place_of_a_file_leaves_the_last_good_one() {
 }
 
 #[tokio::test]
-async fn a_certificate_outside_its_dates_does_not_take_the_place_of_a_good_one() {
+async fn a_certificate_outside_its_dates_does_not_replace_a_good_one() {
     let world = World::new().await;
     world.file("trigger", "https://localhost:9/?sp=a&sv=b&sig=canary");
     let mut program = Program::start(&world, &signed(&world, "file:trigger"));
@@ -290,7 +290,7 @@ async fn a_certificate_outside_its_dates_does_not_take_the_place_of_a_good_one()
 }
 
 #[tokio::test]
-async fn the_end_of_a_listeners_certificate_is_watched_and_follows_the_new_one() {
+async fn the_expiry_of_a_listeners_certificate_is_watched_and_follows_the_new_one() {
     let world = World::new().await;
     put_pair(&world, &world.emulator.ca.leaf_for(&["localhost"], 200));
     let gateway = world.start_with(&world.route("orders", "/orders", "https://localhost:9/", ""));
@@ -325,7 +325,7 @@ async fn the_end_of_a_listeners_certificate_is_watched_and_follows_the_new_one()
 }
 
 #[tokio::test]
-async fn a_certificate_with_its_key_lies_in_one_secret_of_a_vault_and_is_replaced_there() {
+async fn a_certificate_with_its_key_in_one_secret_of_a_vault_can_be_replaced_there() {
     let (world, reading) = with_vault().await;
     let vault = &world.emulator.vault;
     let both = |leaf: &Leaf| format!("{}{}", leaf.key_pem, leaf.chain_pem);
@@ -403,7 +403,8 @@ async fn a_trigger_moves_to_another_host_with_all_that_is_derived_from_it() {
 }
 
 #[tokio::test]
-async fn an_address_that_the_route_cannot_use_is_not_taken_and_a_good_one_is_told_without_its_signature() {
+async fn an_address_that_the_route_cannot_use_is_not_taken_and_a_good_one_is_reported_without_its_signature()
+{
     let world = World::new().await;
     let flow = &world.emulator.flow;
     let one = flow.add(Trigger::anyone().does(Flow::Accepted));
@@ -532,7 +533,7 @@ async fn a_token_follows_a_file_between_hosts_of_the_flow_service() {
 }
 
 #[tokio::test]
-async fn a_trigger_in_a_vault_is_read_once_in_a_while() {
+async fn a_trigger_in_a_vault_is_read_periodically() {
     let (world, reading) = with_vault().await;
     let trigger = world.emulator.flow.add(Trigger::anyone().does(Flow::Accepted));
     let vault = &world.emulator.vault;
@@ -582,7 +583,7 @@ fn release(path: &Path) {
 }
 
 #[tokio::test]
-async fn a_changed_pepper_locks_nobody_out_and_is_told_once() {
+async fn a_changed_pepper_locks_nobody_out_and_is_reported_once() {
     let world = World::new().await;
     let trigger = world.emulator.flow.add(Trigger::anyone().does(Flow::Accepted));
     world.file("trigger", &trigger.url());
@@ -606,7 +607,7 @@ async fn a_changed_pepper_locks_nobody_out_and_is_told_once() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_pepper_in_a_vault_is_told() {
+async fn the_expiry_of_a_pepper_in_a_vault_is_reported() {
     let (world, reading) = with_vault().await;
     let vault = &world.emulator.vault;
     let ends = jiff::Timestamp::now().as_second() + 20 * 86_400;

@@ -78,7 +78,7 @@ async fn a_secret_replaced_in_its_file_is_used_with_the_next_token() {
 }
 
 #[tokio::test]
-async fn a_secret_replaced_while_it_is_shown_is_read_again_in_the_same_try() {
+async fn a_secret_replaced_while_it_is_sent_is_read_again_in_the_same_attempt() {
     let world = World::new().await;
     let trigger = accepting(&world);
     world.file("secret", SECRET);
@@ -93,7 +93,7 @@ async fn a_secret_replaced_while_it_is_shown_is_read_again_in_the_same_try() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_that_is_mended_waits_for_no_pause() {
+async fn a_corrected_secret_is_used_without_a_pause() {
     let world = World::new().await;
     let trigger = accepting(&world);
     world.file("secret", THIRD);
@@ -137,7 +137,7 @@ async fn an_empty_file_takes_nothing_away() {
 }
 
 #[tokio::test]
-async fn when_one_secret_is_refused_the_next_is_shown_at_once_and_from_then_on() {
+async fn when_one_secret_is_refused_the_next_is_sent_at_once_and_from_then_on() {
     let mut world = World::new().await;
     world.secrets.push(("SECOND".into(), SECOND.into()));
     let trigger = accepting(&world);
@@ -151,7 +151,7 @@ async fn when_one_secret_is_refused_the_next_is_shown_at_once_and_from_then_on()
 }
 
 #[tokio::test]
-async fn the_secret_that_lives_longest_is_shown_first_and_an_expired_one_last() {
+async fn the_secret_that_expires_last_is_sent_first_and_an_expired_one_last() {
     let mut world = World::new().await;
     world.secrets.push(("SECOND".into(), SECOND.into()));
     world.secrets.push(("THIRD".into(), THIRD.into()));
@@ -212,7 +212,7 @@ async fn readiness_and_metrics_count_the_days_that_a_secret_has_left() {
 }
 
 #[tokio::test]
-async fn a_source_that_is_away_and_a_replaced_secret_are_each_told_once() {
+async fn a_missing_source_and_a_replaced_secret_are_each_reported_once() {
     let world = World::new().await;
     world.emulator.entra.lifetime(Duration::from_secs(1));
     let trigger = accepting(&world);
@@ -259,7 +259,7 @@ async fn a_source_that_is_away_and_a_replaced_secret_are_each_told_once() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_secret_is_told_at_the_start() {
+async fn the_expiry_of_a_secret_is_logged_at_the_start() {
     let world = World::new().await;
     let trigger = accepting(&world);
     for (days, part) in [

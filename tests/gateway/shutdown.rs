@@ -146,7 +146,7 @@ fn h2_order() -> Request<Full<bytes::Bytes>> {
 }
 
 #[tokio::test]
-async fn a_running_request_finishes_and_its_answer_says_goodbye() {
+async fn a_running_request_finishes_and_its_answer_announces_the_close() {
     let (_world, gateway, trigger, gate, mut talk) = busy("30s").await;
     let stopping = Stopping::start(gateway).await;
     stopping.draining().await;
@@ -231,7 +231,7 @@ async fn connections_without_a_request_are_closed_soon() {
 }
 
 #[tokio::test]
-async fn nobody_new_is_let_in() {
+async fn no_new_run_starts_while_draining() {
     let (_world, gateway, trigger, gate, mut talk) = busy("30s").await;
     let stopping = Stopping::start(gateway).await;
     stopping.draining().await;

@@ -157,7 +157,7 @@ async fn a_slow_identity_does_not_delay_another() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_named_and_not_tried_again_and_again() {
+async fn a_wrong_secret_is_named_and_not_retried_repeatedly() {
     let mut world = World::new().await;
     world.secrets = vec![("CONTOSO_SECRET".into(), "wrong".into())];
     let trigger = accepting(&world);
@@ -348,7 +348,7 @@ async fn a_short_token_is_renewed_before_anybody_waits() {
 }
 
 #[tokio::test]
-async fn a_token_does_not_travel_past_its_end() {
+async fn an_expired_token_is_not_sent() {
     let world = World::new().await;
     world.emulator.entra.next(TokenAnswer::ExpiresIn(2));
     world.emulator.entra.always(TokenAnswer::ServerError(503));
@@ -411,7 +411,7 @@ async fn a_token_file_is_used_and_read_again_when_it_changes() {
 }
 
 #[tokio::test]
-async fn a_token_file_that_is_of_no_use_is_named() {
+async fn an_unusable_token_file_is_named() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let audience = "https://service.flow.microsoft.com/";

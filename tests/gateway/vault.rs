@@ -122,7 +122,7 @@ async fn a_client_secret_comes_from_the_vault_with_a_token_for_vaults() {
 }
 
 #[tokio::test]
-async fn a_version_in_the_reference_stands() {
+async fn a_version_in_the_reference_is_the_one_that_is_read() {
     let world = world().await;
     let vault = &world.emulator.vault;
     let version = vault.put("contoso", SECRET);
@@ -171,7 +171,7 @@ async fn a_vault_that_goes_away_leaves_the_last_value() {
 }
 
 #[tokio::test]
-async fn a_secret_is_read_again_once_in_a_while() {
+async fn a_secret_is_read_again_periodically() {
     let world = world().await;
     world.emulator.entra.lifetime(Duration::from_secs(3));
     let trigger = accepting(&world);
@@ -303,7 +303,7 @@ async fn told(world: &World, gateway: &Running, status: u16, parts: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_missing_role_a_missing_secret_and_a_disabled_one_are_told_apart() {
+async fn a_missing_role_a_missing_secret_and_a_disabled_one_are_distinguished() {
     let world = world().await;
     let vault = &world.emulator.vault;
     let trigger = accepting(&world);
@@ -438,7 +438,7 @@ async fn a_vault_that_is_away_at_the_start_keeps_only_its_own_identity_waiting()
 }
 
 #[tokio::test]
-async fn the_end_that_the_vault_knows_is_shown() {
+async fn the_expiry_in_the_vault_is_shown() {
     let world = world().await;
     let end = jiff::Timestamp::now().as_second() + 5 * 86_400 + 3600;
     world.emulator.vault.put_until("contoso", SECRET, Some(end));

@@ -136,7 +136,7 @@ fn shape(assertion: &str) -> (Value, BTreeSet<String>) {
 
 #[tokio::test]
 #[ignore = "needs Python with libraries; .ci/run has them. By hand: pip install --target target/interop authlib flask msal && PYTHONPATH=target/interop cargo test --test interop -- --ignored"]
-async fn a_server_of_others_gives_us_tokens_for_a_secret_and_for_assertions() {
+async fn an_independent_server_gives_us_tokens_for_a_secret_and_for_assertions() {
     let emulator = Emulator::start().await;
     let leaf = signing(&emulator);
     let folder = emulator.dir();

@@ -103,7 +103,7 @@ fn fields(count: usize, value: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_small_request_is_cheap() {
+async fn a_small_request_takes_little_memory() {
     let request = order("/orders", "");
     let size = request.len();
     costs("small", "", request, size).await;

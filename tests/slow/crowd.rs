@@ -307,7 +307,7 @@ where
     }
     let patience = crowd.deadline * (kind.times + 1) + count as u32 * EACH * 10 + PATIENCE;
     let ends = tokio::time::timeout(patience, watch(&crowd, all, &mut cost)).await;
-    let ends = ends.expect("some connections stay for ever");
+    let ends = ends.expect("some connections stay forever");
     let after = crowd.program.memory();
     let met = good.stop().await;
     let range = ends.iter().min().unwrap().as_secs_f64()..ends.iter().max().unwrap().as_secs_f64();

@@ -55,12 +55,12 @@ async fn drip(crowd: &Crowd, stream: &mut (impl AsyncRead + AsyncWrite + Unpin))
     };
     tokio::select! {
         rest = rest(&mut reader) => (rest, Instant::now()),
-        () = dripping => unreachable!("it drips for ever"),
+        () = dripping => unreachable!("it drips forever"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_connects_and_says_nothing_ends_at_the_deadline_of_the_handshake() {
+async fn a_caller_that_sends_nothing_is_cut_at_the_deadline_of_the_handshake() {
     endure(
         kind("silent", HANDSHAKE),
         |crowd: Arc<Crowd>, number| async move {
@@ -95,7 +95,7 @@ async fn a_handshake_that_drips_has_no_more_time_than_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_asks_for_nothing_after_the_handshake_ends_at_the_deadline_of_the_head() {
+async fn a_caller_without_a_request_is_cut_at_the_deadline_of_the_head() {
     endure(kind("no request", HEAD), |crowd: Arc<Crowd>, number| async move {
         let turn = crowd.turn().await;
         let begun = Instant::now();
@@ -172,7 +172,7 @@ async fn a_streamed_body_that_stops_ends_at_its_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_does_not_read_its_answer_is_cut_at_the_deadline() {
+async fn a_caller_that_does_not_read_its_answer_is_cut_at_the_deadline() {
     let unread = Kind {
         flow: Some(LONG),
         unread_bytes: LONG_BYTES,
@@ -194,7 +194,7 @@ async fn who_does_not_read_its_answer_is_cut_at_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_asks_for_nothing_on_http2_ends_soon_after_the_deadline_of_the_head() {
+async fn a_caller_without_a_request_on_http2_is_cut_soon_after_the_deadline_of_the_head() {
     // It is asked to close, and has the same time again to do so.
     let silent = Kind {
         times: 2,
@@ -280,7 +280,7 @@ async fn served(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_rests_after_a_request_ends_at_the_deadline_of_rest() {
+async fn an_idle_connection_ends_at_the_idle_deadline() {
     endure(kind("at rest", IDLE), |crowd: Arc<Crowd>, number| async move {
         let turn = crowd.turn().await;
         let mut tls = crowd.secure(crowd.tcp(number).await).await;
@@ -295,7 +295,7 @@ async fn who_rests_after_a_request_ends_at_the_deadline_of_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_between_requests_do_not_prolong_the_rest() {
+async fn bytes_between_requests_do_not_prolong_the_idle_time() {
     endure(
         kind("dripping between requests", HEAD),
         |crowd: Arc<Crowd>, number| async move {

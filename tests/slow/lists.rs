@@ -58,7 +58,7 @@ async fn memory(keys: u32, networks: u32) -> u64 {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_keys_and_ten_thousand_networks_are_cheap() {
+async fn a_hundred_thousand_keys_and_ten_thousand_networks_take_little_memory() {
     let _turn = TURNS.acquire().await.unwrap();
     let few = memory(1, 1).await;
     let many = memory(KEYS, NETWORKS).await;

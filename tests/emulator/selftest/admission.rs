@@ -158,7 +158,7 @@ async fn an_opaque_token_is_as_good_as_a_signed_one() {
 }
 
 #[tokio::test]
-async fn specific_users_are_told_by_their_object_id() {
+async fn specific_users_are_identified_by_their_object_id() {
     let emulator = started().await;
     let token = token(&emulator, &json!({}));
     let listed = emulator

@@ -47,7 +47,7 @@ async fn each_platform_fault_can_be_scripted_once() {
 }
 
 #[tokio::test]
-async fn answers_of_unknown_form_are_told_by_their_status() {
+async fn answers_of_unknown_form_are_recognized_by_their_status() {
     let emulator = started().await;
     let trigger = emulator.flow.add(Trigger::anyone());
     let target = trigger.target();
@@ -121,7 +121,7 @@ async fn a_request_is_recorded_as_it_was_sent() {
 }
 
 #[tokio::test]
-async fn echo_tells_what_came() {
+async fn echo_returns_what_arrived() {
     let emulator = started().await;
     let trigger = emulator.flow.add(Trigger::anyone().does(Answer::EchoHead));
     let got = call(

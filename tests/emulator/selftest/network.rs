@@ -66,7 +66,7 @@ async fn a_caller_that_hangs_up_behind_the_gate_is_counted() {
 }
 
 #[tokio::test]
-async fn connections_are_kept_or_closed_as_told() {
+async fn connections_are_kept_or_closed_as_configured() {
     let emulator = started().await;
     let flow = &emulator.flow;
     let trigger = flow.add(Trigger::anyone());
@@ -226,7 +226,7 @@ async fn the_servers_end_with_the_emulator() {
 }
 
 #[tokio::test]
-async fn who_comes_to_a_full_queue_hangs() {
+async fn a_connection_to_a_full_queue_hangs() {
     let emulator = started().await;
     let listener = emulator.flow.listener();
     listener.set_door(Door::Full).await;

@@ -341,7 +341,7 @@ async fn an_answer_with_a_wrong_state_is_refused_and_the_right_one_is_waited_for
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_page_is_said_in_words() {
+async fn a_refusal_of_the_page_is_explained() {
     let (world, trigger) = world().await;
     world.emulator.entra.page_refuses(
         "consent_required",

@@ -75,7 +75,7 @@ async fn an_api_without_a_probe_is_not_asked_and_the_line_says_how() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_laid_to_its_audience() {
+async fn a_refused_token_is_explained_by_its_audience() {
     let (verdict, told) = told(401).await;
     assert_eq!(verdict, Verdict::Fail, "{told}");
     assert!(told.contains("operator") && told.contains(GRAPH), "{told}");
@@ -94,7 +94,7 @@ async fn a_missing_permission_names_the_place_and_what_the_token_carries() {
 }
 
 #[tokio::test]
-async fn every_other_answer_of_an_api_is_told_as_it_came() {
+async fn every_other_answer_of_an_api_is_reported_unchanged() {
     for (status, verdict) in [
         (204, Verdict::Ok),
         (302, Verdict::Warn),

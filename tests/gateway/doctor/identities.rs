@@ -125,7 +125,7 @@ async fn a_managed_identity_that_is_not_assigned_is_the_one_thing() {
 }
 
 #[tokio::test]
-async fn a_federated_file_that_does_not_do_is_the_one_thing() {
+async fn an_unusable_federated_file_is_the_one_thing() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let issuer = Issuer::new(ISSUER);
@@ -282,7 +282,7 @@ fn vault_title(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn a_secret_in_a_vault_is_read_and_its_end_shown_without_its_value() {
+async fn a_secret_in_a_vault_is_read_and_its_expiry_shown_without_its_value() {
     let mut world = World::new().await;
     let trigger = accepting(&world);
     let text = in_vault(&mut world, &trigger, "");
@@ -362,7 +362,7 @@ async fn a_vault_that_refuses_is_the_one_thing() {
 }
 
 #[tokio::test]
-async fn who_reads_the_vault_is_the_one_thing_when_it_has_no_token() {
+async fn a_reader_of_the_vault_without_a_token_is_the_one_thing() {
     let mut world = World::new().await;
     let trigger = accepting(&world);
     let text = in_vault(&mut world, &trigger, "");
@@ -462,7 +462,7 @@ fn needed_at_start(world: &mut World, signed: &TriggerHandle) -> String {
 }
 
 #[tokio::test]
-async fn settings_whose_secrets_lie_in_a_vault_are_looked_at_as_a_whole() {
+async fn settings_with_secrets_in_a_vault_are_checked_as_a_whole() {
     let mut world = World::new().await;
     let signed = world.emulator.flow.add(Trigger::anyone().does(Flow::Accepted));
     let text = needed_at_start(&mut world, &signed);
@@ -531,7 +531,7 @@ mod sign_in {
     }
 
     #[tokio::test]
-    async fn nobody_who_signed_in_is_the_one_thing() {
+    async fn a_missing_sign_in_is_the_one_thing() {
         let (world, text) = world().await;
         let report = examine(&world, &text, &Questions::default()).await;
         let told = whole(the_one(&report, "identity second", "sign-in"));

@@ -69,7 +69,7 @@ fn untested(report: &Report) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn healthy_is_said_of_a_running_gateway_whose_triggers_were_called() {
+async fn a_running_gateway_is_called_healthy_once_its_triggers_were_called() {
     let world = World::new().await;
     let trigger = accepting(&world);
     let place = place(&world, &trigger, "");

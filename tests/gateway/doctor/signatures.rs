@@ -76,7 +76,7 @@ async fn a_flow_in_a_tenant_mode_is_closed_to_signatures() {
 }
 
 #[tokio::test]
-async fn signatures_that_a_policy_switched_off_are_told_as_that() {
+async fn signatures_that_a_policy_disabled_are_reported_as_disabled() {
     let world = World::new().await;
     let trigger = trigger(&world, Signatures::Disabled);
     let report = examine(&world, &settings(&world, &trigger, ""), &privileges()).await;
@@ -86,7 +86,7 @@ async fn signatures_that_a_policy_switched_off_are_told_as_that() {
 }
 
 #[tokio::test]
-async fn a_trigger_that_looks_at_signatures_beside_tokens_is_warned_of() {
+async fn a_trigger_that_accepts_signatures_beside_tokens_causes_a_warning() {
     let world = World::new().await;
     let trigger = trigger(&world, Signatures::Accepted);
     let report = examine(&world, &settings(&world, &trigger, ""), &privileges()).await;
@@ -105,7 +105,7 @@ async fn a_trigger_that_looks_at_signatures_beside_tokens_is_warned_of() {
 }
 
 #[tokio::test]
-async fn what_a_made_up_signature_does_not_tell_is_said_to_be_open() {
+async fn what_a_made_up_signature_does_not_show_is_reported_as_unknown() {
     let world = World::new().await;
     let trigger = trigger(&world, Signatures::Ignored);
     let text = settings(&world, &trigger, "");
@@ -147,7 +147,7 @@ async fn an_old_address_that_still_works_is_a_failure_and_starts_no_run() {
 }
 
 #[tokio::test]
-async fn an_old_address_that_is_dead_is_told_as_that() {
+async fn an_old_address_that_is_dead_is_reported_as_dead() {
     let world = World::new().await;
     let trigger = trigger(&world, Signatures::Ignored);
     let text = settings(&world, &trigger, "");
@@ -251,7 +251,7 @@ async fn a_route_that_lets_every_method_through_is_not_tried() {
 }
 
 #[tokio::test]
-async fn an_old_address_may_lie_in_a_key_vault() {
+async fn an_old_address_may_be_stored_in_a_key_vault() {
     let mut world = World::new().await;
     world
         .emulator
@@ -285,7 +285,7 @@ async fn an_old_address_may_lie_in_a_key_vault() {
 }
 
 #[tokio::test]
-async fn the_program_says_what_it_sends_and_takes_no_address_itself() {
+async fn the_program_announces_what_it_sends_and_accepts_no_address_itself() {
     let world = World::new().await;
     let trigger = trigger(&world, Signatures::Accepted);
     let text = settings(&world, &trigger, "");

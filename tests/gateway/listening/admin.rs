@@ -211,7 +211,7 @@ async fn there_is_nothing_else_and_nothing_to_write() {
 }
 
 #[tokio::test]
-async fn a_page_under_a_name_that_was_pointed_here_reads_nothing() {
+async fn a_page_with_a_rebound_host_name_reads_nothing() {
     let world = World::new().await;
     let settings = world
         .base()
@@ -245,7 +245,7 @@ async fn a_page_under_a_name_that_was_pointed_here_reads_nothing() {
 }
 
 #[tokio::test]
-async fn connections_at_rest_and_slow_heads_keep_no_probe_out() {
+async fn idle_connections_and_slow_heads_do_not_block_probes() {
     const CROWD: usize = 200;
     let (_world, gateway, _) = served("").await;
     let mut scraper = talk(&gateway).await;
@@ -271,7 +271,7 @@ async fn connections_at_rest_and_slow_heads_keep_no_probe_out() {
 }
 
 #[tokio::test]
-async fn the_admin_listener_is_on_loopback_unless_told_otherwise() {
+async fn the_admin_listener_is_on_loopback_by_default() {
     let world = World::new().await;
     let route = world.route("orders", "/orders", "https://localhost:9/", "");
     let settings = world.base().replace("[admin]\naddress = \"127.0.0.1:0\"\n", "");

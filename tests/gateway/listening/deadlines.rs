@@ -64,7 +64,7 @@ async fn drips<S: AsyncRead + AsyncWrite + Unpin>(talk: &mut Talk<S>, drop: &str
     };
     tokio::time::timeout(PATIENCE, drip)
         .await
-        .expect("it may drip for ever");
+        .expect("it may drip forever");
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_handshake_that_drips_has_no_more_time_than_another() {
 }
 
 #[tokio::test]
-async fn what_drips_after_an_answer_is_no_rest_without_end() {
+async fn bytes_that_drip_after_an_answer_meet_the_deadline_of_a_head() {
     let settings = "[connections]\nhead_timeout = \"400ms\"\nidle_timeout = \"1h\"\n";
     let (_world, gateway, trigger) = served(settings).await;
     let mut talk = gateway.talk().await;
@@ -100,7 +100,7 @@ async fn drips_h2(peer: &mut Peer, drop: &[u8]) {
     };
     tokio::time::timeout(PATIENCE, drip)
         .await
-        .expect("it may drip for ever");
+        .expect("it may drip forever");
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn half_a_head_after_an_answer_has_the_same_deadline() {
 }
 
 #[tokio::test]
-async fn who_sends_nothing_after_the_handshake_is_cut() {
+async fn a_caller_that_sends_nothing_after_the_handshake_is_cut() {
     let (_world, gateway, _) = served("[connections]\nhead_timeout = \"400ms\"\n").await;
     let mut talk = gateway.talk().await;
     assert_eq!(talk.rest().await, "");
@@ -165,7 +165,7 @@ async fn who_sends_nothing_after_the_handshake_is_cut() {
 }
 
 #[tokio::test]
-async fn who_sends_nothing_on_http2_is_cut() {
+async fn a_caller_that_sends_nothing_on_http2_is_cut() {
     let (_world, gateway, _) = served("[connections]\nhead_timeout = \"400ms\"\n").await;
     let sender = gateway.connect_h2().await;
     let closed = async {
@@ -175,7 +175,7 @@ async fn who_sends_nothing_on_http2_is_cut() {
     };
     tokio::time::timeout(PATIENCE, closed)
         .await
-        .expect("it stays for ever");
+        .expect("it stays forever");
 }
 
 #[tokio::test]
@@ -208,11 +208,11 @@ async fn an_idle_http2_connection_is_closed_after_its_time() {
     };
     tokio::time::timeout(PATIENCE, closed)
         .await
-        .expect("it stays for ever");
+        .expect("it stays forever");
 }
 
 #[tokio::test]
-async fn a_connection_that_rested_serves_on() {
+async fn an_idle_connection_serves_again() {
     let (_world, gateway, trigger) = served("").await;
     let mut talk = gateway.talk().await;
     for _ in 0..3 {
@@ -232,7 +232,7 @@ async fn a_connection_that_rested_serves_on() {
 }
 
 #[tokio::test]
-async fn a_long_answer_does_not_count_as_rest() {
+async fn a_long_answer_does_not_count_as_idle() {
     let (_world, gateway, trigger) =
         served("[connections]\nidle_timeout = \"200ms\"\nhead_timeout = \"200ms\"\n").await;
     let gate = trigger.hold();
@@ -295,7 +295,7 @@ async fn an_old_http2_connection_ends_after_its_answers() {
     };
     tokio::time::timeout(PATIENCE, closed)
         .await
-        .expect("it stays for ever");
+        .expect("it stays forever");
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ async fn refused_bodies_on_http2_leave_room_for_the_next_one() {
 }
 
 #[tokio::test]
-async fn who_asks_first_on_http2_is_answered_at_once_where_it_is_refused() {
+async fn a_refused_caller_that_expects_100_continue_is_answered_at_once_on_http2() {
     let (_world, gateway, _) = served("").await;
     let mut peer = Peer::connect(&gateway).await;
     let expects = [("content-length", "2"), ("expect", "100-continue")];

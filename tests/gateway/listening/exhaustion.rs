@@ -145,7 +145,7 @@ fn settings(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn without_file_descriptors_it_serves_whom_it_has_rests_and_recovers() {
+async fn without_file_descriptors_it_serves_open_connections_pauses_and_recovers() {
     let world = World::new().await;
     let mut program = Program::start(&world, &settings(&world), Stdio::piped());
     let mut lines = program.lines();

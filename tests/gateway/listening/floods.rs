@@ -151,7 +151,7 @@ async fn frames_that_nobody_may_send_end_the_connection_at_once() {
 }
 
 #[tokio::test]
-async fn a_body_of_nothing_is_cut() {
+async fn a_body_of_empty_frames_is_cut() {
     let (_world, gateway) = one_worker().await;
     let empty = frame(DATA, 0, 1, &[]);
     let head = order_head(1);
@@ -196,7 +196,7 @@ async fn requests_that_are_cancelled_once_they_run_are_cut() {
         peer.say(&frame(RST_STREAM, 0, stream(begun), &8u32.to_be_bytes()))
             .await;
         begun += 1;
-        assert!(begun < FLOOD, "it may go on for ever");
+        assert!(begun < FLOOD, "it may go on forever");
     }
     good.was_served().await;
     assert_eq!(counted(&gateway, "http2-flood").await, 1);
@@ -295,7 +295,7 @@ async fn a_table_that_is_resized_without_end_is_cut() {
 }
 
 #[tokio::test]
-async fn the_windows_and_limits_that_the_server_tells_are_those_of_the_settings() {
+async fn the_announced_windows_and_limits_are_those_of_the_settings() {
     let (_world, gateway) = one_worker().await;
     let mut peer = Peer::connect(&gateway).await;
     let settings = peer

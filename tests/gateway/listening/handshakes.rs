@@ -139,7 +139,7 @@ async fn a_caller_that_distrusts_the_certificate_is_logged_with_its_offer() {
 }
 
 #[tokio::test]
-async fn a_caller_with_foreign_protocols_is_told_from_a_broken_one() {
+async fn a_caller_with_other_protocols_is_distinguished_from_a_broken_one() {
     let (world, gateway, _) = served("").await;
     let config = world.emulator.ca.client_config(&["spdy/3"]);
     let tcp = TcpStream::connect(gateway.address).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_caller_with_foreign_protocols_is_told_from_a_broken_one() {
 }
 
 #[tokio::test]
-async fn a_caller_that_closes_in_the_handshake_is_said_to_be_gone() {
+async fn a_caller_that_closes_in_the_handshake_is_logged_as_gone() {
     let (_world, gateway, _) = served("").await;
     let mut talk = bare(&gateway).await;
     talk.say(&tls_1_1_hello()[..20]).await;

@@ -114,7 +114,7 @@ async fn a_head_with_two_shapes_is_refused() {
 }
 
 #[tokio::test]
-async fn a_target_with_two_meanings_is_refused() {
+async fn an_ambiguous_target_is_refused() {
     let good = order_bytes("");
     let target = |target: &str| good.replacen("/orders", target, 1);
     assert_all_refused(&[
@@ -171,7 +171,7 @@ async fn a_request_with_two_hosts_or_none_is_refused() {
 }
 
 #[tokio::test]
-async fn a_bad_head_behind_a_good_request_does_not_escape() {
+async fn a_bad_head_after_a_good_request_does_not_escape() {
     let (_world, gateway, trigger) = served("").await;
     let mut talk = gateway.talk().await;
     let bad = order_bytes("").replace("\r\n", "\n");

@@ -93,7 +93,7 @@ async fn it_drains_what_it_is_sent() {
 }
 
 #[tokio::test]
-async fn it_does_not_drain_for_ever() {
+async fn it_does_not_drain_forever() {
     let world = World::new().await;
     let (gateway, _) = start(&world);
     gateway.ready().await;

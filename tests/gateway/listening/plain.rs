@@ -63,7 +63,7 @@ async fn a_caller_that_pipelines_and_reads_late_gets_every_answer_whole() {
 }
 
 #[tokio::test]
-async fn other_networks_are_cut_before_a_word() {
+async fn other_networks_are_cut_before_any_answer() {
     let (_world, gateway, trigger) = plain("10.0.0.0/8").await;
     let mut talk = talk(&gateway).await;
     // It may be cut off while it writes.

@@ -83,7 +83,7 @@ async fn head(caller: &mut Caller) -> Response<Incoming> {
 /// Whether an answer was cut off.
 async fn is_reset(body: Incoming) -> bool {
     let read = tokio::time::timeout(PATIENCE, body.collect()).await;
-    read.expect("the stream stays for ever").is_err()
+    read.expect("the stream stays forever").is_err()
 }
 
 #[tokio::test]

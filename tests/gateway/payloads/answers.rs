@@ -53,7 +53,7 @@ async fn the_first_piece_comes_before_the_last_was_made() {
 }
 
 #[tokio::test]
-async fn a_pause_in_an_answer_is_no_rest() {
+async fn a_pause_in_an_answer_does_not_count_as_idle() {
     let gate = Gate::closed();
     let (_world, gateway, trigger) = answering(pieces(2, &gate), IMPATIENT).await;
     let mut talk = gateway.talk().await;
@@ -70,7 +70,7 @@ async fn a_pause_in_an_answer_is_no_rest() {
 }
 
 #[tokio::test]
-async fn a_pause_in_an_answer_on_http2_is_no_rest() {
+async fn a_pause_in_an_answer_on_http2_does_not_count_as_idle() {
     let gate = Gate::closed();
     let (_world, gateway, _) = answering(pieces(2, &gate), IMPATIENT).await;
     let mut sender = gateway.connect_h2().await;

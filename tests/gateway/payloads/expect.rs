@@ -9,7 +9,7 @@ use crate::payloads::head;
 const EXPECT: &str = "Expect: 100-continue";
 
 #[tokio::test]
-async fn a_caller_that_asks_first_is_invited() {
+async fn a_caller_that_expects_100_continue_gets_it() {
     let (_world, gateway, trigger) = served("").await;
     let mut talk = gateway.talk().await;
     for _ in 0..2 {
@@ -23,7 +23,7 @@ async fn a_caller_that_asks_first_is_invited() {
 }
 
 #[tokio::test]
-async fn a_caller_with_a_large_body_is_invited_too() {
+async fn a_caller_with_a_large_body_gets_100_continue_too() {
     let (_world, gateway, trigger) = served("").await;
     let mut talk = gateway.talk().await;
     talk.say(head(&format!("Content-Length: 100000\r\n{EXPECT}")))
@@ -36,7 +36,7 @@ async fn a_caller_with_a_large_body_is_invited_too() {
 }
 
 #[tokio::test]
-async fn who_is_refused_is_not_invited() {
+async fn a_refused_caller_gets_no_100_continue() {
     let (world, gateway, _) = served("").await;
     let length = |bytes: usize| head(&format!("Content-Length: {bytes}\r\n{EXPECT}"));
     for (request, status) in [
@@ -61,7 +61,7 @@ async fn who_is_refused_is_not_invited() {
 }
 
 #[tokio::test]
-async fn who_cannot_be_served_is_not_invited_to_send_much() {
+async fn a_caller_that_cannot_be_served_gets_no_100_continue_for_a_large_body() {
     let (world, gateway, _) = served("").await;
     gateway.ready().await;
     let entra = &world.emulator.entra;

@@ -111,7 +111,7 @@ async fn a_body_that_drips_has_no_more_time_than_another() {
     };
     tokio::time::timeout(PATIENCE, drip)
         .await
-        .expect("it may drip for ever");
+        .expect("it may drip forever");
     gateway
         .lines
         .wait_for(|line| line["problem"] == "body-timeout")
@@ -169,7 +169,7 @@ async fn the_memory_for_held_bodies_is_bounded_and_comes_back() {
 }
 
 #[tokio::test]
-async fn who_announces_a_body_and_sends_none_takes_no_memory() {
+async fn a_caller_that_announces_a_body_and_sends_none_takes_no_memory() {
     let (_world, gateway, _) = served(NARROW).await;
     let mut silent = Vec::new();
     for _ in 0..5 {

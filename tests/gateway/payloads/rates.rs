@@ -57,7 +57,7 @@ async fn drip_h1(gateway: &Running, start: &str, drop: &str) -> Answer {
     };
     tokio::time::timeout(PATIENCE, drip)
         .await
-        .expect("it may drip for ever")
+        .expect("it may drip forever")
 }
 
 /// A body that drips after its start, forever.
@@ -107,7 +107,7 @@ async fn drip_h2(gateway: &Running, start: usize) -> Answer {
     };
     tokio::time::timeout(PATIENCE, exchange)
         .await
-        .expect("it may drip for ever")
+        .expect("it may drip forever")
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ async fn a_stated_length_beyond_the_limit_is_refused_before_the_body_comes() {
 }
 
 #[tokio::test]
-async fn who_sends_it_all_the_same_still_gets_to_read_the_refusal() {
+async fn a_caller_that_sends_it_anyway_can_still_read_the_refusal() {
     let (_world, gateway, _) = limited("1 KiB").await;
     let large = "x".repeat(3_000_000);
     let mut talk = gateway.talk().await;

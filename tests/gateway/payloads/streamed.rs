@@ -19,7 +19,7 @@ async fn streaming(more: &str) -> (World, Running, TriggerHandle) {
 }
 
 #[tokio::test]
-async fn a_large_body_goes_on_before_it_is_whole() {
+async fn a_large_body_is_forwarded_before_it_is_complete() {
     let (world, gateway, trigger) = streaming("").await;
     let flow = &world.emulator.flow;
     let half = "x".repeat(2048);
@@ -34,7 +34,7 @@ async fn a_large_body_goes_on_before_it_is_whole() {
 }
 
 #[tokio::test]
-async fn a_large_body_without_length_goes_on_before_it_is_whole() {
+async fn a_large_body_without_length_is_forwarded_before_it_is_complete() {
     let (world, gateway, trigger) = streaming("").await;
     let flow = &world.emulator.flow;
     let half = "x".repeat(2048);
@@ -48,7 +48,7 @@ async fn a_large_body_without_length_goes_on_before_it_is_whole() {
 }
 
 #[tokio::test]
-async fn a_connection_serves_on_after_a_streamed_body() {
+async fn a_connection_serves_again_after_a_streamed_body() {
     let (_world, gateway, trigger) = streaming("").await;
     let body = "x".repeat(4096);
     let mut talk = gateway.talk().await;

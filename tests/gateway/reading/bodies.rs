@@ -81,7 +81,7 @@ pub(super) async fn refused_alone(cases: &[Case]) {
     assert_nothing_begun(&gateway, 0, &world).await;
 }
 
-pub(super) async fn refused_behind_a_good_one(cases: &[Case]) {
+pub(super) async fn refused_after_a_good_one(cases: &[Case]) {
     let (world, gateway, _) = served("").await;
     each(cases, async |Case { what, bytes }| {
         let mut talk = gateway.talk().await;
@@ -119,13 +119,13 @@ pub(super) async fn refused_in_two_pieces(cases: &[Case]) {
 }
 
 #[tokio::test]
-async fn a_body_whose_chunks_can_be_read_in_two_ways_is_refused() {
+async fn a_body_with_ambiguous_chunks_is_refused() {
     refused_alone(&chunks()).await;
 }
 
 #[tokio::test]
-async fn such_a_body_does_not_escape_behind_a_good_request() {
-    refused_behind_a_good_one(&chunks()).await;
+async fn such_a_body_does_not_escape_after_a_good_request() {
+    refused_after_a_good_one(&chunks()).await;
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn such_a_body_is_refused_in_two_pieces_too() {
 }
 
 #[tokio::test]
-async fn chunks_that_can_be_read_in_one_way_are_served() {
+async fn unambiguous_chunks_are_served() {
     let (_world, gateway, trigger) = served("").await;
     let mut talk = gateway.talk().await;
     for body in [

@@ -279,7 +279,7 @@ async fn a_name_that_is_no_token_is_refused_on_http2() {
 }
 
 #[tokio::test]
-async fn a_path_with_two_meanings_is_refused_on_http2() {
+async fn an_ambiguous_path_is_refused_on_http2() {
     let path = |path: &[u8]| case(format!(":path: {}", path.escape_ascii()), with(":path", path));
     let paths: [&[u8]; 21] = [
         b"orders",
@@ -346,7 +346,7 @@ async fn a_method_that_is_not_served_is_refused_on_http2() {
 }
 
 #[tokio::test]
-async fn what_is_odd_but_can_be_read_in_one_way_is_served_on_http2() {
+async fn unusual_but_unambiguous_requests_are_served_on_http2() {
     let (world, gateway, trigger) = served("").await;
     let mut peer = Peer::connect(&world, &gateway).await;
     let mut hosted = without(":authority");

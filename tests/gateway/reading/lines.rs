@@ -150,7 +150,7 @@ refused!(
 );
 
 #[tokio::test]
-async fn what_is_odd_but_can_be_read_in_one_way_is_served() {
+async fn unusual_but_unambiguous_requests_are_served() {
     let (_world, gateway, trigger) = served("").await;
     let mut talk = gateway.talk().await;
     for good in [

@@ -174,7 +174,7 @@ async fn every_other_name_with_an_underscore_passes_untouched() {
 }
 
 #[tokio::test]
-async fn a_place_of_another_route_is_no_place_here() {
+async fn a_key_header_of_another_route_passes_untouched() {
     let (_world, gateway, trigger) = gateway().await;
     let answer = ask(&gateway, "/open", "x_vendor_token").await;
     assert_eq!(answer.status, 202, "{}", answer.text());

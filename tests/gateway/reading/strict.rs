@@ -149,17 +149,17 @@ fn endings() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn a_chunked_body_with_an_uncertain_ending_is_refused() {
+async fn a_chunked_body_with_an_ambiguous_ending_is_refused() {
     bodies::refused_alone(&endings()).await;
 }
 
 #[tokio::test]
-async fn an_uncertain_ending_does_not_escape_behind_a_good_request() {
-    bodies::refused_behind_a_good_one(&endings()).await;
+async fn an_ambiguous_ending_does_not_escape_after_a_good_request() {
+    bodies::refused_after_a_good_one(&endings()).await;
 }
 
 #[tokio::test]
-async fn an_uncertain_ending_is_refused_in_two_pieces_too() {
+async fn an_ambiguous_ending_is_refused_in_two_pieces_too() {
     bodies::refused_in_two_pieces(&endings()).await;
 }
 

@@ -37,7 +37,7 @@ fn targets() -> Vec<Case> {
 
 refused!(
     targets();
-    a_target_with_two_meanings_is_refused,
+    an_ambiguous_target_is_refused,
     a_target_with_two_meanings_does_not_escape_behind_a_good_request,
     a_target_with_two_meanings_is_refused_in_two_pieces_too
 );

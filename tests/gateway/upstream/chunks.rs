@@ -33,7 +33,7 @@ faults! {
     a_chunk_size_with_a_minus: then("-2\r\nok\r\n0\r\n\r\n") => Cut, CHUNK;
     a_chunk_size_with_a_prefix: then("0x2\r\nok\r\n0\r\n\r\n") => Cut, CHUNK;
     a_chunk_size_in_words: then("two\r\nok\r\n0\r\n\r\n") => Cut, CHUNK;
-    a_chunk_size_behind_a_space: then(" 2\r\nok\r\n0\r\n\r\n") => Cut, CHUNK;
+    a_chunk_size_after_a_space: then(" 2\r\nok\r\n0\r\n\r\n") => Cut, CHUNK;
     an_empty_chunk_size: then("\r\nok\r\n0\r\n\r\n") => Cut, CHUNK;
     a_chunk_size_that_ends_in_a_bare_feed: then("2\nok\r\n0\r\n\r\n") => Cut, CHUNK;
     a_chunk_size_that_ends_in_a_bare_return: then("2\rok\r\n0\r\n\r\n") => Cut, CHUNK;

@@ -52,7 +52,7 @@ async fn served(stand: &Stand, caller: &mut Caller) {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_told() {
+async fn a_refused_connection_is_reported() {
     at_the_door(
         Door::Refuse,
         UNREACHABLE,
@@ -82,12 +82,12 @@ async fn a_handshake_that_is_never_answered_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_connection_closed_before_the_handshake_is_told() {
+async fn a_connection_closed_before_the_handshake_is_reported() {
     at_the_door(Door::Slam, UNREACHABLE, &["tls"]).await;
 }
 
 #[tokio::test]
-async fn a_plain_answer_in_place_of_a_handshake_is_told() {
+async fn a_plain_answer_instead_of_a_handshake_is_reported() {
     at_the_door(Door::Plain, UNREACHABLE, &["tls"]).await;
 }
 

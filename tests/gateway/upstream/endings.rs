@@ -23,7 +23,7 @@ faults! {
     closed_in_the_middle_of_a_head: bytes(HALF_A_HEAD).then(After::Close) => LOST, CLOSED;
     cut_in_the_middle_of_a_head: bytes(HALF_A_HEAD).then(After::Cut) => LOST, CLOSED;
     reset_in_the_middle_of_a_head: bytes(HALF_A_HEAD).then(After::Reset) => LOST, CLOSED;
-    closed_behind_an_interim_answer: bytes("HTTP/1.1 100 Continue\r\n\r\n").then(After::Close) => LOST, CLOSED;
+    closed_after_an_interim_answer: bytes("HTTP/1.1 100 Continue\r\n\r\n").then(After::Close) => LOST, CLOSED;
     closed_before_a_body_with_a_length: bytes("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n").then(After::Close)
         => Cut, CLOSED;
     closed_in_a_body_with_a_length: bytes(HALF_A_LENGTH).then(After::Close) => Cut, CLOSED;
@@ -99,7 +99,7 @@ async fn silence_in_the_middle_of_a_head_ends() {
 }
 
 #[tokio::test]
-async fn silence_behind_an_interim_answer_ends() {
+async fn silence_after_an_interim_answer_ends() {
     silent_after("HTTP/1.1 103 Early Hints\r\n\r\n", TIMEOUT).await;
 }
 

@@ -39,7 +39,7 @@ faults! {
     a_status_with_a_letter: status("HTTP/1.1 2x0 OK") => INVALID, HEAD;
     a_status_with_a_sign: status("HTTP/1.1 +20 OK") => INVALID, HEAD;
     no_status: status("HTTP/1.1  OK") => INVALID, HEAD;
-    a_status_behind_two_spaces: status("HTTP/1.1  200 OK") => INVALID, HEAD;
+    a_status_after_two_spaces: status("HTTP/1.1  200 OK") => INVALID, HEAD;
     no_reason_phrase: status("HTTP/1.1 200 ") => Harmless(200, "ok");
     no_reason_phrase_and_no_space: status("HTTP/1.1 200") => Harmless(200, "ok");
     a_status_line_that_begins_with_a_space: status(" HTTP/1.1 200 OK") => INVALID, HEAD;
@@ -65,10 +65,10 @@ faults! {
     an_empty_value: line("X-Field:") => Harmless(200, "ok");
 
     bare_feeds: bytes("HTTP/1.1 200 OK\nContent-Length: 2\n\nok") => INVALID, HEAD;
-    a_bare_feed_behind_the_status: bytes("HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nok") => INVALID, HEAD;
-    a_bare_feed_behind_a_field: line("X-Field: 1\nX-Other: 2") => INVALID, HEAD;
+    a_bare_feed_after_the_status: bytes("HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nok") => INVALID, HEAD;
+    a_bare_feed_after_a_field: line("X-Field: 1\nX-Other: 2") => INVALID, HEAD;
     a_bare_feed_at_the_end_of_a_head: bytes("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok") => INVALID, HEAD;
-    a_bare_return_behind_the_status: bytes("HTTP/1.1 200 OK\rContent-Length: 2\r\n\r\nok") => INVALID, HEAD;
+    a_bare_return_after_the_status: bytes("HTTP/1.1 200 OK\rContent-Length: 2\r\n\r\nok") => INVALID, HEAD;
     an_empty_line_before_the_head: bytes("\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") => INVALID, HEAD;
 
     fields_without_end: endless("HTTP/1.1 200 OK\r\n", "X-Field: 1\r\n") => INVALID, HEAD;

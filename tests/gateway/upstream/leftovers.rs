@@ -14,28 +14,28 @@ const INTRUDER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nintruder";
 const REST: [&str; 5] = ["behind", "after", "body", "more", "unexpected"];
 
 faults! {
-    a_second_answer_behind_a_length: bytes([GOOD, INTRUDER].concat()) => Alone(200, "ok"), REST;
-    a_second_answer_behind_the_last_chunk: bytes([CHUNKED, INTRUDER].concat()) => Alone(200, "ok"), REST;
+    a_second_answer_after_a_length: bytes([GOOD, INTRUDER].concat()) => Alone(200, "ok"), REST;
+    a_second_answer_after_the_last_chunk: bytes([CHUNKED, INTRUDER].concat()) => Alone(200, "ok"), REST;
     a_second_answer_in_a_write_of_its_own: bytes(GOOD).send(INTRUDER) => Alone(200, "ok"), REST;
     a_second_answer_and_the_end: bytes([GOOD, INTRUDER].concat()).then(After::Close) => Alone(200, "ok"), REST;
     half_a_second_answer: bytes([GOOD, "HTTP/1.1 2"].concat()) => Alone(200, "ok"), REST;
-    an_interim_answer_behind_the_answer: bytes([GOOD, "HTTP/1.1 100 Continue\r\n\r\n"].concat())
+    an_interim_answer_after_the_answer: bytes([GOOD, "HTTP/1.1 100 Continue\r\n\r\n"].concat())
         => Alone(200, "ok"), REST;
-    an_empty_line_behind_the_answer: bytes([GOOD, "\r\n"].concat()) => Alone(200, "ok"), REST;
-    a_byte_behind_the_answer: bytes([GOOD, "!"].concat()) => Alone(200, "ok"), REST;
+    an_empty_line_after_the_answer: bytes([GOOD, "\r\n"].concat()) => Alone(200, "ok"), REST;
+    a_byte_after_the_answer: bytes([GOOD, "!"].concat()) => Alone(200, "ok"), REST;
     a_second_last_chunk: bytes([CHUNKED, "0\r\n\r\n"].concat()) => Alone(200, "ok"), REST;
     a_body_longer_than_its_length: bytes([GOOD, "ok and more"].concat()) => Alone(200, "ok"), REST;
-    a_body_behind_an_empty_one: bytes("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nsomething") => Alone(200, ""), REST;
+    a_body_after_an_empty_one: bytes("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nsomething") => Alone(200, ""), REST;
 
-    a_body_behind_204: bytes("HTTP/1.1 204 No Content\r\n\r\nsomething") => Alone(204, ""), REST;
-    a_body_with_a_length_behind_204: bytes("HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\nsomething")
+    a_body_after_204: bytes("HTTP/1.1 204 No Content\r\n\r\nsomething") => Alone(204, ""), REST;
+    a_body_with_a_length_after_204: bytes("HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\nsomething")
         => Alone(204, ""), REST;
-    a_chunked_body_behind_204: bytes(CHUNKED.replace("200 OK", "204 No Content")) => Alone(204, ""), REST;
-    an_answer_behind_204: bytes(["HTTP/1.1 204 No Content\r\n\r\n", INTRUDER].concat()) => Alone(204, ""), REST;
-    a_body_behind_304: bytes("HTTP/1.1 304 Not Modified\r\n\r\nsomething") => Alone(304, ""), REST;
-    a_body_with_a_length_behind_304: bytes("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\nsomething")
+    a_chunked_body_after_204: bytes(CHUNKED.replace("200 OK", "204 No Content")) => Alone(204, ""), REST;
+    an_answer_after_204: bytes(["HTTP/1.1 204 No Content\r\n\r\n", INTRUDER].concat()) => Alone(204, ""), REST;
+    a_body_after_304: bytes("HTTP/1.1 304 Not Modified\r\n\r\nsomething") => Alone(304, ""), REST;
+    a_body_with_a_length_after_304: bytes("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\nsomething")
         => Alone(304, ""), REST;
-    a_chunked_body_behind_304: bytes(CHUNKED.replace("200 OK", "304 Not Modified")) => Alone(304, ""), REST;
+    a_chunked_body_after_304: bytes(CHUNKED.replace("200 OK", "304 Not Modified")) => Alone(304, ""), REST;
 }
 
 async fn answers_head(answer: &str, verdict: Verdict) {
@@ -56,7 +56,7 @@ async fn an_answer_to_head_has_a_length_and_no_body() {
 }
 
 #[tokio::test]
-async fn a_body_with_a_length_behind_an_answer_to_head() {
+async fn a_body_with_a_length_after_an_answer_to_head() {
     answers_head(
         "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nsomething",
         Alone(200, ""),
@@ -65,12 +65,12 @@ async fn a_body_with_a_length_behind_an_answer_to_head() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_behind_an_answer_to_head() {
+async fn a_chunked_body_after_an_answer_to_head() {
     answers_head(CHUNKED, Alone(200, "")).await;
 }
 
 #[tokio::test]
-async fn an_answer_behind_an_answer_to_head() {
+async fn an_answer_after_an_answer_to_head() {
     let twice = ["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", INTRUDER].concat();
     answers_head(&twice, Alone(200, "")).await;
 }
@@ -106,7 +106,7 @@ async fn an_answer_without_a_request_spoils_its_connection() {
 }
 
 #[tokio::test]
-async fn a_time_out_told_on_an_idle_connection_spoils_it() {
+async fn a_timeout_answer_on_an_idle_connection_spoils_it() {
     let unasked = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     spoken_to_nobody(unasked, After::Close).await;
     spoken_to_nobody(unasked, After::Cut).await;

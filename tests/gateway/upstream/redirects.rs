@@ -36,7 +36,7 @@ async fn redirected(location: impl Fn(&Stand) -> String) -> Vec<Seen> {
 }
 
 /// Nothing that the caller saw reveals the trigger.
-fn tells_nothing(seen: &[Seen]) {
+fn reveals_nothing(seen: &[Seen]) {
     for seen in seen {
         let text = format!("{:?} {}", seen.headers, seen.text()).to_lowercase();
         assert_eq!(seen.header("location"), None, "{text}");
@@ -45,37 +45,37 @@ fn tells_nothing(seen: &[Seen]) {
 }
 
 #[tokio::test]
-async fn a_redirect_on_the_triggers_host_is_not_followed_and_tells_nothing() {
-    tells_nothing(&redirected(|stand| stand.trigger.url()).await);
+async fn a_redirect_on_the_triggers_host_is_not_followed_and_reveals_nothing() {
+    reveals_nothing(&redirected(|stand| stand.trigger.url()).await);
 }
 
 #[tokio::test]
-async fn a_redirect_with_a_signature_tells_nothing() {
+async fn a_redirect_with_a_signature_reveals_nothing() {
     let signed = |_: &Stand| "https://elsewhere.example/workflows/1?sp=%2F&sig=canary".to_owned();
-    tells_nothing(&redirected(signed).await);
+    reveals_nothing(&redirected(signed).await);
 }
 
 #[tokio::test]
-async fn a_redirect_to_the_triggers_host_in_capitals_tells_nothing() {
+async fn a_redirect_to_the_triggers_host_in_capitals_reveals_nothing() {
     let shouted = |stand: &Stand| {
         stand
             .trigger
             .url()
             .replace("https://localhost", "HTTPS://LOCALHOST")
     };
-    tells_nothing(&redirected(shouted).await);
+    reveals_nothing(&redirected(shouted).await);
 }
 
 #[tokio::test]
-async fn a_redirect_without_a_scheme_tells_nothing() {
+async fn a_redirect_without_a_scheme_reveals_nothing() {
     let bare = |stand: &Stand| stand.trigger.url().replace("https:", "");
-    tells_nothing(&redirected(bare).await);
+    reveals_nothing(&redirected(bare).await);
 }
 
 /// A reference without a host refers to the trigger's host, so it means nothing on ours.
 #[tokio::test]
-async fn a_redirect_within_the_triggers_host_tells_nothing() {
-    tells_nothing(&redirected(|stand| stand.trigger.target()).await);
+async fn a_redirect_within_the_triggers_host_reveals_nothing() {
+    reveals_nothing(&redirected(|stand| stand.trigger.target()).await);
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn an_answer_to_another_request_reaches_nobody_and_its_connection_serves_n
 }
 
 #[tokio::test]
-async fn tracking_ids_that_the_owner_of_a_flow_sets_are_no_concern_of_ours() {
+async fn tracking_ids_that_the_owner_of_a_flow_sets_are_ignored() {
     let (_world, gateway, trigger) = gateway().await;
     // A flow that never echoes may send ids of any form.
     trigger.next(tracked(OTHER));

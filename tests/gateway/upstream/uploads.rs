@@ -79,17 +79,17 @@ async fn left(then: After, protocol: Protocol) {
 }
 
 #[tokio::test]
-async fn a_reset_in_the_middle_of_an_upload_is_told_over_http1() {
+async fn a_reset_in_the_middle_of_an_upload_is_reported_over_http1() {
     left(After::Reset, Protocol::Http1).await;
 }
 
 #[tokio::test]
-async fn a_reset_in_the_middle_of_an_upload_is_told_over_http2() {
+async fn a_reset_in_the_middle_of_an_upload_is_reported_over_http2() {
     left(After::Reset, Protocol::Http2).await;
 }
 
 #[tokio::test]
-async fn an_early_answer_that_is_none_is_told_over_http1() {
+async fn an_invalid_early_answer_is_reported_over_http1() {
     let check = |seen: &Seen| assert_eq!(seen.code(), "flow-answer-invalid", "{seen:?}");
     uploaded(
         bytes("garbage\r\n\r\n").then(After::Stall),
@@ -100,7 +100,7 @@ async fn an_early_answer_that_is_none_is_told_over_http1() {
 }
 
 #[tokio::test]
-async fn an_early_answer_that_is_none_is_told_over_http2() {
+async fn an_invalid_early_answer_is_reported_over_http2() {
     let check = |seen: &Seen| assert_eq!(seen.code(), "flow-answer-invalid", "{seen:?}");
     uploaded(
         bytes("garbage\r\n\r\n").then(After::Stall),
