@@ -627,8 +627,8 @@ fn the_first_route_can_be_imported() {
     let text = std::fs::read_to_string(&config).unwrap();
     assert_eq!(text.matches("[[route]]").count(), 1, "{text}");
     std::fs::write(&config, bare.replace("client_id", "clientid")).unwrap();
-    let told = refused(&flowgate(&import));
-    assert!(told.contains("clientid"), "{told}");
+    let message = refused(&flowgate(&import));
+    assert!(message.contains("clientid"), "{message}");
 }
 
 #[test]
@@ -688,8 +688,8 @@ fn an_import_opens_nothing_by_itself() {
         ),
     ] {
         let common = ["import", "--config", &config, "--name", "invoices", FLOW];
-        let told = refused(&flowgate(&[&common[..], arguments].concat()));
-        assert!(told.contains(said), "{said}: {told}");
+        let message = refused(&flowgate(&[&common[..], arguments].concat()));
+        assert!(message.contains(said), "{said}: {message}");
     }
     let cut = refused(&flowgate(&[
         "import",
@@ -711,18 +711,18 @@ fn an_unknown_caller_is_reported_with_its_option() {
     let import = [
         "import", "--config", &config, "--name", "invoices", "--caller", "shop", "--caller", "erp", FLOW,
     ];
-    let told = refused(&flowgate(&import));
+    let message = refused(&flowgate(&import));
     assert_eq!(
-        told,
+        message,
         "--caller erp: there is no caller \"erp\". Known are: shop.\nNothing was changed.\n"
     );
     let bare = std::fs::read_to_string(&config).unwrap();
     let (bare, _) = bare.split_once("[[caller]]").unwrap();
     std::fs::write(&config, bare).unwrap();
-    let told = refused(&flowgate(&import));
+    let message = refused(&flowgate(&import));
     assert!(
-        told.starts_with("--caller shop: ") && told.contains("add [[caller]] first"),
-        "{told}"
+        message.starts_with("--caller shop: ") && message.contains("add [[caller]] first"),
+        "{message}"
     );
 }
 
@@ -731,19 +731,19 @@ fn an_import_reports_no_more_than_the_address_shows() {
     const REPLACED: &str =
         "if this is a Power Automate flow, its address was replaced in 2025: copy the new one";
     const TOKEN: &str = "Mode        the flow wants a token";
-    const UNTOLD: &str = "Mode        not to be told from the address";
+    const UNKNOWN: &str = "Mode        not to be message from the address";
     let folder = tempfile::tempdir().unwrap();
     let config = settings(folder.path(), "");
     let rest =
         "workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-06-01";
     let old = format!("https://prod-07.westeurope.logic.azure.com:443/{rest}");
     let own = format!("https://flows.example/{rest}");
-    let odd = "https://prod-07.westeurope.logic.azure.com/elsewhere";
+    let unusual = "https://prod-07.westeurope.logic.azure.com/elsewhere";
     for (address, mode, is_replaced) in [
         (FLOW, TOKEN, false),
         (&old, TOKEN, true),
-        (&own, UNTOLD, false),
-        (odd, UNTOLD, false),
+        (&own, UNKNOWN, false),
+        (unusual, UNKNOWN, false),
     ] {
         let said = well(&flowgate(&[
             "import",
@@ -826,15 +826,18 @@ fn a_flow_that_changed_its_mode_is_not_taken_for_the_old_one() {
         ],
         &signed_flow(),
     ));
-    let told = refused(&pasted(
+    let message = refused(&pasted(
         &["relink", "--config", &config, "invoices", "-"],
         &signed_flow(),
     ));
-    assert!(told.contains("the flow is set to \"Anyone\""), "{told}");
-    let told = refused(&flowgate(&["relink", "--config", &config, "news", FLOW]));
-    assert!(told.contains("carries no signature"), "{told}");
-    let told = refused(&flowgate(&["relink", "--config", &config, "none", FLOW]));
-    assert!(told.contains("Known are:") && told.contains("invoices"), "{told}");
+    assert!(message.contains("the flow is set to \"Anyone\""), "{message}");
+    let message = refused(&flowgate(&["relink", "--config", &config, "news", FLOW]));
+    assert!(message.contains("carries no signature"), "{message}");
+    let message = refused(&flowgate(&["relink", "--config", &config, "none", FLOW]));
+    assert!(
+        message.contains("Known are:") && message.contains("invoices"),
+        "{message}"
+    );
 }
 
 #[test]

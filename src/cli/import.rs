@@ -133,7 +133,7 @@ fn try_import(task: &Import) -> Result<String, Refusal> {
             "Signature   kept in {}, readable by its owner only",
             path.display()
         );
-        said.push_str(&told(readers, &path));
+        said.push_str(&readable_by(readers, &path));
     }
     write_settings(&task.settings.config, &text)?;
     let _ = writeln!(
@@ -205,7 +205,7 @@ fn try_relink(task: &Relink) -> Result<String, Refusal> {
     let next = match change {
         Change::Secret(path, address) => {
             let readers = write_secret(&path, &address, &task.settings.config)?;
-            said.push_str(&told(readers, &path));
+            said.push_str(&readable_by(readers, &path));
             "A gateway that runs takes it up within seconds."
         }
         Change::Settings(text) => {
@@ -416,7 +416,7 @@ fn check(text: &str, path: &Path) -> Result<Config, Refusal> {
 }
 
 /// Shown for a fact that the address does not contain.
-const UNTOLD: &str = "not to be told from the address";
+const UNKNOWN: &str = "not to be told from the address";
 
 /// Describes the flow, as far as its address reveals it.
 fn describe(url: &TriggerUrl) -> String {
@@ -432,10 +432,10 @@ fn describe(url: &TriggerUrl) -> String {
         (false, true) => {
             "the flow wants a token (\"Any user in my tenant\" or \"Specific users in my tenant\")"
         }
-        (false, false) => UNTOLD,
+        (false, false) => UNKNOWN,
     };
     let mut said = format!("Trigger     {url}\nFamily      {family}\n");
-    let cloud = url.cloud().map_or(UNTOLD, Cloud::name);
+    let cloud = url.cloud().map_or(UNKNOWN, Cloud::name);
     let _ = write!(said, "Cloud       {cloud}\nMode        {mode}\n");
     if let Some(warning) = url.warning() {
         let _ = writeln!(said, "Note        {warning}");
@@ -488,7 +488,7 @@ fn write_settings(path: &Path, text: &str) -> Result<(), Refusal> {
 }
 
 /// Describes who can read the file, and what to do if that does not include the gateway's user.
-fn told(readers: Readers, path: &Path) -> String {
+fn readable_by(readers: Readers, path: &Path) -> String {
     let shown = path.display();
     match readers {
         Readers::OwnerOfSettings(owner) => format!(

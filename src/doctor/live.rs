@@ -294,11 +294,11 @@ impl<'a> Caller<'a> {
             Reading::Owner => return (open(seen.status, &method), Mode::Untold),
         };
         let mode = Mode::of(&fault);
-        (self.told(&fault, mode), mode)
+        (self.explain_refusal(&fault, mode), mode)
     }
 
     /// What a refusal without a credential says about the route.
-    fn told(&self, fault: &Fault, mode: Mode) -> Check {
+    fn explain_refusal(&self, fault: &Fault, mode: Mode) -> Check {
         let signed = self.route.proof == Proof::Signed;
         match (mode, fault.row.code, fault.row.wording) {
             (Mode::Token, ..) if !signed => Check::ok(

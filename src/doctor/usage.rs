@@ -10,7 +10,7 @@ use crate::settings::Config;
 
 const NAME: &str = "keys";
 /// A key of a monthly job is used at least once within this time.
-const TELLING: Duration = Duration::from_secs(35 * 86_400);
+const UNUSED_AFTER: Duration = Duration::from_secs(35 * 86_400);
 /// Most keys that are named.
 const NAMED: usize = 5;
 
@@ -67,7 +67,7 @@ fn judge(usage: &KeyUsage) -> Check {
         count(usage.keys, "key", "keys"),
         named.join(", ")
     );
-    if since < TELLING {
+    if since < UNUSED_AFTER {
         return Check::note(NAME, format!("{says}; a monthly caller may still come"));
     }
     let what = "Ask whoever has the key, and take it out of the settings if nobody needs it.";
@@ -76,7 +76,7 @@ fn judge(usage: &KeyUsage) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::{TELLING, judge};
+    use super::{UNUSED_AFTER, judge};
     use crate::doctor::report::Verdict;
     use crate::gateway::{KeyUsage, UnusedKey};
 
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn keys_are_called_unused_once_a_monthly_caller_would_have_come() {
-        let check = judge(&usage(TELLING.as_secs(), 7));
+        let check = judge(&usage(UNUSED_AFTER.as_secs(), 7));
         assert_eq!(check.verdict, Verdict::Warn);
         assert!(
             check.says.starts_with("7 of 9 keys let nobody in")
@@ -103,7 +103,10 @@ mod tests {
             "{}",
             check.says
         );
-        assert_eq!(judge(&usage(TELLING.as_secs() - 1, 7)).verdict, Verdict::Note);
+        assert_eq!(
+            judge(&usage(UNUSED_AFTER.as_secs() - 1, 7)).verdict,
+            Verdict::Note
+        );
         assert_eq!(judge(&usage(3, 0)).verdict, Verdict::Ok);
     }
 }

@@ -271,7 +271,7 @@ async fn call(client: &reqwest::Client, address: &str, row: &Row, lines: &Lines)
 }
 
 /// The first sentences of the cause in the log.
-fn told(line: &Value) -> String {
+fn explained(line: &Value) -> String {
     match (line["run"].as_str(), line["cause"].as_str()) {
         (Some(run), _) => format!("run {run}"),
         (None, Some(cause)) => cause.to_owned(),
@@ -283,13 +283,7 @@ async fn show(client: &reqwest::Client, address: &str, lines: &Lines) -> usize {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_width(150);
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    table.set_header([
-        "what is sent",
-        "status",
-        "answer",
-        "kept",
-        "what the log tells the operator",
-    ]);
+    table.set_header(["what is sent", "status", "answer", "kept", "what the log reports"]);
     let mut broken = 0;
     for row in rows() {
         let (status, answer, line) = call(client, address, &row, lines).await;
@@ -305,7 +299,7 @@ async fn show(client: &reqwest::Client, address: &str, lines: &Lines) -> usize {
             status.to_string(),
             answer,
             verdict,
-            told(&line),
+            explained(&line),
         ]);
     }
     println!("{table}");

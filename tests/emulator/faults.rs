@@ -203,7 +203,7 @@ pub const GATEWAY_TIMEOUT: PlatformFault = in_run(
 pub const UNLISTED: PlatformFault = before_run(
     "CodeThatStandsInNoList",
     429,
-    "This sentence stands in no list either.",
+    "This message is in no list either.",
 );
 
 /// All failures, with each wording and status that has been observed.

@@ -31,7 +31,7 @@ fn arrivals(data: &[u8]) -> [Vec<&[u8]>; 2] {
 
 /// Long words with letters and digits that occur in `whole` once. If one of them appears in a message, it was
 /// copied from `part`, for no message of ours has such a word.
-fn telling<'a>(part: &'a str, whole: &str) -> Vec<&'a str> {
+fn distinctive_words<'a>(part: &'a str, whole: &str) -> Vec<&'a str> {
     let word = |found: char| found.is_ascii_alphanumeric() || found == '_' || found == '-';
     part.split(|found| !word(found))
         .filter(|text| text.len() >= 10)

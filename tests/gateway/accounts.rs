@@ -451,7 +451,7 @@ async fn an_account_whose_tries_have_no_answer_is_left_alone_by_all_who_use_it()
         .always_for(PUBLIC, TokenAnswer::Raw("".into()));
     let gateway = world.start(&for_two(&world, &trigger, PUBLIC));
     for path in ["/orders", "/second"] {
-        let told = async {
+        let cause = async {
             loop {
                 let answer = gateway.post(path, "{}").await;
                 let cause = cause(&gateway, &answer).await;
@@ -463,13 +463,13 @@ async fn an_account_whose_tries_have_no_answer_is_left_alone_by_all_who_use_it()
                     .unwrap_err();
             }
         };
-        let told = tokio::time::timeout(PATIENCE, told)
+        let cause = tokio::time::timeout(PATIENCE, cause)
             .await
             .expect("it is sent on and on");
         for part in ["not sent again for 1 min", "gateway's host must fix this"] {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(cause.contains(part), "{part}: {cause}");
         }
-        assert!(!told.contains("canary"), "{told}");
+        assert!(!cause.contains("canary"), "{cause}");
     }
     assert_eq!(asked(&world, PUBLIC).len(), 3);
 }

@@ -425,10 +425,10 @@ async fn the_program_logs_replaced_and_refused_certificates_and_no_part_of_a_key
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    let told = log
+    let count = log
         .matches("certificate of identity contoso replaced, now ")
         .count();
-    assert_eq!(told, 1, "{log}");
+    assert_eq!(count, 1, "{log}");
     for leaf in [&first, &second] {
         for line in leaf.key_pem.lines().filter(|line| !line.starts_with('-')) {
             assert!(!log.contains(line), "a part of a key is shown");

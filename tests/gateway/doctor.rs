@@ -337,7 +337,7 @@ async fn a_wrong_secret_is_the_one_thing() {
     world.secrets = vec![("CONTOSO_SECRET".into(), "canary-wrong".into())];
     let trigger = accepting(&world);
     let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
-    let told = whole(the_one(&report, "identity contoso", "token"));
+    let message = whole(the_one(&report, "identity contoso", "token"));
     for part in [
         "AADSTS7000215",
         "operator",
@@ -345,7 +345,7 @@ async fn a_wrong_secret_is_the_one_thing() {
         CLIENT,
         "Certificates & secrets",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
     assert_eq!(
         find(&report, "route orders", "credential").verdict,
@@ -360,10 +360,10 @@ async fn a_wrong_tenant_is_the_one_thing() {
     let trigger = accepting(&world);
     let text = settings(&world, &trigger, "").replace(TENANT, STRANGER);
     let report = examine(&world, &text, &live()).await;
-    let told = whole(the_one(&report, "identity contoso", "token"));
+    let message = whole(the_one(&report, "identity contoso", "token"));
     assert!(
-        told.contains("AADSTS90002") && told.contains("az account show"),
-        "{told}"
+        message.contains("AADSTS90002") && message.contains("az account show"),
+        "{message}"
     );
 }
 
@@ -373,8 +373,11 @@ async fn an_unknown_application_is_the_one_thing() {
     let trigger = accepting(&world);
     let text = settings(&world, &trigger, "").replace(CLIENT, STRANGER);
     let report = examine(&world, &text, &live()).await;
-    let told = whole(the_one(&report, "identity contoso", "token"));
-    assert!(told.contains("AADSTS700016") && told.contains(STRANGER), "{told}");
+    let message = whole(the_one(&report, "identity contoso", "token"));
+    assert!(
+        message.contains("AADSTS700016") && message.contains(STRANGER),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -385,13 +388,13 @@ async fn an_audience_that_lost_its_slash_is_the_one_thing() {
     let trigger = accepting(&world);
     let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
     let check = the_one(&report, "route orders", "claims");
-    let told = whole(check);
+    let message = whole(check);
     for part in [
         "second slash",
         "https://service.flow.microsoft.com//.default",
         "operator",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
     let text = report.text();
     assert!(text.contains("| aud ") && text.contains("DOES NOT FIT"), "{text}");
@@ -420,8 +423,8 @@ async fn a_token_of_another_tenant_or_cloud_is_the_one_thing() {
         world.emulator.entra.claims(claims);
         let trigger = accepting(&world);
         let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
-        let told = whole(the_one(&report, "route orders", "claims"));
-        assert!(told.contains(part), "{part}: {told}");
+        let message = whole(the_one(&report, "route orders", "claims"));
+        assert!(message.contains(part), "{part}: {message}");
     }
 }
 
@@ -431,14 +434,14 @@ async fn an_object_id_that_is_not_on_the_list_is_the_one_thing() {
     let trigger = accepting(&world);
     let text = settings(&world, &trigger, &format!("object_ids = [\"{CLIENT}\"]"));
     let report = examine(&world, &text, &live()).await;
-    let told = whole(the_one(&report, "route orders", "claims"));
+    let message = whole(the_one(&report, "route orders", "claims"));
     for part in [
         OID,
         "flow-owner",
         "the list has the client id",
         "make.powerautomate.com",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
 }
 
@@ -450,9 +453,9 @@ async fn a_flow_that_does_not_list_the_object_id_is_found_by_a_probe() {
         .flow
         .add(Trigger::specific_users(TENANT, &[STRANGER]).does(Flow::Accepted));
     let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
-    let told = whole(the_one(&report, "route orders", "credential"));
+    let message = whole(the_one(&report, "route orders", "credential"));
     for part in ["MisMatchingOAuthClaims", OID, "az ad sp show --id"] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
     assert_eq!(trigger.runs(), 0);
 }
@@ -481,10 +484,10 @@ async fn a_name_that_cannot_be_resolved_is_the_one_thing() {
         &format!("https://login.flowgate.invalid:{port}"),
     );
     let report = examine(&world, &text, &live()).await;
-    let told = whole(the_one(&report, "identity contoso", "dns"));
+    let message = whole(the_one(&report, "identity contoso", "dns"));
     assert!(
-        told.contains("login.flowgate.invalid") && told.contains("host-admin"),
-        "{told}"
+        message.contains("login.flowgate.invalid") && message.contains("host-admin"),
+        "{message}"
     );
 }
 
@@ -494,10 +497,10 @@ async fn a_refused_connection_is_the_one_thing() {
     let trigger = accepting(&world);
     world.emulator.entra.listener().set_door(Door::Refuse).await;
     let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
-    let told = whole(the_one(&report, "identity contoso", "tcp"));
+    let message = whole(the_one(&report, "identity contoso", "tcp"));
     assert!(
-        told.contains("host-admin") && told.contains("nc -vz localhost"),
-        "{told}"
+        message.contains("host-admin") && message.contains("nc -vz localhost"),
+        "{message}"
     );
 }
 
@@ -511,10 +514,10 @@ async fn a_certificate_of_another_name_is_the_one_thing() {
         .listener()
         .present(&world.emulator.ca.wrong_name_leaf());
     let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
-    let told = whole(the_one(&report, "identity contoso", "tls"));
+    let message = whole(the_one(&report, "identity contoso", "tls"));
     assert!(
-        told.contains("another name than localhost") && told.contains("openssl s_client"),
-        "{told}"
+        message.contains("another name than localhost") && message.contains("openssl s_client"),
+        "{message}"
     );
     assert_eq!(world.emulator.entra.token_requests().get(), 0);
 }
@@ -526,8 +529,8 @@ async fn an_expired_certificate_of_the_trigger_is_the_one_thing() {
     let expired = world.emulator.ca.expired_leaf(&["localhost"]);
     world.emulator.flow.listener().present(&expired);
     let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
-    let told = whole(the_one(&report, "route orders", "tls"));
-    assert!(told.contains("has expired"), "{told}");
+    let message = whole(the_one(&report, "route orders", "tls"));
+    assert!(message.contains("has expired"), "{message}");
 }
 
 #[tokio::test]
@@ -537,8 +540,8 @@ async fn a_peer_that_never_answers_the_handshake_has_a_deadline() {
     world.emulator.flow.listener().set_door(Door::Silent).await;
     let text = settings(&world, &trigger, "connect_timeout = \"1s\"");
     let report = examine(&world, &text, &live()).await;
-    let told = whole(the_one(&report, "route orders", "tls"));
-    assert!(told.contains("within 1s"), "{told}");
+    let message = whole(the_one(&report, "route orders", "tls"));
+    assert!(message.contains("within 1s"), "{message}");
 }
 
 #[tokio::test]
@@ -548,8 +551,8 @@ async fn a_clock_that_is_off_by_an_hour_is_the_one_thing() {
         let trigger = accepting(&world);
         world.emulator.entra.clock_ahead(seconds);
         let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
-        let told = whole(the_one(&report, "identity contoso", "clock"));
-        assert!(told.contains(word) && told.contains("NTP"), "{told}");
+        let message = whole(the_one(&report, "identity contoso", "clock"));
+        assert!(message.contains(word) && message.contains("NTP"), "{message}");
         assert_eq!(
             world.emulator.entra.token_requests().get(),
             0,
@@ -565,10 +568,10 @@ async fn a_flow_that_is_switched_off_is_found_by_a_probe() {
     trigger.set_condition(Condition::Disabled);
     trigger.change(|trigger| trigger.methods = vec!["GET".to_owned()]);
     let report = examine(&world, &settings(&world, &trigger, ""), &live()).await;
-    let told = whole(the_one(&report, "route orders", "credential"));
+    let message = whole(the_one(&report, "route orders", "credential"));
     assert!(
-        told.contains("WorkflowTriggerIsNotEnabled") && told.contains("flow-owner"),
-        "{told}"
+        message.contains("WorkflowTriggerIsNotEnabled") && message.contains("flow-owner"),
+        "{message}"
     );
 }
 
@@ -579,10 +582,10 @@ async fn a_flow_for_anyone_behind_an_identity_is_found_by_its_mode() {
     let bare = trigger.url().split("&sp=").next().unwrap().to_owned();
     let text = format!("{}{}", world.base(), world.route("orders", "/orders", &bare, ""));
     let report = examine(&world, &text, &live()).await;
-    let told = whole(the_one(&report, "route orders", "no key"));
+    let message = whole(the_one(&report, "route orders", "no key"));
     assert!(
-        told.contains("DirectApiAuthorizationRequired") && told.contains("signed URL"),
-        "{told}"
+        message.contains("DirectApiAuthorizationRequired") && message.contains("signed URL"),
+        "{message}"
     );
     assert_eq!(trigger.runs(), 0);
 }
@@ -695,8 +698,11 @@ async fn a_token_file_that_is_missing_is_the_one_thing() {
     let file = format!("[[identity]]\nname = \"contoso\"\ntenant = \"{TENANT}\"\ntoken_file = \"nowhere\"\n");
     let text = settings(&world, &trigger, "").replace(&identity, &file);
     let report = examine(&world, &text, &live()).await;
-    let told = whole(the_one(&report, "identity contoso", "token"));
-    assert!(told.contains("token file") && told.contains("operator"), "{told}");
+    let message = whole(the_one(&report, "identity contoso", "token"));
+    assert!(
+        message.contains("token file") && message.contains("operator"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -965,16 +971,16 @@ async fn the_exit_code_reports_the_result() {
     let trigger = accepting(&world);
     let text = settings(&world, &trigger, "");
     let healthy = program(&world, &text, &["doctor", "--live"]).await;
-    let told = String::from_utf8_lossy(&healthy.stderr).into_owned();
+    let stderr = String::from_utf8_lossy(&healthy.stderr).into_owned();
     assert_eq!(
         healthy.status.code(),
         Some(0),
-        "{}{told}",
+        "{}{stderr}",
         String::from_utf8_lossy(&healthy.stdout)
     );
     assert!(
-        told.contains("This will be sent:") && told.contains("starts no run"),
-        "{told}"
+        stderr.contains("This will be sent:") && stderr.contains("starts no run"),
+        "{stderr}"
     );
     world.emulator.entra.always(TokenAnswer::aadsts(7_000_222));
     let broken = program(&world, &text, &["doctor", "--json"]).await;
@@ -1106,8 +1112,8 @@ async fn setup_prints_the_steps_of_each_kind_of_identity() {
         for (style, parts) in ["az", "powershell", "bicep"].into_iter().zip(wanted) {
             let output = program(&world, &text, &["setup", "--identity", asked, "--style", style]).await;
             let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-            let told = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(0), "{name} {style}: {told}");
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(0), "{name} {style}: {stderr}");
             let role = match (name, style) {
                 ("reader", "bicep") => "4633458b-17de-408a-b874-0445c86b69e6",
                 ("reader", _) => "/secrets/other",
@@ -1190,8 +1196,8 @@ async fn setup_uses_what_its_own_steps_made() {
             )
             .await;
             let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-            let told = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(0), "{lines} {style}: {told}");
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(0), "{lines} {style}: {stderr}");
             for part in parts {
                 assert!(shown.contains(part), "{lines} {style} {part}: {shown}");
             }

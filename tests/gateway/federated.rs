@@ -286,18 +286,18 @@ async fn a_projected_file_of_no_use_never_reaches_entra() {
 async fn an_unusual_audience_is_worth_a_warning_and_no_more() {
     let cluster = Cluster::new().await;
     let heard = listen();
-    let odd = cluster
+    let unusual = cluster
         .issuer
-        .token(SUBJECT, &json!({"aud": "https://odd.example"}));
-    cluster.world.file("projected", &odd);
+        .token(SUBJECT, &json!({"aud": "https://other.example"}));
+    cluster.world.file("projected", &unusual);
     let lines = format!(
         "{}[identity.federated]\ntoken_file = \"projected\"\n",
         cluster.app()
     );
-    let gateway = cluster.start_as("odd-pod", &lines);
+    let gateway = cluster.start_as("other-pod", &lines);
     let (_, cause) = refused(&gateway).await;
     assert!(cause.contains("AADSTS7002131"), "Entra was asked: {cause}");
-    let warning = "the federated token of identity odd-pod is for the audience \"https://odd.example\"";
+    let warning = "the federated token of identity other-pod is for the audience \"https://other.example\"";
     assert!(heard.text().contains(warning));
 }
 

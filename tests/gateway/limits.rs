@@ -357,7 +357,7 @@ fn series(metrics: &str) -> BTreeSet<&str> {
 #[tokio::test]
 async fn nothing_a_caller_sends_becomes_a_label() {
     let (_world, gateway, _) = gateway("", &[("orders", "/orders/{id}", "")]).await;
-    let odd = async |word: &str| {
+    let send_everywhere = async |word: &str| {
         for (method, path, host) in [
             ("POST", format!("/orders/{word}"), "localhost".to_owned()),
             ("POST", format!("/{word}"), "localhost".to_owned()),
@@ -383,10 +383,10 @@ async fn nothing_a_caller_sends_becomes_a_label() {
         let guess = with_key("/orders/1", word);
         gateway.send(guess).await;
     };
-    odd("CANARY0").await;
+    send_everywhere("CANARY0").await;
     let first = gateway.admin("/metrics").await.1;
     for number in 1..4 {
-        odd(&format!("CANARY{number}")).await;
+        send_everywhere(&format!("CANARY{number}")).await;
     }
     let last = gateway.admin("/metrics").await.1;
     assert!(!last.to_ascii_lowercase().contains("canary"), "{last}");

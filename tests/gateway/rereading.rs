@@ -113,7 +113,7 @@ fn message(line: &Value) -> &str {
 }
 
 /// The next line whose message has this part.
-async fn told(program: &mut Program, part: &str) -> Value {
+async fn logged(program: &mut Program, part: &str) -> Value {
     let line = program.line(|line| message(line).contains(part)).await;
     assert!(!line.to_string().contains("canary"), "{line}");
     line
@@ -211,7 +211,7 @@ async fn a_chain_that_does_not_match_the_key_is_not_used_and_is_reported_once() 
     let before = shown(&world, address).await;
     let leaf = world.emulator.ca.leaf(&["localhost"]);
     put(&world, "gateway.pem", &leaf.chain_pem);
-    let line = told(&mut program, "cannot be the certificate of listener").await;
+    let line = logged(&mut program, "cannot be the certificate of listener").await;
     assert_eq!(line["level"], "WARN");
     for part in [
         "gateway.pem",
@@ -259,7 +259,7 @@ async fn an_invalid_replacement_leaves_the_last_valid_file_in_use() {
                 std::fs::create_dir(&chain).unwrap();
             }
         }
-        let line = told(&mut program, "the certificate of listener").await;
+        let line = logged(&mut program, "the certificate of listener").await;
         assert!(
             message(&line).contains("cannot be read again, the last one serves on")
                 && message(&line).contains(part),
@@ -270,7 +270,7 @@ async fn an_invalid_replacement_leaves_the_last_valid_file_in_use() {
             std::fs::remove_dir(&chain).unwrap();
         }
         put(&world, "gateway.pem", &good);
-        told(&mut program, "gateway.pem can be read again").await;
+        logged(&mut program, "gateway.pem can be read again").await;
     }
     let said = stop(&mut program).await;
     assert!(!said.iter().any(|said| said.contains("replaced")), "{said:?}");
@@ -284,7 +284,7 @@ async fn a_certificate_outside_its_dates_does_not_replace_a_good_one() {
     let address = program.address().await;
     let before = shown(&world, address).await;
     put_pair(&world, &world.emulator.ca.future_leaf(&["localhost"]));
-    let line = told(&mut program, "cannot be the certificate of listener").await;
+    let line = logged(&mut program, "cannot be the certificate of listener").await;
     assert!(message(&line).contains("it is valid from "), "{line}");
     assert_eq!(shown(&world, address).await, before);
 }
@@ -343,12 +343,12 @@ async fn a_certificate_with_its_key_in_one_secret_of_a_vault_can_be_replaced_the
     let address = program.address().await;
     assert_eq!(shown(&world, address).await, first.chain[0]);
     vault.always(VaultAnswer::Status(503));
-    told(&mut program, "cannot be read again, the last one serves on").await;
+    logged(&mut program, "cannot be read again, the last one serves on").await;
     vault.normal();
     let second = world.emulator.ca.leaf(&["localhost"]);
     vault.put("site", &both(&second));
     until_shown(&world, address, &second).await;
-    told(&mut program, "replaced, valid until").await;
+    logged(&mut program, "replaced, valid until").await;
 }
 
 #[tokio::test]
@@ -414,7 +414,7 @@ async fn an_address_that_the_route_cannot_use_is_not_taken_and_a_good_one_is_rep
     let address = program.address().await;
     let bare = one.url();
     put(&world, "trigger", bare.split("&sp=").next().unwrap());
-    let line = told(&mut program, "cannot be the trigger of route orders").await;
+    let line = logged(&mut program, "cannot be the trigger of route orders").await;
     assert_eq!(line["route"], "orders");
     assert!(
         message(&line).contains("the operator must put a good one there"),
@@ -422,8 +422,8 @@ async fn an_address_that_the_route_cannot_use_is_not_taken_and_a_good_one_is_rep
     );
     assert_eq!(ask(&world, address).await.status, 202);
     put(&world, "trigger", &two.url());
-    told(&mut program, "can be read by other users (mode 644)").await;
-    let line = told(
+    logged(&mut program, "can be read by other users (mode 644)").await;
+    let line = logged(
         &mut program,
         "trigger of route orders replaced, now https://localhost:",
     )
@@ -469,7 +469,7 @@ async fn a_token_follows_no_address_in_a_file_to_a_host_that_is_not_of_flows() {
     let mut program = Program::start(&world, &settings);
     let address = program.address().await;
     put(&world, "trigger", &trigger.url_on("127.0.0.1"));
-    let line = told(&mut program, "cannot be the trigger of route orders").await;
+    let line = logged(&mut program, "cannot be the trigger of route orders").await;
     assert!(message(&line).contains("a token would be sent there"), "{line}");
     assert_eq!(ask(&world, address).await.status, 202);
     assert!(called(&world).iter().all(|host| host.starts_with("localhost:")));
@@ -492,7 +492,7 @@ async fn a_token_follows_a_file_to_no_other_port_and_to_no_app_that_anyone_can_o
         "app.azurewebsites.net:8443",
     ] {
         put(&world, "trigger", &url.replace(authority, other));
-        let line = told(&mut program, &format!("{other} is neither {authority}")).await;
+        let line = logged(&mut program, &format!("{other} is neither {authority}")).await;
         assert!(
             message(&line).contains("cannot be the trigger of route orders"),
             "{line}"
@@ -519,13 +519,13 @@ async fn a_token_follows_a_file_between_hosts_of_the_flow_service() {
     let mut program = Program::start(&world, &settings);
     program.address().await;
     put(&world, "trigger", &flow("prod-01.westus.logic.azure.com"));
-    told(
+    logged(
         &mut program,
         "trigger of route orders replaced, now https://prod-01.westus.logic.azure.com/",
     )
     .await;
     put(&world, "trigger", &flow("0.00.environment.api.powerplatform.com"));
-    told(
+    logged(
         &mut program,
         "trigger of route orders replaced, now https://0.00.environment.api.powerplatform.com/",
     )
@@ -543,12 +543,12 @@ async fn a_trigger_in_a_vault_is_read_periodically() {
     let address = program.address().await;
     assert_eq!(ask(&world, address).await.status, 202);
     vault.always(VaultAnswer::Html(403));
-    told(&mut program, "the trigger of route orders cannot be read again").await;
+    logged(&mut program, "the trigger of route orders cannot be read again").await;
     assert_eq!(ask(&world, address).await.status, 202, "the last good one serves");
     vault.normal();
     vault.put("trigger", &trigger.url_on("127.0.0.1"));
     until_called(&world, address, "127.0.0.1").await;
-    told(&mut program, "secret trigger of key vault").await;
+    logged(&mut program, "secret trigger of key vault").await;
 }
 
 #[tokio::test]
@@ -564,7 +564,7 @@ async fn a_disk_that_hangs_keeps_no_call_waiting_and_no_other_file() {
     std::fs::remove_file(&path).unwrap();
     // Nothing writes to it, so a reader blocks when it opens it.
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    let line = told(&mut program, "the trigger of route orders cannot be read again").await;
+    let line = logged(&mut program, "the trigger of route orders cannot be read again").await;
     assert!(
         message(&line).contains("the disk did not answer within 5s"),
         "{line}"
@@ -594,7 +594,7 @@ async fn a_changed_pepper_locks_nobody_out_and_is_reported_once() {
     let mut program = Program::start(&world, &settings);
     let address = program.address().await;
     put(&world, "pepper", "canary-another-pepper-of-28");
-    let line = told(&mut program, "the pepper was changed").await;
+    let line = logged(&mut program, "the pepper was changed").await;
     assert_eq!(line["level"], "WARN");
     assert!(message(&line).contains("must restart the gateway"), "{line}");
     assert_eq!(ask(&world, address).await.status, 202);
@@ -619,12 +619,12 @@ async fn the_expiry_of_a_pepper_in_a_vault_is_reported() {
         world.base()
     );
     let mut program = Program::start(&world, &settings);
-    told(&mut program, "credential pepper of the gateway expires on").await;
+    logged(&mut program, "credential pepper of the gateway expires on").await;
     let pause = Duration::from_secs(60) * 86_400;
     vault.put_until(
         "pepper",
         "canary-pepper-of-20-bytes",
         Some(ends - i64::try_from(pause.as_secs()).unwrap()),
     );
-    told(&mut program, "credential pepper of the gateway expired on").await;
+    logged(&mut program, "credential pepper of the gateway expired on").await;
 }

@@ -105,13 +105,13 @@ async fn a_corrected_secret_is_used_without_a_pause() {
         }
     };
     tokio::time::timeout(PATIENCE, refused).await.unwrap();
-    let mended = Instant::now();
+    let corrected = Instant::now();
     world.file("secret", SECRET);
     gateway.ready().await;
     assert!(
-        mended.elapsed() < Duration::from_secs(8),
+        corrected.elapsed() < Duration::from_secs(8),
         "{:?}",
-        mended.elapsed()
+        corrected.elapsed()
     );
     assert_eq!(shown(&world), [THIRD, THIRD, SECRET]);
 }

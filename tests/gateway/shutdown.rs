@@ -178,7 +178,7 @@ async fn a_running_request_on_http2_finishes_and_the_connection_ends() {
     stopping.says("/readyz", (503, "not-serving")).await;
     // GOAWAY informs the caller that this connection accepts no new requests, while the running request
     // continues.
-    let told = async {
+    let announced = async {
         loop {
             let nowhere = Request::get("https://localhost/nowhere").body(Full::default());
             if sender.send_request(nowhere.unwrap()).await.is_err() {
@@ -186,9 +186,9 @@ async fn a_running_request_on_http2_finishes_and_the_connection_ends() {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, told)
+    tokio::time::timeout(PATIENCE, announced)
         .await
-        .expect("nothing tells the caller");
+        .expect("the caller gets no GOAWAY");
     assert!(!running.is_finished());
     gate.open();
     assert_eq!(running.await.unwrap().status, 202);

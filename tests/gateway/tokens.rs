@@ -274,7 +274,7 @@ async fn a_route_recovers_by_itself_and_readiness_says_why_not_yet() {
     world.emulator.entra.next(TokenAnswer::Html);
     let trigger = accepting(&world);
     let gateway = world.start_with(&world.route("orders", "/orders", &trigger.url(), ""));
-    let told = async {
+    let reported = async {
         loop {
             let (status, body) = gateway.admin("/readyz?verbose").await;
             let body: Value = serde_json::from_str(&body).unwrap();
@@ -288,7 +288,7 @@ async fn a_route_recovers_by_itself_and_readiness_says_why_not_yet() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, told)
+    tokio::time::timeout(PATIENCE, reported)
         .await
         .expect("readiness never says why");
     gateway.ready().await;

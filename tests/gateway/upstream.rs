@@ -186,7 +186,7 @@ impl Stand {
         assert_eq!(faulty.connection, before, "the pool has a connection to lend");
         let after = self.ordinary(&mut caller, "after").await;
 
-        let told = fault.verdict.check(&seen, protocol);
+        let outcome = fault.verdict.check(&seen, protocol);
         assert_eq!(
             self.trigger.requests().len(),
             requests + 2,
@@ -204,7 +204,7 @@ impl Stand {
             );
         }
         let line = self.line(&seen, protocol).await;
-        told.check_line(&line, fault.words);
+        outcome.check_line(&line, fault.words);
     }
 
     /// The line of the request; if the answer was cut, the head with the request's id may be missing.
@@ -220,7 +220,7 @@ impl Stand {
 
 /// What the caller saw, in the log's terms.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Told {
+pub(crate) enum Outcome {
     Problem(&'static str),
     Cut,
     Whole,
@@ -228,10 +228,10 @@ pub(crate) enum Told {
 
 impl Verdict {
     /// Fails unless the caller saw what it must.
-    pub(crate) fn check(self, seen: &Seen, protocol: Protocol) -> Told {
+    pub(crate) fn check(self, seen: &Seen, protocol: Protocol) -> Outcome {
         match (self, &seen.end) {
             (Self::Refused(code), End::Whole) => is_problem(seen, code),
-            (Self::Cut, End::Broken(_)) => Told::Cut,
+            (Self::Cut, End::Broken(_)) => Outcome::Cut,
             (Self::Cut, End::Whole) if seen.is_problem() => {
                 let lost = seen.code() == "flow-connection-lost";
                 is_problem(
@@ -250,7 +250,7 @@ impl Verdict {
                     (Some(status), body),
                     "{protocol:?}"
                 );
-                Told::Whole
+                Outcome::Whole
             }
             _ => panic!("{protocol:?}: {self:?} is wanted, but this was seen: {seen:?}"),
         }
@@ -258,7 +258,7 @@ impl Verdict {
 }
 
 /// Checks that it is the gateway's own answer, complete in every respect.
-fn is_problem(seen: &Seen, code: &'static str) -> Told {
+fn is_problem(seen: &Seen, code: &'static str) -> Outcome {
     assert!(seen.is_problem(), "no problem but {seen:?}");
     let body = seen.json();
     assert_eq!(body["code"], code, "{seen:?}");
@@ -271,10 +271,10 @@ fn is_problem(seen: &Seen, code: &'static str) -> Told {
         if unsent { "no" } else { "unknown" },
         "{seen:?}"
     );
-    Told::Problem(code)
+    Outcome::Problem(code)
 }
 
-impl Told {
+impl Outcome {
     /// Checks that the line says how it ended, and why in words about this fault.
     pub(crate) fn check_line(self, line: &Value, words: &[&str]) {
         match self {

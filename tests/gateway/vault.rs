@@ -278,12 +278,12 @@ async fn every_failure_of_a_vault_has_a_sentence_with_who_fixes_it() {
             _ => "",
         };
         let gateway = world.start(&settings(&world, &trigger, timeout));
-        told(&world, &gateway, status, &parts).await;
+        assert_fails(&world, &gateway, status, &parts).await;
     }
 }
 
 /// A call fails with this status, and its line says why, without any secret.
-async fn told(world: &World, gateway: &Running, status: u16, parts: &[&str]) {
+async fn assert_fails(world: &World, gateway: &Running, status: u16, parts: &[&str]) {
     let answer = gateway.post("/orders", "{}").await;
     assert_eq!(answer.status.as_u16(), status, "{parts:?}");
     let line = gateway.lines.of(&answer).await;
@@ -310,7 +310,7 @@ async fn a_missing_role_a_missing_secret_and_a_disabled_one_are_distinguished() 
     vault.forbid(READER_OID);
     let gateway = world.start(&settings(&world, &trigger, ""));
     let role = format!("--role \"Key Vault Secrets User\" --assignee {READER}");
-    told(
+    assert_fails(
         &world,
         &gateway,
         502,
@@ -320,7 +320,7 @@ async fn a_missing_role_a_missing_secret_and_a_disabled_one_are_distinguished() 
     vault.allow(READER_OID);
     vault.disable("contoso");
     let gateway = world.start(&settings(&world, &trigger, ""));
-    told(&world, &gateway, 502, &["switched off", "--enabled true"]).await;
+    assert_fails(&world, &gateway, 502, &["switched off", "--enabled true"]).await;
     let settings = settings(&world, &trigger, "").replace("/secrets/contoso", "/secrets/contoso-2");
     let gateway = world.start(&settings);
     let answer = gateway.post("/orders", "{}").await;
@@ -345,7 +345,7 @@ async fn a_vault_of_another_tenant_is_named() {
     let trigger = accepting(&world);
     let gateway = world.start(&settings(&world, &trigger, ""));
     let parts = ["belongs to tenant 22222222-2222-4333-8444-555555555555", TENANT];
-    told(&world, &gateway, 502, &parts).await;
+    assert_fails(&world, &gateway, 502, &parts).await;
 }
 
 #[tokio::test]
@@ -359,10 +359,10 @@ async fn a_vault_that_cannot_be_reached_or_trusted_is_named() {
         ),
         "[keyvault]\nidentity = \"reader\"",
     ));
-    told(&world, &gateway, 503, &["cannot be reached", "ertificate"]).await;
+    assert_fails(&world, &gateway, 503, &["cannot be reached", "ertificate"]).await;
     world.emulator.vault.listener().set_door(Door::Refuse).await;
     let gateway = world.start(&settings(&world, &trigger, ""));
-    told(&world, &gateway, 503, &["cannot be reached", "Vault URI"]).await;
+    assert_fails(&world, &gateway, 503, &["cannot be reached", "Vault URI"]).await;
 }
 
 #[tokio::test]
@@ -372,7 +372,7 @@ async fn a_reader_without_a_token_is_the_reason() {
     world.secrets.push(("READER_SECRET".into(), "wrong".into()));
     let trigger = accepting(&world);
     let gateway = world.start(&settings(&world, &trigger, ""));
-    told(
+    assert_fails(
         &world,
         &gateway,
         502,

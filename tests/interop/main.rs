@@ -116,9 +116,9 @@ fn shape(assertion: &str) -> (Value, BTreeSet<String>) {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap()
     };
     let claims = part(1);
-    let mut told: BTreeSet<String> = claims.as_object().unwrap().keys().cloned().collect();
+    let mut members: BTreeSet<String> = claims.as_object().unwrap().keys().cloned().collect();
     for name in ["aud", "iss", "sub"] {
-        told.insert(format!("{name} = {}", claims[name]));
+        members.insert(format!("{name} = {}", claims[name]));
     }
     let mut header = part(0);
     // MSAL pads it.
@@ -131,7 +131,7 @@ fn shape(assertion: &str) -> (Value, BTreeSet<String>) {
     // MSAL keeps the line ends of PEM in it, which RFC 7515 section 4.1.6 does not allow.
     let leaf = header["x5c"][0].as_str().unwrap().replace('\n', "");
     header["x5c"][0] = leaf.into();
-    (header, told)
+    (header, members)
 }
 
 #[tokio::test]

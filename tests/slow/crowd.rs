@@ -88,9 +88,9 @@ pub(crate) struct Crowd {
 }
 
 /// An established slow connection.
-pub(crate) struct Stands(Arc<Crowd>);
+pub(crate) struct Established(Arc<Crowd>);
 
-impl Drop for Stands {
+impl Drop for Established {
     fn drop(&mut self) {
         self.0.standing.send_modify(|standing| *standing -= 1);
     }
@@ -174,9 +174,9 @@ impl Crowd {
     }
 
     /// Notes that a connection is established.
-    pub(crate) fn stands(self: &Arc<Self>) -> Stands {
+    pub(crate) fn established(self: &Arc<Self>) -> Established {
         self.standing.send_modify(|standing| *standing += 1);
-        Stands(self.clone())
+        Established(self.clone())
     }
 
     /// The address of a slow connection.
@@ -414,8 +414,8 @@ pub(crate) async fn reset(tcp: &TcpStream) {
             assert_eq!(error.kind(), ErrorKind::ConnectionReset);
             return;
         }
-        let told = tcp.try_io(Interest::ERROR, || Err::<(), _>(ErrorKind::WouldBlock.into()));
-        assert!(told.is_err());
+        let error = tcp.try_io(Interest::ERROR, || Err::<(), _>(ErrorKind::WouldBlock.into()));
+        assert!(error.is_err());
     }
 }
 

@@ -68,7 +68,7 @@ async fn a_caller_that_sends_nothing_is_cut_at_the_deadline_of_the_handshake() {
             let begun = Instant::now();
             let mut tcp = crowd.tcp(number).await;
             drop(turn);
-            let _stands = crowd.stands();
+            let _established = crowd.established();
             rest(&mut tcp).await;
             (begun, Instant::now())
         },
@@ -87,7 +87,7 @@ async fn a_handshake_that_drips_has_no_more_time_than_another() {
             let mut tcp = crowd.tcp(number).await;
             tcp.write_all(&hello).await.unwrap();
             drop(turn);
-            let _stands = crowd.stands();
+            let _established = crowd.established();
             (begun, drip(&crowd, &mut tcp).await.1)
         },
     )
@@ -101,7 +101,7 @@ async fn a_caller_without_a_request_is_cut_at_the_deadline_of_the_head() {
         let begun = Instant::now();
         let mut tls = crowd.secure(crowd.tcp(number).await).await;
         drop(turn);
-        let _stands = crowd.stands();
+        let _established = crowd.established();
         rest(&mut tls).await;
         (begun, Instant::now())
     })
@@ -120,7 +120,7 @@ async fn a_head_that_drips_has_no_more_time_than_another() {
                 .await
                 .unwrap();
             drop(turn);
-            let _stands = crowd.stands();
+            let _established = crowd.established();
             let (answer, ended) = drip(&crowd, &mut tls).await;
             assert_eq!(String::from_utf8_lossy(&answer), "");
             (begun, ended)
@@ -139,7 +139,7 @@ async fn a_held_body_that_drips_has_no_more_time_than_another() {
             let begun = Instant::now();
             tls.write_all(head(1000).as_bytes()).await.unwrap();
             drop(turn);
-            let _stands = crowd.stands();
+            let _established = crowd.established();
             let (answer, ended) = drip(&crowd, &mut tls).await;
             let answer = String::from_utf8_lossy(&answer);
             assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -162,7 +162,7 @@ async fn a_streamed_body_that_stops_ends_at_its_deadline() {
         tls.write_all(head(1_000_000).as_bytes()).await.unwrap();
         tls.write_all(&[b'x'; 1000]).await.unwrap();
         drop(turn);
-        let _stands = crowd.stands();
+        let _established = crowd.established();
         let answer = rest(&mut tls).await;
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -186,7 +186,7 @@ async fn a_caller_that_does_not_read_its_answer_is_cut_at_the_deadline() {
         // It reads only the first byte, so that the answer has begun.
         tls.read_u8().await.unwrap();
         drop(turn);
-        let _stands = crowd.stands();
+        let _established = crowd.established();
         reset(tls.get_ref().0).await;
         (begun, Instant::now())
     })
@@ -209,7 +209,7 @@ async fn a_caller_without_a_request_on_http2_is_cut_soon_after_the_deadline_of_t
             .await
             .unwrap();
         drop(turn);
-        let _stands = crowd.stands();
+        let _established = crowd.established();
         rest(&mut tls).await;
         (begun, Instant::now())
     })
@@ -233,7 +233,7 @@ async fn a_stream_whose_window_stays_closed_is_reset_at_the_deadline() {
         tls.write_all(&bytes).await.unwrap();
         frames::until(frames::HEADERS, &mut tls).await.unwrap();
         drop(turn);
-        let _stands = crowd.stands();
+        let _established = crowd.established();
         frames::until(frames::RST_STREAM, &mut tls).await.unwrap();
         (begun, Instant::now())
     })
@@ -257,7 +257,7 @@ async fn a_stream_whose_window_is_used_up_is_reset_at_the_deadline() {
         tls.write_all(&bytes).await.unwrap();
         frames::until(frames::HEADERS, &mut tls).await.unwrap();
         drop(turn);
-        let _stands = crowd.stands();
+        let _established = crowd.established();
         // It accepts as much as the window of 65,535 bytes allows, and extends it no further.
         frames::until(frames::RST_STREAM, &mut tls).await.unwrap();
         (begun, Instant::now())
@@ -287,7 +287,7 @@ async fn an_idle_connection_ends_at_the_idle_deadline() {
         let begun = Instant::now();
         served(&mut tls).await;
         drop(turn);
-        let _stands = crowd.stands();
+        let _established = crowd.established();
         rest(&mut tls).await;
         (begun, Instant::now())
     })
@@ -304,7 +304,7 @@ async fn bytes_between_requests_do_not_prolong_the_idle_time() {
             served(&mut tls).await;
             let begun = Instant::now();
             drop(turn);
-            let _stands = crowd.stands();
+            let _established = crowd.established();
             let (answer, ended) = drip(&crowd, &mut tls).await;
             assert_eq!(String::from_utf8_lossy(&answer), "");
             (begun, ended)

@@ -17,7 +17,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 
-use super::{is_one_line, telling};
+use super::{distinctive_words, is_one_line};
 
 /// Part of every secret that settings read from outside of their file.
 const OUTSIDE: &str = "canary-from-outside";
@@ -106,7 +106,7 @@ fn secrets_of(text: &str) -> Vec<String> {
     if let Ok(table) = text.parse::<toml::Table>() {
         collect("", &toml::Value::Table(table), &mut found);
     }
-    let words = found.iter().flat_map(|secret| telling(secret, text));
+    let words = found.iter().flat_map(|secret| distinctive_words(secret, text));
     words.map(str::to_owned).collect()
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn trigger_url(data: &[u8]) {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let secrets: Vec<_> = pairs
         .filter(|(key, _)| !key.contains('%') && !key.eq_ignore_ascii_case("api-version"))
-        .flat_map(|(_, value)| telling(value, &lower))
+        .flat_map(|(_, value)| distinctive_words(value, &lower))
         .collect();
     let shown = match TriggerUrl::parse(text) {
         Ok(url) => {
@@ -167,13 +167,13 @@ fn kept(text: &str, url: &TriggerUrl) {
     let sent = url.exposed_path_and_query();
     let sent = sent.expose();
     let after_host = text["https://".len()..].find(['/', '?']);
-    let told = after_host.map_or("", |at| &text["https://".len() + at..]);
-    let told = if told.starts_with('/') {
-        told.to_owned()
+    let expected = after_host.map_or("", |at| &text["https://".len() + at..]);
+    let expected = if expected.starts_with('/') {
+        expected.to_owned()
     } else {
-        format!("/{told}")
+        format!("/{expected}")
     };
-    assert_eq!(sent, told, "a signature covers every byte");
+    assert_eq!(sent, expected, "a signature covers every byte");
     assert_eq!(url.path_and_query().as_str(), sent);
     assert!(HeaderValue::from_str(url.authority()).is_ok());
     let again = TriggerUrl::parse(&format!("https://{}{sent}", url.authority())).unwrap();
@@ -223,13 +223,13 @@ pub(crate) fn entra_answer(data: &[u8]) {
             assert_eq!(value.to_str().unwrap().split(' ').count(), 2);
             assert!(granted.life <= Duration::from_secs(48 * 3600));
             let shown = format!("{granted:?}");
-            for secret in telling(granted.token.expose(), &text) {
+            for secret in distinctive_words(granted.token.expose(), &text) {
                 assert!(!shown.contains(secret), "{shown}");
             }
         }
         Err(error) => {
             let shown = format!("{error} {error:?}");
-            for word in telling(&text, &text) {
+            for word in distinctive_words(&text, &text) {
                 assert!(!shown.contains(word), "{word} in {shown}");
             }
         }
@@ -245,7 +245,7 @@ pub(crate) fn entra_answer(data: &[u8]) {
         let said = said.replace("AADSTS", " ");
         let fields: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let description = fields["error_description"].as_str().unwrap_or_default();
-        for word in telling(description, &text) {
+        for word in distinctive_words(description, &text) {
             // Numbers and ids are copied, because support asks for them.
             let id = word.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
             let number = word.starts_with("AADSTS");
@@ -285,7 +285,7 @@ pub(crate) fn fault_body(data: &[u8]) {
                 said.len()
             );
             if found.row.kind == Kind::BodyRefusedByFlow {
-                for word in telling(&text, &text) {
+                for word in distinctive_words(&text, &text) {
                     assert!(!said.contains(word), "{word} in {said}");
                 }
             }

@@ -98,14 +98,14 @@ pub(crate) fn request_head(data: &[u8]) {
     assert_eq!(other.version, Some(u8::from(head.version == Version::HTTP_11)));
     assert_eq!(map(other.headers), head.headers);
     assert!(!matches!(head.method, Method::CONNECT | Method::TRACE));
-    let told = told(&head.headers);
-    let framing = match told {
-        Told::Nothing | Told::Length(0) => Framing::None,
-        Told::Length(length) => Framing::Length(length),
-        Told::Chunked => Framing::Chunked,
+    let declared = declared(&head.headers);
+    let framing = match declared {
+        Declared::Nothing | Declared::Length(0) => Framing::None,
+        Declared::Length(length) => Framing::Length(length),
+        Declared::Chunked => Framing::Chunked,
     };
     assert_eq!(head.framing, framing);
-    assert!(told != Told::Chunked || head.version == Version::HTTP_11);
+    assert!(declared != Declared::Chunked || head.version == Version::HTTP_11);
     assert!(!head.persists || !names_close(&head.headers));
 }
 
@@ -140,11 +140,11 @@ pub(crate) fn response_head(data: &[u8]) {
         assert_eq!(other.code, Some(head.status.as_u16()));
         assert_eq!(map(other.headers), head.headers);
         let bodiless = method == Method::HEAD || matches!(head.status.as_u16(), 100..=199 | 204 | 304);
-        let framing = match told(&head.headers) {
+        let framing = match declared(&head.headers) {
             _ if bodiless => Framing::None,
-            Told::Nothing => Framing::UntilClose,
-            Told::Length(length) => Framing::Length(length),
-            Told::Chunked => Framing::Chunked,
+            Declared::Nothing => Framing::UntilClose,
+            Declared::Length(length) => Framing::Length(length),
+            Declared::Chunked => Framing::Chunked,
         };
         assert_eq!(head.framing, framing);
         assert!(!head.persists || (framing != Framing::UntilClose && !names_close(&head.headers)));
@@ -161,28 +161,28 @@ fn map(fields: &[httparse::Header<'_>]) -> HeaderMap {
 }
 
 #[derive(Debug, PartialEq)]
-enum Told {
+enum Declared {
     Nothing,
     Length(u64),
     Chunked,
 }
 
 /// What the fields of an accepted head say about its body: one thing, once.
-fn told(headers: &HeaderMap) -> Told {
+fn declared(headers: &HeaderMap) -> Declared {
     let all = |name| headers.get_all(name).iter().collect::<Vec<_>>();
     match (
         all(header::CONTENT_LENGTH).as_slice(),
         all(header::TRANSFER_ENCODING).as_slice(),
     ) {
-        ([], []) => Told::Nothing,
-        ([], [coding]) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Told::Chunked,
+        ([], []) => Declared::Nothing,
+        ([], [coding]) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Declared::Chunked,
         ([length], []) => {
             let text = length.to_str().unwrap();
             let number: u64 = text.parse().unwrap();
             assert_eq!(number.to_string(), text, "a length has one spelling");
-            Told::Length(number)
+            Declared::Length(number)
         }
-        odd => panic!("a head was accepted that tells its body by {odd:?}"),
+        other => panic!("a head was accepted with the framing {other:?}"),
     }
 }
 

@@ -33,7 +33,7 @@ fn settings(world: &World, api: &Api, more: &str) -> String {
 const PROBE: &str = "probe = \"/organization\"";
 
 /// The verdict and text for an API that answers with this status.
-async fn told(status: u16) -> (Verdict, String) {
+async fn answered_with(status: u16) -> (Verdict, String) {
     let world = World::new().await;
     let api = Api::start(&world, vec![answer(status)]).await;
     let report = examine(&world, &settings(&world, &api, PROBE), &live()).await;
@@ -76,9 +76,12 @@ async fn an_api_without_a_probe_is_not_asked_and_the_line_says_how() {
 
 #[tokio::test]
 async fn a_refused_token_is_explained_by_its_audience() {
-    let (verdict, told) = told(401).await;
-    assert_eq!(verdict, Verdict::Fail, "{told}");
-    assert!(told.contains("operator") && told.contains(GRAPH), "{told}");
+    let (verdict, message) = answered_with(401).await;
+    assert_eq!(verdict, Verdict::Fail, "{message}");
+    assert!(
+        message.contains("operator") && message.contains(GRAPH),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -87,9 +90,9 @@ async fn a_missing_permission_names_the_place_and_what_the_token_carries() {
     world.emulator.entra.claims(json!({"roles": ["User.Read.All"]}));
     let api = Api::start(&world, vec![answer(403)]).await;
     let report = examine(&world, &settings(&world, &api, PROBE), &live()).await;
-    let told = whole(the_one(&report, "route graph", "api"));
+    let message = whole(the_one(&report, "route graph", "api"));
     for part in ["User.Read.All", "tenant-admin", "API permissions", CLIENT] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
 }
 
@@ -103,8 +106,8 @@ async fn every_other_answer_of_an_api_is_reported_unchanged() {
         (429, Verdict::Note),
         (503, Verdict::Fail),
     ] {
-        let (seen, told) = told(status).await;
-        assert_eq!(seen, verdict, "{status}: {told}");
-        assert!(told.contains(&format!("answered {status}")), "{told}");
+        let (seen, message) = answered_with(status).await;
+        assert_eq!(seen, verdict, "{status}: {message}");
+        assert!(message.contains(&format!("answered {status}")), "{message}");
     }
 }

@@ -52,9 +52,9 @@ fn skipped(report: &Report, title: &str, name: &str) {
     );
 }
 
-fn all_of(told: &str, parts: &[&str]) {
+fn all_of(message: &str, parts: &[&str]) {
     for part in parts {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
 }
 
@@ -83,9 +83,9 @@ async fn a_managed_identity_whose_endpoint_is_not_there_is_the_one_thing() {
             &Questions::default(),
         )
         .await;
-        let told = whole(the_one(&report, "identity second", "endpoint"));
-        all_of(&told, &parts);
-        all_of(&told, &["host-admin", "no connection"]);
+        let message = whole(the_one(&report, "identity second", "endpoint"));
+        all_of(&message, &parts);
+        all_of(&message, &["host-admin", "no connection"]);
         skipped(&report, "identity second", "token");
         skipped(&report, "route orders", "claims");
     }
@@ -116,9 +116,9 @@ async fn a_managed_identity_that_is_not_assigned_is_the_one_thing() {
             &Questions::default(),
         )
         .await;
-        let told = whole(the_one(&report, "identity second", "token"));
-        all_of(&told, &parts);
-        all_of(&told, &["Identity", "az vm identity"]);
+        let message = whole(the_one(&report, "identity second", "token"));
+        all_of(&message, &parts);
+        all_of(&message, &["Identity", "az vm identity"]);
         let reached = find(&report, "identity second", "endpoint");
         assert_eq!(reached.verdict, Verdict::Ok, "{}", reached.says);
     }
@@ -159,8 +159,8 @@ async fn an_unusable_federated_file_is_the_one_thing() {
             &Questions::default(),
         )
         .await;
-        let told = whole(the_one(&report, "identity second", "federated"));
-        all_of(&told, &parts);
+        let message = whole(the_one(&report, "identity second", "federated"));
+        all_of(&message, &parts);
         skipped(&report, "identity second", "token");
         assert_eq!(
             world.emulator.entra.token_requests_of(OTHER),
@@ -196,9 +196,9 @@ async fn a_federated_token_is_shown_beside_what_a_federated_credential_must_hold
         );
         assert!(!report.text().contains(&token), "{}", report.text());
         if subject == another {
-            let told = whole(the_one(&report, "identity second", "token"));
+            let message = whole(the_one(&report, "identity second", "token"));
             all_of(
-                &told,
+                &message,
                 &["tenant-admin", "az ad app federated-credential list", OTHER],
             );
         } else {
@@ -349,9 +349,9 @@ async fn a_vault_that_refuses_is_the_one_thing() {
             world.emulator.vault.always(answer);
         }
         let report = examine(&world, &text, &Questions::default()).await;
-        let told = whole(the_one(&report, &title, "secret"));
-        all_of(&told, &["secret contoso of key vault", "identity second"]);
-        all_of(&told, &parts);
+        let message = whole(the_one(&report, &title, "secret"));
+        all_of(&message, &["secret contoso of key vault", "identity second"]);
+        all_of(&message, &parts);
         skipped(&report, "identity contoso", "token");
         all_of(
             &find(&report, "identity contoso", "token").says,
@@ -375,8 +375,8 @@ async fn a_reader_of_the_vault_without_a_token_is_the_one_thing() {
         ..Questions::default()
     };
     let report = examine(&world, &text, &only).await;
-    let told = whole(the_one(&report, "identity second", "token"));
-    all_of(&told, &["AADSTS7000222", OTHER]);
+    let message = whole(the_one(&report, "identity second", "token"));
+    all_of(&message, &["AADSTS7000222", OTHER]);
     skipped(&report, &vault_title(&world), "secret");
     skipped(&report, "identity contoso", "token");
     assert_eq!(world.emulator.vault.requests().len(), 0);
@@ -413,9 +413,9 @@ async fn an_expired_certificate_is_the_one_thing() {
             .vault
             .put("pem", &format!("{}{}", leaf.chain_pem, leaf.key_pem));
         let report = examine(&world, &text, &Questions::default()).await;
-        let told = whole(the_one(&report, "identity contoso", "certificate"));
+        let message = whole(the_one(&report, "identity contoso", "certificate"));
         all_of(
-            &told,
+            &message,
             &[
                 part,
                 "thumbprint",
@@ -425,7 +425,7 @@ async fn an_expired_certificate_is_the_one_thing() {
             ],
         );
         skipped(&report, "identity contoso", "token");
-        assert!(!told.contains("PRIVATE"), "{told}");
+        assert!(!message.contains("PRIVATE"), "{message}");
         assert_eq!(
             world.emulator.entra.token_requests_of(CLIENT),
             0,
@@ -469,8 +469,8 @@ async fn settings_with_secrets_in_a_vault_are_checked_as_a_whole() {
     let only = ["doctor", "--route", "signed", "--live", "--json"];
     let healthy = program(&world, &text, &only).await;
     let shown = String::from_utf8_lossy(&healthy.stdout).into_owned();
-    let told = String::from_utf8_lossy(&healthy.stderr).into_owned();
-    assert_eq!(healthy.status.code(), Some(0), "{shown}{told}");
+    let stderr = String::from_utf8_lossy(&healthy.stderr).into_owned();
+    assert_eq!(healthy.status.code(), Some(0), "{shown}{stderr}");
     assert_eq!(signed.requests().len(), 2, "the trigger of the vault is probed");
     let secret = &signed.settings().signature;
     assert!(!shown.contains(secret), "{shown}");
@@ -534,16 +534,16 @@ mod sign_in {
     async fn a_missing_sign_in_is_the_one_thing() {
         let (world, text) = world().await;
         let report = examine(&world, &text, &Questions::default()).await;
-        let told = whole(the_one(&report, "identity second", "sign-in"));
-        all_of(&told, &["nobody has signed in yet", "kept", "operator", LOGIN]);
+        let message = whole(the_one(&report, "identity second", "sign-in"));
+        all_of(&message, &["nobody has signed in yet", "kept", "operator", LOGIN]);
         skipped(&report, "identity second", "token");
         skipped(&report, "route orders", "claims");
         store(&world);
         std::fs::write(world.dir().join("kept"), "canary").unwrap();
         let report = examine(&world, &text, &Questions::default()).await;
-        let told = whole(the_one(&report, "identity second", "sign-in"));
-        all_of(&told, &["something other than a sign-in", "operator", LOGIN]);
-        assert!(!told.contains("canary"), "{told}");
+        let message = whole(the_one(&report, "identity second", "sign-in"));
+        all_of(&message, &["something other than a sign-in", "operator", LOGIN]);
+        assert!(!message.contains("canary"), "{message}");
     }
 
     #[tokio::test]
@@ -564,8 +564,8 @@ mod sign_in {
         store(&world);
         world.emulator.entra.revoke_refresh_tokens(50173);
         let report = examine(&world, &text, &Questions::default()).await;
-        let told = whole(the_one(&report, "identity second", "token"));
-        all_of(&told, &["AADSTS50173", "operator", LOGIN]);
+        let message = whole(the_one(&report, "identity second", "token"));
+        all_of(&message, &["AADSTS50173", "operator", LOGIN]);
         skipped(&report, "route orders", "claims");
     }
 
@@ -577,9 +577,9 @@ mod sign_in {
         world.emulator.vault.forbid(OTHER_OID);
         let output = program(&world, &text, &["login", "--identity", "contoso"]).await;
         assert_eq!(output.status.code(), Some(1));
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         all_of(
-            &told,
+            &stderr,
             &[
                 "cannot sign in",
                 "secret signed of key vault",
@@ -588,7 +588,7 @@ mod sign_in {
         );
         world.emulator.vault.allow(OTHER_OID);
         let output = program(&world, &text, &["login", "--identity", "contoso"]).await;
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        all_of(&told, &["[identity.sign_in]"]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        all_of(&stderr, &["[identity.sign_in]"]);
     }
 }

@@ -55,13 +55,13 @@ async fn a_missing_resource_is_the_one_of_the_identitys_own_scope() {
                 ..Questions::default()
             };
             let report = examine(&world, &with_api(&world, audience, SECRET), &only).await;
-            let told = whole(find(&report, "identity api", "token"));
+            let message = whole(find(&report, "identity api", "token"));
             for part in [name, &format!("az ad sp create --id {id}")] {
-                assert!(told.contains(part), "{number} {part}: {told}");
+                assert!(message.contains(part), "{number} {part}: {message}");
             }
             assert!(
-                !told.contains(FLOW_ID) && !told.contains("Flow Service"),
-                "{number}: {told}"
+                !message.contains(FLOW_ID) && !message.contains("Flow Service"),
+                "{number}: {message}"
             );
         }
     }
@@ -69,8 +69,8 @@ async fn a_missing_resource_is_the_one_of_the_identitys_own_scope() {
 
 async fn setup(world: &World, text: &str, style: &str) -> String {
     let output = program(world, text, &["setup", "--identity", "api", "--style", style]).await;
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -243,18 +243,18 @@ async fn a_trigger_that_finds_no_token_where_one_was_sent_has_its_own_explanatio
     trigger.does(Flow::Platform(Reply::json(401, &body)));
     let text = settings(&world, &trigger, "");
     let report = examine(&world, &text, &live()).await;
-    let told = whole(the_one(&report, "route orders", "credential"));
+    let finding = whole(the_one(&report, "route orders", "credential"));
     for part in [
         "removed the Authorization header",
         "inspects TLS",
         "connect_to",
         "operator",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(finding.contains(part), "{part}: {finding}");
     }
     assert!(
-        !told.contains("must give the route an identity"),
-        "it has one: {told}"
+        !finding.contains("must give the route an identity"),
+        "it has one: {finding}"
     );
 
     let gateway = world.start(&text);

@@ -151,10 +151,10 @@ async fn impostor(address: &str, tls: Option<TlsAcceptor>, answer: &'static [u8]
 }
 
 fn names_the_port(check: &Check, address: &str) {
-    let told = whole(check);
+    let message = whole(check);
     let (_, port) = address.rsplit_once(':').unwrap();
     for part in ["another program holds", address, "ss -ltnp", port] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
 }
 
@@ -312,20 +312,20 @@ async fn the_status_counts_the_ends_of_recent_requests_by_route() {
     gateway.lines.of(&answer).await;
     let (status, text) = gateway.admin("/status").await;
     assert_eq!(status, 200);
-    let told: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(told["service"], "flowgate");
-    assert_eq!(told["listeners"], json!([place.listener]));
+    let message: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(message["service"], "flowgate");
+    assert_eq!(message["listeners"], json!([place.listener]));
     assert_eq!(
-        (&told["minutes"], &told["without_route"]),
+        (&message["minutes"], &message["without_route"]),
         (&json!(10), &json!(1))
     );
     assert_eq!(
-        told["routes"],
+        message["routes"],
         json!([{
             "route": "orders",
             "answered": 1,
             "failed": [{"code": "key-unknown", "count": 1}, {"code": "caller-not-allowed", "count": 1}],
         }])
     );
-    assert_eq!(told["settings"].as_str().unwrap().len(), 64);
+    assert_eq!(message["settings"].as_str().unwrap().len(), 64);
 }

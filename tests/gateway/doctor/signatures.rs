@@ -44,7 +44,7 @@ fn with_old(world: &World, address: &str) -> Questions {
 }
 
 /// The checks about signatures.
-fn told(report: &Report) -> Vec<&Check> {
+fn signature_checks(report: &Report) -> Vec<&Check> {
     let group = report
         .groups
         .iter()
@@ -55,9 +55,9 @@ fn told(report: &Report) -> Vec<&Check> {
 }
 
 fn only(report: &Report) -> &Check {
-    let told = told(report);
-    assert_eq!(told.len(), 1, "{}", report.text());
-    told[0]
+    let checks = signature_checks(report);
+    assert_eq!(checks.len(), 1, "{}", report.text());
+    checks[0]
 }
 
 #[tokio::test]
@@ -92,14 +92,14 @@ async fn a_trigger_that_accepts_signatures_beside_tokens_causes_a_warning() {
     let report = examine(&world, &settings(&world, &trigger, ""), &privileges()).await;
     let check = only(&report);
     assert_eq!(check.verdict, Verdict::Warn, "{}", report.text());
-    let told = whole(check);
+    let message = whole(check);
     for part in [
         "still accepts signatures",
-        "cannot be told here",
+        "cannot be message here",
         "flow-owner",
         "sasAuthenticationPolicy",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
     assert_eq!(trigger.runs(), 0);
 }
@@ -130,7 +130,7 @@ async fn an_old_address_that_still_works_is_a_failure_and_starts_no_run() {
     let check = only(&report);
     assert_eq!(check.verdict, Verdict::Fail, "{}", report.text());
     assert!(report.has_failed());
-    let told = whole(check);
+    let message = whole(check);
     for part in [
         "still works",
         "route orders",
@@ -139,7 +139,7 @@ async fn an_old_address_that_still_works_is_a_failure_and_starts_no_run() {
         "Regenerate",
         "portal",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
     assert_eq!(trigger.runs(), 0);
     let shown = format!("{}{}{questions:?}", report.text(), report.json());
@@ -164,7 +164,7 @@ async fn an_old_address_that_is_dead_is_reported_as_dead() {
     ] {
         trigger.change(|trigger| trigger.signatures = signatures);
         let report = examine(&world, &text, &with_old(&world, address)).await;
-        let first = told(&report)[0];
+        let first = signature_checks(&report)[0];
         assert_eq!(first.verdict, Verdict::Ok, "{}", report.text());
         assert!(
             first.says.contains("is dead") && first.says.contains(code),
@@ -191,7 +191,7 @@ async fn a_refusal_by_network_does_not_make_a_signature_dead() {
     }
     trigger.does(Flow::Platform(Reply::new(status).body(body)));
     let report = examine(&world, &text, &questions).await;
-    let first = told(&report)[0];
+    let first = signature_checks(&report)[0];
     assert_eq!(first.verdict, Verdict::Note, "{}", report.text());
     assert!(first.says.contains("access rules"), "{}", first.says);
 }
@@ -224,7 +224,7 @@ async fn an_address_of_another_trigger_is_not_called() {
     let other = trigger(&world, Signatures::Accepted);
     let questions = with_old(&world, &signed(&other));
     let report = examine(&world, &settings(&world, &here, ""), &questions).await;
-    let first = told(&report)[0];
+    let first = signature_checks(&report)[0];
     assert_eq!(first.verdict, Verdict::Warn, "{}", report.text());
     assert!(first.says.contains("the address of no trigger"), "{}", first.says);
     assert_eq!(other.request_count().get(), 0);
@@ -237,7 +237,7 @@ async fn a_route_that_lets_every_method_through_is_not_tried() {
     let all = "methods = [\"GET\", \"POST\", \"PUT\", \"PATCH\", \"DELETE\"]";
     let questions = with_old(&world, &signed(&trigger));
     let report = examine(&world, &settings(&world, &trigger, all), &questions).await;
-    for check in told(&report) {
+    for check in signature_checks(&report) {
         assert_eq!(check.verdict, Verdict::Note, "{}", report.text());
         assert!(check.says.contains("no signature was tried"), "{}", check.says);
     }
@@ -278,7 +278,7 @@ async fn an_old_address_may_be_stored_in_a_key_vault() {
     assert_eq!(only(&report).verdict, Verdict::Fail, "{}", report.text());
     let without = examine(&world, &settings(&world, &trigger, ""), &questions).await;
     assert!(
-        told(&without)[0].says.contains("no [keyvault]"),
+        signature_checks(&without)[0].says.contains("no [keyvault]"),
         "{}",
         without.text()
     );

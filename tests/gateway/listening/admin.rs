@@ -71,7 +71,7 @@ async fn readyz_says_why_an_identity_has_no_token() {
     let mut world = World::new().await;
     world.secrets = vec![("CONTOSO_SECRET".into(), "canary-wrong-secret".into())];
     let gateway = world.start_with(&world.route("orders", "/orders", "https://localhost:9/", ""));
-    let told = async {
+    let reported = async {
         loop {
             let (status, report) = verbose(&gateway).await;
             if let Some(why) = report["identities"][0]["why"].as_str() {
@@ -79,7 +79,7 @@ async fn readyz_says_why_an_identity_has_no_token() {
             }
         }
     };
-    let (status, why) = tokio::time::timeout(PATIENCE, told).await.expect("no reason");
+    let (status, why) = tokio::time::timeout(PATIENCE, reported).await.expect("no reason");
     assert_eq!(status, 503);
     assert!(why.contains("7000215"), "{why}");
     assert!(!why.contains("canary"), "{why}");

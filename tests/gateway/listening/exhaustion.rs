@@ -285,9 +285,9 @@ async fn without_lines_of_requests_those_of_connections_are_written() {
     let mut caller = talk(&world, address).await;
     until(&mut caller, "/orders", 202).await;
     not_tls(address).await;
-    let told = line(&mut lines, |line| !line["kind"].is_null()).await;
+    let logged = line(&mut lines, |line| !line["kind"].is_null()).await;
     assert_eq!(
-        (&told["kind"], &told["reason"]),
+        (&logged["kind"], &logged["reason"]),
         (&"connection".into(), &"not-tls".into())
     );
 }

@@ -302,15 +302,15 @@ async fn the_announced_windows_and_limits_are_those_of_the_settings() {
         .hear(|heard| heard.kind == SETTINGS && heard.flags == 0)
         .await;
     let settings = settings.unwrap().payload;
-    let told = |id: u8| {
+    let announced = |id: u8| {
         let entry = settings.chunks(6).find(|entry| entry[..2] == [0, id])?;
         Some(u32::from_be_bytes(entry[2..].try_into().unwrap()))
     };
-    assert_eq!(told(3), Some(100), "streams");
-    assert_eq!(told(4).unwrap_or(65_535), 64 * 1024, "window of a stream");
-    assert_eq!(told(6), Some(32 * 1024), "largest head");
-    assert_eq!(told(5).unwrap_or(16_384), 16_384, "largest frame");
-    assert_eq!(told(1).unwrap_or(4096), 4096, "table of header fields");
+    assert_eq!(announced(3), Some(100), "streams");
+    assert_eq!(announced(4).unwrap_or(65_535), 64 * 1024, "window of a stream");
+    assert_eq!(announced(6), Some(32 * 1024), "largest head");
+    assert_eq!(announced(5).unwrap_or(16_384), 16_384, "largest frame");
+    assert_eq!(announced(1).unwrap_or(4096), 4096, "table of header fields");
     let window = peer
         .hear(|heard| heard.kind == WINDOW_UPDATE && heard.stream == 0)
         .await;

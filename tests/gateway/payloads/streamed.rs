@@ -97,7 +97,7 @@ async fn trailers_of_a_streamed_body_end_at_the_gateway() {
         .await;
     let rest = upstream.hear_until("\r\n0\r\n").await;
     let end = upstream.hear_until("\r\n").await;
-    assert_eq!(end, "\r\n", "nothing stands between the last chunk and the end");
+    assert_eq!(end, "\r\n", "there is nothing between the last chunk and the end");
     assert!(!rest.to_lowercase().contains("forged"), "{rest}");
     upstream.say(OK).await;
     assert_eq!(talk.hear().await.text(), "ok");

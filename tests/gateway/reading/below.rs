@@ -23,7 +23,7 @@ fn connection_lines(gateway: &Running) -> Vec<Value> {
 }
 
 /// Waits for this many lines, and expects this reason in the last one and in the metrics.
-async fn assert_told(gateway: &Running, count: usize, reason: &str, of_reason: usize, what: &str) {
+async fn assert_logged(gateway: &Running, count: usize, reason: &str, of_reason: usize, what: &str) {
     gateway
         .lines
         .wait_for(|_| connection_lines(gateway).len() >= count)
@@ -64,20 +64,20 @@ async fn shake(gateway: &Running, authority: &Authority, protocols: &[&str]) {
 async fn what_tls_refuses_has_one_line_and_a_count() {
     let (world, gateway, _) = served("").await;
     bare(&gateway, b"POST /orders HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    assert_told(&gateway, 1, "not-tls", 1, "plain HTTP on the port for TLS").await;
+    assert_logged(&gateway, 1, "not-tls", 1, "plain HTTP on the port for TLS").await;
     bare(&gateway, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    assert_told(&gateway, 2, "not-tls", 2, "plain HTTP/2 on the port for TLS").await;
+    assert_logged(&gateway, 2, "not-tls", 2, "plain HTTP/2 on the port for TLS").await;
     bare(&gateway, b"").await;
-    assert_told(&gateway, 3, "peer-gone", 1, "nothing at all").await;
+    assert_logged(&gateway, 3, "peer-gone", 1, "nothing at all").await;
     bare(&gateway, b"\x16\x03\x01\x02").await;
-    assert_told(&gateway, 4, "peer-gone", 2, "half a record").await;
+    assert_logged(&gateway, 4, "peer-gone", 2, "half a record").await;
     bare(&gateway, b"\x16\x03\x01\x00\x05hello").await;
     // Read as a handshake message, it states a length of 6.6 MB.
-    assert_told(&gateway, 5, "handshake-too-long", 1, "a greeting that is none").await;
+    assert_logged(&gateway, 5, "handshake-too-long", 1, "a greeting that is none").await;
     bare(&gateway, b"\x15\x03\x01\x00\x02\x02\x28").await;
-    assert_told(&gateway, 6, "tls", 1, "an alert instead of a greeting").await;
+    assert_logged(&gateway, 6, "tls", 1, "an alert instead of a greeting").await;
     shake(&gateway, &Authority::new(), &["h2"]).await;
-    assert_told(
+    assert_logged(
         &gateway,
         7,
         "certificate-distrusted",
@@ -86,7 +86,7 @@ async fn what_tls_refuses_has_one_line_and_a_count() {
     )
     .await;
     shake(&gateway, &world.emulator.ca, &["spdy/3"]).await;
-    assert_told(
+    assert_logged(
         &gateway,
         8,
         "no-common-protocol",
@@ -184,7 +184,7 @@ async fn what_http2_refuses_has_one_line_and_a_count() {
         let mut peer = Peer::connect(&world, &gateway).await;
         peer.write(&bytes).await;
         peer.end().await;
-        assert_told(&gateway, before + 1, "malformed-http2", before + 1, what).await;
+        assert_logged(&gateway, before + 1, "malformed-http2", before + 1, what).await;
     }
     assert_eq!(world.emulator.flow.heads().get(), 0);
     assert_eq!(gateway.send(order()).await.status, 202);
@@ -203,7 +203,7 @@ async fn a_beginning_that_is_not_http2_has_one_line_and_a_count() {
         peer.write(bytes).await;
         peer.end().await;
         let what = bytes.escape_ascii().to_string();
-        assert_told(&gateway, before + 1, "malformed-http2", before + 1, &what).await;
+        assert_logged(&gateway, before + 1, "malformed-http2", before + 1, &what).await;
     }
     assert_eq!(world.emulator.flow.heads().get(), 0);
 }
@@ -220,7 +220,7 @@ async fn a_peer_that_simply_leaves_has_no_line() {
     drop(talk);
     // A later connection with a line of its own shows that the earlier ones have none.
     bare(&gateway, b"GET / HTTP/1.1\r\n\r\n").await;
-    assert_told(&gateway, 1, "not-tls", 1, "the only line").await;
+    assert_logged(&gateway, 1, "not-tls", 1, "the only line").await;
 }
 
 /// Waits for the line of a connection, and expects its reason among the counts.
@@ -278,7 +278,7 @@ async fn a_head_that_http2_finds_too_large_has_one_line_and_a_count() {
     if !matches!(heard, Heard::Over(_)) {
         peer.leave().await;
     }
-    let told = |line: &Value| line["kind"] == "connection" || line["problem"] == "head-too-large";
-    gateway.lines.wait_for(told).await;
+    let is_logged = |line: &Value| line["kind"] == "connection" || line["problem"] == "head-too-large";
+    gateway.lines.wait_for(is_logged).await;
     assert_eq!(trigger.request_count().get(), 0);
 }

@@ -96,9 +96,9 @@ fn names() -> Vec<Case> {
     let characters = " \t\"(),/;<=>?@[\\]{}\u{e9}\u{a0}";
     let mut cases: Vec<Case> = characters
         .chars()
-        .map(|odd| {
-            let what = format!("a name with {}", odd.escape_default());
-            case(what, order_bytes(&format!("X{odd}Field: 1\r\n")))
+        .map(|character| {
+            let what = format!("a name with {}", character.escape_default());
+            case(what, order_bytes(&format!("X{character}Field: 1\r\n")))
         })
         .collect();
     cases.extend([

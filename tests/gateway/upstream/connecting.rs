@@ -37,9 +37,9 @@ async fn with_certificate(leaf: impl AsyncFn(&Stand) -> Leaf, words: &[&str]) {
 async fn refused(stand: &Stand, caller: &mut Caller, protocol: Protocol, code: &'static str, words: &[&str]) {
     let requests = stand.trigger.requests().len();
     let seen = caller.send(&stand.gateway, "POST", b"{}").await;
-    let told = Refused(code).check(&seen, protocol);
+    let outcome = Refused(code).check(&seen, protocol);
     let line = stand.line(&seen, protocol).await;
-    told.check_line(&line, words);
+    outcome.check_line(&line, words);
     assert_eq!(stand.trigger.requests().len(), requests, "something was sent");
 }
 
