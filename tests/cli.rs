@@ -219,7 +219,7 @@ fn a_label_for_hashed_keys_is_one_that_the_settings_take() {
             "{label:?}"
         );
         let said = err(&output);
-        assert!(said.contains("is no label for a key"), "{said}");
+        assert!(said.contains("is not a valid key label"), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
     let output = hash_keys(&["--label", &"x".repeat(62)], "canary-0123456789\n");
@@ -676,7 +676,7 @@ fn an_import_opens_nothing_by_itself() {
     let config = settings(folder.path(), "");
     let before = std::fs::read_to_string(&config).unwrap();
     for (arguments, said) in [
-        (&[][..], "Nobody may call a route unless it says so"),
+        (&[][..], "A route needs callers"),
         (&["--caller", "nobody"][..], "there is no caller \"nobody\""),
         (
             &["--anonymous", "--identity", "other"][..],
@@ -731,7 +731,7 @@ fn an_import_reports_no_more_than_the_address_shows() {
     const REPLACED: &str =
         "if this is a Power Automate flow, its address was replaced in 2025: copy the new one";
     const TOKEN: &str = "Mode        the flow wants a token";
-    const UNKNOWN: &str = "Mode        not to be message from the address";
+    const UNKNOWN: &str = "Mode        unknown, the address does not show it";
     let folder = tempfile::tempdir().unwrap();
     let config = settings(folder.path(), "");
     let rest =
@@ -799,7 +799,7 @@ fn a_route_gets_a_new_trigger_and_keeps_its_address() {
     );
     let renewed = signed_flow().replace(SIGNATURE, "canary-renewed-0123456789012345678901234567");
     let said = well(&pasted(&["relink", "--config", &config, "news", "-"], &renewed));
-    assert!(said.contains("A gateway that runs takes it up"), "{said}");
+    assert!(said.contains("A running gateway uses it"), "{said}");
     assert!(!said.contains("Restart"), "{said}");
     let kept = std::fs::read_to_string(folder.path().join("news.trigger")).unwrap();
     assert!(kept.contains("canary-renewed"));

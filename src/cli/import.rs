@@ -103,12 +103,13 @@ fn try_import(task: &Import) -> Result<String, Refusal> {
     let block = block(task, &settings, &proof, address.as_deref(), &secret_file)?;
     let text = edit::appended(&settings.text, &block);
     let config = check(&text, &task.settings.config)
-        .map_err(|report| format!("With the new route the settings would not be right:\n{report}"))?;
+        .map_err(|report| format!("With the new route the settings would be invalid:\n{report}"))?;
     let mut said = describe(&url) + &left_behind(&task.address, &url);
     if let (Proof::Identity(name), true) = (&proof, url.is_signed()) {
         let _ = writeln!(
             said,
-            "The address carries a signature; it is left out, because the token of \"{name}\" takes its place."
+            "The address carries a signature; it is left out, because the route sends the token of \
+             \"{name}\" instead."
         );
     }
     if task.dry_run {
@@ -122,15 +123,12 @@ fn try_import(task: &Import) -> Result<String, Refusal> {
     if let Some(signature) = signature {
         let path = folder(&task.settings.config).join(&secret_file);
         if path.exists() {
-            return Err(format!(
-                "{} is there already; move it away first.",
-                path.display()
-            ));
+            return Err(format!("{} already exists; move it away first.", path.display()));
         }
         let readers = write_secret(&path, &signature, &task.settings.config)?;
         let _ = writeln!(
             said,
-            "Signature   kept in {}, readable by its owner only",
+            "Signature   stored in {}, readable by its owner only",
             path.display()
         );
         said.push_str(&readable_by(readers, &path));
@@ -206,7 +204,7 @@ fn try_relink(task: &Relink) -> Result<String, Refusal> {
         Change::Secret(path, address) => {
             let readers = write_secret(&path, &address, &task.settings.config)?;
             said.push_str(&readable_by(readers, &path));
-            "A gateway that runs takes it up within seconds."
+            "A running gateway uses it within seconds."
         }
         Change::Settings(text) => {
             write_settings(&task.settings.config, &text)?;
@@ -232,9 +230,9 @@ fn fitting(url: &TriggerUrl, route: &RouteSettings) -> Result<Secret, Refusal> {
         // A Logic App may accept both; the token is safer.
         (Proof::Identity(_), true) if url.family() == Family::Consumption => Ok(Secret::new(unsigned(url))),
         (Proof::Identity(name), true) => Err(format!(
-            "The new address carries a signature, so the flow is set to \"Anyone\", and the route \"{}\" shows the token of \
-             \"{name}\". Set the trigger to \"Any user in my tenant\" or \"Specific users in my tenant\", save the flow, \
-             and copy the address again.",
+            "The new address carries a signature, so the flow is set to \"Anyone\", and the route \"{}\" \
+             sends the token of \"{name}\". Set the trigger to \"Any user in my tenant\" or \"Specific users \
+             in my tenant\", save the flow, and copy the address again.",
             route.name
         )),
         (Proof::Signed, false) => Err(format!(
@@ -366,8 +364,8 @@ fn block(
             .map(|caller| caller.name.as_str())
             .collect();
         return Err(format!(
-            "Nobody may call a route unless it says so: name its callers with --caller NAME, or open it with --anonymous. \
-             Known are: {}.",
+            "A route needs callers: name them with --caller NAME, or open it with --anonymous. Known are: \
+             {}.",
             if known.is_empty() {
                 "none".to_owned()
             } else {
@@ -416,7 +414,7 @@ fn check(text: &str, path: &Path) -> Result<Config, Refusal> {
 }
 
 /// Shown for a fact that the address does not contain.
-const UNKNOWN: &str = "not to be told from the address";
+const UNKNOWN: &str = "unknown, the address does not show it";
 
 /// Describes the flow, as far as its address reveals it.
 fn describe(url: &TriggerUrl) -> String {
@@ -428,7 +426,7 @@ fn describe(url: &TriggerUrl) -> String {
     };
     let is_known = url.has_known_host() && url.family() != Family::Other;
     let mode = match (url.is_signed(), is_known) {
-        (true, _) => "the address carries a signature (\"Anyone\", or a Logic App whose owner lets it in)",
+        (true, _) => "the address carries a signature (\"Anyone\", or a Logic App whose owner allows it)",
         (false, true) => {
             "the flow wants a token (\"Any user in my tenant\" or \"Specific users in my tenant\")"
         }
@@ -454,7 +452,8 @@ fn left_behind(argument: &str, url: &TriggerUrl) -> String {
     if argument == "-" || !url.is_signed() {
         return String::new();
     }
-    "Note        the signature now stands in the history of this shell; give - in place of the address, and paste it\n".to_owned()
+    "Note        the signature is now in this shell's history; pass - instead of the address, and paste it\n"
+        .to_owned()
 }
 
 fn public_address(config: &Config, name: &str) -> String {
@@ -495,8 +494,8 @@ fn readable_by(readers: Readers, path: &Path) -> String {
             "Readable    by user {owner}, who owns the settings file; if the gateway runs as another one: chown USER {shown}\n"
         ),
         Readers::Another { owner, settings } => format!(
-            "Readable    by user {owner} only, and the settings file belongs to user {settings}: if the gateway runs as \
-             that one, it cannot read the secret before chown {settings} {shown}\n"
+            "Readable    by user {owner} only, but the settings file belongs to user {settings}: if the \
+             gateway runs as that one, it cannot read the secret until you run chown {settings} {shown}\n"
         ),
         Readers::Unknown => String::new(),
     }

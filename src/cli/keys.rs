@@ -28,7 +28,7 @@ pub(super) fn run(command: KeyCommand) -> Outcome {
 fn new(caller: &str, label: Option<String>, pepper: &Pepper) -> Outcome {
     let Ok(caller) = CallerName::parse(caller) else {
         return wrong(format!(
-            "\"{caller}\" is no name for a caller: {}",
+            "\"{caller}\" is not a valid caller name: {}",
             crate::model::NameError
         ));
     };
@@ -42,12 +42,15 @@ fn new(caller: &str, label: Option<String>, pepper: &Pepper) -> Outcome {
     };
     let mut random = [0u8; KEY_BYTES];
     if aws_lc_rs::rand::fill(&mut random).is_err() {
-        return Outcome::failed("the operating system gives no random bytes\n", crate::cli::FAILED);
+        return Outcome::failed(
+            "the operating system provides no random bytes\n",
+            crate::cli::FAILED,
+        );
     }
     let key = Secret::new(format!("{GENERATED_PREFIX}{}", URL_SAFE_NO_PAD.encode(random)));
     let digest = KeyDigest::of(key.expose().as_bytes(), pepper.as_ref()).to_setting();
     Outcome::out(format!(
-        "The key, shown this once; give it to {caller} over a safe channel:\n\n    {}\n\n\
+        "The key, printed only this once; pass it to {caller} over a secure channel:\n\n    {}\n\n\
          The lines for the settings:\n\n    [[caller]]\n    name = \"{caller}\"\n\n    [[caller.key]]\n    \
          label = \"{label}\"\n    digest = \"{}\"\n",
         key.expose(),
@@ -80,10 +83,10 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
         }
         if key.starts_with(GENERATED_PREFIX) && !is_generated(key.as_bytes()) {
             return wrong(format!(
-                "key {count} begins with {GENERATED_PREFIX} but has not the form of a key made by `flowgate \
-                 key new`, which has 43 of the characters A-Z, a-z, 0-9, \"-\" and \"_\" behind that. Only \
-                 such keys are exempt from the limit of wrong keys, so no other key may look like one: copy \
-                 the whole key, or make another with `flowgate key new`"
+                "key {count} begins with {GENERATED_PREFIX} but does not have the form of a key from \
+                 `flowgate key new`, which has 43 of the characters A-Z, a-z, 0-9, \"-\" and \"_\" after \
+                 that. Only such keys are exempt from the limit of wrong keys, so no other key may look like \
+                 one: copy the whole key, or create another with `flowgate key new`"
             ));
         }
         if let Some(why) = unlikely(key) {
@@ -100,7 +103,9 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
         }
     }
     if count == 0 {
-        return wrong("no key came on standard input; try: flowgate key hash < file-with-the-key".to_owned());
+        return wrong(
+            "there is no key on standard input; try: flowgate key hash < file-with-the-key".to_owned(),
+        );
     }
     Outcome {
         err: warnings,
@@ -111,7 +116,7 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
 /// Why a line is probably not a key, without quoting it.
 fn unlikely(key: &str) -> Option<String> {
     if key.chars().any(char::is_whitespace) {
-        return Some("holds blanks".to_owned());
+        return Some("contains spaces".to_owned());
     }
     (key.chars().count() < KEY_CHARS_LIKELY).then(|| format!("is shorter than {KEY_CHARS_LIKELY} characters"))
 }
@@ -128,7 +133,7 @@ fn read_pepper(pepper: &Pepper) -> Result<Option<Secret>, Outcome> {
 
 fn not_a_label(label: &str) -> Outcome {
     wrong(format!(
-        "{label:?} is no label for a key: {}",
+        "{label:?} is not a valid key label: {}",
         crate::model::NameError
     ))
 }
@@ -167,7 +172,7 @@ mod tests {
         assert_eq!(
             outcome.err,
             "warning: key 2 is shorter than 16 characters; this does not look like a key\n\
-             warning: key 3 holds blanks; this does not look like a key\n"
+             warning: key 3 contains spaces; this does not look like a key\n"
         );
     }
 

@@ -265,7 +265,7 @@ impl<W: Write> Losses<W> {
         }
         let why = match mem::take(&mut self.failing) {
             true => "it could not be written",
-            false => "what reads it was slower than its lines",
+            false => "its reader was too slow",
         };
         let message = format!("{count} lines of the log were lost before this one, because {why}");
         let mut notice = Notice::new(Level::WARN, module_path!(), &message);
@@ -286,8 +286,9 @@ impl<W: Write> Losses<W> {
         }
         self.complained = Some(now);
         let text = format!(
-            "flowgate: the log cannot be written: {failure}. Requests are served on and their lines are lost, which \
-             flowgate_log_lines_dropped counts; make room for standard output. Then the log says how many were lost.\n"
+            "flowgate: the log cannot be written: {failure}. Requests are still served and their lines are \
+             lost, which flowgate_log_lines_dropped counts; make room for standard output. The log then \
+             reports how many were lost.\n"
         );
         // If this fails too, there is nowhere left to report it.
         let _ = self.complaints.write_all(text.as_bytes());

@@ -84,8 +84,8 @@ fn report(name: &str, signed_in: &SignedIn) -> String {
         Protection::OwnerOnly => "readable by its owner only",
     };
     format!(
-        "Signed in for identity {name}: {}.\nThe refresh token is kept in {}, {protection}.\nA gateway that runs takes \
-         it up within a minute.\n",
+        "Signed in for identity {name}: {}.\nThe refresh token is stored in {}, {protection}.\nA running \
+         gateway uses it within a minute.\n",
         signed_in.account,
         signed_in.store.display()
     )

@@ -209,8 +209,8 @@ fn compare(files: &[FileInForce]) {
     if changed.is_none() && unreadable.is_none() {
         tracing::info!(
             signal,
-            "SIGHUP is ignored: the settings file and the list files are what is in force; certificates and rotated \
-             secrets are followed without a signal"
+            "SIGHUP is ignored: the settings file and the list files have not changed since the start; \
+             certificates and rotated secrets are followed without a signal"
         );
         return;
     }
@@ -218,7 +218,7 @@ fn compare(files: &[FileInForce]) {
         signal,
         changed,
         unreadable,
-        "SIGHUP is ignored: settings are read at the start only, and the files differ from what is in force; check them \
-         with `flowgate check`, then restart the gateway to apply them"
+        "SIGHUP is ignored: settings are read only at the start, and the files have changed since; check \
+         them with `flowgate check`, then restart the gateway to apply them"
     );
 }

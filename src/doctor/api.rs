@@ -31,8 +31,8 @@ fn behind(probe: &str) -> &str {
 /// Calls the API, unless an earlier check failed.
 pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &Held, group: &mut Group) {
     let Some(probe) = &route.probe else {
-        let says = "not tried: an API answers no call in a way that is known to do nothing. Set probe = \"/PATH\" on the \
-                    route, one of its `paths` that may be asked for with GET";
+        let says = "not tested: no call of an unknown API is certain to be harmless. Set probe = \"/PATH\" \
+                    on the route, one of its `paths` that may be called with GET";
         let untested = format!("the API of route {} (set `probe` on it)", route.name);
         group.aside(Check::note(NAME, says).untested(untested));
         return;
@@ -73,8 +73,8 @@ fn judge(
         401 => {
             let audience = identity.map_or("-", |identity| identity.audience.as_str());
             let what = format!(
-                "Compare `scope` of identity {name} with the API: its token is for {audience}, and the API wants one for \
-                 itself. If it is the right one, look whether its tenant is the API's."
+                "Compare `scope` of identity {name} with the API: its token is for {audience}, and the API \
+                 wants one for itself. If that is right, check that its tenant is the API's."
             );
             Check::fail(
                 NAME,
@@ -99,12 +99,15 @@ fn judge(
             )
         }
         404 | 405 => {
-            let what = "Name a path in `probe` that the API answers with GET; that one is not there.";
+            let what = "Set `probe` to a path that the API answers with GET; this one does not exist.";
             Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
         }
-        429 => Check::note(NAME, format!("{says}: the API slows down; try again later")),
+        429 => Check::note(
+            NAME,
+            format!("{says}: the API limits the rate of calls; try again later"),
+        ),
         500.. => {
-            let what = "Nobody here: the API failed by itself; look at its health and try again.";
+            let what = "The API itself failed; check its health and try again.";
             Check::fail(NAME, says, Remedy::new(FixedBy::Nobody, what))
         }
         _ => {

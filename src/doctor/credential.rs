@@ -42,8 +42,8 @@ pub(super) async fn examine(settings: &IdentitySettings, walk: &Walk, group: &mu
         GrantSettings::Password { password, .. } => {
             group.aside(Check::note(
                 "password",
-                "it is shown to Entra once, with the token request: a try, which counts towards the lock of the account if \
-                 the password is wrong",
+                "it is sent to Entra once, with the token request; if the password is wrong, that counts \
+                 towards the lockout of the account",
             ));
             unread(&[password], walk, group);
         }
@@ -69,8 +69,8 @@ fn ending(
     let client = &endpoint.client_id;
     let Some(expires) = expires else {
         let known = match source.vault() {
-            Some(_) => "its end is what its vault says",
-            None => "its end is not in the settings",
+            Some(_) => "its expiry is in its vault",
+            None => "its expiry is not in the settings",
         };
         return Check::note(
             "secret",
@@ -81,7 +81,7 @@ fn ending(
         );
     };
     expiry("secret", place, expires, || {
-        let what = "Create another client secret, add it as [[identity.secret]], and take the old one out.";
+        let what = "Create another client secret, add it as [[identity.secret]], and remove the old one.";
         credentials(client, what).command(format!(
             "az ad app credential reset --id {client} --append --years 1"
         ))
@@ -176,7 +176,7 @@ fn judge(certificate: &ClientCertificate, client: &str, walk: &Walk) -> Check {
     } else {
         return expiry("certificate", &place, found.ends(), || {
             let what =
-                "Upload another certificate, add it as [[identity.certificate]], and take the old one out.";
+                "Upload another certificate, add it as [[identity.certificate]], and remove the old one.";
             credentials(client, what).command(format!(
                 "az ad app credential reset --id {client} --append --cert @certificate.pem"
             ))
@@ -196,7 +196,7 @@ fn from_vaults(
     let key = parts.key.map(value).transpose()?;
     let password = parts.password.map(value).transpose()?;
     let read = certificate.read(&file, key.as_ref(), password.as_ref(), None);
-    Ok(read.and_then(|found| found.ok_or_else(|| "it holds nothing".to_owned())))
+    Ok(read.and_then(|found| found.ok_or_else(|| "it is empty".to_owned())))
 }
 
 /// Checks the federated token that replaces a secret, without asking Entra.
@@ -236,12 +236,13 @@ pub(super) async fn federated(
 fn presented(settings: &IdentitySettings, place: &str, token: &FederatedToken) -> Check {
     let left = match token.left {
         Some(left) => format!("{} minutes left", left.as_secs() / 60),
-        None => "without an end".to_owned(),
+        None => "without an expiry".to_owned(),
     };
     let application = settings.grant.application();
     let client = application.map_or("CLIENT_ID", |(endpoint, _)| endpoint.client_id.as_str());
     let says = format!(
-        "{place}, {left}. A federated credential of the application must hold these: issuer {}, subject {}, audience {}",
+        "{place}, {left}. A federated credential of the application must contain these: issuer {}, subject \
+         {}, audience {}",
         token.issuer, token.subject, token.audience
     );
     match token.fit {

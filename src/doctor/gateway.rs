@@ -28,9 +28,8 @@ pub(super) fn examine(config: &Config, selection: &Selection<'_>, environment: &
         if let Some(host) = &route.host
             && !is_covered(config, host)
         {
-            let says = format!("no certificate carries {host}, the host of route {}", route.name);
-            let what =
-                format!("Add a [[listener.certificate]] made out to {host}, or mend host of the route.");
+            let says = format!("no certificate covers {host}, the host of route {}", route.name);
+            let what = format!("Add a [[listener.certificate]] for {host}, or correct `host` of the route.");
             group.aside(Check::warn(
                 "listener",
                 says,
@@ -46,15 +45,15 @@ fn judge(address: std::net::SocketAddr, certificate: &Certificate) -> Check {
     let now = clock::wall();
     let names = certificate.names.join(" ");
     let left = certificate.not_after.duration_since(now).unwrap_or_default();
-    let renew = "Renew the certificate and put it with its key where the settings name them; a running gateway takes it from \
-                 there by itself, out of a variable only when it is restarted.";
+    let renew = "Renew the certificate and store it with its key where the settings name them; a running \
+                 gateway reads it from there by itself, but from a variable only after a restart.";
     if left.is_zero() {
         let says = format!("{address}: the certificate for {names} has expired");
         return Check::fail("listener", says, Remedy::new(FixedBy::Operator, renew));
     }
     if certificate.not_before > now {
         let says = format!("{address}: the certificate for {names} is not valid yet");
-        let what = "Compare this host's clock, or take back the certificate before it.";
+        let what = "Compare this host's clock, or go back to the previous certificate.";
         return Check::fail("listener", says, Remedy::new(FixedBy::Operator, what));
     }
     let says = format!("{address}: certificate for {names}, {}", days(left));

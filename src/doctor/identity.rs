@@ -84,7 +84,7 @@ pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, se
     if endpoint.authority.starts_with("http://") {
         group.aside(Check::note(
             "tls",
-            "the authority is asked without TLS, as the settings want it",
+            "the authority is called without TLS, as the settings require",
         ));
     } else {
         let place = Place {
@@ -108,14 +108,15 @@ async fn compare_clock(endpoint: &EndpointSettings) -> Check {
     let remedy = || {
         Remedy::new(
             FixedBy::HostAdmin,
-            "Set this host's clock by NTP; Entra refuses what seems to come from another time.",
+            "Synchronize this host's clock with NTP; Entra refuses requests whose time differs too much.",
         )
         .command("timedatectl status")
     };
     let date = match date_of(endpoint).await {
         Ok(date) => date,
         Err(why) => {
-            let what = "Find out what answers in place of Entra: a proxy, a portal of the network, a wrong authority.";
+            let what = "Find out what answers instead of Entra: a proxy, a captive portal, a wrong \
+                        authority.";
             return Check::fail(
                 "clock",
                 format!("the authority gave no answer: {why}"),
@@ -126,7 +127,7 @@ async fn compare_clock(endpoint: &EndpointSettings) -> Check {
     let Some(date) = date else {
         return Check::note(
             "clock",
-            "the authority tells no date, so the clock was not compared",
+            "the authority sends no date, so the clock was not compared",
         );
     };
     let now = clock::wall();

@@ -51,13 +51,13 @@ pub fn plan(selection: &Selection<'_>, live: Live) -> Vec<String> {
         ));
         match harmless(route) {
             Some(method) => lines.push(format!(
-                "{name}: {method} {} with the route's credential; the route lets {} through, so a trigger that fits it \
-                 refuses this method and starts no run",
+                "{name}: {method} {} with the route's credential; the route allows {}, so a trigger that \
+                 matches it refuses this method and starts no run",
                 route.trigger,
                 methods(route)
             )),
             None => lines.push(format!(
-                "{name}: no second call, because the route lets every method through"
+                "{name}: no second call, because the route allows every method"
             )),
         }
         if live == Live::Run {
@@ -131,7 +131,7 @@ pub(super) async fn examine(
             group.add(Check::fail(
                 FIRST,
                 why,
-                Remedy::new(FixedBy::Operator, "Mend the trigger address."),
+                Remedy::new(FixedBy::Operator, "Correct the trigger address."),
             ));
             group.skips(&[SECOND]);
             group.skips(last);
@@ -314,7 +314,7 @@ impl<'a> Caller<'a> {
             | (_, "DirectApiInvalidAuthorizationScheme" | "http-401" | "http-401-challenge", _)
             | (_, "http-403" | "http-403-challenge", _) => Check::note(
                 FIRST,
-                format!("refused with {}, which does not tell the mode", fault.row.code),
+                format!("refused with {}, which does not show the mode", fault.row.code),
             ),
             _ => self.failed(FIRST, fault),
         }
@@ -325,7 +325,7 @@ impl<'a> Caller<'a> {
         let Some(method) = harmless(self.route) else {
             return Check::note(
                 SECOND,
-                "not tried: the route lets every method through, so each could start a run",
+                "not tested: the route allows every method, so each could start a run",
             );
         };
         let target = self.route.trigger.exposed_path_and_query();
@@ -353,7 +353,7 @@ impl<'a> Caller<'a> {
             }
             Reading::Owner => {
                 let what =
-                    "Look at what stands at the trigger address; a flow in order refuses the method by name.";
+                    "Check what answers at the trigger address; a working flow refuses the method by name.";
                 let says = format!(
                     "the trigger answered {} to {method} without a known code",
                     seen.status
@@ -440,6 +440,6 @@ fn open(status: u16, method: &Method) -> Check {
     }
     Check::note(
         FIRST,
-        format!("refused with {status}, which does not tell the mode"),
+        format!("refused with {status}, which does not show the mode"),
     )
 }

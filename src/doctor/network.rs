@@ -181,7 +181,8 @@ async fn connect(place: &Place<'_>, addresses: &[SocketAddr]) -> Result<(Check, 
         Err(_) => last = format!("no answer within {:?}", place.timeout),
     }
     let what = format!(
-        "Let the gateway's host out to {} port {} (the gateway uses no proxy), or mend the port in the {}.",
+        "Let the gateway's host connect to {} port {} (the gateway uses no proxy), or correct the port in \
+         the {}.",
         place.host, place.port, place.setting
     );
     let remedy =
@@ -203,10 +204,10 @@ async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
         }
     };
     let Ok(name) = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()) else {
-        let remedy = Remedy::new(FixedBy::Operator, format!("Mend the {}.", place.setting));
+        let remedy = Remedy::new(FixedBy::Operator, format!("Correct the {}.", place.setting));
         return Check::fail(
             "tls",
-            format!("{host} is no name a certificate can carry"),
+            format!("{host} is not a name that a certificate can contain"),
             remedy,
         );
     };
@@ -218,7 +219,7 @@ async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
         Ok(Err(error)) => return refused(place, &error),
         Err(_) => {
             let what =
-                "Find out what stands between: a firewall that looks into TLS, or a port of something else.";
+                "Find out what is in between: a firewall that inspects TLS, or another service at this port.";
             let says = format!("no TLS handshake with {host} within {:?}", place.timeout);
             return Check::fail("tls", says, Remedy::new(FixedBy::HostAdmin, what));
         }
@@ -234,7 +235,7 @@ async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
     );
     match leaf.left() {
         left if left <= RENEWAL => {
-            let what = format!("Whoever runs {host} has to renew its certificate.");
+            let what = format!("The operator of {host} has to renew its certificate.");
             Check::warn("tls", says, Remedy::new(FixedBy::HostAdmin, what))
         }
         _ => Check::ok("tls", says),
@@ -251,7 +252,7 @@ fn refused(place: &Place<'_>, error: &io::Error) -> Check {
         Some(rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         )) => (
-            format!("the certificate is made out to another name than {host}"),
+            format!("the certificate is for another name than {host}"),
             Remedy::new(
                 FixedBy::Operator,
                 format!(

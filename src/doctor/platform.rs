@@ -49,9 +49,9 @@ fn absent(source: &ManagedSource) -> Remedy {
     let remedy = match source {
         ManagedSource::Imds { .. } => Remedy::new(
             FixedBy::HostAdmin,
-            "Outside of Azure there is no IMDS: give the identity another kind of credential there. Inside, let the \
-             gateway reach 169.254.169.254 port 80: a firewall of the host or the network of a container may keep it \
-             from it.",
+            "Outside of Azure there is no IMDS: give the identity another kind of credential there. Inside, \
+             let the gateway reach 169.254.169.254 port 80: a firewall of the host or the network of a \
+             container may block it.",
         ),
         ManagedSource::AppService { .. } => Remedy::new(
             FixedBy::HostAdmin,
@@ -76,15 +76,15 @@ pub(super) async fn chain(
         Ok((endpoint, proof)) => {
             group.aside(Check::ok(
                 "chain",
-                "workload identity is taken: its variables are set",
+                "workload identity is used: its variables are set",
             ));
             let why = match &chain.managed {
-                Ok(_) => "it comes after workload identity, and is not asked",
+                Ok(_) => "it comes after workload identity, and is not called",
                 Err(why) => why.as_str(),
             };
             group.aside(Check::note(
                 "chain",
-                format!("managed identity is not taken: {why}"),
+                format!("managed identity is not used: {why}"),
             ));
             credential::federated(settings, proof, walk, group).await;
             identity::authority(endpoint, group, &mut walk.seen).await;
@@ -94,12 +94,12 @@ pub(super) async fn chain(
     };
     group.aside(Check::note(
         "chain",
-        format!("workload identity is not taken: {out}"),
+        format!("workload identity is not used: {out}"),
     ));
     match &chain.managed {
         Ok(found) => {
             let says = format!(
-                "managed identity from {} is taken if it answers",
+                "managed identity from {} is used if it answers",
                 found.source.name()
             );
             group.aside(Check::note("chain", says));
@@ -110,7 +110,7 @@ pub(super) async fn chain(
                 "Give the machine an identity, or the identity of the settings a credential of its own.";
             group.add(Check::fail(
                 "chain",
-                format!("nothing is there: managed identity is not taken either: {why}"),
+                format!("no source is available: managed identity is not used either: {why}"),
                 Remedy::new(FixedBy::Operator, what),
             ));
         }

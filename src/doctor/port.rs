@@ -204,21 +204,21 @@ fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -
         Found::Differs(name, leaf) => {
             let other = leaf.map_or_else(|| "one that cannot be read".to_owned(), |leaf| leaf.says());
             let says = format!(
-                "{address} shows another certificate for {name} than the one of the settings: {other}"
+                "{address} presents another certificate for {name} than the one of the settings: {other}"
             );
-            let what = "A running gateway takes a new certificate from its file within a minute, and one from a variable \
-                        when it is restarted; if this stays, look for `certificate` in its log.";
+            let what = "A running gateway uses a new certificate from its file within a minute, and one from \
+                        a variable after a restart; if this persists, look for `certificate` in its log.";
             Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
                 .untested(format!("the certificate of {address} (ask again in a minute)"))
         }
         Found::Foreign(why) => {
-            let says = format!("another program holds {address}: {why}");
+            let says = format!("another program uses {address}: {why}");
             let what = "Stop that program, or set another `address` for the listener: the gateway cannot start there.";
             Check::fail(NAME, says, holds(address, what))
         }
         Found::KeptOut => Check::note(
             NAME,
-            format!("{address} serves other hosts than this one without TLS, so it was not tried"),
+            format!("{address} serves other hosts than this one without TLS, so it was not tested"),
         )
         .untested(format!(
             "the listener {address} (ask it from a host that is in `plain_http_from`)"

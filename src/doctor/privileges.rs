@@ -66,7 +66,7 @@ fn permissions(config: &Config, held: &Held) -> Vec<Check> {
             "the token of {name} carries {}, which no trigger asks for",
             granted.join(", ")
         );
-        let remedy = Remedy::new(FixedBy::TenantAdmin, "Take back what nothing else needs.")
+        let remedy = Remedy::new(FixedBy::TenantAdmin, "Revoke what nothing else needs.")
             .portal(format!(
                 "Microsoft Entra admin center, App registrations, {client}, API permissions"
             ))
@@ -98,8 +98,8 @@ pub(super) fn signatures(config: &Config) -> Vec<Check> {
             "route {} uses a token, and route {} the signature of the same trigger",
             route.name, other.name
         );
-        let what = "If the signature is still good, set the trigger to a tenant mode (Power Automate) or switch SAS off \
-                    (Logic Apps), and take the signed route out.";
+        let what = "If the signature still works, set the trigger to a tenant mode (Power Automate) or \
+                    disable SAS (Logic Apps), and remove the signed route.";
         checks.push(Check::warn(
             "signatures",
             says,
@@ -108,8 +108,9 @@ pub(super) fn signatures(config: &Config) -> Vec<Check> {
     }
     if unknown > 0 {
         let says = format!(
-            "for {} with a token the settings know no signature, so whether one still works cannot be told \
-             here: --privileges --live asks the triggers, and with --signed-url whether an old address still works",
+            "for {} with a token the settings contain no signature, so it is unknown whether one still \
+             works: --privileges --live asks the triggers, and with --signed-url whether an old address \
+             still works",
             count(unknown, "route", "routes")
         );
         checks.push(Check::note("signatures", says));
@@ -126,7 +127,7 @@ fn is_open(route: &RouteSettings) -> bool {
 fn open(config: &Config) -> Vec<Check> {
     let open = config.routes.iter().filter(|route| is_open(route));
     open.map(|route| {
-        let what = "List its `callers` in place of `anonymous`, or narrow it with `networks`.";
+        let what = "List its `callers` instead of `anonymous`, or restrict it with `networks`.";
         Check::warn(
             "anonymous",
             open_says(route),
@@ -140,21 +141,21 @@ fn open(config: &Config) -> Vec<Check> {
 fn open_says(route: &RouteSettings) -> String {
     let networks = |number| count(number, "network", "networks");
     let from = match (route.networks.allow.len(), route.networks.deny.len()) {
-        (0, 0) => "and no networks narrow it".to_owned(),
+        (0, 0) => "and no networks restrict it".to_owned(),
         (0, deny) => format!("and only {} may not call", networks(deny)),
         (allow, 0) => format!("from {}", networks(allow)),
         (allow, deny) => format!("from {} except {}", networks(allow), networks(deny)),
     };
     let does = match route.kind {
         RouteKind::Flow => "starts the flow",
-        RouteKind::Api(_) => "asks the API",
+        RouteKind::Api(_) => "calls the API",
     };
     let shown = match &route.proof {
         Proof::Identity(name) => format!("the token of identity {name}"),
         Proof::Signed => "the signature of its trigger".to_owned(),
     };
     format!(
-        "route {} is open without a key, {from}: whoever knows its address {does} with {shown}",
+        "route {} is open without a key, {from}: anyone who knows its address {does} with {shown}",
         route.name
     )
 }
@@ -202,7 +203,7 @@ fn unused(config: &Config) -> Vec<Check> {
     let take_out = || {
         Remedy::new(
             FixedBy::Operator,
-            "Take it out of the settings, and its credential with it.",
+            "Remove it and its credential from the settings.",
         )
     };
     let identities = config.identities.iter().filter(|one| !used.contains(&one.name));
@@ -222,14 +223,14 @@ fn keys(config: &Config) -> Vec<Check> {
     for caller in &config.callers {
         for key in caller.keys.iter() {
             let why = if key.state == KeyState::Disabled {
-                "is switched off"
+                "is disabled"
             } else if key.expires.is_some_and(|expires| expires <= now) {
                 "has expired"
             } else {
                 continue;
             };
             let says = format!("key {} of {} {why}", key.label, caller.name);
-            let what = "Take it out of the settings once nobody asks about it any more.";
+            let what = "Remove it from the settings once nobody asks about it any more.";
             checks.push(Check::warn("keys", says, Remedy::new(FixedBy::Operator, what)));
         }
     }

@@ -58,7 +58,7 @@ fn address(route: &RouteSettings) -> Check {
     );
     match url.warning() {
         Some(warning) => {
-            let what = "Copy the URL from the trigger again, unless a proxy or a test stands there.";
+            let what = "Copy the URL from the trigger again, unless it is the address of a proxy or a test.";
             Check::warn(
                 "trigger",
                 format!("{says}. {warning}"),
@@ -83,7 +83,7 @@ fn compare(config: &Config, route: &RouteSettings, held: &Held) -> Check {
     };
     let failed: Vec<&Compared> = rows.iter().filter(|row| row.fit == Fit::Fails).collect();
     let mut check = match failed.as_slice() {
-        [] => Check::ok("claims", "none of them speaks against the flow"),
+        [] => Check::ok("claims", "none of them conflicts with the flow"),
         failed => {
             let why: Vec<&str> = failed.iter().map(|row| row.why.as_str()).collect();
             let fix: Vec<&str> = failed.iter().map(|row| row.fix.as_str()).collect();

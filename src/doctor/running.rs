@@ -73,8 +73,8 @@ impl Running {
         let (address, status) = match self {
             Self::Off => {
                 let says = "the admin listener is off, so a running gateway cannot be asked for its settings and calls";
-                let open = "the settings and the calls of the running gateway (take `off` out of [admin], or read the \
-                            access log)";
+                let open = "the settings and the calls of the running gateway (remove `off` from [admin], or \
+                            read the access log)";
                 return vec![Check::note(NAME, says).untested(open)];
             }
             Self::AnyPort => {
@@ -89,8 +89,8 @@ impl Running {
             }
             Self::Foreign(address, why) => {
                 let says = format!("what answers at http://{address}/status is not this gateway: {why}");
-                let what = "Stop the program that holds the port, or set another address in [admin]; a Flowgate of an \
-                            older version has no /status and has to be restarted.";
+                let what = "Stop the program that uses the port, or set another address in [admin]; a \
+                            Flowgate of an older version has no /status and has to be restarted.";
                 return vec![Check::fail(NAME, says, holds(*address, what))];
             }
             Self::Here(address, status) => (address, status),
@@ -242,7 +242,8 @@ fn remedy(code: &str) -> Remedy {
     let (who, what) = match kind_of(code) {
         Some(Kind::CallerNotAllowed) => (
             FixedBy::Operator,
-            "Add the caller to `callers` of the route if it shall call it; the access log names it as `caller`.",
+            "Add the caller to `callers` of the route if it may call it; the access log names it as \
+             `caller`.",
         ),
         Some(Kind::AddressRefused) => (
             FixedBy::Operator,
@@ -389,8 +390,8 @@ mod tests {
         let check = judge(&route(0, &[("key-missing", 9), ("flow-off", 1)]), 10);
         assert_eq!(
             check.says,
-            "10 calls in the last 10 minutes, none answered: 1 flow-off (503), 9 key-missing (401). The flow behind this \
-             address is switched off; no run was started."
+            "10 calls in the last 10 minutes, none answered: 1 flow-off (503), 9 key-missing (401). The flow \
+             behind this address is switched off; no run was started."
         );
         assert_eq!(check.remedy.unwrap().fixed_by, FixedBy::FlowOwner);
     }

@@ -19,7 +19,7 @@ use crate::settings::{Config, Environment, Proof, RouteKind, RouteSettings, Vaul
 const NAME: &str = "signatures";
 /// As long as a real one and never valid: a digest of zero bits only.
 const MADE_UP: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-const CLOSED: &str = "its signature is dead";
+const CLOSED: &str = "its signature no longer works";
 
 /// An old signed address of a trigger, and its source.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ pub fn plan(config: &Config, selection: &Selection<'_>, questions: &Questions) -
             ));
         }
         lines.push(format!(
-            "{name}: {method} {} with a signature that is made up and not valid, unless one was found to work",
+            "{name}: {method} {} with a made-up signature that is not valid, unless one was found to work",
             route.trigger
         ));
     }
@@ -126,7 +126,7 @@ pub(super) async fn examine(
         let fits = |route: &&&RouteSettings| shows_token(route) && same_trigger(url, route);
         if !selection.routes.iter().any(|route| fits(&route)) {
             let says =
-                format!("{reference} holds the address of no trigger that a route here calls with a token");
+                format!("{reference} is not the address of a trigger that a route here calls with a token");
             let what = "Compare it with `flowgate routes`: host and path are those of the route's trigger. An address \
                         from before the move of 2025 has another host; call it by hand.";
             checks.push(Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what)));
@@ -162,7 +162,7 @@ async fn resolve(
         match url {
             Ok(url) => known.push((reference, url)),
             Err(why) => {
-                let what = "Name a secret that can be read here and that holds the old signed address.";
+                let what = "Name a secret that can be read here and that contains the old signed address.";
                 let says = format!("{reference}: {why}");
                 checks.push(Check::fail(NAME, says, Remedy::new(FixedBy::Operator, what)));
             }
@@ -228,7 +228,7 @@ async fn look(
 
 fn not_tried(route: &RouteSettings) -> Check {
     let says = format!(
-        "route {} lets every method through, so each could start a run: no signature was tried",
+        "route {} allows every method, so each could start a run: no signature was tried",
         route.name
     );
     Check::note(NAME, says)
@@ -276,7 +276,7 @@ fn judge_known(
         Ok(seen) => seen,
         Err(why) => {
             return (
-                Check::note(NAME, format!("route {name}, {place}: cannot be told: {why}")),
+                Check::note(NAME, format!("route {name}, {place}: unknown: {why}")),
                 false,
             );
         }
@@ -291,7 +291,7 @@ fn judge_known(
         }
         Reading::Owner => {
             let says = format!(
-                "route {name}, {place}: the answer {} does not tell whether the signature works",
+                "route {name}, {place}: the answer {} does not show whether the signature works",
                 seen.status
             );
             return (Check::note(NAME, says), false);
@@ -302,16 +302,16 @@ fn judge_known(
     match (code, seen.status) {
         ("TriggerRequestMethodNotValid", _) => {
             let says = format!(
-                "route {name}: the signature {} still works: whoever has that address starts the flow without a token \
-                 and past this gateway",
+                "route {name}: the signature {} still works: anyone who has that address can start the flow \
+                 without a token and without this gateway",
                 held(place)
             );
             (Check::fail(NAME, says, close(route)), true)
         }
         ("AuthorizationFailed", _) => {
             let says = format!(
-                "route {name}, {place}: the access rules of the workflow refuse this host ({code}), so whether the \
-                 signature works elsewhere cannot be told"
+                "route {name}, {place}: the access rules of the workflow refuse this host ({code}), so it is \
+                 unknown whether the signature works elsewhere"
             );
             (Check::note(NAME, says), false)
         }
@@ -321,7 +321,7 @@ fn judge_known(
         ),
         _ => {
             let says = format!(
-                "route {name}, {place}: the answer {} {code} does not tell whether the signature works",
+                "route {name}, {place}: the answer {} {code} does not show whether the signature works",
                 seen.status
             );
             (Check::note(NAME, says), false)
@@ -341,7 +341,7 @@ fn judge_made_up(route: &RouteSettings, mode: Mode, seen: Result<Seen, String>) 
     let name = &route.name;
     let seen = match seen {
         Ok(seen) => seen,
-        Err(why) => return Check::note(NAME, format!("route {name}: cannot be told: {why}")),
+        Err(why) => return Check::note(NAME, format!("route {name}: unknown: {why}")),
     };
     let (code, wording) = match &seen.reading {
         Reading::Fault(fault) => (fault.row.code, fault.row.wording),
@@ -350,19 +350,19 @@ fn judge_made_up(route: &RouteSettings, mode: Mode, seen: Result<Seen, String>) 
     match (code, wording) {
         ("DirectApiInvalidAuthorizationScheme", "sas authentication scheme") => Check::ok(
             NAME,
-            format!("route {name} is closed to signatures: a policy of the workflow has switched them off"),
+            format!("route {name} is closed to signatures: a policy of the workflow disables them"),
         ),
         ("DirectApiAuthorizationRequired", "oauth authorization scheme") => Check::ok(
             NAME,
             format!(
-                "route {name} is closed to signatures, as far as one that is made up tells: the trigger wants a token \
+                "route {name} is closed to signatures, judging by a made-up one: the trigger wants a token \
                  from a signed address as well"
             ),
         ),
         ("DirectApiInvalidAuthorizationSignature", _) => {
             let says = format!(
-                "route {name} still accepts signatures: one that is made up was looked at and found wrong. Whether \
-                 somebody has one that is right cannot be told here; --signed-url tries an old address"
+                "route {name} still accepts signatures: a made-up one was checked and found wrong. Whether \
+                 anyone has a valid one is unknown here; --signed-url tries an old address"
             );
             Check::warn(NAME, says, close(route))
         }
@@ -372,13 +372,14 @@ fn judge_made_up(route: &RouteSettings, mode: Mode, seen: Result<Seen, String>) 
                     "the trigger asks for a token, and a flow in a tenant mode has no signed address any more"
                 }
                 (Mode::Token, _) => {
-                    "the trigger asks for a token, and a Logic App accepts signatures beside it unless its policy \
-                     switches them off"
+                    "the trigger asks for a token, and a Logic App accepts signatures beside it unless its \
+                     policy disables them"
                 }
                 (Mode::Signature | Mode::Untold, _) => "the trigger does not say what it asks for",
             };
             let says = format!(
-                "route {name}: {asks}; the answer to a made-up signature ({} {code}) tells no more, --signed-url does",
+                "route {name}: {asks}; the answer to a made-up signature ({} {code}) shows no more; \
+                 --signed-url tries an old address",
                 seen.status
             );
             Check::note(NAME, says)
@@ -399,9 +400,9 @@ fn close(route: &RouteSettings) -> Remedy {
         .portal("https://make.powerautomate.com, My flows, the flow, Edit, trigger: Who can trigger the flow?"),
         Family::Consumption | Family::Other => Remedy::new(
             FixedBy::FlowOwner,
-            "Regenerate the access keys, which ends every signed address, and switch signatures off in the access \
-             control policy of the Logic App. A flow of Power Automate: set \"Who can trigger the flow?\" to a tenant \
-             mode.",
+            "Regenerate the access keys, which invalidates every signed address, and disable signatures in \
+             the access control policy of the Logic App. A flow of Power Automate: set \"Who can trigger the \
+             flow?\" to a tenant mode.",
         )
         .portal("Azure portal, Logic apps, the app, Settings: Access keys, and Authorization")
         .command(format!(
@@ -410,7 +411,8 @@ fn close(route: &RouteSettings) -> Remedy {
         )),
         Family::Standard => Remedy::new(
             FixedBy::FlowOwner,
-            "Regenerate the access keys of the workflow, and let Easy Auth of the app refuse what has no token.",
+            "Regenerate the access keys of the workflow, and let Easy Auth of the app refuse requests \
+             without a token.",
         )
         .portal("Azure portal, Logic apps, the app, Workflows, the workflow: Access keys; Authentication of the app"),
     }

@@ -21,8 +21,8 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
     let Some(admin) = &config.admin else {
         return vec![Check::note(
             NAME,
-            "the admin listener is off, so which keys nobody uses cannot be told here; the access log has each key as `key` \
-             beside `caller`",
+            "the admin listener is off, so it is unknown which keys nobody uses; the access log has each key \
+             as `key` beside `caller`",
         )];
     };
     let address = at_home(admin.address);
@@ -31,8 +31,8 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
         Err(why) => vec![Check::note(
             NAME,
             format!(
-                "no gateway tells at http://{address}/keys/unused which keys nobody uses ({}); the access log has each \
-                 key as `key` beside `caller`",
+                "no gateway reports at http://{address}/keys/unused which keys nobody uses ({}); the access \
+                 log has each key as `key` beside `caller`",
                 why.why()
             ),
         )],
@@ -47,7 +47,7 @@ fn judge(usage: &KeyUsage) -> Check {
         days => format!("{days} days"),
     };
     if usage.unused == 0 {
-        let says = format!("each key that holds was used since the gateway started, {time} ago");
+        let says = format!("each valid key was used since the gateway started, {time} ago");
         return Check::ok(NAME, says);
     }
     let safe = crate::model::claims::safe;
@@ -62,7 +62,7 @@ fn judge(usage: &KeyUsage) -> Check {
         String::new()
     };
     let says = format!(
-        "{} of {} let nobody in since the gateway started, {time} ago: {}{more}",
+        "{} of {} were not used since the gateway started, {time} ago: {}{more}",
         usage.unused,
         count(usage.keys, "key", "keys"),
         named.join(", ")
@@ -70,7 +70,7 @@ fn judge(usage: &KeyUsage) -> Check {
     if since < UNUSED_AFTER {
         return Check::note(NAME, format!("{says}; a monthly caller may still come"));
     }
-    let what = "Ask whoever has the key, and take it out of the settings if nobody needs it.";
+    let what = "Ask the owner of the key, and remove it from the settings if nobody needs it.";
     Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
 }
 
@@ -98,7 +98,7 @@ mod tests {
         let check = judge(&usage(UNUSED_AFTER.as_secs(), 7));
         assert_eq!(check.verdict, Verdict::Warn);
         assert!(
-            check.says.starts_with("7 of 9 keys let nobody in")
+            check.says.starts_with("7 of 9 keys were not used")
                 && check.says.contains("k4 of erp and 2 more"),
             "{}",
             check.says

@@ -139,14 +139,15 @@ fn readable(place: &VaultReference, found: &VaultSecret) -> Check {
     let Some(expires) = found.expires else {
         return Check::ok(
             "secret",
-            format!("{place}: it can be read; the vault knows no end of it"),
+            format!("{place}: it can be read; the vault knows no expiry of it"),
         );
     };
     let (vault, name) = (place.vault(), place.name());
     credential::expiry("secret", &format!("{place}: it can be read"), expires, || {
         Remedy::new(
             FixedBy::Operator,
-            "Put a new version into the vault, with a later end, after its successor is known to Entra.",
+            "Register the successor in Entra, then put it into the vault as a new version with a later \
+             expiry.",
         )
         .portal(format!("Azure portal, Key vaults, {vault}, Secrets, {name}"))
         .command(format!(

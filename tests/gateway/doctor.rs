@@ -778,9 +778,9 @@ async fn the_privileges_report_names_what_is_more_permissive_than_needed() {
         "route orders uses a token, and route signed the signature",
         "identity contoso serves 1 route open to everybody",
         "no route admits the caller nobody",
-        "key old of nobody is switched off",
+        "key old of nobody is disabled",
         "key older of nobody has expired",
-        "no gateway tells at http://127.0.0.1:0/keys/unused which keys nobody uses",
+        "no gateway reports at http://127.0.0.1:0/keys/unused which keys nobody uses",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -823,18 +823,18 @@ async fn the_privileges_report_names_each_route_without_a_key() {
         .filter(|check| check.name == "anonymous")
         .collect();
     let says: Vec<&str> = open.iter().map(|check| check.says.as_str()).collect();
-    let know = "whoever knows its address starts the flow with";
+    let know = "anyone who knows its address starts the flow with";
     assert_eq!(
         says,
         [
             format!(
-                "route open is open without a key, and no networks narrow it: {know} the token of identity contoso"
+                "route open is open without a key, and no networks restrict it: {know} the token of identity contoso"
             ),
             format!(
                 "route near is open without a key, from 2 networks except 1 network: {know} the token of identity contoso"
             ),
             format!(
-                "route signed is open without a key, and no networks narrow it: {know} the signature of its trigger"
+                "route signed is open without a key, and no networks restrict it: {know} the signature of its trigger"
             ),
         ]
     );
@@ -879,7 +879,7 @@ async fn the_privileges_report_asks_the_gateway_which_keys_nobody_uses() {
         ..Questions::default()
     };
     let report = examine(&world, &text, &questions).await;
-    let says = "1 of 2 keys let nobody in since the gateway started, less than a day ago: spare of idle;";
+    let says = "1 of 2 keys were not used since the gateway started, less than a day ago: spare of idle;";
     assert!(report.text().contains(says), "{}", report.text());
 }
 

@@ -225,9 +225,9 @@ async fn the_default_chain_says_which_source_it_takes_and_why_not_the_other() {
     all_of(
         &report.text(),
         &[
-            "workload identity is not taken: ",
+            "workload identity is not used: ",
             "AZURE_",
-            "managed identity from IMDS is taken",
+            "managed identity from IMDS is used",
         ],
     );
     let report = examine(&world, &nothing, &Questions::default()).await;
@@ -248,8 +248,8 @@ async fn the_default_chain_says_which_source_it_takes_and_why_not_the_other() {
     all_of(
         &report.text(),
         &[
-            "workload identity is taken",
-            "managed identity is not taken: it comes after",
+            "workload identity is used",
+            "managed identity is not used: it comes after",
         ],
     );
 }

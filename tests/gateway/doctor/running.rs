@@ -153,7 +153,7 @@ async fn impostor(address: &str, tls: Option<TlsAcceptor>, answer: &'static [u8]
 fn names_the_port(check: &Check, address: &str) {
     let message = whole(check);
     let (_, port) = address.rsplit_once(':').unwrap();
-    for part in ["another program holds", address, "ss -ltnp", port] {
+    for part in ["another program uses", address, "ss -ltnp", port] {
         assert!(message.contains(part), "{part}: {message}");
     }
 }
@@ -269,7 +269,7 @@ async fn without_an_admin_listener_the_port_alone_is_looked_at() {
     assert_eq!(find(&report, "gateway", "port").verdict, Verdict::Ok);
     assert_eq!(find(&report, "gateway", "running").verdict, Verdict::Note);
     assert!(
-        untested(&report).contains("take `off` out of [admin]"),
+        untested(&report).contains("remove `off` from [admin]"),
         "{}",
         untested(&report)
     );

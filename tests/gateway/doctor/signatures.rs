@@ -95,7 +95,7 @@ async fn a_trigger_that_accepts_signatures_beside_tokens_causes_a_warning() {
     let message = whole(check);
     for part in [
         "still accepts signatures",
-        "cannot be message here",
+        "is unknown here",
         "flow-owner",
         "sasAuthenticationPolicy",
     ] {
@@ -167,7 +167,7 @@ async fn an_old_address_that_is_dead_is_reported_as_dead() {
         let first = signature_checks(&report)[0];
         assert_eq!(first.verdict, Verdict::Ok, "{}", report.text());
         assert!(
-            first.says.contains("is dead") && first.says.contains(code),
+            first.says.contains("no longer works") && first.says.contains(code),
             "{}",
             first.says
         );
@@ -226,7 +226,11 @@ async fn an_address_of_another_trigger_is_not_called() {
     let report = examine(&world, &settings(&world, &here, ""), &questions).await;
     let first = signature_checks(&report)[0];
     assert_eq!(first.verdict, Verdict::Warn, "{}", report.text());
-    assert!(first.says.contains("the address of no trigger"), "{}", first.says);
+    assert!(
+        first.says.contains("is not the address of a trigger"),
+        "{}",
+        first.says
+    );
     assert_eq!(other.request_count().get(), 0);
 }
 
@@ -303,7 +307,8 @@ async fn the_program_announces_what_it_sends_and_accepts_no_address_itself() {
     let shown = String::from_utf8_lossy(&shown).into_owned();
     assert_eq!(output.status.code(), Some(1), "{shown}");
     assert!(
-        shown.contains("with the signature in file:") && shown.contains("made up and not valid"),
+        shown.contains("with the signature in file:")
+            && shown.contains("a made-up signature that is not valid"),
         "{shown}"
     );
     assert!(!shown.contains(&trigger.settings().signature), "{shown}");

@@ -70,7 +70,7 @@ async fn a_second_sigterm_ends_it_at_once() {
 async fn signals_that_do_nothing_are_logged_and_end_no_request() {
     let (_world, mut program, gate, mut talk) = busy().await;
     for (signal, advice) in [
-        ("HUP", "what is in force"),
+        ("HUP", "have not changed since the start"),
         ("USR1", "standard output"),
         ("USR2", "stop it with SIGTERM"),
     ] {
