@@ -15,13 +15,13 @@ use crate::model::Secret;
 use crate::model::claims::Claims;
 
 /// Largest answer that is read; Entra's tokens with many groups stay below a tenth of it.
-pub(super) const ANSWER_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Longest token that is used; a request head with a longer one would be refused upstream.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Life of a token whose answer names none: short, so that a wrong guess heals itself (an endless one would not).
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 /// Longest life believed; Entra's longest is 28 hours.
-pub(super) const LIFE_MAX: Duration = Duration::from_secs(48 * 3600);
+pub(crate) const LIFE_MAX: Duration = Duration::from_secs(48 * 3600);
 
 /// Why there is no token.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -168,7 +168,7 @@ pub fn read(body: &[u8]) -> Result<Granted, TokenError> {
 ///
 /// # Errors
 /// Names what is wrong with the body.
-pub(super) fn read_dated(body: &[u8], now: Clocks) -> Result<Granted, TokenError> {
+pub(crate) fn read_dated(body: &[u8], now: Clocks) -> Result<Granted, TokenError> {
     read_until(body, Some(now))
 }
 
@@ -211,7 +211,7 @@ fn kept(token: Option<String>) -> Option<Secret> {
 }
 
 /// Whether a text can be sent as a bearer token (RFC 6750 section 2.1, and no longer than any server takes).
-pub(super) fn usable(token: &str) -> bool {
+pub(crate) fn usable(token: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
     !token.is_empty() && token.len() <= TOKEN_BYTES_MAX && token.bytes().all(plain)
 }
@@ -225,12 +225,12 @@ fn own_life(token: &str) -> Option<Duration> {
 }
 
 /// What a JWT says, without a look at its signature; nothing when it is opaque.
-pub(super) fn payload<T: DeserializeOwned>(token: &str) -> Option<T> {
+pub(crate) fn payload<T: DeserializeOwned>(token: &str) -> Option<T> {
     Claims::read(token)?.shaped()
 }
 
 /// When a token says its life ends, in seconds since the epoch; read without trust, too.
-pub(super) fn expires(token: &str) -> Option<Duration> {
+pub(crate) fn expires(token: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(Claims::read(token)?.number("exp")?).ok()
 }
 

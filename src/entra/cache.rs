@@ -18,17 +18,17 @@ use tokio::time::Instant;
 use crate::counters::{Counters, FetchLabels, IdentityLabels};
 use crate::entra::answer::{Granted, LIFE_MAX, TokenError};
 use crate::entra::claims::Inspector;
-use crate::entra::grant::Fetch;
+use crate::entra::grants::Fetch;
 use crate::entra::refusal::RETRY_AFTER_MAX;
 use crate::model::Outlook;
 use crate::model::{IdentityName, Secret};
 
 /// First pause after a refusal that time does not mend.
-pub(super) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// First pause after a failure that may be over at once.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause after a refusal, unless the endpoint itself asks for more.
-pub(super) const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Longest pause after a failure that may be over at once.
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// A token refused by a trigger is replaced at most once in this time.
@@ -118,7 +118,7 @@ enum Need {
 }
 
 /// The token of one identity.
-pub(super) struct Slot {
+pub(crate) struct Slot {
     name: IdentityName,
     label: Arc<str>,
     fetch: Fetch,
@@ -133,7 +133,7 @@ pub(super) struct Slot {
 }
 
 /// Makes a future that ends when what is shown to Entra has been replaced.
-pub(super) type News = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+pub(crate) type News = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -146,7 +146,7 @@ struct State {
 
 impl Slot {
     /// A slot without a token yet. Fetches run on `control`, so that a caller that leaves does not end one.
-    pub(super) fn new(name: IdentityName, fetch: Fetch, control: Handle, counters: Counters) -> Arc<Self> {
+    pub(crate) fn new(name: IdentityName, fetch: Fetch, control: Handle, counters: Counters) -> Arc<Self> {
         Arc::new(Self {
             label: name.as_str().into(),
             name,
@@ -163,7 +163,7 @@ impl Slot {
     }
 
     /// A token that has not expired, if there is one without asking.
-    pub(super) fn at_hand(&self) -> Option<Arc<Token>> {
+    pub(crate) fn at_hand(&self) -> Option<Arc<Token>> {
         self.current
             .load_full()
             .filter(|token| Instant::now() < token.expires)
@@ -173,7 +173,7 @@ impl Slot {
     ///
     /// # Errors
     /// The failure of the last try, while it is remembered.
-    pub(super) async fn token(self: &Arc<Self>) -> Result<Arc<Token>, Unavailable> {
+    pub(crate) async fn token(self: &Arc<Self>) -> Result<Arc<Token>, Unavailable> {
         if let Some(token) = self.at_hand() {
             return Ok(token);
         }
@@ -197,12 +197,12 @@ impl Slot {
     }
 
     /// Drops `token` because a trigger refused it; a newer one stays.
-    pub(super) fn forget(&self, token: &Arc<Token>) -> Forgotten {
+    pub(crate) fn forget(&self, token: &Arc<Token>) -> Forgotten {
         self.take_away(token, None)
     }
 
     /// The same where it may be good for others: they get it back if no other token can be had.
-    pub(super) fn doubt(&self, token: &Arc<Token>) -> Forgotten {
+    pub(crate) fn doubt(&self, token: &Arc<Token>) -> Forgotten {
         self.take_away(token, Some(token.clone()))
     }
 
@@ -224,7 +224,7 @@ impl Slot {
     }
 
     /// Keeps a fresh token ready for as long as the returned future is polled; it survives any number of failures.
-    pub(super) async fn mind(self: Arc<Self>) {
+    pub(crate) async fn mind(self: Arc<Self>) {
         loop {
             let (due, news) = match self.clone().obtain(Need::Renewed).await {
                 Outcome::Token(token) => (token.refresh_at, None),
@@ -245,7 +245,7 @@ impl Slot {
     }
 
     /// Whoever waits after a refusal is told of a replaced credential by these.
-    pub(super) fn hear(&self, news: News) {
+    pub(crate) fn hear(&self, news: News) {
         // A slot is made once.
         let _ = self.news.set(news);
     }
@@ -257,7 +257,7 @@ impl Slot {
     }
 
     /// Looks at the token that is there, and at each one to come.
-    pub(super) fn inspect(&self, inspector: Inspector) {
+    pub(crate) fn inspect(&self, inspector: Inspector) {
         if self.inspector.set(inspector).is_ok()
             && let (Some(token), Some(inspector)) = (self.at_hand(), self.inspector.get())
         {
@@ -266,14 +266,14 @@ impl Slot {
     }
 
     /// Has the current token compared once more, because something else is needed of it.
-    pub(super) fn look_again(&self) {
+    pub(crate) fn look_again(&self) {
         if let (Some(token), Some(inspector)) = (self.at_hand(), self.inspector.get()) {
             inspector.look(&token.text);
         }
     }
 
     /// What readiness says about this identity.
-    pub(super) fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         let now = Instant::now();
         let token = self.current.load_full().filter(|token| now < token.expires);
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -285,7 +285,7 @@ impl Slot {
     }
 
     /// Writes age and remaining life into the gauges.
-    pub(super) fn gauge(&self) {
+    pub(crate) fn gauge(&self) {
         let health = self.health();
         let labels = IdentityLabels {
             identity: self.label.clone(),

@@ -17,7 +17,7 @@ const SKEW: Duration = Duration::from_secs(300);
 const FORMS: [&str; 2] = ["%m/%d/%Y %H:%M:%S %:z", "%m/%d/%Y %I:%M:%S %p %:z"];
 
 /// Reads a date, as the time since the epoch; nothing if it is none, or has no time zone.
-pub(super) fn read(text: &str) -> Option<Duration> {
+pub(crate) fn read(text: &str) -> Option<Duration> {
     let text = text.trim();
     if text.len() > DATE_BYTES_MAX {
         return None;
@@ -30,31 +30,31 @@ pub(super) fn read(text: &str) -> Option<Duration> {
 
 /// The moment by both clocks, as the time since the epoch: first the one that goes on from the start, then the wall clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clocks([Duration; 2]);
+pub(crate) struct Clocks([Duration; 2]);
 
 impl Clocks {
     /// Reads them.
-    pub(super) fn read(steady: &Steady) -> Self {
+    pub(crate) fn read(steady: &Steady) -> Self {
         let since = |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self([since(steady.now()), since(clock::wall())])
     }
 
     /// One moment by both.
     #[cfg(test)]
-    pub(super) fn agreed(now: Duration) -> Self {
+    pub(crate) fn agreed(now: Duration) -> Self {
         Self([now, now])
     }
 
     /// Whether this end has passed. A clock that was wrong at the start, or that was set wrong since, does not end by itself
     /// what is good.
-    pub(super) fn agree_on_end(&self, end: Duration) -> bool {
+    pub(crate) fn agree_on_end(&self, end: Duration) -> bool {
         self.0.iter().all(|now| end <= *now)
     }
 
     /// How much is left until this end, of a life that is no longer than `life_max`. The clock that goes on from the start
     /// counts, whatever was set since, unless it cannot be right: by it the end has passed, or lies further ahead than the
     /// whole life.
-    pub(super) fn left(&self, end: Duration, life_max: Duration) -> Duration {
+    pub(crate) fn left(&self, end: Duration, life_max: Duration) -> Duration {
         let left = |now: &Duration| end.checked_sub(*now).filter(|left| !left.is_zero());
         let fits = |left: &Duration| *left <= life_max.saturating_add(SKEW);
         let mut either = self.0.iter().filter_map(left);

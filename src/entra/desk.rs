@@ -10,19 +10,19 @@ const DISK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Does one thing after the other: on a disk that hangs each try would take a thread, until none is left that looks up
 /// the name of a token endpoint.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Desk(Arc<tokio::sync::Mutex<()>>);
+pub(crate) struct Desk(Arc<tokio::sync::Mutex<()>>);
 
 #[cfg(test)]
 impl Desk {
     /// Whether both are one.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
 /// Why something was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Stuck {
+pub(crate) enum Stuck {
     /// It took too long.
     #[error("the disk did not answer within {DISK_TIMEOUT:?}")]
     Late,
@@ -36,7 +36,7 @@ impl Desk {
     ///
     /// # Errors
     /// When it takes too long, or what was done before still does.
-    pub(super) async fn work<T: Send + 'static>(
+    pub(crate) async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Stuck> {

@@ -12,14 +12,14 @@ use crate::entra::{answer, refusal};
 use crate::settings::{EndpointSettings, IdentitySettings, Trust, TrustError, refused_certificate};
 
 // The bytes that application/x-www-form-urlencoded leaves as they are; a space becomes %20, which every server reads.
-pub(super) const FORM: &AsciiSet = &NON_ALPHANUMERIC
+pub(crate) const FORM: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'*');
 
 /// A token endpoint, asked in the name of one application.
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     client: reqwest::Client,
     settings: EndpointSettings,
     scope: String,
@@ -34,7 +34,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &EndpointSettings,
         identity: &IdentitySettings,
         scope: &str,
@@ -51,39 +51,39 @@ impl Endpoint {
 
     /// Where tokens are asked for; also the audience of an assertion (Microsoft, "Microsoft identity platform
     /// application authentication certificate credentials").
-    pub(super) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &str {
         &self.settings.token_url
     }
 
     /// The application.
-    pub(super) fn client_id(&self) -> &str {
+    pub(crate) fn client_id(&self) -> &str {
         &self.settings.client_id
     }
 
     /// What is asked for.
-    pub(super) fn scope(&self) -> &str {
+    pub(crate) fn scope(&self) -> &str {
         &self.scope
     }
 
     /// The address of another endpoint of the same tenant, such as `authorize`.
-    pub(super) fn beside(&self, name: &str) -> String {
+    pub(crate) fn beside(&self, name: &str) -> String {
         let url = &self.settings.token_url;
         format!("{}{name}", url.strip_suffix("token").unwrap_or(url))
     }
 
     /// Whether a question may have arrived since this was asked last. Good for one that asks at a time.
-    pub(super) fn take_arrived(&self) -> bool {
+    pub(crate) fn take_arrived(&self) -> bool {
         self.arrived.swap(false, Ordering::Relaxed)
     }
 
     /// Asks once. The scope and the client id are added to the pairs.
-    pub(super) async fn ask(&self, pairs: &[(&str, &str)]) -> Result<Granted, TokenError> {
+    pub(crate) async fn ask(&self, pairs: &[(&str, &str)]) -> Result<Granted, TokenError> {
         let body = self.post(&self.settings.token_url, pairs).await?;
         answer::read(&body)
     }
 
     /// Posts a form, with the scope and the client id in it, and reads the body of a 200.
-    pub(super) async fn post(&self, url: &str, pairs: &[(&str, &str)]) -> Result<Vec<u8>, TokenError> {
+    pub(crate) async fn post(&self, url: &str, pairs: &[(&str, &str)]) -> Result<Vec<u8>, TokenError> {
         let sent = self
             .client
             .post(url)
@@ -122,7 +122,7 @@ impl Endpoint {
 }
 
 /// A client for control calls: no proxy, no redirects, one deadline for a whole answer.
-pub(super) fn client(trust: &Trust, timeout: Duration) -> Result<reqwest::Client, TrustError> {
+pub(crate) fn client(trust: &Trust, timeout: Duration) -> Result<reqwest::Client, TrustError> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(trust.explaining_client_config()?)
         // A token request carries the secret: it goes to the configured place or nowhere.
@@ -140,7 +140,7 @@ pub(super) fn client(trust: &Trust, timeout: Duration) -> Result<reqwest::Client
 ///
 /// # Errors
 /// When it redirects, breaks off, or is larger than any token answer.
-pub(super) async fn read(
+pub(crate) async fn read(
     mut response: reqwest::Response,
     timeout: Duration,
 ) -> Result<(u16, Option<Duration>, Vec<u8>), TokenError> {
@@ -166,7 +166,7 @@ pub(super) async fn read(
 }
 
 /// Why no answer came.
-pub(super) fn failed(error: &reqwest::Error, timeout: Duration) -> TokenError {
+pub(crate) fn failed(error: &reqwest::Error, timeout: Duration) -> TokenError {
     if error.is_timeout() {
         return TokenError::Timeout(timeout);
     }

@@ -31,13 +31,13 @@ pub struct Life {
 
 /// All credentials whose end may be known.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     list: Mutex<Vec<Arc<Dated>>>,
 }
 
 impl Watch {
     /// Watches a credential. Its end may be set later, and again.
-    pub(super) fn add(&self, holder: Holder, credential: &str, end: Option<SystemTime>) -> Arc<Dated> {
+    pub(crate) fn add(&self, holder: Holder, credential: &str, end: Option<SystemTime>) -> Arc<Dated> {
         let dated = Arc::new(Dated {
             holder,
             name: Mutex::new(Name::new(credential)),
@@ -51,7 +51,7 @@ impl Watch {
     }
 
     /// Looks at all of them for as long as the returned future is polled.
-    pub(super) async fn mind(self: Arc<Self>) {
+    pub(crate) async fn mind(self: Arc<Self>) {
         loop {
             for dated in self.all().iter() {
                 dated.look(clock::wall());
@@ -61,7 +61,7 @@ impl Watch {
     }
 
     /// Writes the gauges.
-    pub(super) fn gauge(&self, counters: &Counters) {
+    pub(crate) fn gauge(&self, counters: &Counters) {
         let now = clock::wall();
         let all = self.all();
         for dated in all.iter() {
@@ -74,7 +74,7 @@ impl Watch {
     }
 
     /// What the credentials of an identity have left.
-    pub(super) fn lives(&self, identity: &str) -> Vec<Life> {
+    pub(crate) fn lives(&self, identity: &str) -> Vec<Life> {
         let now = clock::wall();
         let list = self.all();
         let own = list
@@ -84,7 +84,7 @@ impl Watch {
     }
 
     /// What everything has left that belongs to no identity.
-    pub(super) fn others(&self) -> Vec<(Holder, Life)> {
+    pub(crate) fn others(&self) -> Vec<(Holder, Life)> {
         let now = clock::wall();
         let list = self.all();
         let others = list.iter().filter(|dated| dated.holder.identity().is_none());
@@ -100,7 +100,7 @@ impl Watch {
 
 /// A credential with its end.
 #[derive(Debug)]
-pub(super) struct Dated {
+pub(crate) struct Dated {
     holder: Holder,
     name: Mutex<Name>,
     course: Mutex<Course>,
@@ -125,7 +125,7 @@ impl Name {
 
 impl Dated {
     /// Calls it something else from now on.
-    pub(super) fn rename(&self, name: &str) {
+    pub(crate) fn rename(&self, name: &str) {
         self.name().current = name.into();
     }
 
@@ -175,7 +175,7 @@ impl Dated {
     }
 
     /// Sets another end, or none; what is due is told at once.
-    pub(super) fn set(&self, end: Option<SystemTime>) {
+    pub(crate) fn set(&self, end: Option<SystemTime>) {
         let mut course = self.course.lock().unwrap_or_else(PoisonError::into_inner);
         if course.end == end {
             return;
@@ -193,7 +193,7 @@ impl Dated {
     }
 
     /// Tells what is due at this moment.
-    pub(super) fn look(&self, now: SystemTime) {
+    pub(crate) fn look(&self, now: SystemTime) {
         let mut course = self.course.lock().unwrap_or_else(PoisonError::into_inner);
         let (Some(end), Some(step)) = (course.end, course.step(now, Instant::now())) else {
             return;

@@ -33,22 +33,22 @@ pub struct Failure {
 }
 
 /// What went wrong, without the identity it happened to.
-pub(super) struct Trouble {
+pub(crate) struct Trouble {
     /// A word for metrics.
-    pub(super) label: &'static str,
+    pub(crate) label: &'static str,
     /// What was seen.
-    pub(super) seen: String,
+    pub(crate) seen: String,
     /// What it means and what to do, in sentences.
-    pub(super) cause: String,
+    pub(crate) cause: String,
     /// Who must mend it.
-    pub(super) fixed_by: FixedBy,
+    pub(crate) fixed_by: FixedBy,
     /// Whether time helps.
-    pub(super) outlook: Outlook,
+    pub(crate) outlook: Outlook,
 }
 
 impl Trouble {
     /// Whether somebody has to mend something; with the cause in sentences.
-    pub(super) fn lasting(
+    pub(crate) fn lasting(
         label: &'static str,
         seen: impl Into<String>,
         cause: impl Into<String>,
@@ -64,7 +64,7 @@ impl Trouble {
     }
 
     /// Something that passes by itself, as a rule.
-    pub(super) fn passing(
+    pub(crate) fn passing(
         label: &'static str,
         seen: impl Into<String>,
         cause: impl Into<String>,
@@ -77,7 +77,7 @@ impl Trouble {
     }
 
     /// The failure of `identity` at `place`.
-    pub(super) fn of(self, identity: &str, place: &str, wait: Option<Duration>) -> Failure {
+    pub(crate) fn of(self, identity: &str, place: &str, wait: Option<Duration>) -> Failure {
         let sentence = format!(
             "No token for identity {identity} ({place}): {}. {} {}; {}.",
             self.seen,
@@ -99,7 +99,7 @@ impl Trouble {
 
 impl Failure {
     /// First and longest pause before the next try, and the pause that was asked for.
-    pub(super) fn pauses(&self) -> (Duration, Duration, Option<Duration>) {
+    pub(crate) fn pauses(&self) -> (Duration, Duration, Option<Duration>) {
         match self.outlook {
             Outlook::AfterFix => (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None),
             Outlook::Transient | Outlook::BackOff => (PASSING_PAUSE, PASSING_PAUSE_MAX, self.wait),
@@ -119,7 +119,7 @@ mod tests {
     use crate::counters::Counters;
     use crate::entra::answer::TokenError;
     use crate::entra::cache::Slot;
-    use crate::entra::grant::Fetch;
+    use crate::entra::grants::Fetch;
     use crate::model::{FixedBy, IdentityName};
 
     /// When a source that always fails like this is asked within `time`, in seconds from the start.

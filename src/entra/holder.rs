@@ -19,7 +19,7 @@ pub enum Holder {
 
 impl Holder {
     /// The name, if it is an identity.
-    pub(super) fn identity(&self) -> Option<&str> {
+    pub(crate) fn identity(&self) -> Option<&str> {
         match self {
             Self::Identity(name) => Some(name),
             _ => None,
@@ -27,7 +27,7 @@ impl Holder {
     }
 
     /// The name, if it is a route.
-    pub(super) fn route(&self) -> Option<&str> {
+    pub(crate) fn route(&self) -> Option<&str> {
         match self {
             Self::Route(name) => Some(name),
             _ => None,
@@ -35,7 +35,7 @@ impl Holder {
     }
 
     /// The address, if it is a listener.
-    pub(super) fn listener(&self) -> Option<tracing::field::DisplayValue<SocketAddr>> {
+    pub(crate) fn listener(&self) -> Option<tracing::field::DisplayValue<SocketAddr>> {
         match self {
             Self::Listener(address) => Some(tracing::field::display(*address)),
             _ => None,

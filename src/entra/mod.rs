@@ -1,38 +1,24 @@
 //! Access tokens of every identity: get one, forget one that a trigger refused, tell how each identity is doing.
 //! That is all that the rest of the gateway knows about Entra.
 
-mod account;
 pub mod answer;
-mod arc;
-mod assertion;
-mod bar;
 mod cache;
-mod certificate;
-mod chain;
 pub mod claims;
 mod date;
 mod desk;
 mod endpoint;
 mod expiry;
 mod failure;
-mod federated;
-mod file;
-mod grant;
+mod grants;
 mod holder;
 pub mod login;
-mod loopback;
-mod managed;
-mod password;
-mod peer;
 mod proof;
 pub mod refusal;
 mod rereading;
 mod seal;
 mod secret;
-mod sign_in;
 mod slots;
 mod store;
-mod tries;
 mod vault;
 
 use std::collections::HashMap;
@@ -47,11 +33,11 @@ pub use answer::TokenError;
 pub use cache::{Forgotten, Health, Token, Unavailable};
 pub use expiry::Life;
 pub use failure::Failure;
-pub use federated::{AudienceFit, FederatedToken};
+pub use grants::federated::{AudienceFit, FederatedToken};
+pub use grants::sign_in::SignedInState;
+pub use grants::sign_in::state_of as sign_in_state;
 pub use holder::Holder;
 pub use rereading::{Followed, Rereader, Taken, Verdict};
-pub use sign_in::SignedInState;
-pub use sign_in::state_of as sign_in_state;
 pub use vault::{VaultError, VaultReader, VaultRemedy, VaultSecret, VaultsError, read_vaults};
 
 use crate::counters::Counters;

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use crate::entra::answer::{Granted, Refused, TokenError};
-use crate::entra::assertion;
-use crate::entra::certificate::HeldCertificate;
 use crate::entra::endpoint::Endpoint;
-use crate::entra::federated::Federated;
+use crate::entra::grants::assertion;
+use crate::entra::grants::certificate::HeldCertificate;
+use crate::entra::grants::federated::Federated;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
@@ -18,7 +18,7 @@ use crate::model::{IdentityName, Secret, clock};
 use crate::settings::{ClientProof, ClientSecret, SigningCertificate, TrustError};
 
 /// The proof of one application.
-pub(super) enum Proof {
+pub(crate) enum Proof {
     /// One of several credentials.
     Rotation(Rotation),
     /// A token of another issuer.
@@ -32,7 +32,7 @@ impl Proof {
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &ClientProof,
         identity: &IdentityName,
         slots: &mut Slots<'_>,
@@ -71,7 +71,7 @@ impl Proof {
     }
 
     /// Asks for a token with these pairs and what the proof adds to them.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &self,
         endpoint: &Endpoint,
         pairs: &[(&str, &str)],
@@ -171,7 +171,7 @@ impl Credential {
 }
 
 /// Several credentials, the one that ends last first.
-pub(super) struct Rotation {
+pub(crate) struct Rotation {
     identity: String,
     list: Vec<Credential>,
     /// The one that was accepted last.

@@ -99,7 +99,7 @@ impl fmt::Debug for Rereader {
 type Judge = Box<dyn FnMut(&[Secret]) -> Verdict + Send>;
 
 impl Rereader {
-    pub(super) fn new(control: Handle, watch: Arc<Watch>, vaults: HashMap<String, Arc<Vault>>) -> Self {
+    pub(crate) fn new(control: Handle, watch: Arc<Watch>, vaults: HashMap<String, Arc<Vault>>) -> Self {
         Self {
             control,
             watch,
@@ -123,7 +123,7 @@ impl Rereader {
     }
 
     /// The same; whoever finds that something else must be there nudges, and the places are looked at at once.
-    pub(super) fn follow_nudged(
+    pub(crate) fn follow_nudged(
         &self,
         followed: Followed,
         places: &[&SecretSource],

@@ -11,7 +11,7 @@ use crate::model::{IdentityName, Secret};
 use crate::settings::{SecretSource, check_seal};
 
 /// Follows the seal of this store.
-pub(super) fn follow(rereader: &Rereader, identity: &IdentityName, store: &Arc<Store>, seal: &SecretSource) {
+pub(crate) fn follow(rereader: &Rereader, identity: &IdentityName, store: &Arc<Store>, seal: &SecretSource) {
     let followed = Followed {
         holder: Holder::Identity(identity.as_str().into()),
         what: "seal",

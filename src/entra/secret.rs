@@ -23,24 +23,24 @@ const LOOK_PERIOD: Duration = Duration::from_secs(2);
 
 /// Which secret of an identity it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct SecretName {
+pub(crate) struct SecretName {
     /// What it is called in the log: `client secret`.
-    pub(super) what: &'static str,
+    pub(crate) what: &'static str,
     /// Its place among those of its kind, counted from 1.
-    pub(super) number: usize,
+    pub(crate) number: usize,
     /// What the log shows when it is replaced.
-    pub(super) shown: Shown,
+    pub(crate) shown: Shown,
 }
 
 impl SecretName {
     /// Its name in metrics: `client-secret-1`.
-    pub(super) fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         format!("{}-{}", self.what.replace(' ', "-"), self.number)
     }
 }
 
 /// A secret and its source.
-pub(super) struct Held {
+pub(crate) struct Held {
     holder: Holder,
     what: &'static str,
     source: SecretSource,
@@ -68,7 +68,7 @@ struct State {
 
 /// What the log shows of a new value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Shown {
+pub(crate) enum Shown {
     /// The end of a digest.
     DigestEnd,
     /// Nothing: even a part of the digest of a secret that a person chose would help to guess it.
@@ -79,7 +79,7 @@ pub(super) enum Shown {
 
 /// What looking for a successor came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Renewed {
+pub(crate) enum Renewed {
     /// There is one.
     Changed,
     /// There is none, or it could not be read.
@@ -95,7 +95,7 @@ enum Away {
 }
 
 impl Held {
-    pub(super) fn new(
+    pub(crate) fn new(
         holder: Holder,
         credential: SecretName,
         source: &SecretSource,
@@ -126,23 +126,23 @@ impl Held {
     }
 
     /// The same at a desk that it shares with others.
-    pub(super) fn at(mut self, desk: Desk) -> Self {
+    pub(crate) fn at(mut self, desk: Desk) -> Self {
         self.desk = desk;
         self
     }
 
     /// The last value that was read.
-    pub(super) fn current(&self) -> Option<Secret> {
+    pub(crate) fn current(&self) -> Option<Secret> {
         self.state().current.clone()
     }
 
     /// When the value ends, as far as it is known.
-    pub(super) fn ends(&self) -> Option<SystemTime> {
+    pub(crate) fn ends(&self) -> Option<SystemTime> {
         [self.expires, self.state().ends].into_iter().flatten().min()
     }
 
     /// Whether it lies in a key vault.
-    pub(super) fn is_of_vault(&self) -> bool {
+    pub(crate) fn is_of_vault(&self) -> bool {
         self.source.vault().is_some()
     }
 
@@ -150,7 +150,7 @@ impl Held {
     ///
     /// # Errors
     /// When it lies in a key vault that never gave it.
-    pub(super) async fn value(&self) -> Result<Secret, TokenError> {
+    pub(crate) async fn value(&self) -> Result<Secret, TokenError> {
         let mut failed = None;
         if self.is_due() {
             let _turn = self.turn.lock().await;
@@ -168,14 +168,14 @@ impl Held {
     }
 
     /// Looks at once what the source has.
-    pub(super) async fn renew(&self) {
+    pub(crate) async fn renew(&self) {
         let _turn = self.turn.lock().await;
         // A failure was told, and leaves what there is.
         let _ = self.read().await;
     }
 
     /// Looks at once whether there is another one than this; somebody else may have found it already.
-    pub(super) async fn renew_from(&self, last: &Secret) -> Renewed {
+    pub(crate) async fn renew_from(&self, last: &Secret) -> Renewed {
         self.renew().await;
         match &self.state().current {
             Some(current) if !current.same_as(last.expose()) => Renewed::Changed,
@@ -184,7 +184,7 @@ impl Held {
     }
 
     /// Ends when the file of one of these holds something else than what was read of it last.
-    pub(super) async fn changed(all: Vec<Arc<Self>>) {
+    pub(crate) async fn changed(all: Vec<Arc<Self>>) {
         let known: Vec<_> = all.iter().map(|held| held.current()).collect();
         loop {
             tokio::time::sleep(LOOK_PERIOD).await;
@@ -198,7 +198,7 @@ impl Held {
     }
 
     /// Whether it lies in a file.
-    pub(super) fn is_of_file(&self) -> bool {
+    pub(crate) fn is_of_file(&self) -> bool {
         self.source.file().is_some()
     }
 

@@ -10,13 +10,13 @@ use tokio::runtime::Handle;
 
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
-use crate::entra::certificate::HeldCertificate;
 use crate::entra::expiry::Watch;
-use crate::entra::grant;
+use crate::entra::grants;
+use crate::entra::grants::certificate::HeldCertificate;
+use crate::entra::grants::tries::Account;
 use crate::entra::holder::Holder;
 use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::store::Store;
-use crate::entra::tries::Account;
 use crate::entra::vault::Vault;
 use crate::model::IdentityName;
 use crate::settings::{
@@ -24,7 +24,7 @@ use crate::settings::{
 };
 
 /// Makes slots out of the settings of all identities, and what they share.
-pub(super) struct Slots<'a> {
+pub(crate) struct Slots<'a> {
     settings: &'a [IdentitySettings],
     keyvault: Option<&'a KeyVaultSettings>,
     control: &'a Handle,
@@ -39,7 +39,7 @@ pub(super) struct Slots<'a> {
 }
 
 impl<'a> Slots<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &'a [IdentitySettings],
         keyvault: Option<&'a KeyVaultSettings>,
         control: &'a Handle,
@@ -61,7 +61,7 @@ impl<'a> Slots<'a> {
     }
 
     /// Who watches the ends of the credentials that were made here.
-    pub(super) fn watch(&self) -> &Arc<Watch> {
+    pub(crate) fn watch(&self) -> &Arc<Watch> {
         &self.watch
     }
 
@@ -70,13 +70,13 @@ impl<'a> Slots<'a> {
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
-    pub(super) fn slot(&mut self, identity: &IdentitySettings, scope: &str) -> Result<Arc<Slot>, TrustError> {
+    pub(crate) fn slot(&mut self, identity: &IdentitySettings, scope: &str) -> Result<Arc<Slot>, TrustError> {
         let key = (identity.name.clone(), scope.to_owned());
         if let Some(slot) = self.made.get(&key) {
             return Ok(slot.clone());
         }
         // Whom it needs is made on the way; the check of the settings has refused circles.
-        let fetch = grant::fetcher(identity, scope, self)?;
+        let fetch = grants::fetcher(identity, scope, self)?;
         let slot = Slot::new(
             identity.name.clone(),
             fetch,
@@ -99,7 +99,7 @@ impl<'a> Slots<'a> {
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
-    pub(super) fn slot_of(
+    pub(crate) fn slot_of(
         &mut self,
         name: &IdentityName,
         scope: &str,
@@ -115,7 +115,7 @@ impl<'a> Slots<'a> {
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
-    pub(super) fn vault(&mut self, place: &VaultReference) -> Result<Option<Arc<Vault>>, TrustError> {
+    pub(crate) fn vault(&mut self, place: &VaultReference) -> Result<Option<Arc<Vault>>, TrustError> {
         let Some(settings) = self.keyvault else {
             return Ok(None);
         };
@@ -133,7 +133,7 @@ impl<'a> Slots<'a> {
     ///
     /// # Errors
     /// When the vault of a secret has no certificate authority to trust.
-    pub(super) fn held(
+    pub(crate) fn held(
         &mut self,
         identity: &IdentityName,
         credential: SecretName,
@@ -159,7 +159,7 @@ impl<'a> Slots<'a> {
     }
 
     /// The account of this user at a token endpoint, whoever signs in with it.
-    pub(super) fn account(&mut self, token_url: &str, user: &str) -> Arc<Account> {
+    pub(crate) fn account(&mut self, token_url: &str, user: &str) -> Arc<Account> {
         // A tenant is written in more than one way, and a user belongs to its cloud as a whole.
         let cloud: String = token_url.split_inclusive('/').take(3).collect();
         let key = (cloud, user.to_lowercase());
@@ -170,7 +170,7 @@ impl<'a> Slots<'a> {
     ///
     /// # Errors
     /// When its vault has no certificate authority to trust.
-    pub(super) fn certificate(
+    pub(crate) fn certificate(
         &mut self,
         identity: &IdentityName,
         number: usize,
@@ -186,7 +186,7 @@ impl<'a> Slots<'a> {
     }
 
     /// The store of a sign-in, one for all scopes of its identity.
-    pub(super) fn store(
+    pub(crate) fn store(
         &mut self,
         identity: &IdentityName,
         path: &Path,
@@ -202,13 +202,13 @@ impl<'a> Slots<'a> {
     }
 
     /// The stores that were made here and are sealed, with the places of their seals.
-    pub(super) fn sealed(&self) -> impl Iterator<Item = (&IdentityName, &Arc<Store>, &SecretSource)> {
+    pub(crate) fn sealed(&self) -> impl Iterator<Item = (&IdentityName, &Arc<Store>, &SecretSource)> {
         let stores = self.stores.iter();
         stores.filter_map(|(identity, (store, seal))| Some((identity, store, seal.as_ref()?)))
     }
 
     /// The vaults that were asked for so far, by the scope of their tokens.
-    pub(super) fn vaults(&self) -> &HashMap<String, Arc<Vault>> {
+    pub(crate) fn vaults(&self) -> &HashMap<String, Arc<Vault>> {
         &self.vaults
     }
 }

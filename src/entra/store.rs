@@ -41,7 +41,7 @@ const FOLDER_ENTRIES_MAX: usize = 4096;
 
 /// Why there is nothing to be had from a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum StoreError {
+pub(crate) enum StoreError {
     /// There is no file.
     Missing,
     /// There is one that cannot be used, for this reason.
@@ -50,16 +50,16 @@ pub(super) enum StoreError {
 
 /// What a store keeps.
 #[derive(Debug, Clone)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     /// The refresh token.
-    pub(super) token: Secret,
+    pub(crate) token: Secret,
     /// Who signed in, for people.
-    pub(super) account: String,
+    pub(crate) account: String,
 }
 
 /// What a replacement came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replaced {
+pub(crate) enum Replaced {
     /// The store holds the new token.
     Yes,
     /// Somebody else replaced it meanwhile, and theirs stays.
@@ -68,7 +68,7 @@ pub(super) enum Replaced {
 
 /// Whose place a new token takes.
 #[derive(Clone, Copy)]
-pub(super) enum InPlaceOf<'a> {
+pub(crate) enum InPlaceOf<'a> {
     /// Whatever is there.
     Anything,
     /// This refresh token only.
@@ -102,7 +102,7 @@ enum Cover {
 }
 
 /// A store.
-pub(super) struct Store {
+pub(crate) struct Store {
     path: PathBuf,
     covers: Mutex<Covers>,
     /// Nudged when it is sealed with something that is not known here.
@@ -130,7 +130,7 @@ impl From<Cover> for Covers {
 }
 
 impl Store {
-    pub(super) fn new(path: &Path, seal: Option<&SecretSource>, client_id: &str) -> Self {
+    pub(crate) fn new(path: &Path, seal: Option<&SecretSource>, client_id: &str) -> Self {
         let cover = match seal.map(SecretSource::known) {
             Some(Some(seal)) => cover(seal),
             Some(None) => Cover::Unknown,
@@ -145,7 +145,7 @@ impl Store {
     }
 
     /// Who looks for another seal waits here.
-    pub(super) fn seal_wanted(&self) -> &Arc<Notify> {
+    pub(crate) fn seal_wanted(&self) -> &Arc<Notify> {
         &self.seal_wanted
     }
 
@@ -172,7 +172,7 @@ impl Store {
     }
 
     /// Takes another seal, and writes what it keeps anew under that. Blocks on the file and on others who replace it.
-    pub(super) fn reseal(&self, seal: &Secret) -> Result<(), String> {
+    pub(crate) fn reseal(&self, seal: &Secret) -> Result<(), String> {
         let new = Arc::new(cover(seal));
         self.covers().next = Some(new.clone());
         for _ in 0..RESEALS_MAX {
@@ -201,17 +201,17 @@ impl Store {
     }
 
     /// Where it lies.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether it is encrypted.
-    pub(super) fn is_sealed(&self) -> bool {
+    pub(crate) fn is_sealed(&self) -> bool {
         matches!(*self.cover(), Cover::Key(_))
     }
 
     /// Reads it. Blocks on the file.
-    pub(super) fn read(&self) -> Result<Kept, StoreError> {
+    pub(crate) fn read(&self) -> Result<Kept, StoreError> {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing),
@@ -284,7 +284,7 @@ impl Store {
     }
 
     /// Replaces what it keeps. Blocks on the file and on others who replace it at the same moment.
-    pub(super) fn replace(&self, kept: &Kept, place: InPlaceOf<'_>) -> Result<Replaced, String> {
+    pub(crate) fn replace(&self, kept: &Kept, place: InPlaceOf<'_>) -> Result<Replaced, String> {
         self.write(kept, place, &self.cover())
     }
 
@@ -308,7 +308,7 @@ impl Store {
     }
 
     /// Whether a sign-in could be stored, before anybody takes the trouble.
-    pub(super) fn probe(&self) -> Result<(), String> {
+    pub(crate) fn probe(&self) -> Result<(), String> {
         if matches!(*self.cover(), Cover::Unknown) {
             return Err(SEAL_UNKNOWN.to_owned());
         }

@@ -42,9 +42,9 @@ pub struct VaultError {
     /// Why the identity that reads has no token, if that is it.
     pub reader: Option<Arc<TokenError>>,
     /// Whether time helps.
-    pub(super) outlook: Outlook,
+    pub(crate) outlook: Outlook,
     /// The wait that the vault asks for.
-    pub(super) retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 /// What has to be done about a failure of a vault.
@@ -97,16 +97,16 @@ impl fmt::Display for VaultRemedy {
 
 /// What a vault holds under a name.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) secret: Secret,
+pub(crate) struct Found {
+    pub(crate) secret: Secret,
     /// When it expires, if the vault knows.
-    pub(super) expires: Option<SystemTime>,
+    pub(crate) expires: Option<SystemTime>,
     /// What is odd about the place it was found in.
-    pub(super) remark: Option<String>,
+    pub(crate) remark: Option<String>,
 }
 
 /// The vaults of one cloud, and who reads them.
-pub(super) struct Vault {
+pub(crate) struct Vault {
     client: reqwest::Client,
     timeout: Duration,
     period: Duration,
@@ -123,7 +123,7 @@ impl Vault {
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
-    pub(super) fn new(settings: &KeyVaultSettings, reader: Arc<Slot>) -> Result<Self, TrustError> {
+    pub(crate) fn new(settings: &KeyVaultSettings, reader: Arc<Slot>) -> Result<Self, TrustError> {
         let assignee = match &settings.identity.grant {
             GrantSettings::Client { endpoint, .. } => endpoint.client_id.clone(),
             _ => "OBJECT-ID-OF-THE-IDENTITY".to_owned(),
@@ -140,7 +140,7 @@ impl Vault {
     }
 
     /// How often a secret is read again.
-    pub(super) fn period(&self) -> Duration {
+    pub(crate) fn period(&self) -> Duration {
         self.period
     }
 
@@ -148,7 +148,7 @@ impl Vault {
     ///
     /// # Errors
     /// Says what went wrong in a sentence for the log.
-    pub(super) async fn read(&self, place: &VaultReference) -> Result<Found, VaultError> {
+    pub(crate) async fn read(&self, place: &VaultReference) -> Result<Found, VaultError> {
         let read = async {
             let token = self.reader.token().await.map_err(Cause::NoToken)?;
             match self.ask(place, &token).await {

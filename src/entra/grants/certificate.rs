@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::entra::answer::TokenError;
-use crate::entra::assertion::Assertion;
 use crate::entra::desk::{Desk, Stuck};
 use crate::entra::endpoint::Endpoint;
 use crate::entra::expiry::Dated;
+use crate::entra::grants::assertion::Assertion;
 use crate::entra::holder::Holder;
 use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
@@ -16,7 +16,7 @@ use crate::model::{IdentityName, Secret, clock};
 use crate::settings::{ClientCertificate, SecretSource, SigningCertificate, TrustError};
 
 /// A certificate and its source.
-pub(super) struct HeldCertificate {
+pub(crate) struct HeldCertificate {
     identity: String,
     settings: ClientCertificate,
     file: Arc<Held>,
@@ -40,7 +40,7 @@ impl HeldCertificate {
     ///
     /// # Errors
     /// When its vault has no certificate authority to trust.
-    pub(super) fn new(
+    pub(crate) fn new(
         identity: &IdentityName,
         number: usize,
         settings: &ClientCertificate,
@@ -95,7 +95,7 @@ impl HeldCertificate {
 
     /// A fresh assertion for this endpoint, signed with what lies in its place now, and the certificate that signed it. A
     /// certificate in use is good for years after its successor lies there, so nobody else would ever notice.
-    pub(super) async fn assertion(
+    pub(crate) async fn assertion(
         &self,
         endpoint: &Endpoint,
     ) -> Result<(Secret, Arc<SigningCertificate>), TokenError> {
@@ -115,18 +115,18 @@ impl HeldCertificate {
     }
 
     /// When Entra stops accepting it.
-    pub(super) fn ends(&self) -> Option<SystemTime> {
+    pub(crate) fn ends(&self) -> Option<SystemTime> {
         self.value().map(|certificate| certificate.ends())
     }
 
     /// Whether Entra accepts it at this moment, by its own dates.
-    pub(super) fn is_valid(&self, now: SystemTime) -> bool {
+    pub(crate) fn is_valid(&self, now: SystemTime) -> bool {
         self.value()
             .is_some_and(|certificate| is_valid(&certificate, now))
     }
 
     /// What it is, so that it can be found in Entra: thumbprint, dates, place.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let place = self.settings.place();
         match self.value() {
             Some(certificate) => format!(
@@ -140,7 +140,7 @@ impl HeldCertificate {
     }
 
     /// Looks at once whether there is another one than this; somebody else may have found it already.
-    pub(super) async fn renew(&self, last: &Arc<SigningCertificate>) -> Renewed {
+    pub(crate) async fn renew(&self, last: &Arc<SigningCertificate>) -> Renewed {
         let parts = [Some(&self.file), self.key.as_ref(), self.password.as_ref()];
         for held in parts.into_iter().flatten() {
             held.renew().await;

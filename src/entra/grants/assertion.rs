@@ -13,25 +13,25 @@ use crate::model::Secret;
 use crate::settings::{AssertionAlgorithm, ChainShown, SigningCertificate};
 
 /// The type that goes with it in the form (RFC 7523 section 2.2).
-pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub(crate) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Microsoft advises five to ten minutes; the longer forgives a clock that is slow.
 const LIFE: Duration = Duration::from_secs(600);
 
 /// What an assertion says.
-pub(super) struct Assertion<'a> {
+pub(crate) struct Assertion<'a> {
     /// Who signs, and for whom.
-    pub(super) client_id: &'a str,
+    pub(crate) client_id: &'a str,
     /// The token endpoint.
-    pub(super) audience: &'a str,
-    pub(super) algorithm: AssertionAlgorithm,
-    pub(super) chain: ChainShown,
+    pub(crate) audience: &'a str,
+    pub(crate) algorithm: AssertionAlgorithm,
+    pub(crate) chain: ChainShown,
 }
 
 impl Assertion<'_> {
     /// Signs it. Each one has its own `jti`, so it is good for one request; nothing if the machine has no random
     /// numbers.
-    pub(super) fn sign(&self, certificate: &SigningCertificate, now: SystemTime) -> Option<Secret> {
+    pub(crate) fn sign(&self, certificate: &SigningCertificate, now: SystemTime) -> Option<Secret> {
         let header = self.header(certificate);
         let claims = self.claims(now);
         let signed = format!("{}.{}", encode(&header), encode(&claims));

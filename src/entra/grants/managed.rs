@@ -13,8 +13,9 @@ use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
 use crate::entra::endpoint::FORM;
 use crate::entra::failure::Trouble;
+use crate::entra::grants::arc;
 use crate::entra::refusal::{Refusal, RefusalKind};
-use crate::entra::{answer, arc, endpoint, refusal};
+use crate::entra::{answer, endpoint, refusal};
 use crate::model::clock::Steady;
 use crate::model::{FixedBy, Outlook, clock};
 use crate::settings::{ManagedSettings, ManagedSource, Selector, Trust, TrustError};
@@ -23,7 +24,7 @@ use crate::settings::{ManagedSettings, ManagedSource, Selector, Trust, TrustErro
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The managed identity of this platform, asked for tokens of one resource.
-pub(super) struct Managed {
+pub(crate) struct Managed {
     client: reqwest::Client,
     settings: ManagedSettings,
     url: String,
@@ -46,7 +47,7 @@ impl Managed {
     ///
     /// # Errors
     /// When the endpoint has TLS and there is no certificate authority to trust.
-    pub(super) fn new(settings: &ManagedSettings, identity: &str, scope: &str) -> Result<Self, TrustError> {
+    pub(crate) fn new(settings: &ManagedSettings, identity: &str, scope: &str) -> Result<Self, TrustError> {
         let is_plain = settings.source.endpoint().starts_with("http://");
         // A machine without any authorities still has its endpoint.
         let trust = if is_plain {
@@ -75,7 +76,7 @@ impl Managed {
     }
 
     /// Where tokens come from, for people.
-    pub(super) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         let source = &self.settings.source;
         let which = match &self.settings.selector {
             Some(selector) => selector.to_string(),
@@ -90,13 +91,13 @@ impl Managed {
 
     /// Whether a failure means that nobody is there at all: only IMDS may be missing, the others have announced
     /// themselves.
-    pub(super) fn is_absent(&self, error: &TokenError) -> bool {
+    pub(crate) fn is_absent(&self, error: &TokenError) -> bool {
         matches!(self.settings.source, ManagedSource::Imds { .. })
             && matches!(error.label(), "unreachable" | "timeout")
     }
 
     /// Asks once.
-    pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
+    pub(crate) async fn ask(&self) -> Result<Granted, TokenError> {
         match self.answer().await {
             Ok(answer) => self
                 .read(&answer)

@@ -7,15 +7,15 @@ use std::sync::OnceLock;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Failure;
-use crate::entra::federated::Federated;
-use crate::entra::grant::ClientCall;
-use crate::entra::managed::Managed;
+use crate::entra::grants::ClientCall;
+use crate::entra::grants::federated::Federated;
+use crate::entra::grants::managed::Managed;
 use crate::entra::proof::Proof;
 use crate::model::{FixedBy, Outlook};
 use crate::settings::{AssertionSource, DefaultSettings, IdentitySettings, TrustError};
 
 /// The sources of one identity.
-pub(super) struct Chain {
+pub(crate) struct Chain {
     identity: String,
     /// The call and where its token comes from, or why there is none.
     federated: Result<(ClientCall, String), String>,
@@ -34,7 +34,7 @@ impl Chain {
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &DefaultSettings,
         identity: &IdentitySettings,
         scope: &str,
@@ -68,7 +68,7 @@ impl Chain {
     }
 
     /// Asks the source that is there once.
-    pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
+    pub(crate) async fn ask(&self) -> Result<Granted, TokenError> {
         let absent = match &self.federated {
             // The variables say which identity this pod is meant to have. While its file is missing, the managed identity
             // of the node must not take its place.

@@ -9,7 +9,7 @@ const LIST_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     /// The user's who runs this process.
     Own,
     /// Another user's.
@@ -19,7 +19,7 @@ pub(super) enum Peer {
 }
 
 /// Looks up who owns the socket that connects from `peer` to `here`.
-pub(super) fn of(peer: SocketAddr, here: SocketAddr) -> Peer {
+pub(crate) fn of(peer: SocketAddr, here: SocketAddr) -> Peer {
     let name = match peer {
         SocketAddr::V4(_) => "/proc/net/tcp",
         SocketAddr::V6(_) => "/proc/net/tcp6",

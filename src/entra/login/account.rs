@@ -34,7 +34,7 @@ struct Claims {
 
 impl Account {
     /// The account of an answer: from its id token, or else from its access token.
-    pub(super) fn of(granted: &Granted) -> Self {
+    pub(crate) fn of(granted: &Granted) -> Self {
         let id = granted.id_token.as_ref().and_then(Self::read);
         id.or_else(|| Self::read(&granted.token)).unwrap_or_default()
     }

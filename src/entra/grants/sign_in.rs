@@ -5,9 +5,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::entra::answer::{Granted, Refused, TokenError};
-use crate::entra::bar::Bar;
 use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
+use crate::entra::grants::bar::Bar;
 use crate::entra::login::Protection;
 use crate::entra::proof::Proof;
 use crate::entra::refusal::{Refusal, RefusalKind};
@@ -60,12 +60,12 @@ pub fn state_of(identity: &IdentitySettings) -> Option<SignedInState> {
 }
 
 /// The scope that also asks for a refresh token (OpenID Connect Core section 11).
-pub(super) fn lasting(scope: &str) -> String {
+pub(crate) fn lasting(scope: &str) -> String {
     format!("{scope} offline_access")
 }
 
 /// The questions of one identity.
-pub(super) struct SignInCall {
+pub(crate) struct SignInCall {
     endpoint: Endpoint,
     proof: Proof,
     store: Arc<Store>,
@@ -86,7 +86,7 @@ struct Unwritten {
 }
 
 impl SignInCall {
-    pub(super) fn new(endpoint: Endpoint, proof: Proof, store: Arc<Store>, name: &IdentityName) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, proof: Proof, store: Arc<Store>, name: &IdentityName) -> Self {
         Self {
             endpoint,
             proof,
@@ -100,7 +100,7 @@ impl SignInCall {
     }
 
     /// Asks with what is stored, and again when it is refused and something else is stored by then.
-    pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
+    pub(crate) async fn ask(&self) -> Result<Granted, TokenError> {
         let mut last = None;
         for _ in 0..TRIES_MAX {
             let stored = self.stored().await?;

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use crate::entra::answer::{Granted, Refused, TokenError};
-use crate::entra::bar::Bar;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Trouble;
+use crate::entra::grants::bar::Bar;
+use crate::entra::grants::tries::{Account, Unheard};
 use crate::entra::proof::Proof;
 use crate::entra::refusal::{Refusal, RefusalKind};
 use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::slots::Slots;
-use crate::entra::tries::{Account, Unheard};
 use crate::model::{FixedBy, IdentityName};
 use crate::settings::{SecretSource, TrustError};
 
@@ -22,7 +22,7 @@ const PASSWORD: SecretName = SecretName {
 };
 
 /// The questions of one identity.
-pub(super) struct PasswordCall {
+pub(crate) struct PasswordCall {
     endpoint: Endpoint,
     proof: Proof,
     user: String,
@@ -40,7 +40,7 @@ impl PasswordCall {
     ///
     /// # Errors
     /// When the vault of the password has no certificate authority to trust.
-    pub(super) fn new(
+    pub(crate) fn new(
         endpoint: Endpoint,
         proof: Proof,
         user: &str,
@@ -71,7 +71,7 @@ impl PasswordCall {
     }
 
     /// Asks once, unless the same password was refused a short while ago, or the last tries had no answer.
-    pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
+    pub(crate) async fn ask(&self) -> Result<Granted, TokenError> {
         let _turn = self.account.turn().await;
         // A password that was changed must not be tried in its old form first: the try would count.
         self.password.renew().await;

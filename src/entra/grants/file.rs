@@ -22,7 +22,7 @@ const FILE_PERIOD: Duration = Duration::from_secs(2);
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The file and what is known of it.
-pub(super) struct TokenFile {
+pub(crate) struct TokenFile {
     path: PathBuf,
     /// Life of a token that does not tell its own.
     life: Duration,
@@ -59,7 +59,7 @@ impl Seen {
 }
 
 impl TokenFile {
-    pub(super) fn new(path: PathBuf, life: Duration) -> Self {
+    pub(crate) fn new(path: PathBuf, life: Duration) -> Self {
         Self {
             path,
             life,
@@ -69,7 +69,7 @@ impl TokenFile {
         }
     }
 
-    pub(super) async fn read(&self) -> Result<Granted, TokenError> {
+    pub(crate) async fn read(&self) -> Result<Granted, TokenError> {
         let path = self.path.clone();
         let read = self.desk.work(move || read_small(&path)).await;
         let stuck = |stuck| TokenError::File(format!("{}: {stuck}", self.path.display()));

@@ -10,14 +10,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Deserialize;
 
+use crate::entra::answer;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::cache::Slot;
 use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::{Failure, Trouble};
+use crate::entra::grants::assertion;
 use crate::entra::slots::Slots;
-use crate::entra::{answer, assertion};
 use crate::model::claims::Claims;
 use crate::model::clock::Steady;
 use crate::model::{FixedBy, Outlook};
@@ -36,7 +37,7 @@ const ELSEWHERE: &str = "It must hold the one token that the platform's issuer w
                          `token_file` with the volume that the platform mounts.";
 
 /// The federated tokens of one application.
-pub(super) struct Federated {
+pub(crate) struct Federated {
     identity: String,
     source: Source,
     clock: Steady,
@@ -70,7 +71,7 @@ impl Federated {
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
-    pub(super) fn new(
+    pub(crate) fn new(
         settings: &FederatedSettings,
         identity: &str,
         slots: &mut Slots<'_>,
@@ -86,7 +87,7 @@ impl Federated {
     }
 
     /// The proof of `identity` with tokens from a file.
-    pub(super) fn of_file(path: PathBuf, identity: &str) -> Self {
+    pub(crate) fn of_file(path: PathBuf, identity: &str) -> Self {
         Self::from(Source::File(path), identity)
     }
 
@@ -101,7 +102,7 @@ impl Federated {
     }
 
     /// Where its tokens come from, for people.
-    pub(super) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         match &self.source {
             Source::File(path) => format!("federated token in {}", path.display()),
             Source::Slot { name, .. } => format!("federated token of managed identity {name}"),
@@ -109,7 +110,7 @@ impl Federated {
     }
 
     /// Asks with these pairs and the token. A file that was replaced meanwhile is tried once more.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &self,
         endpoint: &Endpoint,
         pairs: &[(&str, &str)],

@@ -1,31 +1,42 @@
 //! How a token is asked for, one way for each kind of grant; when to ask, and for how long to remember, is decided in
 //! `cache.rs`.
 
+pub(crate) mod arc;
+pub(crate) mod assertion;
+pub(crate) mod bar;
+pub(crate) mod certificate;
+pub(crate) mod chain;
+pub(crate) mod federated;
+pub(crate) mod file;
+pub(crate) mod managed;
+pub(crate) mod password;
+pub(crate) mod sign_in;
+pub(crate) mod tries;
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
 use crate::entra::answer::{Granted, TokenError};
-use crate::entra::chain::Chain;
 use crate::entra::endpoint::Endpoint;
-use crate::entra::file::TokenFile;
-use crate::entra::managed::Managed;
-use crate::entra::password::PasswordCall;
+use crate::entra::grants::chain::Chain;
+use crate::entra::grants::file::TokenFile;
+use crate::entra::grants::managed::Managed;
+use crate::entra::grants::password::PasswordCall;
+use crate::entra::grants::sign_in::SignInCall;
 use crate::entra::proof::Proof;
-use crate::entra::sign_in;
-use crate::entra::sign_in::SignInCall;
 use crate::entra::slots::Slots;
 use crate::settings::{GrantSettings, IdentitySettings, TrustError};
 
 /// Asks once for a token.
-pub(super) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Granted, TokenError>> + Send + Sync>;
+pub(crate) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Granted, TokenError>> + Send + Sync>;
 
 /// Makes the function that asks for tokens of one identity for one scope. Tokens of other identities that it needs come
 /// from `slots`.
 ///
 /// # Errors
 /// When there is no certificate authority to trust.
-pub(super) fn fetcher(
+pub(crate) fn fetcher(
     identity: &IdentitySettings,
     scope: &str,
     slots: &mut Slots<'_>,
@@ -103,14 +114,14 @@ pub(super) fn fetcher(
 }
 
 /// The client credentials grant.
-pub(super) struct ClientCall {
-    pub(super) endpoint: Endpoint,
-    pub(super) proof: Proof,
+pub(crate) struct ClientCall {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) proof: Proof,
 }
 
 impl ClientCall {
     /// Asks once (RFC 6749 section 4.4.2).
-    pub(super) async fn ask(&self) -> Result<Granted, TokenError> {
+    pub(crate) async fn ask(&self) -> Result<Granted, TokenError> {
         self.proof
             .ask(&self.endpoint, &[("grant_type", "client_credentials")])
             .await

@@ -12,11 +12,11 @@ use crate::model::Secret;
 /// How long a refused credential is kept back. Entra's smart lockout begins at ten wrong passwords and starts with a
 /// minute; one try an hour stays far below both ("Protect user accounts from attacks with Microsoft Entra smart
 /// lockout").
-pub(super) const BAR_PAUSE: Duration = Duration::from_secs(3600);
+pub(crate) const BAR_PAUSE: Duration = Duration::from_secs(3600);
 
 /// The credential that was refused last.
 #[derive(Default)]
-pub(super) struct Bar {
+pub(crate) struct Bar {
     refused: Mutex<Option<Refused>>,
 }
 
@@ -28,7 +28,7 @@ struct Refused {
 
 impl Bar {
     /// Why this credential must not be shown now.
-    pub(super) fn standing(&self, credential: &Secret) -> Option<TokenError> {
+    pub(crate) fn standing(&self, credential: &Secret) -> Option<TokenError> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = refused.as_ref()?;
         let stands = Instant::now() < refused.until && refused.credential.same_as(credential.expose());
@@ -36,7 +36,7 @@ impl Bar {
     }
 
     /// Keeps this credential back for [`BAR_PAUSE`].
-    pub(super) fn raise(&self, credential: &Secret, error: TokenError) {
+    pub(crate) fn raise(&self, credential: &Secret, error: TokenError) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         *refused = Some(Refused {
             credential: credential.clone(),

@@ -2,6 +2,10 @@
 //! loopback (RFC 8252, RFC 7636), or by a device code where there is none (RFC 8628). It leaves the refresh token in the
 //! identity's store; what is said to the person is the command line's.
 
+mod account;
+mod loopback;
+mod peer;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,16 +19,17 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-pub use crate::entra::account::Account;
+pub use crate::entra::login::account::Account;
 
 use crate::counters::Counters;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::endpoint::Endpoint;
-use crate::entra::loopback::{Brought, Loopback, Opening};
+use crate::entra::grants::sign_in;
+use crate::entra::login::loopback::{Brought, Loopback, Opening};
 use crate::entra::proof::Proof;
+use crate::entra::refusal;
 use crate::entra::slots::Slots;
 use crate::entra::store::{InPlaceOf, Kept, Store};
-use crate::entra::{refusal, sign_in};
 use crate::model::{Outlook, Secret};
 use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings};
 
@@ -70,7 +75,7 @@ pub enum Protection {
 }
 
 impl Protection {
-    pub(super) fn of(store: &Store) -> Self {
+    pub(crate) fn of(store: &Store) -> Self {
         match store.is_sealed() {
             true => Self::Sealed,
             false => Self::OwnerOnly,

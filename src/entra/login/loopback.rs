@@ -16,8 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::entra::peer;
-use crate::entra::peer::Peer;
+use crate::entra::login::peer;
+use crate::entra::login::peer::Peer;
 use crate::model::Secret;
 
 /// Largest request head: codes have some 1,500 bytes, and browsers add as much.
@@ -36,14 +36,14 @@ const PORTS_MAX: usize = 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a browser on this machine begins: a path that leads on to the page of the sign-in, once.
-pub(super) struct Opening {
+pub(crate) struct Opening {
     path: Secret,
     page: Secret,
     used: AtomicBool,
 }
 
 impl Opening {
-    pub(super) fn new(random: &Secret, page: &str) -> Self {
+    pub(crate) fn new(random: &Secret, page: &str) -> Self {
         Self {
             path: Secret::new(format!("/open/{}", random.expose())),
             page: Secret::new(page),
@@ -52,7 +52,7 @@ impl Opening {
     }
 
     /// What stands behind the address of the listener.
-    pub(super) fn path(&self) -> &Secret {
+    pub(crate) fn path(&self) -> &Secret {
         &self.path
     }
 
@@ -79,7 +79,7 @@ impl Opening {
 
 /// What the browser brought.
 #[derive(Debug)]
-pub(super) enum Brought {
+pub(crate) enum Brought {
     /// Nothing: somebody else may have been at the opening before it.
     OpenedTwice,
     /// The authorization code.
@@ -89,7 +89,7 @@ pub(super) enum Brought {
 }
 
 /// The listener, on both loopback addresses, because browsers differ in what `localhost` means to them.
-pub(super) struct Loopback {
+pub(crate) struct Loopback {
     v4: TcpListener,
     v6: Option<TcpListener>,
     port: u16,
@@ -97,7 +97,7 @@ pub(super) struct Loopback {
 
 impl Loopback {
     /// Listens on a free port.
-    pub(super) async fn open() -> io::Result<Self> {
+    pub(crate) async fn open() -> io::Result<Self> {
         let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..PORTS_MAX {
             let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -120,12 +120,12 @@ impl Loopback {
     }
 
     /// The address for the browser. Entra ignores the port of a registered `http://localhost`, but not the path.
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("http://localhost:{}", self.port)
     }
 
     /// Waits for the answer that carries this state.
-    pub(super) async fn wait(self, state: &Secret, opening: &Arc<Opening>) -> Brought {
+    pub(crate) async fn wait(self, state: &Secret, opening: &Arc<Opening>) -> Brought {
         let mut requests = JoinSet::new();
         let mut silent = VecDeque::new();
         loop {

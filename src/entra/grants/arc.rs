@@ -17,7 +17,7 @@ use crate::model::{FixedBy, Secret};
 const KEY_BYTES_MAX: u64 = 4096;
 
 /// What the agent's refusal of a key means.
-pub(super) const REFUSED: &str =
+pub(crate) const REFUSED: &str =
     "The agent does not take the key it asked for: restart it with systemctl restart himdsd.";
 
 const IMPOSTOR: &str = "The agent's keys lie nowhere else, so this may not be the agent: find out what listens at this \
@@ -30,7 +30,7 @@ const GROUP: &str = "Only members of the agent's group can read its keys: usermo
 ///
 /// # Errors
 /// What is wrong with the challenge or with the file.
-pub(super) async fn key(challenges: &[String], folder: &Path, desk: &Desk) -> Result<Secret, Trouble> {
+pub(crate) async fn key(challenges: &[String], folder: &Path, desk: &Desk) -> Result<Secret, Trouble> {
     let path = named(challenges)?;
     let folder = folder.to_owned();
     let read = desk.work(move || read(&path, &folder)).await;
@@ -41,7 +41,7 @@ pub(super) async fn key(challenges: &[String], folder: &Path, desk: &Desk) -> Re
 }
 
 /// For a key that cannot be sent.
-pub(super) fn unreadable_key() -> Trouble {
+pub(crate) fn unreadable_key() -> Trouble {
     refuse("the agent's key is not a line of text")
 }
 

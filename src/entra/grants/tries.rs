@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::entra::bar::Bar;
+use crate::entra::grants::bar::Bar;
 
 /// Tries without an answer that may follow each other as any others do.
 const UNHEARD_MAX: u32 = 3;
@@ -19,8 +19,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// An account with a password.
 #[derive(Default)]
-pub(super) struct Account {
-    pub(super) bar: Bar,
+pub(crate) struct Account {
+    pub(crate) bar: Bar,
     turn: tokio::sync::Mutex<()>,
     silence: Mutex<Silence>,
 }
@@ -34,23 +34,23 @@ struct Silence {
 
 /// Why the password must not be shown now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unheard {
+pub(crate) struct Unheard {
     /// How many tries had no answer.
-    pub(super) tries: u32,
+    pub(crate) tries: u32,
     /// The whole pause.
-    pub(super) pause: Duration,
+    pub(crate) pause: Duration,
     /// What is left of it.
-    pub(super) left: Duration,
+    pub(crate) left: Duration,
 }
 
 impl Account {
     /// Waits for the try that is under way.
-    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
     }
 
     /// The pause that lasts, if one does.
-    pub(super) fn unheard(&self) -> Option<Unheard> {
+    pub(crate) fn unheard(&self) -> Option<Unheard> {
         let silence = self.silence();
         let (since, pause) = silence.pause?;
         let left = pause.saturating_sub(since.elapsed());
@@ -59,12 +59,12 @@ impl Account {
     }
 
     /// An answer came, whatever it was.
-    pub(super) fn heard(&self) {
+    pub(crate) fn heard(&self) {
         *self.silence() = Silence::default();
     }
 
     /// No answer came to a question that may have arrived.
-    pub(super) fn lost(&self) {
+    pub(crate) fn lost(&self) {
         let mut silence = self.silence();
         silence.tries = silence.tries.saturating_add(1);
         let Some(more) = silence.tries.checked_sub(UNHEARD_MAX) else {
