@@ -4,6 +4,7 @@
 pub mod claims;
 pub mod clock;
 pub mod cloud;
+mod flaw;
 mod holder;
 pub mod label;
 mod registry;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use cloud::Cloud;
+pub(crate) use flaw::Flaw;
 pub use holder::Holder;
 pub use label::{KeyLabel, LabelPlace, Labels};
 pub use registry::Registry;

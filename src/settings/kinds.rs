@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::model::Flaw;
 use crate::settings::check::findings::Findings;
-use crate::settings::mistake::Flaw;
 use crate::settings::scalars::{COUNT, DURATION};
 use crate::settings::table::{Rows, Table, schema};
 

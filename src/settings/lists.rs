@@ -9,8 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 
-use crate::model::KeyLabel;
-use crate::settings::mistake::Flaw;
+use crate::model::{Flaw, KeyLabel};
 use crate::settings::{KeyDigest, KeyState, mask};
 
 /// Largest list file: 100,000 keys take 10 MB.

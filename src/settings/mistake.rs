@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
+use crate::model::Flaw;
 use crate::settings::mask;
 use crate::settings::mask::{HiddenWords, Vocabulary};
 
@@ -34,35 +35,6 @@ pub enum Style {
     Plain,
     /// With colours, for a terminal.
     Color,
-}
-
-/// Why a value cannot be used, before anybody knows where it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Flaw {
-    pub(super) what: String,
-    pub(super) hint: Option<String>,
-}
-
-impl Flaw {
-    pub(super) fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            hint: None,
-        }
-    }
-
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// What is wrong and what to do, in one line.
-    pub(super) fn sentence(self) -> String {
-        match self.hint {
-            Some(hint) => format!("{}; {hint}", self.what),
-            None => self.what,
-        }
-    }
 }
 
 /// What a text is, and therefore what of it may be shown.

@@ -12,8 +12,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::model::Secret;
-use crate::settings::mistake::Flaw;
+use crate::model::{Flaw, Secret};
 use crate::settings::source;
 
 /// What matters of the first certificate.

@@ -10,10 +10,10 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use toml::de::DeValue;
 
+use crate::model::Flaw;
 use crate::settings::check::findings::Findings;
 use crate::settings::kinds::{ANY, Field, Setting};
 use crate::settings::lists;
-use crate::settings::mistake::Flaw;
 use crate::settings::table::{Table, table};
 
 pub(super) const COUNT: &str = "a whole number, 0 or more";

@@ -10,8 +10,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use crate::model::Secret;
-use crate::settings::mistake::Flaw;
+use crate::model::{Flaw, Secret};
 use crate::settings::pem::{Leaf, certificates_in, certify, no_certificate, read_key, read_leaf};
 use crate::settings::signing::{About, Fault, Texts};
 use crate::settings::source::SecretSource;

@@ -18,8 +18,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::model::Secret;
-use crate::settings::mistake::Flaw;
+use crate::model::{Flaw, Secret};
 use crate::settings::pfx;
 use crate::settings::source::SecretSource;
 

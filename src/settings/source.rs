@@ -13,8 +13,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use crate::model::Flaw;
 use crate::model::{Secret, clock};
-use crate::settings::mistake::Flaw;
 use crate::settings::vault::VaultReference;
 use crate::settings::{mask, room, vault};
 

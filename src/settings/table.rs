@@ -8,9 +8,9 @@ use std::ops::{Deref, Range};
 use serde_json::{Map, Value, json};
 use toml::de::DeTable;
 
+use crate::model::Flaw;
 use crate::settings::check::findings::{Findings, Mark};
 use crate::settings::kinds::Field;
-use crate::settings::mistake::Flaw;
 use crate::settings::near::closest;
 
 /// Whether a change of a setting takes effect on reload or only on restart.

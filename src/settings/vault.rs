@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::settings::mistake::Flaw;
+use crate::model::Flaw;
 use crate::settings::{GrantSettings, IdentitySettings, SecretSource, Trust};
 
 /// What a reference begins with.

@@ -3,13 +3,13 @@
 
 use http::Method;
 
+use crate::model::Flaw;
 use crate::model::trigger::Family;
 use crate::model::{Cloud, TriggerUrl};
 use crate::settings::check::path::PathEnd;
 use crate::settings::check::route::RouteTable;
 use crate::settings::check::{Check, path};
 use crate::settings::kinds::At;
-use crate::settings::mistake::Flaw;
 use crate::settings::table::Table;
 use crate::settings::{IdentitySettings, Proof, RouteKind, Secrets};
 

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
+use crate::model::Flaw;
 use crate::model::{CallerName, KeyLabel};
 use crate::settings::check::Check;
 use crate::settings::check::findings::{Findings, Mark};
@@ -19,7 +20,7 @@ use crate::settings::check::rings::{KeyMarks, Pepper, Ring, Shared};
 use crate::settings::files::FileInForce;
 use crate::settings::kinds::{ANY, At, switch};
 use crate::settings::limits::CALLER_RATE;
-use crate::settings::mistake::{Flaw, TextKind};
+use crate::settings::mistake::TextKind;
 use crate::settings::scalars::Rate;
 use crate::settings::table::{Table, table};
 use crate::settings::{KeyDigest, KeyList, NetworkSettings, Secrets, lists, source};

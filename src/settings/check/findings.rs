@@ -4,12 +4,11 @@ use std::cell::OnceCell;
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::model::Flaw;
 use crate::settings::kinds::At;
 use crate::settings::mask::{HiddenWords, Vocabulary};
 use crate::settings::mistake;
-use crate::settings::mistake::{
-    Flaw, MISTAKES_MAX, Mistake, More, Place, Report, Severity, Source, TextKind,
-};
+use crate::settings::mistake::{MISTAKES_MAX, Mistake, More, Place, Report, Severity, Source, TextKind};
 use crate::settings::table::Table;
 
 /// A place in one of the files, small enough to keep for every key of a long list.

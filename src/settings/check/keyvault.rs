@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::model::Flaw;
 use crate::settings::check::Check;
 use crate::settings::check::findings::Mark;
 use crate::settings::check::name::Names;
 use crate::settings::kinds::{ANY, At};
-use crate::settings::mistake::Flaw;
 use crate::settings::scalars::{HOUR, MILLISECOND, SECOND, secs};
 use crate::settings::table::{Table, table};
 use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings, VaultReference};

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+use crate::model::Flaw;
 use crate::settings::check::findings::Mark;
 use crate::settings::check::route::RouteTable;
 use crate::settings::check::{Check, path};
 use crate::settings::kinds::{ANY, At, choice, switch};
-use crate::settings::mistake::Flaw;
 use crate::settings::table::{Table, table};
 use crate::settings::{CallerSettings, Certificate};
 

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
+use crate::model::Flaw;
 use crate::model::{NameError, RouteName};
 use crate::settings::check::Check;
 use crate::settings::check::findings::{Findings, Mark};
 use crate::settings::kinds::At;
-use crate::settings::mistake::Flaw;
 use crate::settings::near;
 use crate::settings::table::{Rows, Table};
 

@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use ipnet::IpNet;
 
+use crate::model::Flaw;
 use crate::settings::check::Check;
 use crate::settings::check::findings::Findings;
 use crate::settings::files::FileInForce;
 use crate::settings::kinds::At;
-use crate::settings::mistake::{Flaw, TextKind};
+use crate::settings::mistake::TextKind;
 use crate::settings::{lists, source};
 
 /// Networks that are let in and kept out. Denial wins; an empty `allow` lets in every address not denied.

@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use http::Method;
 use matchit::{InsertError, Router};
 
+use crate::model::Flaw;
 use crate::settings::check::findings::Mark;
-use crate::settings::mistake::Flaw;
 
 /// Longest path template; with its parameters filled in it must still fit in a request head.
 const PATH_BYTES_MAX: usize = 2048;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
+use crate::model::Flaw;
 use crate::model::{CallerName, IdentityName, RouteName, TriggerUrl};
 use crate::settings::bodies::BODY_SIZE_CEILING;
 use crate::settings::check::name::Names;
@@ -16,7 +17,6 @@ use crate::settings::check::trigger::Address;
 use crate::settings::check::{Check, path, word};
 use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::limits::ROUTE_RATE;
-use crate::settings::mistake::Flaw;
 use crate::settings::scalars::{DAY, HOUR, MILLISECOND, Rate, Size, secs};
 use crate::settings::table::{Table, table};
 use crate::settings::{IdentitySettings, TriggerSource, Trust, mask};

@@ -2,10 +2,10 @@
 
 use toml::de::DeTable;
 
+use crate::model::Flaw;
 use crate::settings::check::brackets;
 use crate::settings::check::findings::{Findings, ROOT};
 use crate::settings::mask;
-use crate::settings::mistake::Flaw;
 use crate::settings::schema::File;
 use crate::settings::table::Table;
 

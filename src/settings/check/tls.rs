@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
 
+use crate::model::Flaw;
 use crate::model::Secret;
 use crate::settings::check::listener::CertificateTable;
 use crate::settings::check::{Check, path};
 use crate::settings::kinds::At;
-use crate::settings::mistake::Flaw;
 use crate::settings::pem::{Leaf, certificates_in, placeholder, read_authorities, read_leaf};
 use crate::settings::scalars::DAY;
 use crate::settings::serving::{Pair, Places, covers};

@@ -1,10 +1,9 @@
 //! The trigger address of a route: where it comes from, and whether it fits the way the route convinces the
 //! flow.
 
-use crate::model::TriggerUrl;
+use crate::model::{Flaw, TriggerUrl};
 use crate::settings::check::Check;
 use crate::settings::kinds::At;
-use crate::settings::mistake::Flaw;
 use crate::settings::source::{Holds, Reference};
 use crate::settings::trigger::{TokenCloud, TriggerSource, cloud_of, read_address, remarks};
 use crate::settings::{IdentitySettings, Proof};

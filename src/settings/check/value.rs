@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::model::Flaw;
 use crate::model::{KeyLabel, Secret};
 use crate::settings::check::Check;
 use crate::settings::kinds::{At, Word};
-use crate::settings::mistake::Flaw;
 use crate::settings::source::{Holds, Reference};
 use crate::settings::{KeyDigest, SecretSource, Secrets, lists, source};
 

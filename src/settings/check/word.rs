@@ -3,10 +3,10 @@
 
 use http::{HeaderName, Method};
 
+use crate::model::Flaw;
 use crate::model::trigger::OWN_PARAMETERS;
 use crate::settings::check::route::KeyPlace;
 use crate::settings::kinds::Word;
-use crate::settings::mistake::Flaw;
 
 /// Methods that are never forwarded: CONNECT asks for a tunnel, TRACE shows header fields to whoever asks.
 const METHODS_REFUSED: [&str; 2] = ["CONNECT", "TRACE"];

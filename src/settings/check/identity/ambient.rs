@@ -1,12 +1,11 @@
 //! The default chain: workload identity where the platform has set it up, else a managed identity. What is out of the
 //! question is found here, with its reason; which of the others is there is found when a token is asked for.
 
+use crate::model::Flaw;
 use crate::model::{Cloud, Secret};
 use crate::settings::check::Check;
-use crate::settings::check::identity::IdentityTable;
-use crate::settings::check::identity::federated;
 use crate::settings::check::identity::words::check_client_id;
-use crate::settings::mistake::Flaw;
+use crate::settings::check::identity::{IdentityTable, federated};
 use crate::settings::table::Table;
 use crate::settings::{DefaultSettings, GrantSettings};
 

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use crate::model::Flaw;
 use crate::model::Secret;
 use crate::settings::check::Check;
 use crate::settings::check::identity::IdentityTable;
 use crate::settings::kinds::{ANY, At, choice, switch};
-use crate::settings::mistake::Flaw;
 use crate::settings::signing::{About, Texts};
 use crate::settings::source::{Holds, Reference};
 use crate::settings::table::{Table, table};

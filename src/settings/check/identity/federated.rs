@@ -4,12 +4,12 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use crate::model::Flaw;
 use crate::model::{Cloud, IdentityName};
 use crate::settings::check::Check;
 use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::identity::words::{check_authority, check_client_id, check_tenant};
 use crate::settings::kinds::{ANY, At};
-use crate::settings::mistake::Flaw;
 use crate::settings::table::{Table, table};
 use crate::settings::{
     AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets, workload,

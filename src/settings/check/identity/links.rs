@@ -3,11 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::model::Flaw;
 use crate::settings::check::Check;
 use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::name::Names;
 use crate::settings::kinds::At;
-use crate::settings::mistake::Flaw;
 use crate::settings::table::Table;
 use crate::settings::{GrantSettings, IdentityRole, IdentitySettings, Proof, RouteSettings};
 

@@ -4,12 +4,12 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use crate::model::Flaw;
 use crate::model::Secret;
 use crate::settings::check::Check;
 use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::identity::words::{check_client_id, host_of};
 use crate::settings::kinds::{ANY, At, choice};
-use crate::settings::mistake::Flaw;
 use crate::settings::table::{Table, table};
 use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Secrets, Selector, mask};
 

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 pub(super) use links::give_roles;
 
+use crate::model::Flaw;
 use crate::model::{Cloud, IdentityName};
 use crate::settings::check::Check;
 use crate::settings::check::identity::certificate::ClientCertificateTable;
@@ -28,7 +29,6 @@ use crate::settings::check::identity::words::{
 };
 use crate::settings::check::name::Names;
 use crate::settings::kinds::{ANY, At, Word};
-use crate::settings::mistake::Flaw;
 use crate::settings::scalars::{DAY, MILLISECOND, secs};
 use crate::settings::table::{Table, table};
 use crate::settings::{

@@ -1,11 +1,11 @@
 //! An account that signs in with its user name and password. Microsoft discourages it and so do we: it is off until the
 //! settings accept its risk in one exact sentence, which the report of a mistake prints.
 
+use crate::model::Flaw;
 use crate::model::{Cloud, Secret};
 use crate::settings::check::Check;
 use crate::settings::check::identity::IdentityTable;
 use crate::settings::kinds::{ANY, At};
-use crate::settings::mistake::Flaw;
 use crate::settings::table::{Table, table};
 use crate::settings::{ClientProof, GrantSettings, SecretSource};
 

@@ -6,11 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::model::Cloud;
+use crate::model::Flaw;
 use crate::settings::check::Check;
 use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::identity::words::{DEFAULT, check_scope, is_near};
 use crate::settings::kinds::{ANY, At};
-use crate::settings::mistake::Flaw;
 use crate::settings::table::{Table, table};
 use crate::settings::{GrantSettings, SecretSource, Secrets, check_seal};
 

@@ -3,10 +3,9 @@
 
 use std::net::IpAddr;
 
-use crate::model::Cloud;
+use crate::model::{Cloud, Flaw};
 use crate::settings::check::path;
 use crate::settings::mask;
-use crate::settings::mistake::Flaw;
 
 /// What every scope for an application ends in.
 pub(super) const DEFAULT: &str = "/.default";
