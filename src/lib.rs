@@ -16,6 +16,7 @@ pub mod entra;
 pub mod flow;
 pub mod gateway;
 pub mod model;
+pub mod outbound;
 pub mod policy;
 pub mod problem;
 pub mod server;

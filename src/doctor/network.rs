@@ -18,7 +18,7 @@ use x509_parser::prelude::FromDer;
 use crate::doctor::report::{Check, Group, Verdict, count};
 use crate::model::claims::safe;
 use crate::model::{FixedBy, Remedy, clock};
-use crate::settings::Trust;
+use crate::outbound::Trust;
 
 /// A certificate that expires within this time causes a warning: renewals that work come earlier.
 pub(super) const RENEWAL: Duration = Duration::from_secs(14 * 86_400);

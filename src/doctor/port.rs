@@ -19,7 +19,8 @@ use crate::doctor::network::Leaf;
 use crate::doctor::report::Check;
 use crate::doctor::running::{Running, at_home, holds};
 use crate::model::{FixedBy, Remedy};
-use crate::settings::{Certificate, Config, ListenerSettings, TlsSettings, Transport, provider};
+use crate::outbound::provider;
+use crate::settings::{Certificate, Config, ListenerSettings, TlsSettings, Transport};
 
 const NAME: &str = "port";
 /// Time limit; a gateway on this machine answers at once, however busy the machine is.

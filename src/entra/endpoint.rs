@@ -9,7 +9,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::entra::answer::{ANSWER_BYTES_MAX, Granted, Refused, TokenError};
 use crate::entra::{answer, refusal};
-use crate::settings::{EndpointSettings, IdentitySettings, Trust, TrustError, refused_certificate};
+use crate::outbound::{Trust, TrustError, refused_certificate};
+use crate::settings::{EndpointSettings, IdentitySettings};
 
 // The bytes that application/x-www-form-urlencoded leaves as they are; a space becomes %20, which every server reads.
 pub(crate) const FORM: &AsciiSet = &NON_ALPHANUMERIC
@@ -201,7 +202,8 @@ mod tests {
     use std::time::Duration;
 
     use super::Endpoint;
-    use crate::settings::{EndpointSettings, Trust};
+    use crate::outbound::Trust;
+    use crate::settings::EndpointSettings;
 
     #[test]
     fn the_scope_is_encoded_once_and_keeps_both_slashes() {

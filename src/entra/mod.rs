@@ -46,8 +46,9 @@ use crate::entra::claims::Inspector;
 use crate::entra::expiry::Watch;
 use crate::entra::slots::Slots;
 use crate::model::{IdentityName, Outlook};
+use crate::outbound::TrustError;
 use crate::problem::{Kind, Problem};
-use crate::settings::{IdentityRole, IdentitySettings, KeyVaultSettings, TrustError};
+use crate::settings::{IdentityRole, IdentitySettings, KeyVaultSettings};
 
 /// An identity and its token.
 #[derive(Clone)]

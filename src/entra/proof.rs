@@ -15,7 +15,8 @@ use crate::entra::refusal::RefusalKind;
 use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
 use crate::model::{IdentityName, Secret, clock};
-use crate::settings::{ClientProof, ClientSecret, SigningCertificate, TrustError};
+use crate::outbound::TrustError;
+use crate::settings::{ClientProof, ClientSecret, SigningCertificate};
 
 /// The proof of one application.
 pub(crate) enum Proof {

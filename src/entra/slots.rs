@@ -19,9 +19,8 @@ use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::store::Store;
 use crate::entra::vault::Vault;
 use crate::model::IdentityName;
-use crate::settings::{
-    ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, TrustError, VaultReference,
-};
+use crate::outbound::TrustError;
+use crate::settings::{ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, VaultReference};
 
 /// Makes slots out of the settings of all identities, and what they share.
 pub(crate) struct Slots<'a> {

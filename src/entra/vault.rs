@@ -16,9 +16,8 @@ use crate::entra::cache::{Forgotten, Slot, Token, Unavailable};
 use crate::entra::endpoint;
 use crate::entra::slots::Slots;
 use crate::model::{FixedBy, Outlook, Secret};
-use crate::settings::{
-    GrantSettings, IdentitySettings, KeyVaultSettings, TrustError, VaultReference, VaultValue,
-};
+use crate::outbound::TrustError;
+use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings, VaultReference, VaultValue};
 
 /// Microsoft, "Get Secret", REST API of Azure Key Vault.
 const API_VERSION: &str = "2025-07-01";

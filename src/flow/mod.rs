@@ -32,8 +32,9 @@ use crate::counters::Counters;
 use crate::flow::exchange::Echo;
 use crate::flow::pool::{Host, Target};
 use crate::model::{Holder, RequestId, TriggerUrl, clock};
+use crate::outbound::{Trust, TrustError};
 use crate::problem::{Again, Kind, Problem, Run};
-use crate::settings::{RouteSettings, Trust, TrustError, UpstreamSettings};
+use crate::settings::{RouteSettings, UpstreamSettings};
 
 /// Whatever makes a body fail.
 pub type BodyError = Box<dyn Error + Send + Sync>;

@@ -14,7 +14,7 @@ use crate::counters::{Counted, Counters};
 use crate::flow::Sent;
 use crate::flow::exchange::is_silent;
 use crate::model::clock;
-use crate::settings::refused_certificate;
+use crate::outbound::refused_certificate;
 use crate::wire::{Timer, ToServer};
 
 /// Idle connections kept for each host and worker; more are closed.

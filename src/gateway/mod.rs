@@ -48,12 +48,12 @@ use crate::gateway::journal::Log;
 use crate::gateway::payload::Rules;
 use crate::gateway::ready::Listeners;
 use crate::model::{RouteName, clock};
+use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
 use crate::policy::{Access, Callers, LimitStates, Matching, Networks, OpenPaths, Quotas, Routes};
 use crate::problem::Kind;
 use crate::settings::{
     Config, Proof, QueryPass, ReadyRequires, RelativePath, RouteKind, RouteSettings, SettingsDigest,
-    TrustError,
 };
 
 /// Everything a request needs.

@@ -16,7 +16,8 @@ use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible, ServerCo
 use crate::entra::{Followed, Holder, Rereader, Taken, Verdict};
 use crate::gateway::{Gateway, Validity};
 use crate::model::clock;
-use crate::settings::{Certificate, Http2, TlsSettings, provider};
+use crate::outbound::provider;
+use crate::settings::{Certificate, Http2, TlsSettings};
 
 /// ALPN name of HTTP/2 (RFC 9113 section 3.2).
 pub(super) const ALPN_H2: &[u8] = b"h2";

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::model::{Cloud, IdentityName};
-use crate::settings::{
-    ClientCertificate, DefaultSettings, FederatedSettings, ManagedSettings, SecretSource, Trust,
-};
+use crate::outbound::Trust;
+use crate::settings::{ClientCertificate, DefaultSettings, FederatedSettings, ManagedSettings, SecretSource};
 
 /// An identity whose tokens the flow service accepts.
 #[derive(Debug, Clone)]

@@ -32,9 +32,7 @@ mod signing;
 mod source;
 mod table;
 mod trigger;
-mod trust;
 mod vault;
-mod verifier;
 mod workload;
 
 pub use admin::{AdminSettings, ReadyRequires};
@@ -67,9 +65,7 @@ pub use serving::CertificateSource;
 pub use signing::{AssertionAlgorithm, ChainShown, ClientCertificate, SigningCertificate};
 pub use source::{Environment, SecretSource, Secrets, VaultValue};
 pub use trigger::TriggerSource;
-pub use trust::{Trust, TrustError, provider};
 pub use vault::{KeyVaultSettings, VaultReference};
-pub use verifier::refused_certificate;
 pub use workload::{
     AssertionSource, DefaultSettings, EXCHANGE_AUDIENCE, FederatedSettings, ManagedSettings, ManagedSource,
     Selector, UNRESOLVED,

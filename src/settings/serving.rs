@@ -11,10 +11,10 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use crate::model::{Flaw, Secret};
+use crate::outbound::provider;
 use crate::settings::pem::{Leaf, certificates_in, certify, no_certificate, read_key, read_leaf};
 use crate::settings::signing::{About, Fault, Texts};
 use crate::settings::source::SecretSource;
-use crate::settings::trust::provider;
 use crate::settings::{Certificate, signing};
 
 /// Where a certificate of a listener and its key lie.

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::model::Flaw;
-use crate::settings::{GrantSettings, IdentitySettings, SecretSource, Trust};
+use crate::outbound::Trust;
+use crate::settings::{GrantSettings, IdentitySettings, SecretSource};
 
 /// What a reference begins with.
 pub(super) const PREFIX: &str = "keyvault:";

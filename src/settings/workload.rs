@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{Cloud, IdentityName, Secret};
-use crate::settings::{ClientProof, EndpointSettings, GrantSettings, IdentitySettings, Trust};
+use crate::outbound::Trust;
+use crate::settings::{ClientProof, EndpointSettings, GrantSettings, IdentitySettings};
 
 /// The audience of a federated token in the public cloud; those of other clouds begin with it.
 pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";

@@ -13,7 +13,8 @@ use crate::entra::holder::Holder;
 use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
 use crate::model::{IdentityName, Secret, clock};
-use crate::settings::{ClientCertificate, SecretSource, SigningCertificate, TrustError};
+use crate::outbound::TrustError;
+use crate::settings::{ClientCertificate, SecretSource, SigningCertificate};
 
 /// A certificate and its source.
 pub(crate) struct HeldCertificate {

@@ -12,7 +12,8 @@ use crate::entra::grants::federated::Federated;
 use crate::entra::grants::managed::Managed;
 use crate::entra::proof::Proof;
 use crate::model::{FixedBy, Outlook};
-use crate::settings::{AssertionSource, DefaultSettings, IdentitySettings, TrustError};
+use crate::outbound::TrustError;
+use crate::settings::{AssertionSource, DefaultSettings, IdentitySettings};
 
 /// The sources of one identity.
 pub(crate) struct Chain {

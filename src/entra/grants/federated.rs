@@ -23,7 +23,8 @@ use crate::model::claims::Claims;
 use crate::model::clock::Steady;
 use crate::model::{FixedBy, Outlook};
 use crate::model::{Secret, clock};
-use crate::settings::{AssertionSource, EXCHANGE_AUDIENCE, FederatedSettings, TrustError};
+use crate::outbound::TrustError;
+use crate::settings::{AssertionSource, EXCHANGE_AUDIENCE, FederatedSettings};
 
 /// Largest token file that is read; a federated token has one or two KiB.
 const FILE_BYTES_MAX: u64 = 64 * 1024;

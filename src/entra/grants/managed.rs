@@ -18,7 +18,8 @@ use crate::entra::refusal::{Refusal, RefusalKind};
 use crate::entra::{answer, endpoint, refusal};
 use crate::model::clock::Steady;
 use crate::model::{FixedBy, Outlook, clock};
-use crate::settings::{ManagedSettings, ManagedSource, Selector, Trust, TrustError};
+use crate::outbound::{Trust, TrustError};
+use crate::settings::{ManagedSettings, ManagedSource, Selector};
 
 /// Each of these endpoints is on this machine or one hop away: who is there answers at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -362,7 +363,8 @@ mod tests {
 
     use super::{Answer, Managed, host, is_confirmed, url};
     use crate::model::{Outlook, Secret};
-    use crate::settings::{ManagedSettings, ManagedSource, Selector, Trust};
+    use crate::outbound::Trust;
+    use crate::settings::{ManagedSettings, ManagedSource, Selector};
 
     const FLOW: &str = "https://service.flow.microsoft.com//.default";
     const GUID: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";

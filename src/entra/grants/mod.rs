@@ -26,7 +26,8 @@ use crate::entra::grants::password::PasswordCall;
 use crate::entra::grants::sign_in::SignInCall;
 use crate::entra::proof::Proof;
 use crate::entra::slots::Slots;
-use crate::settings::{GrantSettings, IdentitySettings, TrustError};
+use crate::outbound::TrustError;
+use crate::settings::{GrantSettings, IdentitySettings};
 
 /// Asks once for a token.
 pub(crate) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<Granted, TokenError>> + Send + Sync>;

@@ -13,7 +13,8 @@ use crate::entra::refusal::{Refusal, RefusalKind};
 use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::slots::Slots;
 use crate::model::{FixedBy, IdentityName};
-use crate::settings::{SecretSource, TrustError};
+use crate::outbound::TrustError;
+use crate::settings::SecretSource;
 
 const PASSWORD: SecretName = SecretName {
     what: "password",

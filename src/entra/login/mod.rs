@@ -413,9 +413,8 @@ mod tests {
     use crate::entra::answer::{Refused, TokenError};
     use crate::entra::refusal;
     use crate::model::{Cloud, IdentityName};
-    use crate::settings::{
-        ClientProof, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings, Trust,
-    };
+    use crate::outbound::Trust;
+    use crate::settings::{ClientProof, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings};
 
     const PAUSE: Duration = Duration::from_secs(5);
 

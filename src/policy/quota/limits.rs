@@ -202,11 +202,12 @@ mod tests {
 
     use super::{LimitStates, Quotas, refusal, take_all};
     use crate::model::{CallerName, RequestId, RouteName, TriggerUrl};
+    use crate::outbound::Trust;
     use crate::policy::address::Origin;
     use crate::problem::{Kind, Problem};
     use crate::settings::{
         CallerSettings, CallersSettings, ClaimMismatch, NetworkSettings, Proof, QueryPass, QuotaSettings,
-        Rate, RelativePath, RouteKind, RouteSettings, Trust, UpstreamSettings,
+        Rate, RelativePath, RouteKind, RouteSettings, UpstreamSettings,
     };
 
     const SECOND: Duration = Duration::from_secs(1);

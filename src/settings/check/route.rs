@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::model::Flaw;
 use crate::model::{CallerName, IdentityName, RouteName, TriggerUrl};
+use crate::outbound::Trust;
 use crate::settings::bodies::BODY_SIZE_CEILING;
 use crate::settings::check::name::Names;
 use crate::settings::check::network::{NetworkKeys, NetworkSettings};
@@ -19,7 +20,7 @@ use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::limits::ROUTE_RATE;
 use crate::settings::scalars::{DAY, HOUR, MILLISECOND, Rate, Size, secs};
 use crate::settings::table::{Table, table};
-use crate::settings::{IdentitySettings, TriggerSource, Trust, mask};
+use crate::settings::{IdentitySettings, TriggerSource, mask};
 
 table! {
     /// A public address and the flow behind it.

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
 
-use crate::model::Flaw;
-use crate::model::Secret;
+use crate::model::{Flaw, Secret};
+use crate::outbound::{Trust, provider};
 use crate::settings::check::listener::CertificateTable;
 use crate::settings::check::{Check, path};
 use crate::settings::kinds::At;
@@ -16,7 +16,7 @@ use crate::settings::serving::{Pair, Places, covers};
 use crate::settings::signing::About;
 use crate::settings::source::{Holds, Reference};
 use crate::settings::table::Table;
-use crate::settings::{CertificateSource, SecretSource, Trust, provider, source};
+use crate::settings::{CertificateSource, SecretSource, source};
 
 /// A certificate that ends within this time is worth a warning: renewals that work come earlier.
 const RENEWAL: Duration = Duration::from_secs(14 * 86_400);

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::model::Flaw;
-use crate::model::Secret;
+use crate::model::{Flaw, Secret};
 use crate::settings::check::Check;
 use crate::settings::check::identity::IdentityTable;
 use crate::settings::kinds::{ANY, At, choice, switch};

@@ -4,8 +4,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::model::Flaw;
-use crate::model::Secret;
+use crate::model::{Flaw, Secret};
 use crate::settings::check::Check;
 use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::identity::words::{check_client_id, host_of};

@@ -5,8 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::model::Cloud;
-use crate::model::Flaw;
+use crate::model::{Cloud, Flaw};
 use crate::settings::check::Check;
 use crate::settings::check::identity::IdentityTable;
 use crate::settings::check::identity::words::{DEFAULT, check_scope, is_near};

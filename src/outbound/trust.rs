@@ -8,7 +8,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
-use crate::settings::verifier::Explaining;
+use crate::outbound::verifier::Explaining;
 
 /// Which certificate authorities a connection of ours trusts.
 #[derive(Debug, Clone)]
@@ -64,7 +64,7 @@ impl Trust {
             .with_no_client_auth())
     }
 
-    /// The same settings, with which a refused certificate is explained: see [`crate::settings::refused_certificate`].
+    /// The same settings, with which a refused certificate is explained: see [`crate::outbound::refused_certificate`].
     ///
     /// # Errors
     /// Fails when there is nothing to trust.

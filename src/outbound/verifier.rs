@@ -24,7 +24,7 @@ const CHAIN_MAX: usize = 8;
 
 /// Verifies as webpki does, and explains what it refuses.
 #[derive(Debug)]
-pub(super) struct Explaining(pub(super) Arc<WebPkiServerVerifier>);
+pub(crate) struct Explaining(pub(super) Arc<WebPkiServerVerifier>);
 
 impl ServerCertVerifier for Explaining {
     fn verify_server_cert(
