@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod entra;
 pub mod flow;
 pub mod gateway;
+pub mod material;
 pub mod model;
 pub mod outbound;
 pub mod policy;

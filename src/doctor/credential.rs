@@ -10,10 +10,11 @@ use crate::doctor::{Walk, advice};
 use crate::entra;
 use crate::entra::login::Protection;
 use crate::entra::{AudienceFit, FederatedToken, SignedInState};
+use crate::material::SigningCertificate;
 use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{
     AssertionSource, ClientCertificate, ClientProof, EndpointSettings, FederatedSettings, GrantSettings,
-    IdentitySettings, SecretSource, SigningCertificate,
+    IdentitySettings, SecretSource,
 };
 
 /// A credential that expires within this time causes a warning.

@@ -14,9 +14,10 @@ use crate::entra::grants::federated::Federated;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
+use crate::material::SigningCertificate;
 use crate::model::{IdentityName, Secret, clock};
 use crate::outbound::TrustError;
-use crate::settings::{ClientProof, ClientSecret, SigningCertificate};
+use crate::settings::{ClientProof, ClientSecret};
 
 /// The proof of one application.
 pub(crate) enum Proof {

@@ -10,12 +10,15 @@ use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use crate::material;
+use crate::material::{
+    About, DerAndParsed, Fault, Leaf, Texts, certificates_in, certify, day, no_certificate, read_key,
+    read_leaf,
+};
 use crate::model::{Flaw, Secret};
 use crate::outbound::provider;
-use crate::settings::pem::{Leaf, certificates_in, certify, no_certificate, read_key, read_leaf};
-use crate::settings::signing::{About, Fault, Texts};
+use crate::settings::Certificate;
 use crate::settings::source::SecretSource;
-use crate::settings::{Certificate, signing};
 
 /// Where a certificate of a listener and its key lie.
 #[derive(Debug, Clone)]
@@ -118,12 +121,12 @@ impl Certificate {
 
     /// The day on which it begins, for people.
     pub fn begins_on(&self) -> String {
-        signing::day(self.not_before)
+        day(self.not_before)
     }
 
     /// The day on which it ends, for people.
     pub fn ends_on(&self) -> String {
-        signing::day(self.not_after)
+        day(self.not_after)
     }
 
     /// Those of its served names that it is not made out to, so that callers refuse it.
@@ -183,13 +186,13 @@ fn together(texts: &Texts<'_>) -> Result<Pair, Fault> {
             Some("put the certificate into the same file, or name it with `chain` and the key with `key`"),
         ));
     }
-    let all: Vec<signing::Found<'_>> = parts.certificates.iter().zip(&parsed).collect();
+    let all: Vec<DerAndParsed<'_>> = parts.certificates.iter().zip(&parsed).collect();
     let belongs = |der: &CertificateDer<'static>| {
         CertifiedKey::from_der(vec![der.clone()], parts.key.clone_key(), &provider).is_ok()
     };
     // Where none belongs the first one says why.
     let own = all.iter().find(|(der, _)| belongs(der)).or(all.first());
-    let chain = own.map(|own| signing::chain(*own, &all)).unwrap_or_default();
+    let chain = own.map(|own| material::chain(*own, &all)).unwrap_or_default();
     let leaf = leaf_of(&chain).map_err(|flaw| Fault {
         about: About::File,
         flaw,

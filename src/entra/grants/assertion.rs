@@ -9,8 +9,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::material::{AssertionAlgorithm, ChainShown, SigningCertificate};
 use crate::model::Secret;
-use crate::settings::{AssertionAlgorithm, ChainShown, SigningCertificate};
 
 /// The type that goes with it in the form (RFC 7523 section 2.2).
 pub(crate) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

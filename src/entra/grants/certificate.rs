@@ -12,9 +12,10 @@ use crate::entra::grants::assertion::Assertion;
 use crate::entra::holder::Holder;
 use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
+use crate::material::SigningCertificate;
 use crate::model::{IdentityName, Secret, clock};
 use crate::outbound::TrustError;
-use crate::settings::{ClientCertificate, SecretSource, SigningCertificate};
+use crate::settings::{ClientCertificate, SecretSource};
 
 /// A certificate and its source.
 pub(crate) struct HeldCertificate {

@@ -1,19 +1,21 @@
 //! Certificates and keys: read from PEM, held against each other, and asked for their names and dates.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
+use crate::material::About;
+use crate::material::{Leaf, certificates_in, placeholder, read_leaf};
 use crate::model::{Flaw, Secret};
 use crate::outbound::{Trust, provider};
 use crate::settings::check::listener::CertificateTable;
 use crate::settings::check::{Check, path};
 use crate::settings::kinds::At;
-use crate::settings::pem::{Leaf, certificates_in, placeholder, read_authorities, read_leaf};
 use crate::settings::scalars::DAY;
 use crate::settings::serving::{Pair, Places, covers};
-use crate::settings::signing::About;
 use crate::settings::source::{Holds, Reference};
 use crate::settings::table::Table;
 use crate::settings::{CertificateSource, SecretSource, source};
@@ -261,6 +263,22 @@ impl Check<'_> {
         ));
         self.findings.warn(chain, flaw);
     }
+}
+
+fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+    let text = source::read_chain(path)?;
+    let certificates = certificates_in(&text, &format!("file {}", path.display()))?;
+    let mut store = rustls::RootCertStore::empty();
+    for (index, certificate) in certificates.iter().enumerate() {
+        store.add(certificate.clone()).map_err(|_| {
+            let number = index + 1;
+            Flaw::new(format!(
+                "certificate {number} in {} cannot be used as an authority",
+                path.display()
+            ))
+        })?;
+    }
+    Ok(certificates)
 }
 
 #[cfg(test)]

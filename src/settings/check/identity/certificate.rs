@@ -3,16 +3,15 @@
 
 use std::sync::Arc;
 
+use crate::material::{About, Texts};
+use crate::material::{AssertionAlgorithm, ChainShown, SigningCertificate};
 use crate::model::{Flaw, Secret};
 use crate::settings::check::Check;
 use crate::settings::check::identity::IdentityTable;
 use crate::settings::kinds::{ANY, At, choice, switch};
-use crate::settings::signing::{About, Texts};
 use crate::settings::source::{Holds, Reference};
 use crate::settings::table::{Table, table};
-use crate::settings::{
-    AssertionAlgorithm, ChainShown, ClientCertificate, ClientProof, SecretSource, Secrets, SigningCertificate,
-};
+use crate::settings::{ClientCertificate, ClientProof, SecretSource, Secrets};
 
 table! {
     /// A certificate with which an identity signs in.
@@ -186,9 +185,10 @@ mod tests {
     use base64::engine::general_purpose::STANDARD;
     use rcgen::{CertificateParams, DnType, KeyPair};
 
+    use crate::material::{AssertionAlgorithm, ChainShown};
     use crate::model::clock::wall;
     use crate::settings::check::sample::Sample;
-    use crate::settings::{AssertionAlgorithm, ChainShown, ClientCertificate, ClientProof, GrantSettings};
+    use crate::settings::{ClientCertificate, ClientProof, GrantSettings};
 
     /// Made by openssl; see tests/certificates/README.md.
     const CERTIFICATE: &str = include_str!("../../../../tests/certificates/client.pem");

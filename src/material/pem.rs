@@ -1,7 +1,6 @@
 //! Certificates and keys as they are read from PEM files, and what a certificate says about itself.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
@@ -13,22 +12,21 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use crate::model::{Flaw, Secret};
-use crate::settings::source;
 
 /// What matters of the first certificate.
 #[derive(Debug)]
-pub(super) struct Leaf {
-    pub(super) names: Vec<String>,
-    pub(super) not_before: SystemTime,
-    pub(super) not_after: SystemTime,
+pub(crate) struct Leaf {
+    pub(crate) names: Vec<String>,
+    pub(crate) not_before: SystemTime,
+    pub(crate) not_after: SystemTime,
 }
 
-pub(super) fn no_certificate() -> Flaw {
+pub(crate) fn no_certificate() -> Flaw {
     Flaw::new("the file holds no certificate")
 }
 
 /// The certificates of a text in PEM form from this place.
-pub(super) fn certificates_in(text: &Secret, place: &str) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+pub(crate) fn certificates_in(text: &Secret, place: &str) -> Result<Vec<CertificateDer<'static>>, Flaw> {
     let bytes = text.expose().as_bytes();
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let certificates =
@@ -46,23 +44,7 @@ pub(super) fn certificates_in(text: &Secret, place: &str) -> Result<Vec<Certific
         .hint("a certificate begins with -----BEGIN CERTIFICATE-----"))
 }
 
-pub(super) fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
-    let text = source::read_chain(path)?;
-    let certificates = certificates_in(&text, &format!("file {}", path.display()))?;
-    let mut store = rustls::RootCertStore::empty();
-    for (index, certificate) in certificates.iter().enumerate() {
-        store.add(certificate.clone()).map_err(|_| {
-            let number = index + 1;
-            Flaw::new(format!(
-                "certificate {number} in {} cannot be used as an authority",
-                path.display()
-            ))
-        })?;
-    }
-    Ok(certificates)
-}
-
-pub(super) fn read_leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, Flaw> {
+pub(crate) fn read_leaf(certificate: &CertificateDer<'_>) -> Result<Leaf, Flaw> {
     let damaged = || Flaw::new("the first certificate is damaged: it is not X.509");
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| damaged())?;
     let names = parsed.subject_alternative_name().map_err(|_| damaged())?;
@@ -96,7 +78,7 @@ fn read_name(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-pub(super) fn moment(seconds: i64) -> SystemTime {
+pub(crate) fn moment(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(seconds.unsigned_abs());
     let moment = if seconds < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(distance)
@@ -106,7 +88,7 @@ pub(super) fn moment(seconds: i64) -> SystemTime {
     moment.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-pub(super) fn read_key(secret: &Secret) -> Result<PrivateKeyDer<'static>, Flaw> {
+pub(crate) fn read_key(secret: &Secret) -> Result<PrivateKeyDer<'static>, Flaw> {
     let text = secret.expose();
     if let Ok(key) = PrivateKeyDer::from_pem_slice(text.as_bytes()) {
         // An old PEM key keeps its usual label when it is encrypted and says so in a header line.
@@ -127,7 +109,7 @@ pub(super) fn read_key(secret: &Secret) -> Result<PrivateKeyDer<'static>, Flaw> 
         .hint("a key begins with -----BEGIN PRIVATE KEY-----"))
 }
 
-pub(super) fn certify(
+pub(crate) fn certify(
     chain: Vec<CertificateDer<'static>>,
     key: &PrivateKeyDer<'static>,
     provider: &CryptoProvider,
@@ -162,7 +144,7 @@ pub(super) fn certify(
 }
 
 /// A fresh key in place of one that is not read.
-pub(super) fn placeholder(
+pub(crate) fn placeholder(
     chain: Vec<CertificateDer<'static>>,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, Flaw> {

@@ -20,7 +20,7 @@ struct Rounds {
 }
 
 /// How many rounds a file asks for, if they are too many.
-pub(super) fn too_many(der: &[u8]) -> Option<u64> {
+pub(crate) fn too_many(der: &[u8]) -> Option<u64> {
     let mut rounds = Rounds::default();
     rounds.count(der, DEPTH_MAX);
     (rounds.most > ROUNDS_MAX || rounds.whole > WHOLE_MAX).then_some(rounds.whole)

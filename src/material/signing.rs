@@ -1,9 +1,8 @@
 //! A certificate with which an application proves who it is: read from PEM or PFX, its private key held against it by a
-//! probe signature, ready to sign. What is signed is decided in `entra/assertion.rs`; whether its dates are good, and
+//! probe signature, ready to sign. What is signed is decided in `entra/grants/assertion.rs`; whether its dates are good, and
 //! what an operator is told about them, by whoever read it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand::SystemRandom;
@@ -18,9 +17,8 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::material::pfx;
 use crate::model::{Flaw, Secret};
-use crate::settings::pfx;
-use crate::settings::source::SecretSource;
 
 /// Shorter RSA keys can be broken (NIST SP 800-131A), and no library here signs with them.
 const KEY_BITS_MIN: usize = 2048;
@@ -62,83 +60,16 @@ pub enum ChainShown {
     Yes,
 }
 
-/// A certificate of an application, and where it can be read again when it has been replaced there.
-#[derive(Debug, Clone)]
-pub struct ClientCertificate {
-    pub(super) file: SecretSource,
-    pub(super) key: Option<SecretSource>,
-    pub(super) password: Option<SecretSource>,
-    /// Nothing only where secrets are not read.
-    pub(super) known: Option<Arc<SigningCertificate>>,
-    /// How assertions are signed.
-    pub algorithm: AssertionAlgorithm,
-    /// Whether assertions carry the chain.
-    pub chain: ChainShown,
-}
-
-impl ClientCertificate {
-    /// The certificate that was read with the settings; nothing where secrets are not read, or lie in a
-    /// key vault, which is asked when a token is needed.
-    pub fn known(&self) -> Option<&Arc<SigningCertificate>> {
-        self.known.as_ref()
-    }
-
-    /// Where it lies, for people.
-    pub fn place(&self) -> String {
-        self.file.place()
-    }
-
-    /// Where its parts lie.
-    pub fn parts(&self) -> CertificateParts<'_> {
-        CertificateParts {
-            file: &self.file,
-            key: self.key.as_ref(),
-            password: self.password.as_ref(),
-        }
-    }
-
-    /// Makes a certificate of what lies in its places now; nothing if it is still `last`.
-    ///
-    /// # Errors
-    /// Says in words why it cannot be used.
-    pub fn read(
-        &self,
-        file: &Secret,
-        key: Option<&Secret>,
-        password: Option<&Secret>,
-        last: Option<&SigningCertificate>,
-    ) -> Result<Option<SigningCertificate>, String> {
-        let texts = Texts { file, key, password };
-        if last.is_some_and(|last| texts.digest() == last.origin) {
-            return Ok(None);
-        }
-        SigningCertificate::read(&texts)
-            .map(Some)
-            .map_err(|fault| format!("{}: {}", self.place(), fault.flaw.what))
-    }
-}
-
-/// Where the parts of a certificate lie.
-#[derive(Debug, Clone, Copy)]
-pub struct CertificateParts<'a> {
-    /// The certificate, and its key unless that lies apart.
-    pub file: &'a SecretSource,
-    /// The key.
-    pub key: Option<&'a SecretSource>,
-    /// The password of a PFX file.
-    pub password: Option<&'a SecretSource>,
-}
-
 /// The texts that a certificate is read from.
-pub(super) struct Texts<'a> {
-    pub(super) file: &'a Secret,
-    pub(super) key: Option<&'a Secret>,
-    pub(super) password: Option<&'a Secret>,
+pub(crate) struct Texts<'a> {
+    pub(crate) file: &'a Secret,
+    pub(crate) key: Option<&'a Secret>,
+    pub(crate) password: Option<&'a Secret>,
 }
 
 /// Which of the texts cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
+pub(crate) enum About {
     File,
     Key,
     Password,
@@ -146,13 +77,13 @@ pub(super) enum About {
 
 /// Why a certificate cannot be used.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) about: About,
-    pub(super) flaw: Flaw,
+pub(crate) struct Fault {
+    pub(crate) about: About,
+    pub(crate) flaw: Flaw,
 }
 
 impl Fault {
-    pub(super) fn new(about: About, what: &str, hint: Option<&str>) -> Self {
+    pub(crate) fn new(about: About, what: &str, hint: Option<&str>) -> Self {
         let flaw = Flaw::new(what);
         Self {
             about,
@@ -165,11 +96,11 @@ impl Fault {
 }
 
 /// The certificates and the key that were found, before anybody knows whether they belong together.
-pub(super) struct Parts {
-    pub(super) certificates: Vec<CertificateDer<'static>>,
-    pub(super) key: PrivateKeyDer<'static>,
+pub(crate) struct Parts {
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
     /// The text in which the key was.
-    pub(super) key_about: About,
+    pub(crate) key_about: About,
 }
 
 impl Drop for Parts {
@@ -193,7 +124,7 @@ impl Texts<'_> {
     }
 
     /// The certificates and the key in them.
-    pub(super) fn parts(&self) -> Result<Parts, Fault> {
+    pub(crate) fn parts(&self) -> Result<Parts, Fault> {
         if self.file.expose().contains("-----BEGIN ") {
             return self.pem();
         }
@@ -379,7 +310,7 @@ impl fmt::Debug for SigningCertificate {
 
 impl SigningCertificate {
     /// Reads a certificate with its key.
-    pub(super) fn read(texts: &Texts<'_>) -> Result<Self, Fault> {
+    pub(crate) fn read(texts: &Texts<'_>) -> Result<Self, Fault> {
         let parts = texts.parts()?;
         let parsed: Result<Vec<_>, _> = parts
             .certificates
@@ -449,6 +380,11 @@ impl SigningCertificate {
     pub fn thumbprint(&self) -> String {
         let digest = self.digest(&digest::SHA1_FOR_LEGACY_USE_ONLY);
         digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
+    }
+
+    /// Whether it was read from these texts.
+    pub(crate) fn is_of(&self, texts: &Texts<'_>) -> bool {
+        texts.digest() == self.origin
     }
 
     /// Signs a message; nothing if the machine has no random numbers.
@@ -523,10 +459,10 @@ fn probe(key: &RsaKeyPair, own: &X509Certificate<'_>) -> bool {
 }
 
 /// A certificate in DER form, and what was read from it.
-pub(super) type Found<'a> = (&'a CertificateDer<'static>, &'a X509Certificate<'a>);
+pub(crate) type DerAndParsed<'a> = (&'a CertificateDer<'static>, &'a X509Certificate<'a>);
 
 /// The certificate and those above it, in whatever order they lay in the file; strangers are left out.
-pub(super) fn chain(own: Found<'_>, all: &[Found<'_>]) -> Vec<CertificateDer<'static>> {
+pub(crate) fn chain(own: DerAndParsed<'_>, all: &[DerAndParsed<'_>]) -> Vec<CertificateDer<'static>> {
     let (der, mut last) = own;
     let mut chain = vec![der.clone()];
     while last.issuer().as_raw() != last.subject().as_raw() {
@@ -549,7 +485,7 @@ fn moment(seconds: i64) -> SystemTime {
 }
 
 /// A date, for people.
-pub(super) fn day(moment: SystemTime) -> String {
+pub(crate) fn day(moment: SystemTime) -> String {
     match jiff::Timestamp::try_from(moment) {
         Ok(moment) => moment.strftime("%Y-%m-%d").to_string(),
         Err(_) => "a date far away".to_owned(),

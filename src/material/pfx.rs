@@ -3,23 +3,23 @@
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::model::Secret;
 #[cfg(feature = "pfx")]
-use crate::settings::rounds;
-use crate::settings::signing::{About, Fault};
+use crate::material::rounds;
+use crate::material::{About, Fault};
+use crate::model::Secret;
 
 /// How to turn a PFX file into what is read in any case.
 const CONVERT: &str = "openssl pkcs12 -in OLD.pfx -nodes -out NEW.pem";
 
 /// What a PFX file holds, in no order.
-pub(super) struct Opened {
-    pub(super) certificates: Vec<CertificateDer<'static>>,
-    pub(super) keys: Vec<PrivateKeyDer<'static>>,
+pub(crate) struct Opened {
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
+    pub(crate) keys: Vec<PrivateKeyDer<'static>>,
 }
 
 /// Opens a PFX file. One without a password is opened with an empty one, which is how Key Vault writes them.
 #[cfg(feature = "pfx")]
-pub(super) fn open(der: &[u8], password: Option<&Secret>) -> Result<Opened, Fault> {
+pub(crate) fn open(der: &[u8], password: Option<&Secret>) -> Result<Opened, Fault> {
     use p12_keystore::Pkcs12Archive;
     use rustls::pki_types::PrivatePkcs8KeyDer;
 
@@ -78,7 +78,7 @@ fn explain(error: &p12_keystore::error::Error, password: Option<&Secret>) -> Fau
 
 /// Refuses: this build lacks the library.
 #[cfg(not(feature = "pfx"))]
-pub(super) fn open(_: &[u8], _: Option<&Secret>) -> Result<Opened, Fault> {
+pub(crate) fn open(_: &[u8], _: Option<&Secret>) -> Result<Opened, Fault> {
     Err(Fault::new(
         About::File,
         "this build cannot read PFX files",

@@ -1,0 +1,74 @@
+//! A certificate of an application in the settings, and where it can be read again when it has been replaced there.
+
+use std::sync::Arc;
+
+use crate::material::{AssertionAlgorithm, ChainShown, SigningCertificate, Texts};
+use crate::model::Secret;
+use crate::settings::source::SecretSource;
+
+/// A certificate of an application, and where it can be read again when it has been replaced there.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    pub(crate) file: SecretSource,
+    pub(crate) key: Option<SecretSource>,
+    pub(crate) password: Option<SecretSource>,
+    /// Nothing only where secrets are not read.
+    pub(crate) known: Option<Arc<SigningCertificate>>,
+    /// How assertions are signed.
+    pub algorithm: AssertionAlgorithm,
+    /// Whether assertions carry the chain.
+    pub chain: ChainShown,
+}
+
+impl ClientCertificate {
+    /// The certificate that was read with the settings; nothing where secrets are not read, or lie in a
+    /// key vault, which is asked when a token is needed.
+    pub fn known(&self) -> Option<&Arc<SigningCertificate>> {
+        self.known.as_ref()
+    }
+
+    /// Where it lies, for people.
+    pub fn place(&self) -> String {
+        self.file.place()
+    }
+
+    /// Where its parts lie.
+    pub fn parts(&self) -> CertificateParts<'_> {
+        CertificateParts {
+            file: &self.file,
+            key: self.key.as_ref(),
+            password: self.password.as_ref(),
+        }
+    }
+
+    /// Makes a certificate of what lies in its places now; nothing if it is still `last`.
+    ///
+    /// # Errors
+    /// Says in words why it cannot be used.
+    pub fn read(
+        &self,
+        file: &Secret,
+        key: Option<&Secret>,
+        password: Option<&Secret>,
+        last: Option<&SigningCertificate>,
+    ) -> Result<Option<SigningCertificate>, String> {
+        let texts = Texts { file, key, password };
+        if last.is_some_and(|last| last.is_of(&texts)) {
+            return Ok(None);
+        }
+        SigningCertificate::read(&texts)
+            .map(Some)
+            .map_err(|fault| format!("{}: {}", self.place(), fault.flaw.what))
+    }
+}
+
+/// Where the parts of a certificate lie.
+#[derive(Debug, Clone, Copy)]
+pub struct CertificateParts<'a> {
+    /// The certificate, and its key unless that lies apart.
+    pub file: &'a SecretSource,
+    /// The key.
+    pub key: Option<&'a SecretSource>,
+    /// The password of a PFX file.
+    pub password: Option<&'a SecretSource>,
+}
