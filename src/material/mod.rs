@@ -2,8 +2,6 @@
 
 mod pem;
 mod pfx;
-#[cfg(feature = "pfx")]
-mod rounds;
 mod signing;
 
 pub(crate) use pem::{Leaf, certificates_in, certify, no_certificate, placeholder, read_key, read_leaf};

@@ -3,8 +3,6 @@
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-#[cfg(feature = "pfx")]
-use crate::material::rounds;
 use crate::material::{About, Fault};
 use crate::model::Secret;
 
@@ -23,13 +21,6 @@ pub(crate) fn open(der: &[u8], password: Option<&Secret>) -> Result<Opened, Faul
     use p12_keystore::Pkcs12Archive;
     use rustls::pki_types::PrivatePkcs8KeyDer;
 
-    if let Some(rounds) = rounds::too_many(der) {
-        return Err(Fault::new(
-            About::File,
-            &format!("the PFX file asks for {rounds} rounds of work to open it, which would take too long"),
-            Some("write it again with fewer: openssl pkcs12 -export -iter 100000 -in PEM -out NEW.pfx"),
-        ));
-    }
     let archive = Pkcs12Archive::from_pkcs12(der, password.map_or("", Secret::expose))
         .map_err(|error| explain(&error, password))?;
     let certificates = archive.certs.iter();
