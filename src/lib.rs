@@ -13,6 +13,7 @@ pub mod cli;
 pub mod counters;
 pub mod doctor;
 pub mod entra;
+pub(crate) mod files;
 pub mod flow;
 pub mod gateway;
 pub mod material;

@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("problem", 1),
     ("counters", 1),
     ("wire", 1),
+    ("files", 1),
     ("material", 1),
     ("outbound", 1),
     ("settings", 2),

@@ -3,12 +3,10 @@
 //! for with, so that two gateways, or a gateway and `flowgate login`, do not undo each other's work. Without a seal only
 //! its owner may have rights to it; with one it is encrypted (AES-256-GCM under a key made with HKDF-SHA-256).
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use std::{fs, io};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
@@ -18,8 +16,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use crate::model::{Secret, clock};
-use crate::settings::{SecretSource, edit};
+use crate::files;
+use crate::files::Draft;
+use crate::model::Secret;
+use crate::settings::SecretSource;
 
 /// Largest store that is read: a token, a name and an id, encrypted and written as text.
 const STORE_BYTES_MAX: u64 = 64 * 1024;
@@ -34,11 +34,6 @@ const SEAL_UNKNOWN: &str =
 const SEALS_MAX: usize = 4;
 /// How often it is written under a new seal, if others replace it at the same moment.
 const RESEALS_MAX: usize = 3;
-/// A file of a write that was cut off is removed by a later one, but not while its writer may still be at work.
-const LEFTOVER_AGE: Duration = Duration::from_secs(60);
-/// Most entries of the folder that are looked at for such files.
-const FOLDER_ENTRIES_MAX: usize = 4096;
-
 /// Why there is nothing to be had from a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StoreError {
@@ -212,7 +207,7 @@ impl Store {
 
     /// Reads it. Blocks on the file.
     pub(crate) fn read(&self) -> Result<Kept, StoreError> {
-        let mut file = match File::open(&self.path) {
+        let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing),
             Err(error) => return Err(unusable(format!("it cannot be read: {error}"))),
@@ -222,14 +217,9 @@ impl Store {
                 "it is open to other users; take their rights away with chmod 600",
             ));
         }
-        let mut text = Zeroizing::new(String::new());
-        let read = Read::by_ref(&mut file)
-            .take(STORE_BYTES_MAX + 1)
-            .read_to_string(&mut text);
-        read.map_err(|error| unusable(format!("it cannot be read: {error}")))?;
-        if text.len() as u64 > STORE_BYTES_MAX {
-            return Err(unusable(format!("it is larger than {STORE_BYTES_MAX} bytes")));
-        }
+        let text = files::text(&file, STORE_BYTES_MAX);
+        let text = text.map_err(|error| unusable(format!("it cannot be read: {error}")))?;
+        let text = text.ok_or_else(|| unusable(format!("it is larger than {STORE_BYTES_MAX} bytes")))?;
         self.parse(&text)
     }
 
@@ -289,8 +279,8 @@ impl Store {
     }
 
     fn write(&self, kept: &Kept, place: InPlaceOf<'_>, cover: &Cover) -> Result<Replaced, String> {
-        let draft = Draft::beside(&self.target()?)?;
-        let lock = draft.lock()?;
+        let draft = self.draft()?;
+        let lock = draft.lock().map_err(said)?;
         if let InPlaceOf::Token(old) = place {
             match self.read() {
                 Ok(now) if now.token.same_as(old.expose()) => {}
@@ -300,8 +290,11 @@ impl Store {
                 Err(StoreError::Unusable(why)) => return Err(why),
             }
         }
-        draft.write(&self.print(kept, cover)?)?;
-        draft.put()?;
+        let text = self.print(kept, cover)?;
+        draft
+            .write(text.as_bytes())
+            .and_then(|_| draft.put())
+            .map_err(said)?;
         drop(lock);
         draft.sweep();
         Ok(Replaced::Yes)
@@ -312,129 +305,14 @@ impl Store {
         if matches!(*self.cover(), Cover::Unknown) {
             return Err(SEAL_UNKNOWN.to_owned());
         }
-        let draft = Draft::beside(&self.target()?)?;
-        draft.write("")
+        self.draft()?.write(b"").map(|_| ()).map_err(said)
     }
 
     /// What a write replaces. The rename would replace a link in place of what it points to, so links are followed.
-    fn target(&self) -> Result<PathBuf, String> {
-        edit::behind(&self.path).map_err(|error| say(&self.path, &error))
-    }
-}
-
-/// A file on its way to its place. It goes with its owner unless it was put there.
-struct Draft {
-    folder: PathBuf,
-    name: String,
-    path: PathBuf,
-    target: PathBuf,
-}
-
-impl Draft {
-    /// A name in the same folder: only within one file system is a rename one step.
-    fn beside(target: &Path) -> Result<Self, String> {
-        let name = target.file_name().ok_or("its path ends in no file name")?;
-        let name = name.to_string_lossy().into_owned();
-        let folder = match target.parent() {
-            Some(folder) if folder != Path::new("") => folder.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        if !folder.is_dir() {
-            return Err(format!("folder {} does not exist", folder.display()));
-        }
-        let mut random = [0; 8];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no random bytes")?;
-        let path = folder.join(format!(".{name}.{:016x}.new", u64::from_be_bytes(random)));
-        Ok(Self {
-            folder,
-            name,
-            path,
-            target: target.to_owned(),
-        })
-    }
-
-    /// Waits until nobody else replaces the same file; ends when it is dropped, or its holder ends.
-    fn lock(&self) -> Result<File, String> {
-        let path = self.folder.join(format!(".{}.lock", self.name));
-        let mut options = OpenOptions::new();
-        options.write(true);
-        owners_only(&mut options);
-        // Who may write to the folder may have put a link there: none is followed to make a file, and only what was made
-        // here changes hands.
-        let file = match options.clone().create_new(true).open(&path) {
-            Ok(file) => {
-                self.hand_over(&file);
-                Ok(file)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(&path),
-            Err(error) => Err(error),
-        };
-        let file = file.map_err(|error| say(&path, &error))?;
-        file.lock().map_err(|error| say(&path, &error))?;
-        Ok(file)
-    }
-
-    /// Writes it whole, down to the disk.
-    fn write(&self, text: &str) -> Result<(), String> {
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        owners_only(&mut options);
-        let mut file = options
-            .open(&self.path)
-            .map_err(|error| say(&self.path, &error))?;
-        self.hand_over(&file);
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(|error| say(&self.path, &error))
-    }
-
-    /// Puts it in its place.
-    fn put(&self) -> Result<(), String> {
-        fs::rename(&self.path, &self.target).map_err(|error| say(&self.target, &error))?;
-        // The name is on the disk only when the folder is. Where folders cannot be opened, the system sees to it.
-        if let Ok(folder) = File::open(&self.folder) {
-            let _ = folder.sync_all();
-        }
-        Ok(())
-    }
-
-    /// Gives the file to the owner of the one before, or of the folder.
-    fn hand_over(&self, file: &File) {
-        if let Ok(model) = fs::metadata(&self.target).or_else(|_| fs::metadata(&self.folder)) {
-            edit::give_to_owner_of(file, &model);
-        }
-    }
-
-    /// Removes what writes left that were cut off.
-    fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(&self.folder) else {
-            return;
-        };
-        let start = format!(".{}.", self.name);
-        for entry in entries.take(FOLDER_ENTRIES_MAX).flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let middle = name
-                .strip_prefix(&start)
-                .and_then(|rest| rest.strip_suffix(".new"));
-            let is_ours = middle.is_some_and(|middle| {
-                middle.len() == 16 && middle.bytes().all(|byte| byte.is_ascii_hexdigit())
-            });
-            let age = entry
-                .metadata()
-                .and_then(|metadata| metadata.modified())
-                .ok()
-                .and_then(|changed| clock::wall().duration_since(changed).ok());
-            if is_ours && age.is_some_and(|age| age > LEFTOVER_AGE) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // Gone already when it was put in its place.
-        let _ = fs::remove_file(&self.path);
+    fn draft(&self) -> Result<Draft, String> {
+        let target = files::behind(&self.path);
+        let target = target.map_err(|error| format!("{}: {error}", self.path.display()))?;
+        Draft::beside(&target).map_err(said)
     }
 }
 
@@ -442,19 +320,9 @@ fn unusable(why: impl Into<String>) -> StoreError {
     StoreError::Unusable(why.into())
 }
 
-fn say(path: &Path, error: &io::Error) -> String {
-    format!("{}: {error}", path.display())
+fn said(error: io::Error) -> String {
+    error.to_string()
 }
-
-#[cfg(unix)]
-fn owners_only(options: &mut OpenOptions) {
-    use std::os::unix::fs::OpenOptionsExt;
-
-    options.mode(0o600);
-}
-
-#[cfg(not(unix))]
-fn owners_only(_: &mut OpenOptions) {}
 
 #[cfg(unix)]
 fn is_owners(file: &File) -> bool {
@@ -513,7 +381,7 @@ mod tests {
 
     use proptest::prelude::{any, proptest};
 
-    use super::{Cover, Draft, InPlaceOf, Kept, Replaced, Store, StoreError, cover, open, seal};
+    use super::{Cover, InPlaceOf, Kept, Replaced, Store, StoreError, cover, open, seal};
     use crate::model::Secret;
 
     const CLIENT: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
@@ -742,41 +610,8 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_is_cut_off_leaves_the_old_store_whole() {
+    fn a_store_in_no_folder_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept");
-        let store = store(&path, None);
-        store.replace(&kept("old"), InPlaceOf::Anything).unwrap();
-        // Ended before the rename, as by kill -9: nothing is tidied up.
-        let draft = Draft::beside(&path).unwrap();
-        draft.write("{\"version\":1,\"clie").unwrap();
-        let left = draft.path.clone();
-        std::mem::forget(draft);
-        assert_eq!(store.read().unwrap().token.expose(), "old");
-        assert_eq!(names(folder.path()).len(), 2);
-        // A young one may belong to somebody at work; an old one is swept away.
-        store.replace(&kept("new"), InPlaceOf::Anything).unwrap();
-        assert_eq!(names(folder.path()).len(), 2);
-        let file = std::fs::File::options().write(true).open(&left).unwrap();
-        file.set_modified(crate::model::clock::wall() - 2 * super::LEFTOVER_AGE)
-            .unwrap();
-        store.replace(&kept("newer"), InPlaceOf::Anything).unwrap();
-        assert_eq!(names(folder.path()), ["kept"]);
-        assert_eq!(store.read().unwrap().token.expose(), "newer");
-    }
-
-    #[test]
-    fn a_write_that_fails_leaves_nothing_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept");
-        let store = store(&path, None);
-        store.replace(&kept("old"), InPlaceOf::Anything).unwrap();
-        let draft = Draft::beside(&path).unwrap();
-        draft.write("half").unwrap();
-        // A name that exists already is never written through: it might be a link of somebody else's.
-        assert!(draft.write("again").is_err());
-        drop(draft);
-        assert_eq!(names(folder.path()), ["kept"]);
         assert!(store_in_no_folder(folder.path()).contains("does not exist"));
     }
 

@@ -9,6 +9,7 @@ mod holder;
 pub mod label;
 mod registry;
 mod remedy;
+pub(crate) mod room;
 pub mod secret;
 pub mod trigger;
 

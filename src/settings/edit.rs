@@ -1,8 +1,6 @@
 //! Changes to a settings file that keep every other byte of it: a route more, another trigger for a route. Files are
 //! replaced in one step, so that a crash leaves the old one or the new one.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -10,6 +8,8 @@ use std::{fs, io};
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::files;
+use crate::files::Draft;
 use crate::model::Secret;
 use crate::settings::source::Reference;
 
@@ -95,12 +95,11 @@ pub fn appended(text: &str, block: &str) -> String {
 /// # Errors
 /// Those of the file system; the file is then as it was.
 pub fn replace_settings(path: &Path, text: &str) -> io::Result<()> {
-    let path = behind(path)?;
-    let model = fs::metadata(&path)?;
-    replace(&path, text.as_bytes(), |file| {
-        give_to_owner_of(file, &model);
-        file.set_permissions(model.permissions())
-    })
+    let path = files::behind(path)?;
+    let rights = fs::metadata(&path)?.permissions();
+    let draft = Draft::beside(&path)?;
+    draft.write(text.as_bytes())?.set_permissions(rights)?;
+    draft.put()
 }
 
 /// Who may read the file of a secret.
@@ -125,18 +124,14 @@ pub enum Readers {
 /// # Errors
 /// Those of the file system; the file is then as it was.
 pub fn replace_secret(path: &Path, secret: &Secret, settings: &Path) -> io::Result<Readers> {
-    let path = behind(path)?;
-    let settings = fs::metadata(settings);
-    let model = fs::metadata(&path)
-        .ok()
-        .or_else(|| settings.as_ref().ok().cloned());
-    replace(&path, format!("{}\n", secret.expose()).as_bytes(), |file| {
-        if let Some(model) = model {
-            give_to_owner_of(file, &model);
-        }
-        Ok(())
-    })?;
-    Ok(match (fs::metadata(&path), settings) {
+    let path = files::behind(path)?;
+    let mut draft = Draft::beside(&path)?;
+    if !path.exists() {
+        draft = draft.owned_like(settings);
+    }
+    draft.write(format!("{}\n", secret.expose()).as_bytes())?;
+    draft.put()?;
+    Ok(match (fs::metadata(&path), fs::metadata(settings)) {
         (Ok(secret), Ok(settings)) => readers(&secret, &settings),
         _ => Readers::Unknown,
     })
@@ -156,80 +151,6 @@ fn readers(secret: &fs::Metadata, settings: &fs::Metadata) -> Readers {
 #[cfg(not(unix))]
 fn readers(_: &fs::Metadata, _: &fs::Metadata) -> Readers {
     Readers::Unknown
-}
-
-/// What is replaced under this path. A link stays one, and what it leads to is replaced; but not one of a stranger, who could
-/// have an administrator replace any file.
-///
-/// # Errors
-/// When it is such a link.
-pub fn behind(path: &Path) -> io::Result<PathBuf> {
-    let Ok(target) = fs::canonicalize(path) else {
-        return Ok(path.to_owned());
-    };
-    if is_strangers_link(path, &target) {
-        return Err(io::Error::other(
-            "it is a link to a file that does not belong to the owner of the link",
-        ));
-    }
-    Ok(target)
-}
-
-/// Whether `path` is a link that neither an administrator made nor the owner of what it leads to.
-#[cfg(unix)]
-fn is_strangers_link(path: &Path, target: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-
-    let (Ok(link), Ok(target)) = (fs::symlink_metadata(path), fs::metadata(target)) else {
-        return false;
-    };
-    link.is_symlink() && link.uid() != 0 && link.uid() != target.uid()
-}
-
-#[cfg(not(unix))]
-fn is_strangers_link(_: &Path, _: &Path) -> bool {
-    false
-}
-
-/// Gives a file to the owner of another one: whoever runs the gateway is often not the one who sets it up. Only an
-/// administrator can, and for all others it is right as it is.
-#[cfg(unix)]
-pub fn give_to_owner_of(file: &File, model: &fs::Metadata) {
-    use std::os::unix::fs::{MetadataExt, fchown};
-
-    if file
-        .metadata()
-        .is_ok_and(|own| (own.uid(), own.gid()) != (model.uid(), model.gid()))
-    {
-        let _ = fchown(file, Some(model.uid()), Some(model.gid()));
-    }
-}
-
-/// Nothing: files are not given away here.
-#[cfg(not(unix))]
-pub fn give_to_owner_of(_: &File, _: &fs::Metadata) {}
-
-fn replace(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = write_new(&draft, bytes, prepare).and_then(|()| fs::rename(&draft, path));
-    if written.is_err() {
-        // What is left of the draft is of no use; the first error is the one to tell.
-        let _ = fs::remove_file(&draft);
-    }
-    written
-}
-
-fn write_new(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    prepare(&file)?;
-    file.write_all(bytes)?;
-    // The rename must not become lasting before what it puts in place.
-    file.sync_all()
 }
 
 #[cfg(test)]

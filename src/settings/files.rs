@@ -7,7 +7,8 @@ use std::{fmt, io};
 
 use aws_lc_rs::digest::{Context, Digest, SHA256};
 
-use crate::settings::{lists, source};
+use crate::files;
+use crate::settings::lists;
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -60,7 +61,7 @@ fn digest_of(path: &Path) -> Result<Option<Digest>, String> {
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return Err(format!("{} is not a file that can be read again", path.display()));
     }
-    let file = source::open(path).map_err(|flaw| flaw.what)?;
+    let file = files::open(path).map_err(|flaw| flaw.what)?;
     let mut file = file.take(lists::LIST_BYTES_MAX + 1);
     let mut context = Context::new(&SHA256);
     let mut piece = vec![0; PIECE_BYTES];

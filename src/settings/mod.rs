@@ -20,7 +20,6 @@ mod log;
 mod mask;
 mod mistake;
 mod near;
-mod room;
 mod scalars;
 mod schema;
 mod seal;

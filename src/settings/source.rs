@@ -3,20 +3,18 @@
 //! else in the product reads an environment variable.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use std::{fs, io};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroizing;
 
+use crate::files;
 use crate::model::Flaw;
 use crate::model::{Secret, clock};
 use crate::settings::vault::VaultReference;
-use crate::settings::{mask, room, vault};
+use crate::settings::{mask, vault};
 
 /// Largest secret: a key with a long chain around it is far below.
 pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -384,20 +382,14 @@ fn read_secret(path: &Path, holds: Holds) -> Result<Resolved, Flaw> {
         });
     }
     let shown = path.display();
-    let mut file = open(path)?;
-    let mut bytes = Zeroizing::new(Vec::new());
-    let read = Read::by_ref(&mut file)
-        .take(SECRET_BYTES_MAX + 1)
-        .read_to_end(&mut bytes);
-    let read = read.map_err(|error| unreadable(path, &error))?;
-    if read as u64 > SECRET_BYTES_MAX {
-        return Err(Flaw::new(format!("secret file {shown} is larger than 64 KiB")));
-    }
+    let file = files::open(path)?;
+    let bytes = files::bytes(&file, SECRET_BYTES_MAX).map_err(|error| files::unreadable(path, &error))?;
+    let bytes = bytes.ok_or_else(|| Flaw::new(format!("secret file {shown} is larger than 64 KiB")))?;
     let secret = match (std::str::from_utf8(&bytes), holds) {
         (Ok(text), _) => tidy(text),
         (Err(_), Holds::Bytes) => Some(Secret::new(STANDARD.encode(bytes.as_slice()))),
         (Err(_), Holds::Text | Holds::Chain) => {
-            return Err(unreadable(path, &io::ErrorKind::InvalidData.into()));
+            return Err(files::unreadable(path, &io::ErrorKind::InvalidData.into()));
         }
     };
     let secret = secret.ok_or_else(|| Flaw::new(format!("secret file {shown} is empty")))?;
@@ -407,110 +399,14 @@ fn read_secret(path: &Path, holds: Holds) -> Result<Resolved, Flaw> {
         warning: file
             .metadata()
             .ok()
-            .and_then(|metadata| exposure(&metadata, path)),
+            .and_then(|metadata| files::exposure(&metadata, path)),
     })
 }
 
 /// Reads a file of certificates. It holds no secret, but it is kept as one, like everything that is read again.
 pub(super) fn read_chain(path: &Path) -> Result<Secret, Flaw> {
-    let bytes = read(path, PEM_BYTES_MAX)?;
+    let bytes = files::read(path, PEM_BYTES_MAX)?;
     Ok(Secret::new(String::from_utf8_lossy(&bytes)))
-}
-
-/// Opens a file that the settings name.
-pub(super) fn open(path: &Path) -> Result<File, Flaw> {
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(Flaw::new(format!("{} is a folder, not a file", path.display())));
-    }
-    Ok(file)
-}
-
-/// Reads a whole file of at most `bytes_max` bytes.
-pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Flaw> {
-    let file = open(path)?;
-    let length = file
-        .metadata()
-        .map_or(0, |metadata| metadata.len())
-        .min(bytes_max);
-    // One byte more, so that the end is found without asking for more room.
-    let mut bytes = room::passing(usize::try_from(length).unwrap_or(0) + 1);
-    let read = file.take(bytes_max + 1).read_to_end(&mut bytes);
-    read.map_err(|error| unreadable(path, &error))?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(Flaw::new(format!(
-            "file {} is larger than {} MiB",
-            path.display(),
-            bytes_max >> 20
-        )));
-    }
-    Ok(bytes)
-}
-
-/// Reads a whole text of at most `bytes_max` bytes.
-pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, Flaw> {
-    let bytes = read(path, bytes_max)?;
-    String::from_utf8(bytes).map_err(|_| Flaw::new(format!("file {} is not UTF-8 text", path.display())))
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Flaw {
-    let shown = path.display();
-    match error.kind() {
-        io::ErrorKind::NotFound => Flaw::new(format!("file {shown} does not exist"))
-            .hint("paths are relative to the folder of the settings file"),
-        io::ErrorKind::PermissionDenied => {
-            Flaw::new(format!("file {shown} may not be read by {}", current_user())).hint(
-                "let that user read the file and enter its folders, for example with chown or chgrp, or run Flowgate as \
-                 a user who may",
-            )
-        }
-        io::ErrorKind::InvalidData => Flaw::new(format!("file {shown} is not UTF-8 text")),
-        _ => Flaw::new(format!("file {shown} cannot be read: {error}")),
-    }
-}
-
-/// The user that this process runs as, for people. Linux shows its number, and the file of users its name.
-fn current_user() -> String {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    // The second number is the effective one, by which files are opened (proc_pid_status(5)).
-    let numbers = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let Some(number) = numbers.and_then(|numbers| numbers.split_whitespace().nth(1)) else {
-        return "the user that Flowgate runs as".to_owned();
-    };
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let mut fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let name = fields.find_map(|fields| match fields.as_slice() {
-        [name, _, uid, ..] if *uid == number => Some((*name).to_owned()),
-        _ => None,
-    });
-    match name {
-        Some(name) if name.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            format!("user {name} (uid {number})")
-        }
-        _ => format!("uid {number}"),
-    }
-}
-
-/// What others than the owner may do with a secret file.
-#[cfg(unix)]
-pub(super) fn exposure(file: &Metadata, path: &Path) -> Option<Flaw> {
-    use std::os::unix::fs::PermissionsExt;
-
-    let mode = file.permissions().mode();
-    if mode & 0o044 == 0 {
-        return None;
-    }
-    let what = format!(
-        "secret file {} can be read by other users (mode {:03o})",
-        path.display(),
-        mode & 0o777
-    );
-    Some(Flaw::new(what).hint("take their rights away, for example with chmod 600"))
-}
-
-#[cfg(not(unix))]
-pub(super) fn exposure(_: &Metadata, _: &Path) -> Option<Flaw> {
-    None
 }
 
 #[cfg(test)]
@@ -533,7 +429,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
 
         let uid = std::fs::metadata("/proc/self").unwrap().uid();
-        let flaw = super::unreadable(Path::new("x.key"), &std::io::ErrorKind::PermissionDenied.into());
+        let flaw = crate::files::unreadable(Path::new("x.key"), &std::io::ErrorKind::PermissionDenied.into());
         assert!(
             flaw.what.starts_with("file x.key may not be read by "),
             "{}",

@@ -4,13 +4,11 @@
 
 use std::fs::File;
 use std::io;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
-
-use zeroize::Zeroizing;
 
 use crate::entra::desk::Desk;
 use crate::entra::failure::Trouble;
+use crate::files;
 use crate::model::{FixedBy, Secret};
 
 /// A key of the agent has less than a hundred bytes.
@@ -102,15 +100,13 @@ fn read(path: &Path, folder: &Path) -> Result<Secret, Trouble> {
             "the challenge of the agent names something that is no file",
         ));
     }
-    let mut text = Zeroizing::new(String::new());
     let file = File::open(&real).map_err(|error| unreadable(folder, &error))?;
-    let read = file.take(KEY_BYTES_MAX + 1).read_to_string(&mut text);
-    read.map_err(|error| unreadable(folder, &error))?;
-    if text.len() as u64 > KEY_BYTES_MAX {
-        return Err(refuse(format!(
+    let text = files::text(&file, KEY_BYTES_MAX).map_err(|error| unreadable(folder, &error))?;
+    let text = text.ok_or_else(|| {
+        refuse(format!(
             "the challenge of the agent names a file of more than {KEY_BYTES_MAX} bytes"
-        )));
-    }
+        ))
+    })?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
 

@@ -2,7 +2,6 @@
 //! for every question, or from a managed identity. What cannot work is found before Entra is asked.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +18,7 @@ use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::{Failure, Trouble};
 use crate::entra::grants::assertion;
 use crate::entra::slots::Slots;
+use crate::files;
 use crate::model::claims::Claims;
 use crate::model::clock::Steady;
 use crate::model::{FixedBy, Outlook};
@@ -339,24 +339,11 @@ fn read(path: &Path) -> Result<Secret, Trouble> {
         ),
     };
     let file = File::open(path).map_err(failed)?;
-    let mut text = zeroize::Zeroizing::new(String::new());
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
-    // A character cut in two at the limit is not a wrong character.
-    let read = match read {
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            let bytes = std::fs::metadata(path).map_err(failed)?.len();
-            if bytes > FILE_BYTES_MAX {
-                Ok(usize::MAX)
-            } else {
-                Err(error)
-            }
-        }
-        read => read,
-    };
-    if read.map_err(failed)? as u64 > FILE_BYTES_MAX {
+    let text = files::text(&file, FILE_BYTES_MAX).map_err(failed)?;
+    let text = text.ok_or_else(|| {
         let seen = format!("the file is larger than {FILE_BYTES_MAX} bytes");
-        return Err(Trouble::lasting("file", seen, ELSEWHERE, FixedBy::Operator));
-    }
+        Trouble::lasting("file", seen, ELSEWHERE, FixedBy::Operator)
+    })?;
     Ok(Secret::new(text.trim()))
 }
 

@@ -2,7 +2,6 @@
 //! when a token is first seen and goes on from there on the monotonic clock; when to look again is said in `cache.rs`.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,6 +12,7 @@ use crate::entra::answer;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::date::Clocks;
 use crate::entra::desk::Desk;
+use crate::files;
 use crate::model::clock::Steady;
 use crate::model::{Secret, clock};
 
@@ -137,16 +137,12 @@ fn read_small(path: &Path) -> Result<(Secret, SystemTime), TokenError> {
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let changed = metadata.modified().map_err(failed)?;
-    let mut text = String::new();
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
-    let text = read.map(|_| Secret::new(text)).map_err(failed)?;
-    if text.expose().len() as u64 > FILE_BYTES_MAX {
-        return Err(TokenError::File(format!(
-            "{}: larger than {FILE_BYTES_MAX} bytes",
-            path.display()
-        )));
-    }
-    Ok((text, changed))
+    let text = files::text(&file, FILE_BYTES_MAX).map_err(failed)?;
+    let text = text.ok_or_else(|| {
+        let shown = path.display();
+        TokenError::File(format!("{shown}: larger than {FILE_BYTES_MAX} bytes"))
+    })?;
+    Ok((Secret::new(text.as_str()), changed))
 }
 
 #[cfg(test)]

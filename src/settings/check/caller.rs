@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
+use crate::files;
 use crate::model::Flaw;
 use crate::model::{CallerName, KeyLabel};
 use crate::settings::check::Check;
@@ -23,7 +24,7 @@ use crate::settings::limits::CALLER_RATE;
 use crate::settings::mistake::TextKind;
 use crate::settings::scalars::Rate;
 use crate::settings::table::{Table, table};
-use crate::settings::{KeyDigest, KeyList, NetworkSettings, Secrets, lists, source};
+use crate::settings::{KeyDigest, KeyList, NetworkSettings, Secrets, lists};
 
 table! {
     /// What all API keys have in common.
@@ -221,7 +222,7 @@ impl Check<'_> {
         if self.is_elsewhere(value, &path) {
             return;
         }
-        let read = source::read_text(&path, lists::LIST_BYTES_MAX);
+        let read = files::read_text(&path, lists::LIST_BYTES_MAX);
         let Some(text) = self.findings.keep(value, read) else {
             return;
         };

@@ -31,13 +31,14 @@ use self::caller::KeysTable;
 use self::findings::Findings;
 use self::keyvault::VaultUses;
 use self::rings::Pepper;
+use crate::files;
 use crate::model::{Flaw, Secret};
 use crate::settings::files::FileInForce;
 use crate::settings::fingerprint::Fingerprint;
 use crate::settings::mistake::{Mistake, More, Place, Report, Severity};
 use crate::settings::schema::{File, vocabulary};
 use crate::settings::table::Table;
-use crate::settings::{Config, Environment, SecretSource, bodies, source};
+use crate::settings::{Config, Environment, SecretSource, bodies};
 
 /// Largest settings file: 10,000 routes take 4 MB.
 const SETTINGS_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -50,7 +51,7 @@ const PEPPER_BYTES_MIN: usize = 16;
 /// # Errors
 /// The report of all mistakes, if there is one.
 pub fn load(path: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Report> {
-    match source::read_text(path, SETTINGS_BYTES_MAX) {
+    match files::read_text(path, SETTINGS_BYTES_MAX) {
         Ok(text) => parse(&text, path, environment).map(|(mut config, warnings)| {
             config.files.insert(0, FileInForce::new(path, text.as_bytes()));
             (config, warnings)

@@ -5,13 +5,14 @@ use std::rc::Rc;
 
 use ipnet::IpNet;
 
+use crate::files;
 use crate::model::Flaw;
 use crate::settings::check::Check;
 use crate::settings::check::findings::Findings;
 use crate::settings::files::FileInForce;
 use crate::settings::kinds::At;
+use crate::settings::lists;
 use crate::settings::mistake::TextKind;
-use crate::settings::{lists, source};
 
 /// Networks that are let in and kept out. Denial wins; an empty `allow` lets in every address not denied.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +70,7 @@ impl Check<'_> {
         }
         let text = self
             .findings
-            .keep(value, source::read_text(path, lists::LIST_BYTES_MAX))?;
+            .keep(value, files::read_text(path, lists::LIST_BYTES_MAX))?;
         self.fingerprint.text(&text);
         self.files.push(FileInForce::new(path, text.as_bytes()));
         let text = Rc::new(text);

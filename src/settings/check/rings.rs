@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use crate::model::KeyLabel;
+use crate::model::{KeyLabel, room};
 use crate::settings::check::findings::Mark;
-use crate::settings::{KeyDigest, KeyList, room};
+use crate::settings::{KeyDigest, KeyList};
 
 /// What callers have to agree about.
 pub(super) struct Shared {

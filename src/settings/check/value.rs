@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::files;
 use crate::model::Flaw;
 use crate::model::{KeyLabel, Secret};
 use crate::settings::check::Check;
 use crate::settings::kinds::{At, Word};
 use crate::settings::source::{Holds, Reference};
-use crate::settings::{KeyDigest, SecretSource, Secrets, lists, source};
+use crate::settings::{KeyDigest, SecretSource, Secrets, lists};
 
 /// Takes the place of a secret that is not read.
 pub(super) const PLACEHOLDER: &str = "unresolved";
@@ -143,7 +144,7 @@ impl Check<'_> {
         self.expect_file(value, path);
         let metadata = fs::metadata(path).ok();
         let metadata = metadata.filter(|_| self.environment.secrets() == Secrets::Resolved);
-        if let Some(flaw) = metadata.and_then(|metadata| source::exposure(&metadata, path)) {
+        if let Some(flaw) = metadata.and_then(|metadata| files::exposure(&metadata, path)) {
             self.findings.warn(value, flaw);
         }
     }

@@ -9,7 +9,7 @@ const BLOCK_BYTES_MIN: usize = 128 * 1024;
 const UNNOTICED_BYTES: usize = 33 * 1024 * 1024;
 
 /// Room for so many values; when it is dropped, all of its memory goes back to the system.
-pub(super) fn passing<T>(count: usize) -> Vec<T> {
+pub(crate) fn passing<T>(count: usize) -> Vec<T> {
     let size = size_of::<T>().max(1);
     let count = match count.saturating_mul(size) {
         bytes if bytes < BLOCK_BYTES_MIN => count,

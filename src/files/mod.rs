@@ -1,0 +1,7 @@
+//! Files of the operator: read whole up to a size, replaced in one step, with the owner they had.
+
+mod draft;
+mod read;
+
+pub(crate) use draft::{Draft, behind};
+pub(crate) use read::{bytes, exposure, open, read, read_text, text, unreadable};
