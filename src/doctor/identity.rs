@@ -14,6 +14,7 @@ use crate::doctor::{Walk, advice, credential, platform};
 use crate::entra::{Identity, Token};
 use crate::model::claims::{Claims, safe};
 use crate::model::{FixedBy, Remedy, clock};
+use crate::outbound::{FetchFault, Fetcher};
 use crate::settings::{
     AssertionSource, ClientProof, Config, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings,
 };
@@ -145,29 +146,18 @@ async fn compare_clock(endpoint: &EndpointSettings) -> Check {
 
 /// The `Date` of the authority's answer to a request that needs no credential.
 async fn date_of(endpoint: &EndpointSettings) -> Result<Option<SystemTime>, String> {
-    let tls = endpoint
-        .trust
-        .client_config()
-        .map_err(|error| error.to_string())?;
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .timeout(endpoint.timeout)
-        .build()
-        .map_err(|error| error.to_string())?;
+    let fetcher = Fetcher::new(&endpoint.trust, endpoint.timeout).map_err(|error| error.to_string())?;
     let tenant = endpoint.token_url.strip_suffix("/oauth2/v2.0/token");
     let url = format!(
         "{}/v2.0/.well-known/openid-configuration",
         tenant.unwrap_or(&endpoint.authority)
     );
-    let answer = client.get(url).send().await;
-    let answer = answer.map_err(|error| match error.is_timeout() {
-        true => format!("nothing within {:?}", endpoint.timeout),
-        false => "the connection broke".to_owned(),
+    let answer = fetcher.fetch(fetcher.get(&url)).await;
+    let answer = answer.map_err(|error| match error.cause {
+        FetchFault::Timeout(_) => format!("nothing within {:?}", endpoint.timeout),
+        _ => "the connection broke".to_owned(),
     })?;
-    let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
-    let read = date.and_then(|date| DateTimeParser::new().parse_timestamp(date).ok());
+    let read = DateTimeParser::new().parse_timestamp(answer.header("date")).ok();
     Ok(read.map(SystemTime::from))
 }
 

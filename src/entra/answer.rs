@@ -13,9 +13,8 @@ use crate::entra::refusal::Refusal;
 use crate::entra::vault::VaultError;
 use crate::model::Secret;
 use crate::model::claims::Claims;
+use crate::outbound::ANSWER_BYTES_MAX;
 
-/// Largest answer that is read; Entra's tokens with many groups stay below a tenth of it.
-pub(crate) const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Longest token that is used; a request head with a longer one would be refused upstream.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Life of a token whose answer names none: short, so that a wrong guess heals itself (an endless one would not).

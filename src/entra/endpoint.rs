@@ -1,15 +1,13 @@
 //! One question to a token endpoint. It posts a form and hands the answer to `answer.rs` or `refusal.rs`; what is in the
 //! form, and whether another proof is worth a try, is decided in `proof.rs` and the grants above it.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::entra::answer::{ANSWER_BYTES_MAX, Granted, Refused, TokenError};
+use crate::entra::answer::{Granted, Refused, TokenError};
 use crate::entra::{answer, refusal};
-use crate::outbound::{Trust, TrustError, refused_certificate};
+use crate::outbound::{FetchFault, Fetcher, TrustError};
 use crate::settings::{EndpointSettings, IdentitySettings};
 
 // The bytes that application/x-www-form-urlencoded leaves as they are; a space becomes %20, which every server reads.
@@ -21,7 +19,7 @@ pub(crate) const FORM: &AsciiSet = &NON_ALPHANUMERIC
 
 /// A token endpoint, asked in the name of one application.
 pub(crate) struct Endpoint {
-    client: reqwest::Client,
+    fetcher: Fetcher,
     settings: EndpointSettings,
     scope: String,
     tenant: String,
@@ -41,7 +39,7 @@ impl Endpoint {
         scope: &str,
     ) -> Result<Self, TrustError> {
         Ok(Self {
-            client: client(&settings.trust, settings.timeout)?,
+            fetcher: Fetcher::new(&settings.trust, settings.timeout)?,
             settings: settings.clone(),
             scope: scope.to_owned(),
             tenant: identity.tenant.clone(),
@@ -85,25 +83,21 @@ impl Endpoint {
 
     /// Posts a form, with the scope and the client id in it, and reads the body of a 200.
     pub(crate) async fn post(&self, url: &str, pairs: &[(&str, &str)]) -> Result<Vec<u8>, TokenError> {
-        let sent = self
-            .client
+        let request = self
+            .fetcher
             .post(url)
             .header("content-type", "application/x-www-form-urlencoded")
             .header("accept", "application/json")
-            .body(self.form(pairs))
-            .send()
-            .await;
-        let timeout = self.settings.timeout;
-        // Without a connection nothing was sent.
-        if !sent.as_ref().is_err_and(reqwest::Error::is_connect) {
+            .body(self.form(pairs));
+        let answer = self.fetcher.fetch(request).await;
+        if answer.as_ref().map_or_else(|error| error.is_sent, |_| true) {
             self.arrived.store(true, Ordering::Relaxed);
         }
-        let response = sent.map_err(|error| failed(&error, timeout))?;
-        let (status, wait, body) = read(response, timeout).await?;
-        if status == 200 {
-            return Ok(body);
+        let answer = answer.map_err(|error| error.cause)?;
+        if answer.status == 200 {
+            return Ok(answer.body);
         }
-        let refusal = refusal::read(status, &body, wait);
+        let refusal = refusal::read(answer.status, &answer.body, answer.retry_after());
         let sentence = refusal.sentence(&self.identity, &self.tenant, &self.settings.client_id);
         Err(TokenError::Refused(Box::new(Refused { refusal, sentence })))
     }
@@ -122,78 +116,16 @@ impl Endpoint {
     }
 }
 
-/// A client for control calls: no proxy, no redirects, one deadline for a whole answer.
-pub(crate) fn client(trust: &Trust, timeout: Duration) -> Result<reqwest::Client, TrustError> {
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(trust.explaining_client_config()?)
-        // A token request carries the secret: it goes to the configured place or nowhere.
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .timeout(timeout)
-        // Ends before the whole does, so that it is known whether anything was sent.
-        .connect_timeout(timeout - timeout / 10)
-        .pool_max_idle_per_host(1)
-        .build()
-        .map_err(|error| TrustError::Unusable(error.to_string()))
-}
-
-/// Reads an answer whole: status, the wait it asks for, body.
-///
-/// # Errors
-/// When it redirects, breaks off, or is larger than any token answer.
-pub(crate) async fn read(
-    mut response: reqwest::Response,
-    timeout: Duration,
-) -> Result<(u16, Option<Duration>, Vec<u8>), TokenError> {
-    let status = response.status();
-    if status.is_redirection() {
-        return Err(TokenError::Redirected(status.as_u16()));
-    }
-    let wait = retry_after(response.headers());
-    let mut body = Vec::new();
-    loop {
-        let piece = response.chunk().await.map_err(|error| match error.is_timeout() {
-            true => TokenError::Timeout(timeout),
-            false => TokenError::Cut,
-        })?;
-        let Some(piece) = piece else {
-            return Ok((status.as_u16(), wait, body));
-        };
-        if body.len() + piece.len() > ANSWER_BYTES_MAX {
-            return Err(TokenError::TooLarge);
+impl From<FetchFault> for TokenError {
+    fn from(fault: FetchFault) -> Self {
+        match fault {
+            FetchFault::Unreachable(why) => Self::Unreachable(why),
+            FetchFault::Timeout(timeout) => Self::Timeout(timeout),
+            FetchFault::Cut => Self::Cut,
+            FetchFault::TooLarge => Self::TooLarge,
+            FetchFault::Redirected(status) => Self::Redirected(status),
         }
-        body.extend_from_slice(&piece);
     }
-}
-
-/// Why no answer came.
-pub(crate) fn failed(error: &reqwest::Error, timeout: Duration) -> TokenError {
-    if error.is_timeout() {
-        return TokenError::Timeout(timeout);
-    }
-    let place = error.url().and_then(|url| {
-        let host = url.host_str()?;
-        Some(format!("{host}:{}, ", url.port_or_known_default()?))
-    });
-    TokenError::Unreachable(format!("{}{}", place.unwrap_or_default(), innermost(error)))
-}
-
-/// The last link of an error's chain: the outer ones name the address again, and say "error sending request".
-fn innermost(error: &reqwest::Error) -> String {
-    let mut inner: &dyn std::error::Error = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner
-        .downcast_ref::<io::Error>()
-        .and_then(refused_certificate)
-        .unwrap_or_else(|| inner.to_string())
-}
-
-/// `Retry-After` in seconds (RFC 9110 section 10.2.3); a date is left aside, because Entra sends seconds.
-fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
-    let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 #[cfg(test)]
@@ -202,7 +134,7 @@ mod tests {
     use std::time::Duration;
 
     use super::Endpoint;
-    use crate::outbound::Trust;
+    use crate::outbound::{Fetcher, Trust};
     use crate::settings::EndpointSettings;
 
     #[test]
@@ -215,7 +147,7 @@ mod tests {
             timeout: Duration::from_secs(1),
         };
         let endpoint = Endpoint {
-            client: super::client(&settings.trust, settings.timeout).unwrap(),
+            fetcher: Fetcher::new(&settings.trust, settings.timeout).unwrap(),
             settings,
             scope: "https://service.flow.microsoft.com//.default".into(),
             tenant: String::new(),

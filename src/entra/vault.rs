@@ -13,10 +13,9 @@ use tokio::runtime::Handle;
 use crate::counters::Counters;
 use crate::entra::answer::TokenError;
 use crate::entra::cache::{Forgotten, Slot, Token, Unavailable};
-use crate::entra::endpoint;
 use crate::entra::slots::Slots;
 use crate::model::{FixedBy, Outlook, Secret};
-use crate::outbound::TrustError;
+use crate::outbound::{FetchFault, Fetcher, TrustError};
 use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings, VaultReference, VaultValue};
 
 /// Microsoft, "Get Secret", REST API of Azure Key Vault.
@@ -106,7 +105,7 @@ pub(crate) struct Found {
 
 /// The vaults of one cloud, and who reads them.
 pub(crate) struct Vault {
-    client: reqwest::Client,
+    fetcher: Fetcher,
     timeout: Duration,
     period: Duration,
     reader: Arc<Slot>,
@@ -128,7 +127,7 @@ impl Vault {
             _ => "OBJECT-ID-OF-THE-IDENTITY".to_owned(),
         };
         Ok(Self {
-            client: endpoint::client(&settings.trust, settings.timeout)?,
+            fetcher: Fetcher::new(&settings.trust, settings.timeout)?,
             timeout: settings.timeout,
             period: settings.period,
             reader,
@@ -163,31 +162,21 @@ impl Vault {
     }
 
     async fn ask(&self, place: &VaultReference, token: &Token) -> Result<Found, Cause> {
-        let sent = self
-            .client
-            .get(format!(
-                "{}?api-version={API_VERSION}{}",
-                place.url(),
-                place.query()
-            ))
+        let url = format!("{}?api-version={API_VERSION}{}", place.url(), place.query());
+        let request = self
+            .fetcher
+            .get(&url)
             .header("authorization", token.header().clone())
-            .header("accept", "application/json")
-            .send()
-            .await;
-        let response = sent.map_err(|error| Cause::from(endpoint::failed(&error, self.timeout)))?;
-        let challenge = response.headers().get("www-authenticate");
-        let challenge = challenge
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
-        let (status, wait, body) = endpoint::read(response, self.timeout).await?;
+            .header("accept", "application/json");
+        let answer = self.fetcher.fetch(request).await.map_err(|error| error.cause)?;
+        let (status, wait, body) = (answer.status, answer.retry_after(), &answer.body);
         if status < 500 && body.trim_ascii_start().starts_with(b"<") {
             return Err(Cause::WebPage(status));
         }
         match status {
-            200 => found(&body),
-            401 => Err(unauthorized(&challenge, place.resource())),
-            403 => Err(forbidden(&body)),
+            200 => found(body),
+            401 => Err(unauthorized(answer.header("www-authenticate"), place.resource())),
+            403 => Err(forbidden(body)),
             404 => Err(Cause::Missing),
             429 => Err(Cause::Throttled(wait)),
             500.. => Err(Cause::Trouble(status, wait)),
@@ -400,16 +389,16 @@ impl Cause {
     }
 }
 
-impl From<TokenError> for Cause {
-    fn from(error: TokenError) -> Self {
-        match error {
-            TokenError::Timeout(_) => Self::Timeout,
-            TokenError::Unreachable(why) => Self::Unreachable(why),
-            TokenError::TooLarge => Self::Odd("the answer is larger than any secret".to_owned()),
-            TokenError::Redirected(status) => Self::Odd(format!(
+impl From<FetchFault> for Cause {
+    fn from(fault: FetchFault) -> Self {
+        match fault {
+            FetchFault::Timeout(_) => Self::Timeout,
+            FetchFault::Unreachable(why) => Self::Unreachable(why),
+            FetchFault::Cut => Self::Cut,
+            FetchFault::TooLarge => Self::Odd("the answer is larger than any secret".to_owned()),
+            FetchFault::Redirected(status) => Self::Odd(format!(
                 "the answer is a redirect (status {status}), which is not followed"
             )),
-            _ => Self::Cut,
         }
     }
 }

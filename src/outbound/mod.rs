@@ -1,7 +1,10 @@
-//! Our own connections: which certificate authorities they trust, and how a refused certificate is explained.
+//! Our own connections: questions over HTTP, which certificate authorities are trusted, and how a refused certificate is
+//! explained.
 
+mod fetch;
 mod trust;
 mod verifier;
 
+pub(crate) use fetch::{ANSWER_BYTES_MAX, FetchFault, Fetched, Fetcher};
 pub use trust::{Trust, TrustError, provider};
 pub use verifier::refused_certificate;

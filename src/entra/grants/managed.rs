@@ -15,32 +15,20 @@ use crate::entra::endpoint::FORM;
 use crate::entra::failure::Trouble;
 use crate::entra::grants::arc;
 use crate::entra::refusal::{Refusal, RefusalKind};
-use crate::entra::{answer, endpoint, refusal};
+use crate::entra::{answer, refusal};
 use crate::model::clock::Steady;
 use crate::model::{FixedBy, Outlook, clock};
-use crate::outbound::{Trust, TrustError};
+use crate::outbound::{Fetched, Fetcher, Trust, TrustError};
 use crate::settings::{ManagedSettings, ManagedSource, Selector};
-
-/// Each of these endpoints is on this machine or one hop away: who is there answers at once.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The managed identity of this platform, asked for tokens of one resource.
 pub(crate) struct Managed {
-    client: reqwest::Client,
+    fetcher: Fetcher,
     settings: ManagedSettings,
     url: String,
     identity: String,
     clock: Steady,
     desk: Desk,
-}
-
-/// What came back.
-struct Answer {
-    status: u16,
-    wait: Option<Duration>,
-    body: Vec<u8>,
-    /// What the endpoint wants to be shown.
-    challenges: Vec<String>,
 }
 
 impl Managed {
@@ -56,18 +44,8 @@ impl Managed {
         } else {
             &settings.trust
         };
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(trust.client_config()?)
-            .redirect(reqwest::redirect::Policy::none())
-            // A proxy would be handed the token, and IMDS refuses what came through one.
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT.min(settings.timeout))
-            .timeout(settings.timeout)
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(|error| TrustError::Unusable(error.to_string()))?;
         Ok(Self {
-            client,
+            fetcher: Fetcher::near(trust, settings.timeout)?,
             url: url(settings, scope),
             settings: settings.clone(),
             identity: identity.to_owned(),
@@ -102,7 +80,7 @@ impl Managed {
         match self.answer().await {
             Ok(answer) => self
                 .read(&answer)
-                .map_err(|trouble| self.failed(trouble, answer.wait)),
+                .map_err(|trouble| self.failed(trouble, answer.retry_after())),
             Err(trouble) => Err(self.failed(trouble, None)),
         }
     }
@@ -112,7 +90,7 @@ impl Managed {
         TokenError::Platform(Box::new(trouble.of(&self.identity, &self.place(), wait)))
     }
 
-    async fn answer(&self) -> Result<Answer, Trouble> {
+    async fn answer(&self) -> Result<Fetched, Trouble> {
         match &self.settings.source {
             ManagedSource::Imds { .. } => self.send(("metadata", plain("true")), None).await,
             ManagedSource::AppService { header, .. } => {
@@ -127,12 +105,16 @@ impl Managed {
     }
 
     /// The agent of Azure Arc answers whoever can read a file of its own.
-    async fn answer_of_arc(&self, folder: &Path) -> Result<Answer, Trouble> {
+    async fn answer_of_arc(&self, folder: &Path) -> Result<Fetched, Trouble> {
         let first = self.send(("metadata", plain("true")), None).await?;
         if first.status != 401 {
             return Ok(first);
         }
-        let key = arc::key(&first.challenges, folder, &self.desk).await?;
+        let challenges = first.headers.get_all("www-authenticate").iter();
+        let challenges: Vec<_> = challenges
+            .filter_map(|value| value.to_str().ok().map(str::to_owned))
+            .collect();
+        let key = arc::key(&challenges, folder, &self.desk).await?;
         let value = sensitive(&format!("Basic {}", key.expose())).ok_or_else(arc::unreadable_key)?;
         self.send(("metadata", plain("true")), Some(value)).await
     }
@@ -141,30 +123,13 @@ impl Managed {
         &self,
         (name, value): (&'static str, HeaderValue),
         authorization: Option<HeaderValue>,
-    ) -> Result<Answer, Trouble> {
-        let mut request = self.client.get(&self.url).header(name, value);
+    ) -> Result<Fetched, Trouble> {
+        let mut request = self.fetcher.get(&self.url).header(name, value);
         if let Some(authorization) = authorization {
             request = request.header("authorization", authorization);
         }
-        let timeout = self.settings.timeout;
-        let response = request.send().await.map_err(|error| {
-            if error.is_connect() && error.is_timeout() {
-                return self.silence(TokenError::Timeout(CONNECT_TIMEOUT.min(timeout)));
-            }
-            self.silence(endpoint::failed(&error, timeout))
-        })?;
-        let challenges = response.headers().get_all("www-authenticate").iter();
-        let challenges = challenges
-            .filter_map(|value| value.to_str().ok().map(str::to_owned))
-            .collect();
-        let read = endpoint::read(response, timeout).await;
-        let (status, wait, body) = read.map_err(|error| self.silence(error))?;
-        Ok(Answer {
-            status,
-            wait,
-            body,
-            challenges,
-        })
+        let answer = self.fetcher.fetch(request).await;
+        answer.map_err(|error| self.silence(error.cause.into()))
     }
 
     /// No answer, or none that could be read.
@@ -189,7 +154,7 @@ impl Managed {
         Trouble::passing(label, seen, cause, FixedBy::HostAdmin)
     }
 
-    fn read(&self, answer: &Answer) -> Result<Granted, Trouble> {
+    fn read(&self, answer: &Fetched) -> Result<Granted, Trouble> {
         if answer.status != 200 {
             return Err(self.refused(answer));
         }
@@ -206,7 +171,7 @@ impl Managed {
         Ok(granted)
     }
 
-    fn refused(&self, answer: &Answer) -> Trouble {
+    fn refused(&self, answer: &Fetched) -> Trouble {
         let refusal = refusal::read(answer.status, &answer.body, None);
         let seen = refusal.to_string().replacen("entra", "it", 1);
         let (cause, fixed_by, outlook) = self.verdict(&refusal, &answer.body);
@@ -361,7 +326,7 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-    use super::{Answer, Managed, host, is_confirmed, url};
+    use super::{Fetched, Managed, host, is_confirmed, url};
     use crate::model::{Outlook, Secret};
     use crate::outbound::Trust;
     use crate::settings::{ManagedSettings, ManagedSource, Selector};
@@ -406,11 +371,10 @@ mod tests {
         body: &str,
     ) -> (String, Outlook) {
         let managed = Managed::new(&settings(source, selector), "contoso", FLOW).unwrap();
-        let answer = Answer {
+        let answer = Fetched {
             status,
-            wait: None,
+            headers: http::HeaderMap::new(),
             body: body.into(),
-            challenges: Vec::new(),
         };
         let trouble = managed.read(&answer).err().unwrap();
         let outlook = trouble.outlook;
