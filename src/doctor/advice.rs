@@ -354,7 +354,8 @@ pub(super) fn at_source(remedy: Remedy, source: &ManagedSource) -> Remedy {
 /// What was seen of a failure of a key vault, and what to do about it; `reader` is the identity that reads vaults, or the
 /// one whose secret lies there.
 pub(super) fn of_vault(error: &VaultError, reader: &IdentitySettings) -> (String, Remedy) {
-    if let Some(why) = &error.reader {
+    let no_bearer = error.no_bearer.as_ref();
+    if let Some(why) = no_bearer.and_then(|why| why.error.downcast_ref()) {
         return of_token_error(why, reader);
     }
     let told = &error.remedy;

@@ -20,6 +20,7 @@ mod secret;
 mod slots;
 mod store;
 mod vault;
+mod vaults;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,7 +39,8 @@ pub use grants::sign_in::SignedInState;
 pub use grants::sign_in::state_of as sign_in_state;
 pub use holder::Holder;
 pub use rereading::{Followed, Rereader, Taken, Verdict};
-pub use vault::{VaultError, VaultReader, VaultRemedy, VaultSecret, VaultsError, read_vaults};
+pub use vault::{VaultError, VaultRemedy};
+pub use vaults::{VaultReader, VaultSecret, VaultsError, read_vaults};
 
 use crate::counters::Counters;
 use crate::entra::cache::Slot;

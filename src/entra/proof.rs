@@ -119,7 +119,7 @@ impl Credential {
     /// What is shown of it. A change is taken up before it is used.
     async fn own(&self, endpoint: &Endpoint) -> Result<Own, TokenError> {
         match self {
-            Self::Secret { held, .. } => held.value().await.map(Own::Secret),
+            Self::Secret { held, .. } => Ok(Own::Secret(held.value().await?)),
             Self::Certificate(held) => {
                 let (signed, certificate) = held.assertion(endpoint).await?;
                 Ok(Own::Assertion(signed, certificate))

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest;
 use tokio::time::Instant;
 
-use crate::entra::answer::TokenError;
 use crate::entra::desk::{Desk, Stuck};
 use crate::entra::expiry::Dated;
 use crate::entra::holder::Holder;
@@ -86,6 +85,15 @@ pub(crate) enum Renewed {
     Same,
 }
 
+/// Why there is no value.
+#[derive(Debug)]
+pub(crate) enum SecretError {
+    Vault(Box<VaultError>),
+    /// Its file cannot be read, for this reason.
+    Unreadable(String),
+    Stopping,
+}
+
 /// Why a source could not be read.
 enum Away {
     File(String),
@@ -150,7 +158,7 @@ impl Held {
     ///
     /// # Errors
     /// When it lies in a key vault that never gave it.
-    pub(crate) async fn value(&self) -> Result<Secret, TokenError> {
+    pub(crate) async fn value(&self) -> Result<Secret, SecretError> {
         let mut failed = None;
         if self.is_due() {
             let _turn = self.turn.lock().await;
@@ -161,9 +169,9 @@ impl Held {
         }
         let current = self.state().current.clone();
         current.ok_or_else(|| match failed {
-            Some(Away::Vault(error)) => TokenError::Vault(Box::new(error)),
-            Some(Away::File(why)) => TokenError::Unreachable(why),
-            Some(Away::Over) | None => TokenError::Unreachable("the gateway is stopping".to_owned()),
+            Some(Away::Vault(error)) => SecretError::Vault(Box::new(error)),
+            Some(Away::File(why)) => SecretError::Unreadable(why),
+            Some(Away::Over) | None => SecretError::Stopping,
         })
     }
 

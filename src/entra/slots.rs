@@ -18,6 +18,7 @@ use crate::entra::holder::Holder;
 use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::store::Store;
 use crate::entra::vault::Vault;
+use crate::entra::vaults;
 use crate::model::IdentityName;
 use crate::outbound::TrustError;
 use crate::settings::{ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, VaultReference};
@@ -123,7 +124,7 @@ impl<'a> Slots<'a> {
             return Ok(Some(vault.clone()));
         }
         let reader = self.slot(&settings.identity, &scope)?;
-        let vault = Arc::new(Vault::new(settings, reader)?);
+        let vault = Arc::new(Vault::new(settings, vaults::bearer(reader))?);
         self.vaults.insert(scope, vault.clone());
         Ok(Some(vault))
     }

@@ -1,31 +1,40 @@
 //! Secrets in Azure Key Vaults: asks a vault with the token of an identity, and words what went wrong for those who must
 //! mend it. When to ask again is decided in `secret.rs`; how references are written, in `settings/vault.rs`.
 
-use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::BoxFuture;
+use http::HeaderValue;
 use serde::Deserialize;
-use tokio::runtime::Handle;
 
-use crate::counters::Counters;
-use crate::entra::answer::TokenError;
-use crate::entra::cache::{Forgotten, Slot, Token, Unavailable};
-use crate::entra::slots::Slots;
 use crate::model::{FixedBy, Outlook, Secret};
 use crate::outbound::{FetchFault, Fetcher, TrustError};
-use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings, VaultReference, VaultValue};
+use crate::settings::{GrantSettings, KeyVaultSettings, VaultReference};
 
 /// Microsoft, "Get Secret", REST API of Azure Key Vault.
 const API_VERSION: &str = "2025-07-01";
-/// A vault that is away for a moment does not keep the gateway from starting.
-const START_TRIES: u32 = 3;
-/// Time between two of those.
-const START_PAUSE: Duration = Duration::from_secs(2);
 /// Longest text of a vault that is repeated in the log.
 const REPEATED_BYTES_MAX: usize = 100;
+
+/// Gives the header field with a token for vaults; in place of one that was refused another one, if that is worth a try.
+pub(crate) type Bearer = Arc<
+    dyn Fn(Option<HeaderValue>) -> BoxFuture<'static, Result<Option<HeaderValue>, NoBearer>> + Send + Sync,
+>;
+
+/// Why there is no token to read with.
+#[derive(Debug, Clone)]
+pub struct NoBearer {
+    /// The error of the identity that reads.
+    pub error: Arc<dyn Error + Send + Sync>,
+    /// Whether time helps.
+    pub outlook: Outlook,
+    /// Time until the next try.
+    pub wait: Duration,
+}
 
 /// Why a secret in a vault cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -37,8 +46,8 @@ pub struct VaultError {
     pub seen: String,
     /// What has to be done.
     pub remedy: VaultRemedy,
-    /// Why the identity that reads has no token, if that is it.
-    pub reader: Option<Arc<TokenError>>,
+    /// Why there is no token to read with, if that is it.
+    pub no_bearer: Option<NoBearer>,
     /// Whether time helps.
     pub(crate) outlook: Outlook,
     /// The wait that the vault asks for.
@@ -108,7 +117,7 @@ pub(crate) struct Vault {
     fetcher: Fetcher,
     timeout: Duration,
     period: Duration,
-    reader: Arc<Slot>,
+    bearer: Bearer,
     /// Name of the identity that reads.
     identity: String,
     tenant: String,
@@ -117,11 +126,11 @@ pub(crate) struct Vault {
 }
 
 impl Vault {
-    /// Prepares the questions with tokens from `reader`.
+    /// Prepares the questions with tokens from `bearer`.
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
-    pub(crate) fn new(settings: &KeyVaultSettings, reader: Arc<Slot>) -> Result<Self, TrustError> {
+    pub(crate) fn new(settings: &KeyVaultSettings, bearer: Bearer) -> Result<Self, TrustError> {
         let assignee = match &settings.identity.grant {
             GrantSettings::Client { endpoint, .. } => endpoint.client_id.clone(),
             _ => "OBJECT-ID-OF-THE-IDENTITY".to_owned(),
@@ -130,7 +139,7 @@ impl Vault {
             fetcher: Fetcher::new(&settings.trust, settings.timeout)?,
             timeout: settings.timeout,
             period: settings.period,
-            reader,
+            bearer,
             identity: settings.identity.name.to_string(),
             tenant: settings.identity.tenant.clone(),
             assignee,
@@ -148,25 +157,30 @@ impl Vault {
     /// Says what went wrong in a sentence for the log.
     pub(crate) async fn read(&self, place: &VaultReference) -> Result<Found, VaultError> {
         let read = async {
-            let token = self.reader.token().await.map_err(Cause::NoToken)?;
-            match self.ask(place, &token).await {
-                // A token may be withdrawn before its end, so another one is worth a try.
-                Err(Cause::Unauthorized(_)) if self.reader.forget(&token) == Forgotten::Yes => {
-                    let token = self.reader.token().await.map_err(Cause::NoToken)?;
-                    self.ask(place, &token).await
-                }
-                answer => answer,
+            let token = self.token(None).await?.ok_or(Cause::Unauthorized(None))?;
+            let refused = match self.ask(place, token.clone()).await {
+                Err(cause @ Cause::Unauthorized(_)) => cause,
+                answer => return answer,
+            };
+            // A token may be withdrawn before its end, so another one is worth a try.
+            match self.token(Some(token)).await? {
+                Some(token) => self.ask(place, token).await,
+                None => Err(refused),
             }
         };
         read.await.map_err(|cause| self.error(place, cause))
     }
 
-    async fn ask(&self, place: &VaultReference, token: &Token) -> Result<Found, Cause> {
+    async fn token(&self, refused: Option<HeaderValue>) -> Result<Option<HeaderValue>, Cause> {
+        (self.bearer)(refused).await.map_err(Cause::NoToken)
+    }
+
+    async fn ask(&self, place: &VaultReference, token: HeaderValue) -> Result<Found, Cause> {
         let url = format!("{}?api-version={API_VERSION}{}", place.url(), place.query());
         let request = self
             .fetcher
             .get(&url)
-            .header("authorization", token.header().clone())
+            .header("authorization", token)
             .header("accept", "application/json");
         let answer = self.fetcher.fetch(request).await.map_err(|error| error.cause)?;
         let (status, wait, body) = (answer.status, answer.retry_after(), &answer.body);
@@ -189,19 +203,19 @@ impl Vault {
         let identity = &self.identity;
         let remedy = self.remedy(place, &cause);
         let seen = cause.seen(place, self.timeout, &self.tenant);
-        let reader = match cause {
-            Cause::NoToken(why) => Some(why.error),
+        let no_bearer = match cause {
+            Cause::NoToken(why) => Some(why),
             _ => None,
         };
         VaultError {
             // Who has no token says by itself who mends that.
-            sentence: match reader {
+            sentence: match no_bearer {
                 Some(_) => format!("{place} cannot be read with identity {identity}: {seen}"),
                 None => format!("{place} cannot be read with identity {identity}: {seen}; {remedy}"),
             },
             seen,
             remedy,
-            reader,
+            no_bearer,
             outlook,
             retry_after,
         }
@@ -309,7 +323,7 @@ fn firewall(vault: &str, address: Option<IpAddr>) -> VaultRemedy {
 /// What went wrong with one question.
 #[derive(Debug)]
 enum Cause {
-    NoToken(Unavailable),
+    NoToken(NoBearer),
     Unreachable(String),
     Timeout,
     Cut,
@@ -370,7 +384,7 @@ impl Cause {
 
     fn outlook(&self) -> (Outlook, Option<Duration>) {
         match self {
-            Self::NoToken(why) if !why.error.needs_fix() => (Outlook::Transient, Some(why.wait)),
+            Self::NoToken(why) if why.outlook != Outlook::AfterFix => (why.outlook, Some(why.wait)),
             Self::Unreachable(_) | Self::Timeout | Self::Cut => (Outlook::Transient, None),
             Self::Throttled(wait) => (Outlook::BackOff, *wait),
             Self::Trouble(_, wait) => (Outlook::Transient, *wait),
@@ -507,103 +521,6 @@ fn forbidden(body: &[u8]) -> Cause {
         return Cause::Firewall(address);
     }
     Cause::Forbidden
-}
-
-/// A secret that was read from a vault for somebody who looks, and does not serve.
-#[derive(Debug, Clone)]
-pub struct VaultSecret {
-    /// The value.
-    pub secret: Secret,
-    /// When it expires, if the vault knows.
-    pub expires: Option<SystemTime>,
-}
-
-/// Reads secrets one by one, each once and without patience.
-pub struct VaultReader<'a> {
-    slots: Slots<'a>,
-}
-
-impl fmt::Debug for VaultReader<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VaultReader").finish_non_exhaustive()
-    }
-}
-
-impl<'a> VaultReader<'a> {
-    /// Prepares the questions. Tokens come from the identities of the same settings, on `control`.
-    pub fn new(
-        settings: &'a KeyVaultSettings,
-        identities: &'a [IdentitySettings],
-        control: &'a Handle,
-        counters: &'a Counters,
-    ) -> Self {
-        Self {
-            slots: Slots::new(identities, Some(settings), control, counters),
-        }
-    }
-
-    /// Reads a secret; nothing if nobody reads vaults.
-    ///
-    /// # Errors
-    /// Why it cannot be read, and who mends it.
-    pub async fn read(&mut self, place: &VaultReference) -> Result<Option<VaultSecret>, VaultsError> {
-        let Some(vault) = self.slots.vault(place)? else {
-            return Ok(None);
-        };
-        let found = vault.read(place).await?;
-        Ok(Some(VaultSecret {
-            secret: found.secret,
-            expires: found.expires,
-        }))
-    }
-}
-
-/// Why the secrets that are needed at the start could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum VaultsError {
-    /// A vault or its reader failed.
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-    /// Nothing to trust.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-}
-
-/// Reads the secrets that must be there before anything can be served. A failure that time may mend is tried again, a few
-/// times.
-///
-/// # Errors
-/// The first secret that cannot be read, and why.
-pub async fn read_vaults(
-    settings: &KeyVaultSettings,
-    identities: &[IdentitySettings],
-) -> Result<HashMap<VaultReference, VaultValue>, VaultsError> {
-    let control = Handle::current();
-    let counters = Counters::new();
-    let mut slots = Slots::new(identities, Some(settings), &control, &counters);
-    let mut values = HashMap::new();
-    for place in &settings.at_start {
-        if values.contains_key(place) {
-            continue;
-        }
-        let Some(vault) = slots.vault(place)? else { break };
-        let Found { secret, expires, .. } = read_patiently(&vault, place).await?;
-        values.insert(place.clone(), VaultValue { secret, expires });
-    }
-    Ok(values)
-}
-
-async fn read_patiently(vault: &Vault, place: &VaultReference) -> Result<Found, VaultError> {
-    let mut tries = 1;
-    loop {
-        match vault.read(place).await {
-            Err(error) if error.outlook != Outlook::AfterFix && tries < START_TRIES => {
-                tries += 1;
-                tokio::time::sleep(START_PAUSE).await;
-            }
-            answer => return answer,
-        }
-    }
 }
 
 #[cfg(test)]

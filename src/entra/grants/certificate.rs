@@ -226,7 +226,7 @@ impl HeldCertificate {
 
 async fn value_of(held: Option<&Arc<Held>>) -> Result<Option<Secret>, TokenError> {
     match held {
-        Some(held) => held.value().await.map(Some),
+        Some(held) => Ok(Some(held.value().await?)),
         None => Ok(None),
     }
 }

@@ -1,0 +1,156 @@
+//! Key vaults that are read with the token of an identity: who gives it, and what is read before anything is served.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::Handle;
+
+use crate::counters::Counters;
+use crate::entra::answer::TokenError;
+use crate::entra::cache::{Forgotten, Slot};
+use crate::entra::secret::SecretError;
+use crate::entra::slots::Slots;
+use crate::entra::vault::{Bearer, Found, NoBearer, Vault, VaultError};
+use crate::model::{Outlook, Secret};
+use crate::outbound::TrustError;
+use crate::settings::{IdentitySettings, KeyVaultSettings, VaultReference, VaultValue};
+
+/// A vault that is away for a moment does not keep the gateway from starting.
+const START_TRIES: u32 = 3;
+/// Time between two of those.
+const START_PAUSE: Duration = Duration::from_secs(2);
+
+/// The tokens of a slot, for those who know no slots.
+pub(crate) fn bearer(slot: Arc<Slot>) -> Bearer {
+    Arc::new(move |refused| {
+        let slot = slot.clone();
+        Box::pin(async move {
+            if let Some(token) = slot.at_hand()
+                && refused.is_some_and(|refused| refused == *token.header())
+                && slot.forget(&token) == Forgotten::TooSoon
+            {
+                return Ok(None);
+            }
+            match slot.token().await {
+                Ok(token) => Ok(Some(token.header().clone())),
+                Err(unavailable) => Err(NoBearer {
+                    outlook: match unavailable.error.needs_fix() {
+                        true => Outlook::AfterFix,
+                        false => Outlook::Transient,
+                    },
+                    error: unavailable.error,
+                    wait: unavailable.wait,
+                }),
+            }
+        })
+    })
+}
+
+impl From<SecretError> for TokenError {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Vault(error) => Self::Vault(error),
+            SecretError::Unreadable(why) => Self::Unreachable(why),
+            SecretError::Stopping => Self::Unreachable("the gateway is stopping".to_owned()),
+        }
+    }
+}
+
+/// A secret that was read from a vault for somebody who looks, and does not serve.
+#[derive(Debug, Clone)]
+pub struct VaultSecret {
+    /// The value.
+    pub secret: Secret,
+    /// When it expires, if the vault knows.
+    pub expires: Option<SystemTime>,
+}
+
+/// Reads secrets one by one, each once and without patience.
+pub struct VaultReader<'a> {
+    slots: Slots<'a>,
+}
+
+impl fmt::Debug for VaultReader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VaultReader").finish_non_exhaustive()
+    }
+}
+
+impl<'a> VaultReader<'a> {
+    /// Prepares the questions. Tokens come from the identities of the same settings, on `control`.
+    pub fn new(
+        settings: &'a KeyVaultSettings,
+        identities: &'a [IdentitySettings],
+        control: &'a Handle,
+        counters: &'a Counters,
+    ) -> Self {
+        Self {
+            slots: Slots::new(identities, Some(settings), control, counters),
+        }
+    }
+
+    /// Reads a secret; nothing if nobody reads vaults.
+    ///
+    /// # Errors
+    /// Why it cannot be read, and who mends it.
+    pub async fn read(&mut self, place: &VaultReference) -> Result<Option<VaultSecret>, VaultsError> {
+        let Some(vault) = self.slots.vault(place)? else {
+            return Ok(None);
+        };
+        let found = vault.read(place).await?;
+        Ok(Some(VaultSecret {
+            secret: found.secret,
+            expires: found.expires,
+        }))
+    }
+}
+
+/// Why the secrets that are needed at the start could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultsError {
+    /// A vault or its reader failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// Nothing to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// Reads the secrets that must be there before anything can be served. A failure that time may mend is tried again, a few
+/// times.
+///
+/// # Errors
+/// The first secret that cannot be read, and why.
+pub async fn read_vaults(
+    settings: &KeyVaultSettings,
+    identities: &[IdentitySettings],
+) -> Result<HashMap<VaultReference, VaultValue>, VaultsError> {
+    let control = Handle::current();
+    let counters = Counters::new();
+    let mut slots = Slots::new(identities, Some(settings), &control, &counters);
+    let mut values = HashMap::new();
+    for place in &settings.at_start {
+        if values.contains_key(place) {
+            continue;
+        }
+        let Some(vault) = slots.vault(place)? else { break };
+        let Found { secret, expires, .. } = read_patiently(&vault, place).await?;
+        values.insert(place.clone(), VaultValue { secret, expires });
+    }
+    Ok(values)
+}
+
+async fn read_patiently(vault: &Vault, place: &VaultReference) -> Result<Found, VaultError> {
+    let mut tries = 1;
+    loop {
+        match vault.read(place).await {
+            Err(error) if error.outlook != Outlook::AfterFix && tries < START_TRIES => {
+                tries += 1;
+                tokio::time::sleep(START_PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
