@@ -21,6 +21,7 @@ pub mod model;
 pub mod outbound;
 pub mod policy;
 pub mod problem;
+pub mod secrets;
 pub mod server;
 pub mod settings;
 pub mod wire;

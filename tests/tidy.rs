@@ -24,18 +24,19 @@ const FLOORS: &[(&str, u8)] = &[
     ("material", 1),
     ("outbound", 1),
     ("settings", 2),
-    ("policy", 3),
-    ("entra", 3),
-    ("flow", 3),
-    ("gateway", 4),
-    ("server", 5),
+    ("secrets", 3),
+    ("policy", 4),
+    ("entra", 4),
+    ("flow", 4),
+    ("gateway", 5),
+    ("server", 6),
     ("doctor", ROOF),
     ("cli", ROOF),
     ("main", ROOF),
     ("lib", ROOF),
 ];
 /// The floor whose modules may name each other.
-const ROOF: u8 = 6;
+const ROOF: u8 = 7;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use crate::doctor::resource::Resource;
 use crate::entra::refusal::{ERRORS, NUMBERS, Refusal, RefusalKind};
-use crate::entra::{Failure, TokenError, VaultError};
+use crate::entra::{Failure, TokenError};
 use crate::flow::fault::{CODES, DESPITE_TOKEN, Row, STATUSES};
 use crate::model::{FixedBy, Remedy};
+use crate::secrets::VaultError;
 use crate::settings::{GrantSettings, IdentitySettings, ManagedSource};
 
 /// A place in the portal and a command, for several rows of a table. `{client}` stands for the client id, `{identity}` for

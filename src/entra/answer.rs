@@ -10,10 +10,10 @@ use crate::entra::date;
 use crate::entra::date::Clocks;
 use crate::entra::failure::Failure;
 use crate::entra::refusal::Refusal;
-use crate::entra::vault::VaultError;
 use crate::model::Secret;
 use crate::model::claims::Claims;
 use crate::outbound::ANSWER_BYTES_MAX;
+use crate::secrets::VaultError;
 
 /// Longest token that is used; a request head with a longer one would be refused upstream.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;

@@ -5,21 +5,15 @@ pub mod answer;
 mod cache;
 pub mod claims;
 mod date;
-mod desk;
 mod endpoint;
-mod expiry;
 mod failure;
 mod grants;
-mod holder;
 pub mod login;
 mod proof;
 pub mod refusal;
-mod rereading;
 mod seal;
-mod secret;
 mod slots;
 mod store;
-mod vault;
 mod vaults;
 
 use std::collections::HashMap;
@@ -32,24 +26,20 @@ use tokio::task::AbortHandle;
 
 pub use answer::TokenError;
 pub use cache::{Forgotten, Health, Token, Unavailable};
-pub use expiry::Life;
 pub use failure::Failure;
 pub use grants::federated::{AudienceFit, FederatedToken};
 pub use grants::sign_in::SignedInState;
 pub use grants::sign_in::state_of as sign_in_state;
-pub use holder::Holder;
-pub use rereading::{Followed, Rereader, Taken, Verdict};
-pub use vault::{VaultError, VaultRemedy};
 pub use vaults::{VaultReader, VaultSecret, VaultsError, read_vaults};
 
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
 use crate::entra::claims::Inspector;
-use crate::entra::expiry::Watch;
 use crate::entra::slots::Slots;
 use crate::model::{IdentityName, Outlook};
 use crate::outbound::TrustError;
 use crate::problem::{Kind, Problem};
+use crate::secrets::{Life, Rereader, Watch};
 use crate::settings::{IdentityRole, IdentitySettings, KeyVaultSettings};
 
 /// An identity and its token.

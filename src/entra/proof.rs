@@ -12,11 +12,11 @@ use crate::entra::grants::assertion;
 use crate::entra::grants::certificate::HeldCertificate;
 use crate::entra::grants::federated::Federated;
 use crate::entra::refusal::RefusalKind;
-use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
 use crate::material::SigningCertificate;
 use crate::model::{IdentityName, Secret, clock};
 use crate::outbound::TrustError;
+use crate::secrets::{Held, Renewed, SecretName, Shown};
 use crate::settings::{ClientProof, ClientSecret};
 
 /// The proof of one application.

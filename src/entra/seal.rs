@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use crate::entra::holder::Holder;
-use crate::entra::rereading::{Followed, Rereader, Taken, Verdict};
 use crate::entra::store::Store;
 use crate::model::{IdentityName, Secret};
+use crate::secrets::Holder;
+use crate::secrets::{Followed, Rereader, Taken, Verdict};
 use crate::settings::{SecretSource, check_seal};
 
 /// Follows the seal of this store.

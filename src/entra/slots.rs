@@ -10,17 +10,15 @@ use tokio::runtime::Handle;
 
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
-use crate::entra::expiry::Watch;
-use crate::entra::grants;
 use crate::entra::grants::certificate::HeldCertificate;
 use crate::entra::grants::tries::Account;
-use crate::entra::holder::Holder;
-use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::store::Store;
-use crate::entra::vault::Vault;
-use crate::entra::vaults;
+use crate::entra::{grants, vaults};
 use crate::model::IdentityName;
 use crate::outbound::TrustError;
+use crate::secrets::Watch;
+use crate::secrets::{Held, SecretName, Shown};
+use crate::secrets::{Holder, Vault};
 use crate::settings::{ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, VaultReference};
 
 /// Makes slots out of the settings of all identities, and what they share.
@@ -221,7 +219,7 @@ mod tests {
 
     use super::Slots;
     use crate::counters::Counters;
-    use crate::entra::secret::{Renewed, SecretName, Shown};
+    use crate::secrets::{Renewed, SecretName, Shown};
     use crate::settings;
     use crate::settings::{ClientProof, Environment, GrantSettings, IdentitySettings};
 

@@ -10,11 +10,11 @@ use tokio::runtime::Handle;
 use crate::counters::Counters;
 use crate::entra::answer::TokenError;
 use crate::entra::cache::{Forgotten, Slot};
-use crate::entra::secret::SecretError;
 use crate::entra::slots::Slots;
-use crate::entra::vault::{Bearer, Found, NoBearer, Vault, VaultError};
 use crate::model::{Outlook, Secret};
 use crate::outbound::TrustError;
+use crate::secrets::SecretError;
+use crate::secrets::{Bearer, Found, NoBearer, Vault, VaultError};
 use crate::settings::{IdentitySettings, KeyVaultSettings, VaultReference, VaultValue};
 
 /// A vault that is away for a moment does not keep the gateway from starting.

@@ -39,7 +39,7 @@ pub use usage::{KeyUsage, UnusedKey};
 
 use crate::counters::{Counters, RouteFigures};
 use crate::entra::claims::{Inspector, Preflight};
-use crate::entra::{Identity, Rereader, Tokens};
+use crate::entra::{Identity, Tokens};
 use crate::flow::{Flows, Trigger};
 use crate::gateway::arrival::Pace;
 use crate::gateway::budget::Budget;
@@ -52,6 +52,7 @@ use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
 use crate::policy::{Access, Callers, LimitStates, Matching, Networks, OpenPaths, Quotas, Routes};
 use crate::problem::Kind;
+use crate::secrets::Rereader;
 use crate::settings::{
     Config, Proof, QueryPass, ReadyRequires, RelativePath, RouteKind, RouteSettings, SettingsDigest,
 };

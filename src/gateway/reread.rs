@@ -2,10 +2,10 @@
 //! on their way, and the pepper, which does not.
 
 use crate::entra::claims::Needs;
-use crate::entra::{Followed, Holder, Rereader, Taken, Verdict};
 use crate::flow::Mover;
 use crate::gateway::{Gateway, Route};
 use crate::model::Secret;
+use crate::secrets::{Followed, Holder, Rereader, Taken, Verdict};
 use crate::settings::{Config, RouteSettings, SecretSource, TriggerSource};
 
 impl Gateway {

@@ -13,10 +13,10 @@ use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServ
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible, ServerConfig};
 
-use crate::entra::{Followed, Holder, Rereader, Taken, Verdict};
 use crate::gateway::{Gateway, Validity};
 use crate::model::clock;
 use crate::outbound::provider;
+use crate::secrets::{Followed, Holder, Rereader, Taken, Verdict};
 use crate::settings::{Certificate, Http2, TlsSettings};
 
 /// ALPN name of HTTP/2 (RFC 9113 section 3.2).

@@ -6,10 +6,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::entra::desk::Desk;
 use crate::entra::failure::Trouble;
 use crate::files;
 use crate::model::{FixedBy, Secret};
+use crate::secrets::Desk;
 
 /// A key of the agent has less than a hundred bytes.
 const KEY_BYTES_MAX: u64 = 4096;

@@ -5,16 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::entra::answer::TokenError;
-use crate::entra::desk::{Desk, Stuck};
 use crate::entra::endpoint::Endpoint;
-use crate::entra::expiry::Dated;
 use crate::entra::grants::assertion::Assertion;
-use crate::entra::holder::Holder;
-use crate::entra::secret::{Held, Renewed, SecretName, Shown};
 use crate::entra::slots::Slots;
 use crate::material::SigningCertificate;
 use crate::model::{IdentityName, Secret, clock};
 use crate::outbound::TrustError;
+use crate::secrets::{Dated, Holder};
+use crate::secrets::{Desk, Stuck};
+use crate::secrets::{Held, Renewed, SecretName, Shown};
 use crate::settings::{ClientCertificate, SecretSource};
 
 /// A certificate and its source.

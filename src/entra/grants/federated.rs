@@ -13,7 +13,6 @@ use crate::entra::answer;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::cache::Slot;
 use crate::entra::date::Clocks;
-use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::{Failure, Trouble};
 use crate::entra::grants::assertion;
@@ -24,6 +23,7 @@ use crate::model::clock::Steady;
 use crate::model::{FixedBy, Outlook};
 use crate::model::{Secret, clock};
 use crate::outbound::TrustError;
+use crate::secrets::Desk;
 use crate::settings::{AssertionSource, EXCHANGE_AUDIENCE, FederatedSettings};
 
 /// Largest token file that is read; a federated token has one or two KiB.

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use crate::entra::answer;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::date::Clocks;
-use crate::entra::desk::Desk;
 use crate::files;
 use crate::model::clock::Steady;
 use crate::model::{Secret, clock};
+use crate::secrets::Desk;
 
 /// How often a token file is looked at: renewal programs replace it minutes before the old token ends.
 const FILE_PERIOD: Duration = Duration::from_secs(2);

@@ -10,7 +10,6 @@ use serde::Deserialize;
 
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::date::Clocks;
-use crate::entra::desk::Desk;
 use crate::entra::endpoint::FORM;
 use crate::entra::failure::Trouble;
 use crate::entra::grants::arc;
@@ -19,6 +18,7 @@ use crate::entra::{answer, refusal};
 use crate::model::clock::Steady;
 use crate::model::{FixedBy, Outlook, clock};
 use crate::outbound::{Fetched, Fetcher, Trust, TrustError};
+use crate::secrets::Desk;
 use crate::settings::{ManagedSettings, ManagedSource, Selector};
 
 /// The managed identity of this platform, asked for tokens of one resource.

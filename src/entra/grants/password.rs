@@ -10,10 +10,10 @@ use crate::entra::grants::bar::Bar;
 use crate::entra::grants::tries::{Account, Unheard};
 use crate::entra::proof::Proof;
 use crate::entra::refusal::{Refusal, RefusalKind};
-use crate::entra::secret::{Held, SecretName, Shown};
 use crate::entra::slots::Slots;
 use crate::model::{FixedBy, IdentityName};
 use crate::outbound::TrustError;
+use crate::secrets::{Held, SecretName, Shown};
 use crate::settings::SecretSource;
 
 const PASSWORD: SecretName = SecretName {

@@ -5,7 +5,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::entra::answer::{Granted, Refused, TokenError};
-use crate::entra::desk::Desk;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::grants::bar::Bar;
 use crate::entra::login::Protection;
@@ -14,6 +13,7 @@ use crate::entra::refusal::{Refusal, RefusalKind};
 use crate::entra::store::{InPlaceOf, Kept, Replaced, Store, StoreError};
 use crate::model::claims::printable;
 use crate::model::{IdentityName, Outlook};
+use crate::secrets::Desk;
 use crate::settings::{GrantSettings, IdentitySettings};
 
 /// How many refresh tokens are tried in one go: another gateway or a new sign-in may replace the store meanwhile.

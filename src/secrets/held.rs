@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest;
 use tokio::time::Instant;
 
-use crate::entra::desk::{Desk, Stuck};
-use crate::entra::expiry::Dated;
-use crate::entra::holder::Holder;
-use crate::entra::vault::{Found, Vault, VaultError};
 use crate::model::Secret;
+use crate::secrets::desk::{Desk, Stuck};
+use crate::secrets::expiry::Dated;
+use crate::secrets::owner::Holder;
+use crate::secrets::vault::{Found, Vault, VaultError};
 use crate::settings::SecretSource;
 
 /// A vault that failed is not asked again before this time, as long as there is a value that serves.

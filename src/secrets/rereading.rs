@@ -14,12 +14,12 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::entra::desk::{Desk, Stuck};
-use crate::entra::expiry::{Dated, Life, Watch};
-use crate::entra::holder::Holder;
-use crate::entra::secret::{Held, SecretName, Shown};
-use crate::entra::vault::Vault;
 use crate::model::{Secret, clock};
+use crate::secrets::desk::{Desk, Stuck};
+use crate::secrets::expiry::{Dated, Life, Watch};
+use crate::secrets::held::{Held, SecretName, Shown};
+use crate::secrets::owner::Holder;
+use crate::secrets::vault::Vault;
 use crate::settings::SecretSource;
 
 /// How often files are looked at. One that was replaced a moment ago may still be half of what it will be, so nothing is said
@@ -439,9 +439,9 @@ mod tests {
     use tokio::runtime::Handle;
 
     use super::{DESKS, Followed, Follower, LOOKS_UNTOLD, Rereader, Taken, Told, Vaults, Verdict};
-    use crate::entra::expiry::Watch;
-    use crate::entra::holder::Holder;
     use crate::model::Secret;
+    use crate::secrets::expiry::Watch;
+    use crate::secrets::owner::Holder;
     use crate::settings;
     use crate::settings::{Environment, SecretSource};
 

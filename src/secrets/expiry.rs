@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::counters::{Counters, CredentialLabels, NameLabels};
-use crate::entra::holder::Holder;
 use crate::model::clock;
+use crate::secrets::owner::Holder;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// How often ends are looked at.
@@ -306,9 +306,9 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{Course, DAY, DAYS, PERIOD, Watch, days_left};
-    use crate::entra::holder::Holder;
-    use crate::entra::rereading::{Followed, Rereader, Verdict};
     use crate::model::clock;
+    use crate::secrets::owner::Holder;
+    use crate::secrets::rereading::{Followed, Rereader, Verdict};
 
     fn course(end: SystemTime) -> Course {
         Course {
