@@ -27,9 +27,9 @@ use tokio::task::AbortHandle;
 pub use answer::TokenError;
 pub use cache::{Forgotten, Health, Token, Unavailable};
 pub use failure::Failure;
-pub use grants::federated::{AudienceFit, FederatedToken};
 pub use grants::sign_in::SignedInState;
 pub use grants::sign_in::state_of as sign_in_state;
+pub use proof::federated::{AudienceFit, FederatedToken};
 pub use vaults::{VaultReader, VaultSecret, VaultsError, read_vaults};
 
 use crate::counters::Counters;

@@ -10,8 +10,8 @@ use tokio::runtime::Handle;
 
 use crate::counters::Counters;
 use crate::entra::cache::Slot;
-use crate::entra::grants::certificate::HeldCertificate;
 use crate::entra::grants::tries::Account;
+use crate::entra::proof::certificate::HeldCertificate;
 use crate::entra::store::Store;
 use crate::entra::{grants, vaults};
 use crate::model::IdentityName;

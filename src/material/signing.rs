@@ -1,5 +1,5 @@
 //! A certificate with which an application proves who it is: read from PEM or PFX, its private key held against it by a
-//! probe signature, ready to sign. What is signed is decided in `entra/grants/assertion.rs`; whether its dates are good, and
+//! probe signature, ready to sign. What is signed is decided in `entra/proof/assertion.rs`; whether its dates are good, and
 //! what an operator is told about them, by whoever read it.
 
 use std::fmt;

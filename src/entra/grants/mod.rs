@@ -2,11 +2,8 @@
 //! `cache.rs`.
 
 pub(crate) mod arc;
-pub(crate) mod assertion;
 pub(crate) mod bar;
-pub(crate) mod certificate;
 pub(crate) mod chain;
-pub(crate) mod federated;
 pub(crate) mod file;
 pub(crate) mod managed;
 pub(crate) mod password;

@@ -15,7 +15,7 @@ use crate::entra::cache::Slot;
 use crate::entra::date::Clocks;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::{Failure, Trouble};
-use crate::entra::grants::assertion;
+use crate::entra::proof::assertion;
 use crate::entra::slots::Slots;
 use crate::files;
 use crate::model::claims::Claims;

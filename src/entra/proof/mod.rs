@@ -1,6 +1,10 @@
 //! How an application proves who it is, whatever it asks for. Where it has several proofs, the next one is tried at once
 //! when Entra refuses one, so that a rotation needs no moment of luck.
 
+pub(crate) mod assertion;
+pub(crate) mod certificate;
+pub(crate) mod federated;
+
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,9 +12,8 @@ use std::time::SystemTime;
 
 use crate::entra::answer::{Granted, Refused, TokenError};
 use crate::entra::endpoint::Endpoint;
-use crate::entra::grants::assertion;
-use crate::entra::grants::certificate::HeldCertificate;
-use crate::entra::grants::federated::Federated;
+use crate::entra::proof::certificate::HeldCertificate;
+use crate::entra::proof::federated::Federated;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::slots::Slots;
 use crate::material::SigningCertificate;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::entra::answer::TokenError;
 use crate::entra::endpoint::Endpoint;
-use crate::entra::grants::assertion::Assertion;
+use crate::entra::proof::assertion::Assertion;
 use crate::entra::slots::Slots;
 use crate::material::SigningCertificate;
 use crate::model::{IdentityName, Secret, clock};
