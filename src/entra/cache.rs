@@ -18,19 +18,26 @@ use tokio::time::Instant;
 use crate::counters::{Counters, FetchLabels, IdentityLabels};
 use crate::entra::answer::{Granted, LIFE_MAX, TokenError};
 use crate::entra::claims::Inspector;
-use crate::entra::grants::Fetch;
+use crate::entra::grant::Grant;
 use crate::entra::refusal::RETRY_AFTER_MAX;
 use crate::model::Outlook;
 use crate::model::{IdentityName, Secret};
 
 /// First pause after a refusal that time does not mend.
-pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// First pause after a failure that may be over at once.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause after a refusal, unless the endpoint itself asks for more.
-pub(crate) const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Longest pause after a failure that may be over at once.
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Pauses after a failure that may pass: tries at 0, 2, 6, 14 and 30 seconds, as Microsoft documents them for IMDS
+/// ("How to use managed identities for Azure resources on an Azure VM to acquire an access token"). A gateway goes on
+/// after that, and meets the end of an update, which takes up to 70 seconds, with its eighth try.
+const PASSING_PAUSE: Duration = Duration::from_secs(2);
+/// The last of those pauses.
+const PASSING_PAUSE_MAX: Duration = Duration::from_secs(16);
+
 /// A token refused by a trigger is replaced at most once in this time.
 const FORGET_PERIOD: Duration = Duration::from_secs(60);
 /// Taken off a token's life: its dates are whole seconds, so it may end that much earlier than the answer says.
@@ -121,7 +128,7 @@ enum Need {
 pub(crate) struct Slot {
     name: IdentityName,
     label: Arc<str>,
-    fetch: Fetch,
+    grant: Box<dyn Grant>,
     current: ArcSwapOption<Token>,
     outcomes: Cache<IdentityName, Outcome>,
     control: Handle,
@@ -146,11 +153,16 @@ struct State {
 
 impl Slot {
     /// A slot without a token yet. Fetches run on `control`, so that a caller that leaves does not end one.
-    pub(crate) fn new(name: IdentityName, fetch: Fetch, control: Handle, counters: Counters) -> Arc<Self> {
+    pub(crate) fn new(
+        name: IdentityName,
+        grant: Box<dyn Grant>,
+        control: Handle,
+        counters: Counters,
+    ) -> Arc<Self> {
         Arc::new(Self {
             label: name.as_str().into(),
             name,
-            fetch,
+            grant,
             current: ArcSwapOption::empty(),
             outcomes: Cache::new(1),
             control,
@@ -329,7 +341,9 @@ impl Slot {
     async fn ask(&self) -> Outcome {
         // Life counts from before the question: the answer may have been long on its way.
         let asked = Instant::now();
-        match (self.fetch)()
+        match self
+            .grant
+            .ask()
             .await
             .and_then(|granted| self.accept(granted, asked))
         {
@@ -439,7 +453,10 @@ fn pause(error: &TokenError, failures: u32) -> Duration {
         TokenError::Refused(refused) if refused.refusal.outlook == Outlook::AfterFix => {
             (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None)
         }
-        TokenError::Platform(failure) => failure.pauses(),
+        TokenError::Platform(failure) if failure.outlook == Outlook::AfterFix => {
+            (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None)
+        }
+        TokenError::Platform(failure) => (PASSING_PAUSE, PASSING_PAUSE_MAX, failure.wait),
         TokenError::Refused(refused) => (FAILED_PAUSE, FAILED_PAUSE_MAX, refused.refusal.retry_after),
         TokenError::Vault(error) if error.outlook == Outlook::AfterFix => {
             (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None)
@@ -468,7 +485,9 @@ mod tests {
     use super::{Forgotten, Slot};
     use crate::counters::Counters;
     use crate::entra::answer::{Granted, TokenError};
-    use crate::model::{IdentityName, Secret};
+    use crate::entra::failure::Trouble;
+    use crate::entra::grant::{Asked, Grant};
+    use crate::model::{FixedBy, IdentityName, Secret};
 
     #[derive(Clone)]
     enum Step {
@@ -476,12 +495,19 @@ mod tests {
         Fail,
         Refuse,
         Slow(Duration, &'static str),
+        Platform(fn() -> Trouble, Option<Duration>),
     }
 
     #[derive(Clone, Default)]
     struct Endpoint {
         steps: Arc<Mutex<VecDeque<Step>>>,
         asked: Arc<Mutex<Vec<Instant>>>,
+    }
+
+    impl Grant for Endpoint {
+        fn ask(&self) -> Asked<'_> {
+            Box::pin(self.answer())
+        }
     }
 
     impl Endpoint {
@@ -496,16 +522,9 @@ mod tests {
         }
 
         fn slot(&self) -> Arc<Slot> {
-            let endpoint = self.clone();
-            let fetch = Arc::new(move || {
-                let endpoint = endpoint.clone();
-                let future: futures_util::future::BoxFuture<'static, _> =
-                    Box::pin(async move { endpoint.answer().await });
-                future
-            });
             Slot::new(
                 IdentityName::parse("contoso").unwrap(),
-                fetch,
+                Box::new(self.clone()),
                 Handle::current(),
                 Counters::new(),
             )
@@ -533,6 +552,10 @@ mod tests {
                 // A credential that somebody has to mend.
                 Step::Refuse => Err(TokenError::Credential("it is wrong".to_owned())),
                 Step::Fail => Err(TokenError::Empty),
+                Step::Platform(trouble, wait) => {
+                    let failure = trouble().of("contoso", "here", wait);
+                    Err(TokenError::Platform(Box::new(failure)))
+                }
                 Step::Slow(time, text) => {
                     tokio::time::sleep(time).await;
                     granted(text, 3600)
@@ -753,5 +776,37 @@ mod tests {
         assert!(slot.token().await.is_err());
         assert!(slot.token().await.is_err());
         assert_eq!(endpoint.count(), 1);
+    }
+
+    /// When a source that always fails like this is asked within `time`, in seconds from the start.
+    async fn asked(trouble: fn() -> Trouble, wait: Option<Duration>, time: u64) -> Vec<u64> {
+        let step = Step::Platform(trouble, wait);
+        let endpoint = Endpoint::script(std::iter::repeat_n(step, 20));
+        let begun = Instant::now();
+        let minder = tokio::time::timeout(Duration::from_secs(time), endpoint.slot().mind());
+        assert!(minder.await.is_err(), "a minder never ends");
+        let asked = endpoint.asked.lock().unwrap();
+        asked.iter().map(|at| (*at - begun).as_secs()).collect()
+    }
+
+    fn passing() -> Trouble {
+        Trouble::passing("refused", "it answered 410", "", FixedBy::Nobody)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_passing_failure_is_tried_again_at_the_documented_times_and_past_the_longest_update() {
+        assert_eq!(asked(passing, None, 79).await, [0, 2, 6, 14, 30, 46, 62, 78]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_is_asked_for_is_kept() {
+        let wait = Some(Duration::from_secs(20));
+        assert_eq!(asked(passing, wait, 41).await, [0, 20, 40]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_must_mend_is_asked_for_rarely() {
+        let lasting = || Trouble::lasting("refused", "it answered 400", "", FixedBy::Operator);
+        assert_eq!(asked(lasting, None, 100).await, [0, 5, 15, 35, 75]);
     }
 }

@@ -2,11 +2,14 @@
 //! That is all that the rest of the gateway knows about Entra.
 
 pub mod answer;
+mod application;
+mod bearer;
 mod cache;
 pub mod claims;
 mod date;
 mod endpoint;
 mod failure;
+mod grant;
 mod grants;
 pub mod login;
 mod proof;
@@ -70,7 +73,7 @@ impl Identity {
         control: &Handle,
         counters: &Counters,
     ) -> Result<Self, TrustError> {
-        Self::build(settings, &mut Slots::new(all, keyvault, control, counters))
+        Self::build(settings, &mut grants::slots(all, keyvault, control, counters))
     }
 
     fn build(settings: &IdentitySettings, slots: &mut Slots<'_>) -> Result<Self, TrustError> {
@@ -147,7 +150,7 @@ impl Tokens {
         control: &Handle,
         counters: &Counters,
     ) -> Result<Self, TrustError> {
-        let mut slots = Slots::new(settings, keyvault, control, counters);
+        let mut slots = grants::slots(settings, keyvault, control, counters);
         let (mut identities, mut minders) = (HashMap::new(), Vec::new());
         for settings in settings {
             for note in settings.notes() {

@@ -9,11 +9,12 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
+use crate::entra::bearer;
 use crate::entra::cache::Slot;
+use crate::entra::grant::Grant;
 use crate::entra::grants::tries::Account;
-use crate::entra::proof::certificate::HeldCertificate;
+use crate::entra::proof::certificate::{HeldCertificate, HeldParts};
 use crate::entra::store::Store;
-use crate::entra::{grants, vaults};
 use crate::model::IdentityName;
 use crate::outbound::TrustError;
 use crate::secrets::Watch;
@@ -21,8 +22,12 @@ use crate::secrets::{Held, SecretName, Shown};
 use crate::secrets::{Holder, Vault};
 use crate::settings::{ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, VaultReference};
 
+/// Makes the grant of an identity for a scope.
+pub(crate) type Maker = fn(&IdentitySettings, &str, &mut Slots<'_>) -> Result<Box<dyn Grant>, TrustError>;
+
 /// Makes slots out of the settings of all identities, and what they share.
 pub(crate) struct Slots<'a> {
+    maker: Maker,
     settings: &'a [IdentitySettings],
     keyvault: Option<&'a KeyVaultSettings>,
     control: &'a Handle,
@@ -38,12 +43,14 @@ pub(crate) struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     pub(crate) fn new(
+        maker: Maker,
         settings: &'a [IdentitySettings],
         keyvault: Option<&'a KeyVaultSettings>,
         control: &'a Handle,
         counters: &'a Counters,
     ) -> Self {
         Self {
+            maker,
             settings,
             keyvault,
             control,
@@ -74,10 +81,10 @@ impl<'a> Slots<'a> {
             return Ok(slot.clone());
         }
         // Whom it needs is made on the way; the check of the settings has refused circles.
-        let fetch = grants::fetcher(identity, scope, self)?;
+        let grant = (self.maker)(identity, scope, self)?;
         let slot = Slot::new(
             identity.name.clone(),
-            fetch,
+            grant,
             self.control.clone(),
             self.counters.clone(),
         );
@@ -122,7 +129,7 @@ impl<'a> Slots<'a> {
             return Ok(Some(vault.clone()));
         }
         let reader = self.slot(&settings.identity, &scope)?;
-        let vault = Arc::new(Vault::new(settings, vaults::bearer(reader))?);
+        let vault = Arc::new(Vault::new(settings, bearer::bearer(reader))?);
         self.vaults.insert(scope, vault.clone());
         Ok(Some(vault))
     }
@@ -178,7 +185,28 @@ impl<'a> Slots<'a> {
         if let Some(held) = self.certificates.get(&key) {
             return Ok(held.clone());
         }
-        let held = Arc::new(HeldCertificate::new(identity, number, settings, self)?);
+        let mut held = |what, source: &SecretSource| {
+            let name = SecretName {
+                what,
+                number,
+                shown: Shown::Unsaid,
+            };
+            self.held(identity, name, source, None)
+        };
+        let parts = settings.parts();
+        let key_of = "key of the certificate";
+        let password_of = "password of the certificate";
+        let held = HeldParts {
+            file: held("certificate", parts.file)?,
+            key: parts.key.map(|key| held(key_of, key)).transpose()?,
+            password: parts.password.map(|text| held(password_of, text)).transpose()?,
+        };
+        let dated = self.watch.add(
+            Holder::Identity(identity.as_str().into()),
+            &format!("certificate-{number}"),
+            settings.known().map(|certificate| certificate.ends()),
+        );
+        let held = Arc::new(HeldCertificate::new(identity, settings, held, dated));
         self.certificates.insert(key, held.clone());
         Ok(held)
     }
@@ -217,8 +245,8 @@ mod tests {
 
     use tokio::runtime::Handle;
 
-    use super::Slots;
     use crate::counters::Counters;
+    use crate::entra::grants;
     use crate::secrets::{Renewed, SecretName, Shown};
     use crate::settings;
     use crate::settings::{ClientProof, Environment, GrantSettings, IdentitySettings};
@@ -252,7 +280,7 @@ mod tests {
             "[[identity.certificate]]\nfile = \"file:both.pem\"",
         );
         let (control, counters) = (Handle::current(), Counters::new());
-        let mut slots = Slots::new(&all, None, &control, &counters);
+        let mut slots = grants::slots(&all, None, &control, &counters);
         for scope in ["https://a.example/.default", "https://b.example/.default"] {
             slots.slot(&all[0], scope).unwrap();
         }
@@ -274,7 +302,7 @@ mod tests {
             panic!("{all:?}");
         };
         let (control, counters) = (Handle::current(), Counters::new());
-        let mut slots = Slots::new(&all, None, &control, &counters);
+        let mut slots = grants::slots(&all, None, &control, &counters);
         let name = SecretName {
             what: "client secret",
             number: 1,

@@ -52,6 +52,24 @@ pub(crate) struct Kept {
     pub(crate) account: String,
 }
 
+/// How a store is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// Encrypted under the seal of the settings.
+    Sealed,
+    /// By the rights of the file.
+    OwnerOnly,
+}
+
+impl Protection {
+    pub(crate) fn of(store: &Store) -> Self {
+        match store.is_sealed() {
+            true => Self::Sealed,
+            false => Self::OwnerOnly,
+        }
+    }
+}
+
 /// What a replacement came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replaced {

@@ -1,62 +1,23 @@
-//! Key vaults that are read with the token of an identity: who gives it, and what is read before anything is served.
+//! Key vaults that are read with the token of an identity by somebody who does not serve: the doctor, and the start.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
-use crate::entra::answer::TokenError;
-use crate::entra::cache::{Forgotten, Slot};
+use crate::entra::grants;
 use crate::entra::slots::Slots;
 use crate::model::{Outlook, Secret};
 use crate::outbound::TrustError;
-use crate::secrets::SecretError;
-use crate::secrets::{Bearer, Found, NoBearer, Vault, VaultError};
+use crate::secrets::{Found, Vault, VaultError};
 use crate::settings::{IdentitySettings, KeyVaultSettings, VaultReference, VaultValue};
 
 /// A vault that is away for a moment does not keep the gateway from starting.
 const START_TRIES: u32 = 3;
 /// Time between two of those.
 const START_PAUSE: Duration = Duration::from_secs(2);
-
-/// The tokens of a slot, for those who know no slots.
-pub(crate) fn bearer(slot: Arc<Slot>) -> Bearer {
-    Arc::new(move |refused| {
-        let slot = slot.clone();
-        Box::pin(async move {
-            if let Some(token) = slot.at_hand()
-                && refused.is_some_and(|refused| refused == *token.header())
-                && slot.forget(&token) == Forgotten::TooSoon
-            {
-                return Ok(None);
-            }
-            match slot.token().await {
-                Ok(token) => Ok(Some(token.header().clone())),
-                Err(unavailable) => Err(NoBearer {
-                    outlook: match unavailable.error.needs_fix() {
-                        true => Outlook::AfterFix,
-                        false => Outlook::Transient,
-                    },
-                    error: unavailable.error,
-                    wait: unavailable.wait,
-                }),
-            }
-        })
-    })
-}
-
-impl From<SecretError> for TokenError {
-    fn from(error: SecretError) -> Self {
-        match error {
-            SecretError::Vault(error) => Self::Vault(error),
-            SecretError::Unreadable(why) => Self::Unreachable(why),
-            SecretError::Stopping => Self::Unreachable("the gateway is stopping".to_owned()),
-        }
-    }
-}
 
 /// A secret that was read from a vault for somebody who looks, and does not serve.
 #[derive(Debug, Clone)]
@@ -87,7 +48,7 @@ impl<'a> VaultReader<'a> {
         counters: &'a Counters,
     ) -> Self {
         Self {
-            slots: Slots::new(identities, Some(settings), control, counters),
+            slots: grants::slots(identities, Some(settings), control, counters),
         }
     }
 
@@ -129,7 +90,7 @@ pub async fn read_vaults(
 ) -> Result<HashMap<VaultReference, VaultValue>, VaultsError> {
     let control = Handle::current();
     let counters = Counters::new();
-    let mut slots = Slots::new(identities, Some(settings), &control, &counters);
+    let mut slots = grants::slots(identities, Some(settings), &control, &counters);
     let mut values = HashMap::new();
     for place in &settings.at_start {
         if values.contains_key(place) {

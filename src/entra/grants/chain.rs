@@ -5,9 +5,11 @@
 use std::sync::OnceLock;
 
 use crate::entra::answer::{Granted, TokenError};
+use crate::entra::application::Application;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::Failure;
-use crate::entra::grants::ClientCall;
+use crate::entra::grant::{Asked, Grant};
+use crate::entra::grants::client::ClientCredentials;
 use crate::entra::grants::managed::Managed;
 use crate::entra::proof::Proof;
 use crate::entra::proof::federated::Federated;
@@ -19,7 +21,7 @@ use crate::settings::{AssertionSource, DefaultSettings, IdentitySettings};
 pub(crate) struct Chain {
     identity: String,
     /// The call and where its token comes from, or why there is none.
-    federated: Result<(ClientCall, String), String>,
+    federated: Result<(ClientCredentials, String), String>,
     managed: Result<Managed, String>,
     chosen: OnceLock<Link>,
 }
@@ -46,10 +48,10 @@ impl Chain {
                 AssertionSource::File(path) => {
                     let proof = Federated::of_file(path.clone(), name);
                     let place = proof.place();
-                    let call = ClientCall {
+                    let call = ClientCredentials(Application {
                         endpoint: Endpoint::new(endpoint, identity, scope)?,
                         proof: Proof::Federated(proof),
-                    };
+                    });
                     Ok((call, place))
                 }
                 AssertionSource::Identity { .. } => Err("it takes tokens from a file only".to_owned()),
@@ -69,7 +71,7 @@ impl Chain {
     }
 
     /// Asks the source that is there once.
-    pub(crate) async fn ask(&self) -> Result<Granted, TokenError> {
+    async fn ask_once(&self) -> Result<Granted, TokenError> {
         let absent = match &self.federated {
             // The variables say which identity this pod is meant to have. While its file is missing, the managed identity
             // of the node must not take its place.
@@ -132,6 +134,12 @@ impl Chain {
             outlook: Outlook::Transient,
             wait: None,
         }))
+    }
+}
+
+impl Grant for Chain {
+    fn ask(&self) -> Asked<'_> {
+        Box::pin(self.ask_once())
     }
 }
 

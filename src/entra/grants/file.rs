@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::entra::answer;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::date::Clocks;
+use crate::entra::grant::{Asked, Grant};
 use crate::files;
 use crate::model::clock::Steady;
 use crate::model::{Secret, clock};
@@ -69,7 +70,7 @@ impl TokenFile {
         }
     }
 
-    pub(crate) async fn read(&self) -> Result<Granted, TokenError> {
+    async fn read(&self) -> Result<Granted, TokenError> {
         let path = self.path.clone();
         let read = self.desk.work(move || read_small(&path)).await;
         let stuck = |stuck| TokenError::File(format!("{}: {stuck}", self.path.display()));
@@ -128,6 +129,12 @@ impl TokenFile {
         let left = self.life.saturating_sub(age);
         *seen = Some(Seen::new(Mark::Changed(changed), left));
         left
+    }
+}
+
+impl Grant for TokenFile {
+    fn ask(&self) -> Asked<'_> {
+        Box::pin(self.read())
     }
 }
 

@@ -12,6 +12,7 @@ use crate::entra::answer::{Granted, TokenError};
 use crate::entra::date::Clocks;
 use crate::entra::endpoint::FORM;
 use crate::entra::failure::Trouble;
+use crate::entra::grant::{Asked, Grant};
 use crate::entra::grants::arc;
 use crate::entra::refusal::{Refusal, RefusalKind};
 use crate::entra::{answer, refusal};
@@ -73,16 +74,6 @@ impl Managed {
     pub(crate) fn is_absent(&self, error: &TokenError) -> bool {
         matches!(self.settings.source, ManagedSource::Imds { .. })
             && matches!(error.label(), "unreachable" | "timeout")
-    }
-
-    /// Asks once.
-    pub(crate) async fn ask(&self) -> Result<Granted, TokenError> {
-        match self.answer().await {
-            Ok(answer) => self
-                .read(&answer)
-                .map_err(|trouble| self.failed(trouble, answer.retry_after())),
-            Err(trouble) => Err(self.failed(trouble, None)),
-        }
     }
 
     fn failed(&self, trouble: Trouble, wait: Option<Duration>) -> TokenError {
@@ -222,6 +213,19 @@ impl Managed {
             (ManagedSource::Imds { .. }, 403) => host(FORBIDDEN),
             _ => operator(UNKNOWN),
         }
+    }
+}
+
+impl Grant for Managed {
+    fn ask(&self) -> Asked<'_> {
+        Box::pin(async {
+            match self.answer().await {
+                Ok(answer) => self
+                    .read(&answer)
+                    .map_err(|trouble| self.failed(trouble, answer.retry_after())),
+                Err(trouble) => Err(self.failed(trouble, None)),
+            }
+        })
     }
 }
 

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use crate::entra::answer::{Granted, Refused, TokenError};
-use crate::entra::endpoint::Endpoint;
+use crate::entra::application::Application;
 use crate::entra::failure::Trouble;
+use crate::entra::grant::{Asked, Grant};
 use crate::entra::grants::bar::Bar;
 use crate::entra::grants::tries::{Account, Unheard};
-use crate::entra::proof::Proof;
 use crate::entra::refusal::{Refusal, RefusalKind};
 use crate::entra::slots::Slots;
 use crate::model::{FixedBy, IdentityName};
@@ -24,8 +24,7 @@ const PASSWORD: SecretName = SecretName {
 
 /// The questions of one identity.
 pub(crate) struct PasswordCall {
-    endpoint: Endpoint,
-    proof: Proof,
+    application: Application,
     user: String,
     password: Arc<Held>,
     /// What has to happen before a refused password is sent again.
@@ -42,8 +41,7 @@ impl PasswordCall {
     /// # Errors
     /// When the vault of the password has no certificate authority to trust.
     pub(crate) fn new(
-        endpoint: Endpoint,
-        proof: Proof,
+        application: Application,
         user: &str,
         password: &SecretSource,
         name: &IdentityName,
@@ -61,10 +59,9 @@ impl PasswordCall {
         };
         Ok(Self {
             identity: name.as_str().to_owned(),
-            account: slots.account(endpoint.url(), user),
+            account: slots.account(application.endpoint.url(), user),
             own: Bar::default(),
-            endpoint,
-            proof,
+            application,
             user: user.to_owned(),
             password: slots.held(name, PASSWORD, password, None)?,
             until,
@@ -72,7 +69,7 @@ impl PasswordCall {
     }
 
     /// Asks once, unless the same password was refused a short while ago, or the last tries had no answer.
-    pub(crate) async fn ask(&self) -> Result<Granted, TokenError> {
+    async fn ask_once(&self) -> Result<Granted, TokenError> {
         let _turn = self.account.turn().await;
         // A password that was changed must not be tried in its old form first: the try would count.
         self.password.renew().await;
@@ -89,9 +86,9 @@ impl PasswordCall {
             ("username", self.user.as_str()),
             ("password", password.expose()),
         ];
-        self.endpoint.take_arrived();
-        let answer = self.proof.ask(&self.endpoint, &pairs).await;
-        let arrived = self.endpoint.take_arrived();
+        self.application.endpoint.take_arrived();
+        let answer = self.application.ask(&pairs).await;
+        let arrived = self.application.endpoint.take_arrived();
         match &answer {
             // It was never sent.
             _ if !arrived => {}
@@ -124,7 +121,7 @@ impl PasswordCall {
             "Each of them may count as a wrong password, and Entra locks an account after some, so the password is not sent \
              again for {} min. Look at the network between this host and {}.",
             unheard.pause.as_secs() / 60,
-            self.endpoint.url()
+            self.application.endpoint.url()
         );
         let trouble = Trouble::passing("timeout", seen, cause, FixedBy::HostAdmin);
         let failure = trouble.of(&self.identity, "password of its account", Some(unheard.left));
@@ -141,6 +138,12 @@ impl PasswordCall {
             self.until
         ));
         Refused { refusal, sentence }
+    }
+}
+
+impl Grant for PasswordCall {
+    fn ask(&self) -> Asked<'_> {
+        Box::pin(self.ask_once())
     }
 }
 

@@ -5,12 +5,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::entra::answer::{Granted, Refused, TokenError};
-use crate::entra::endpoint::Endpoint;
+use crate::entra::application::Application;
+use crate::entra::grant::{Asked, Grant};
 use crate::entra::grants::bar::Bar;
-use crate::entra::login::Protection;
-use crate::entra::proof::Proof;
 use crate::entra::refusal::{Refusal, RefusalKind};
-use crate::entra::store::{InPlaceOf, Kept, Replaced, Store, StoreError};
+use crate::entra::store::{InPlaceOf, Kept, Protection, Replaced, Store, StoreError};
 use crate::model::claims::printable;
 use crate::model::{IdentityName, Outlook};
 use crate::secrets::Desk;
@@ -66,8 +65,7 @@ pub(crate) fn lasting(scope: &str) -> String {
 
 /// The questions of one identity.
 pub(crate) struct SignInCall {
-    endpoint: Endpoint,
-    proof: Proof,
+    application: Application,
     store: Arc<Store>,
     reads: Desk,
     /// Apart from reading: only a write waits for a lock that somebody else may hold.
@@ -86,10 +84,9 @@ struct Unwritten {
 }
 
 impl SignInCall {
-    pub(crate) fn new(endpoint: Endpoint, proof: Proof, store: Arc<Store>, name: &IdentityName) -> Self {
+    pub(crate) fn new(application: Application, store: Arc<Store>, name: &IdentityName) -> Self {
         Self {
-            endpoint,
-            proof,
+            application,
             store,
             reads: Desk::default(),
             writes: Desk::default(),
@@ -100,7 +97,7 @@ impl SignInCall {
     }
 
     /// Asks with what is stored, and again when it is refused and something else is stored by then.
-    pub(crate) async fn ask(&self) -> Result<Granted, TokenError> {
+    async fn ask_once(&self) -> Result<Granted, TokenError> {
         let mut last = None;
         for _ in 0..TRIES_MAX {
             let stored = self.stored().await?;
@@ -113,7 +110,7 @@ impl SignInCall {
                 ("grant_type", "refresh_token"),
                 ("refresh_token", used.token.expose()),
             ];
-            match self.proof.ask(&self.endpoint, &pairs).await {
+            match self.application.ask(&pairs).await {
                 Ok(granted) => {
                     self.keep(&granted, used, &stored).await;
                     return Ok(granted);
@@ -211,6 +208,12 @@ impl SignInCall {
         } = refused;
         sentence.push_str(&format!(" {}", self.remedy()));
         Refused { refusal, sentence }
+    }
+}
+
+impl Grant for SignInCall {
+    fn ask(&self) -> Asked<'_> {
+        Box::pin(self.ask_once())
     }
 }
 

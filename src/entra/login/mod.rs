@@ -20,15 +20,15 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 pub use crate::entra::login::account::Account;
+pub use crate::entra::store::Protection;
 
 use crate::counters::Counters;
 use crate::entra::answer::{Granted, TokenError};
-use crate::entra::endpoint::Endpoint;
+use crate::entra::application::Application;
+use crate::entra::grants;
 use crate::entra::grants::sign_in;
 use crate::entra::login::loopback::{Brought, Loopback, Opening};
-use crate::entra::proof::Proof;
 use crate::entra::refusal;
-use crate::entra::slots::Slots;
 use crate::entra::store::{InPlaceOf, Kept, Store};
 use crate::model::{Outlook, Secret};
 use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings};
@@ -63,24 +63,6 @@ pub struct SignedIn {
     pub store: PathBuf,
     /// Whether it is encrypted there.
     pub protection: Protection,
-}
-
-/// How a store is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protection {
-    /// Encrypted under the seal of the settings.
-    Sealed,
-    /// By the rights of the file.
-    OwnerOnly,
-}
-
-impl Protection {
-    pub(crate) fn of(store: &Store) -> Self {
-        match store.is_sealed() {
-            true => Self::Sealed,
-            false => Self::OwnerOnly,
-        }
-    }
 }
 
 /// What a person types on another device.
@@ -121,8 +103,7 @@ impl fmt::Debug for Browser {
 
 /// The sign-in of one identity.
 pub struct Login {
-    endpoint: Endpoint,
-    proof: Proof,
+    application: Application,
     store: Store,
     identity: String,
     tenant: String,
@@ -160,24 +141,17 @@ impl Login {
             )));
         };
         let scope = format!("{} openid profile", sign_in::lasting(&identity.scope));
-        let endpoint = Endpoint::new(endpoint, identity, &scope)
-            .map_err(|error| LoginError::Failed(error.to_string()))?;
-        let store = Store::new(store, seal.as_ref(), endpoint.client_id());
+        let store = Store::new(store, seal.as_ref(), &endpoint.client_id);
         store.probe().map_err(|why| {
             LoginError::Wrong(format!(
                 "the sign-in could not be kept, so it was not begun: {why}"
             ))
         })?;
         let (control, counters) = (Handle::current(), Counters::new());
-        let proof = Proof::new(
-            proof,
-            &identity.name,
-            &mut Slots::new(all, keyvault, &control, &counters),
-        )
-        .map_err(|error| LoginError::Failed(error.to_string()))?;
+        let slots = &mut grants::slots(all, keyvault, &control, &counters);
+        let application = Application::new(endpoint, proof, identity, &scope, slots);
         Ok(Self {
-            proof,
-            endpoint,
+            application: application.map_err(|error| LoginError::Failed(error.to_string()))?,
             store,
             identity: name.to_owned(),
             tenant: identity.tenant.clone(),
@@ -197,11 +171,11 @@ impl Login {
         let challenge = URL_SAFE_NO_PAD.encode(challenge.as_ref());
         let redirect = loopback.address();
         let fields = [
-            ("client_id", self.endpoint.client_id()),
+            ("client_id", self.application.endpoint.client_id()),
             ("response_type", "code"),
             ("redirect_uri", &redirect),
             ("response_mode", "query"),
-            ("scope", self.endpoint.scope()),
+            ("scope", self.application.endpoint.scope()),
             ("state", state.expose()),
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
@@ -212,7 +186,11 @@ impl Login {
             .iter()
             .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
             .collect();
-        let address = format!("{}?{}", self.endpoint.beside("authorize"), fields.join("&"));
+        let address = format!(
+            "{}?{}",
+            self.application.endpoint.beside("authorize"),
+            fields.join("&")
+        );
         let led = Arc::new(Opening::new(&path, &address));
         Ok(Browser {
             opening: format!("{redirect}{}", led.path().expose()),
@@ -257,7 +235,7 @@ impl Login {
             ("redirect_uri", redirect.as_str()),
             ("code_verifier", browser.verifier.expose()),
         ];
-        let granted = self.proof.ask(&self.endpoint, &pairs).await.map_err(failed)?;
+        let granted = self.application.ask(&pairs).await.map_err(failed)?;
         self.keep(&granted).await
     }
 
@@ -265,7 +243,11 @@ impl Login {
     fn refused(&self, error: &str, description: &str) -> LoginError {
         let body = serde_json::json!({"error": error, "error_description": description}).to_string();
         let refusal = refusal::read(400, body.as_bytes(), None);
-        LoginError::Failed(refusal.sentence(&self.identity, &self.tenant, self.endpoint.client_id()))
+        LoginError::Failed(refusal.sentence(
+            &self.identity,
+            &self.tenant,
+            self.application.endpoint.client_id(),
+        ))
     }
 
     /// Begins a sign-in on another device.
@@ -275,8 +257,9 @@ impl Login {
     pub async fn device(&self) -> Result<DeviceCode, LoginError> {
         let asked = Instant::now();
         let body = self
+            .application
             .endpoint
-            .post(&self.endpoint.beside("devicecode"), &[])
+            .post(&self.application.endpoint.beside("devicecode"), &[])
             .await
             .map_err(failed)?;
         read_device(&body, asked).ok_or_else(|| {
@@ -296,7 +279,7 @@ impl Login {
         let mut pause = device.pause;
         while Instant::now() + pause < device.until {
             tokio::time::sleep(pause).await;
-            match self.proof.ask(&self.endpoint, &pairs).await {
+            match self.application.ask(&pairs).await {
                 Ok(granted) => return self.keep(&granted).await,
                 Err(error) => pause = next_pause(&error, pause)?,
             }

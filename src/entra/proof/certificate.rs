@@ -7,27 +7,30 @@ use std::time::SystemTime;
 use crate::entra::answer::TokenError;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::proof::assertion::Assertion;
-use crate::entra::slots::Slots;
 use crate::material::SigningCertificate;
 use crate::model::{IdentityName, Secret, clock};
-use crate::outbound::TrustError;
-use crate::secrets::{Dated, Holder};
+use crate::secrets::Dated;
 use crate::secrets::{Desk, Stuck};
-use crate::secrets::{Held, Renewed, SecretName, Shown};
-use crate::settings::{ClientCertificate, SecretSource};
+use crate::secrets::{Held, Renewed};
+use crate::settings::ClientCertificate;
 
 /// A certificate and its source.
 pub(crate) struct HeldCertificate {
     identity: String,
     settings: ClientCertificate,
-    file: Arc<Held>,
-    key: Option<Arc<Held>>,
-    password: Option<Arc<Held>>,
+    held: HeldParts,
     dated: Arc<Dated>,
     state: Mutex<State>,
     /// One looks at a time.
     turn: tokio::sync::Mutex<()>,
     desk: Desk,
+}
+
+/// What a certificate is made of.
+pub(crate) struct HeldParts {
+    pub(crate) file: Arc<Held>,
+    pub(crate) key: Option<Arc<Held>>,
+    pub(crate) password: Option<Arc<Held>>,
 }
 
 struct State {
@@ -37,52 +40,22 @@ struct State {
 }
 
 impl HeldCertificate {
-    /// Prepares the certificate with this number among those of an identity.
-    ///
-    /// # Errors
-    /// When its vault has no certificate authority to trust.
     pub(crate) fn new(
         identity: &IdentityName,
-        number: usize,
         settings: &ClientCertificate,
-        slots: &mut Slots<'_>,
-    ) -> Result<Self, TrustError> {
-        let mut held = |what, source: &SecretSource| {
-            let name = SecretName {
-                what,
-                number,
-                shown: Shown::Unsaid,
-            };
-            slots.held(identity, name, source, None)
-        };
-        let parts = settings.parts();
-        let file = held("certificate", parts.file)?;
-        let key = parts
-            .key
-            .map(|key| held("key of the certificate", key))
-            .transpose()?;
-        let password = parts
-            .password
-            .map(|password| held("password of the certificate", password))
-            .transpose()?;
+        held: HeldParts,
+        dated: Arc<Dated>,
+    ) -> Self {
         let current = settings.known().cloned();
-        let ends = current.as_ref().map(|certificate| certificate.ends());
-        let dated = slots.watch().add(
-            Holder::Identity(identity.as_str().into()),
-            &format!("certificate-{number}"),
-            ends,
-        );
-        Ok(Self {
+        Self {
             identity: identity.as_str().to_owned(),
             settings: settings.clone(),
-            file,
-            key,
-            password,
+            held,
             dated,
             state: Mutex::new(State { current, told: None }),
             turn: tokio::sync::Mutex::default(),
             desk: Desk::default(),
-        })
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,7 +115,8 @@ impl HeldCertificate {
 
     /// Looks at once whether there is another one than this; somebody else may have found it already.
     pub(crate) async fn renew(&self, last: &Arc<SigningCertificate>) -> Renewed {
-        let parts = [Some(&self.file), self.key.as_ref(), self.password.as_ref()];
+        let HeldParts { file, key, password } = &self.held;
+        let parts = [Some(file), key.as_ref(), password.as_ref()];
         for held in parts.into_iter().flatten() {
             held.renew().await;
         }
@@ -157,9 +131,9 @@ impl HeldCertificate {
     /// Takes up what its source has, as far as that can be used.
     async fn look(&self) -> Result<(), TokenError> {
         let _turn = self.turn.lock().await;
-        let file = self.file.value().await?;
-        let key = value_of(self.key.as_ref()).await?;
-        let password = value_of(self.password.as_ref()).await?;
+        let file = self.held.file.value().await?;
+        let key = value_of(self.held.key.as_ref()).await?;
+        let password = value_of(self.held.password.as_ref()).await?;
         let (settings, last) = (self.settings.clone(), self.value());
         let read = move || settings.read(&file, key.as_ref(), password.as_ref(), last.as_deref());
         // A PFX file says itself how much work it is to open.

@@ -1,0 +1,44 @@
+//! What the secrets room gets from an identity, a token for key vaults, and what it gives back, a secret or an error.
+
+use std::sync::Arc;
+
+use crate::entra::answer::TokenError;
+use crate::entra::cache::{Forgotten, Slot};
+use crate::model::Outlook;
+use crate::secrets::{Bearer, NoBearer, SecretError};
+
+/// The tokens of a slot, for those who know no slots.
+pub(crate) fn bearer(slot: Arc<Slot>) -> Bearer {
+    Arc::new(move |refused| {
+        let slot = slot.clone();
+        Box::pin(async move {
+            if let Some(token) = slot.at_hand()
+                && refused.is_some_and(|refused| refused == *token.header())
+                && slot.forget(&token) == Forgotten::TooSoon
+            {
+                return Ok(None);
+            }
+            match slot.token().await {
+                Ok(token) => Ok(Some(token.header().clone())),
+                Err(unavailable) => Err(NoBearer {
+                    outlook: match unavailable.error.needs_fix() {
+                        true => Outlook::AfterFix,
+                        false => Outlook::Transient,
+                    },
+                    error: unavailable.error,
+                    wait: unavailable.wait,
+                }),
+            }
+        })
+    })
+}
+
+impl From<SecretError> for TokenError {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Vault(error) => Self::Vault(error),
+            SecretError::Unreadable(why) => Self::Unreachable(why),
+            SecretError::Stopping => Self::Unreachable("the gateway is stopping".to_owned()),
+        }
+    }
+}
