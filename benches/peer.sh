@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets Flowgate beside other proxies in one job: TLS in, network list, key table, rate limit, token, TLS out.
-#   peer.sh config    writes settings for the job under $BENCH_RUN; the harness gives the BENCH_* variables
+# Runs Flowgate for the comparison with other proxies in one job: TLS in, network list, key table, rate limit, token, TLS out.
+#   peer.sh config    writes settings for the job under $BENCH_RUN; the harness sets the BENCH_* variables
 #   peer.sh serve     runs the gateway with them, in the foreground
 # FLOWGATE_BIN names the binary; it should come from `cargo build --profile dist`.
 set -euo pipefail
@@ -10,7 +10,7 @@ settings=$BENCH_RUN/flowgate.toml
 case ${1:-} in
 config)
     "$bin" key hash --label k <"$BENCH_KEYS" >"$BENCH_RUN/keys"
-    # The limits are paid for and never hit, as the job wants it.
+    # The limits are evaluated but never reached, as the job requires.
     rate='{ requests = 1000000, per = "1s", burst = 1000000 }'
     cat >"$settings" <<TOML
 [gateway]

@@ -1,8 +1,10 @@
-//! The documents are true: the shell blocks of README and docs/start.md run as they are pasted, against the emulator, and
-//! every link leads somewhere. Only names of the reader's own tenant are replaced by those of the emulator.
+//! The documents are true: the shell blocks of README and docs/start.md run as they are pasted, against the
+//! emulator, and every link has a target. Only names of the reader's own tenant are replaced by those of the
+//! emulator.
 //!
-//! A block marked `sh azure` needs a tenant and is only parsed. The plain test replaces `cargo`, `curl` and `openssl` by
-//! stand-ins; with the real ones the same blocks run in `.ci/run`, or by `cargo test --test documents -- --ignored`.
+//! A block marked `sh azure` needs a tenant and is only parsed. The plain test replaces `cargo`, `curl` and
+//! `openssl` with stubs; with the real programs the same blocks run in `.ci/run`, or by `cargo test --test
+//! documents -- --ignored`.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -35,7 +37,7 @@ const SECRET: &str = "the~secret~of~the~quick~start";
 
 /// Documents whose shell blocks run, in the order in which a reader meets them.
 const PASTED: [&str; 2] = ["README.md", "docs/start.md"];
-/// Commands that go on until they are stopped, and what they print once they are ready.
+/// Commands that run until they are stopped, and what they print once they are ready.
 const SERVICES: [(&str, &str); 2] = [
     ("flowgate serve", "listening"),
     ("cargo run --example demo", "Ctrl-C ends the demo"),
@@ -88,7 +90,7 @@ enum Programs {
     Real,
 }
 
-/// A program that goes on in the background; it ends with the test.
+/// A program in the background; it is stopped with the test.
 struct Service(Child);
 
 impl Drop for Service {
@@ -98,15 +100,15 @@ impl Drop for Service {
     }
 }
 
-/// A reader's folder and what the reader learned so far.
+/// A reader's folder, and what the reader learned so far.
 struct Reader {
     programs: Programs,
     _emulator: Emulator,
     trigger: TriggerHandle,
     folder: tempfile::TempDir,
-    /// What the stand-in for `openssl` makes.
+    /// The certificates that the stub for `openssl` creates.
     certificates: tempfile::TempDir,
-    /// Values of the documents, and those of this reader.
+    /// Values of the documents, with those of this reader.
     replaced: Vec<(String, String)>,
     services: Vec<Service>,
 }
@@ -167,7 +169,7 @@ impl Reader {
         self.replaced.push((theirs.to_owned(), word.to_owned()));
     }
 
-    /// A shell in the reader's folder, with the program on the path.
+    /// A shell in the reader's folder, with the program in `PATH`.
     fn shell(&self, script: &str) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_flowgate")).parent().unwrap();
         let prelude = match self.programs {
@@ -196,7 +198,7 @@ impl Reader {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = shell.spawn().unwrap();
-        // A block that reads nothing has ended before, perhaps.
+        // A block that reads nothing may already have ended.
         let _ = writeln!(child.stdin.take().unwrap(), "{}", self.trigger.url());
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -221,7 +223,7 @@ impl Reader {
             lines.any(|line| line.contains(ready)),
             "{command} never printed {ready:?}"
         );
-        // What it prints later must not stop it.
+        // Reads its later output, so that a full pipe does not block it.
         std::thread::spawn(move || lines.for_each(drop));
     }
 
@@ -264,7 +266,7 @@ impl Reader {
         }
     }
 
-    /// What a reader expects of a block.
+    /// Checks what a reader expects of a block.
     fn look(&mut self, script: &str, printed: &str) {
         if script.contains("flowgate key new") {
             self.learn("flowgate_...", printed, "flowgate_");

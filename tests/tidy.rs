@@ -1,4 +1,4 @@
-//! Keeps the house in order: modules name lower floors only, the emulator never names the crate, no marks of
+//! Checks the structure: modules name lower floors only, the emulator never names the crate, no marks of
 //! unfinished work, and the tables in docs/ are those of the code.
 #![allow(
     clippy::unwrap_used,
@@ -46,7 +46,7 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        // What a tool builds or keeps inside of a folder of ours is not ours.
+        // Folders that tools create are not ours.
         if path.is_dir() && !path.ends_with("target") {
             found.extend(files(&path, ending));
         } else if path.extension().is_some_and(|extension| extension == ending) {
@@ -76,8 +76,8 @@ fn module_of(path: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// Every path into the crate that a file names, with the number of its line: those of its `use` statements, braces taken
-/// apart, and those in the code.
+/// Every path into the crate that a file names, with its line number: those of its `use` statements, with
+/// braces expanded, and those in the code.
 fn crate_paths(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut lines = text.lines().enumerate();

@@ -1,11 +1,11 @@
-//! State that outlives settings, by name: what is built from settings takes its parts out of a registry and keeps them
-//! alive, so that the next settings find the same state under the same name.
+//! State that outlives settings, by name. Whatever is built from settings takes its parts from a registry and
+//! keeps them alive, so that the next settings find the same state under the same name.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Parts by name. It is asked while settings are put into use, never on the path of a request.
+/// Parts by name. Used while settings are applied, never for a request.
 #[derive(Debug)]
 pub struct Registry<K, V>(Mutex<HashMap<K, Weak<V>>>);
 
@@ -16,9 +16,9 @@ impl<K, V> Default for Registry<K, V> {
 }
 
 impl<K: Eq + Hash, V> Registry<K, V> {
-    /// The part of this name: the one in use, or a new one.
+    /// The part with this name: the one in use, or a new one.
     pub fn share(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
-        // A panic in `make` leaves the table as it was.
+        // A panic in `make` leaves the table unchanged.
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(part) = parts.get(&key).and_then(Weak::upgrade) {
             return part;

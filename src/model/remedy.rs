@@ -1,4 +1,4 @@
-//! What the tables of failures have in common: who fixes a failure, whether waiting helps, and what is to be done.
+//! What all tables of failures share: who fixes a failure, whether waiting helps, and what to do.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,21 +6,21 @@ use std::fmt;
 /// Who can fix the cause of a failure.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FixedBy {
-    /// Who sent the request.
+    /// The sender of the request.
     Caller,
-    /// Who runs the gateway: its settings, its secrets.
+    /// The operator of the gateway: its settings, its secrets.
     Operator,
-    /// Who owns the flow or the Logic App.
+    /// The owner of the flow or the Logic App.
     FlowOwner,
-    /// Who administers the tenant: Entra, key vaults, data policies.
+    /// The administrator of the tenant: Entra, key vaults, data policies.
     TenantAdmin,
-    /// Who runs the host: its clock, its network.
+    /// The administrator of the host: its clock, its network.
     HostAdmin,
-    /// Who runs the cluster that issues federated tokens.
+    /// The administrator of the cluster that issues federated tokens.
     ClusterAdmin,
     /// The account that a delegated identity signs in with.
     User,
-    /// Nobody: it passes.
+    /// Nobody: it is transient.
     Nobody,
 }
 
@@ -39,7 +39,7 @@ impl FixedBy {
         }
     }
 
-    /// The same as the beginning of a sentence.
+    /// The beginning of a sentence about it.
     pub const fn must_fix(self) -> &'static str {
         match self {
             Self::Caller => "The caller must fix this",
@@ -72,7 +72,7 @@ pub enum Outlook {
 }
 
 impl Outlook {
-    /// The end of a sentence.
+    /// The end of a sentence about it.
     pub const fn clause(self) -> &'static str {
         match self {
             Self::AfterFix => "waiting does not help",
@@ -82,21 +82,21 @@ impl Outlook {
     }
 }
 
-/// What is to be done about a failure.
+/// What to do about a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remedy {
     /// Who can do it.
     pub fixed_by: FixedBy,
-    /// What is to be done, in sentences.
+    /// What to do, in sentences.
     pub what: Cow<'static, str>,
-    /// The page of the portal; empty where there is none.
+    /// The page of the portal; empty if there is none.
     pub portal: Cow<'static, str>,
-    /// The command; empty where there is none.
+    /// The command; empty if there is none.
     pub command: Cow<'static, str>,
 }
 
 impl Remedy {
-    /// What somebody does without a page or a command.
+    /// A remedy without a page or a command.
     pub fn new(fixed_by: FixedBy, what: impl Into<Cow<'static, str>>) -> Self {
         Self {
             fixed_by,

@@ -17,8 +17,8 @@ import javax.net.ssl.SSLContext;
 import javax.net.ssl.TrustManagerFactory;
 
 /**
- * Sends the requests of a plan with Java's HTTP client, and prints what came back; the arguments, the plan and what is
- * printed are those of client.py, with "h1" or "h2" for the library.
+ * Sends the requests of a plan with Java's HTTP client, and prints the results; arguments, plan and output are those
+ * of client.py, with "h1" or "h2" for the library.
  */
 public class Client {
     private static final Pattern STATUS = Pattern.compile("\"status\":\\s*(\\d+)");
@@ -64,7 +64,7 @@ public class Client {
                 }
             }
         }
-        // The client's threads would keep the program for a while.
+        // The client's threads would keep the program running for a while.
         System.exit(0);
     }
 }

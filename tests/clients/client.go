@@ -1,5 +1,5 @@
-// Sends the requests of a plan with Go's HTTP client, and prints what came back; the arguments, the plan and what is
-// printed are those of client.py, with "h1" or "h2" for the library.
+// Sends the requests of a plan with Go's HTTP client, and prints the results; arguments, plan and output are those
+// of client.py, with "h1" or "h2" for the library.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Sends the requests of a plan with one of Node's HTTP clients, and prints what came back; the arguments, the plan and
-// what is printed are those of client.py. The CA is that of NODE_EXTRA_CA_CERTS as well, which `fetch` goes by.
+// Sends the requests of a plan with one of Node's HTTP clients, and prints the results; arguments, plan and output
+// are those of client.py. NODE_EXTRA_CA_CERTS must name the same CA, because `fetch` uses it.
 'use strict';
 
 const fs = require('node:fs');
@@ -52,7 +52,7 @@ function withHttp2(path, headers, body) {
     stream.setTimeout(TIMEOUT, () => stream.destroy(new Error('timeout')));
     stream.on('response', (fields) => { status = fields[':status']; });
     const answer = read(stream, () => status);
-    // A body that is still leaving counts as memory of the session, which has 10 MB.
+    // A body that is still being sent counts towards the memory limit of the session, 10 MB.
     stream.on('close', () => answer.then(resolve, reject));
     answer.catch(reject);
     stream.end(body);

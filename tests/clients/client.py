@@ -1,7 +1,7 @@
-"""Sends the requests of a plan with one of Python's HTTP clients, and prints what came back.
+"""Sends the requests of a plan with one of Python's HTTP clients, and prints the results.
 
-Usage: client.py LIBRARY BASE CA_FILE TRIES, with the plan on standard input: a line for each kind of request, as
-"PATH KEY BYTES". Prints a line for each request, "STATUS PROBLEM_STATUS", or "- ERROR".
+Usage: client.py LIBRARY BASE CA_FILE TRIES, with the plan on standard input: one line per kind of request,
+"PATH KEY BYTES". Prints one line per request, "STATUS PROBLEM_STATUS", or "- ERROR".
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sends the requests of a plan with curl, and prints what came back; the arguments, the plan and what is printed are those
-# of client.py, with --http1.1 or --http2 for the library.
+# Sends the requests of a plan with curl, and prints the results; arguments, plan and output are those of
+# client.py, with --http1.1 or --http2 for the library.
 set -uo pipefail
 version=$1 base=$2 ca_file=$3 tries=$4
 folder=$(mktemp -d)

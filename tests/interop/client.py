@@ -1,4 +1,4 @@
-"""Asks a token endpoint with MSAL for Python, as an application with a certificate does, and prints what came."""
+"""Requests a token with MSAL for Python, as an application with a certificate does, and prints the answer."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import sys
 import msal
 
 AUTHORITY, CLIENT_ID, SCOPE, CERTIFICATE, KEY, CA = sys.argv[1:7]
-# A bundle that the environment names would be taken in place of `verify`.
+# A CA bundle named in the environment would override `verify`.
 os.environ["REQUESTS_CA_BUNDLE"] = CA
 with open(KEY) as key, open(CERTIFICATE) as certificate:
     credential = {"private_key": key.read(), "public_certificate": certificate.read()}

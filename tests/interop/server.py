@@ -1,5 +1,5 @@
-"""A token endpoint made with Authlib: OAuth 2.0 client credentials (RFC 6749 section 4.4) for a client that shows a secret
-or a signed assertion (RFC 7523). It prints its port, and then a line for each token it gave."""
+"""A token endpoint made with Authlib: OAuth 2.0 client credentials (RFC 6749 section 4.4) for a client with a secret
+or a signed assertion (RFC 7523). It prints its port, and then one line per token issued."""
 
 import sys
 

@@ -49,7 +49,7 @@ fn field(kind: u8, name: &str, value: &str) -> Vec<u8> {
     bytes
 }
 
-/// A request without a key; `more` goes behind its fields.
+/// The fields of a request without a key, followed by `more`.
 fn fields(more: &[u8]) -> Vec<u8> {
     let mut block = vec![0x83, 0x87];
     block.extend(field(0, ":path", "/nowhere"));
@@ -58,13 +58,13 @@ fn fields(more: &[u8]) -> Vec<u8> {
     block
 }
 
-/// Small fields that count for so many bytes together.
+/// Small fields that count for this many bytes together.
 fn many(bytes: usize) -> Vec<u8> {
     let one = |number: usize| field(0, &format!("x{number:03}"), "1");
     (0..bytes / (4 + 1 + 32)).flat_map(one).collect()
 }
 
-/// A head in as many frames as it takes.
+/// A head in as many frames as necessary.
 fn head(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
     let mut pieces = block.chunks(FRAME_BYTES).peekable();
     let mut bytes = Vec::new();
@@ -78,7 +78,7 @@ fn head(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A head whose last frame never comes, of so many bytes.
+/// A head of this many bytes whose last frame never comes.
 fn unfinished(stream: u32, bytes: usize) -> Vec<u8> {
     let block = fields(&field(0, "x-long", &"a".repeat(bytes - 100)));
     let mut all = Vec::new();
@@ -89,7 +89,7 @@ fn unfinished(stream: u32, bytes: usize) -> Vec<u8> {
     all
 }
 
-/// Entries that fill the table both sides keep.
+/// Entries that fill the dynamic table.
 fn table() -> Vec<u8> {
     (0..110)
         .flat_map(|number| field(0x40, &format!("y{number:02}"), ""))
@@ -105,13 +105,13 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|number| 2 * number + 1)
 }
 
-/// A body of a stream, as much as its window lets come.
+/// A body that fills the window of its stream.
 fn body(stream: u32) -> Vec<u8> {
     let piece = frame(DATA, 0, stream, &[b'x'; FRAME_BYTES]);
     piece.repeat(4)
 }
 
-/// The sequences, and how large the windows of their streams are.
+/// The sequences, with the window size of their streams.
 fn sequences() -> Vec<(&'static str, u32, Vec<u8>)> {
     let ends = END_STREAM;
     // More than a head may have, so that it is refused, and as much as is read of one.
@@ -183,7 +183,7 @@ async fn connect(program: &Program, tls: &TlsConnector, number: usize) -> TlsStr
     tls.connect(server_name("localhost"), tcp).await.unwrap()
 }
 
-/// The memory once it grows no more.
+/// The memory once it no longer grows.
 async fn settled(program: &Program) -> u64 {
     let settle = async {
         let mut look = tokio::time::interval(LOOK_PERIOD);
@@ -229,11 +229,11 @@ async fn a_connection_without_a_credential_costs_no_more_than_is_documented() {
             let mut stream = connect(&program, &tls, number).await;
             stream.write_all(&hello(window)).await.unwrap();
             stream.flush().await.unwrap();
-            // From here on the window of the connection is what is set.
+            // From here on the connection's window is as configured.
             frames::until(WINDOW_UPDATE, &mut stream).await.unwrap();
             let bytes = bytes.clone();
             all.push(tokio::spawn(async move {
-                // What is held back by the gateway may not fit into the socket.
+                // Data that the gateway does not read may not fit into the socket.
                 let _ = stream.write_all(&bytes).await;
                 let _ = stream.flush().await;
                 std::future::pending::<()>().await;

@@ -159,7 +159,7 @@ impl TriggerUrlError {
             Self::Whitespace => {
                 "Join the pieces; mail programs and terminals break long addresses into lines."
             }
-            Self::Control => "Type the line anew or copy the URL from the trigger again.",
+            Self::Control => "Type the line again or copy the URL from the trigger again.",
             Self::NotAscii { found: '\u{2026}' } => {
                 "The address was shortened for display; copy the whole URL."
             }
@@ -172,8 +172,8 @@ impl TriggerUrlError {
             Self::BadHost => {
                 "Copy the host from the trigger again; letters, digits, '-', '_' and '.' are allowed."
             }
-            Self::BadPort => "Leave the port away; a trigger listens on 443.",
-            Self::PortTypo => "Write :443, or leave the port away.",
+            Self::BadPort => "Remove the port; a trigger listens on 443.",
+            Self::PortTypo => "Write :443, or remove the port.",
             Self::Fragment => "Remove the '#' and what follows; a '#' meant for the flow is written %25%23.",
             Self::Character { .. } => "Percent-encode the character, or copy the URL from the trigger again.",
             Self::Escape => "A literal '%' is written %25; check whether the end of the address was lost.",

@@ -207,7 +207,7 @@ impl TriggerUrl {
         if !self.has_known_host() {
             return Some(format!(
                 "{host} is not an address of a flow trigger known to Flowgate; compare it with the one the \
-                 trigger shows, or leave it if a proxy or a test stands there."
+                 trigger shows, or keep it if it is the address of a proxy or a test."
             ));
         }
         if self.family == Family::Other {

@@ -1,8 +1,8 @@
-//! The kinds of limits: one row each. What a row allows is a setting of its subject.
+//! The kinds of limits, one row each. The rate is a setting of the subject.
 
 use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 
-/// Who or what a limit is for.
+/// The subject of a limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Subject<'s> {
     Caller(&'s CallerSettings),
@@ -28,7 +28,7 @@ pub(super) struct LimitKind {
     pub rate: fn(Subject<'_>) -> Option<Rate>,
 }
 
-/// The limits of requests. All that one meets are tested before any is taken from.
+/// The limits of requests. All that apply to a request are tested before any is taken from.
 pub(super) static KINDS: [LimitKind; 3] = [
     LimitKind {
         name: "caller",
@@ -53,5 +53,6 @@ pub(super) static KINDS: [LimitKind; 3] = [
     },
 ];
 
-/// The limit of failed authentications. It has a state for each address, and is asked before the caller is known.
+/// The limit of failed authentications. It has one state per address, and is tested before the caller is
+/// known.
 pub(super) const ADDRESS: &str = "address";

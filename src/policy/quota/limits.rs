@@ -1,5 +1,5 @@
-//! The limits in force and their state. All limits that a request meets are tested before any is taken from, so that a
-//! refused request costs nothing.
+//! The limits in force and their state. All limits that apply to a request are tested before any is taken
+//! from, so that a refused request costs nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::policy::quota::table::Addresses;
 use crate::problem::{Kind, LimitNotice, Problem};
 use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 
-/// What limits remember. It outlives settings: a limit finds its state by kind and name, so that new settings, also ones
-/// with another rate, are no way around it.
+/// The state of limits. It outlives settings: a limit finds its state by kind and name, so that new settings,
+/// even with another rate, do not reset it.
 #[derive(Debug)]
 pub struct LimitStates {
     cells: Registry<(&'static str, String), Cell>,
@@ -23,7 +23,7 @@ pub struct LimitStates {
 }
 
 impl LimitStates {
-    /// Nothing was used yet. So many addresses are remembered one by one.
+    /// New state, for this many addresses that are counted individually.
     pub fn new(addresses_max: usize) -> Self {
         let clock = Ticks::start();
         Self {
@@ -33,13 +33,13 @@ impl LimitStates {
         }
     }
 
-    /// Addresses whose failures are remembered one by one.
+    /// Addresses whose failures are counted individually.
     pub fn entries(&self) -> usize {
         self.addresses.entries()
     }
 
-    /// Forgets addresses whose failures have all been forgiven. To be called now and then, because the table
-    /// sweeps itself only while failures come in.
+    /// Removes addresses whose failures have all expired. Called periodically, because the table sweeps
+    /// itself only while failures arrive.
     pub fn sweep(&self) {
         self.addresses.sweep();
     }
@@ -60,7 +60,7 @@ impl LimitStates {
     }
 }
 
-/// All limits of one reading of the settings, with their state.
+/// All limits of one version of the settings, with their state.
 #[derive(Debug)]
 pub struct Quotas {
     callers: Box<[Box<[Limit]>]>,
@@ -72,7 +72,7 @@ pub struct Quotas {
     clock: Ticks,
 }
 
-/// A limit with its state, and with what is said about it when it refuses.
+/// A limit with its state, and the texts for its refusals.
 #[derive(Debug)]
 struct Limit {
     kind: &'static LimitKind,
@@ -82,14 +82,14 @@ struct Limit {
     cell: Arc<Cell>,
 }
 
-/// The right to go on: every limit was taken from. A limit of what is under way at one time would be given back when it is
-/// dropped, so it is kept until the last byte of the answer.
+/// Permission to proceed: every limit was taken from. A limit of concurrent requests would be given back when
+/// this is dropped, so it is kept until the last byte of the answer.
 #[derive(Debug)]
 #[must_use]
 pub struct Taken(());
 
 impl Quotas {
-    /// Builds all limits. An index in `callers` or `routes` is the index to ask with.
+    /// Builds all limits. Callers and routes are later identified by their index in these lists.
     pub fn build(
         settings: &QuotaSettings,
         callers: &[CallerSettings],
@@ -108,8 +108,8 @@ impl Quotas {
         }
     }
 
-    /// Lets an address present keys, unless it has presented too many wrong ones. Nothing is taken. A refusal
-    /// is the answer to attempts that fail or could be guesses, and to nothing else.
+    /// Lets an address present keys, unless it has presented too many wrong ones. Nothing is taken. It
+    /// applies only to requests whose authentication failed or could be a guess.
     ///
     /// # Errors
     /// `rate-limited`, for the limit `address`.
@@ -129,7 +129,7 @@ impl Quotas {
 
     /// Remembers that an address has presented a wrong key.
     pub fn count_failure(&self, origin: Origin) {
-        // A limit that others have just spent refuses the next request; this one is refused already.
+        // If others have just exhausted the limit, the next request is refused; this one is already refused.
         let _ = self.addresses.take(origin.bucket(), &self.failures_pace);
     }
 
@@ -154,7 +154,7 @@ impl Quotas {
         }
     }
 
-    /// The limits that one request meets.
+    /// The limits that apply to one request.
     fn met_by(&self, caller: Option<usize>, route: usize) -> impl Iterator<Item = &Limit> + Clone {
         let caller = caller.and_then(|index| self.callers.get(index));
         let lists = [caller, self.routes.get(route), Some(&self.gateway)];
@@ -164,7 +164,7 @@ impl Quotas {
 
 fn take_all<'l>(met: impl Iterator<Item = &'l Limit> + Clone, now: u64) -> Result<Taken, Problem> {
     for (index, limit) in met.clone().enumerate() {
-        // Somebody else may have taken the last one since the test.
+        // Another thread may have taken the last one since the test.
         if let Err(wait) = limit.cell.take(&limit.pace, now) {
             met.take(index)
                 .for_each(|taken| taken.cell.give_back(&taken.pace));
@@ -412,7 +412,7 @@ mod tests {
         let quotas = quotas(Some(rate(1, 60, 3)), Some(rate(1, 60, 1)), Some(rate(1, 60, 3)));
         let take_all = || take_all(quotas.met_by(Some(0), 0), quotas.clock.now());
         assert!(take_all().is_ok());
-        // The route is spent now, as if another request had taken from it after this one was tested.
+        // Exhausts the route, as if another request had taken from it after this one was tested.
         for _ in 0..100 {
             assert_eq!(take_all().unwrap_err().limit_name(), Some("route"));
         }
@@ -432,13 +432,13 @@ mod tests {
                 .collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
-        // A taker that loses gives back a moment later, and may have kept one other away from the limits it
-        // holds.
+        // A taker that loses gives back a moment later, and may have blocked one other at its limits until
+        // then.
         assert!((296..=300).contains(&admitted), "{admitted}");
         assert_eq!(quotas.take(Some(0), 0).unwrap_err().limit_name(), Some("route"));
     }
 
-    // A route as settings have it; only its name and rate matter here.
+    // A route with only the fields that matter here: its name and rate.
     fn route(name: &str, rate: Option<Rate>) -> RouteSettings {
         let trigger = format!(
             "https://prod-12.westeurope.logic.azure.com/workflows/{}/triggers/manual/paths/invoke\

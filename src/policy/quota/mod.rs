@@ -1,4 +1,4 @@
-//! How often: the limits of address, caller, route and gateway. Who calls and for which route is known before.
+//! Rate limits of address, caller, route and gateway. Caller and route are known before.
 
 mod kinds;
 mod limits;

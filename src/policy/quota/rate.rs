@@ -1,6 +1,6 @@
-//! The arithmetic of a rate (generic cell rate algorithm): a cell that can be asked without taking from it, taken from, and
-//! given back to. A cell knows no rate, so that its state outlives settings that change the rate. Which limits a request
-//! meets is decided in `limits.rs`.
+//! The arithmetic of a rate (generic cell rate algorithm): a cell can be tested, taken from, and given back
+//! to. A cell does not store its rate, so that its state outlives settings that change the rate. `limits.rs`
+//! decides which limits apply to a request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use crate::model::clock;
 use crate::settings::Rate;
 
-// Nanoseconds in 64 bits last for 584 years: interval times burst stays below a quarter of them. No limit that anybody
-// could notice is this slow.
+// Nanoseconds in 64 bits last for 584 years, so interval times burst must stay below a quarter of them. No
+// limit that anybody could notice is this slow.
 const INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const SPAN_NANOS_MAX: u64 = u64::MAX / 4;
 
-/// Nanoseconds since the limits were made. Tokio's clock is monotonic, so that setting the wall clock moves no limit.
+/// Nanoseconds since the limits were built. Tokio's clock is monotonic, so setting the wall clock does not
+/// affect any limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticks(Instant);
 
@@ -33,13 +34,13 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Time in which one request is earned back.
+/// Time in which one request is replenished.
 fn interval(rate: &Rate) -> Duration {
     let interval = rate.per.checked_div(rate.requests).unwrap_or(rate.per);
     interval.clamp(Duration::from_nanos(1), INTERVAL_MAX)
 }
 
-/// A rate as the arithmetic needs it.
+/// A rate in the form that the arithmetic needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     interval_nanos: u64,
@@ -67,7 +68,7 @@ impl Pace {
     }
 }
 
-/// The state of one limit: the theoretical arrival time of the next request. It takes no lock.
+/// The state of one limit: the theoretical arrival time of the next request. It is lock-free.
 #[derive(Debug, Default)]
 pub(super) struct Cell(AtomicU64);
 
@@ -95,7 +96,7 @@ impl Cell {
     /// Gives back what one [`Cell::take`] took.
     pub(super) fn give_back(&self, pace: &Pace) {
         let earlier = |arrival: u64| Some(arrival.saturating_sub(pace.interval_nanos));
-        // The closure never declines, so there is no failure to look at.
+        // The closure always returns a value, so this cannot fail.
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, earlier);
     }
 

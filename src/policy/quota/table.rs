@@ -1,6 +1,5 @@
-//! Failed authentications of each address, in memory that cannot grow past its limit. An address without
-//! failures is not in the table; when the table is full, newcomers share a fixed number of cells until others
-//! are forgiven.
+//! Failed authentications by address, in bounded memory. An address without failures is not in the table;
+//! when the table is full, new addresses share a fixed number of cells until entries expire.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -11,29 +10,29 @@ use std::time::Duration;
 use crate::policy::address::Bucket;
 use crate::policy::quota::rate::{Cell, Pace, Ticks};
 
-// Enough that two threads rarely want the same one.
+// Enough that two threads rarely need the same one.
 const SHARDS_MAX: usize = 64;
 
-// 128 KiB. To close them all, a flood must fail this many times the burst, and go on at this many times the
-// rate.
+// 128 KiB. To exhaust all of them, a flood must fail this many times the burst, and continue at this many
+// times the rate.
 const SHARED_CELLS: usize = 16_384;
 
-// A flood must not make every failure walk its shard.
+// So that a flood does not make every failure walk its shard.
 const SWEEP_NANOS: u64 = 1_000_000_000;
 
-/// The failures of each address. What they are limited to is in the settings.
+/// The failures by address. Their rate is in the settings.
 #[derive(Debug)]
 pub(super) struct Addresses {
     shards: Box<[Mutex<Shard>]>,
     shard_entries_max: usize,
     shared: Box<[Cell]>,
-    // Keyed at random, so that nobody can choose addresses that fall into one shard or one shared cell.
+    // Randomly keyed, so that nobody can choose addresses that collide in one shard or one shared cell.
     hasher: RandomState,
     entries: AtomicUsize,
     clock: Ticks,
 }
 
-/// Theoretical arrival times in nanoseconds; once its time has passed, an entry means no more than its absence.
+/// Theoretical arrival times in nanoseconds; an entry whose time has passed is equivalent to no entry.
 #[derive(Debug)]
 struct Shard {
     arrivals: HashMap<Bucket, u64, RandomState>,
@@ -60,7 +59,7 @@ impl Addresses {
 
     /// Whether an address may try a key, or how long it must wait.
     pub(super) fn probe(&self, bucket: Bucket, pace: &Pace) -> Result<(), Duration> {
-        // Nearly always nobody has failed, and the answer is here without a lock or a look at the clock.
+        // Almost always there are no failures, and this answers without a lock or a reading of the clock.
         if self.entries() == 0 {
             return Ok(());
         }
@@ -102,17 +101,16 @@ impl Addresses {
 
     /// The shard of an address, and the cell that it shares while the shard is full. Neither list is ever empty.
     fn places(&self, bucket: Bucket) -> Option<(&Mutex<Shard>, &Cell)> {
-        // The map inside a shard uses the lowest and the highest bits of the same hash.
+        // The map inside of a shard uses the lowest and the highest bits of the same hash.
         let hash = self.hasher.hash_one(bucket) >> 24;
         Some((pick(&self.shards, hash)?, pick(&self.shared, hash >> 6)?))
     }
 
-    /// Addresses in the table.
     pub(super) fn entries(&self) -> usize {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// Forgets addresses whose failures have all been forgiven, and gives their memory back.
+    /// Removes addresses whose failures have all expired, and releases their memory.
     pub(super) fn sweep(&self) {
         for shard in &self.shards {
             self.sweep_shard(&mut lock(shard), self.clock.now());
@@ -124,8 +122,7 @@ impl Addresses {
         shard.arrivals.retain(|_, arrival| *arrival > now);
         self.entries
             .fetch_sub(before - shard.arrivals.len(), Ordering::Relaxed);
-        // A map keeps its memory when it is emptied; a shard that is filling up is not made to move every
-        // second.
+        // A map keeps its memory when it is emptied; the threshold avoids moving a shard that fills up again.
         if shard.arrivals.len() < shard.arrivals.capacity() / 4 {
             shard.arrivals.shrink_to(shard.arrivals.len() * 2);
         }
@@ -138,7 +135,7 @@ fn pick<T>(places: &[T], hash: u64) -> Option<&T> {
     places.get(usize::try_from(hash.checked_rem(count)?).ok()?)
 }
 
-// Nothing in here can panic half-way through a change, so what a poisoned lock guards is whole.
+// No change here can panic half-way, so the data behind a poisoned lock is consistent.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -258,11 +255,11 @@ mod tests {
         }
         assert!(addresses.entries() <= 10_000, "{}", addresses.entries());
         assert!(capacity(&addresses) < 20_000, "{}", capacity(&addresses));
-        // The address from before has its own cell: one failure taken, two left.
+        // The earlier address has its own cell: one failure taken, two left.
         assert!(addresses.take(v4(0)).is_ok());
         assert!(addresses.take(v4(0)).is_ok());
         assert!(addresses.probe(v4(0)).is_err());
-        // A newcomer finds the cell it shares spent.
+        // The cell that a new address shares is exhausted.
         assert!(addresses.probe(v4(1)).is_err());
     }
 
@@ -327,7 +324,7 @@ mod tests {
         assert_eq!(taken, 100);
     }
 
-    // Earned back so quickly that an entry is forgiven before its shard may be swept again.
+    // Replenished so quickly that an entry expires before its shard may be swept again.
     fn quick(addresses_max: usize) -> Addresses {
         let rate = Rate {
             requests: 2,
@@ -390,7 +387,7 @@ mod tests {
             shard.arrivals.reserve(400);
             let full = shard.arrivals.capacity();
             let kept = (full / 4).saturating_add_signed(keeps_more);
-            // Nothing is taken out of the map, because a place that was emptied may not count as capacity.
+            // Nothing is removed from the map, because a slot that was emptied may not count as capacity.
             for number in 0..kept {
                 shard.arrivals.insert(v4(u32::try_from(number).unwrap()), 9);
             }
