@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::model::Flaw;
-use crate::settings::check::listener::ListenerTable;
-use crate::settings::check::{Check, path};
+use crate::settings::check::Check;
 use crate::settings::kinds::{ANY, At, choice};
+use crate::settings::listener::ListenerTable;
+use crate::settings::path;
 use crate::settings::table::{Table, table};
 
 /// Loopback: health and metrics are for this machine until the settings say otherwise.

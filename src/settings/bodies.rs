@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::model::Flaw;
-use crate::settings::check::findings::Findings;
+use crate::settings::findings::Findings;
 use crate::settings::scalars::{HOUR, MILLISECOND, Size, secs};
 use crate::settings::table::{Table, table};
 

@@ -6,7 +6,31 @@ use std::num::NonZeroU32;
 use std::time::SystemTime;
 
 use crate::model::{KeyLabel, LabelPlace, Labels};
-use crate::settings::{KeyDigest, KeySettings, KeyState};
+use crate::settings::KeyDigest;
+
+/// One key of a caller.
+#[derive(Debug, Clone)]
+pub struct KeySettings {
+    /// Distinguishes it in log and headers.
+    pub label: KeyLabel,
+    /// Digest of the key.
+    pub digest: KeyDigest,
+    /// It is refused before this moment.
+    pub not_before: Option<SystemTime>,
+    /// It is refused from this moment on.
+    pub expires: Option<SystemTime>,
+    /// Whether it is accepted at all.
+    pub state: KeyState,
+}
+
+/// Whether a key is accepted at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// Accepted within its dates.
+    Enabled,
+    /// Refused, and named in the log when it is shown.
+    Disabled,
+}
 
 /// Room that is made for a label before the labels are known.
 const LABEL_BYTES: usize = 12;
@@ -162,9 +186,9 @@ impl fmt::Debug for KeyList {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::KeyList;
+    use super::{KeyList, KeySettings, KeyState};
     use crate::model::KeyLabel;
-    use crate::settings::{KeyDigest, KeySettings, KeyState};
+    use crate::settings::KeyDigest;
 
     fn day(number: u64) -> Option<SystemTime> {
         Some(SystemTime::UNIX_EPOCH + Duration::from_secs(number * 86_400))

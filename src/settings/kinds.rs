@@ -8,9 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::model::Flaw;
-use crate::settings::check::findings::Findings;
-use crate::settings::scalars::{COUNT, DURATION};
-use crate::settings::table::{Rows, Table, schema};
+use crate::settings::findings::{Findings, Mark};
 
 /// A value in the file, under the key that messages name.
 #[derive(Clone, Copy)]
@@ -37,6 +35,10 @@ pub(super) trait Setting: Sized {
         Value::Null
     }
 }
+
+/// What is expected of a count and of a duration, in the words of a mistake.
+pub(super) const COUNT: &str = "a whole number, 0 or more";
+pub(super) const DURATION: &str = "a duration such as \"30s\" or \"1h30m\"";
 
 /// No bounds but the grammar.
 pub(super) const ANY: () = ();
@@ -160,7 +162,7 @@ macro_rules! switch {
             fn read(
                 field: $crate::settings::kinds::Field<'_>,
                 (): &(),
-                findings: &mut $crate::settings::check::findings::Findings,
+                findings: &mut $crate::settings::findings::Findings,
             ) -> Option<Self> {
                 let is_on = <bool as $crate::settings::kinds::Setting>::read(field, &(), findings)?;
                 Some(if is_on { Self::$on } else { Self::$off })
@@ -187,7 +189,7 @@ macro_rules! choice {
             fn read(
                 field: $crate::settings::kinds::Field<'_>,
                 (): &(),
-                findings: &mut $crate::settings::check::findings::Findings,
+                findings: &mut $crate::settings::findings::Findings,
             ) -> Option<Self> {
                 field.choose(&[$(($word, $value)),+], findings)
             }
@@ -232,6 +234,12 @@ pub(super) struct At<T> {
 impl<T> At<T> {
     pub(super) fn span(&self) -> Range<usize> {
         self.span.clone()
+    }
+}
+
+impl<T> From<&At<T>> for Mark {
+    fn from(value: &At<T>) -> Self {
+        value.span().into()
     }
 }
 
@@ -293,20 +301,5 @@ impl<T: Setting> Setting for Vec<T> {
 
     fn schema(bounds: &T::Bounds) -> Value {
         json!({ "type": "array", "items": T::schema(bounds) })
-    }
-}
-
-/// A table within a table, as `[connections]` is in the whole file.
-impl<T: Rows> Setting for Table<T> {
-    type Bounds = ();
-    const LIST: &'static str = "a list of tables";
-
-    fn read(field: Field<'_>, (): &(), findings: &mut Findings) -> Option<Self> {
-        let table = field.expect("a table", field.value.get_ref().as_table(), findings)?;
-        Some(Table::of(table, field.span(), findings))
-    }
-
-    fn schema((): &()) -> Value {
-        schema::<T>()
     }
 }

@@ -2,69 +2,84 @@
 //! machines are built from them one floor up, and no setting is looked up by text after that.
 
 mod admin;
+mod api;
 mod bodies;
+mod brackets;
+mod caller;
 mod check;
 mod client_certificate;
 mod connections;
 mod digest;
 pub mod edit;
 mod files;
+mod findings;
 mod fingerprint;
 mod gateway;
 mod identity;
 mod keys;
+mod keyvault;
 mod kinds;
 mod limits;
+mod listener;
 mod lists;
+mod load;
 mod log;
 mod mask;
 mod mistake;
+mod name;
 mod near;
+mod network;
+mod path;
+mod rings;
+mod route;
+#[cfg(test)]
+mod sample;
 mod scalars;
 mod schema;
 mod seal;
 mod serving;
 mod source;
+mod syntax;
 mod table;
+mod tls;
 mod trigger;
+mod value;
 mod vault;
-mod workload;
+mod word;
 
 pub use admin::{AdminSettings, ReadyRequires};
 pub use bodies::BodySettings;
-pub use check::caller::{CallerSettings, KeySettings, KeyState};
-pub use check::listener::{Http2, ListenerSettings, Peers, TlsSettings, Transport};
-pub use check::network::NetworkSettings;
-pub use check::route::{
-    CallersSettings, ClaimMismatch, KeyPlace, Proof, QueryPass, RelativePath, RouteKind, RouteSettings,
-    UpstreamSettings,
-};
-pub use check::tls::Certificate;
-pub use check::{load, parse};
+pub use caller::CallerSettings;
 pub use client_certificate::ClientCertificate;
 pub use connections::ConnectionSettings;
 pub use digest::KeyDigest;
 pub use files::{FileInForce, FileState};
 pub use fingerprint::SettingsDigest;
 pub use gateway::GatewaySettings;
-pub use identity::{
-    ClientProof, ClientSecret, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings,
+pub use identity::grant::{
+    AssertionSource, ClientProof, ClientSecret, DefaultSettings, EXCHANGE_AUDIENCE, EndpointSettings,
+    FederatedSettings, GrantSettings, IdentityRole, IdentitySettings, ManagedSettings, ManagedSource,
+    Selector, UNRESOLVED,
 };
-pub use keys::{Dates, KeyList, Terms};
+pub use keys::{Dates, KeyList, KeySettings, KeyState, Terms};
+pub use keyvault::KeyVaultSettings;
 pub use limits::QuotaSettings;
+pub use listener::{Http2, ListenerSettings, Peers, TlsSettings, Transport};
+pub use load::{load, parse};
 pub use log::{AccessLog, LogFormat, LogSettings};
 pub use mistake::{Mistake, Report, Severity, Style};
+pub use network::NetworkSettings;
+pub use route::{
+    CallersSettings, ClaimMismatch, QueryPass, RelativePath, RouteKind, RouteSettings, UpstreamSettings,
+};
 pub use scalars::{Rate, Size};
 pub use schema::schema;
 pub use seal::check_seal;
-pub use serving::CertificateSource;
+pub use serving::{Certificate, CertificateSource};
 pub use source::{Environment, SecretSource, Secrets, VaultValue};
-pub use trigger::TriggerSource;
-pub use vault::{KeyVaultSettings, VaultReference};
-pub use workload::{
-    AssertionSource, DefaultSettings, EXCHANGE_AUDIENCE, FederatedSettings, ManagedSettings, ManagedSource,
-    Selector, UNRESOLVED,
-};
+pub use trigger::{Proof, TriggerSource};
+pub use vault::VaultReference;
+pub use word::KeyPlace;
 
 use crate::model::Secret;
 

@@ -11,13 +11,10 @@ use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use crate::model::Flaw;
-use crate::settings::check::findings::Findings;
-use crate::settings::kinds::{ANY, Field, Setting};
+use crate::settings::findings::Findings;
+use crate::settings::kinds::{ANY, COUNT, DURATION, Field, Setting};
 use crate::settings::lists;
 use crate::settings::table::{Table, table};
-
-pub(super) const COUNT: &str = "a whole number, 0 or more";
-pub(super) const DURATION: &str = "a duration such as \"30s\" or \"1h30m\"";
 
 /// What is shorter cannot be kept.
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);

@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 
 use crate::settings::admin::AdminTable;
 use crate::settings::bodies::BodySettings;
-use crate::settings::check::caller::{CallerTable, KeysTable};
-use crate::settings::check::identity::IdentityTable;
-use crate::settings::check::keyvault::KeyVaultTable;
-use crate::settings::check::listener::ListenerTable;
-use crate::settings::check::route::RouteTable;
+use crate::settings::caller::{CallerTable, KeysTable};
 use crate::settings::connections::ConnectionSettings;
 use crate::settings::gateway::GatewaySettings;
+use crate::settings::identity::rows::IdentityTable;
+use crate::settings::keyvault::KeyVaultTable;
 use crate::settings::kinds::ANY;
 use crate::settings::limits::QuotaSettings;
+use crate::settings::listener::ListenerTable;
 use crate::settings::log::LogSettings;
 use crate::settings::mask::Vocabulary;
+use crate::settings::route::RouteTable;
 use crate::settings::table::{self, Table, table};
 
 table! {

@@ -17,7 +17,6 @@ use crate::material::{
 };
 use crate::model::{Flaw, Secret};
 use crate::outbound::provider;
-use crate::settings::Certificate;
 use crate::settings::source::SecretSource;
 
 /// Where a certificate of a listener and its key lie.
@@ -111,6 +110,21 @@ impl CertificateSource {
         }
         Ok(leaf.names.clone())
     }
+}
+
+/// A certificate chain with its key and the names it serves.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// Chain and signing key, checked to belong together.
+    pub key: Arc<CertifiedKey>,
+    /// Lower-case DNS names; `*.` stands for one label.
+    pub names: Vec<String>,
+    /// Start of validity of the leaf.
+    pub not_before: SystemTime,
+    /// End of validity of the leaf.
+    pub not_after: SystemTime,
+    /// Where it can be read again.
+    pub source: Arc<CertificateSource>,
 }
 
 impl Certificate {

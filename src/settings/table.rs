@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use toml::de::DeTable;
 
 use crate::model::Flaw;
-use crate::settings::check::findings::{Findings, Mark};
-use crate::settings::kinds::Field;
+use crate::settings::findings::{Findings, Mark};
+use crate::settings::kinds::{Field, Setting};
 use crate::settings::near::closest;
 
 /// Whether a change of a setting takes effect on reload or only on restart.
@@ -120,6 +120,12 @@ impl<T> Deref for Table<T> {
     }
 }
 
+impl<T> From<&Table<T>> for Mark {
+    fn from(table: &Table<T>) -> Self {
+        table.span().into()
+    }
+}
+
 impl<T: Rows> Table<T> {
     /// Reads a table. What is wrong is reported, and its default is kept: settings with a mistake are never used.
     pub(super) fn of(table: &DeTable<'_>, span: Range<usize>, findings: &mut Findings) -> Self {
@@ -206,6 +212,21 @@ fn unknown<T: Rows>(key: &str, meant: Option<&str>, findings: &Findings) -> Flaw
             let known: Vec<_> = T::ROWS.iter().map(|row| row.key).collect();
             flaw.hint(format!("known here are {}", known.join(", ")))
         }
+    }
+}
+
+/// A table within a table, as `[connections]` is in the whole file.
+impl<T: Rows> Setting for Table<T> {
+    type Bounds = ();
+    const LIST: &'static str = "a list of tables";
+
+    fn read(field: Field<'_>, (): &(), findings: &mut Findings) -> Option<Self> {
+        let table = field.expect("a table", field.value.get_ref().as_table(), findings)?;
+        Some(Table::of(table, field.span(), findings))
+    }
+
+    fn schema((): &()) -> Value {
+        schema::<T>()
     }
 }
 

@@ -3,11 +3,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use crate::model::Flaw;
-use crate::outbound::Trust;
-use crate::settings::{GrantSettings, IdentitySettings, SecretSource};
 
 /// What a reference begins with.
 pub(super) const PREFIX: &str = "keyvault:";
@@ -208,42 +205,6 @@ fn is_here(authority: &str) -> bool {
     }
     let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
     host == "localhost" || address.is_some_and(|address| address.is_loopback())
-}
-
-/// How secrets in key vaults are read.
-#[derive(Debug, Clone)]
-pub struct KeyVaultSettings {
-    /// The identity that reads them.
-    pub identity: Box<IdentitySettings>,
-    /// How often values are read again.
-    pub period: Duration,
-    /// Time for one answer of a vault.
-    pub timeout: Duration,
-    /// Certificate authorities trusted for the vaults.
-    pub trust: Trust,
-    /// Secrets that must be there before anything can be served; they are read again as well.
-    pub at_start: Vec<VaultReference>,
-    /// Secrets of identities, read when a token is asked for.
-    pub later: Vec<VaultReference>,
-}
-
-impl IdentitySettings {
-    /// Where the secrets of this identity lie.
-    pub fn secret_sources(&self) -> Vec<&SecretSource> {
-        match &self.grant {
-            GrantSettings::Client { proof, .. } | GrantSettings::SignIn { proof, .. } => {
-                proof.secret_sources()
-            }
-            GrantSettings::Password { proof, password, .. } => {
-                let mut sources = proof.secret_sources();
-                sources.push(password);
-                sources
-            }
-            GrantSettings::TokenFile { .. } | GrantSettings::Managed(_) | GrantSettings::Default(_) => {
-                Vec::new()
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::model::{KeyLabel, room};
-use crate::settings::check::findings::Mark;
+use crate::settings::findings::Mark;
 use crate::settings::{KeyDigest, KeyList};
 
 /// What callers have to agree about.

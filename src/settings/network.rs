@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use crate::files;
 use crate::model::Flaw;
 use crate::settings::check::Check;
-use crate::settings::check::findings::Findings;
 use crate::settings::files::FileInForce;
+use crate::settings::findings::Findings;
 use crate::settings::kinds::At;
 use crate::settings::lists;
 use crate::settings::mistake::TextKind;
@@ -99,7 +99,7 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
 
     fn sample(lines: &str) -> Sample {
         Sample::default().with("caller", &format!("name = \"shop\"\n{lines}"))

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use crate::model::Flaw;
 use crate::settings::check::Check;
-use crate::settings::check::identity::IdentityTable;
-use crate::settings::check::name::Names;
+use crate::settings::identity::rows::IdentityTable;
 use crate::settings::kinds::At;
+use crate::settings::name::Names;
 use crate::settings::table::Table;
 use crate::settings::{GrantSettings, IdentityRole, IdentitySettings, Proof, RouteSettings};
 
@@ -67,7 +67,7 @@ impl Check<'_> {
 }
 
 /// Says which identities are there for others alone: they lend their tokens, and no route names them.
-pub(in crate::settings::check) fn give_roles(identities: &mut [IdentitySettings], routes: &[RouteSettings]) {
+pub(in crate::settings) fn give_roles(identities: &mut [IdentitySettings], routes: &[RouteSettings]) {
     let serving: HashSet<_> = routes
         .iter()
         .filter_map(|route| match &route.proof {
@@ -118,7 +118,7 @@ mod tests {
 
     use super::circle;
     use crate::settings::IdentityRole;
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
 

@@ -4,8 +4,9 @@
 use crate::model::Flaw;
 use crate::model::{Cloud, Secret};
 use crate::settings::check::Check;
-use crate::settings::check::identity::words::check_client_id;
-use crate::settings::check::identity::{IdentityTable, federated};
+use crate::settings::identity::federated;
+use crate::settings::identity::rows::IdentityTable;
+use crate::settings::identity::words::check_client_id;
 use crate::settings::table::Table;
 use crate::settings::{DefaultSettings, GrantSettings};
 
@@ -51,7 +52,7 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
     use crate::settings::{DefaultSettings, GrantSettings, Selector};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";

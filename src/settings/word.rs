@@ -5,8 +5,18 @@ use http::{HeaderName, Method};
 
 use crate::model::Flaw;
 use crate::model::trigger::OWN_PARAMETERS;
-use crate::settings::check::route::KeyPlace;
 use crate::settings::kinds::Word;
+
+/// A place where a key is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// The whole value of a header field.
+    Header(HeaderName),
+    /// `Authorization` with any scheme or none: what follows the scheme.
+    Authorization,
+    /// `Authorization: Basic` (RFC 7617): the password.
+    Basic,
+}
 
 /// Methods that are never forwarded: CONNECT asks for a tunnel, TRACE shows header fields to whoever asks.
 const METHODS_REFUSED: [&str; 2] = ["CONNECT", "TRACE"];

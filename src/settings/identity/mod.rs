@@ -4,93 +4,32 @@
 mod ambient;
 mod certificate;
 mod federated;
+pub(super) mod grant;
 mod links;
 mod managed;
 mod password;
+pub(super) mod rows;
 mod sign_in;
 mod way;
 mod words;
-
-use std::time::{Duration, SystemTime};
 
 pub(super) use links::give_roles;
 
 use crate::model::Flaw;
 use crate::model::{Cloud, IdentityName};
 use crate::settings::check::Check;
-use crate::settings::check::identity::certificate::ClientCertificateTable;
-use crate::settings::check::identity::federated::FederatedTable;
-use crate::settings::check::identity::managed::ManagedTable;
-use crate::settings::check::identity::password::PasswordTable;
-use crate::settings::check::identity::sign_in::SignInTable;
-use crate::settings::check::identity::way::{Way, ways};
-use crate::settings::check::identity::words::{
+use crate::settings::identity::rows::{IdentityTable, SecretTable};
+use crate::settings::identity::way::{Way, ways};
+use crate::settings::identity::words::{
     check_authority, check_client_id, check_scope, check_tenant, judge_id,
 };
-use crate::settings::check::name::Names;
-use crate::settings::kinds::{ANY, At, Word};
-use crate::settings::scalars::{DAY, MILLISECOND, secs};
-use crate::settings::table::{Table, table};
+use crate::settings::kinds::{At, Word};
+use crate::settings::name::Names;
+use crate::settings::table::Table;
 use crate::settings::{
     ClientProof, ClientSecret, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings, SecretSource,
     mask, near,
 };
-
-table! {
-    /// An Entra application, a managed identity or a token file, whose tokens the flows accept.
-    pub(crate) struct IdentityTable {
-        /// Name by which routes refer to it.
-        name: Option<At<String>> = None, ANY, Reload;
-        /// The cloud of the flows: "public" (default), "gcc", "gcc-high", "dod" or "china".
-        cloud: Option<At<Cloud>> = None, ANY, Reload;
-        /// Tenant: its id or one of its domains.
-        tenant: Option<At<String>> = None, ANY, Reload;
-        /// Application (client) id.
-        client_id: Option<At<String>> = None, ANY, Reload;
-        /// Value of the client secret; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS". Several, or one whose
-        /// expiry is known, are written as tables `secret`.
-        client_secret: Option<At<String>> = None, ANY, Reload;
-        /// Its client secrets; the one that expires last is tried first.
-        secret: Vec<Table<SecretTable>> = Vec::new(), ANY, Reload;
-        /// Its certificates, in place of client secrets; the one that expires last is tried first.
-        certificate: Vec<Table<ClientCertificateTable>> = Vec::new(), ANY, Reload;
-        /// Where tokens are requested; default: the authority of the cloud.
-        authority: Option<At<String>> = None, ANY, Reload;
-        /// Scope to ask for; default: the scope of the cloud, with its two slashes.
-        scope: Option<At<String>> = None, ANY, Reload;
-        /// PEM file with the certificate authorities trusted for the authority, in place of the system's.
-        ca_file: Option<At<String>> = None, ANY, Reload;
-        // Entra answers within a second; the rest is for lost packets.
-        /// Time for one token request.
-        timeout: Duration = secs(10), MILLISECOND..=secs(60), Reload;
-        /// File with an access token that another program keeps fresh, in place of a client secret.
-        token_file: Option<At<String>> = None, ANY, Reload;
-        // Entra's tokens live 60 to 90 minutes; this stays below. A shorter life would run out between two writes of the
-        // file, a longer one outlives every token of Entra.
-        /// Life of a token from the file whose expiry cannot be read.
-        token_life: Duration = secs(50 * 60), secs(60)..=DAY, Reload;
-        /// A managed identity of the machine or platform, in place of an application's own credential.
-        managed: Option<Table<ManagedTable>> = None, ANY, Reload;
-        /// A token of another issuer, in place of a client secret.
-        federated: Option<Table<FederatedTable>> = None, ANY, Reload;
-        /// Takes workload identity, else managed identity, the first that exists.
-        default: bool = false, ANY, Reload;
-        /// An account that signs in with its user name and password: for tenants whose flows refuse applications.
-        password: Option<Table<PasswordTable>> = None, ANY, Reload;
-        /// An account that a person signs in once, with `flowgate login`.
-        sign_in: Option<Table<SignInTable>> = None, ANY, Reload;
-    }
-}
-
-table! {
-    /// A client secret of an identity.
-    pub(crate) struct SecretTable {
-        /// Its value; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS".
-        value: Option<At<String>> = None, ANY, Reload;
-        /// When it expires, as Entra shows it.
-        expires: Option<At<SystemTime>> = None, ANY, Reload;
-    }
-}
 
 impl Check<'_> {
     pub(super) fn identities(
@@ -362,7 +301,7 @@ impl Word for Cloud {
 #[cfg(test)]
 mod tests {
     use crate::model::Cloud;
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
 

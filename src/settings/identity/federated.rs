@@ -7,23 +7,14 @@ use std::path::PathBuf;
 use crate::model::Flaw;
 use crate::model::{Cloud, IdentityName};
 use crate::settings::check::Check;
-use crate::settings::check::identity::IdentityTable;
-use crate::settings::check::identity::words::{check_authority, check_client_id, check_tenant};
-use crate::settings::kinds::{ANY, At};
-use crate::settings::table::{Table, table};
+use crate::settings::identity::grant;
+use crate::settings::identity::rows::{FederatedTable, IdentityTable};
+use crate::settings::identity::words::{check_authority, check_client_id, check_tenant};
+use crate::settings::kinds::At;
+use crate::settings::table::Table;
 use crate::settings::{
-    AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets, workload,
+    AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets,
 };
-
-table! {
-    /// A token of another issuer with which the application proves who it is.
-    pub(crate) struct FederatedTable {
-        /// File with the token; default: the environment variable AZURE_FEDERATED_TOKEN_FILE.
-        token_file: Option<At<String>> = None, ANY, Reload;
-        /// Name of a managed identity of these settings whose token is taken, in place of a file.
-        identity: Option<At<String>> = None, ANY, Reload;
-    }
-}
 
 /// The variables of azure-workload-identity.
 const TENANT: &str = "AZURE_TENANT_ID";
@@ -89,7 +80,7 @@ impl Check<'_> {
         Some(ClientProof::Federated(FederatedSettings {
             source: AssertionSource::Identity {
                 name: IdentityName::parse(name).ok()?,
-                scope: workload::exchange_scope(cloud?),
+                scope: grant::exchange_scope(cloud?),
             },
             origins: Vec::new(),
         }))
@@ -173,7 +164,7 @@ impl Check<'_> {
         check: fn(&str) -> Result<String, Flaw>,
     ) -> Option<String> {
         if self.environment.secrets() == Secrets::Unresolved {
-            return Some(workload::UNRESOLVED.to_owned());
+            return Some(grant::UNRESOLVED.to_owned());
         }
         let Some(value) = self.environment.told(variable) else {
             told.lacking.get_or_insert((key, variable));
@@ -219,7 +210,7 @@ fn in_variable(variable: &str, flaw: Flaw) -> Flaw {
 
 #[cfg(test)]
 mod tests {
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
     use crate::settings::{AssertionSource, ClientProof, GrantSettings};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";

@@ -11,16 +11,17 @@ use crate::model::Flaw;
 use crate::model::{CallerName, IdentityName, RouteName, TriggerUrl};
 use crate::outbound::Trust;
 use crate::settings::bodies::BODY_SIZE_CEILING;
-use crate::settings::check::name::Names;
-use crate::settings::check::network::{NetworkKeys, NetworkSettings};
-use crate::settings::check::path::{PathEnd, Paths};
-use crate::settings::check::trigger::Address;
-use crate::settings::check::{Check, path, word};
+use crate::settings::check::Check;
 use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::limits::ROUTE_RATE;
+use crate::settings::name::Names;
+use crate::settings::network::{NetworkKeys, NetworkSettings};
+use crate::settings::path::{PathEnd, Paths};
 use crate::settings::scalars::{DAY, HOUR, MILLISECOND, Rate, Size, secs};
 use crate::settings::table::{Table, table};
-use crate::settings::{IdentitySettings, TriggerSource, mask};
+use crate::settings::trigger::{Address, Proof};
+use crate::settings::word::{self, KeyPlace};
+use crate::settings::{IdentitySettings, TriggerSource, mask, path};
 
 table! {
     /// A public address and the flow behind it.
@@ -187,26 +188,6 @@ pub enum CallersSettings {
     Named(Vec<CallerName>),
     /// Everybody, as the settings say explicitly; networks and limits still apply.
     Anonymous,
-}
-
-/// A place where a key is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyPlace {
-    /// The whole value of a header field.
-    Header(HeaderName),
-    /// `Authorization` with any scheme or none: what follows the scheme.
-    Authorization,
-    /// `Authorization: Basic` (RFC 7617): the password.
-    Basic,
-}
-
-/// How the trigger is convinced to start a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Proof {
-    /// A bearer token of this identity.
-    Identity(IdentityName),
-    /// The signature in the trigger's own address.
-    Signed,
 }
 
 /// What happens to calls while a claim of the token cannot match.
@@ -627,7 +608,7 @@ impl Check<'_> {
 mod tests {
     use std::time::Duration;
 
-    use crate::settings::check::sample::{Sample, TRIGGER};
+    use crate::settings::sample::{Sample, TRIGGER};
     use crate::settings::{CallersSettings, ClaimMismatch, QueryPass, RelativePath};
 
     fn sample(lines: &str) -> Sample {

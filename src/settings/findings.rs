@@ -5,11 +5,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::Flaw;
-use crate::settings::kinds::At;
 use crate::settings::mask::{HiddenWords, Vocabulary};
 use crate::settings::mistake;
 use crate::settings::mistake::{MISTAKES_MAX, Mistake, More, Place, Report, Severity, Source, TextKind};
-use crate::settings::table::Table;
 
 /// A place in one of the files, small enough to keep for every key of a long list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,20 +35,8 @@ impl From<Range<usize>> for Mark {
     }
 }
 
-impl<T> From<&At<T>> for Mark {
-    fn from(value: &At<T>) -> Self {
-        value.span().into()
-    }
-}
-
 /// The place of the table that is the whole file.
 pub(crate) const ROOT: Range<usize> = 0..0;
-
-impl<T> From<&Table<T>> for Mark {
-    fn from(table: &Table<T>) -> Self {
-        table.span().into()
-    }
-}
 
 /// What was found so far.
 #[derive(Debug)]

@@ -5,37 +5,38 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
-use rustls::sign::CertifiedKey;
 
-use crate::material::About;
-use crate::material::{Leaf, certificates_in, placeholder, read_leaf};
+use crate::material::{About, Leaf, certificates_in, placeholder, read_leaf};
 use crate::model::{Flaw, Secret};
 use crate::outbound::{Trust, provider};
-use crate::settings::check::listener::CertificateTable;
-use crate::settings::check::{Check, path};
-use crate::settings::kinds::At;
+use crate::settings::check::Check;
+use crate::settings::kinds::{ANY, At};
+use crate::settings::path;
 use crate::settings::scalars::DAY;
 use crate::settings::serving::{Pair, Places, covers};
 use crate::settings::source::{Holds, Reference};
-use crate::settings::table::Table;
-use crate::settings::{CertificateSource, SecretSource, source};
+use crate::settings::table::{Table, table};
+use crate::settings::{Certificate, CertificateSource, SecretSource, source};
 
 /// A certificate that ends within this time is worth a warning: renewals that work come earlier.
 const RENEWAL: Duration = Duration::from_secs(14 * 86_400);
 
-/// A certificate chain with its key and the names it serves.
-#[derive(Debug, Clone)]
-pub struct Certificate {
-    /// Chain and signing key, checked to belong together.
-    pub key: Arc<CertifiedKey>,
-    /// Lower-case DNS names; `*.` stands for one label.
-    pub names: Vec<String>,
-    /// Start of validity of the leaf.
-    pub not_before: SystemTime,
-    /// End of validity of the leaf.
-    pub not_after: SystemTime,
-    /// Where it can be read again.
-    pub source: Arc<CertificateSource>,
+table! {
+    /// A certificate of a listener.
+    pub(crate) struct CertificateTable {
+        /// PEM file with the certificate and, behind it, the intermediate certificates.
+        chain: Option<At<String>> = None, ANY, Reload;
+        /// Private key in PEM form, not encrypted; a reference, "file:PATH", "env:NAME" or "keyvault:ADDRESS".
+        key: Option<At<String>> = None, ANY, Reload;
+        /// In place of `chain`: the certificate together with its key, as PEM or PFX; a reference.
+        file: Option<At<String>> = None, ANY, Reload;
+        /// Password of a PFX file; a reference.
+        password: Option<At<String>> = None, ANY, Reload;
+        /// Names served with this certificate; default: the names in the certificate.
+        names: Option<At<Vec<At<String>>>> = None, ANY, Reload;
+        /// Whether it also serves callers that ask for an unknown name or none; default: the first certificate does.
+        default: bool = false, ANY, Reload;
+    }
 }
 
 impl Check<'_> {
@@ -289,7 +290,7 @@ mod tests {
 
     use super::covers;
     use crate::model::clock::wall;
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
     use crate::settings::{Certificate, Report, Severity, TlsSettings, Transport};
 
     struct Made {
@@ -436,7 +437,7 @@ mod tests {
     #[cfg(feature = "pfx")]
     #[test]
     fn certificate_and_key_may_lie_in_a_pfx_file() {
-        let pfx = include_bytes!("../../../tests/certificates/site.pfx");
+        let pfx = include_bytes!("../../tests/certificates/site.pfx");
         let lines = "[[listener.certificate]]\nfile = \"file:both.pfx\"\npassword = \"file:password\"\n";
         let with = |password: &str| sample(lines, &[("password", password)]).bytes("both.pfx", pfx);
         let certificate = &tls(&with("canary-password")).certificates[0];
@@ -452,15 +453,15 @@ mod tests {
     #[test]
     fn a_certificate_of_an_old_version_is_named_and_not_its_key() {
         let text = concat!(
-            include_str!("../../../tests/certificates/client.pem"),
-            include_str!("../../../tests/certificates/client.key")
+            include_str!("../../tests/certificates/client.pem"),
+            include_str!("../../tests/certificates/client.key")
         );
         let files = [("a", text)];
         let apart = sample(
             &table("c", "k", ""),
             &[
-                ("c", include_str!("../../../tests/certificates/client.pem")),
-                ("k", include_str!("../../../tests/certificates/client.key")),
+                ("c", include_str!("../../tests/certificates/client.pem")),
+                ("k", include_str!("../../tests/certificates/client.key")),
             ],
         );
         let together = sample("[[listener.certificate]]\nfile = \"file:a\"\n", &files);

@@ -3,35 +3,15 @@
 
 use std::sync::Arc;
 
-use crate::material::{About, Texts};
-use crate::material::{AssertionAlgorithm, ChainShown, SigningCertificate};
-use crate::model::{Flaw, Secret};
+use crate::material::{About, SigningCertificate, Texts};
+use crate::model::Flaw;
+use crate::model::Secret;
 use crate::settings::check::Check;
-use crate::settings::check::identity::IdentityTable;
-use crate::settings::kinds::{ANY, At, choice, switch};
+use crate::settings::identity::rows::{ClientCertificateTable, IdentityTable};
+use crate::settings::kinds::At;
 use crate::settings::source::{Holds, Reference};
-use crate::settings::table::{Table, table};
+use crate::settings::table::Table;
 use crate::settings::{ClientCertificate, ClientProof, SecretSource, Secrets};
-
-table! {
-    /// A certificate with which an identity signs in.
-    pub(crate) struct ClientCertificateTable {
-        /// PEM with certificate and private key, or a PFX file, binary or in base64; a reference, "env:NAME" or
-        /// "file:PATH".
-        file: Option<At<String>> = None, ANY, Reload;
-        /// The private key in PEM form, where it is apart from the certificate; a reference, "env:NAME" or "file:PATH".
-        key: Option<At<String>> = None, ANY, Reload;
-        /// Password of the PFX file; a reference, "env:NAME" or "file:PATH".
-        password: Option<At<String>> = None, ANY, Reload;
-        /// How assertions are signed: "PS256" or "RS256".
-        algorithm: AssertionAlgorithm = AssertionAlgorithm::Ps256, ANY, Reload;
-        /// Whether assertions carry the certificate and its chain, for applications that trust subject name and issuer.
-        send_chain: ChainShown = ChainShown::No, ANY, Reload;
-    }
-}
-
-choice!(AssertionAlgorithm: Self::Ps256 => "PS256", Self::Rs256 => "RS256");
-switch!(ChainShown: Yes = true, No = false);
 
 /// Takes the place of a certificate that is not read.
 const PLACEHOLDER: &str = "unresolved";
@@ -187,22 +167,22 @@ mod tests {
 
     use crate::material::{AssertionAlgorithm, ChainShown};
     use crate::model::clock::wall;
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
     use crate::settings::{ClientCertificate, ClientProof, GrantSettings};
 
     /// Made by openssl; see tests/certificates/README.md.
-    const CERTIFICATE: &str = include_str!("../../../../tests/certificates/client.pem");
-    const KEY: &str = include_str!("../../../../tests/certificates/client.key");
-    const KEY_PKCS1: &str = include_str!("../../../../tests/certificates/client.pkcs1.key");
-    const KEY_ENCRYPTED: &str = include_str!("../../../../tests/certificates/client.encrypted.key");
-    const KEY_PROC_TYPE: &str = include_str!("../../../../tests/certificates/client.proctype.key");
-    const ROOT: &str = include_str!("../../../../tests/certificates/root.pem");
-    const SMALL: &str = include_str!("../../../../tests/certificates/small.pem");
-    const CER: &[u8] = include_bytes!("../../../../tests/certificates/client.cer");
-    const PFX: &[u8] = include_bytes!("../../../../tests/certificates/client.pfx");
-    const PFX_LEGACY: &[u8] = include_bytes!("../../../../tests/certificates/client.legacy.pfx");
-    const PFX_OPEN: &[u8] = include_bytes!("../../../../tests/certificates/client.nopassword.pfx");
-    const PFX_NO_KEY: &[u8] = include_bytes!("../../../../tests/certificates/client.nokey.pfx");
+    const CERTIFICATE: &str = include_str!("../../../tests/certificates/client.pem");
+    const KEY: &str = include_str!("../../../tests/certificates/client.key");
+    const KEY_PKCS1: &str = include_str!("../../../tests/certificates/client.pkcs1.key");
+    const KEY_ENCRYPTED: &str = include_str!("../../../tests/certificates/client.encrypted.key");
+    const KEY_PROC_TYPE: &str = include_str!("../../../tests/certificates/client.proctype.key");
+    const ROOT: &str = include_str!("../../../tests/certificates/root.pem");
+    const SMALL: &str = include_str!("../../../tests/certificates/small.pem");
+    const CER: &[u8] = include_bytes!("../../../tests/certificates/client.cer");
+    const PFX: &[u8] = include_bytes!("../../../tests/certificates/client.pfx");
+    const PFX_LEGACY: &[u8] = include_bytes!("../../../tests/certificates/client.legacy.pfx");
+    const PFX_OPEN: &[u8] = include_bytes!("../../../tests/certificates/client.nopassword.pfx");
+    const PFX_NO_KEY: &[u8] = include_bytes!("../../../tests/certificates/client.nokey.pfx");
     const PASSWORD: &str = "canary-password";
 
     const DAY: Duration = Duration::from_secs(86_400);

@@ -4,48 +4,14 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::model::{Flaw, Secret};
+use crate::model::Flaw;
+use crate::model::Secret;
 use crate::settings::check::Check;
-use crate::settings::check::identity::IdentityTable;
-use crate::settings::check::identity::words::{check_client_id, host_of};
-use crate::settings::kinds::{ANY, At, choice};
-use crate::settings::table::{Table, table};
+use crate::settings::identity::rows::{IdentityTable, ManagedTable, SourceWord};
+use crate::settings::identity::words::{check_client_id, host_of};
+use crate::settings::kinds::At;
+use crate::settings::table::Table;
 use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Secrets, Selector, mask};
-
-table! {
-    /// A managed identity of the machine or platform.
-    pub(crate) struct ManagedTable {
-        /// Who issues its tokens: "auto", "imds", "app-service" or "arc".
-        source: SourceWord = SourceWord::Auto, ANY, Reload;
-        /// Client id of a user-assigned identity; default: the system-assigned one.
-        client_id: Option<At<String>> = None, ANY, Reload;
-        /// Object (principal) id of a user-assigned identity, in place of the client id.
-        object_id: Option<At<String>> = None, ANY, Reload;
-        /// Resource id of a user-assigned identity, in place of the client id.
-        resource_id: Option<At<String>> = None, ANY, Reload;
-        /// Scheme, host and port of IMDS or of the Arc agent; default: those of the platform.
-        endpoint: Option<At<String>> = None, ANY, Reload;
-        /// Folder in which the Arc agent puts its keys; default: that of the platform.
-        arc_token_folder: Option<At<String>> = None, ANY, Reload;
-    }
-}
-
-/// Who issues the tokens of a managed identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SourceWord {
-    /// What the environment variables of the platform say, else IMDS.
-    Auto,
-    /// The Instance Metadata Service of virtual machines.
-    Imds,
-    /// App Service, Functions and Container Apps.
-    AppService,
-    /// The agent of Azure Arc.
-    Arc,
-}
-
-choice!(
-    SourceWord: Self::Auto => "auto", Self::Imds => "imds", Self::AppService => "app-service", Self::Arc => "arc"
-);
 
 /// The link-local address of IMDS is the same on every virtual machine.
 const IMDS: &str = "http://169.254.169.254";
@@ -370,7 +336,7 @@ fn check_resource_id(text: &str) -> Result<String, Flaw> {
 #[cfg(test)]
 mod tests {
     use super::{Behind, check_address, check_resource_id};
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
     use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Selector};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";

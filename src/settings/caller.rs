@@ -12,19 +12,22 @@ use ipnet::IpNet;
 
 use crate::files;
 use crate::model::Flaw;
-use crate::model::{CallerName, KeyLabel};
+use crate::model::{CallerName, KeyLabel, Secret};
 use crate::settings::check::Check;
-use crate::settings::check::findings::{Findings, Mark};
-use crate::settings::check::name::Names;
-use crate::settings::check::network::NetworkKeys;
-use crate::settings::check::rings::{KeyMarks, Pepper, Ring, Shared};
 use crate::settings::files::FileInForce;
+use crate::settings::findings::{Findings, Mark};
 use crate::settings::kinds::{ANY, At, switch};
 use crate::settings::limits::CALLER_RATE;
 use crate::settings::mistake::TextKind;
+use crate::settings::name::Names;
+use crate::settings::network::NetworkKeys;
+use crate::settings::rings::{KeyMarks, Pepper, Ring, Shared};
 use crate::settings::scalars::Rate;
 use crate::settings::table::{Table, table};
-use crate::settings::{KeyDigest, KeyList, NetworkSettings, Secrets, lists};
+use crate::settings::value::PLACEHOLDER;
+use crate::settings::{
+    KeyDigest, KeyList, KeySettings, KeyState, NetworkSettings, SecretSource, Secrets, lists,
+};
 
 table! {
     /// What all API keys have in common.
@@ -86,33 +89,28 @@ pub struct CallerSettings {
     pub rate: Option<Rate>,
 }
 
-/// One key of a caller.
-#[derive(Debug, Clone)]
-pub struct KeySettings {
-    /// Distinguishes it in log and headers.
-    pub label: KeyLabel,
-    /// Digest of the key.
-    pub digest: KeyDigest,
-    /// It is refused before this moment.
-    pub not_before: Option<SystemTime>,
-    /// It is refused from this moment on.
-    pub expires: Option<SystemTime>,
-    /// Whether it is accepted at all.
-    pub state: KeyState,
-}
-
-/// Whether a key is accepted at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyState {
-    /// Accepted within its dates.
-    Enabled,
-    /// Refused, and named in the log when it is shown.
-    Disabled,
-}
-
 switch!(KeyState: Enabled = true, Disabled = false);
 
+/// Below this a pepper can be guessed.
+const PEPPER_BYTES_MIN: usize = 16;
+
 impl Check<'_> {
+    pub(super) fn pepper(&mut self, table: &KeysTable) -> Option<SecretSource> {
+        let value = table.pepper.as_ref()?;
+        let pepper = self.secret_at_start("pepper", value)?;
+        if pepper
+            .known()
+            .is_some_and(|pepper| pepper.expose().len() < PEPPER_BYTES_MIN)
+        {
+            let flaw = Flaw::new(format!(
+                "the pepper has fewer than {PEPPER_BYTES_MIN} bytes and can be guessed"
+            ));
+            self.findings
+                .warn(value, flaw.hint("make one with `openssl rand -base64 32`"));
+        }
+        Some(pepper)
+    }
+
     pub(super) fn callers(
         &mut self,
         list: &[Table<CallerTable>],
@@ -303,10 +301,16 @@ impl Check<'_> {
     }
 }
 
+/// The pepper; where it is not read keys cannot be told apart, and need not be.
+pub(super) fn pepper_of(source: &SecretSource) -> Secret {
+    let known = source.known().cloned();
+    known.unwrap_or_else(|| Secret::new(PLACEHOLDER))
+}
+
 #[cfg(test)]
 mod tests {
     use crate::settings::KeyState;
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
 
     const HEX: &str = "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use crate::model::Flaw;
+use crate::outbound::Trust;
 use crate::settings::check::Check;
-use crate::settings::check::findings::Mark;
-use crate::settings::check::name::Names;
+use crate::settings::findings::Mark;
 use crate::settings::kinds::{ANY, At};
+use crate::settings::name::Names;
 use crate::settings::scalars::{HOUR, MILLISECOND, SECOND, secs};
 use crate::settings::table::{Table, table};
-use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings, VaultReference};
+use crate::settings::{GrantSettings, IdentitySettings, VaultReference};
 
 const HINT: &str = "write identity = \"NAME\", the name of an identity that may read the vaults";
 
@@ -29,13 +30,21 @@ table! {
     }
 }
 
-/// Where the settings name secrets in key vaults.
-#[derive(Debug, Default)]
-pub(super) struct VaultUses {
-    /// Needed before anything can be served.
-    pub(super) at_start: Vec<(Mark, VaultReference)>,
-    /// Needed when an identity asks for a token.
-    pub(super) later: Vec<(Mark, VaultReference)>,
+/// How secrets in key vaults are read.
+#[derive(Debug, Clone)]
+pub struct KeyVaultSettings {
+    /// The identity that reads them.
+    pub identity: Box<IdentitySettings>,
+    /// How often values are read again.
+    pub period: Duration,
+    /// Time for one answer of a vault.
+    pub timeout: Duration,
+    /// Certificate authorities trusted for the vaults.
+    pub trust: Trust,
+    /// Secrets that must be there before anything can be served; they are read again as well.
+    pub at_start: Vec<VaultReference>,
+    /// Secrets of identities, read when a token is asked for.
+    pub later: Vec<VaultReference>,
 }
 
 impl Check<'_> {
@@ -133,7 +142,7 @@ impl Check<'_> {
 mod tests {
     use std::time::Duration;
 
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";
     const PLACE: &str = "keyvault:https://contoso.vault.azure.net/secrets/flow";

@@ -1,50 +1,23 @@
-//! From the mirror of the settings file to checked settings. It goes on after a mistake, so that one run
-//! shows all of them; settings come out only if there was none.
-
-mod api;
-mod brackets;
-pub(super) mod caller;
-pub(super) mod findings;
-pub(super) mod identity;
-pub(super) mod keyvault;
-pub(super) mod listener;
-mod name;
-pub(super) mod network;
-pub(super) mod path;
-mod rings;
-pub(super) mod route;
-#[cfg(test)]
-mod sample;
-mod syntax;
-pub(super) mod tls;
-
-mod trigger;
-mod value;
-pub(super) mod word;
+//! From a settings file to checked settings. It goes on after a mistake, so that one run shows all of them; settings come
+//! out only if there was none.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ipnet::IpNet;
-
-use self::caller::KeysTable;
-use self::findings::Findings;
-use self::keyvault::VaultUses;
-use self::rings::Pepper;
 use crate::files;
-use crate::model::{Flaw, Secret};
+use crate::settings::check::{Check, VaultUses};
 use crate::settings::files::FileInForce;
+use crate::settings::findings::Findings;
 use crate::settings::fingerprint::Fingerprint;
 use crate::settings::mistake::{Mistake, More, Place, Report, Severity};
+use crate::settings::name::Names;
+use crate::settings::rings::Pepper;
 use crate::settings::schema::{File, vocabulary};
 use crate::settings::table::Table;
-use crate::settings::{Config, Environment, SecretSource, bodies};
+use crate::settings::{Config, Environment, bodies, caller, identity, syntax};
 
 /// Largest settings file: 10,000 routes take 4 MB.
 const SETTINGS_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// Below this a pepper can be guessed.
-const PEPPER_BYTES_MIN: usize = 16;
 
 /// Reads and checks a settings file. Beside the settings come the warnings.
 ///
@@ -90,23 +63,6 @@ pub fn parse(text: &str, origin: &Path, environment: &Environment) -> Result<(Co
     }
 }
 
-/// A check under way.
-pub(super) struct Check<'a> {
-    pub(super) findings: Findings,
-    environment: &'a Environment,
-    /// Where relative paths start.
-    folder: PathBuf,
-    /// Network lists that were read: a list used twice is read, and found wrong, once.
-    /// Nothing stands for a list with mistakes.
-    lists: HashMap<PathBuf, Option<Vec<IpNet>>>,
-    /// Secrets in key vaults that the settings name.
-    vaults: VaultUses,
-    /// Of everything that was read and is no secret.
-    fingerprint: Fingerprint,
-    /// The lists that were read.
-    files: Vec<FileInForce>,
-}
-
 impl Check<'_> {
     fn config(&mut self, file: &Table<File>) -> Config {
         for (list, is_empty, hint) in [
@@ -129,9 +85,9 @@ impl Check<'_> {
         let key_pepper_source = self.pepper(&file.keys);
         let listeners = self.listeners(&file.listener);
         let admin = self.admin(&file.admin, &file.listener);
-        let mut identity_names = name::Names::new("identity", !file.is_reported("identity"));
+        let mut identity_names = Names::new("identity", !file.is_reported("identity"));
         let mut identities = self.identities(&file.identity, &mut identity_names);
-        let mut caller_names = name::Names::new("caller", !file.is_reported("caller"));
+        let mut caller_names = Names::new("caller", !file.is_reported("caller"));
         let pepper =
             match file.keys.pepper.is_some() || file.is_reported("keys") || file.keys.is_reported("pepper") {
                 true => Pepper::Given,
@@ -156,7 +112,7 @@ impl Check<'_> {
             bodies: (*file.bodies).clone(),
             quotas: (*file.limits).clone(),
             log: (*file.log).clone(),
-            key_pepper: key_pepper_source.as_ref().map(pepper_of),
+            key_pepper: key_pepper_source.as_ref().map(caller::pepper_of),
             key_pepper_source,
             keyvault,
             identities,
@@ -166,28 +122,6 @@ impl Check<'_> {
             files: std::mem::take(&mut self.files),
         }
     }
-
-    fn pepper(&mut self, table: &KeysTable) -> Option<SecretSource> {
-        let value = table.pepper.as_ref()?;
-        let pepper = self.secret_at_start("pepper", value)?;
-        if pepper
-            .known()
-            .is_some_and(|pepper| pepper.expose().len() < PEPPER_BYTES_MIN)
-        {
-            let flaw = Flaw::new(format!(
-                "the pepper has fewer than {PEPPER_BYTES_MIN} bytes and can be guessed"
-            ));
-            self.findings
-                .warn(value, flaw.hint("make one with `openssl rand -base64 32`"));
-        }
-        Some(pepper)
-    }
-}
-
-/// The pepper; where it is not read keys cannot be told apart, and need not be.
-fn pepper_of(source: &SecretSource) -> Secret {
-    let known = source.known().cloned();
-    known.unwrap_or_else(|| Secret::new(value::PLACEHOLDER))
 }
 
 #[cfg(test)]
@@ -195,7 +129,7 @@ mod tests {
     use std::path::Path;
 
     use super::parse;
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
     use crate::settings::{Environment, LogFormat, ReadyRequires};
 
     #[test]

@@ -6,10 +6,11 @@ use http::Method;
 use crate::model::Flaw;
 use crate::model::trigger::Family;
 use crate::model::{Cloud, TriggerUrl};
-use crate::settings::check::path::PathEnd;
-use crate::settings::check::route::RouteTable;
-use crate::settings::check::{Check, path};
+use crate::settings::check::Check;
 use crate::settings::kinds::At;
+use crate::settings::path;
+use crate::settings::path::PathEnd;
+use crate::settings::route::RouteTable;
 use crate::settings::table::Table;
 use crate::settings::{IdentitySettings, Proof, RouteKind, Secrets};
 
@@ -184,7 +185,7 @@ fn check_upstream(text: &str) -> Result<TriggerUrl, Flaw> {
 
 #[cfg(test)]
 mod tests {
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
     use crate::settings::{QueryPass, RouteKind};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";

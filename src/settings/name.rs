@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::model::Flaw;
 use crate::model::{NameError, RouteName};
 use crate::settings::check::Check;
-use crate::settings::check::findings::{Findings, Mark};
+use crate::settings::findings::{Findings, Mark};
 use crate::settings::kinds::At;
 use crate::settings::near;
 use crate::settings::table::{Rows, Table};

@@ -5,23 +5,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::model::{Cloud, Flaw};
+use crate::model::Cloud;
+use crate::model::Flaw;
 use crate::settings::check::Check;
-use crate::settings::check::identity::IdentityTable;
-use crate::settings::check::identity::words::{DEFAULT, check_scope, is_near};
-use crate::settings::kinds::{ANY, At};
-use crate::settings::table::{Table, table};
+use crate::settings::identity::rows::{IdentityTable, SignInTable};
+use crate::settings::identity::words::{DEFAULT, check_scope, is_near};
+use crate::settings::kinds::At;
+use crate::settings::table::Table;
 use crate::settings::{GrantSettings, SecretSource, Secrets, check_seal};
-
-table! {
-    /// An account that a person signs in.
-    pub(crate) struct SignInTable {
-        /// File in which `flowgate login` and the gateway keep the refresh token.
-        store: Option<At<String>> = None, ANY, Reload;
-        /// Secret under which that file is encrypted, at least 16 bytes; a reference, "env:NAME" or "file:PATH".
-        seal: Option<At<String>> = None, ANY, Reload;
-    }
-}
 
 impl Check<'_> {
     pub(super) fn sign_in(
@@ -167,7 +158,7 @@ pub(super) fn audience_of(scope: &str) -> &str {
 mod tests {
     use super::{audience_of, check_account_scope};
     use crate::model::Cloud;
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
     use crate::settings::{ClientProof, GrantSettings};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::settings::check::parse;
 use crate::settings::mistake::Mistake;
+use crate::settings::parse;
 use crate::settings::{Config, Environment, Report, Secrets, Severity};
 
 /// The address of a trigger that wants a token.

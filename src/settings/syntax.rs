@@ -3,8 +3,8 @@
 use toml::de::DeTable;
 
 use crate::model::Flaw;
-use crate::settings::check::brackets;
-use crate::settings::check::findings::{Findings, ROOT};
+use crate::settings::brackets;
+use crate::settings::findings::{Findings, ROOT};
 use crate::settings::mask;
 use crate::settings::schema::File;
 use crate::settings::table::Table;

@@ -3,9 +3,10 @@
 
 use std::net::IpAddr;
 
-use crate::model::{Cloud, Flaw};
-use crate::settings::check::path;
+use crate::model::Cloud;
+use crate::model::Flaw;
 use crate::settings::mask;
+use crate::settings::path;
 
 /// What every scope for an application ends in.
 pub(super) const DEFAULT: &str = "/.default";

@@ -7,7 +7,7 @@ use http::Method;
 use matchit::{InsertError, Router};
 
 use crate::model::Flaw;
-use crate::settings::check::findings::Mark;
+use crate::settings::findings::Mark;
 
 /// Longest path template; with its parameters filled in it must still fit in a request head.
 const PATH_BYTES_MAX: usize = 2048;

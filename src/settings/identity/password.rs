@@ -4,22 +4,10 @@
 use crate::model::Flaw;
 use crate::model::{Cloud, Secret};
 use crate::settings::check::Check;
-use crate::settings::check::identity::IdentityTable;
-use crate::settings::kinds::{ANY, At};
-use crate::settings::table::{Table, table};
+use crate::settings::identity::rows::{IdentityTable, PasswordTable};
+use crate::settings::kinds::At;
+use crate::settings::table::Table;
 use crate::settings::{ClientProof, GrantSettings, SecretSource};
-
-table! {
-    /// An account with its password.
-    pub(crate) struct PasswordTable {
-        /// User name, for example "flows@contoso.onmicrosoft.com".
-        user: Option<At<String>> = None, ANY, Reload;
-        /// Its password; a reference, "env:NAME" or "file:PATH".
-        password: Option<At<String>> = None, ANY, Reload;
-        /// The risk, accepted in words; `flowgate check` says in which.
-        accept_risk: Option<At<String>> = None, ANY, Reload;
-    }
-}
 
 /// The words in which the risk is accepted.
 const RISK: &str = "the gateway holds this password, and the account has no second factor";
@@ -114,7 +102,7 @@ fn check_user(text: &str) -> Result<String, Flaw> {
 #[cfg(test)]
 mod tests {
     use super::{RISK, check_user};
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
     use crate::settings::{ClientProof, GrantSettings};
 
     const GUID: &str = "00000000-0000-0000-0000-000000000000";

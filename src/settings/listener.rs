@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::model::Flaw;
-use crate::settings::check::findings::Mark;
-use crate::settings::check::route::RouteTable;
-use crate::settings::check::{Check, path};
+use crate::settings::check::Check;
+use crate::settings::findings::Mark;
 use crate::settings::kinds::{ANY, At, choice, switch};
+use crate::settings::path;
+use crate::settings::route::RouteTable;
 use crate::settings::table::{Table, table};
+use crate::settings::tls::CertificateTable;
 use crate::settings::{CallerSettings, Certificate};
 
 table! {
@@ -28,24 +30,6 @@ table! {
         plain_http: Option<At<Peers>> = None, ANY, Restart;
         /// Networks whose peers are served in plain HTTP; everybody else is cut.
         plain_http_from: Option<At<Vec<At<IpNet>>>> = None, ANY, Reload;
-    }
-}
-
-table! {
-    /// A certificate of a listener.
-    pub(crate) struct CertificateTable {
-        /// PEM file with the certificate and, behind it, the intermediate certificates.
-        chain: Option<At<String>> = None, ANY, Reload;
-        /// Private key in PEM form, not encrypted; a reference, "file:PATH", "env:NAME" or "keyvault:ADDRESS".
-        key: Option<At<String>> = None, ANY, Reload;
-        /// In place of `chain`: the certificate together with its key, as PEM or PFX; a reference.
-        file: Option<At<String>> = None, ANY, Reload;
-        /// Password of a PFX file; a reference.
-        password: Option<At<String>> = None, ANY, Reload;
-        /// Names served with this certificate; default: the names in the certificate.
-        names: Option<At<Vec<At<String>>>> = None, ANY, Reload;
-        /// Whether it also serves callers that ask for an unknown name or none; default: the first certificate does.
-        default: bool = false, ANY, Reload;
     }
 }
 
@@ -305,7 +289,7 @@ fn mark_of_name(table: &Table<CertificateTable>, name: &str) -> Mark {
 
 #[cfg(test)]
 mod tests {
-    use crate::settings::check::sample::Sample;
+    use crate::settings::sample::Sample;
     use crate::settings::{Peers, Transport};
 
     fn sample(lines: &str) -> Sample {

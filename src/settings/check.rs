@@ -1,0 +1,37 @@
+//! What a check of the settings carries along; each table's rules are in the file of the table.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::settings::files::FileInForce;
+use crate::settings::findings::{Findings, Mark};
+use crate::settings::fingerprint::Fingerprint;
+use crate::settings::{Environment, VaultReference};
+
+/// A check under way.
+pub(super) struct Check<'a> {
+    pub(super) findings: Findings,
+    pub(super) environment: &'a Environment,
+    /// Where relative paths start.
+    pub(super) folder: PathBuf,
+    /// Network lists that were read: a list used twice is read, and found wrong, once.
+    /// Nothing stands for a list with mistakes.
+    pub(super) lists: HashMap<PathBuf, Option<Vec<IpNet>>>,
+    /// Secrets in key vaults that the settings name.
+    pub(super) vaults: VaultUses,
+    /// Of everything that was read and is no secret.
+    pub(super) fingerprint: Fingerprint,
+    /// The lists that were read.
+    pub(super) files: Vec<FileInForce>,
+}
+
+/// Where the settings name secrets in key vaults.
+#[derive(Debug, Default)]
+pub(super) struct VaultUses {
+    /// Needed before anything can be served.
+    pub(super) at_start: Vec<(Mark, VaultReference)>,
+    /// Needed when an identity asks for a token.
+    pub(super) later: Vec<(Mark, VaultReference)>,
+}

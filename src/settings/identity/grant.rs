@@ -1,0 +1,334 @@
+//! An identity as the settings give it: where its tokens come from, and how it proves who it is.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use crate::model::{Cloud, IdentityName, Secret};
+use crate::outbound::Trust;
+use crate::settings::{ClientCertificate, SecretSource};
+
+/// An identity whose tokens the flow service accepts.
+#[derive(Debug, Clone)]
+pub struct IdentitySettings {
+    /// Its name.
+    pub name: IdentityName,
+    /// Where its tokens come from.
+    pub grant: GrantSettings,
+    /// The cloud whose presets fill authority and scope.
+    pub cloud: Cloud,
+    /// The scope asked for, byte for byte.
+    pub scope: String,
+    /// The audience a good token carries: the scope without its last `/.default`.
+    pub audience: String,
+    /// Tenant id or domain; empty for a token file that does not name one.
+    pub tenant: String,
+    /// Whom it is there for.
+    pub role: IdentityRole,
+}
+
+impl IdentitySettings {
+    /// Where the secrets of this identity lie.
+    pub fn secret_sources(&self) -> Vec<&SecretSource> {
+        match &self.grant {
+            GrantSettings::Client { proof, .. } | GrantSettings::SignIn { proof, .. } => {
+                proof.secret_sources()
+            }
+            GrantSettings::Password { proof, password, .. } => {
+                let mut sources = proof.secret_sources();
+                sources.push(password);
+                sources
+            }
+            GrantSettings::TokenFile { .. } | GrantSettings::Managed(_) | GrantSettings::Default(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The identities of the same settings that this one needs tokens of.
+    pub fn leans_on(&self) -> Vec<&IdentityName> {
+        match &self.grant {
+            GrantSettings::Client {
+                proof:
+                    ClientProof::Federated(FederatedSettings {
+                        source: AssertionSource::Identity { name, .. },
+                        ..
+                    }),
+                ..
+            } => vec![name],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What was found outside of the settings file, in words.
+    pub fn notes(&self) -> Vec<String> {
+        match &self.grant {
+            GrantSettings::Client {
+                proof: ClientProof::Federated(federated),
+                ..
+            } => federated.origins.clone(),
+            GrantSettings::Managed(managed) => vec![managed.origin.clone()],
+            GrantSettings::Default(chain) => {
+                let federated = match &chain.federated {
+                    Ok((_, federated)) => federated.origins.clone(),
+                    Err(why) => vec![format!("no workload identity: {why}")],
+                };
+                let managed = match &chain.managed {
+                    Ok(managed) => managed.origin.clone(),
+                    Err(why) => format!("no managed identity: {why}"),
+                };
+                federated.into_iter().chain([managed]).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Whom an identity is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityRole {
+    /// For routes: its token is kept fresh.
+    Serves,
+    /// For other identities alone: it is asked for what they need, and for nothing else.
+    Helps,
+}
+
+/// Where the tokens of an identity come from.
+#[derive(Debug, Clone)]
+pub enum GrantSettings {
+    /// OAuth 2.0 client credentials (RFC 6749 section 4.4).
+    Client {
+        /// Where they are asked for.
+        endpoint: EndpointSettings,
+        /// How the application proves who it is.
+        proof: ClientProof,
+    },
+    /// A file that another program keeps fresh.
+    TokenFile {
+        /// Path of the file.
+        path: PathBuf,
+        /// Life of a token whose own expiry cannot be read, counted from when the file was seen to change.
+        life: Duration,
+    },
+    /// A managed identity of the machine or platform.
+    Managed(ManagedSettings),
+    /// The first source that is there.
+    Default(Box<DefaultSettings>),
+    /// The resource owner password credentials grant (RFC 6749 section 4.3).
+    Password {
+        /// Where they are asked for.
+        endpoint: EndpointSettings,
+        /// How the application proves who it is.
+        proof: ClientProof,
+        /// User name of the account.
+        user: String,
+        /// Its password.
+        password: SecretSource,
+    },
+    /// The refresh token of an account that a person signed in (RFC 6749 section 6).
+    SignIn {
+        /// Where they are asked for.
+        endpoint: EndpointSettings,
+        /// How the application proves who it is.
+        proof: ClientProof,
+        /// The file that keeps the refresh token.
+        store: PathBuf,
+        /// The secret under which that file is encrypted, if it is; where it was not read the file can neither be read
+        /// nor written.
+        seal: Option<SecretSource>,
+    },
+}
+
+impl GrantSettings {
+    /// The application that asks, and how it proves who it is, where one does.
+    pub fn application(&self) -> Option<(&EndpointSettings, &ClientProof)> {
+        match self {
+            Self::Client { endpoint, proof }
+            | Self::Password { endpoint, proof, .. }
+            | Self::SignIn { endpoint, proof, .. } => Some((endpoint, proof)),
+            Self::TokenFile { .. } | Self::Managed(_) | Self::Default(_) => None,
+        }
+    }
+}
+
+/// A token endpoint, and the application that asks there.
+#[derive(Debug, Clone)]
+pub struct EndpointSettings {
+    /// Scheme, host and port of the authority.
+    pub authority: String,
+    /// Token endpoint: `{authority}/{tenant}/oauth2/v2.0/token`.
+    pub token_url: String,
+    /// Application (client) id.
+    pub client_id: String,
+    /// Certificate authorities trusted for it.
+    pub trust: Trust,
+    /// Time for one token request from its start to the last byte of the answer.
+    pub timeout: Duration,
+}
+
+/// How an application proves to the token endpoint who it is.
+#[derive(Debug, Clone)]
+pub enum ClientProof {
+    /// One of several client secrets; at least one.
+    Secrets(Vec<ClientSecret>),
+    /// Assertions signed with one of several certificates; at least one.
+    Certificates(Vec<ClientCertificate>),
+    /// A token of another issuer.
+    Federated(FederatedSettings),
+    /// Not at all: a public client, which only ever asks in the name of an account.
+    Public,
+}
+
+impl ClientProof {
+    /// Where its secrets lie.
+    pub fn secret_sources(&self) -> Vec<&SecretSource> {
+        match self {
+            Self::Secrets(secrets) => secrets.iter().map(|secret| &secret.source).collect(),
+            Self::Certificates(certificates) => {
+                let parts = certificates.iter().map(ClientCertificate::parts);
+                parts
+                    .flat_map(|parts| [Some(parts.file), parts.key, parts.password])
+                    .flatten()
+                    .collect()
+            }
+            Self::Federated(_) | Self::Public => Vec::new(),
+        }
+    }
+}
+
+/// A client secret.
+#[derive(Debug, Clone)]
+pub struct ClientSecret {
+    /// Its value, and where it can be read again.
+    pub source: SecretSource,
+    /// When Entra stops accepting it, as far as the settings tell.
+    pub expires: Option<SystemTime>,
+}
+
+/// The audience of a federated token in the public cloud; those of other clouds begin with it.
+pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
+
+/// What stands for a value of the pod's variables where those are not read.
+pub const UNRESOLVED: &str = "unresolved";
+
+/// A managed identity of the machine or platform.
+#[derive(Debug, Clone)]
+pub struct ManagedSettings {
+    /// Who hands its tokens out.
+    pub source: ManagedSource,
+    /// Which of the user-assigned identities; none means the system-assigned one.
+    pub selector: Option<Selector>,
+    /// Certificate authorities trusted for an endpoint with TLS.
+    pub trust: Trust,
+    /// Time for one request from its start to the last byte of the answer.
+    pub timeout: Duration,
+    /// How the source was found, in words.
+    pub origin: String,
+}
+
+/// Who hands out the tokens of a managed identity.
+#[derive(Debug, Clone)]
+pub enum ManagedSource {
+    /// The Instance Metadata Service of virtual machines.
+    Imds {
+        /// Scheme, host and port.
+        endpoint: String,
+    },
+    /// App Service, Functions and Container Apps.
+    AppService {
+        /// The whole address.
+        endpoint: String,
+        /// What proves that we are the app.
+        header: Secret,
+    },
+    /// The agent of Azure Arc.
+    Arc {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// The one folder in which the agent's keys may lie.
+        token_folder: PathBuf,
+    },
+}
+
+impl ManagedSource {
+    /// Its name for people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Imds { .. } => "IMDS",
+            Self::AppService { .. } => "App Service",
+            Self::Arc { .. } => "the Azure Arc agent",
+        }
+    }
+
+    /// Where it is asked.
+    pub fn endpoint(&self) -> &str {
+        match self {
+            Self::Imds { endpoint } | Self::AppService { endpoint, .. } | Self::Arc { endpoint, .. } => {
+                endpoint
+            }
+        }
+    }
+}
+
+/// A user-assigned identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// By its client id.
+    ClientId(String),
+    /// By its object (principal) id.
+    ObjectId(String),
+    /// By its path in Azure Resource Manager.
+    ResourceId(String),
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientId(id) => write!(f, "client id {id}"),
+            Self::ObjectId(id) => write!(f, "object id {id}"),
+            Self::ResourceId(id) => write!(f, "resource id {id}"),
+        }
+    }
+}
+
+/// A token of another issuer with which an application proves who it is.
+#[derive(Debug, Clone)]
+pub struct FederatedSettings {
+    /// Where the token comes from.
+    pub source: AssertionSource,
+    /// Which settings were taken from environment variables, in words.
+    pub origins: Vec<String>,
+}
+
+/// Where a federated token comes from.
+#[derive(Debug, Clone)]
+pub enum AssertionSource {
+    /// A file that the platform keeps fresh.
+    File(PathBuf),
+    /// A managed identity of the same settings.
+    Identity {
+        /// Its name.
+        name: IdentityName,
+        /// The scope its token is asked for.
+        scope: String,
+    },
+}
+
+/// The sources that the default chain looks at, in its order; where one is out of the question, the reason.
+#[derive(Debug, Clone)]
+pub struct DefaultSettings {
+    /// Workload identity.
+    pub federated: Result<(EndpointSettings, FederatedSettings), String>,
+    /// Managed identity.
+    pub managed: Result<ManagedSettings, String>,
+}
+
+/// The scope of federated tokens in this cloud (Microsoft Learn, "Configure an application to trust a managed identity").
+pub(super) fn exchange_scope(cloud: Cloud) -> String {
+    let ending = match cloud {
+        Cloud::Public | Cloud::Gcc => "",
+        Cloud::GccHigh | Cloud::Dod => "USGov",
+        Cloud::China => "China",
+    };
+    format!("{EXCHANGE_AUDIENCE}{ending}/.default")
+}

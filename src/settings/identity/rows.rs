@@ -1,0 +1,152 @@
+//! `[[identity]]` as it is written: the application, and one table for each way to get tokens.
+
+use std::time::{Duration, SystemTime};
+
+use crate::material::{AssertionAlgorithm, ChainShown};
+use crate::model::Cloud;
+use crate::settings::kinds::{ANY, At, choice, switch};
+use crate::settings::scalars::{DAY, MILLISECOND, secs};
+use crate::settings::table::{Table, table};
+
+table! {
+    /// An Entra application, a managed identity or a token file, whose tokens the flows accept.
+    pub(crate) struct IdentityTable {
+        /// Name by which routes refer to it.
+        name: Option<At<String>> = None, ANY, Reload;
+        /// The cloud of the flows: "public" (default), "gcc", "gcc-high", "dod" or "china".
+        cloud: Option<At<Cloud>> = None, ANY, Reload;
+        /// Tenant: its id or one of its domains.
+        tenant: Option<At<String>> = None, ANY, Reload;
+        /// Application (client) id.
+        client_id: Option<At<String>> = None, ANY, Reload;
+        /// Value of the client secret; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS". Several, or one whose
+        /// expiry is known, are written as tables `secret`.
+        client_secret: Option<At<String>> = None, ANY, Reload;
+        /// Its client secrets; the one that expires last is tried first.
+        secret: Vec<Table<SecretTable>> = Vec::new(), ANY, Reload;
+        /// Its certificates, in place of client secrets; the one that expires last is tried first.
+        certificate: Vec<Table<ClientCertificateTable>> = Vec::new(), ANY, Reload;
+        /// Where tokens are requested; default: the authority of the cloud.
+        authority: Option<At<String>> = None, ANY, Reload;
+        /// Scope to ask for; default: the scope of the cloud, with its two slashes.
+        scope: Option<At<String>> = None, ANY, Reload;
+        /// PEM file with the certificate authorities trusted for the authority, in place of the system's.
+        ca_file: Option<At<String>> = None, ANY, Reload;
+        // Entra answers within a second; the rest is for lost packets.
+        /// Time for one token request.
+        timeout: Duration = secs(10), MILLISECOND..=secs(60), Reload;
+        /// File with an access token that another program keeps fresh, in place of a client secret.
+        token_file: Option<At<String>> = None, ANY, Reload;
+        // Entra's tokens live 60 to 90 minutes; this stays below. A shorter life would run out between two writes of the
+        // file, a longer one outlives every token of Entra.
+        /// Life of a token from the file whose expiry cannot be read.
+        token_life: Duration = secs(50 * 60), secs(60)..=DAY, Reload;
+        /// A managed identity of the machine or platform, in place of an application's own credential.
+        managed: Option<Table<ManagedTable>> = None, ANY, Reload;
+        /// A token of another issuer, in place of a client secret.
+        federated: Option<Table<FederatedTable>> = None, ANY, Reload;
+        /// Takes workload identity, else managed identity, the first that exists.
+        default: bool = false, ANY, Reload;
+        /// An account that signs in with its user name and password: for tenants whose flows refuse applications.
+        password: Option<Table<PasswordTable>> = None, ANY, Reload;
+        /// An account that a person signs in once, with `flowgate login`.
+        sign_in: Option<Table<SignInTable>> = None, ANY, Reload;
+    }
+}
+
+table! {
+    /// A client secret of an identity.
+    pub(crate) struct SecretTable {
+        /// Its value; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS".
+        value: Option<At<String>> = None, ANY, Reload;
+        /// When it expires, as Entra shows it.
+        expires: Option<At<SystemTime>> = None, ANY, Reload;
+    }
+}
+
+table! {
+    /// A certificate with which an identity signs in.
+    pub(crate) struct ClientCertificateTable {
+        /// PEM with certificate and private key, or a PFX file, binary or in base64; a reference, "env:NAME" or
+        /// "file:PATH".
+        file: Option<At<String>> = None, ANY, Reload;
+        /// The private key in PEM form, where it is apart from the certificate; a reference, "env:NAME" or "file:PATH".
+        key: Option<At<String>> = None, ANY, Reload;
+        /// Password of the PFX file; a reference, "env:NAME" or "file:PATH".
+        password: Option<At<String>> = None, ANY, Reload;
+        /// How assertions are signed: "PS256" or "RS256".
+        algorithm: AssertionAlgorithm = AssertionAlgorithm::Ps256, ANY, Reload;
+        /// Whether assertions carry the certificate and its chain, for applications that trust subject name and issuer.
+        send_chain: ChainShown = ChainShown::No, ANY, Reload;
+    }
+}
+
+choice!(AssertionAlgorithm: Self::Ps256 => "PS256", Self::Rs256 => "RS256");
+switch!(ChainShown: Yes = true, No = false);
+
+table! {
+    /// A managed identity of the machine or platform.
+    pub(crate) struct ManagedTable {
+        /// Who issues its tokens: "auto", "imds", "app-service" or "arc".
+        source: SourceWord = SourceWord::Auto, ANY, Reload;
+        /// Client id of a user-assigned identity; default: the system-assigned one.
+        client_id: Option<At<String>> = None, ANY, Reload;
+        /// Object (principal) id of a user-assigned identity, in place of the client id.
+        object_id: Option<At<String>> = None, ANY, Reload;
+        /// Resource id of a user-assigned identity, in place of the client id.
+        resource_id: Option<At<String>> = None, ANY, Reload;
+        /// Scheme, host and port of IMDS or of the Arc agent; default: those of the platform.
+        endpoint: Option<At<String>> = None, ANY, Reload;
+        /// Folder in which the Arc agent puts its keys; default: that of the platform.
+        arc_token_folder: Option<At<String>> = None, ANY, Reload;
+    }
+}
+
+/// Who issues the tokens of a managed identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SourceWord {
+    /// What the environment variables of the platform say, else IMDS.
+    Auto,
+    /// The Instance Metadata Service of virtual machines.
+    Imds,
+    /// App Service, Functions and Container Apps.
+    AppService,
+    /// The agent of Azure Arc.
+    Arc,
+}
+
+choice!(
+    SourceWord: Self::Auto => "auto", Self::Imds => "imds", Self::AppService => "app-service", Self::Arc => "arc"
+);
+
+table! {
+    /// A token of another issuer with which the application proves who it is.
+    pub(crate) struct FederatedTable {
+        /// File with the token; default: the environment variable AZURE_FEDERATED_TOKEN_FILE.
+        token_file: Option<At<String>> = None, ANY, Reload;
+        /// Name of a managed identity of these settings whose token is taken, in place of a file.
+        identity: Option<At<String>> = None, ANY, Reload;
+    }
+}
+
+table! {
+    /// An account with its password.
+    pub(crate) struct PasswordTable {
+        /// User name, for example "flows@contoso.onmicrosoft.com".
+        user: Option<At<String>> = None, ANY, Reload;
+        /// Its password; a reference, "env:NAME" or "file:PATH".
+        password: Option<At<String>> = None, ANY, Reload;
+        /// The risk, accepted in words; `flowgate check` says in which.
+        accept_risk: Option<At<String>> = None, ANY, Reload;
+    }
+}
+
+table! {
+    /// An account that a person signs in.
+    pub(crate) struct SignInTable {
+        /// File in which `flowgate login` and the gateway keep the refresh token.
+        store: Option<At<String>> = None, ANY, Reload;
+        /// Secret under which that file is encrypted, at least 16 bytes; a reference, "env:NAME" or "file:PATH".
+        seal: Option<At<String>> = None, ANY, Reload;
+    }
+}
