@@ -3,22 +3,15 @@
 
 mod accept;
 mod admin;
-pub mod blocks;
 mod connection;
-mod fragment;
-mod frames;
-mod gate;
-mod guard;
 mod http1;
 mod http2;
 mod linger;
-mod pace;
 mod refusals;
-mod resets;
 mod seats;
 mod tls;
-mod unread;
-mod window;
+
+pub use http2::blocks;
 
 use std::io;
 use std::net::SocketAddr;

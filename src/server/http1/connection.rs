@@ -22,8 +22,9 @@ use crate::flow::BodyError;
 use crate::gateway::{AnswerBody, Connection, Inbound, Passed};
 use crate::model::clock;
 use crate::server::connection::{LAST_CALL, Shared, refused};
+use crate::server::http2::pace;
 use crate::server::linger::{PAUSE_MAX, Unread, linger};
-use crate::server::{Phase, Seat, pace};
+use crate::server::{Phase, Seat};
 use crate::settings::ConnectionSettings;
 use crate::wire;
 use crate::wire::{Decoder, Defect, Found, Framing, Limits, Outbox, Piece, RequestHead, Scan, Stream, Timer};
@@ -61,7 +62,7 @@ enum End {
 }
 
 /// Serves one connection to its end. Each time it is woken the clock is read once.
-pub(super) async fn serve<S: Stream>(
+pub(in crate::server) async fn serve<S: Stream>(
     stream: S,
     peer: SocketAddr,
     shared: Arc<Shared>,

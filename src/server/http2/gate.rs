@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::ReadBuf;
 
 use crate::gateway::Connection;
-use crate::server::blocks::Longest;
+use crate::server::http2::blocks::Longest;
 
 /// Requests that may be under way before that. They end at once for a caller that reads its answers.
 const REQUESTS_MAX: usize = 4;

@@ -3,7 +3,7 @@
 //! peers may send exist only between this file and h2. What is wrong with fields and their compression is left to h2,
 //! which ends the stream or the connection; `fragment.rs` finds the one thing that it overlooks.
 
-use crate::server::fragment;
+use crate::server::http2::fragment;
 
 /// Length of the connection preface (RFC 9113 section 3.4).
 const PREFACE_BYTES: usize = 24;

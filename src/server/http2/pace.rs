@@ -13,7 +13,7 @@ use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep};
 
 use crate::model::clock;
-use crate::server::http2::Line;
+use crate::server::http2::connection::Line;
 
 /// A reader moves on by this much at least. It is the frame that HTTP/2 cuts answers into anyway, unless the peer asks
 /// for larger ones (RFC 9113 section 4.2).
@@ -39,7 +39,7 @@ pub(super) fn tell(turn: Turn) {
 }
 
 /// Whether so many bytes are a whole piece at least.
-pub(super) fn is_whole(bytes: u64) -> bool {
+pub(in crate::server) fn is_whole(bytes: u64) -> bool {
     bytes >= PIECE_BYTES as u64
 }
 

@@ -21,14 +21,15 @@ use tokio::time::Instant;
 
 use crate::flow::{BodyError, describe};
 use crate::gateway::{AnswerBody, Call, Connection, Inbound, Standstill};
-use crate::server::blocks::{BlockDefect, Blocks};
 use crate::server::connection::{Draining, SecureStream, Shared, refused, told_to_stop};
-use crate::server::frames::{Credit, Frames};
-use crate::server::gate::{Gate, UnderWay};
-use crate::server::guard::{Guard, Signs};
-use crate::server::pace::{Streams, Turn};
-use crate::server::unread::{Discarding, Rest};
-use crate::server::{Phase, Seat, blocks, pace};
+use crate::server::http2::blocks::{BlockDefect, Blocks};
+use crate::server::http2::frames::{Credit, Frames};
+use crate::server::http2::gate::{Gate, UnderWay};
+use crate::server::http2::guard::{Guard, Signs};
+use crate::server::http2::pace::{Streams, Turn};
+use crate::server::http2::unread::{Discarding, Rest};
+use crate::server::http2::{blocks, pace};
+use crate::server::{Phase, Seat};
 use crate::settings::ConnectionSettings;
 use crate::wire::Defect;
 
@@ -361,7 +362,7 @@ pub(super) fn stalled(signs: &Signs, settings: &ConnectionSettings, now: Instant
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(
+pub(in crate::server) async fn serve(
     stream: SecureStream,
     peer: SocketAddr,
     shared: Arc<Shared>,

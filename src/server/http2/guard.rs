@@ -13,11 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::gateway::Standstill;
-use crate::server::blocks::{BlockDefect, Blocks, Hello};
-use crate::server::frames::Frames;
-use crate::server::gate::{Door, Gate};
-use crate::server::resets::Resets;
-use crate::server::window::Window;
+use crate::server::http2::blocks::{BlockDefect, Blocks, Hello};
+use crate::server::http2::frames::Frames;
+use crate::server::http2::gate::{Door, Gate};
+use crate::server::http2::resets::Resets;
+use crate::server::http2::window::Window;
 
 /// Bytes of a held header block that are read at once.
 const PIECE_BYTES: usize = 1024;
@@ -282,9 +282,9 @@ mod tests {
 
     use super::Guard;
     use crate::gateway::Connection;
-    use crate::server::blocks::Blocks;
-    use crate::server::frames::Frames;
-    use crate::server::gate::Gate;
+    use crate::server::http2::blocks::Blocks;
+    use crate::server::http2::frames::Frames;
+    use crate::server::http2::gate::Gate;
     use crate::settings::Peers;
 
     const PREFACE: [u8; 24] = [0; 24];

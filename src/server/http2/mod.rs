@@ -1,0 +1,14 @@
+//! HTTP/2: hyper speaks the protocol; what it does not bound is counted, held back and timed around it.
+
+pub mod blocks;
+mod connection;
+mod fragment;
+mod frames;
+mod gate;
+mod guard;
+pub(super) mod pace;
+mod resets;
+mod unread;
+mod window;
+
+pub(super) use connection::serve;
