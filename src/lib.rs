@@ -5,10 +5,11 @@
 //! an answer that says who must do what.
 //!
 //! Modules stand on floors and name lower floors only: `model`; `problem` and `counters`; `settings`; `policy`, `entra`
-//! and `flow`, which do not know each other; `gateway`; `server`; and on the roof `doctor`, `cli` and the program itself.
+//! and `flow`, which do not know each other; `gateway`; `server` and `admin`; and on the roof `doctor`, `cli` and the program itself.
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod cli;
 pub mod counters;
 pub mod doctor;

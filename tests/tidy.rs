@@ -30,6 +30,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("flow", 4),
     ("gateway", 5),
     ("server", 6),
+    ("admin", 6),
     ("doctor", ROOF),
     ("cli", ROOF),
     ("main", ROOF),

@@ -7,6 +7,7 @@ use std::{io, mem};
 
 use tokio::runtime::Builder;
 
+use crate::admin;
 use crate::cli::{FAILED, Outcome, WELL, load_whole, logging};
 use crate::counters::Counters;
 use crate::server::Server;
@@ -60,12 +61,16 @@ async fn run(mut config: Config, warnings: &[Mistake], mut notices: Notices) -> 
         Ok(server) => server,
         Err(error) => return Outcome::failed(format!("flowgate: {error}\n"), FAILED),
     };
+    let admin = match admin::start(&config, server.control(), server.gateway()) {
+        Ok(admin) => admin,
+        Err(error) => return Outcome::failed(format!("flowgate: {error}\n"), FAILED),
+    };
     // The settings' own copies of lists and secrets are no longer needed.
     drop(config);
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
-    if let Some(address) = server.admin_address() {
+    if let Some(address) = admin {
         tracing::info!(%address, "admin listening: /healthz /readyz /metrics /status /keys/unused");
     }
     let signal = tokio::select! {

@@ -13,10 +13,10 @@ use http::{Method, StatusCode};
 use http_body::Body;
 
 use crate::flow::outbound::TRACKING_ID;
-use crate::flow::{Failed, FlowError, Lease, Outgoing, Progress, StreamedBody, describe};
+use crate::flow::{Failed, FlowError, Lease, Outgoing, Progress, StreamedBody};
 use crate::model::{RequestId, clock};
 use crate::wire;
-use crate::wire::{Decoder, Defect, Fields, Found, Framing, Limits, Outbox, Piece, Scan, ToServer};
+use crate::wire::{Decoder, Defect, Fields, Found, Framing, Limits, Outbox, Piece, Scan, ToServer, describe};
 
 /// How large the head of an answer may be: a platform's has some 30 fields and 3 kB.
 const ANSWER_LIMITS: Limits = Limits {

@@ -9,7 +9,6 @@ mod pool;
 pub mod reply;
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -35,9 +34,8 @@ use crate::model::{Holder, RequestId, TriggerUrl, clock};
 use crate::outbound::{Trust, TrustError};
 use crate::problem::{Again, Kind, Problem, Run};
 use crate::settings::{RouteSettings, UpstreamSettings};
+use crate::wire::BodyError;
 
-/// Whatever makes a body fail.
-pub type BodyError = Box<dyn Error + Send + Sync>;
 /// A body that arrives while it is sent.
 pub type StreamedBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
@@ -462,18 +460,6 @@ impl Trigger {
     ) -> Result<Answer, Failed> {
         exchange::send(lease, call, self.response_timeout, progress, &self.echo).await
     }
-}
-
-/// An error with its causes; hyper's own text names only the outermost.
-pub fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 impl fmt::Debug for Outgoing {

@@ -13,11 +13,11 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::flow;
-use crate::flow::{BodyError, outbound};
+use crate::flow::outbound;
 use crate::gateway::journal::{AnsweredBy, Journal};
 use crate::model::RequestId;
 use crate::problem::Problem;
-use crate::wire::Fields;
+use crate::wire::{BodyError, Fields};
 
 /// Id of the request, for the caller's support ticket.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::time::Instant;
 
-use crate::flow::BodyError;
 use crate::model::clock;
 use crate::problem::{Kind, Problem};
+use crate::wire::BodyError;
 use crate::wire::Timer;
 
 /// How often it is looked whether a connection still stands still.
@@ -221,7 +221,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Arrival<B> {
                 Poll::Pending => return self.wait(cx).map(|stop| Some(Err(stop))),
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Ready(Some(Err(error))) => {
-                    let cause = crate::flow::describe(&*error);
+                    let cause = crate::wire::describe(&*error);
                     return Poll::Ready(Some(Err(Stop::Broken(cause))));
                 }
                 Poll::Ready(Some(Ok(frame))) => frame,
@@ -313,8 +313,8 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{Arrival, LOOK_AGAIN, Pace, Standstill, Stop};
-    use crate::flow::BodyError;
     use crate::problem::Problem;
+    use crate::wire::BodyError;
 
     /// A body of frames that the test sends.
     struct Frames(mpsc::UnboundedReceiver<Frame<Bytes>>);

@@ -13,10 +13,11 @@ use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::flow::{Arriving, BodyError, Outgoing, Progress};
+use crate::flow::{Arriving, Outgoing, Progress};
 use crate::gateway::arrival::{Arrival, Pace, Standstill, Stop};
 use crate::gateway::budget::{Budget, Owner, Reservation};
 use crate::problem::{Kind, Problem};
+use crate::wire::BodyError;
 
 /// The body of a request as it comes from the connection.
 pub enum Inbound {

@@ -14,10 +14,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
-use crate::server::connection::Shared;
+use crate::server::phase::Phase;
 use crate::server::refusals::Refusals;
 use crate::server::seats::{Counting, Seat, Seats};
-use crate::server::{BACKLOG, Phase, StartError, connection, tls};
+use crate::server::shared::{Shared, refused};
+use crate::server::sockets::BACKLOG;
+use crate::server::{connection, tls};
 use crate::settings::{Config, ConnectionSettings, Peers, Transport};
 
 /// Pause after a failed accept: out of file descriptors, nothing gets better by trying at once.
@@ -64,7 +66,7 @@ impl Plan {
         config: &Config,
         gateway: &Arc<Gateway>,
         seats: &Arc<Seats>,
-    ) -> Result<(Self, Vec<mpsc::Receiver<Handed>>), StartError> {
+    ) -> Result<(Self, Vec<mpsc::Receiver<Handed>>), rustls::Error> {
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             let transport = match &listener.transport {
@@ -276,7 +278,7 @@ impl Door {
 
     fn turn_away(&self, peer: SocketAddr, listener: usize, reason: &'static str) {
         if let Some(shared) = self.shared.get(listener) {
-            connection::refused(shared, peer, reason, None);
+            refused(shared, peer, reason, None);
         }
     }
 

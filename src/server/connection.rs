@@ -1,42 +1,18 @@
-//! One connection's life: handshake, requests, rest, age, end. An idle HTTP/1 connection is parked: HTTP is taken off,
-//! and only the stream waits for the next byte. It decides when a connection ends; what is answered is decided above.
+//! The beginning of a connection: the TLS handshake, and which protocol is spoken afterwards.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::gateway::Gateway;
-use crate::gateway::journal::ConnectionLine;
-use crate::model::clock;
-use crate::server::refusals::{Lines, Refusals};
+use crate::counters::ReasonLabels;
+use crate::server::phase::{Draining, Phase, told_to_stop};
+use crate::server::seats::Seat;
+use crate::server::shared::{LAST_CALL, Shared, refused};
 use crate::server::tls::Offer;
-use crate::server::{Phase, Seat, http1, http2, tls};
-use crate::settings::{ConnectionSettings, Peers};
+use crate::server::{http1, http2, tls};
 use crate::wire::{NoHandshake, OfCaller};
-
-/// What connections of one listener share within a worker.
-#[derive(Debug)]
-pub(super) struct Shared {
-    /// Who answers.
-    pub gateway: Arc<Gateway>,
-    /// The worker.
-    pub worker: usize,
-    /// Deadlines and limits.
-    pub settings: Arc<ConnectionSettings>,
-    /// Path answered with the gateway's health.
-    pub health_path: Option<Arc<str>>,
-    /// Who connects.
-    pub peers: Peers,
-    /// Which lines about connections are written.
-    pub refusals: Arc<Refusals>,
-}
-
-/// When the gateway stops, a connection that has not had a request yet may take so long for each of its handshake and
-/// its first request: two round trips and a lost packet. A silent one does not hold up the stop for longer.
-pub(super) const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// Serves one connection to its end.
 pub(super) async fn serve_tls(
@@ -86,9 +62,6 @@ pub(super) async fn serve_plain(
     http1::serve(tcp, peer, shared, phase, seat).await;
 }
 
-/// Boxed once after the handshake: it is large, and every future that holds it would carry it in full.
-pub(super) type SecureStream = Box<OfCaller>;
-
 fn handshake_failed(shared: &Shared, peer: SocketAddr, failed: &NoHandshake) {
     let (reason, sentence) = tls::explain(&failed.why);
     let detail = match Offer::read(&failed.said) {
@@ -99,7 +72,7 @@ fn handshake_failed(shared: &Shared, peer: SocketAddr, failed: &NoHandshake) {
 }
 
 fn handshake_refused(shared: &Shared, peer: SocketAddr, reason: &'static str, detail: String) {
-    let labels = crate::counters::ReasonLabels { reason };
+    let labels = ReasonLabels { reason };
     shared
         .gateway
         .counters()
@@ -109,43 +82,8 @@ fn handshake_refused(shared: &Shared, peer: SocketAddr, reason: &'static str, de
     refused(shared, peer, reason, Some(detail));
 }
 
-/// Counts a connection that was turned away or did not end as it should, and writes its line unless there are too many
-/// of them.
-pub(super) fn refused(shared: &Shared, peer: SocketAddr, reason: &'static str, detail: Option<String>) {
-    shared.gateway.counters().refused(reason);
-    let lines = match detail {
-        Some(_) => Lines::Telling,
-        None => Lines::Alike,
-    };
-    let Some(told) = shared.refusals.tell(peer, reason, lines, clock::now()) else {
-        return;
-    };
-    let address = peer.ip().to_canonical();
-    let detail = told.detail(detail).map(Into::into);
-    shared
-        .gateway
-        .log()
-        .connection(&ConnectionLine::new(address, reason, detail));
-}
-
 /// Ends some time after the gateway has stopped serving.
 async fn last_call(mut phase: watch::Receiver<Phase>) {
     told_to_stop(&mut phase, Draining::No).await;
     tokio::time::sleep(LAST_CALL).await;
-}
-
-/// Whether a connection was told to close after what it is doing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Draining {
-    Yes,
-    No,
-}
-
-/// Ends when the gateway stops serving; never, once that is known.
-pub(super) async fn told_to_stop(phase: &mut watch::Receiver<Phase>, draining: Draining) {
-    if draining == Draining::Yes {
-        return std::future::pending().await;
-    }
-    // A closed channel means that the worker is gone: then this connection is too.
-    let _ = phase.wait_for(|phase| *phase != Phase::Serve).await;
 }

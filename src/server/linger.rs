@@ -10,8 +10,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::server::connection::{Draining, told_to_stop};
-use crate::server::{Phase, Seat};
+use crate::server::phase::{Draining, Phase, told_to_stop};
+use crate::server::seats::Seat;
 use crate::wire;
 use crate::wire::Stream;
 
@@ -81,9 +81,9 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{BRIEF_TIME, LINGER_TIME, PAUSE_MAX, Unread, linger};
+    use crate::server::phase::Phase;
     use crate::server::seats::tests::seats;
-    use crate::server::seats::{Counting, Seats};
-    use crate::server::{Phase, Seat};
+    use crate::server::seats::{Counting, Seat, Seats};
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -2,8 +2,10 @@
 //! of a body, reading from and writing to a stream. It accepts only what is unambiguous; it knows nothing of
 //! callers, routes or flows.
 
+mod bind;
 mod body;
 mod chunks;
+mod errors;
 mod fields;
 mod head;
 mod outbox;
@@ -11,7 +13,9 @@ mod secure;
 mod stream;
 mod timer;
 
+pub use bind::BindError;
 pub use body::{Decoder, Piece, take};
+pub use errors::{BodyError, describe};
 pub use fields::Fields;
 pub use head::{Defect, Found, Framing, Limits, RequestHead, ResponseHead, Scan, request, response};
 pub use outbox::Outbox;

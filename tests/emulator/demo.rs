@@ -14,6 +14,7 @@
 #[path = "mod.rs"]
 mod emulator;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -245,8 +246,10 @@ fn load(dir: &Path, settings: &str) -> (Config, Environment) {
     }
 }
 
-fn start(config: &Config, lines: Arc<Lines>) -> Server {
-    Server::start(config, &Counters::new(), Log::new(lines, Form::Json)).unwrap()
+fn start(config: &Config, lines: Arc<Lines>) -> (Server, SocketAddr) {
+    let server = Server::start(config, &Counters::new(), Log::new(lines, Form::Json)).unwrap();
+    let admin = flowgate::admin::start(config, server.control(), server.gateway()).unwrap();
+    (server, admin.unwrap())
 }
 
 /// Sends one request, and returns its status, who answered, and the gateway's log line.
@@ -353,9 +356,8 @@ async fn demo() -> ExitCode {
     emulator.entra.allow_audience("https://graph.microsoft.com");
     let lines = Arc::new(Lines::default());
     let (config, environment) = load(emulator.dir(), &settings(&emulator));
-    let server = start(&config, lines.clone());
+    let (server, admin) = start(&config, lines.clone());
     let address = format!("https://localhost:{}", server.addresses()[0].port());
-    let admin = server.admin_address().unwrap();
     println!("The gateway listens on {address}, its admin listener on http://{admin}/readyz?verbose\n");
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(emulator.ca.client_config(&["http/1.1"]))

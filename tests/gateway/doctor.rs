@@ -872,7 +872,7 @@ async fn the_privileges_report_asks_the_gateway_which_keys_nobody_uses() {
     let unused: Value = serde_json::from_str(&unused).unwrap();
     assert_eq!(unused["named"], json!([{"caller": "idle", "key": "spare"}]));
 
-    let address = gateway.server.admin_address().unwrap();
+    let address = gateway.admin.unwrap();
     let text = text.replacen("127.0.0.1:0", &address.to_string(), 1);
     let questions = Questions {
         privileges: Privileges::Yes,

@@ -193,11 +193,13 @@ address = "127.0.0.1:0"
         };
         let log = Log::new(sink, Form::Json);
         let server = Server::start(&config, &Counters::new(), log).unwrap();
+        let admin = flowgate::admin::start(&config, server.control(), server.gateway()).unwrap();
         let address = server.addresses()[0];
         let tls = self.emulator.ca.client_config(&["http/1.1"]);
         let tls_h2 = self.emulator.ca.client_config(&["h2"]);
         Running {
             server,
+            admin,
             address,
             lines,
             tls: Arc::new(tls),
@@ -276,6 +278,7 @@ impl Answer {
 pub struct Running {
     pub server: Server,
     pub address: SocketAddr,
+    pub admin: Option<SocketAddr>,
     pub lines: Arc<Lines>,
     tls: Arc<rustls::ClientConfig>,
     tls_h2: Arc<rustls::ClientConfig>,
@@ -356,7 +359,7 @@ impl Running {
 
     /// Asks the admin listener.
     pub async fn admin(&self, path: &str) -> (u16, String) {
-        let address = self.server.admin_address().unwrap();
+        let address = self.admin.unwrap();
         let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
         let (mut sender, connection) = http1::handshake(io).await.unwrap();
         tokio::spawn(async move { drop(connection.await) });

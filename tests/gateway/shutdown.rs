@@ -47,11 +47,12 @@ impl Stopping {
     async fn start(gateway: Running) -> Self {
         let Running {
             server,
+            admin,
             address,
             lines,
             ..
         } = gateway;
-        let admin = server.admin_address().unwrap();
+        let admin = admin.unwrap();
         let (hurry, hurried) = oneshot::channel();
         let began = Instant::now();
         let task = tokio::spawn(server.stop(async move {
@@ -362,7 +363,7 @@ async fn a_gateway_can_be_started_again_on_its_address() {
 #[tokio::test]
 async fn a_start_that_fails_names_the_address_and_leaves_nothing_behind() {
     let (world, first, _) = served("").await;
-    let taken = first.server.admin_address().unwrap();
+    let taken = first.admin.unwrap();
     let settings = world.base().replace(
         "[admin]\naddress = \"127.0.0.1:0\"",
         &format!("[admin]\naddress = \"{taken}\""),
@@ -371,7 +372,9 @@ async fn a_start_that_fails_names_the_address_and_leaves_nothing_behind() {
     world.file("second.toml", &format!("{settings}{route}"));
     let environment = Environment::from_pairs([("CONTOSO_SECRET", SECRET)]);
     let (config, _) = settings::load(&world.dir().join("second.toml"), &environment).unwrap();
-    let error = Server::start(&config, &Counters::new(), Log::off()).unwrap_err();
+    let second = Server::start(&config, &Counters::new(), Log::off()).unwrap();
+    let error = flowgate::admin::start(&config, second.control(), second.gateway()).unwrap_err();
+    drop(second);
     assert!(error.to_string().contains(&taken.to_string()), "{error}");
     assert_eq!(first.admin("/healthz").await.0, 200);
 }

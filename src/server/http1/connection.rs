@@ -18,16 +18,17 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::flow::BodyError;
 use crate::gateway::{AnswerBody, Connection, Inbound, Passed};
 use crate::model::clock;
-use crate::server::connection::{LAST_CALL, Shared, refused};
-use crate::server::http2::pace;
 use crate::server::linger::{PAUSE_MAX, Unread, linger};
-use crate::server::{Phase, Seat};
+use crate::server::phase::Phase;
+use crate::server::seats::Seat;
+use crate::server::shared::{LAST_CALL, PIECE_BYTES, Shared, refused};
 use crate::settings::ConnectionSettings;
 use crate::wire;
-use crate::wire::{Decoder, Defect, Found, Framing, Limits, Outbox, Piece, RequestHead, Scan, Stream, Timer};
+use crate::wire::{
+    BodyError, Decoder, Defect, Found, Framing, Limits, Outbox, Piece, RequestHead, Scan, Stream, Timer,
+};
 
 /// Bytes read at once, of heads and of bodies.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -710,7 +711,7 @@ async fn pour<B: Body<Data = Bytes> + Unpin>(
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Gone)),
                 Poll::Pending => {
                     // Its request would hold the trigger's permit for ever, also if single bytes were taken.
-                    if blocked.is_some_and(|(_, from)| pace::is_whole(sent - from)) {
+                    if blocked.is_some_and(|(_, from)| sent - from >= PIECE_BYTES as u64) {
                         blocked = None;
                     }
                     let (since, _) = *blocked.get_or_insert_with(|| (clock::now(), sent));

@@ -19,9 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::flow::{BodyError, describe};
 use crate::gateway::{AnswerBody, Call, Connection, Inbound, Standstill};
-use crate::server::connection::{Draining, SecureStream, Shared, refused, told_to_stop};
 use crate::server::http2::blocks::{BlockDefect, Blocks};
 use crate::server::http2::frames::{Credit, Frames};
 use crate::server::http2::gate::{Gate, UnderWay};
@@ -29,9 +27,11 @@ use crate::server::http2::guard::{Guard, Signs};
 use crate::server::http2::pace::{Streams, Turn};
 use crate::server::http2::unread::{Discarding, Rest};
 use crate::server::http2::{blocks, pace};
-use crate::server::{Phase, Seat};
+use crate::server::phase::{Draining, Phase, told_to_stop};
+use crate::server::seats::Seat;
+use crate::server::shared::{PIECE_BYTES, Shared, refused};
 use crate::settings::ConnectionSettings;
-use crate::wire::Defect;
+use crate::wire::{BodyError, Defect, OfCaller, describe};
 
 /// Largest piece of answers kept for one HTTP/2 stream that does not read; bytes.
 const H2_SEND_BUFFER: usize = 16 * 1024;
@@ -78,7 +78,7 @@ impl Requests {
     pub(super) fn new(
         shared: &Arc<Shared>,
         gate: &Arc<Gate>,
-        guard: &Guard<SecureStream>,
+        guard: &Guard<Box<OfCaller>>,
         credit: &Arc<Credit>,
         seat: Seat,
     ) -> Self {
@@ -203,7 +203,7 @@ impl RunningBody {
     /// The reader's time begins anew when it has taken a whole piece, or when the flow was waited for: not with each
     /// byte that it lets come.
     fn note_pace(&mut self) {
-        if self.awaited || pace::is_whole(self.handed - self.timed) {
+        if self.awaited || self.handed - self.timed >= PIECE_BYTES as u64 {
             self.awaited = false;
             self.timed = self.handed;
             pace::tell(Turn::Reader);
@@ -363,7 +363,7 @@ pub(super) fn stalled(signs: &Signs, settings: &ConnectionSettings, now: Instant
 
 /// Serves one connection to its end.
 pub(in crate::server) async fn serve(
-    stream: SecureStream,
+    stream: Box<OfCaller>,
     peer: SocketAddr,
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
@@ -400,7 +400,7 @@ pub(in crate::server) async fn serve(
 type Fault = (&'static str, Option<String>);
 
 async fn live(
-    guard: Guard<SecureStream>,
+    guard: Guard<Box<OfCaller>>,
     requests: Requests,
     mut phase: watch::Receiver<Phase>,
 ) -> Option<Fault> {

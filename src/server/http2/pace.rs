@@ -14,10 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::model::clock;
 use crate::server::http2::connection::Line;
-
-/// A reader moves on by this much at least. It is the frame that HTTP/2 cuts answers into anyway, unless the peer asks
-/// for larger ones (RFC 9113 section 4.2).
-const PIECE_BYTES: usize = 16 * 1024;
+use crate::server::shared::PIECE_BYTES;
 
 /// For whom a stream waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +33,6 @@ thread_local! {
 /// Tells the stream that is being polled whose turn it is now.
 pub(super) fn tell(turn: Turn) {
     TOLD.set(Some(turn));
-}
-
-/// Whether so many bytes are a whole piece at least.
-pub(in crate::server) fn is_whole(bytes: u64) -> bool {
-    bytes >= PIECE_BYTES as u64
 }
 
 /// The next piece of these bytes; the rest stays.

@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::flow::BodyError;
+use crate::wire::BodyError;
 
 /// A caller may send what nobody reads for so long, as with nginx's `lingering_time`.
 const TIME: Duration = Duration::from_secs(30);

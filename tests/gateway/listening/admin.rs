@@ -15,11 +15,7 @@ use crate::listening::{Talk, order, served};
 const OTHER_CLIENT: &str = "bbbbbbbb-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 
 async fn talk(gateway: &Running) -> Talk<TcpStream> {
-    Talk::new(
-        TcpStream::connect(gateway.server.admin_address().unwrap())
-            .await
-            .unwrap(),
-    )
+    Talk::new(TcpStream::connect(gateway.admin.unwrap()).await.unwrap())
 }
 
 async fn verbose(gateway: &Running) -> (u16, Value) {
@@ -294,6 +290,6 @@ async fn the_admin_listener_can_be_switched_off() {
         .replace("[admin]\naddress = \"127.0.0.1:0\"", "[admin]\noff = true");
     let route = world.route("orders", "/orders", &trigger.url(), "");
     let gateway = world.start(&format!("{settings}{route}"));
-    assert_eq!(gateway.server.admin_address(), None);
+    assert_eq!(gateway.admin, None);
     assert_eq!(gateway.send(order()).await.status, 202);
 }

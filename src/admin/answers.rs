@@ -1,86 +1,15 @@
-//! The listener for health, readiness, metrics and keys that nobody uses: four read-only paths without authentication,
-//! therefore on loopback unless the settings say otherwise, and not for web pages.
+//! What the admin listener answers, and by which hosts it may be asked.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio::task::AbortHandle;
 
 use crate::gateway::Gateway;
 use crate::policy::host;
-
-/// Connections at one time; scrapers and probes need a few. One more closes the one that was used least recently, so
-/// that connections at rest and slow heads keep no probe out.
-const CONNECTIONS_MAX: usize = 64;
-/// Time for a request head, and between two requests.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for a whole connection: a scraper comes back, a stuck one goes.
-const AGE_MAX: Duration = Duration::from_secs(300);
-
-/// An open connection.
-struct Open {
-    /// When it was used last, on a clock that counts connections and requests.
-    used: Arc<AtomicU64>,
-    task: AbortHandle,
-}
-
-/// Closes the connection that was used least recently if there is no room for another one.
-fn make_room(open: &mut Vec<Open>) {
-    open.retain(|open| !open.task.is_finished());
-    if open.len() < CONNECTIONS_MAX {
-        return;
-    }
-    let oldest = open.iter().enumerate();
-    let oldest = oldest.min_by_key(|(_, open)| open.used.load(Ordering::Relaxed));
-    if let Some((index, _)) = oldest {
-        open.swap_remove(index).task.abort();
-    }
-}
-
-/// Serves until it is dropped. `hosts` are names that it may be asked by, in lower case.
-pub(super) async fn serve(listener: TcpListener, gateway: Arc<Gateway>, hosts: Arc<[String]>) {
-    let mut open = Vec::with_capacity(CONNECTIONS_MAX);
-    let clock = Arc::new(AtomicU64::new(0));
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of file descriptors, most likely: trying again at once would only burn time.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        make_room(&mut open);
-        let (gateway, hosts, clock) = (gateway.clone(), hosts.clone(), clock.clone());
-        let used = Arc::new(AtomicU64::new(clock.fetch_add(1, Ordering::Relaxed)));
-        let last = used.clone();
-        let task = tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                last.store(clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-                let answer = answer(&gateway, &hosts, &request);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(16 * 1024)
-                .serve_connection(TokioIo::new(stream), service);
-            // Whatever ends it, there is nobody to tell.
-            let _ = tokio::time::timeout(AGE_MAX, connection).await;
-        });
-        let task = task.abort_handle();
-        open.push(Open { used, task });
-    }
-}
 
 /// Whether a host is one that a request may name. A browser can be made to ask here by a name that was pointed at this
 /// address (DNS rebinding), and lets the page under that name read the answer. It cannot be made to do so by address.
@@ -94,7 +23,11 @@ fn is_ours(host: &str, hosts: &[String]) -> bool {
     named("localhost") || address.parse::<IpAddr>().is_ok() || hosts.iter().any(|name| named(name))
 }
 
-fn answer(gateway: &Gateway, hosts: &[String], request: &Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) fn answer(
+    gateway: &Gateway,
+    hosts: &[String],
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
     // Without any host there is no browser: it is an old probe.
     let fields = request.headers().get_all(header::HOST).iter();
     let fields = fields.map(|value| value.to_str().unwrap_or_default());

@@ -1,0 +1,56 @@
+//! What connections of one listener share within a worker, and how one of them is reported that does not end as it
+//! should.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::gateway::Gateway;
+use crate::gateway::journal::ConnectionLine;
+use crate::model::clock;
+use crate::server::refusals::{Lines, Refusals};
+use crate::settings::{ConnectionSettings, Peers};
+
+/// When the gateway stops, a connection that has not had a request yet may take so long for each of its handshake and
+/// its first request: two round trips and a lost packet. A silent one does not hold up the stop for longer.
+pub(super) const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// A reader moves on by this much at least in `connections.write_timeout`. It is the frame that HTTP/2 cuts answers into
+/// anyway, unless the peer asks for larger ones (RFC 9113 section 4.2).
+pub(super) const PIECE_BYTES: usize = 16 * 1024;
+
+/// What connections of one listener share within a worker.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Who answers.
+    pub gateway: Arc<Gateway>,
+    /// The worker.
+    pub worker: usize,
+    /// Deadlines and limits.
+    pub settings: Arc<ConnectionSettings>,
+    /// Path answered with the gateway's health.
+    pub health_path: Option<Arc<str>>,
+    /// Who connects.
+    pub peers: Peers,
+    /// Which lines about connections are written.
+    pub refusals: Arc<Refusals>,
+}
+
+/// Counts a connection that was turned away or did not end as it should, and writes its line unless there are too many
+/// of them.
+pub(super) fn refused(shared: &Shared, peer: SocketAddr, reason: &'static str, detail: Option<String>) {
+    shared.gateway.counters().refused(reason);
+    let lines = match detail {
+        Some(_) => Lines::Telling,
+        None => Lines::Alike,
+    };
+    let Some(told) = shared.refusals.tell(peer, reason, lines, clock::now()) else {
+        return;
+    };
+    let address = peer.ip().to_canonical();
+    let detail = told.detail(detail).map(Into::into);
+    shared
+        .gateway
+        .log()
+        .connection(&ConnectionLine::new(address, reason, detail));
+}
