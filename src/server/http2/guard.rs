@@ -13,9 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::gateway::Standstill;
-use crate::server::http2::blocks::{BlockDefect, Blocks, Hello};
+use crate::server::http2::blocks::{BlockDefect, Blocks};
 use crate::server::http2::frames::Frames;
 use crate::server::http2::gate::{Door, Gate};
+use crate::server::http2::hello::Hello;
 use crate::server::http2::resets::Resets;
 use crate::server::http2::window::Window;
 

@@ -13,7 +13,7 @@ use hyper::rt::Executor;
 use tokio::time::{Instant, Sleep};
 
 use crate::model::clock;
-use crate::server::http2::connection::Line;
+use crate::server::http2::line::Line;
 use crate::server::shared::PIECE_BYTES;
 
 /// For whom a stream waits.

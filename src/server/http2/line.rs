@@ -1,0 +1,124 @@
+//! What all requests of one HTTP/2 connection share, and one of them while it runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::gateway::{Connection, Standstill};
+use crate::server::http2::frames::Credit;
+use crate::server::http2::gate::{Gate, UnderWay};
+use crate::server::http2::guard::{Guard, Signs};
+use crate::server::http2::unread::{Discarding, Rest};
+use crate::server::seats::Seat;
+use crate::server::shared::{Shared, refused};
+
+/// What all requests of one connection share.
+pub(super) struct Line {
+    pub(super) shared: Arc<Shared>,
+    pub(super) via: Arc<Connection>,
+    pub(super) signs: Arc<Signs>,
+    /// How many requests of unknown callers may be under way.
+    pub(super) gate: Arc<Gate>,
+    /// What the peer may send without asking for anything.
+    pub(super) credit: Arc<Credit>,
+    /// The time in which the peer could send no more of any body.
+    pub(super) standstill: Arc<Standstill>,
+    /// Bodies that nobody reads.
+    pub(super) discarding: Arc<Discarding>,
+    /// Kept until the last request has ended: an HTTP/2 request may outlive its connection for a moment.
+    _seat: Seat,
+    /// Requests that are running: until their answer has left.
+    now: AtomicUsize,
+    served: AtomicUsize,
+}
+
+impl Line {
+    pub(super) fn new<S>(
+        shared: &Arc<Shared>,
+        gate: &Arc<Gate>,
+        guard: &Guard<S>,
+        credit: &Arc<Credit>,
+        seat: Seat,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            shared: shared.clone(),
+            via: gate.via().clone(),
+            gate: gate.clone(),
+            signs: guard.signs().clone(),
+            credit: credit.clone(),
+            standstill: guard.standstill().clone(),
+            discarding: Arc::default(),
+            _seat: seat,
+            now: AtomicUsize::new(0),
+            served: AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn under_way(&self) -> UnderWay {
+        UnderWay {
+            requests: self.running(),
+            bodies: self.discarding.count(),
+        }
+    }
+
+    pub(super) fn served(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Time in which a reader must move on.
+    pub(super) fn write_timeout(&self) -> Duration {
+        self.shared.settings.write_timeout
+    }
+
+    /// A stream is reset because its reader did not move on.
+    pub(super) fn stream_stalled(&self) {
+        let detail = "an HTTP/2 stream whose reader took nothing of its answer was reset";
+        refused(
+            &self.shared,
+            self.via.peer,
+            "write-stalled",
+            Some(detail.to_owned()),
+        );
+    }
+}
+
+/// A request until its answer has left.
+pub(super) struct Running {
+    pub(super) line: Arc<Line>,
+    /// Whether its answer is whole.
+    pub(super) whole: bool,
+    /// What becomes of its body, if it has one.
+    pub(super) rest: Option<Arc<Rest>>,
+}
+
+impl Running {
+    pub(super) fn begin(line: &Arc<Line>, rest: Option<Arc<Rest>>) -> Self {
+        line.now.fetch_add(1, Ordering::Relaxed);
+        line.served.fetch_add(1, Ordering::Relaxed);
+        line.credit.request();
+        Self {
+            line: line.clone(),
+            whole: false,
+            rest,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.line.now.fetch_sub(1, Ordering::Relaxed);
+        if !self.line.via.is_known() {
+            self.line.gate.changed();
+        }
+        if !self.whole {
+            self.line.credit.dropped();
+            if let Some(rest) = &self.rest {
+                rest.give_up();
+            }
+        }
+    }
+}
