@@ -134,6 +134,41 @@ enum Next {
     End(End),
 }
 
+/// What a connection waits for between two requests.
+enum Awaited {
+    /// The rest of a head.
+    Rest {
+        since: Instant,
+    },
+    /// A request that its caller has sent already, or is about to, while the gateway stops: it is still answered.
+    Last {
+        since: Instant,
+        is_over: bool,
+    },
+    First {
+        since: Instant,
+    },
+    Next {
+        since: Instant,
+    },
+}
+
+impl Awaited {
+    /// How long, and how the connection ends then.
+    fn deadline(self, born: Instant, settings: &ConnectionSettings) -> (Instant, End) {
+        match self {
+            Self::Rest { since } => (since + settings.head_timeout, End::Late("head-timeout")),
+            Self::Last { since, is_over: true } => (since, End::Over),
+            Self::Last { since, .. } => (since + LAST_CALL, End::Over),
+            Self::First { since } => (since + settings.head_timeout, End::Late("no-request")),
+            Self::Next { since } => {
+                let idle = since + settings.idle_timeout;
+                (idle.min(born + settings.age_max), End::Over)
+            }
+        }
+    }
+}
+
 impl Line {
     fn settings(&self) -> &ConnectionSettings {
         &self.shared.settings
@@ -235,21 +270,16 @@ impl Line {
                     Poll::Ready(Ok(_)) => continue,
                     Poll::Pending => {}
                 }
-                let settings = &self.shared.settings;
-                let (deadline, end) = match head_since {
-                    Some(since) => (since + settings.head_timeout, End::Late("head-timeout")),
-                    None if self.halt.poll(cx) => {
-                        // A request that its caller has sent already, or is about to, is still answered.
-                        let since = *halted_since.get_or_insert_with(clock::now);
-                        let over = wire.served && wire.stream.is_silent();
-                        (if over { since } else { since + LAST_CALL }, End::Over)
-                    }
-                    None if !wire.served => (idle_since + settings.head_timeout, End::Late("no-request")),
-                    None => {
-                        let idle = idle_since + settings.idle_timeout;
-                        (idle.min(self.born + settings.age_max), End::Over)
-                    }
+                let awaited = match head_since {
+                    Some(since) => Awaited::Rest { since },
+                    None if self.halt.poll(cx) => Awaited::Last {
+                        since: *halted_since.get_or_insert_with(clock::now),
+                        is_over: wire.served && wire.stream.is_silent(),
+                    },
+                    None if !wire.served => Awaited::First { since: idle_since },
+                    None => Awaited::Next { since: idle_since },
                 };
+                let (deadline, end) = awaited.deadline(self.born, self.settings());
                 std::task::ready!(self.timer.poll_until(cx, deadline));
                 return Poll::Ready(Next::End(end));
             }
@@ -344,3 +374,42 @@ impl Line {
 
 /// How one request was answered: the connection goes on, or ends.
 type Turn<S> = Result<Wire<S>, (End, Option<Wire<S>>)>;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::{Awaited, End, LAST_CALL};
+    use crate::settings::ConnectionSettings;
+
+    #[test]
+    fn a_connection_waits_as_long_as_its_state_allows() {
+        let second = Duration::from_secs;
+        let mut settings = ConnectionSettings::default();
+        settings.head_timeout = second(10);
+        settings.idle_timeout = second(75);
+        settings.age_max = second(3600);
+        let since = Instant::now();
+        let over = since + LAST_CALL;
+        let late = |reason| (since + second(10), End::Late(reason));
+        for (awaited, age, expected) in [
+            (Awaited::Rest { since }, 0, late("head-timeout")),
+            (Awaited::First { since }, 0, late("no-request")),
+            (Awaited::Next { since }, 0, (since + second(75), End::Over)),
+            (Awaited::Next { since }, 3590, (since + second(10), End::Over)),
+            (
+                Awaited::Last {
+                    since,
+                    is_over: false,
+                },
+                0,
+                (over, End::Over),
+            ),
+            (Awaited::Last { since, is_over: true }, 0, (since, End::Over)),
+        ] {
+            assert_eq!(awaited.deadline(since - second(age), &settings), expected);
+        }
+    }
+}
