@@ -1,21 +1,11 @@
 //! Finds the end of a body: after a stated number of bytes, after its last chunk, or at the end of its
 //! connection.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
-use crate::wire::Framing;
 use crate::wire::chunks::Chunks;
-
-/// The next part of a body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
-    /// This data.
-    Data(Bytes),
-    /// Nothing yet: more bytes must arrive.
-    More,
-    /// The end; any further bytes belong to the next message.
-    End,
-}
+use crate::wire::head::Framing;
+use crate::wire::piece::{Piece, take};
 
 /// Extracts one body from a stream of bytes.
 #[derive(Debug)]
@@ -98,16 +88,6 @@ impl Decoder {
             }
             Self::Length(_) | Self::Chunked(_) => Err("the connection was closed in the middle of the body"),
         }
-    }
-}
-
-/// Takes bytes from the front. Taking all of them leaves no empty handle behind, which would keep the memory
-/// alive.
-pub fn take(held: &mut BytesMut, count: usize) -> Bytes {
-    if count >= held.len() {
-        std::mem::take(held).freeze()
-    } else {
-        held.split_to(count).freeze()
     }
 }
 

@@ -3,8 +3,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use crate::wire::Piece;
-use crate::wire::body::take;
+use crate::wire::piece::{Piece, take};
 
 /// Longest extension of one chunk, bytes; no legitimate sender uses them.
 const EXTENSION_BYTES_MAX: usize = 256;

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use memchr::memchr;
 
-use crate::wire::{Fields, fields};
+use crate::wire::fields;
+use crate::wire::fields::Fields;
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]
