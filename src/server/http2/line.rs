@@ -96,14 +96,14 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn begin(line: &Arc<Line>, rest: Option<Arc<Rest>>) -> Self {
+    pub(super) fn begin(line: &Arc<Line>) -> Self {
         line.now.fetch_add(1, Ordering::Relaxed);
         line.served.fetch_add(1, Ordering::Relaxed);
         line.credit.request();
         Self {
             line: line.clone(),
             whole: false,
-            rest,
+            rest: None,
         }
     }
 }

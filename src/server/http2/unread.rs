@@ -135,10 +135,15 @@ enum State {
 pub(super) struct Rest(Mutex<State>);
 
 impl Rest {
-    /// A body for the gateway to read, and what becomes of it afterwards.
-    pub(super) fn of(body: Incoming, discarding: &Arc<Discarding>) -> (Arriving, Arc<Self>) {
+    /// A body for the gateway to read, whose first piece may have been taken, and what becomes of it afterwards.
+    pub(super) fn of(
+        body: Incoming,
+        first: Option<hyper::Result<Frame<Bytes>>>,
+        discarding: &Arc<Discarding>,
+    ) -> (Arriving, Arc<Self>) {
         let rest = Arc::new(Self(Mutex::new(State::Wanted)));
         let arriving = Arriving {
+            first,
             body: Some(body),
             rest: rest.clone(),
             discarding: discarding.clone(),
@@ -170,6 +175,7 @@ impl Rest {
 
 /// A body that is arriving. What is unread of it when it is dropped goes to its [`Rest`].
 pub(super) struct Arriving {
+    first: Option<hyper::Result<Frame<Bytes>>>,
     body: Option<Incoming>,
     rest: Arc<Rest>,
     discarding: Arc<Discarding>,
@@ -183,6 +189,9 @@ impl Body for Arriving {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first.map_err(BodyError::from)));
+        }
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };
@@ -191,11 +200,19 @@ impl Body for Arriving {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.first.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+        let hint = self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint);
+        let first = self
+            .first
+            .as_ref()
+            .and_then(|first| first.as_ref().ok()?.data_ref());
+        match (hint.exact(), first) {
+            (Some(bytes), Some(first)) => SizeHint::with_exact(bytes + first.len() as u64),
+            _ => hint,
+        }
     }
 }
 
