@@ -65,7 +65,7 @@ enum Command {
         #[command(flatten)]
         settings: SettingsFile,
         #[command(flatten)]
-        words: DoctorWords,
+        words: DoctorArguments,
     },
     /// Print the commands that create what an identity needs in Entra; nothing is run.
     Setup {
@@ -125,7 +125,7 @@ struct SettingsFile {
 }
 
 #[derive(Debug, clap::Args)]
-struct DoctorWords {
+struct DoctorArguments {
     /// Check only this route and its identity.
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
@@ -261,9 +261,9 @@ pub fn run(cli: Cli) -> Outcome {
             no_browser,
         } => {
             let way = match (device_code, no_browser) {
-                (true, _) => login::Way::DeviceCode,
-                (false, true) => login::Way::ShowAddress,
-                (false, false) => login::Way::OpenBrowser,
+                (true, _) => login::SignInMethod::DeviceCode,
+                (false, true) => login::SignInMethod::ShowAddress,
+                (false, false) => login::SignInMethod::OpenBrowser,
             };
             login::login(&settings.config, &identity, way)
         }

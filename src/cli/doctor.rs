@@ -6,13 +6,13 @@ use std::path::Path;
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::cli::{DoctorWords, FAILED, Outcome, SetupStyle, WELL, WRONG, load, style};
+use crate::cli::{DoctorArguments, FAILED, Outcome, SetupStyle, WELL, WRONG, load, style};
 use crate::doctor::live::RUN_WORDS;
 use crate::doctor::{Live, Privileges, Questions, Report, Selection, SignedUrl, Walk, advice, setup};
 use crate::settings::{Environment, Mistake, Secrets};
 use crate::{doctor, settings};
 
-pub(super) fn doctor(path: &Path, words: DoctorWords) -> Outcome {
+pub(super) fn doctor(path: &Path, words: DoctorArguments) -> Outcome {
     if words.audit {
         let why = "`doctor --audit` is now `doctor --privileges`; it does the same\n";
         return Outcome::failed(why, WRONG);

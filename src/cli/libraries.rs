@@ -20,13 +20,13 @@ use crate::cli::lines::{Lines, Notice};
 use crate::gateway::journal::{Form, Sink};
 
 /// Burst of lines that one code location may log, and the interval of its lines after that.
-const PLACE_BURST: u32 = 5;
+const LOCATION_BURST: u32 = 5;
 const PLACE_PERIOD: Duration = Duration::from_secs(1);
 /// The same for all code locations together.
 const BURST: u32 = 50;
 const PERIOD: Duration = Duration::from_millis(100);
 /// Code locations that are counted separately; libraries have far fewer that log at these levels.
-const PLACES_MAX: usize = 256;
+const LOCATIONS_MAX: usize = 256;
 /// Longest text of a line, escaped. Bytes.
 const TEXT_BYTES_MAX: usize = 512;
 /// Longest name of a code location. Bytes.
@@ -55,16 +55,16 @@ impl Libraries {
 
 impl<S: Subscriber> Layer<S> for Libraries {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut place = Place::of(event);
-        event.record(&mut place);
+        let mut location = CodeLocation::of(event);
+        event.record(&mut location);
         // Checked first: a line that is not written is not formatted either.
-        let Some(suppressed) = self.throttle.admit(&place, Instant::now()) else {
+        let Some(suppressed) = self.throttle.admit(&location, Instant::now()) else {
             return;
         };
         let mut text = Text::default();
         event.record(&mut text);
         let level = *event.metadata().level();
-        let mut notice = Notice::new(level, &place.target.text, &text.text.text);
+        let mut notice = Notice::new(level, &location.target.text, &text.text.text);
         notice.suppressed = (suppressed > 0).then_some(suppressed);
         self.out.minor(&notice.line(self.form));
     }
@@ -72,12 +72,12 @@ impl<S: Subscriber> Layer<S> for Libraries {
 
 /// The code location that a line comes from. Lines that come through the `log` crate name it in fields; the
 /// file name is left out, since it is a path of the build machine.
-struct Place {
+struct CodeLocation {
     target: Bounded,
     line: u64,
 }
 
-impl Place {
+impl CodeLocation {
     fn of(event: &Event<'_>) -> Self {
         let metadata = event.metadata();
         Self {
@@ -87,7 +87,7 @@ impl Place {
     }
 }
 
-impl Visit for Place {
+impl Visit for CodeLocation {
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -176,15 +176,15 @@ impl fmt::Write for Bounded {
 /// Limits how many lines are written, for each code location and in total.
 struct Throttle {
     hasher: RandomState,
-    book: Mutex<Book>,
+    bursts: Mutex<Burst>,
 }
 
-struct Book {
+struct Burst {
     all: Instant,
-    places: HashMap<u64, Lately>,
+    locations: HashMap<u64, RecentLines>,
 }
 
-struct Lately {
+struct RecentLines {
     /// When all its lines so far would have been written at the steady rate (generic cell rate algorithm).
     due: Instant,
     suppressed: u64,
@@ -194,37 +194,40 @@ impl Throttle {
     fn new(now: Instant) -> Self {
         Self {
             hasher: RandomState::new(),
-            book: Mutex::new(Book {
+            bursts: Mutex::new(Burst {
                 all: now,
-                places: HashMap::new(),
+                locations: HashMap::new(),
             }),
         }
     }
 
     /// Decides whether a line of this location is written; if so, returns how many were suppressed since the
     /// last one.
-    fn admit(&self, place: &Place, now: Instant) -> Option<u64> {
-        let key = self.hasher.hash_one((place.target.text.as_str(), place.line));
-        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let Book { all, places } = &mut *book;
+    fn admit(&self, location: &CodeLocation, now: Instant) -> Option<u64> {
+        let key = self
+            .hasher
+            .hash_one((location.target.text.as_str(), location.line));
+        let mut bursts = self.bursts.lock().unwrap_or_else(PoisonError::into_inner);
+        let Burst { all, locations } = &mut *bursts;
         // Locations come from code, so they are few; this keeps the map bounded anyway.
-        let key = if places.len() < PLACES_MAX || places.contains_key(&key) {
+        let key = if locations.len() < LOCATIONS_MAX || locations.contains_key(&key) {
             key
         } else {
             0
         };
-        let lately = places.entry(key).or_insert(Lately {
+        let recent = locations.entry(key).or_insert(RecentLines {
             due: now,
             suppressed: 0,
         });
-        let room = has_room(lately.due, PLACE_BURST, PLACE_PERIOD, now) && has_room(*all, BURST, PERIOD, now);
+        let room =
+            has_room(recent.due, LOCATION_BURST, PLACE_PERIOD, now) && has_room(*all, BURST, PERIOD, now);
         if !room {
-            lately.suppressed += 1;
+            recent.suppressed += 1;
             return None;
         }
-        lately.due = lately.due.max(now) + PLACE_PERIOD;
+        recent.due = recent.due.max(now) + PLACE_PERIOD;
         *all = (*all).max(now) + PERIOD;
-        Some(std::mem::take(&mut lately.suppressed))
+        Some(std::mem::take(&mut recent.suppressed))
     }
 }
 
@@ -244,12 +247,12 @@ mod tests {
     use tracing_subscriber::filter::LevelFilter;
     use tracing_subscriber::layer::SubscriberExt;
 
-    use super::{Bounded, Libraries, PLACES_MAX, Place, Throttle, level};
+    use super::{Bounded, CodeLocation, LOCATIONS_MAX, Libraries, Throttle, level};
     use crate::cli::lines::Lines;
     use crate::gateway::journal::Form;
 
-    fn place(target: &str, line: u64) -> Place {
-        Place {
+    fn location(target: &str, line: u64) -> CodeLocation {
+        CodeLocation {
             target: Bounded::of(target, 64),
             line,
         }
@@ -271,10 +274,14 @@ mod tests {
     fn a_place_has_a_few_lines_at_once_then_one_a_second_with_the_number_left_out() {
         let now = Instant::now();
         let throttle = Throttle::new(now);
-        let noisy = place("rustls::msgs", 1);
+        let noisy = location("rustls::msgs", 1);
         let written = (0..1000).filter(|_| throttle.admit(&noisy, now).is_some());
         assert_eq!(written.count(), 5);
-        assert_eq!(throttle.admit(&place("h2", 7), now), Some(0), "another place");
+        assert_eq!(
+            throttle.admit(&location("h2", 7), now),
+            Some(0),
+            "another location"
+        );
         let later = now + Duration::from_secs(1);
         assert_eq!(throttle.admit(&noisy, later), Some(995));
         assert_eq!(throttle.admit(&noisy, later), None);
@@ -284,15 +291,15 @@ mod tests {
     fn many_places_share_a_few_lines_and_a_bounded_memory() {
         let now = Instant::now();
         let throttle = Throttle::new(now);
-        let written = (0..10_000).filter(|line| throttle.admit(&place("any", *line), now).is_some());
+        let written = (0..10_000).filter(|line| throttle.admit(&location("any", *line), now).is_some());
         assert_eq!(written.count(), 50);
-        assert!(throttle.book.lock().unwrap().places.len() <= PLACES_MAX + 1);
+        assert!(throttle.bursts.lock().unwrap().locations.len() <= LOCATIONS_MAX + 1);
     }
 
     #[derive(Clone, Default)]
-    struct Taken(Arc<Mutex<Vec<u8>>>);
+    struct Captured(Arc<Mutex<Vec<u8>>>);
 
-    impl std::io::Write for Taken {
+    impl std::io::Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -306,8 +313,8 @@ mod tests {
     #[test]
     fn a_line_is_short_and_escaped() {
         for form in [Form::Json, Form::Text] {
-            let taken = Taken::default();
-            let (lines, farewell) = Lines::start(taken.clone(), std::io::sink(), form).unwrap();
+            let captured = Captured::default();
+            let (lines, farewell) = Lines::start(captured.clone(), std::io::sink(), form).unwrap();
             let subscriber = tracing_subscriber::registry().with(Libraries::new(lines, form));
             tracing::subscriber::with_default(subscriber, || {
                 let hostile = "a\nb\u{1b}[31m\u{202e}".repeat(1000);
@@ -318,7 +325,7 @@ mod tests {
                 );
             });
             drop(farewell);
-            let written = String::from_utf8(taken.0.lock().unwrap().clone()).unwrap();
+            let written = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
             assert!(
                 written.contains("said a") && written.contains("library"),
                 "{written}"

@@ -29,16 +29,16 @@ const GATHER_TIME: Duration = Duration::from_millis(10);
 /// Capacity kept between two batches. Bytes.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// How long shutdown waits for a writer whose pipe nobody reads.
-const FAREWELL_TIME: Duration = Duration::from_secs(1);
+const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// Accepts lines from any thread and keeps their order. Clones share one queue.
 #[derive(Clone)]
-pub(super) struct Lines(Arc<Desk>);
+pub(super) struct Lines(Arc<SharedQueue>);
 
 /// Writes the remaining lines when dropped.
-pub(super) struct Farewell(Arc<Desk>);
+pub(super) struct FlushOnDrop(Arc<SharedQueue>);
 
-struct Desk {
+struct SharedQueue {
     queue: Mutex<Queue>,
     /// Signals the writer that there is work.
     work: Condvar,
@@ -70,8 +70,8 @@ impl Lines {
         out: impl Write + Send + 'static,
         complaints: impl Write + Send + 'static,
         form: Form,
-    ) -> io::Result<(Self, Farewell)> {
-        let desk = Arc::new(Desk {
+    ) -> io::Result<(Self, FlushOnDrop)> {
+        let queue = Arc::new(SharedQueue {
             queue: Mutex::new(Queue {
                 waiting: Vec::new(),
                 writer: Writer::Busy,
@@ -81,7 +81,7 @@ impl Lines {
             over: Condvar::new(),
             lost: AtomicU64::new(0),
         });
-        let theirs = desk.clone();
+        let theirs = queue.clone();
         let outlet = Outlet {
             out,
             torn: false,
@@ -97,7 +97,7 @@ impl Lines {
         thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || theirs.run(outlet, losses))?;
-        Ok((Self(desk.clone()), Farewell(desk)))
+        Ok((Self(queue.clone()), FlushOnDrop(queue)))
     }
 
     fn take(&self, line: &[u8], bytes_max: usize) {
@@ -141,7 +141,7 @@ impl Write for Lines {
     }
 }
 
-impl Drop for Farewell {
+impl Drop for FlushOnDrop {
     fn drop(&mut self) {
         let mut queue = self.0.queue();
         queue.closed = true;
@@ -150,11 +150,11 @@ impl Drop for Farewell {
         let _ = self
             .0
             .over
-            .wait_timeout_while(queue, FAREWELL_TIME, |queue| queue.writer != Writer::Gone);
+            .wait_timeout_while(queue, FLUSH_TIME, |queue| queue.writer != Writer::Gone);
     }
 }
 
-impl Desk {
+impl SharedQueue {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -419,7 +419,7 @@ mod tests {
             open,
             taken: taken.clone(),
         };
-        let (mut lines, farewell) = Lines::start(gate, io::sink(), Form::Json).unwrap();
+        let (mut lines, flush) = Lines::start(gate, io::sink(), Form::Json).unwrap();
         let mut all = Vec::new();
         for number in 0..1000 {
             let line = format!("line {number}\n");
@@ -430,7 +430,7 @@ mod tests {
             }
             opener.send(()).unwrap();
         }
-        drop(farewell);
+        drop(flush);
         assert_eq!(
             String::from_utf8(taken.lock().unwrap().clone()).unwrap(),
             String::from_utf8(all).unwrap()
@@ -447,7 +447,7 @@ mod tests {
             open,
             taken: Arc::default(),
         };
-        let (lines, farewell) = Lines::start(gate, io::sink(), Form::Json).unwrap();
+        let (lines, flush) = Lines::start(gate, io::sink(), Form::Json).unwrap();
         let line = [b"x".repeat(64 * 1024 - 1), b"\n".to_vec()].concat();
         let room = WAITING_BYTES_MAX / line.len();
         for _ in 0..2 * room + 2 {
@@ -457,7 +457,7 @@ mod tests {
         let dropped = usize::try_from(lines.dropped()).unwrap();
         assert!((2..=room + 2).contains(&dropped), "{dropped}");
         drop(opener);
-        drop(farewell);
+        drop(flush);
     }
 
     #[test]
@@ -468,7 +468,7 @@ mod tests {
             open,
             taken: taken.clone(),
         };
-        let (lines, farewell) = Lines::start(gate, io::sink(), Form::Json).unwrap();
+        let (lines, flush) = Lines::start(gate, io::sink(), Form::Json).unwrap();
         let flood = [b"x".repeat(64 * 1024 - 1), b"\n".to_vec()].concat();
         let flooded = 3 * MINOR_BYTES_MAX / flood.len();
         for _ in 0..flooded {
@@ -483,7 +483,7 @@ mod tests {
         for _ in 0..10 {
             opener.send(()).unwrap();
         }
-        drop(farewell);
+        drop(flush);
         let written = String::from_utf8(taken.lock().unwrap().clone()).unwrap();
         assert_eq!(written.matches("a request\n").count(), 100);
         let notices: Vec<&str> = written

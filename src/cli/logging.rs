@@ -17,7 +17,7 @@ use tracing_subscriber::{Layer, fmt};
 
 use crate::cli::libraries;
 use crate::cli::libraries::Libraries;
-use crate::cli::lines::{Farewell, Lines};
+use crate::cli::lines::{FlushOnDrop, Lines};
 use crate::gateway::journal::{Form, Log};
 use crate::settings::{AccessLog, LogFormat, LogSettings};
 
@@ -28,7 +28,7 @@ const OURS: &str = "flowgate";
 pub(super) struct Logging {
     /// For lines of requests and connections.
     pub(super) log: Log,
-    _farewell: Farewell,
+    _flush: FlushOnDrop,
 }
 
 /// Installs the writer and the subscriber.
@@ -42,7 +42,7 @@ pub(super) fn start(settings: &LogSettings) -> io::Result<Logging> {
         LogFormat::Auto if io::stdout().is_terminal() => Form::Text,
         LogFormat::Auto => Form::Json,
     };
-    let (sink, farewell) = Lines::start(standard_output()?, io::stderr(), form)?;
+    let (sink, flush) = Lines::start(standard_output()?, io::stderr(), form)?;
     let libraries = Targets::new()
         .with_default(libraries::level(settings.level))
         .with_target(OURS, LevelFilter::OFF);
@@ -76,10 +76,7 @@ pub(super) fn start(settings: &LogSettings) -> io::Result<Logging> {
         AccessLog::On => Log::new(sink, form),
         AccessLog::Off => Log::without_requests(sink, form),
     };
-    Ok(Logging {
-        log,
-        _farewell: farewell,
-    })
+    Ok(Logging { log, _flush: flush })
 }
 
 /// Standard output without the buffer of the standard library.

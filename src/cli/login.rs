@@ -13,7 +13,7 @@ use crate::settings::{Config, IdentitySettings};
 
 /// How the person signs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum SignInMethod {
     /// A browser on this machine, which we open.
     OpenBrowser,
     /// A browser on this machine, which the person opens.
@@ -22,7 +22,7 @@ pub(super) enum Way {
     DeviceCode,
 }
 
-pub(super) fn login(path: &Path, name: &str, way: Way) -> Outcome {
+pub(super) fn login(path: &Path, name: &str, way: SignInMethod) -> Outcome {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
@@ -50,9 +50,13 @@ pub(super) fn login(path: &Path, name: &str, way: Way) -> Outcome {
     }
 }
 
-async fn sign_in(identity: &IdentitySettings, config: &Config, way: Way) -> Result<SignedIn, LoginError> {
+async fn sign_in(
+    identity: &IdentitySettings,
+    config: &Config,
+    way: SignInMethod,
+) -> Result<SignedIn, LoginError> {
     let login = Login::new(identity, &config.identities, config.keyvault.as_ref())?;
-    if way == Way::DeviceCode {
+    if way == SignInMethod::DeviceCode {
         let device = login.device().await?;
         say(&format!(
             "Open this address on any device and enter the code {}:\n\n    {}\n\nSign in there with the account that \
@@ -63,13 +67,15 @@ async fn sign_in(identity: &IdentitySettings, config: &Config, way: Way) -> Resu
     }
     let browser = login.browser().await?;
     let begin = match way {
-        Way::OpenBrowser if open(&browser.opening) => {
+        SignInMethod::OpenBrowser if open(&browser.opening) => {
             "A browser opens. If none does, open this address on this machine:"
         }
-        Way::OpenBrowser => {
+        SignInMethod::OpenBrowser => {
             "No browser could be opened. Open this address on this machine, or use --device-code:"
         }
-        Way::ShowAddress | Way::DeviceCode => "Open this address in a browser on this machine:",
+        SignInMethod::ShowAddress | SignInMethod::DeviceCode => {
+            "Open this address in a browser on this machine:"
+        }
     };
     say(&format!(
         "{begin}\n\n    {}\n\nSign in there with the account that identity {} is to use. Waiting ...",

@@ -5,7 +5,7 @@ use http::Method;
 
 use crate::doctor::live::Caller;
 use crate::doctor::report::{Check, Group};
-use crate::doctor::{Held, advice, identity_of};
+use crate::doctor::{HeldTokens, advice, identity_of};
 use crate::model::claims::Claims;
 use crate::model::{FixedBy, Remedy};
 use crate::settings::{Config, IdentitySettings, RouteSettings};
@@ -29,7 +29,7 @@ fn behind(probe: &str) -> &str {
 }
 
 /// Calls the API, unless an earlier check failed.
-pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &Held, group: &mut Group) {
+pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &HeldTokens, group: &mut Group) {
     let Some(probe) = &route.probe else {
         let says = "not tested: no call of an unknown API is certain to be harmless. Set probe = \"/PATH\" \
                     on the route, one of its `paths` that may be called with GET";
@@ -62,7 +62,7 @@ fn judge(
     route: &RouteSettings,
     probe: &str,
     identity: Option<&IdentitySettings>,
-    held: &Held,
+    held: &HeldTokens,
     status: u16,
 ) -> Check {
     let says = format!("GET {}{} was answered {status}", route.trigger, behind(probe));
@@ -118,7 +118,7 @@ fn judge(
 }
 
 /// The permissions that the token's claims name.
-fn rights(identity: Option<&IdentitySettings>, held: &Held) -> String {
+fn rights(identity: Option<&IdentitySettings>, held: &HeldTokens) -> String {
     let token = identity.and_then(|identity| held.get(&identity.name));
     let Some(claims) = token.and_then(|token| Claims::read(token.text().expose())) else {
         return "the token is opaque".to_owned();

@@ -8,7 +8,7 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
-use crate::doctor::network::{OtherAddress, Place, Seen, host_of};
+use crate::doctor::network::{CheckedHosts, Destination, OtherAddress, host_of};
 use crate::doctor::report::{Check, Group};
 use crate::doctor::{Walk, advice, credential, platform};
 use crate::entra::{Identity, Token};
@@ -77,7 +77,7 @@ fn as_asked(settings: &IdentitySettings, config: &Config) -> IdentitySettings {
 }
 
 /// Checks the connection to an authority, and compares its clock with ours.
-pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, seen: &mut Seen) {
+pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, seen: &mut CheckedHosts) {
     if group.skips(&["dns", "tcp", "tls", "clock"]) {
         return;
     }
@@ -88,7 +88,7 @@ pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, se
             "the authority is called without TLS, as the settings require",
         ));
     } else {
-        let place = Place {
+        let place = Destination {
             host,
             port,
             connect_to: None,

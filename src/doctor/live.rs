@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::counters::Counters;
 use crate::doctor::report::{Check, Group, Verdict};
-use crate::doctor::{Held, Live, Selection, advice, api, identity_of};
+use crate::doctor::{HeldTokens, Live, Selection, advice, api, identity_of};
 use crate::entra::claims::wanted_audience;
 use crate::flow::fault::{Evidence, Expected, Fault, Reading};
 use crate::flow::{Call, Flows, Outgoing, Trigger, fault, reply};
@@ -112,7 +112,7 @@ fn run_method(route: &RouteSettings) -> Method {
 pub(super) async fn examine(
     config: &Config,
     route: &RouteSettings,
-    held: &Held,
+    held: &HeldTokens,
     live: Live,
     group: &mut Group,
 ) -> Option<Mode> {
@@ -187,14 +187,18 @@ pub(super) struct Caller<'a> {
     bearer: Option<String>,
 }
 
-pub(super) struct Seen {
+pub(super) struct LiveAnswer {
     pub(super) status: u16,
     run: Option<String>,
     pub(super) reading: Reading,
 }
 
 impl<'a> Caller<'a> {
-    pub(super) fn new(config: &'a Config, route: &'a RouteSettings, held: &Held) -> Result<Self, String> {
+    pub(super) fn new(
+        config: &'a Config,
+        route: &'a RouteSettings,
+        held: &HeldTokens,
+    ) -> Result<Self, String> {
         let flows = Flows::build(std::slice::from_ref(route), 1, &Counters::new());
         let flows = flows.map_err(|error| error.to_string())?;
         let trigger = flows.triggers.first().cloned().ok_or("there is no trigger")?;
@@ -209,13 +213,13 @@ impl<'a> Caller<'a> {
 
     /// Calls with the credential, and returns the status: the answer need not come from a flow.
     pub(super) async fn ask(&self, method: &Method, target: &str) -> Result<u16, String> {
-        let seen = self.send(method, target, Shown::Credential, PROBE_TIMEOUT).await;
+        let seen = self.send(method, target, Sent::Credential, PROBE_TIMEOUT).await;
         seen.map(|seen| seen.status)
     }
 
     /// Calls the trigger at this path and query, which may contain a signature and is never shown.
-    pub(super) async fn signed(&self, method: &Method, target: &Secret) -> Result<Seen, String> {
-        self.send(method, target.expose(), Shown::Nothing, PROBE_TIMEOUT)
+    pub(super) async fn signed(&self, method: &Method, target: &Secret) -> Result<LiveAnswer, String> {
+        self.send(method, target.expose(), Sent::Nothing, PROBE_TIMEOUT)
             .await
     }
 
@@ -223,14 +227,14 @@ impl<'a> Caller<'a> {
         &self,
         method: &Method,
         target: &str,
-        shown: Shown,
+        sent: Sent,
         timeout: Duration,
-    ) -> Result<Seen, String> {
+    ) -> Result<LiveAnswer, String> {
         let mut head = format!(
             "{method} {target} HTTP/1.1\r\nhost: {}\r\naccept: application/json\r\nuser-agent: flowgate-doctor\r\n",
             self.route.trigger.authority()
         );
-        if let (Shown::Credential, Some(bearer)) = (shown, &self.bearer) {
+        if let (Sent::Credential, Some(bearer)) = (sent, &self.bearer) {
             head.push_str(&format!("authorization: Bearer {bearer}\r\n"));
         }
         let body = if *method == Method::GET { "" } else { "{}" };
@@ -270,11 +274,11 @@ impl<'a> Caller<'a> {
             content_type: answer.fields.text("content-type"),
             body: &body,
         };
-        let reading = match (fault::classify(&evidence), shown, &self.bearer) {
-            (Reading::Fault(fault), Shown::Credential, Some(_)) => Reading::Fault(fault.despite_token()),
+        let reading = match (fault::classify(&evidence), sent, &self.bearer) {
+            (Reading::Fault(fault), Sent::Credential, Some(_)) => Reading::Fault(fault.despite_token()),
             (reading, ..) => reading,
         };
-        Ok(Seen {
+        Ok(LiveAnswer {
             status: answer.status.as_u16(),
             reading,
             run,
@@ -285,7 +289,7 @@ impl<'a> Caller<'a> {
     async fn first(&self) -> (Check, Mode) {
         let method = first_method(self.route);
         let target = self.route.trigger.path_and_query_unsigned();
-        let seen = match self.send(&method, &target, Shown::Nothing, PROBE_TIMEOUT).await {
+        let seen = match self.send(&method, &target, Sent::Nothing, PROBE_TIMEOUT).await {
             Ok(seen) => seen,
             Err(why) => return (silent(FIRST, why), Mode::Untold),
         };
@@ -330,7 +334,7 @@ impl<'a> Caller<'a> {
         };
         let target = self.route.trigger.exposed_path_and_query();
         let seen = match self
-            .send(&method, target.expose(), Shown::Credential, PROBE_TIMEOUT)
+            .send(&method, target.expose(), Sent::Credential, PROBE_TIMEOUT)
             .await
         {
             Ok(seen) => seen,
@@ -369,7 +373,7 @@ impl<'a> Caller<'a> {
         let target = self.route.trigger.exposed_path_and_query();
         let timeout = self.trigger.response_timeout() + PROBE_TIMEOUT;
         let seen = match self
-            .send(&method, target.expose(), Shown::Credential, timeout)
+            .send(&method, target.expose(), Sent::Credential, timeout)
             .await
         {
             Ok(seen) => seen,
@@ -418,7 +422,7 @@ impl<'a> Caller<'a> {
 
 /// Whether a call sends the route's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shown {
+enum Sent {
     Nothing,
     Credential,
 }

@@ -30,7 +30,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::doctor::live::Mode;
-use crate::doctor::network::Seen;
+use crate::doctor::network::CheckedHosts;
 use crate::doctor::running::Running;
 use crate::doctor::vault::Vaults;
 use crate::entra::Token;
@@ -142,7 +142,7 @@ fn uses(route: &RouteSettings, identity: &str) -> bool {
 }
 
 /// The tokens by identity, of those that got one.
-pub(crate) type Held = HashMap<IdentityName, Arc<Token>>;
+pub(crate) type HeldTokens = HashMap<IdentityName, Arc<Token>>;
 
 /// What the triggers of routes require, of those that were called.
 type Modes = HashMap<RouteName, Mode>;
@@ -151,8 +151,8 @@ type Modes = HashMap<RouteName, Mode>;
 #[derive(Default)]
 pub struct Walk {
     groups: Vec<Group>,
-    seen: Seen,
-    held: Held,
+    seen: CheckedHosts,
+    held: HeldTokens,
     /// The scopes of those tokens.
     asked: HashMap<IdentityName, String>,
     vaults: Vaults,

@@ -26,7 +26,7 @@ pub(super) const RENEWAL: Duration = Duration::from_secs(14 * 86_400);
 const NAMES_SHOWN_MAX: usize = 6;
 
 /// A host and how it is reached.
-pub(super) struct Place<'a> {
+pub(super) struct Destination<'a> {
     pub host: &'a str,
     pub port: u16,
     /// Address to use in place of name resolution.
@@ -57,16 +57,16 @@ impl OtherAddress {
 }
 
 /// A host, with everything that decides how it is reached.
-type Key = (String, u16, Option<SocketAddr>, Vec<Vec<u8>>);
+type HostKey = (String, u16, Option<SocketAddr>, Vec<Vec<u8>>);
 
 /// Hosts that were already checked, so that a fault is reported once.
 #[derive(Default)]
-pub(super) struct Seen(HashMap<Key, (String, Vec<Check>)>);
+pub(super) struct CheckedHosts(HashMap<HostKey, (String, Vec<Check>)>);
 
-impl Seen {
+impl CheckedHosts {
     /// Checks the connection to a host. For a host that was checked before it repeats the result; a repeated
     /// failure is not counted again.
-    pub(super) async fn walk(&mut self, place: &Place<'_>, group: &mut Group) {
+    pub(super) async fn walk(&mut self, place: &Destination<'_>, group: &mut Group) {
         let trust = match place.trust {
             Trust::System => Vec::new(),
             Trust::Only(certificates) => certificates.iter().map(|der| der.to_vec()).collect(),
@@ -90,12 +90,12 @@ impl Seen {
 }
 
 /// Checks that a host without TLS accepts connections, without sending anything.
-pub(super) async fn reach(place: &Place<'_>) -> Result<Check, Check> {
+pub(super) async fn reach(place: &Destination<'_>) -> Result<Check, Check> {
     let (_, addresses) = resolve(place).await?;
     connect(place, &addresses).await.map(|(check, _)| check)
 }
 
-async fn walk(place: &Place<'_>, group: &mut Group) {
+async fn walk(place: &Destination<'_>, group: &mut Group) {
     let mut addresses = Vec::new();
     match resolve(place).await {
         Ok((check, found)) => {
@@ -121,7 +121,7 @@ async fn walk(place: &Place<'_>, group: &mut Group) {
     group.add(handshake(place, stream).await);
 }
 
-async fn resolve(place: &Place<'_>) -> Result<(Check, Vec<SocketAddr>), Check> {
+async fn resolve(place: &Destination<'_>) -> Result<(Check, Vec<SocketAddr>), Check> {
     if let Some(address) = place.connect_to {
         let says = format!("connect_to names {address} in place of DNS");
         return Ok((Check::ok("dns", says), vec![address]));
@@ -161,7 +161,7 @@ async fn resolve(place: &Place<'_>) -> Result<(Check, Vec<SocketAddr>), Check> {
     }
 }
 
-async fn connect(place: &Place<'_>, addresses: &[SocketAddr]) -> Result<(Check, TcpStream), Check> {
+async fn connect(place: &Destination<'_>, addresses: &[SocketAddr]) -> Result<(Check, TcpStream), Check> {
     let mut last = "no address".to_owned();
     let tries = async {
         for address in addresses {
@@ -191,7 +191,7 @@ async fn connect(place: &Place<'_>, addresses: &[SocketAddr]) -> Result<(Check, 
     Err(Check::fail("tcp", says, remedy))
 }
 
-async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
+async fn handshake(place: &Destination<'_>, stream: TcpStream) -> Check {
     let host = place.host;
     let config = match place.trust.client_config() {
         Ok(config) => config,
@@ -225,7 +225,7 @@ async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
         }
     };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let Some(leaf) = chain.first().and_then(|leaf| Leaf::read(leaf)) else {
+    let Some(leaf) = chain.first().and_then(|leaf| CertificateFacts::read(leaf)) else {
         return Check::ok("tls", format!("{host} is trusted"));
     };
     let says = format!(
@@ -243,7 +243,7 @@ async fn handshake(place: &Place<'_>, stream: TcpStream) -> Check {
 }
 
 /// Why a handshake failed, and who fixes it.
-fn refused(place: &Place<'_>, error: &io::Error) -> Check {
+fn refused(place: &Destination<'_>, error: &io::Error) -> Check {
     let host = place.host;
     let inner = error
         .get_ref()
@@ -303,12 +303,12 @@ fn refused(place: &Place<'_>, error: &io::Error) -> Check {
 }
 
 /// The relevant fields of a certificate.
-pub(super) struct Leaf {
+pub(super) struct CertificateFacts {
     names: Vec<String>,
     pub not_after: SystemTime,
 }
 
-impl Leaf {
+impl CertificateFacts {
     pub(super) fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         let extension = parsed.subject_alternative_name().ok().flatten();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::doctor::network::{OtherAddress, Place};
+use crate::doctor::network::{Destination, OtherAddress};
 use crate::doctor::report::{Check, Group};
 use crate::doctor::{Walk, advice, credential, identity, network};
 use crate::model::{FixedBy, Remedy};
@@ -24,7 +24,7 @@ pub(super) async fn managed(settings: &ManagedSettings, group: &mut Group) {
         return;
     }
     let (host, port) = network::host_of(source.endpoint());
-    let place = Place {
+    let place = Destination {
         host,
         port,
         connect_to: None,

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::doctor::network::Leaf;
+use crate::doctor::network::CertificateFacts;
 use crate::doctor::report::Check;
 use crate::doctor::running::{Running, at_home, holds};
 use crate::model::{FixedBy, Remedy};
@@ -52,49 +52,49 @@ pub(super) async fn examine(config: &Config, running: &Running) -> Vec<Check> {
             continue;
         }
         let looked = tokio::time::timeout(TIMEOUT, look(listener, at_home(address))).await;
-        let found = looked.unwrap_or_else(|_| Found::Foreign(format!("no answer within {TIMEOUT:?}")));
+        let found = looked.unwrap_or_else(|_| PortState::Foreign(format!("no answer within {TIMEOUT:?}")));
         checks.push(judge(found, at_home(address), running, bound.is_some()));
     }
     checks
 }
 
 /// What accepts connections at a port.
-enum Found {
+enum PortState {
     Nothing(String),
     /// A gateway that presents the configured certificates.
     Gateway,
     /// A gateway that presents another certificate for this name.
-    Differs(String, Option<Leaf>),
+    Differs(String, Option<CertificateFacts>),
     /// Another program, and how that is known.
     Foreign(String),
     /// A listener whose `plain_http_from` does not include this host.
     KeptOut,
 }
 
-async fn look(listener: &ListenerSettings, address: SocketAddr) -> Found {
+async fn look(listener: &ListenerSettings, address: SocketAddr) -> PortState {
     let tcp = match TcpStream::connect(address).await {
         Ok(tcp) => tcp,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            return Found::Nothing("connection refused".to_owned());
+            return PortState::Nothing("connection refused".to_owned());
         }
-        Err(error) => return Found::Nothing(error.to_string()),
+        Err(error) => return PortState::Nothing(error.to_string()),
     };
     let tls = match &listener.transport {
         Transport::Plain { from, .. } => {
             let ours = tcp.local_addr().map(|local| local.ip().to_canonical());
             if !ours.is_ok_and(|ours| from.iter().any(|network| network.contains(&ours))) {
-                return Found::KeptOut;
+                return PortState::KeptOut;
             }
             return match question(tcp).await {
-                Ok(()) => Found::Gateway,
-                Err(why) => Found::Foreign(why),
+                Ok(()) => PortState::Gateway,
+                Err(why) => PortState::Foreign(why),
             };
         }
         Transport::Tls(tls) => tls,
     };
     match look_at_certificates(tls, tcp, address).await {
         Ok(found) => found,
-        Err(why) => Found::Foreign(why),
+        Err(why) => PortState::Foreign(why),
     }
 }
 
@@ -103,7 +103,7 @@ async fn look_at_certificates(
     tls: &TlsSettings,
     tcp: TcpStream,
     address: SocketAddr,
-) -> Result<Found, String> {
+) -> Result<PortState, String> {
     let config = looking().map_err(|error| error.to_string())?;
     let connector = TlsConnector::from(Arc::new(config));
     let mut first = Some(tcp);
@@ -123,15 +123,15 @@ async fn look_at_certificates(
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let leaf = chain.first();
         if differs.is_none() && leaf != certificate.key.cert.first() {
-            differs = Some((shown_as, leaf.and_then(Leaf::read)));
+            differs = Some((shown_as, leaf.and_then(CertificateFacts::read)));
         }
         if is_first {
             question(stream).await?;
         }
     }
     Ok(match differs {
-        Some((name, leaf)) => Found::Differs(name, leaf),
-        None => Found::Gateway,
+        Some((name, leaf)) => PortState::Differs(name, leaf),
+        None => PortState::Gateway,
     })
 }
 
@@ -171,13 +171,13 @@ async fn question(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(),
     }
 }
 
-fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -> Check {
+fn judge(found: PortState, address: SocketAddr, running: &Running, is_known: bool) -> Check {
     match found {
-        Found::Gateway if is_known => Check::ok(
+        PortState::Gateway if is_known => Check::ok(
             NAME,
             format!("{address} is served by the gateway, as the settings say"),
         ),
-        Found::Gateway => {
+        PortState::Gateway => {
             let says = format!("a Flowgate serves {address}");
             match running {
                 // The check of the admin listener reports what is missing here.
@@ -192,7 +192,7 @@ fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -
                 }
             }
         }
-        Found::Nothing(why) => {
+        PortState::Nothing(why) => {
             let says = format!("nothing serves {address} ({why})");
             if !is_known {
                 return Check::note(NAME, says).untested(format!(
@@ -202,7 +202,7 @@ fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -
             let what = "Look for a packet filter on this host; the gateway says that it listens there.";
             Check::fail(NAME, says, Remedy::new(FixedBy::HostAdmin, what))
         }
-        Found::Differs(name, leaf) => {
+        PortState::Differs(name, leaf) => {
             let other = leaf.map_or_else(|| "one that cannot be read".to_owned(), |leaf| leaf.says());
             let says = format!(
                 "{address} presents another certificate for {name} than the one of the settings: {other}"
@@ -212,12 +212,12 @@ fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -
             Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
                 .untested(format!("the certificate of {address} (ask again in a minute)"))
         }
-        Found::Foreign(why) => {
+        PortState::Foreign(why) => {
             let says = format!("another program uses {address}: {why}");
             let what = "Stop that program, or set another `address` for the listener: the gateway cannot start there.";
             Check::fail(NAME, says, holds(address, what))
         }
-        Found::KeptOut => Check::note(
+        PortState::KeptOut => Check::note(
             NAME,
             format!("{address} serves other hosts than this one without TLS, so it was not tested"),
         )
@@ -231,7 +231,7 @@ fn judge(found: Found, address: SocketAddr, running: &Running, is_known: bool) -
 /// still verifies that the peer has the private key.
 fn looking() -> Result<ClientConfig, rustls::Error> {
     let provider = provider();
-    let verifier = Arc::new(Onlooker(provider.clone()));
+    let verifier = Arc::new(AcceptAnyCertificate(provider.clone()));
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -242,9 +242,9 @@ fn looking() -> Result<ClientConfig, rustls::Error> {
 }
 
 #[derive(Debug)]
-struct Onlooker(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Onlooker {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _leaf: &CertificateDer<'_>,

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 
 use crate::doctor::report::{Check, Group, count};
 use crate::doctor::resource::{Resource, is_for_api};
-use crate::doctor::{Held, signature};
+use crate::doctor::{HeldTokens, signature};
 use crate::model::claims::Claims;
 use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{CallersSettings, Config, KeyState, Proof, RouteKind, RouteSettings};
 
-pub(super) fn examine(config: &Config, held: &Held, signatures: Vec<Check>) -> Group {
+pub(super) fn examine(config: &Config, held: &HeldTokens, signatures: Vec<Check>) -> Group {
     let mut group = Group::new("privileges", "");
     let checks = [
         permissions(config, held),
@@ -27,7 +27,7 @@ pub(super) fn examine(config: &Config, held: &Held, signatures: Vec<Check>) -> G
 }
 
 /// The flow service asks an application for no role and no scope; an API does.
-fn permissions(config: &Config, held: &Held) -> Vec<Check> {
+fn permissions(config: &Config, held: &HeldTokens) -> Vec<Check> {
     let mut checks = Vec::new();
     for identity in &config.identities {
         let Some(token) = held.get(&identity.name) else {

@@ -1,9 +1,9 @@
 //! Checks one route: its trigger's address, the connection to it, and the claims of its token against what
 //! the trigger compares.
 
-use crate::doctor::network::{OtherAddress, Place, Seen};
+use crate::doctor::network::{CheckedHosts, Destination, OtherAddress};
 use crate::doctor::report::{Check, Group};
-use crate::doctor::{Held, identity_of};
+use crate::doctor::{HeldTokens, identity_of};
 use crate::entra::claims;
 use crate::entra::claims::{Compared, Fit, Needs};
 use crate::model::trigger::Family;
@@ -11,10 +11,15 @@ use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{Config, Proof, RouteKind, RouteSettings};
 
 /// Checks a route without calling its trigger.
-pub(super) async fn examine(config: &Config, route: &RouteSettings, held: &Held, seen: &mut Seen) -> Group {
+pub(super) async fn examine(
+    config: &Config,
+    route: &RouteSettings,
+    held: &HeldTokens,
+    seen: &mut CheckedHosts,
+) -> Group {
     let mut group = Group::new("route", route.name.as_str());
     group.add(address(route));
-    let place = Place {
+    let place = Destination {
         host: route.trigger.host(),
         port: route.trigger.port(),
         connect_to: route.upstream.connect_to,
@@ -70,7 +75,7 @@ fn address(route: &RouteSettings) -> Check {
 }
 
 /// Compares the claims of the route's token with what its trigger checks.
-fn compare(config: &Config, route: &RouteSettings, held: &Held) -> Check {
+fn compare(config: &Config, route: &RouteSettings, held: &HeldTokens) -> Check {
     let Some(identity) = identity_of(config, route) else {
         return Check::skipped("claims", "the route has no identity");
     };

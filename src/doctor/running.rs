@@ -55,8 +55,8 @@ impl Running {
         match ask::<Status>(address, "/status").await {
             Ok(status) if status.service == SERVICE => Self::Here(address, Box::new(status)),
             Ok(_) => Self::Foreign(address, "the answer is not one of a Flowgate".to_owned()),
-            Err(Unasked::Refused(why)) => Self::Silent(address, why),
-            Err(Unasked::Unanswered(why)) => Self::Foreign(address, why),
+            Err(NoAnswer::Refused(why)) => Self::Silent(address, why),
+            Err(NoAnswer::Unanswered(why)) => Self::Foreign(address, why),
         }
     }
 
@@ -173,7 +173,7 @@ fn age(seconds: u64) -> String {
 
 /// Who causes a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum CausedBy {
     /// The gateway, the flow or the settings: no caller can avoid it.
     Ours,
     /// A known caller who breaks a rule of the settings.
@@ -186,12 +186,12 @@ fn kind_of(code: &str) -> Option<Kind> {
     Kind::ALL.iter().copied().find(|kind| kind.row().code == code)
 }
 
-fn side(code: &str) -> Side {
+fn side(code: &str) -> CausedBy {
     match kind_of(code).map(|kind| kind.row().status.as_u16()) {
-        Some(403) => Side::Rule,
-        Some(500..) => Side::Ours,
-        None if code == "flow-cut" => Side::Ours,
-        Some(_) | None => Side::Caller,
+        Some(403) => CausedBy::Rule,
+        Some(500..) => CausedBy::Ours,
+        None if code == "flow-cut" => CausedBy::Ours,
+        Some(_) | None => CausedBy::Caller,
     }
 }
 
@@ -203,7 +203,7 @@ fn judge(seen: &RouteStatus, minutes: u32) -> Check {
         return Check::ok(CALLS, says);
     }
     let mut kinds: Vec<_> = seen.failed.iter().collect();
-    kinds.sort_by_key(|kind| std::cmp::Reverse((side(&kind.code) != Side::Caller, kind.count)));
+    kinds.sort_by_key(|kind| std::cmp::Reverse((side(&kind.code) != CausedBy::Caller, kind.count)));
     let named: Vec<String> = kinds
         .iter()
         .take(CODES_NAMED_MAX)
@@ -229,11 +229,11 @@ fn judge(seen: &RouteStatus, minutes: u32) -> Check {
     );
     let says = says.trim_end().to_owned();
     match (seen.answered, side(first)) {
-        (0, Side::Ours | Side::Rule) => Check::fail(CALLS, says, remedy(first)),
-        (0, Side::Caller) => Check::warn(CALLS, says, remedy(first))
+        (0, CausedBy::Ours | CausedBy::Rule) => Check::fail(CALLS, says, remedy(first)),
+        (0, CausedBy::Caller) => Check::warn(CALLS, says, remedy(first))
             .untested(format!("whether a call of route {} gets through", seen.route)),
-        (_, Side::Ours) => Check::warn(CALLS, says, remedy(first)),
-        (_, Side::Rule | Side::Caller) => Check::note(CALLS, says),
+        (_, CausedBy::Ours) => Check::warn(CALLS, says, remedy(first)),
+        (_, CausedBy::Rule | CausedBy::Caller) => Check::note(CALLS, says),
     }
 }
 
@@ -280,14 +280,14 @@ fn remedy(code: &str) -> Remedy {
 
 /// Why the admin listener gave no answer.
 #[derive(Debug)]
-pub(super) enum Unasked {
+pub(super) enum NoAnswer {
     /// Nothing accepts connections.
     Refused(String),
     /// Something accepts connections, but gave no valid answer.
     Unanswered(String),
 }
 
-impl Unasked {
+impl NoAnswer {
     pub(super) fn why(&self) -> &str {
         match self {
             Self::Refused(why) | Self::Unanswered(why) => why,
@@ -296,23 +296,23 @@ impl Unasked {
 }
 
 /// Queries an admin listener.
-pub(super) async fn ask<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T, Unasked> {
+pub(super) async fn ask<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T, NoAnswer> {
     let asking = async {
         let tcp = TcpStream::connect(address)
             .await
             .map_err(|error| refused(&error))?;
-        answer(tcp, address, path).await.map_err(Unasked::Unanswered)
+        answer(tcp, address, path).await.map_err(NoAnswer::Unanswered)
     };
     match tokio::time::timeout(TIMEOUT, asking).await {
         Ok(answer) => answer,
-        Err(_) => Err(Unasked::Unanswered(format!("no answer within {TIMEOUT:?}"))),
+        Err(_) => Err(NoAnswer::Unanswered(format!("no answer within {TIMEOUT:?}"))),
     }
 }
 
-fn refused(error: &io::Error) -> Unasked {
+fn refused(error: &io::Error) -> NoAnswer {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Unasked::Refused("connection refused".to_owned()),
-        _ => Unasked::Refused(error.to_string()),
+        io::ErrorKind::ConnectionRefused => NoAnswer::Refused("connection refused".to_owned()),
+        _ => NoAnswer::Refused(error.to_string()),
     }
 }
 
@@ -345,7 +345,7 @@ async fn answer<T: DeserializeOwned>(tcp: TcpStream, address: SocketAddr, path: 
 
 #[cfg(test)]
 mod tests {
-    use super::{CALLS, FixedBy, Side, age, at_home, judge, remedy, side};
+    use super::{CALLS, CausedBy, FixedBy, age, at_home, judge, remedy, side};
     use crate::doctor::report::Verdict;
     use crate::gateway::{FailureCount, RouteStatus};
     use crate::problem::Kind;
@@ -401,7 +401,7 @@ mod tests {
         for kind in Kind::ALL {
             let row = kind.row();
             let is_ours = row.status.is_server_error();
-            assert_eq!(side(row.code) == Side::Ours, is_ours, "{}", row.code);
+            assert_eq!(side(row.code) == CausedBy::Ours, is_ours, "{}", row.code);
             let remedy = remedy(row.code);
             assert!(remedy.what.ends_with('.'), "{}", row.code);
             assert!(!(is_ours && remedy.fixed_by == FixedBy::Caller), "{}", row.code);

@@ -35,26 +35,26 @@ enum Step<'a> {
     /// A managed identity on its machine or platform.
     Assign(&'a ManagedSettings),
     /// What the tokens may be used for.
-    Right(Right<'a>),
+    Permission(Permission<'a>),
     /// The account, if its name is known.
     Account(&'a str),
     /// The platform's setting that makes it issue tokens.
     Projection,
     /// The enterprise application that the tokens are for.
     Resource,
-    ObjectId(Whose<'a>),
+    ObjectId(PrincipalOf<'a>),
     /// The right to read these secrets.
-    VaultRole(Whose<'a>, Vec<&'a VaultReference>),
+    VaultRole(PrincipalOf<'a>, Vec<&'a VaultReference>),
     /// What must be written into the settings.
-    Settings(Whose<'a>),
+    Settings(PrincipalOf<'a>),
 }
 
 /// What the tokens of an identity may be used for.
-enum Right<'a> {
+enum Permission<'a> {
     /// To act in the name of an account.
     Delegated,
     /// To call an API in the application's own name.
-    AppRole(Whose<'a>),
+    AppRole(PrincipalOf<'a>),
     /// The same for the Power Platform API, which has no app roles.
     Platform,
 }
@@ -70,7 +70,7 @@ enum Client {
 
 /// Whose object id is on the trigger's list.
 #[derive(Clone, Copy)]
-enum Whose<'a> {
+enum PrincipalOf<'a> {
     /// The application of an earlier step.
     Application,
     /// One that only another program knows.
@@ -111,12 +111,12 @@ struct Facts<'a> {
     tenant: &'a str,
     client: &'a str,
     resource: Resource<'a>,
-    taker: Taker,
+    consumer: Consumer,
 }
 
 /// What takes the tokens of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taker {
+enum Consumer {
     /// Triggers of flows, which require no permission.
     Flow,
     /// An API, which requires permissions.
@@ -137,9 +137,9 @@ pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -
             Some(client) => client,
         },
         resource: Resource::of(&identity.audience),
-        taker: match is_for_api(identity, config) {
-            true => Taker::Api,
-            false => Taker::Flow,
+        consumer: match is_for_api(identity, config) {
+            true => Consumer::Api,
+            false => Consumer::Flow,
         },
     };
     let comment = if style == Style::Bicep { "//" } else { "#" };
@@ -167,29 +167,29 @@ async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &F
         // Many tenants lack it, and later steps name it.
         steps.push(Step::Resource);
     }
-    let whose = match &identity.grant {
+    let principal = match &identity.grant {
         GrantSettings::Client { proof, .. } => {
             register(identity, proof, Client::Confidential, facts, &mut steps).await;
-            Whose::Application
+            PrincipalOf::Application
         }
         GrantSettings::Password { proof, user, .. } => {
             register(identity, proof, Client::Confidential, facts, &mut steps).await;
-            steps.extend([Step::Right(Right::Delegated), Step::Account(user)]);
-            Whose::Account(user)
+            steps.extend([Step::Permission(Permission::Delegated), Step::Account(user)]);
+            PrincipalOf::Account(user)
         }
         GrantSettings::SignIn { proof, .. } => {
             register(identity, proof, Client::SignsIn, facts, &mut steps).await;
-            steps.extend([Step::Right(Right::Delegated), Step::Account("USER")]);
-            Whose::Account("USER")
+            steps.extend([Step::Permission(Permission::Delegated), Step::Account("USER")]);
+            PrincipalOf::Account("USER")
         }
         GrantSettings::Managed(managed) => {
             steps.push(Step::Assign(managed));
-            Whose::Machine(managed)
+            PrincipalOf::Machine(managed)
         }
         GrantSettings::Default(chain) => match &chain.managed {
             Ok(managed) if chain.federated.is_err() => {
                 steps.push(Step::Assign(managed));
-                Whose::Machine(managed)
+                PrincipalOf::Machine(managed)
             }
             _ => {
                 let presented = Presented::of(None, "ISSUER", "system:serviceaccount:NAMESPACE:ACCOUNT");
@@ -198,45 +198,45 @@ async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &F
                     Step::Principal,
                     Step::Federated(presented),
                 ]);
-                Whose::Application
+                PrincipalOf::Application
             }
         },
         GrantSettings::TokenFile { .. } => {
             steps.push(Step::Projection);
-            Whose::Unknown
+            PrincipalOf::Unknown
         }
     };
     if matches!(facts.resource, Resource::Flow | Resource::Other(_)) {
         steps.push(Step::Resource);
     }
-    steps.push(Step::ObjectId(whose));
-    steps.extend(right(whose, facts).map(Step::Right));
+    steps.push(Step::ObjectId(principal));
+    steps.extend(right(principal, facts).map(Step::Permission));
     let vaults = config.keyvault.as_ref();
     let reads = vaults.filter(|keyvault| keyvault.identity.name == identity.name);
     if let Some(keyvault) = reads {
         let mut places: Vec<_> = keyvault.at_start.iter().chain(&keyvault.later).collect();
         places.dedup();
-        steps.push(Step::VaultRole(whose, places));
+        steps.push(Step::VaultRole(principal, places));
     }
-    match whose {
+    match principal {
         // A machine has one system-assigned identity, which needs no name.
-        Whose::Machine(ManagedSettings { selector: None, .. }) => {}
+        PrincipalOf::Machine(ManagedSettings { selector: None, .. }) => {}
         // Arc has only a system-assigned identity.
-        Whose::Machine(ManagedSettings {
+        PrincipalOf::Machine(ManagedSettings {
             source: ManagedSource::Arc { .. },
             ..
         }) => {}
-        _ => steps.push(Step::Settings(whose)),
+        _ => steps.push(Step::Settings(principal)),
     }
     steps
 }
 
 /// The right that an API requires of a caller in its own name. An account has delegated permissions.
-fn right<'a>(whose: Whose<'a>, facts: &Facts<'_>) -> Option<Right<'a>> {
-    match (facts.taker, whose, facts.resource) {
-        (Taker::Flow, ..) | (Taker::Api, Whose::Account(_), _) => None,
-        (Taker::Api, _, Resource::PowerPlatform(_)) => Some(Right::Platform),
-        (Taker::Api, _, _) => Some(Right::AppRole(whose)),
+fn right<'a>(principal: PrincipalOf<'a>, facts: &Facts<'_>) -> Option<Permission<'a>> {
+    match (facts.consumer, principal, facts.resource) {
+        (Consumer::Flow, ..) | (Consumer::Api, PrincipalOf::Account(_), _) => None,
+        (Consumer::Api, _, Resource::PowerPlatform(_)) => Some(Permission::Platform),
+        (Consumer::Api, _, _) => Some(Permission::AppRole(principal)),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use http::Method;
 
-use crate::doctor::live::{Caller, Mode, Seen};
+use crate::doctor::live::{Caller, LiveAnswer, Mode};
 use crate::doctor::report::Check;
 use crate::doctor::{Modes, Questions, Selection, Walk, in_order, live, vault};
 use crate::flow::fault::Reading;
@@ -26,11 +26,11 @@ const CLOSED: &str = "its signature no longer works";
 pub struct SignedUrl {
     /// The reference, which is not secret.
     reference: String,
-    source: Source,
+    source: AddressSource,
 }
 
 #[derive(Debug, Clone)]
-enum Source {
+enum AddressSource {
     Known(TriggerUrl),
     Vault(VaultReference),
 }
@@ -42,8 +42,8 @@ impl SignedUrl {
     /// If it cannot be read; the message never contains the value.
     pub fn read(reference: &str, environment: &Environment) -> Result<Self, String> {
         let source = match VaultReference::of(reference) {
-            Some(place) => Source::Vault(place?),
-            None => Source::Known(parse(&environment.secret(reference, Path::new("."))?)?),
+            Some(place) => AddressSource::Vault(place?),
+            None => AddressSource::Known(parse(&environment.secret(reference, Path::new("."))?)?),
         };
         Ok(Self {
             reference: reference.to_owned(),
@@ -88,9 +88,9 @@ pub fn plan(config: &Config, selection: &Selection<'_>, questions: &Questions) -
         };
         for signed in &questions.signed {
             let when = match &signed.source {
-                Source::Known(url) if !same_trigger(url, route) => continue,
-                Source::Known(_) => "",
-                Source::Vault(_) => ", if it leads there",
+                AddressSource::Known(url) if !same_trigger(url, route) => continue,
+                AddressSource::Known(_) => "",
+                AddressSource::Vault(_) => ", if it leads there",
             };
             lines.push(format!(
                 "{name}: {method} {} with the signature in {}{when}",
@@ -156,8 +156,8 @@ async fn resolve(
     for signed in &questions.signed {
         let reference = signed.reference.clone();
         let url = match &signed.source {
-            Source::Known(url) => Ok(url.clone()),
-            Source::Vault(place) => of_vault(config, place, walk).await,
+            AddressSource::Known(url) => Ok(url.clone()),
+            AddressSource::Vault(place) => of_vault(config, place, walk).await,
         };
         match url {
             Ok(url) => known.push((reference, url)),
@@ -269,7 +269,7 @@ fn judge_known(
     route: &RouteSettings,
     place: &str,
     method: &Method,
-    seen: Result<Seen, String>,
+    seen: Result<LiveAnswer, String>,
 ) -> (Check, bool) {
     let name = &route.name;
     let seen = match seen {
@@ -337,7 +337,7 @@ fn held(place: &str) -> String {
 }
 
 /// What the answer to a made-up signature means.
-fn judge_made_up(route: &RouteSettings, mode: Mode, seen: Result<Seen, String>) -> Check {
+fn judge_made_up(route: &RouteSettings, mode: Mode, seen: Result<LiveAnswer, String>) -> Check {
     let name = &route.name;
     let seen = match seen {
         Ok(seen) => seen,

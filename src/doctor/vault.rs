@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
-use crate::doctor::network::{OtherAddress, Place};
+use crate::doctor::network::{Destination, OtherAddress};
 use crate::doctor::report::{Check, Group, Verdict};
 use crate::doctor::{Walk, advice, credential, network};
 use crate::entra::{VaultReader, VaultSecret, VaultsError};
@@ -72,7 +72,7 @@ async fn take(settings: &KeyVaultSettings, place: &VaultReference, walk: &mut Wa
     }
     let mut group = Group::new("vault", name);
     let (host, port) = network::host_of(name);
-    let way = Place {
+    let way = Destination {
         host,
         port,
         connect_to: None,

@@ -16,7 +16,9 @@ use crate::flow::outbound::TRACKING_ID;
 use crate::flow::{Failed, FlowError, Lease, Outgoing, Progress, StreamedBody};
 use crate::model::{RequestId, clock};
 use crate::wire;
-use crate::wire::{Decoder, Defect, Fields, Found, Framing, Limits, Outbox, Piece, Scan, ToServer, describe};
+use crate::wire::{
+    Decoder, Defect, Fields, Framing, HeadEnd, Limits, Outbox, Piece, Scan, ToServer, describe,
+};
 
 /// How large the head of an answer may be: a platform's has some 30 fields and 3 kB.
 const ANSWER_LIMITS: Limits = Limits {
@@ -215,7 +217,7 @@ impl Download {
                     Defect::TooLarge => "its head has more than 64 KiB or 256 fields".to_owned(),
                 })
             })?;
-            let Some(Found { end, fields }) = end else {
+            let Some(HeadEnd { end, fields }) = end else {
                 return match is_http(&self.held) {
                     true => Ok(None),
                     false => Err(FlowError::Invalid(

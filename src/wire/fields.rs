@@ -10,11 +10,11 @@ use memchr::memchr;
 #[derive(Debug, Default)]
 pub struct Fields {
     text: Bytes,
-    places: Vec<Place>,
+    spans: Vec<FieldSpan>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct FieldSpan {
     name: (u32, u32),
     value: (u32, u32),
 }
@@ -67,7 +67,7 @@ impl Fields {
     pub(super) fn of(text: &Bytes, count: usize) -> Self {
         Self {
             text: text.clone(),
-            places: Vec::with_capacity(count),
+            spans: Vec::with_capacity(count),
         }
     }
 
@@ -82,7 +82,7 @@ impl Fields {
         if has_control(value) {
             return Err(CONTROL);
         }
-        self.places.push(Place {
+        self.spans.push(FieldSpan {
             name: self.place(name),
             value: self.place(value),
         });
@@ -104,7 +104,7 @@ impl Fields {
 
     /// Names and values in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.places
+        self.spans
             .iter()
             .map(|place| (self.part(place.name), self.part(place.value)))
     }
@@ -127,21 +127,21 @@ impl Fields {
 
     /// Keeps only the fields that pass.
     pub fn retain(&mut self, mut passes: impl FnMut(&[u8], &[u8]) -> bool) {
-        let mut places = std::mem::take(&mut self.places);
-        places.retain(|place| passes(self.part(place.name), self.part(place.value)));
-        self.places = places;
+        let mut spans = std::mem::take(&mut self.spans);
+        spans.retain(|place| passes(self.part(place.name), self.part(place.value)));
+        self.spans = spans;
     }
 
     /// Copies the fields into a map. HTTP/2 keeps values for as long as a connection lives; shared memory
     /// would keep everything alive that was read together with the head.
     pub fn append_to(&self, map: &mut HeaderMap) {
-        let bytes = self.places.iter().map(|place| self.part(place.value).len());
+        let bytes = self.spans.iter().map(|place| self.part(place.value).len());
         let mut values = BytesMut::with_capacity(bytes.sum());
-        for place in &self.places {
+        for place in &self.spans {
             values.extend_from_slice(self.part(place.value));
         }
         let mut values = values.freeze();
-        for place in &self.places {
+        for place in &self.spans {
             let value = values.split_to(self.part(place.value).len());
             // Both were checked when they were read.
             if let (Ok(name), Ok(value)) = (

@@ -57,7 +57,7 @@ impl Scan {
     ///
     /// # Errors
     /// Ambiguous line ends and beginnings, and a head above the limits, are reported at once.
-    pub fn look(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<Found>, Defect> {
+    pub fn look(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<HeadEnd>, Defect> {
         while let Some(at) = bytes.get(self.scanned..).and_then(|rest| memchr(b'\n', rest)) {
             let feed = self.scanned + at;
             if feed >= limits.bytes_max {
@@ -76,7 +76,7 @@ impl Scan {
                 (None, _) => {
                     let fields = self.lines - 1;
                     *self = Self::default();
-                    return Ok(Some(Found {
+                    return Ok(Some(HeadEnd {
                         end: feed + 1,
                         fields,
                     }));
@@ -104,7 +104,7 @@ impl Scan {
 
 /// The end of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct HeadEnd {
     /// Its length in bytes, the empty line included.
     pub end: usize,
     /// The number of its header fields, to allocate memory for them once.
@@ -363,7 +363,7 @@ mod tests {
     use http::{Method, Version};
     use proptest::prelude::proptest;
 
-    use super::{Defect, Found, Framing, Limits, RequestHead, ResponseHead, Scan, request, response};
+    use super::{Defect, Framing, HeadEnd, Limits, RequestHead, ResponseHead, Scan, request, response};
 
     const LIMITS: Limits = Limits {
         bytes_max: 1024,
@@ -376,7 +376,7 @@ mod tests {
         let mut held = Vec::new();
         for piece in bytes.chunks(size.max(1)) {
             held.extend_from_slice(piece);
-            if let Some(Found { end, fields }) = scan.look(&held, LIMITS)? {
+            if let Some(HeadEnd { end, fields }) = scan.look(&held, LIMITS)? {
                 let left = bytes[end..].to_vec();
                 held.truncate(end);
                 return Ok(Some((request(&Bytes::from(held), fields)?, left)));
@@ -527,7 +527,7 @@ mod tests {
             let end = head.trim_end_matches("GET").len();
             assert_eq!(
                 scan.look(head.as_bytes(), LIMITS),
-                Ok(Some(Found { end, fields }))
+                Ok(Some(HeadEnd { end, fields }))
             );
         }
     }

@@ -288,7 +288,7 @@ impl Trigger {
 
 /// The parts of a request's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TriggerPath {
     pub family: Family,
     pub workflow: String,
     pub trigger: String,
@@ -296,7 +296,7 @@ pub struct Place {
     pub relative: String,
 }
 
-impl Place {
+impl TriggerPath {
     /// Parses a path as it was sent, without decoding: the platform's own names contain nothing to decode.
     pub fn parse(path: &str) -> Option<Self> {
         let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();

@@ -2,7 +2,7 @@
 //! none, an API does.
 
 use super::words::bicep_object_id;
-use super::{Facts, Right, Style, Taker};
+use super::{Consumer, Facts, Permission, Style};
 use crate::doctor::resource::Resource;
 use crate::model::Cloud;
 use crate::settings::GrantSettings;
@@ -12,19 +12,19 @@ const PLATFORM_READER: &str = "c886ad2e-27f7-4874-8381-5849b8d8a090";
 /// The version of the API that this tutorial uses.
 const PLATFORM_VERSION: &str = "2024-10-01";
 
-pub(super) fn title(right: &Right<'_>, facts: &Facts<'_>) -> String {
+pub(super) fn title(right: &Permission<'_>, facts: &Facts<'_>) -> String {
     let name = facts.resource.name();
-    match (right, facts.taker) {
-        (Right::Delegated, Taker::Flow) => {
+    match (right, facts.consumer) {
+        (Permission::Delegated, Consumer::Flow) => {
             "Delegated permission User of the flow service, and consent to it.".to_owned()
         }
-        (Right::Delegated, Taker::Api) => format!(
+        (Permission::Delegated, Consumer::Api) => format!(
             "Delegated permission of {name}, and consent to it: PERMISSION is what the `paths` of the routes need."
         ),
-        (Right::AppRole(_), _) => format!(
+        (Permission::AppRole(_), _) => format!(
             "App role (application permission) of {name}: APP_ROLE is what the `paths` of the routes need."
         ),
-        (Right::Platform, _) => {
+        (Permission::Platform, _) => {
             "RBAC role for the service principal, given by a Power Platform administrator: reader here, or \
                                  contributor (ff954d61-a89a-4fbe-ace9-01c367b89f87)."
                 .to_owned()
@@ -51,17 +51,17 @@ pub(super) fn title_of_resource(facts: &Facts<'_>) -> String {
 
 /// The delegated permission that is requested.
 fn permission(facts: &Facts<'_>) -> &'static str {
-    match facts.taker {
-        Taker::Flow => "User",
-        Taker::Api => "PERMISSION",
+    match facts.consumer {
+        Consumer::Flow => "User",
+        Consumer::Api => "PERMISSION",
     }
 }
 
 /// Returns the line only if there is something to choose from.
 fn choice(facts: &Facts<'_>, line: impl Into<String>) -> String {
-    match facts.taker {
-        Taker::Flow => String::new(),
-        Taker::Api => format!("{}      # what there is to choose from\n", line.into()),
+    match facts.consumer {
+        Consumer::Flow => String::new(),
+        Consumer::Api => format!("{}      # what there is to choose from\n", line.into()),
     }
 }
 
@@ -92,10 +92,10 @@ fn quoted(members: &[(&str, &str)]) -> String {
     format!("\"{{{}}}\"", members.join(", "))
 }
 
-pub(super) fn az(right: &Right<'_>, facts: &Facts<'_>) -> String {
+pub(super) fn az(right: &Permission<'_>, facts: &Facts<'_>) -> String {
     let id = facts.resource.id();
     match right {
-        Right::Delegated => format!(
+        Permission::Delegated => format!(
             "{}SCOPE=$(az ad sp show --id {id} --query \"oauth2PermissionScopes[?value=='{}'].id\" --output tsv)\naz ad app \
              permission add --id \"$APP\" --api {id} --api-permissions \"$SCOPE=Scope\"\naz ad app permission \
              admin-consent --id \"$APP\"\n",
@@ -105,7 +105,7 @@ pub(super) fn az(right: &Right<'_>, facts: &Facts<'_>) -> String {
             ),
             permission(facts)
         ),
-        Right::AppRole(_) => format!(
+        Permission::AppRole(_) => format!(
             "{}API=$(az ad sp show --id {id} --query id --output tsv)\nROLE=$(az ad sp show --id {id} --query \
              \"appRoles[?value=='APP_ROLE'].id\" --output tsv)\naz rest --method post --url \
              \"{}/v1.0/servicePrincipals/$OBJECT_ID/appRoleAssignments\" --headers Content-Type=application/json --body \
@@ -121,7 +121,7 @@ pub(super) fn az(right: &Right<'_>, facts: &Facts<'_>) -> String {
                 ("appRoleId", "$ROLE")
             ])
         ),
-        Right::Platform => az_platform(facts, "$OBJECT_ID"),
+        Permission::Platform => az_platform(facts, "$OBJECT_ID"),
     }
 }
 
@@ -140,22 +140,22 @@ fn az_platform(facts: &Facts<'_>, object_id: &str) -> String {
     )
 }
 
-pub(super) fn powershell(right: &Right<'_>, facts: &Facts<'_>) -> String {
+pub(super) fn powershell(right: &Permission<'_>, facts: &Facts<'_>) -> String {
     let id = facts.resource.id();
     match right {
-        Right::Delegated => format!(
+        Permission::Delegated => format!(
             "$api = Get-MgServicePrincipal -Filter \"appId eq '{id}'\"\n{}New-MgOauth2PermissionGrant -ClientId $sp.Id \
              -ConsentType AllPrincipals -ResourceId $api.Id -Scope {}\n",
             choice(facts, "$api.Oauth2PermissionScopes.Value"),
             permission(facts)
         ),
-        Right::AppRole(_) => format!(
+        Permission::AppRole(_) => format!(
             "$api = Get-MgServicePrincipal -Filter \"appId eq '{id}'\"\n{}$role = $api.AppRoles | Where-Object Value -eq \
              'APP_ROLE'\nNew-MgServicePrincipalAppRoleAssignment -ServicePrincipalId $objectId -PrincipalId $objectId \
              -ResourceId $api.Id -AppRoleId $role.Id\n",
             choice(facts, "$api.AppRoles.Value")
         ),
-        Right::Platform => {
+        Permission::Platform => {
             let (api, tenant) = (platform(facts), facts.tenant);
             format!(
                 "$secure = (Get-AzAccessToken -ResourceUrl {api}/ -AsSecureString).Token\n$body = @{{ roleDefinitionId = \
@@ -168,23 +168,23 @@ pub(super) fn powershell(right: &Right<'_>, facts: &Facts<'_>) -> String {
     }
 }
 
-pub(super) fn bicep(right: &Right<'_>, facts: &Facts<'_>) -> String {
+pub(super) fn bicep(right: &Permission<'_>, facts: &Facts<'_>) -> String {
     let id = facts.resource.id();
     let api =
         format!("resource api 'Microsoft.Graph/servicePrincipals@v1.0' existing = {{\n  appId: '{id}'\n}}\n");
     match right {
-        Right::Delegated => format!(
+        Permission::Delegated => format!(
             "{api}resource grant 'Microsoft.Graph/oauth2PermissionGrants@v1.0' = {{\n  clientId: principal.id\n  \
              consentType: 'AllPrincipals'\n  resourceId: api.id\n  scope: '{}'\n}}\n",
             permission(facts)
         ),
-        Right::AppRole(whose) => format!(
+        Permission::AppRole(principal) => format!(
             "// APP_ROLE_ID: az ad sp show --id {id} --query \"appRoles[?value=='APP_ROLE'].id\" --output tsv\n{api}resource \
              appRole 'Microsoft.Graph/appRoleAssignedTo@v1.0' = {{\n  principalId: {}\n  resourceId: api.id\n  appRoleId: \
              'APP_ROLE_ID'\n}}\n",
-            bicep_object_id(*whose)
+            bicep_object_id(*principal)
         ),
-        Right::Platform => format!(
+        Permission::Platform => format!(
             "// A template cannot give it; OBJECT_ID is the object id above.\n// {}",
             az_platform(facts, "OBJECT_ID")
         ),
@@ -192,11 +192,11 @@ pub(super) fn bicep(right: &Right<'_>, facts: &Facts<'_>) -> String {
 }
 
 /// The scope that Microsoft Graph PowerShell needs to grant a right.
-pub(super) fn powershell_scope(right: &Right<'_>) -> &'static str {
+pub(super) fn powershell_scope(right: &Permission<'_>) -> &'static str {
     match right {
-        Right::Delegated => ",DelegatedPermissionGrant.ReadWrite.All",
-        Right::AppRole(_) => ",AppRoleAssignment.ReadWrite.All",
-        Right::Platform => "",
+        Permission::Delegated => ",DelegatedPermissionGrant.ReadWrite.All",
+        Permission::AppRole(_) => ",AppRoleAssignment.ReadWrite.All",
+        Permission::Platform => "",
     }
 }
 
@@ -206,28 +206,28 @@ pub(super) fn summary(facts: &Facts<'_>) -> [&'static str; 2] {
         facts.identity.grant,
         GrantSettings::Password { .. } | GrantSettings::SignIn { .. }
     );
-    match (facts.taker, facts.resource, &facts.identity.grant) {
-        (Taker::Flow, ..) if is_account => [
+    match (facts.consumer, facts.resource, &facts.identity.grant) {
+        (Consumer::Flow, ..) if is_account => [
             "One delegated permission and no role: the gateway can do in the account's name what the application may ask",
             "for and the account may do. Grant no other, and give the account nothing else.",
         ],
-        (Taker::Flow, _, GrantSettings::Managed(_)) => [
+        (Consumer::Flow, _, GrantSettings::Managed(_)) => [
             "No role, no API permission and no consent: a trigger compares audience, issuer, tenant and, under \"Specific",
             "users\", the object id. Every program on the machine can use the identity: take one for the gateway alone.",
         ],
-        (Taker::Flow, ..) => [
+        (Consumer::Flow, ..) => [
             "No API permission and no consent: Entra gives an application a token for the flow service without either,",
             "and a trigger compares audience, issuer, tenant and, under \"Specific users\", the object id. Grant none.",
         ],
-        (Taker::Api, ..) if is_account => [
+        (Consumer::Api, ..) if is_account => [
             "Only the delegated permissions that the `paths` of the routes need: the gateway can do in the account's name",
             "what the application may ask for and the account may do. Give the account nothing else.",
         ],
-        (Taker::Api, Resource::PowerPlatform(_), _) => [
+        (Consumer::Api, Resource::PowerPlatform(_), _) => [
             "The Power Platform API has delegated permissions only, so an application is granted no API permission: its RBAC",
             "role decides what it may do. Give it the least role at the smallest scope, such as one environment.",
         ],
-        (Taker::Api, ..) => [
+        (Consumer::Api, ..) => [
             "Only the app roles that the `paths` of the routes need: anyone who may call a route acts with all that the",
             "token opens there. An app role is given to the object id, which is an administrator's consent to it as well.",
         ],

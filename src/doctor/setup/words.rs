@@ -1,6 +1,6 @@
 //! Each step of a setup in Azure CLI, PowerShell and Bicep.
 
-use super::{Client, Facts, Right, Step, Style, Taker, Whose, rights};
+use super::{Client, Consumer, Facts, Permission, PrincipalOf, Step, Style, rights};
 use crate::model::Cloud;
 use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Selector};
 
@@ -34,13 +34,13 @@ pub(super) fn head(style: Style, facts: &Facts<'_>, steps: &[Step<'_>]) -> Strin
             for step in steps {
                 let is_azure = matches!(
                     step,
-                    Step::Assign(_) | Step::VaultRole(..) | Step::Right(Right::Platform)
+                    Step::Assign(_) | Step::VaultRole(..) | Step::Permission(Permission::Platform)
                 );
                 if is_azure {
                     resources = format!("Connect-AzAccount -Tenant {tenant} -Environment {azure}\n");
                 }
                 match step {
-                    Step::Right(right) => scopes.push_str(rights::powershell_scope(right)),
+                    Step::Permission(right) => scopes.push_str(rights::powershell_scope(right)),
                     Step::Account(_) => scopes.push_str(",User.ReadWrite.All"),
                     _ => {}
                 }
@@ -90,51 +90,51 @@ pub(super) fn title(style: Style, step: &Step<'_>, facts: &Facts<'_>) -> String 
             "Credential: trust in tokens of this issuer for this subject, letter by letter.".to_owned()
         }
         Step::Assign(_) => "Managed identity on the machine or platform that runs the gateway.".to_owned(),
-        Step::Right(right) => rights::title(right, facts),
+        Step::Permission(right) => rights::title(right, facts),
         Step::Account(_) => {
             "An account for this alone, without any role; then sign it in where a person has to.".to_owned()
         }
         Step::Projection => "Another program writes this token; nothing of it is made here.".to_owned(),
         Step::Resource => rights::title_of_resource(facts),
-        Step::ObjectId(_) => match facts.taker {
-            Taker::Flow => {
+        Step::ObjectId(_) => match facts.consumer {
+            Consumer::Flow => {
                 "The object id for the trigger's list under \"Specific users in my tenant\". Not the client id."
             }
-            Taker::Api => "The object id, by which rights are given. Not the client id.",
+            Consumer::Api => "The object id, by which rights are given. Not the client id.",
         }
         .to_owned(),
         Step::VaultRole(..) => "Key Vault: the right to read these secrets, and no others.".to_owned(),
-        Step::Settings(Whose::Application | Whose::Account(_)) => {
+        Step::Settings(PrincipalOf::Application | PrincipalOf::Account(_)) => {
             "For the settings: client_id and tenant.".to_owned()
         }
-        Step::Settings(Whose::Unknown) => "For the settings: tenant.".to_owned(),
-        Step::Settings(Whose::Machine(managed)) => format!("For the settings: {}.", selector(managed).key),
+        Step::Settings(PrincipalOf::Unknown) => "For the settings: tenant.".to_owned(),
+        Step::Settings(PrincipalOf::Machine(managed)) => format!("For the settings: {}.", selector(managed).key),
     }
 }
 
 /// Names of a user-assigned identity in the settings and in the tools.
-struct Called {
+struct SelectorNames {
     key: &'static str,
     az: &'static str,
     powershell: &'static str,
     bicep: &'static str,
 }
 
-fn selector(managed: &ManagedSettings) -> Called {
+fn selector(managed: &ManagedSettings) -> SelectorNames {
     match managed.selector {
-        Some(Selector::ObjectId(_)) => Called {
+        Some(Selector::ObjectId(_)) => SelectorNames {
             key: "object_id",
             az: "principalId",
             powershell: "PrincipalId",
             bicep: "properties.principalId",
         },
-        Some(Selector::ResourceId(_)) => Called {
+        Some(Selector::ResourceId(_)) => SelectorNames {
             key: "resource_id",
             az: "id",
             powershell: "Id",
             bicep: "id",
         },
-        Some(Selector::ClientId(_)) | None => Called {
+        Some(Selector::ClientId(_)) | None => SelectorNames {
             key: "client_id",
             az: "clientId",
             powershell: "ClientId",
@@ -185,14 +185,14 @@ pub(super) fn az(step: &Step<'_>, facts: &Facts<'_>) -> String {
             presented.issuer, presented.subject, presented.audience
         ),
         Step::Assign(managed) => az_assign(managed),
-        Step::Right(right) => rights::az(right, facts),
+        Step::Permission(right) => rights::az(right, facts),
         Step::Account(user) => format!(
             "az ad user create --display-name flowgate-{name} --user-principal-name {user} --password PASSWORD\n{}",
             login(facts)
         ),
         Step::Projection => String::new(),
         Step::Resource => rights::resource(Style::Az, facts),
-        Step::ObjectId(whose) => format!("OBJECT_ID=$({})\necho \"$OBJECT_ID\"\n", az_object_id(*whose)),
+        Step::ObjectId(principal) => format!("OBJECT_ID=$({})\necho \"$OBJECT_ID\"\n", az_object_id(*principal)),
         Step::VaultRole(_, places) => places
             .iter()
             .map(|place| {
@@ -203,11 +203,11 @@ pub(super) fn az(step: &Step<'_>, facts: &Facts<'_>) -> String {
                 )
             })
             .collect(),
-        Step::Settings(Whose::Application | Whose::Account(_)) => {
+        Step::Settings(PrincipalOf::Application | PrincipalOf::Account(_)) => {
             "echo \"$APP\"\naz account show --query tenantId --output tsv\n".to_owned()
         }
-        Step::Settings(Whose::Unknown) => "az account show --query tenantId --output tsv\n".to_owned(),
-        Step::Settings(Whose::Machine(managed)) => {
+        Step::Settings(PrincipalOf::Unknown) => "az account show --query tenantId --output tsv\n".to_owned(),
+        Step::Settings(PrincipalOf::Machine(managed)) => {
             let called = selector(managed).az;
             format!("az identity show --ids \"$ID\" --query {called} --output tsv\n")
         }
@@ -249,12 +249,12 @@ fn az_assign(managed: &ManagedSettings) -> String {
 }
 
 /// The command that prints an object id.
-fn az_object_id(whose: Whose<'_>) -> String {
-    let managed = match whose {
-        Whose::Application => return "az ad sp show --id \"$APP\" --query id --output tsv".to_owned(),
-        Whose::Unknown => return "az ad sp show --id CLIENT_ID --query id --output tsv".to_owned(),
-        Whose::Account(user) => return format!("az ad user show --id {user} --query id --output tsv"),
-        Whose::Machine(managed) => managed,
+fn az_object_id(principal: PrincipalOf<'_>) -> String {
+    let managed = match principal {
+        PrincipalOf::Application => return "az ad sp show --id \"$APP\" --query id --output tsv".to_owned(),
+        PrincipalOf::Unknown => return "az ad sp show --id CLIENT_ID --query id --output tsv".to_owned(),
+        PrincipalOf::Account(user) => return format!("az ad user show --id {user} --query id --output tsv"),
+        PrincipalOf::Machine(managed) => managed,
     };
     let command = match (&managed.source, &managed.selector) {
         (ManagedSource::Arc { .. }, _) => {
@@ -304,7 +304,7 @@ pub(super) fn powershell(step: &Step<'_>, facts: &Facts<'_>) -> String {
             presented.issuer, presented.subject, presented.audience
         ),
         Step::Assign(managed) => powershell_assign(managed),
-        Step::Right(right) => rights::powershell(right, facts),
+        Step::Permission(right) => rights::powershell(right, facts),
         Step::Account(user) => format!(
             "New-MgUser -DisplayName flowgate-{name} -UserPrincipalName {user} -MailNickname flowgate -AccountEnabled \
              -PasswordProfile @{{ Password = 'PASSWORD' }}\n{}",
@@ -312,7 +312,7 @@ pub(super) fn powershell(step: &Step<'_>, facts: &Facts<'_>) -> String {
         ),
         Step::Projection => String::new(),
         Step::Resource => rights::resource(Style::PowerShell, facts),
-        Step::ObjectId(whose) => format!("($objectId = {})\n", powershell_object_id(*whose)),
+        Step::ObjectId(principal) => format!("($objectId = {})\n", powershell_object_id(*principal)),
         Step::VaultRole(_, places) => places
             .iter()
             .map(|place| {
@@ -323,11 +323,11 @@ pub(super) fn powershell(step: &Step<'_>, facts: &Facts<'_>) -> String {
                 )
             })
             .collect(),
-        Step::Settings(Whose::Application | Whose::Account(_)) => {
+        Step::Settings(PrincipalOf::Application | PrincipalOf::Account(_)) => {
             "$app.AppId\n(Get-MgContext).TenantId\n".to_owned()
         }
-        Step::Settings(Whose::Unknown) => "(Get-MgContext).TenantId\n".to_owned(),
-        Step::Settings(Whose::Machine(managed)) => format!("$identity.{}\n", selector(managed).powershell),
+        Step::Settings(PrincipalOf::Unknown) => "(Get-MgContext).TenantId\n".to_owned(),
+        Step::Settings(PrincipalOf::Machine(managed)) => format!("$identity.{}\n", selector(managed).powershell),
     }
 }
 
@@ -368,12 +368,12 @@ fn powershell_assign(managed: &ManagedSettings) -> String {
 }
 
 /// The expression for an object id.
-fn powershell_object_id(whose: Whose<'_>) -> String {
-    match whose {
-        Whose::Application => "$sp.Id".to_owned(),
-        Whose::Unknown => "(Get-MgServicePrincipal -Filter \"appId eq 'CLIENT_ID'\").Id".to_owned(),
-        Whose::Account(user) => format!("(Get-MgUser -UserId {user}).Id"),
-        Whose::Machine(managed) => match (&managed.source, &managed.selector) {
+fn powershell_object_id(principal: PrincipalOf<'_>) -> String {
+    match principal {
+        PrincipalOf::Application => "$sp.Id".to_owned(),
+        PrincipalOf::Unknown => "(Get-MgServicePrincipal -Filter \"appId eq 'CLIENT_ID'\").Id".to_owned(),
+        PrincipalOf::Account(user) => format!("(Get-MgUser -UserId {user}).Id"),
+        PrincipalOf::Machine(managed) => match (&managed.source, &managed.selector) {
             (ManagedSource::Imds { .. } | ManagedSource::AppService { .. }, Some(_)) => {
                 "$identity.PrincipalId".to_owned()
             }
@@ -413,7 +413,7 @@ pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
             presented.issuer, presented.subject, presented.audience
         ),
         Step::Assign(managed) => bicep_assign(managed),
-        Step::Right(right) => rights::bicep(right, facts),
+        Step::Permission(right) => rights::bicep(right, facts),
         Step::Account(user) => format!(
             "// az ad user create --display-name flowgate-{name} --user-principal-name {user} --password PASSWORD\n// {}",
             match login(facts).as_str() {
@@ -423,29 +423,29 @@ pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
         ),
         Step::Projection => String::new(),
         Step::Resource => rights::resource(Style::Bicep, facts),
-        Step::ObjectId(whose @ (Whose::Unknown | Whose::Account(_))) => format!("// {}\n", az_object_id(*whose)),
-        Step::ObjectId(whose) => format!("output objectId string = {}\n", bicep_object_id(*whose)),
-        Step::VaultRole(whose, places) => places
+        Step::ObjectId(whose @ (PrincipalOf::Unknown | PrincipalOf::Account(_))) => format!("// {}\n", az_object_id(*whose)),
+        Step::ObjectId(principal) => format!("output objectId string = {}\n", bicep_object_id(*principal)),
+        Step::VaultRole(principal, places) => places
             .iter()
             .enumerate()
-            .map(|(at, place)| bicep_role(at, place.vault(), place.name(), *whose))
+            .map(|(at, place)| bicep_role(at, place.vault(), place.name(), *principal))
             .collect(),
-        Step::Settings(Whose::Application | Whose::Account(_)) => {
+        Step::Settings(PrincipalOf::Application | PrincipalOf::Account(_)) => {
             "output clientId string = app.appId\noutput tenantId string = tenant().tenantId\n".to_owned()
         }
-        Step::Settings(Whose::Unknown) => "output tenantId string = tenant().tenantId\n".to_owned(),
-        Step::Settings(Whose::Machine(managed)) => {
+        Step::Settings(PrincipalOf::Unknown) => "output tenantId string = tenant().tenantId\n".to_owned(),
+        Step::Settings(PrincipalOf::Machine(managed)) => {
             format!("output selector string = identity.{}\n", selector(managed).bicep)
         }
     }
 }
 
 /// The expression for an object id; a placeholder if the template cannot know it.
-pub(super) fn bicep_object_id(whose: Whose<'_>) -> &'static str {
-    match whose {
-        Whose::Application => "principal.id",
-        Whose::Unknown | Whose::Account(_) => "'OBJECT_ID'",
-        Whose::Machine(managed) => match (&managed.source, &managed.selector) {
+pub(super) fn bicep_object_id(principal: PrincipalOf<'_>) -> &'static str {
+    match principal {
+        PrincipalOf::Application => "principal.id",
+        PrincipalOf::Unknown | PrincipalOf::Account(_) => "'OBJECT_ID'",
+        PrincipalOf::Machine(managed) => match (&managed.source, &managed.selector) {
             (ManagedSource::Imds { .. } | ManagedSource::AppService { .. }, Some(_)) => {
                 "identity.properties.principalId"
             }
@@ -473,11 +473,11 @@ fn bicep_assign(managed: &ManagedSettings) -> String {
     }
 }
 
-fn bicep_role(at: usize, vault: &str, secret: &str, whose: Whose<'_>) -> String {
-    let reader = bicep_object_id(whose);
-    let kind = match whose {
-        Whose::Account(_) => "User",
-        Whose::Application | Whose::Unknown | Whose::Machine(_) => "ServicePrincipal",
+fn bicep_role(at: usize, vault: &str, secret: &str, principal: PrincipalOf<'_>) -> String {
+    let reader = bicep_object_id(principal);
+    let kind = match principal {
+        PrincipalOf::Account(_) => "User",
+        PrincipalOf::Application | PrincipalOf::Unknown | PrincipalOf::Machine(_) => "ServicePrincipal",
     };
     format!(
         "resource secret{at} 'Microsoft.KeyVault/vaults/secrets@2023-07-01' existing = {{\n  name: \

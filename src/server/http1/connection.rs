@@ -26,7 +26,7 @@ use crate::server::seats::Seat;
 use crate::server::shared::{LAST_CALL, Shared};
 use crate::settings::ConnectionSettings;
 use crate::wire;
-use crate::wire::{Decoder, Defect, Found, Limits, Outbox, RequestHead, Scan, Stream, Timer};
+use crate::wire::{Decoder, Defect, HeadEnd, Limits, Outbox, RequestHead, Scan, Stream, Timer};
 
 /// Time that a request may still wait for its turn after its caller has closed its side.
 const HALF_CLOSED_TIME: Duration = Duration::from_millis(400);
@@ -248,7 +248,7 @@ impl Line {
             loop {
                 if !wire.held.is_empty() {
                     match scan.look(&wire.held, limits) {
-                        Ok(Some(Found { end, fields })) => {
+                        Ok(Some(HeadEnd { end, fields })) => {
                             let text = wire.held.split_to(end).freeze();
                             if wire.held.is_empty() {
                                 wire.held = BytesMut::new();

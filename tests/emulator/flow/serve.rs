@@ -15,7 +15,7 @@ use super::super::reply::Reply;
 use super::super::script::Cue;
 use super::super::session::{Exchange, Next};
 use super::super::steps::{Step, Steps};
-use super::super::trigger::{Checks, Place, PlatformHeaders, Trigger};
+use super::super::trigger::{Checks, PlatformHeaders, Trigger, TriggerPath};
 use super::super::wire::{Body, Broken, Framing, Head, Wire};
 use super::super::{admission, answer, faults, ids, platform, session};
 use super::{Flow, Registered};
@@ -150,7 +150,7 @@ impl Flow {
             actual: head.method.clone(),
             ..Names::default()
         };
-        let Some(place) = Place::parse(head.path()) else {
+        let Some(place) = TriggerPath::parse(head.path()) else {
             return Plan::refused(faults::WORKFLOW_NOT_FOUND, names);
         };
         names.workflow = place.workflow;

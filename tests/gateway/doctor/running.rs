@@ -27,13 +27,13 @@ fn own_address() -> String {
 }
 
 /// Settings with one route, an admin listener at one address and a listener at another.
-struct Place {
+struct Ports {
     admin: String,
     listener: String,
     text: String,
 }
 
-fn place(world: &World, trigger: &TriggerHandle, more: &str) -> Place {
+fn place(world: &World, trigger: &TriggerHandle, more: &str) -> Ports {
     let (admin, listener) = (own_address(), own_address());
     let base = world
         .base()
@@ -41,7 +41,7 @@ fn place(world: &World, trigger: &TriggerHandle, more: &str) -> Place {
         .replacen("127.0.0.1:0", &listener, 1);
     let route = world.route("orders", "/orders", &trigger.url(), "");
     let other = caller("other", OTHER_KEY);
-    Place {
+    Ports {
         admin,
         listener,
         text: patient(&format!("{base}{other}{route}{more}")),
