@@ -25,8 +25,7 @@ use flowgate::policy::{
     Access, Callers, Guesses, LimitStates, Matching, Networks, Origin, Quotas, Routes, Shown,
 };
 use flowgate::settings::{
-    CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
-    QuotaSettings, Rate,
+    CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, NetworkSettings, QuotaSettings, Rate,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -46,18 +45,14 @@ fn generous() -> Rate {
 }
 
 fn callers(keys: usize) -> Vec<CallerSettings> {
-    let keys = (0..keys).map(|number| KeySettings {
-        label: KeyLabel::parse(&format!("k{number}")).unwrap(),
-        digest: KeyDigest::of(format!("key-{number}").as_bytes(), None),
-        not_before: None,
-        expires: None,
-        state: KeyState::Enabled,
+    let keys = (0..keys).map(|number| {
+        let label = KeyLabel::parse(&format!("k{number}")).unwrap();
+        KeySettings::new(label, KeyDigest::of(format!("key-{number}").as_bytes(), None))
     });
     vec![CallerSettings {
-        name: CallerName::parse("shop").unwrap(),
         keys: Arc::new(keys.collect()),
-        networks: NetworkSettings::default(),
         rate: Some(generous()),
+        ..CallerSettings::new(CallerName::parse("shop").unwrap())
     }]
 }
 
@@ -162,12 +157,7 @@ fn keys(criterion: &mut Criterion) {
 fn limits(criterion: &mut Criterion) {
     let settings = QuotaSettings {
         gateway: Some(generous()),
-        failed_authentications: Rate {
-            requests: 10,
-            per: Duration::from_secs(60),
-            burst: 10,
-        },
-        addresses_max: 65_536,
+        ..QuotaSettings::default()
     };
     let quotas = Quotas::build(&settings, &callers(1), &[], &LimitStates::new(65_536));
     criterion.bench_function("limits", |bench| {

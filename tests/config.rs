@@ -263,6 +263,56 @@ fn the_reference_leaves_no_key_out() {
     assert_eq!(shown, known);
 }
 
+/// Holds the values of the reference against the defaults of the rows; a value that is an example has a comment that says
+/// what the default is.
+fn compare_defaults(schema: &serde_json::Value, shown: &serde_json::Value, path: &str, text: &str) {
+    for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+        let (path, shown) = (format!("{path}.{key}"), &shown[key]);
+        if let Some(list) = shown
+            .as_array()
+            .filter(|list| list.iter().any(serde_json::Value::is_object))
+        {
+            for table in list {
+                compare_defaults(&property["items"], table, &path, text);
+            }
+        } else if let Some(default) = property.get("default").filter(|_| !shown.is_null()) {
+            let line = format!("{key} = ");
+            let lines: Vec<_> = text.lines().collect();
+            let explained = lines
+                .iter()
+                .enumerate()
+                .filter(|(_, found)| found.starts_with(&line));
+            let mut explained = explained.map(|(number, _)| {
+                let comment = lines[..number]
+                    .iter()
+                    .rev()
+                    .take_while(|above| above.starts_with('#'));
+                comment.fold(String::new(), |all, above| format!("{above} {all}"))
+            });
+            let is_explained = explained.any(|comment| comment.to_lowercase().contains("default"));
+            assert!(
+                shown == default || is_explained,
+                "{path} is {shown}, its default is {default}"
+            );
+        } else if shown.is_object() {
+            compare_defaults(property, shown, &path, text);
+        }
+    }
+}
+
+#[test]
+fn the_reference_shows_the_defaults() {
+    let text = fs::read_to_string(samples().join("flowgate.toml")).unwrap();
+    let shown: toml::Table = text.parse().unwrap();
+    let shown = serde_json::to_value(shown).unwrap();
+    compare_defaults(&schema(), &shown, "", &text);
+    let connections = &schema()["properties"]["connections"]["properties"];
+    assert_eq!(connections["max"]["default"], 10_000);
+    assert_eq!(connections["max"]["maximum"], 10_000_000);
+    assert_eq!(connections["max"]["x-change"], "restart");
+    assert_eq!(connections["head_size_max"]["default"], "32 KiB");
+}
+
 #[test]
 fn one_run_shows_every_mistake_with_line_and_caret() {
     let text = r#"

@@ -9,11 +9,12 @@ use hyper::body::Incoming;
 use serde::Serialize;
 
 use crate::gateway::Gateway;
+use crate::model::Host;
 use crate::policy::host;
 
 /// Whether a host is one that a request may name. A browser can be made to ask here by a name that was pointed at this
 /// address (DNS rebinding), and lets the page under that name read the answer. It cannot be made to do so by address.
-fn is_ours(host: &str, hosts: &[String]) -> bool {
+fn is_ours(host: &str, hosts: &[Host]) -> bool {
     let Ok(host) = host::parse(host) else {
         return false;
     };
@@ -25,7 +26,7 @@ fn is_ours(host: &str, hosts: &[String]) -> bool {
 
 pub(super) fn answer(
     gateway: &Gateway,
-    hosts: &[String],
+    hosts: &[Host],
     request: &Request<Incoming>,
 ) -> Response<Full<Bytes>> {
     // Without any host there is no browser: it is an old probe.
@@ -102,10 +103,11 @@ fn text(status: StatusCode, words: &'static str) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::is_ours;
+    use crate::model::Host;
 
     #[test]
     fn addresses_localhost_and_configured_names_are_ours() {
-        let hosts = ["metrics.internal".to_owned(), "flowgate".to_owned()];
+        let hosts = ["metrics.internal", "flowgate"].map(|name| Host::parse(name).unwrap());
         for host in [
             "127.0.0.1",
             "127.0.0.1:9464",

@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 
 use crate::admin::answers::answer;
 use crate::gateway::Gateway;
+use crate::model::Host;
 use crate::settings::Config;
 use crate::wire::BindError;
 
@@ -74,7 +75,7 @@ pub fn start(
 }
 
 /// `hosts` are names that it may be asked by, in lower case.
-async fn serve(listener: TcpListener, gateway: Arc<Gateway>, hosts: Arc<[String]>) {
+async fn serve(listener: TcpListener, gateway: Arc<Gateway>, hosts: Arc<[Host]>) {
     let mut open = Vec::with_capacity(CONNECTIONS_MAX);
     let clock = Arc::new(AtomicU64::new(0));
     loop {

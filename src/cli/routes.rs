@@ -44,7 +44,7 @@ pub(super) fn addresses(config: &Config, route: &RouteSettings) -> String {
         };
         let usual = matches!((scheme, listener.address.port()), ("https", 443) | ("http", 80));
         let host = match &route.host {
-            Some(host) => host.clone(),
+            Some(host) => host.to_string(),
             None => "*".to_owned(),
         };
         let port = if usual {

@@ -74,7 +74,6 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
-    use aws_lc_rs::digest;
     use http::{HeaderMap, HeaderValue};
 
     use super::{Access, Attempt};
@@ -84,33 +83,25 @@ mod tests {
     use crate::policy::proof::{Guesses, Shown};
     use crate::problem::{Kind, Problem};
     use crate::settings::{
-        CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, KeyState, NetworkSettings,
+        CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, NetworkSettings,
     };
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn caller(name: &str, key: Option<&str>, allow: &[&str], deny: &[&str]) -> CallerSettings {
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let label = KeyLabel::parse("first").unwrap();
         let keys = key.into_iter().map(|key| KeySettings {
-            label: KeyLabel::parse("first").unwrap(),
-            digest: KeyDigest::Sha256(
-                digest::digest(&digest::SHA256, key.as_bytes())
-                    .as_ref()
-                    .try_into()
-                    .unwrap(),
-            ),
-            not_before: None,
             expires: Some(NOW + Duration::from_secs(60)),
-            state: KeyState::Enabled,
+            ..KeySettings::new(label.clone(), KeyDigest::of(key.as_bytes(), None))
         });
         CallerSettings {
-            name: CallerName::parse(name).unwrap(),
             keys: Arc::new(keys.collect()),
             networks: NetworkSettings {
                 allow: nets(allow),
                 deny: nets(deny),
             },
-            rate: None,
+            ..CallerSettings::new(CallerName::parse(name).unwrap())
         }
     }
 

@@ -3,6 +3,7 @@
 
 use matchit::Router;
 
+use crate::model::PathTemplate;
 use crate::problem::{Kind, Problem};
 
 /// The paths of an API that may be asked for.
@@ -13,10 +14,10 @@ pub struct OpenPaths {
 
 impl OpenPaths {
     /// Builds the list. A template that another one contradicts is left out; the settings are checked for that.
-    pub fn build(templates: &[String]) -> Self {
+    pub fn build(templates: &[PathTemplate]) -> Self {
         let mut list = Router::new();
         for template in templates {
-            let _ = list.insert(template.as_str(), ());
+            let _ = list.insert(&**template, ());
         }
         Self { templates: list }
     }
@@ -41,9 +42,13 @@ mod tests {
     use proptest::prelude::proptest;
 
     use super::OpenPaths;
+    use crate::model::PathTemplate;
 
     fn list(templates: &[&str]) -> OpenPaths {
-        let templates: Vec<_> = templates.iter().map(|template| (*template).to_owned()).collect();
+        let templates = templates
+            .iter()
+            .map(|template| PathTemplate::parse(template).unwrap());
+        let templates: Vec<_> = templates.collect();
         OpenPaths::build(&templates)
     }
 

@@ -3,11 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use crate::model::Flaw;
+use crate::model::{Flaw, Host};
 use crate::settings::check::Check;
-use crate::settings::kinds::{ANY, At, choice};
+use crate::settings::kinds::{ANY, choice};
 use crate::settings::listener::ListenerTable;
-use crate::settings::path;
 use crate::settings::table::{Table, table};
 
 /// Loopback: health and metrics are for this machine until the settings say otherwise.
@@ -19,7 +18,7 @@ table! {
         /// Address to listen on.
         address: SocketAddr = ADDRESS, ANY, Restart;
         /// Names that it may be asked by, besides IP addresses and localhost; default: none.
-        hosts: Vec<At<String>> = Vec::new(), ANY, Reload;
+        hosts: Vec<Host> = Vec::new(), ANY, Reload;
         /// Switches the listener off.
         off: bool = false, ANY, Restart;
         /// What must work before `/readyz` answers 200: "any-route" or "all-routes".
@@ -33,7 +32,7 @@ pub struct AdminSettings {
     /// Address to bind; loopback unless set otherwise.
     pub address: SocketAddr,
     /// Names that it may be asked by, in lower case, besides IP addresses and `localhost`.
-    pub hosts: Arc<[String]>,
+    pub hosts: Arc<[Host]>,
     /// What `/readyz` asks for.
     pub ready_requires: ReadyRequires,
 }
@@ -73,13 +72,9 @@ impl Check<'_> {
                     .warn(mark, flaw.hint("protect it by a firewall or a network policy"));
             }
         }
-        let hosts = table.hosts.iter();
-        let hosts: Vec<String> = hosts
-            .filter_map(|value| self.findings.keep(value, path::check_host(value)))
-            .collect();
         Some(AdminSettings {
             address,
-            hosts: hosts.into(),
+            hosts: table.hosts.as_slice().into(),
             ready_requires: table.ready_requires,
         })
     }

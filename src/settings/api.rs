@@ -5,11 +5,9 @@ use http::Method;
 
 use crate::model::Flaw;
 use crate::model::trigger::Family;
-use crate::model::{Cloud, TriggerUrl};
+use crate::model::{Cloud, FixedPath, PathEnd, PathTemplate, TriggerUrl};
 use crate::settings::check::Check;
 use crate::settings::kinds::At;
-use crate::settings::path;
-use crate::settings::path::PathEnd;
 use crate::settings::route::RouteTable;
 use crate::settings::table::Table;
 use crate::settings::{IdentitySettings, Proof, RouteKind, Secrets};
@@ -83,7 +81,7 @@ impl Check<'_> {
         &mut self,
         route: &Table<RouteTable>,
         end: Option<PathEnd>,
-    ) -> Option<Vec<String>> {
+    ) -> Option<Vec<PathTemplate>> {
         let Some(values) = &route.paths else {
             if end == Some(PathEnd::Open) {
                 let flaw = Flaw::new("the route does not say what of the API may be asked for");
@@ -105,12 +103,11 @@ impl Check<'_> {
         let mut paths = Vec::new();
         let mut table = matchit::Router::new();
         for value in values.iter() {
-            self.findings.keep(value, path::check_template(value))?;
             let inserted = table
-                .insert(value.as_str(), ())
+                .insert(&***value, ())
                 .map_err(|_| Flaw::new("this path matches the same requests as another in the list"));
             self.findings.keep(value, inserted)?;
-            paths.push(value.as_str().to_owned());
+            paths.push((**value).clone());
         }
         Some(paths)
     }
@@ -122,19 +119,18 @@ impl Check<'_> {
         kind: Option<&RouteKind>,
         methods: &[Method],
         upstream: Option<&TriggerUrl>,
-    ) -> Option<String> {
+    ) -> Option<FixedPath> {
         let (Some(value), Some(RouteKind::Api(paths))) = (&route.probe, kind) else {
             return None;
         };
-        self.findings.keep(value, path::check_plain(value))?;
         let sent = upstream.map_or(Ok(()), |url| url.with_relative(value).map(|_| ()));
         let sent = sent.map_err(|error| Flaw::new(error.to_string().replace("relative path", "this path")));
         self.findings.keep(value, sent)?;
         let is_open = match paths.as_slice() {
-            [] => value.as_str() == "/",
+            [] => &***value == "/",
             paths => paths.iter().any(|path| {
                 let mut table = matchit::Router::new();
-                table.insert(path.as_str(), ()).is_ok() && table.at(value).is_ok()
+                table.insert(&**path, ()).is_ok() && table.at(value).is_ok()
             }),
         };
         if !is_open {
@@ -152,7 +148,7 @@ impl Check<'_> {
             self.findings.mistake(value, flaw.hint(hint));
             return None;
         }
-        Some(value.as_str().to_owned())
+        Some((**value).clone())
     }
 
     /// Reports keys that only an API has.
@@ -185,6 +181,7 @@ fn check_upstream(text: &str) -> Result<TriggerUrl, Flaw> {
 
 #[cfg(test)]
 mod tests {
+    use crate::model::PathTemplate;
     use crate::settings::sample::Sample;
     use crate::settings::{QueryPass, RouteKind};
 
@@ -223,8 +220,9 @@ mod tests {
             .iter()
             .find(|route| route.name.as_str() == "a")
             .unwrap();
-        let paths = ["/users/{id}", "/groups/{*all}"].map(str::to_owned).to_vec();
-        assert_eq!(route.kind, RouteKind::Api(paths));
+        let paths = ["/users/{id}", "/groups/{*all}"];
+        let paths = paths.iter().map(|path| PathTemplate::parse(path).unwrap());
+        assert_eq!(route.kind, RouteKind::Api(paths.collect()));
         assert_eq!(route.query, QueryPass::All);
         assert_eq!(route.trigger.authority(), "graph.microsoft.com");
     }

@@ -89,6 +89,18 @@ pub struct CallerSettings {
     pub rate: Option<Rate>,
 }
 
+impl CallerSettings {
+    /// A caller from any network, with the usual rate and without keys.
+    pub fn new(name: CallerName) -> Self {
+        Self {
+            name,
+            keys: Arc::default(),
+            networks: NetworkSettings::default(),
+            rate: Some(CALLER_RATE),
+        }
+    }
+}
+
 switch!(KeyState: Enabled = true, Disabled = false);
 
 /// Below this a pepper can be guessed.
@@ -181,10 +193,9 @@ impl Check<'_> {
             self.findings.mistake(mark, flaw.hint(hint));
         }
         Some(CallerSettings {
-            name: name?,
-            keys: Arc::default(),
             networks,
             rate: Some(caller.rate),
+            ..CallerSettings::new(name?)
         })
     }
 
@@ -240,24 +251,10 @@ impl Check<'_> {
                     continue;
                 }
             };
-            let lists::KeyLine {
-                label,
-                digest,
-                digest_span,
-                not_before,
-                expires,
-                state,
-            } = entry.value;
-            let key = KeySettings {
-                label,
-                digest,
-                not_before,
-                expires,
-                state,
-            };
+            let (key, digest) = entry.value;
             let marks = KeyMarks {
                 label: Findings::mark(source, entry.span),
-                digest: Findings::mark(source, digest_span),
+                digest: Findings::mark(source, digest),
             };
             self.add_key(&key, marks, shared);
         }

@@ -23,6 +23,19 @@ pub struct KeySettings {
     pub state: KeyState,
 }
 
+impl KeySettings {
+    /// A key that is accepted at any time.
+    pub fn new(label: KeyLabel, digest: KeyDigest) -> Self {
+        Self {
+            label,
+            digest,
+            not_before: None,
+            expires: None,
+            state: KeyState::Enabled,
+        }
+    }
+}
+
 /// Whether a key is accepted at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyState {
@@ -196,11 +209,12 @@ mod tests {
 
     fn key(label: &str, not_before: Option<SystemTime>, expires: Option<SystemTime>) -> KeySettings {
         KeySettings {
-            label: KeyLabel::parse(label).unwrap(),
-            digest: KeyDigest::of(label.as_bytes(), None),
             not_before,
             expires,
-            state: KeyState::Enabled,
+            ..KeySettings::new(
+                KeyLabel::parse(label).unwrap(),
+                KeyDigest::of(label.as_bytes(), None),
+            )
         }
     }
 

@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use crate::model::Flaw;
+use crate::model::{FixedPath, Flaw};
 use crate::settings::check::Check;
 use crate::settings::findings::Mark;
 use crate::settings::kinds::{ANY, At, choice, switch};
-use crate::settings::path;
 use crate::settings::route::RouteTable;
 use crate::settings::table::{Table, table};
 use crate::settings::tls::CertificateTable;
@@ -23,7 +22,7 @@ table! {
         /// Whether HTTP/2 is offered beside HTTP/1.1. Only with TLS.
         http2: Http2 = Http2::Offered, ANY, Restart;
         /// Path answered with 200 while the gateway is ready and 503 otherwise, without any check of the caller.
-        health_path: Option<At<String>> = None, ANY, Reload;
+        health_path: Option<At<FixedPath>> = None, ANY, Reload;
         /// Certificates, chosen by the name the caller asks for.
         certificate: Vec<Table<CertificateTable>> = Vec::new(), ANY, Reload;
         /// Plain HTTP in place of TLS: "behind-tls-balancer" or "private-networks".
@@ -41,7 +40,7 @@ pub struct ListenerSettings {
     /// TLS or, when asked for explicitly, plain HTTP.
     pub transport: Transport,
     /// Path answered with 200 while the gateway is ready and 503 otherwise, without any check of the caller.
-    pub health_path: Option<String>,
+    pub health_path: Option<FixedPath>,
 }
 
 /// What a listener speaks.
@@ -118,10 +117,6 @@ impl Check<'_> {
         let hint = "write for example address = \"0.0.0.0:8443\"";
         let address = listener.require(("address", &listener.address), hint, &mut self.findings);
         let transport = self.transport(listener);
-        let health_path = listener.health_path.as_ref().and_then(|value| {
-            let read = path::check_plain(value).map(|()| value.as_str().to_owned());
-            self.findings.keep(value, read)
-        });
         let value = address?;
         let address = **value;
         // Port 0 stands for any free port, so two of them do not clash.
@@ -134,7 +129,7 @@ impl Check<'_> {
         Some(ListenerSettings {
             address,
             transport: transport?,
-            health_path,
+            health_path: listener.health_path.as_deref().cloned(),
         })
     }
 
@@ -267,7 +262,7 @@ impl Check<'_> {
             .filter_map(|listener| listener.health_path.as_ref())
         {
             let hidden = routes.iter().filter_map(|route| route.path.as_ref());
-            for path in hidden.filter(|path| path.as_str() == health.as_str()) {
+            for path in hidden.filter(|path| ****path == ***health) {
                 let flaw = Flaw::new("the listener answers this path itself, so the route cannot be reached");
                 self.findings.clash(path, flaw, health, "health path here");
             }

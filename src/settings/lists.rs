@@ -1,7 +1,7 @@
 //! Networks, key digests and dates, one by one and in files with one entry a line. It decides what an entry
 //! means; which lists there are, and whether two entries clash, is for `check`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 
 use crate::model::{Flaw, KeyLabel};
-use crate::settings::{KeyDigest, KeyState, mask};
+use crate::settings::{KeyDigest, KeySettings, KeyState, mask};
 
 /// Largest list file: 100,000 keys take 10 MB.
 pub(super) const LIST_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -47,14 +47,12 @@ fn unmapped(network: IpNet) -> IpNet {
     let IpNet::V6(long) = network else {
         return network;
     };
-    let (Some(address), Some(bits)) = (mapped(&long), long.prefix_len().checked_sub(MARK_BITS)) else {
-        return network;
-    };
-    Ipv4Net::new(address, bits).map_or(network, IpNet::V4)
-}
-
-fn mapped(network: &ipnet::Ipv6Net) -> Option<Ipv4Addr> {
-    network.addr().to_ipv4_mapped()
+    let short = long
+        .addr()
+        .to_ipv4_mapped()
+        .zip(long.prefix_len().checked_sub(MARK_BITS));
+    let short = short.and_then(|(address, bits)| Ipv4Net::new(address, bits).ok());
+    short.map_or(network, IpNet::V4)
 }
 
 /// Reads the digest of a key.
@@ -77,19 +75,13 @@ pub(super) fn digest(text: &str) -> Result<KeyDigest, Flaw> {
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
+    // `from_str_radix` alone would take a plus sign.
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        let digit = |byte: u8| {
-            char::from(byte)
-                .to_digit(16)
-                .and_then(|digit| u8::try_from(digit).ok())
-        };
-        *byte = digit(*high)? << 4 | digit(*low)?;
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
     }
     Some(bytes)
 }
@@ -144,15 +136,8 @@ pub(super) fn networks(text: &str) -> impl Iterator<Item = Result<Entry<IpNet>, 
     })
 }
 
-/// A key as a line of a file gives it.
-pub(super) struct KeyLine {
-    pub(super) label: KeyLabel,
-    pub(super) digest: KeyDigest,
-    pub(super) digest_span: Range<usize>,
-    pub(super) not_before: Option<SystemTime>,
-    pub(super) expires: Option<SystemTime>,
-    pub(super) state: KeyState,
-}
+/// A key, and where its digest is.
+type KeyLine = (KeySettings, Range<usize>);
 
 /// The keys of a file: `LABEL DIGEST [not_before=..] [expires=..] [enabled=false]` a line, `#` begins a
 /// comment.
@@ -176,14 +161,7 @@ fn key(start: usize, line: &str) -> Result<Entry<KeyLine>, Misplaced> {
     let digest = digest(text).map_err(|flaw| misplaced(Some(second), flaw))?;
     let label =
         KeyLabel::parse(label).map_err(|error| misplaced(Some(first), Flaw::new(error.to_string())))?;
-    let mut line = KeyLine {
-        label,
-        digest,
-        digest_span: span_of(start, Some(second)),
-        not_before: None,
-        expires: None,
-        state: KeyState::Enabled,
-    };
+    let mut key = KeySettings::new(label, digest);
     let mut seen = Vec::new();
     for option @ (_, text) in options {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
@@ -191,20 +169,20 @@ fn key(start: usize, line: &str) -> Result<Entry<KeyLine>, Misplaced> {
             return Err(misplaced(Some(option), Flaw::new("the option is given twice")));
         }
         seen.push(name);
-        set(&mut line, name, value).map_err(|flaw| misplaced(Some(option), flaw))?;
+        set(&mut key, name, value).map_err(|flaw| misplaced(Some(option), flaw))?;
     }
     Ok(Entry {
         span: span_of(start, Some(first)),
-        value: line,
+        value: (key, span_of(start, Some(second))),
     })
 }
 
-fn set(line: &mut KeyLine, name: &str, value: &str) -> Result<(), Flaw> {
+fn set(key: &mut KeySettings, name: &str, value: &str) -> Result<(), Flaw> {
     match (name, value) {
-        ("not_before", _) => line.not_before = Some(moment(value)?),
-        ("expires", _) => line.expires = Some(moment(value)?),
-        ("enabled", "true") => line.state = KeyState::Enabled,
-        ("enabled", "false") => line.state = KeyState::Disabled,
+        ("not_before", _) => key.not_before = Some(moment(value)?),
+        ("expires", _) => key.expires = Some(moment(value)?),
+        ("enabled", "true") => key.state = KeyState::Enabled,
+        ("enabled", "false") => key.state = KeyState::Disabled,
         ("enabled", _) => return Err(Flaw::new("`enabled` is either true or false")),
         _ => {
             return Err(Flaw::new("unknown option behind the digest")
@@ -330,7 +308,7 @@ mod tests {
             "\u{feff}# all keys\n\nerp sha256:{hex}\r\n\
                old hmac-sha256:{hex} expires=2020-01-01 enabled=false # x\n"
         );
-        let keys: Vec<_> = keys(&text).map(|entry| entry.ok().unwrap().value).collect();
+        let keys: Vec<_> = keys(&text).map(|entry| entry.ok().unwrap().value.0).collect();
         assert_eq!(keys.len(), 2);
         assert_eq!(keys_max(&text), 2);
         assert_eq!((keys_max(""), keys_max(&"\n".repeat(73))), (0, 1));

@@ -136,7 +136,8 @@ mod tests {
     fn the_names_of_the_admin_listener_are_host_names() {
         let named = Sample::default().with("admin", "hosts = [\"Metrics.internal\", \"flowgate\"]");
         let admin = named.config().admin.unwrap();
-        assert_eq!(*admin.hosts, ["metrics.internal", "flowgate"]);
+        let hosts: Vec<_> = admin.hosts.iter().map(ToString::to_string).collect();
+        assert_eq!(hosts, ["metrics.internal", "flowgate"]);
         for (host, flaw) in [
             ("flowgate:9464", "a host has no port here"),
             ("*.internal", "a host cannot contain a star"),

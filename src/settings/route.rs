@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use crate::model::Flaw;
-use crate::model::{CallerName, IdentityName, RouteName, TriggerUrl};
+use crate::model::{
+    CallerName, FixedPath, Flaw, Host, IdentityName, PathEnd, PathTemplate, RouteName, TriggerUrl,
+};
 use crate::outbound::Trust;
 use crate::settings::bodies::BODY_SIZE_CEILING;
 use crate::settings::check::Check;
@@ -16,12 +17,12 @@ use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::limits::ROUTE_RATE;
 use crate::settings::name::Names;
 use crate::settings::network::{NetworkKeys, NetworkSettings};
-use crate::settings::path::{PathEnd, Paths};
+use crate::settings::path::Paths;
 use crate::settings::scalars::{DAY, HOUR, MILLISECOND, Rate, Size, secs};
 use crate::settings::table::{Table, table};
 use crate::settings::trigger::{Address, Proof};
 use crate::settings::word::{self, KeyPlace};
-use crate::settings::{IdentitySettings, TriggerSource, mask, path};
+use crate::settings::{IdentitySettings, TriggerSource, mask};
 
 table! {
     /// A public address and the flow behind it.
@@ -29,9 +30,9 @@ table! {
         /// Its name in logs and metrics.
         name: Option<At<String>> = None, ANY, Reload;
         /// Host it answers for, without port; default: any.
-        host: Option<At<String>> = None, ANY, Reload;
+        host: Option<Host> = None, ANY, Reload;
         /// Path, for example "/orders", "/orders/{id}" or "/files/{*rest}".
-        path: Option<At<String>> = None, ANY, Reload;
+        path: Option<At<PathTemplate>> = None, ANY, Reload;
         /// Methods; default ["POST"].
         methods: Option<At<Vec<At<Method>>>> = None, ANY, Reload;
         /// Names of the callers that may call; all others are refused.
@@ -71,10 +72,10 @@ table! {
         upstream: Option<At<String>> = None, ANY, Reload;
         /// Paths of the API behind `upstream` that may be asked for, where the route's path ends in {*rest}:
         /// "/users/{id}". All others are refused.
-        paths: Option<At<Vec<At<String>>>> = None, ANY, Reload;
+        paths: Option<At<Vec<At<PathTemplate>>>> = None, ANY, Reload;
         /// Path of the API, one of `paths`, that `flowgate doctor --live` asks for with GET and the token; "/" is
         /// `upstream` itself. Default: none, and the API is not asked.
-        probe: Option<At<String>> = None, ANY, Reload;
+        probe: Option<At<FixedPath>> = None, ANY, Reload;
         /// Whether the rest of a path that ends in {*rest} is appended to the trigger's path.
         relative_path: RelativePath = RelativePath::Dropped, ANY, Reload;
         /// Query parameters of the caller that go on: names, or ["*"] for all; default: none to a flow, all to an API.
@@ -122,9 +123,9 @@ pub struct RouteSettings {
     /// Its name in limits, log and metrics.
     pub name: RouteName,
     /// Host it answers for, lower-case, without port; every host when absent.
-    pub host: Option<String>,
+    pub host: Option<Host>,
     /// Path template in matchit's form: `/orders/{id}`, `/files/{*rest}`.
-    pub path: String,
+    pub path: PathTemplate,
     /// Methods; at least one.
     pub methods: Vec<Method>,
     /// Who may call.
@@ -155,7 +156,7 @@ pub struct RouteSettings {
     /// Query parameters of the caller that go on.
     pub query: QueryPass,
     /// What of an API may be asked for to see whether it answers.
-    pub probe: Option<String>,
+    pub probe: Option<FixedPath>,
     /// Upstream connections.
     pub upstream: UpstreamSettings,
 }
@@ -178,7 +179,7 @@ pub enum RouteKind {
     Flow,
     /// An API that wants a token, and what of it may be asked for: templates for what follows its own path, in matchit's
     /// form. None, where the route's path has no `{*rest}`, so that one address is all there is.
-    Api(Vec<String>),
+    Api(Vec<PathTemplate>),
 }
 
 /// Who may call a route.
@@ -280,11 +281,8 @@ impl Check<'_> {
             &mut known.route_names,
             RouteName::parse,
         );
-        let host = route
-            .host
-            .as_ref()
-            .map(|value| self.findings.keep(value, path::check_host(value)));
-        let path = self.path_of(route);
+        let hint = "write for example path = \"/orders\"";
+        let path = route.require(("path", &route.path), hint, &mut self.findings);
         let methods = self.methods(route);
         let callers = self.callers_of(route, known.caller_names);
         let networks = self.networks(&NetworkKeys {
@@ -295,23 +293,22 @@ impl Check<'_> {
         });
         let key_places = self.key_places(route);
         let proof = self.proof(route, known.identity_names);
-        let end = path.map(|(_, end)| end);
+        let end = path.map(|path| path.end());
         let (trigger, kind, relative_path) = self.behind(route, proof.as_ref(), known.identities, end);
         let object_ids = self.object_ids(route);
         let query = self.query(route);
         let upstream = self.upstream(route);
-        let host = match host {
-            Some(host) => Some(host?),
-            None => None,
-        };
         let (trigger, trigger_source) = trigger.unzip();
         let probe = self.probe(route, kind.as_ref(), &methods, trigger.as_ref());
-        let (path, _) = path?;
-        self.place(route, host.as_deref(), path, &methods, known);
+        let path = path?;
+        if route.is_reported("host") {
+            return None;
+        }
+        self.place(route, path, &methods, known);
         Some(RouteSettings {
             name: name?,
-            host,
-            path: path.as_str().to_owned(),
+            host: route.host.clone(),
+            path: (**path).clone(),
             methods,
             callers: callers?,
             networks,
@@ -353,25 +350,19 @@ impl Check<'_> {
         }
     }
 
-    fn path_of<'r>(&mut self, route: &'r Table<RouteTable>) -> Option<(&'r At<String>, PathEnd)> {
-        let hint = "write for example path = \"/orders\"";
-        let value = route.require(("path", &route.path), hint, &mut self.findings)?;
-        self.findings
-            .keep(value, path::check_template(value))
-            .map(|end| (value, end))
-    }
-
     /// Puts the route among the others, and reports the one it cannot stand beside.
     fn place(
         &mut self,
         route: &Table<RouteTable>,
-        host: Option<&str>,
-        path: &At<String>,
+        path: &At<PathTemplate>,
         methods: &[Method],
         known: &mut Known<'_>,
     ) {
         let name = route.name.as_ref().map_or("", |name| name.as_str());
-        let Err(rival) = known.paths.add(host, path, methods, name, path.into()) else {
+        let Err(rival) = known
+            .paths
+            .add(route.host.as_deref(), path, methods, name, path.into())
+        else {
             return;
         };
         let flaw = match rival.name.as_str() {

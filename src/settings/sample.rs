@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::settings::mistake::Mistake;
 use crate::settings::parse;
-use crate::settings::{Config, Environment, Report, Secrets, Severity};
+use crate::settings::{Config, Environment, Report, RouteSettings, Secrets, Severity};
 
 /// The address of a trigger that wants a token.
 pub(super) const TRIGGER: &str = "https://prod-01.westeurope.logic.azure.com/workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-10-01";
@@ -180,5 +180,12 @@ impl Sample {
     #[track_caller]
     pub(super) fn report(&self) -> String {
         self.parse().err().unwrap().to_string()
+    }
+}
+
+impl RouteSettings {
+    /// A route to a flow, as settings with little in them have it.
+    pub(crate) fn sample() -> Self {
+        Sample::default().config().routes.remove(0)
     }
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 
 use crate::material::{About, Leaf, certificates_in, placeholder, read_leaf};
+use crate::model::host::is_domain;
 use crate::model::{Flaw, Secret};
 use crate::outbound::{Trust, provider};
 use crate::settings::check::Check;
 use crate::settings::kinds::{ANY, At};
-use crate::settings::path;
 use crate::settings::scalars::DAY;
 use crate::settings::serving::{Pair, Places, covers};
 use crate::settings::source::{Holds, Reference};
@@ -209,7 +209,7 @@ impl Check<'_> {
         };
         let read: Vec<_> = values
             .iter()
-            .filter_map(|value| self.findings.keep(value, path::check_certificate_name(value)))
+            .filter_map(|value| self.findings.keep(value, check_certificate_name(value)))
             .collect();
         (read.len() == values.len()).then_some(read)
     }
@@ -280,6 +280,17 @@ fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
         })?;
     }
     Ok(certificates)
+}
+
+/// Reads a name that a certificate serves into lower case.
+fn check_certificate_name(text: &str) -> Result<String, Flaw> {
+    let name = text.to_ascii_lowercase();
+    let parent = name.strip_prefix("*.").unwrap_or(&name);
+    if name.parse::<std::net::IpAddr>().is_ok() || is_domain(parent) {
+        return Ok(name);
+    }
+    Err(Flaw::new("this is not a name a certificate can serve")
+        .hint("write for example \"hooks.example.com\" or \"*.example.com\""))
 }
 
 #[cfg(test)]

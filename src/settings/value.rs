@@ -9,8 +9,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::files;
-use crate::model::Flaw;
-use crate::model::{KeyLabel, Secret};
+use crate::model::{FixedPath, Flaw, Host, KeyLabel, PathTemplate, Secret};
 use crate::settings::check::Check;
 use crate::settings::kinds::{At, Word};
 use crate::settings::source::{Holds, Reference};
@@ -167,6 +166,30 @@ impl Word for IpNet {
 
     fn parse(text: &str) -> Result<Self, Flaw> {
         lists::network(text)
+    }
+}
+
+impl Word for Host {
+    const EXAMPLES: &'static [&'static str] = &["hooks.example.com"];
+
+    fn parse(text: &str) -> Result<Self, Flaw> {
+        Self::parse(text)
+    }
+}
+
+impl Word for PathTemplate {
+    const EXAMPLES: &'static [&'static str] = &["/orders", "/orders/{id}", "/files/{*rest}"];
+
+    fn parse(text: &str) -> Result<Self, Flaw> {
+        Self::parse(text)
+    }
+}
+
+impl Word for FixedPath {
+    const EXAMPLES: &'static [&'static str] = &["/health"];
+
+    fn parse(text: &str) -> Result<Self, Flaw> {
+        Self::parse(text)
     }
 }
 

@@ -319,7 +319,7 @@ mod tests {
 
     use super::{Candidate, KEY_BYTES_MAX, KeyFault, Keys, Lapse, Trace};
     use crate::model::{CallerName, KeyLabel, Secret};
-    use crate::settings::{CallerSettings, KeyDigest, KeySettings, KeyState, NetworkSettings};
+    use crate::settings::{CallerSettings, KeyDigest, KeySettings, KeyState};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -338,23 +338,13 @@ mod tests {
     }
 
     fn key(label: &str, digest: KeyDigest) -> KeySettings {
-        let label = KeyLabel::parse(label).unwrap();
-        KeySettings {
-            label,
-            digest,
-            not_before: None,
-            expires: None,
-            state: KeyState::Enabled,
-        }
+        KeySettings::new(KeyLabel::parse(label).unwrap(), digest)
     }
 
     fn caller(name: &str, keys: Vec<KeySettings>) -> CallerSettings {
-        let name = CallerName::parse(name).unwrap();
         CallerSettings {
-            name,
             keys: Arc::new(keys.into_iter().collect()),
-            networks: NetworkSettings::default(),
-            rate: None,
+            ..CallerSettings::new(CallerName::parse(name).unwrap())
         }
     }
 

@@ -194,21 +194,15 @@ fn refusal(name: &'static str, rate: &Rate, wait: Duration) -> Problem {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use http::Method;
     use tokio::time::advance;
 
     use super::{LimitStates, Quotas, refusal, take_all};
-    use crate::model::{CallerName, RequestId, RouteName, TriggerUrl};
-    use crate::outbound::Trust;
+    use crate::model::{CallerName, RequestId, RouteName};
     use crate::policy::address::Origin;
     use crate::problem::{Kind, Problem};
-    use crate::settings::{
-        CallerSettings, CallersSettings, ClaimMismatch, NetworkSettings, Proof, QueryPass, QuotaSettings,
-        Rate, RelativePath, RouteKind, RouteSettings, UpstreamSettings,
-    };
+    use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -224,17 +218,14 @@ mod tests {
         QuotaSettings {
             gateway,
             failed_authentications: rate(1, 60, 2),
-            addresses_max: 1_000,
+            ..QuotaSettings::default()
         }
     }
 
     fn caller(name: &str, rate: Option<Rate>) -> CallerSettings {
-        let name = CallerName::parse(name).unwrap();
         CallerSettings {
-            name,
-            keys: Arc::default(),
-            networks: NetworkSettings::default(),
             rate,
+            ..CallerSettings::new(CallerName::parse(name).unwrap())
         }
     }
 
@@ -440,40 +431,10 @@ mod tests {
 
     // A route with only the fields that matter here: its name and rate.
     fn route(name: &str, rate: Option<Rate>) -> RouteSettings {
-        let trigger = format!(
-            "https://prod-12.westeurope.logic.azure.com/workflows/{}/triggers/manual/paths/invoke\
-             ?api-version=2016-06-01",
-            "0123456789abcdef".repeat(2)
-        );
         RouteSettings {
             name: RouteName::parse(name).unwrap(),
-            host: None,
-            path: "/orders".to_owned(),
-            methods: vec![Method::POST],
-            callers: CallersSettings::Anonymous,
-            networks: NetworkSettings::default(),
-            key_places: Vec::new(),
             rate,
-            body_bytes_max: 1,
-            kind: RouteKind::Flow,
-            proof: Proof::Signed,
-            object_ids: Vec::new(),
-            on_claim_mismatch: ClaimMismatch::Try,
-            trigger: TriggerUrl::parse(&trigger).unwrap(),
-            trigger_source: None,
-            relative_path: RelativePath::Dropped,
-            query: QueryPass::None,
-            probe: None,
-            upstream: UpstreamSettings {
-                trust: Trust::System,
-                connect_to: None,
-                in_flight_max: 1,
-                waiting_max: 1,
-                waiting_timeout: SECOND,
-                connect_timeout: SECOND,
-                response_timeout: SECOND,
-                idle_timeout: SECOND,
-            },
+            ..RouteSettings::sample()
         }
     }
 

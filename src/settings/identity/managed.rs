@@ -4,11 +4,10 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::model::Flaw;
-use crate::model::Secret;
+use crate::model::{Flaw, Host, Secret};
 use crate::settings::check::Check;
 use crate::settings::identity::rows::{IdentityTable, ManagedTable, SourceWord};
-use crate::settings::identity::words::{check_client_id, host_of};
+use crate::settings::identity::words::check_client_id;
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
 use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Secrets, Selector, mask};
@@ -281,11 +280,11 @@ fn check_address(text: &str, allowed: Behind) -> Result<String, Flaw> {
         return Err(Flaw::new("the address has more than scheme, host and port")
             .hint("the path is always the same and is added"));
     }
-    let host = host_of(authority).ok_or_else(|| Flaw::new("the address has no valid host and port"))?;
-    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-    let is_near = match address {
+    let host = Host::of_authority(authority);
+    let host = host.ok_or_else(|| Flaw::new("the address has no valid host and port"))?;
+    let is_near = match host.address() {
         Some(address) => is_near(address) || (allowed == Behind::Any && is_private(address)),
-        None => host == "localhost",
+        None => &*host == "localhost",
     };
     if !is_secure && !is_near {
         return Err(Flaw::new(

@@ -1,12 +1,9 @@
 //! What an identity is told by: tenant, client id, scope and authority, each with the mistakes that cost most when they are
 //! found late.
 
-use std::net::IpAddr;
-
-use crate::model::Cloud;
-use crate::model::Flaw;
+use crate::model::host::is_domain;
+use crate::model::{Cloud, Flaw, Host};
 use crate::settings::mask;
-use crate::settings::path;
 
 /// What every scope for an application ends in.
 pub(super) const DEFAULT: &str = "/.default";
@@ -22,7 +19,7 @@ pub(super) fn check_tenant(text: &str) -> Result<String, Flaw> {
         ))
         .hint("write the tenant's id or one of its domains; Entra would answer AADSTS9001023"));
     }
-    if mask::is_guid(text) || (text.contains('.') && path::is_domain(text)) {
+    if mask::is_guid(text) || (text.contains('.') && is_domain(text)) {
         return Ok(text.to_owned());
     }
     let flaw = Flaw::new("a tenant is its id or one of its domains");
@@ -112,9 +109,9 @@ pub(super) fn check_authority(text: &str) -> Result<String, Flaw> {
             Flaw::new("an authority is a host without a path").hint("the tenant belongs into `tenant`")
         );
     }
-    let host = host_of(rest).ok_or_else(|| Flaw::new("the authority has no valid host and port"))?;
-    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-    let is_here = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+    let host = Host::of_authority(rest);
+    let host = host.ok_or_else(|| Flaw::new("the authority has no valid host and port"))?;
+    let is_here = &*host == "localhost" || host.address().is_some_and(|address| address.is_loopback());
     if !is_secure && !is_here {
         return Err(Flaw::new(
             "an authority must start with https://: the client secret would be sent in clear text",
@@ -122,17 +119,6 @@ pub(super) fn check_authority(text: &str) -> Result<String, Flaw> {
     }
     let scheme = if is_secure { "https" } else { "http" };
     Ok(format!("{scheme}://{rest}"))
-}
-
-pub(super) fn host_of(authority: &str) -> Option<&str> {
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
-        return None;
-    }
-    path::is_host(host).then_some(host)
 }
 
 #[cfg(test)]
