@@ -19,7 +19,7 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use emulator::{Answer, Emulator, Trigger};
 use flowgate::counters::Counters;
-use flowgate::gateway::journal::Log;
+use flowgate::gateway::log::Log;
 use flowgate::server::Server;
 use flowgate::settings;
 use flowgate::settings::{Environment, KeyDigest};

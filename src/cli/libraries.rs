@@ -17,7 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::Context;
 
 use crate::cli::lines::{Lines, Notice};
-use crate::gateway::journal::{Form, Sink};
+use crate::gateway::log::{Form, Sink};
 
 /// Burst of lines that one code location may log, and the interval of its lines after that.
 const LOCATION_BURST: u32 = 5;
@@ -249,7 +249,7 @@ mod tests {
 
     use super::{Bounded, CodeLocation, LOCATIONS_MAX, Libraries, Throttle, level};
     use crate::cli::lines::Lines;
-    use crate::gateway::journal::Form;
+    use crate::gateway::log::Form;
 
     fn location(target: &str, line: u64) -> CodeLocation {
         CodeLocation {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tracing::Level;
 
-use crate::gateway::journal::{Form, Sink};
+use crate::gateway::log::{Form, Sink};
 use crate::model::clock;
 
 /// Most bytes that may wait for the writer.
@@ -349,7 +349,7 @@ mod tests {
     use std::sync::{Arc, Mutex, mpsc};
 
     use super::{Lines, Losses, MINOR_BYTES_MAX, Outlet, WAITING_BYTES_MAX};
-    use crate::gateway::journal::{Form, Sink};
+    use crate::gateway::log::{Form, Sink};
 
     /// Accepts this many bytes and no more.
     struct Disk {

@@ -18,7 +18,7 @@ use tracing_subscriber::{Layer, fmt};
 use crate::cli::libraries;
 use crate::cli::libraries::Libraries;
 use crate::cli::lines::{FlushOnDrop, Lines};
-use crate::gateway::journal::{Form, Log};
+use crate::gateway::log::{Form, Log};
 use crate::settings::{AccessLog, LogFormat, LogSettings};
 
 /// The target of this crate's lines.

@@ -1,11 +1,9 @@
 //! One line for each request, written when its last byte has left or its caller has gone, whatever path led there:
 //! the line is written on drop. Never in a line: bodies, query values, keys, tokens.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -14,163 +12,16 @@ use tokio::time::Instant;
 
 use crate::counters::{Counters, OutcomeLabels, Refused, RouteFigures};
 use crate::flow::{Age, Progress};
-use crate::model::claims::{cut, printable};
+use crate::gateway::log::{Form, Log, SCHEMA_VERSION, json};
+use crate::model::claims::cut;
 use crate::model::{CallerName, KeyLabel, RequestId, clock};
 use crate::problem::{Kind, Problem, Run};
-use crate::settings::AccessLog;
-
-/// Version of the line's schema; it rises when a field changes its meaning or goes away.
-pub const SCHEMA_VERSION: u8 = 1;
 
 /// Longest part of a method that is written; real ones are shorter.
 const METHOD_BYTES_MAX: usize = 32;
 
 /// Longest cause that is written. The longest of ours, with what a platform says of it, has about 2,000 characters.
 const CAUSE_CHARS_MAX: usize = 4096;
-/// Longest detail of a connection that is written. Characters.
-const DETAIL_CHARS_MAX: usize = 512;
-
-/// Where finished lines go. It must not block: requests wait for it.
-pub trait Sink: Send + Sync {
-    /// Takes one line, with its line feed.
-    fn line(&self, line: &[u8]);
-
-    /// Takes a line that anyone can cause without a key, such as that of a connection. Where there is not room for all
-    /// lines, these are given up first.
-    fn minor(&self, line: &[u8]) {
-        self.line(line);
-    }
-
-    /// Lines that were dropped because the writer could not keep up.
-    fn dropped(&self) -> u64 {
-        0
-    }
-}
-
-/// How lines are written, and where to.
-#[derive(Clone)]
-pub struct Log(Arc<Desk>);
-
-struct Desk {
-    sink: Option<Arc<dyn Sink>>,
-    form: Form,
-    requests: AccessLog,
-    stopping: AtomicBool,
-}
-
-impl std::fmt::Debug for Log {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log")
-            .field("form", &self.0.form)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Form of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// One JSON object.
-    Json,
-    /// Text for people.
-    Text,
-}
-
-impl Log {
-    /// Lines of requests and connections to this sink.
-    pub fn new(sink: Arc<dyn Sink>, form: Form) -> Self {
-        Self::with(Some(sink), form, AccessLog::On)
-    }
-
-    /// Lines of connections to this sink, and none of requests.
-    pub fn without_requests(sink: Arc<dyn Sink>, form: Form) -> Self {
-        Self::with(Some(sink), form, AccessLog::Off)
-    }
-
-    /// No lines.
-    pub fn off() -> Self {
-        Self::with(None, Form::Json, AccessLog::Off)
-    }
-
-    fn with(sink: Option<Arc<dyn Sink>>, form: Form, requests: AccessLog) -> Self {
-        Self(Arc::new(Desk {
-            sink,
-            form,
-            requests,
-            stopping: AtomicBool::new(false),
-        }))
-    }
-
-    /// Where lines of requests go. Without it nothing is made ready for them either.
-    fn requests(&self) -> Option<&Arc<dyn Sink>> {
-        match self.0.requests {
-            AccessLog::On => self.0.sink.as_ref(),
-            AccessLog::Off => None,
-        }
-    }
-
-    /// Lines that were dropped because the writer could not keep up.
-    pub fn dropped(&self) -> u64 {
-        self.0.sink.as_ref().map_or(0, |sink| sink.dropped())
-    }
-
-    /// Notes that what still runs is being cut: requests that end from now on are not their callers' doing.
-    pub fn stopping(&self) {
-        self.0.stopping.store(true, Ordering::Relaxed);
-    }
-
-    /// Writes the line of a connection that ended below HTTP, or was refused there.
-    pub fn connection(&self, line: &ConnectionLine<'_>) {
-        let Some(sink) = &self.0.sink else { return };
-        let bytes = match self.0.form {
-            Form::Json => json(line),
-            Form::Text => {
-                let peer = line.address;
-                let detail = line.detail.as_deref().unwrap_or_default();
-                format!("{} {peer} connection {} {detail}\n", line.time, line.reason).into_bytes()
-            }
-        };
-        sink.minor(&bytes);
-    }
-}
-
-fn json(line: &impl Serialize) -> Vec<u8> {
-    // These plain fields cannot fail to serialize.
-    let mut bytes = serde_json::to_vec(line).unwrap_or_default();
-    bytes.push(b'\n');
-    bytes
-}
-
-/// What is logged about a connection that was refused or broke below HTTP.
-#[derive(Debug, Serialize)]
-pub struct ConnectionLine<'a> {
-    /// Version of the schema.
-    pub v: u8,
-    /// When it ended, RFC 3339.
-    pub time: String,
-    /// Always `connection`.
-    pub kind: &'static str,
-    /// The peer's address.
-    pub address: IpAddr,
-    /// A word from the code.
-    pub reason: &'static str,
-    /// What happened, and what the peer offered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<Cow<'a, str>>,
-}
-
-impl<'a> ConnectionLine<'a> {
-    /// A line about this peer, now.
-    pub fn new(address: IpAddr, reason: &'static str, detail: Option<Cow<'a, str>>) -> Self {
-        Self {
-            v: SCHEMA_VERSION,
-            time: clock::stamp(),
-            kind: "connection",
-            address,
-            reason,
-            detail: detail.map(|detail| printable(&detail, DETAIL_CHARS_MAX).into()),
-        }
-    }
-}
 
 /// Who gave the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -571,7 +422,7 @@ impl Line {
             }),
             end: self.end,
         };
-        match self.log.0.form {
+        match self.log.form() {
             Form::Json => sink.line(&json(&line)),
             Form::Text => sink.line(text(&line).as_bytes()),
         }
@@ -612,7 +463,7 @@ fn text(line: &RequestLine<'_>) -> String {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        if self.0.end == End::CallerGone && self.0.log.0.stopping.load(Ordering::Relaxed) {
+        if self.0.end == End::CallerGone && self.0.log.is_stopping() {
             self.0.end = End::Stopped;
         }
         self.0.count();
@@ -627,8 +478,9 @@ mod tests {
 
     use http::Method;
 
-    use super::{AnsweredBy, ConnectionLine, Form, Journal, Log, Sink};
+    use super::{AnsweredBy, Journal};
     use crate::counters::Counters;
+    use crate::gateway::log::{ConnectionLine, Form, Log, Sink};
     use crate::problem::{Kind, Problem};
 
     #[derive(Default)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::gateway::Gateway;
-use crate::gateway::journal::ConnectionLine;
+use crate::gateway::log::ConnectionLine;
 use crate::model::clock;
 use crate::server::refusals::{Lines, Refusals};
 use crate::settings::{ConnectionSettings, Peers};

@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 
 use crate::counters::Counters;
-use crate::gateway::journal::Log;
+use crate::gateway::log::Log;
 use crate::gateway::{BuildError, Gateway, LIMITS_SWEEP_PERIOD, SWEEP_PERIOD, Serving};
 use crate::server::accept;
 use crate::server::accept::{Handed, Plan};

@@ -24,7 +24,7 @@ use comfy_table::{Table, presets};
 use emulator::{Answer, Condition, Emulator, Trigger};
 use flowgate::counters::Counters;
 use flowgate::doctor::Questions;
-use flowgate::gateway::journal::{Form, Log, Sink};
+use flowgate::gateway::log::{Form, Log, Sink};
 use flowgate::server::Server;
 use flowgate::settings::{Config, Environment};
 use flowgate::{doctor, settings};

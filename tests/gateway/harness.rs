@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flowgate::counters::Counters;
-use flowgate::gateway::journal::{Form, Log, Sink};
+use flowgate::gateway::log::{Form, Log, Sink};
 use flowgate::server::Server;
 use flowgate::settings;
 use flowgate::settings::Environment;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowgate::counters::Counters;
-use flowgate::gateway::journal::Log;
+use flowgate::gateway::log::Log;
 use flowgate::server::Server;
 use flowgate::settings;
 use flowgate::settings::Environment;
