@@ -194,8 +194,8 @@ fn head(criterion: &mut Criterion) {
                     host: &host,
                     bearer: Some(&bearer),
                     who: &who,
-                    audience: Audience::Flow,
                 },
+                Audience::Flow,
                 Vec::new(),
             )
         });
@@ -204,7 +204,7 @@ fn head(criterion: &mut Criterion) {
 
 /// Takes and returns a permit, on one worker alone and beside another that does the same.
 fn permits(criterion: &mut Criterion) {
-    let permits = Permits::new(100, 200, Duration::from_secs(5));
+    let permits = Arc::new(Permits::new(100, 200, Duration::from_secs(5)));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

@@ -199,14 +199,12 @@ impl<'a> Caller<'a> {
         route: &'a RouteSettings,
         held: &HeldTokens,
     ) -> Result<Self, String> {
-        let flows = Flows::build(std::slice::from_ref(route), 1, &Counters::new());
-        let flows = flows.map_err(|error| error.to_string())?;
-        let trigger = flows.triggers.first().cloned().ok_or("there is no trigger")?;
+        let trigger = Flows::new(1, &Counters::new()).trigger(route);
         let token = identity_of(config, route).and_then(|identity| held.get(&identity.name));
         Ok(Self {
             config,
             route,
-            trigger,
+            trigger: trigger.map_err(|error| error.to_string())?,
             bearer: token.map(|token| token.text().expose().to_owned()),
         })
     }

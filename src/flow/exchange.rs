@@ -12,13 +12,13 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use http_body::Body;
 
+use crate::flow::body::{Outgoing, Progress, StreamedBody};
+use crate::flow::error::{Failed, FlowError};
 use crate::flow::outbound::TRACKING_ID;
-use crate::flow::{Failed, FlowError, Lease, Outgoing, Progress, StreamedBody};
+use crate::flow::pool::Lease;
 use crate::model::{RequestId, clock};
 use crate::wire;
-use crate::wire::{
-    Decoder, Defect, Fields, Framing, HeadEnd, Limits, Outbox, Piece, Scan, ToServer, describe,
-};
+use crate::wire::{Decoder, Defect, Fields, Framing, HeadEnd, Limits, Outbox, Piece, Scan, describe};
 
 /// How large the head of an answer may be: a platform's has some 30 fields and 3 kB.
 const ANSWER_LIMITS: Limits = Limits {
@@ -435,18 +435,4 @@ impl AnswerBody {
             lease.give_back();
         }
     }
-}
-
-/// Whether a connection that has rested may serve: it is open and silent. An answer that nobody asked for would be
-/// taken for that of the next request.
-pub(super) fn is_silent(stream: &mut ToServer) -> bool {
-    if stream.has_unread() {
-        return false;
-    }
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    if stream.tcp().poll_read_ready(&mut cx).is_pending() {
-        return true;
-    }
-    // Something has come: the end, an answer, or only a record of TLS itself, as a ticket is one.
-    stream.poll_more(&mut cx, &mut BytesMut::new()).is_pending() && !stream.has_unread()
 }

@@ -119,8 +119,6 @@ pub struct Parcel<'a> {
     pub bearer: Option<&'a HeaderValue>,
     /// Who calls.
     pub who: &'a Introduction,
-    /// Whether that is told.
-    pub audience: Audience,
 }
 
 /// Who reads the request.
@@ -135,7 +133,7 @@ pub enum Audience {
 /// Writes request line and fields for the trigger, without those that tell the length and without the empty line.
 ///
 /// It goes into the memory of `to`. Names and values were checked when they were read, so nothing in them can end a line.
-pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
+pub fn head(parcel: &Parcel<'_>, audience: Audience, mut to: Vec<u8>) -> Vec<u8> {
     let Parcel { from, who, .. } = *parcel;
     let bearer_bytes = parcel.bearer.map_or(0, HeaderValue::len);
     to.clear();
@@ -150,7 +148,7 @@ pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
         let listed = listed
             .iter()
             .any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
-        let replaced = parcel.audience == Audience::Api && name == CLIENT_REQUEST_ID;
+        let replaced = audience == Audience::Api && name == CLIENT_REQUEST_ID;
         let dropped = fate(name.as_str()) == Fate::Drop || is_claim(name.as_str());
         if dropped || listed || replaced || parcel.credentials.contains(name) {
             continue;
@@ -162,7 +160,7 @@ pub fn head(parcel: &Parcel<'_>, mut to: Vec<u8>) -> Vec<u8> {
     }
     let mut space = [0; 36];
     let id = who.request.encode(&mut space).as_bytes();
-    if parcel.audience == Audience::Api {
+    if audience == Audience::Api {
         field(&mut to, CLIENT_REQUEST_ID, id);
         trace(from, who.request, &mut to);
         return to;
@@ -360,8 +358,8 @@ mod tests {
                 host: &HeaderValue::from_static("flow.example"),
                 bearer: Some(&bearer),
                 who: &introduction(),
-                audience: Audience::Flow,
             },
+            Audience::Flow,
             Vec::new(),
         );
         text.extend_from_slice(b"\r\n");
@@ -383,10 +381,12 @@ mod tests {
             host: &HeaderValue::from_static("flow.example"),
             bearer: None,
             who: &introduction(),
-            audience: Audience::Flow,
         };
         let earlier = b"POST /other HTTP/1.1\r\nauthorization: Bearer other\r\n".repeat(40);
-        assert_eq!(head(&parcel, earlier), head(&parcel, Vec::new()));
+        assert_eq!(
+            head(&parcel, Audience::Flow, earlier),
+            head(&parcel, Audience::Flow, Vec::new())
+        );
     }
 
     #[test]

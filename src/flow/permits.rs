@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::flow::FlowError;
+use crate::flow::error::FlowError;
 use crate::model::Holder;
 
 /// How the body of a request comes.
@@ -78,7 +78,7 @@ impl Drop for Arriving {
 
 impl Permits {
     /// Permits for so many requests at one time, and room for so many that wait.
-    pub fn new(in_flight_max: usize, waiting_max: usize, waiting_timeout: Duration) -> Arc<Self> {
+    pub fn new(in_flight_max: usize, waiting_max: usize, waiting_timeout: Duration) -> Self {
         let limits = Limits {
             in_flight_max,
             // A quarter is left to bodies that are whole, and at least one permit where there are two.
@@ -86,10 +86,10 @@ impl Permits {
             waiting_max,
             waiting_timeout,
         };
-        Arc::new(Self {
+        Self {
             limits,
             state: Mutex::default(),
-        })
+        }
     }
 
     /// Waits, within bounds, for a permit.
@@ -437,7 +437,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{Load, Permit, Permits};
-    use crate::flow::FlowError;
+    use crate::flow::error::FlowError;
     use crate::model::Holder;
 
     const WAIT: Duration = Duration::from_secs(5);
@@ -500,14 +500,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_may_use_what_others_leave_free() {
-        let permits = Permits::new(100, 0, WAIT);
+        let permits = Arc::new(Permits::new(100, 0, WAIT));
         assert_eq!(take_all(&permits, A, Load::Whole).len(), 100);
         assert!(is_empty(&permits));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_free_permit_goes_to_the_waiting_caller_with_the_fewest() {
-        let permits = Permits::new(4, 10, WAIT);
+        let permits = Arc::new(Permits::new(4, 10, WAIT));
         let mut a = take_all(&permits, A, Load::Whole);
         let mut more_of_a = [whole(&permits, A), whole(&permits, A)];
         let mut b: Vec<Asked> = (0..3).map(|_| whole(&permits, B)).collect();
@@ -526,7 +526,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn within_a_caller_the_first_goes_first() {
-        let permits = Permits::new(1, 10, WAIT);
+        let permits = Arc::new(Permits::new(1, 10, WAIT));
         let mut held = take(&permits, A, Load::Whole);
         let mut asked: Vec<Asked> = (0..4).map(|_| whole(&permits, A)).collect();
         while !asked.is_empty() {
@@ -538,7 +538,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_most_makes_room_for_others() {
-        let permits = Permits::new(1, 4, WAIT);
+        let permits = Arc::new(Permits::new(1, 4, WAIT));
         let held = take(&permits, A, Load::Whole);
         let mut a: Vec<Asked> = (0..4).map(|_| whole(&permits, A)).collect();
         let mut b: Vec<Asked> = (0..3).map(|_| whole(&permits, B)).collect();
@@ -564,7 +564,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_crowd_of_newcomers_does_not_chase_those_away_who_wait() {
-        let permits = Permits::new(1, 2, WAIT);
+        let permits = Arc::new(Permits::new(1, 2, WAIT));
         let _held = take(&permits, A, Load::Whole);
         let mut waiting = [whole(&permits, B), whole(&permits, C)];
         for number in 2..100 {
@@ -579,7 +579,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bodies_that_are_arriving_leave_a_quarter_to_whole_ones() {
-        let permits = Permits::new(100, 0, WAIT);
+        let permits = Arc::new(Permits::new(100, 0, WAIT));
         let mut arriving: Vec<Permit> = Vec::new();
         for number in 0..50 {
             arriving.extend(take_all(&permits, Holder::Address(number), Load::Arriving));
@@ -592,7 +592,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_sender_of_bodies_that_are_arriving_leaves_room_for_others() {
-        let permits = Permits::new(100, 0, WAIT);
+        let permits = Arc::new(Permits::new(100, 0, WAIT));
         let a = take_all(&permits, A, Load::Arriving);
         let b = take_all(&permits, B, Load::Arriving);
         let c = take_all(&permits, C, Load::Arriving);
@@ -602,7 +602,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn with_few_permits_a_body_may_still_arrive() {
         for (in_flight_max, arriving) in [(1, 1), (2, 1), (3, 2), (4, 2), (8, 4)] {
-            let permits = Permits::new(in_flight_max, 0, WAIT);
+            let permits = Arc::new(Permits::new(in_flight_max, 0, WAIT));
             let taken = take_all(&permits, A, Load::Arriving);
             assert_eq!(taken.len(), arriving, "of {in_flight_max}");
         }
@@ -610,7 +610,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_is_whole_makes_room_for_the_next_one() {
-        let permits = Permits::new(2, 2, WAIT);
+        let permits = Arc::new(Permits::new(2, 2, WAIT));
         let mut first = take(&permits, A, Load::Arriving);
         let mut second = ask(&permits, A, Load::Arriving);
         let third = now(&mut whole(&permits, A)).unwrap().unwrap();
@@ -626,7 +626,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_waiting_upload_does_not_hold_up_a_whole_body() {
-        let permits = Permits::new(2, 2, WAIT);
+        let permits = Arc::new(Permits::new(2, 2, WAIT));
         let _first = take(&permits, A, Load::Arriving);
         let mut second = ask(&permits, A, Load::Arriving);
         assert!(now(&mut second).is_none());
@@ -636,7 +636,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_ends_in_time_and_leaves_nothing_behind() {
-        let permits = Permits::new(1, 4, WAIT);
+        let permits = Arc::new(Permits::new(1, 4, WAIT));
         let held = take(&permits, A, Load::Whole);
         let asked = whole(&permits, B);
         let began = tokio::time::Instant::now();
@@ -649,7 +649,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_permit_for_a_request_that_has_gone_goes_to_the_next() {
-        let permits = Permits::new(1, 4, WAIT);
+        let permits = Arc::new(Permits::new(1, 4, WAIT));
         let held = take(&permits, A, Load::Whole);
         let gone = ask(&permits, B, Load::Arriving);
         let mut next = whole(&permits, B);
@@ -671,7 +671,7 @@ mod tests {
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let _entered = runtime.enter();
-            let permits = Permits::new(in_flight_max, waiting_max, WAIT);
+            let permits = Arc::new(Permits::new(in_flight_max, waiting_max, WAIT));
             let mut asked: Vec<Asked> = Vec::new();
             let mut held: Vec<Permit> = Vec::new();
             for (holder, upload, drop_at) in steps {

@@ -3,16 +3,17 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Context;
 use std::time::Duration;
 use std::{fmt, io};
 
+use bytes::BytesMut;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::counters::{Counted, Counters};
-use crate::flow::Sent;
-use crate::flow::exchange::is_silent;
+use crate::flow::error::{ConnectError, Sent};
 use crate::model::clock;
 use crate::outbound::refused_certificate;
 use crate::wire::{Timer, ToServer};
@@ -21,33 +22,6 @@ use crate::wire::{Timer, ToServer};
 const IDLE_MAX: usize = 256;
 /// Time an attempt at one address gets before the next address is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
-
-/// Why there is no connection. Nothing has been sent.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The name has no address.
-    #[error(
-        "the name {0} cannot be resolved: {1}. Fixed by: operator. Compare the host in the route's trigger and the DNS of \
-         this machine, for example with `getent hosts {0}`; behind a private endpoint set connect_to"
-    )]
-    Name(String, io::Error),
-    /// No address accepts a connection.
-    #[error(
-        "no connection to {0} port {1}: {2}. Fixed by: operator. Let this machine out to that host and port, without a \
-         proxy, for example with `nc -vz {0} {1}`; if that works, it passes by itself"
-    )]
-    Tcp(String, u16, io::Error),
-    /// TLS failed: wrong name, unknown authority, no common version.
-    #[error("TLS with {0} failed: {1}")]
-    Tls(String, String),
-    /// The deadline passed.
-    #[error(
-        "no connection to {0} port {1} within {2:?}, the time for name, TCP and TLS together. Fixed by: operator. Look for a \
-         firewall that drops packets without an answer, for example with `nc -vz {0} {1}`; if that works, it passes by \
-         itself"
-    )]
-    Timeout(String, u16, Duration),
-}
 
 /// A host that triggers live on, with its connections.
 pub(super) struct Host {
@@ -291,4 +265,18 @@ impl Lease {
             });
         }
     }
+}
+
+/// Whether a connection that has rested may serve: it is open and silent. An answer that nobody asked for would be
+/// taken for that of the next request.
+fn is_silent(stream: &mut ToServer) -> bool {
+    if stream.has_unread() {
+        return false;
+    }
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    if stream.tcp().poll_read_ready(&mut cx).is_pending() {
+        return true;
+    }
+    // Something has come: the end, an answer, or only a record of TLS itself, as a ticket is one.
+    stream.poll_more(&mut cx, &mut BytesMut::new()).is_pending() && !stream.has_unread()
 }

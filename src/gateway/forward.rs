@@ -283,8 +283,13 @@ async fn send(
             // A held body is handed over with the head: from here on the answer is awaited even if nobody waits.
             admitted.progress.done();
         }
+        let audience = match route.api {
+            Some(_) => Audience::Api,
+            None => Audience::Flow,
+        };
+        let parcel = parcel(admitted, token.as_deref());
         let call = flow::Call {
-            head: outbound::head(&parcel(admitted, token.as_deref()), lease.take_space()),
+            head: outbound::head(&parcel, audience, lease.take_space()),
             method: admitted.head.method.clone(),
             body,
             tracking: route.api.is_none().then_some(admitted.who.request),
@@ -337,10 +342,6 @@ fn parcel<'a>(admitted: &'a Admitted, token: Option<&'a Token>) -> Parcel<'a> {
         host: admitted.address.authority(),
         bearer: token.map(Token::header),
         who: &admitted.who,
-        audience: match admitted.route.api {
-            Some(_) => Audience::Api,
-            None => Audience::Flow,
-        },
     }
 }
 

@@ -125,10 +125,10 @@ impl Gateway {
         log: Log,
     ) -> Result<Arc<Self>, BuildError> {
         let tokens = Tokens::build(&config.identities, config.keyvault.as_ref(), control, counters)?;
-        let flows = Flows::build(&config.routes, config.gateway.workers, counters)?;
+        let flows = Flows::new(config.gateway.workers, counters);
         let callers = Arc::new(Callers::build(&config.callers, config.key_pepper.as_ref()));
         let mut list = Vec::with_capacity(config.routes.len());
-        for ((index, settings), trigger) in config.routes.iter().enumerate().zip(&flows.triggers) {
+        for (index, settings) in config.routes.iter().enumerate() {
             let access = Access::build(&settings.callers, &settings.key_places, &callers);
             let identity = match &settings.proof {
                 Proof::Identity(name) => tokens.identity(name).cloned(),
@@ -146,7 +146,7 @@ impl Gateway {
                     .as_ref()
                     .map(|identity| Preflight::new(settings, identity.settings())),
                 identity,
-                trigger: trigger.clone(),
+                trigger: flows.trigger(settings)?,
                 query: settings.query.clone(),
                 relative_path: settings.relative_path,
                 api: match &settings.kind {

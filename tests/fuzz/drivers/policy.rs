@@ -259,8 +259,8 @@ fn forward(from: &HeaderMap, target: &PathAndQuery) -> RequestHead {
             host: &HeaderValue::from_static("flow.example"),
             bearer: Some(&HeaderValue::from_static("Bearer ours")),
             who: &who,
-            audience: Audience::Flow,
         },
+        Audience::Flow,
         Vec::new(),
     );
     text.extend_from_slice(b"\r\n");

@@ -1,0 +1,111 @@
+//! The hosts on which triggers live: one for each name, port and trust, so that routes share connections.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+
+use crate::counters::Counters;
+use crate::flow::pool::{Host, Target};
+use crate::model::TriggerUrl;
+use crate::outbound::{Trust, TrustError};
+use crate::settings::UpstreamSettings;
+
+/// The hosts that triggers live on, or lived on a while ago.
+#[derive(Debug)]
+pub(super) struct Hosts {
+    known: Mutex<HashMap<HostKey, Arc<Host>>>,
+    workers: usize,
+    counters: Counters,
+}
+
+impl Hosts {
+    pub(super) fn new(workers: usize, counters: &Counters) -> Arc<Self> {
+        Arc::new(Self {
+            known: Mutex::default(),
+            workers,
+            counters: counters.clone(),
+        })
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<HostKey, Arc<Host>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn host(
+        &self,
+        url: &TriggerUrl,
+        upstream: &UpstreamSettings,
+    ) -> Result<Arc<Host>, TrustError> {
+        let key = HostKey::of(url, upstream);
+        let mut known = self.known();
+        if let Some(host) = known.get(&key) {
+            return Ok(host.clone());
+        }
+        let host = make_host(url, upstream, self.workers, &self.counters)?;
+        known.insert(key, host.clone());
+        Ok(host)
+    }
+
+    /// Gives up those on which no trigger lives, once their last connection has gone.
+    pub(super) fn forget(&self) {
+        self.known()
+            .retain(|_, host| Arc::strong_count(host) > 1 || !host.is_empty());
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Host>> {
+        self.known().values().cloned().collect()
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct HostKey {
+    name: String,
+    port: u16,
+    trust: Vec<Vec<u8>>,
+    connect_to: Option<SocketAddr>,
+    timeouts: [Duration; 2],
+}
+
+impl HostKey {
+    fn of(url: &TriggerUrl, upstream: &UpstreamSettings) -> Self {
+        let trust = match &upstream.trust {
+            Trust::System => Vec::new(),
+            Trust::Only(certificates) => certificates.iter().map(|der| der.to_vec()).collect(),
+        };
+        Self {
+            name: url.host().to_owned(),
+            port: url.port(),
+            trust,
+            connect_to: upstream.connect_to,
+            timeouts: [upstream.connect_timeout, upstream.idle_timeout],
+        }
+    }
+}
+
+fn make_host(
+    url: &TriggerUrl,
+    upstream: &UpstreamSettings,
+    workers: usize,
+    counters: &Counters,
+) -> Result<Arc<Host>, TrustError> {
+    let name = url
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
+    let server_name = ServerName::try_from(name.clone())
+        .map_err(|_| TrustError::Unusable(format!("{name} is no name a certificate can carry")))?;
+    let target = Target {
+        name,
+        port: url.port(),
+        server_name,
+        connect_to: upstream.connect_to,
+        tls: Arc::new(upstream.trust.explaining_client_config()?),
+        connect_timeout: upstream.connect_timeout,
+        idle_timeout: upstream.idle_timeout,
+    };
+    Ok(Host::new(target, workers, counters.clone()))
+}

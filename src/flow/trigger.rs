@@ -1,0 +1,200 @@
+//! A trigger: its address, its permits, and a request to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+
+use crate::counters::Counters;
+use crate::flow::body::Progress;
+use crate::flow::error::{Failed, FlowError};
+use crate::flow::exchange::{self, Answer, Call, Echo};
+use crate::flow::hosts::Hosts;
+use crate::flow::permits::{Load, Permit, Permits};
+use crate::flow::pool::{Host, Lease};
+use crate::model::{Holder, Registry, RouteName, TriggerUrl};
+use crate::outbound::TrustError;
+use crate::settings::{RouteSettings, UpstreamSettings};
+
+/// Where a trigger is, and its connections there. A call has the same one from its first look to its last.
+#[derive(Debug)]
+pub struct Address {
+    url: TriggerUrl,
+    host: Arc<Host>,
+    authority: HeaderValue,
+}
+
+impl Address {
+    fn new(url: TriggerUrl, host: Arc<Host>) -> Result<Arc<Self>, TrustError> {
+        let authority = HeaderValue::try_from(url.authority())
+            .map_err(|_| TrustError::Unusable("the trigger's host is no header value".to_owned()))?;
+        Ok(Arc::new(Self { url, host, authority }))
+    }
+
+    /// The address itself.
+    pub fn url(&self) -> &TriggerUrl {
+        &self.url
+    }
+
+    /// The `Host` field for it.
+    pub fn authority(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// A connection: one in the pool, or else a new one.
+    ///
+    /// # Errors
+    /// [`FlowError::Connect`]; nothing has been sent then.
+    pub async fn connection(&self, worker: usize) -> Result<Lease, FlowError> {
+        match self.host.take(worker) {
+            Some(lease) => Ok(lease),
+            None => self.new_connection(worker).await,
+        }
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// [`FlowError::Connect`]; nothing has been sent then.
+    pub async fn new_connection(&self, worker: usize) -> Result<Lease, FlowError> {
+        Ok(self.host.connect(worker).await?)
+    }
+}
+
+/// A trigger with its connections and its permits, shared by all workers.
+#[derive(Debug)]
+pub struct Trigger {
+    address: ArcSwap<Address>,
+    permits: Arc<Permits>,
+    response_timeout: Duration,
+    echo: Echo,
+}
+
+impl Trigger {
+    /// Where it is now.
+    pub fn address(&self) -> Arc<Address> {
+        self.address.load_full()
+    }
+
+    /// Time between two pieces of an answer's body.
+    pub fn response_timeout(&self) -> Duration {
+        self.response_timeout
+    }
+
+    /// Waits, within bounds, for the right to send one request of this holder.
+    ///
+    /// # Errors
+    /// [`FlowError::Busy`].
+    pub async fn permit(&self, holder: Holder, load: Load) -> Result<Permit, FlowError> {
+        self.permits.acquire(holder, load).await
+    }
+
+    /// A new connection to where it is now.
+    ///
+    /// # Errors
+    /// [`FlowError::Connect`]; nothing has been sent then.
+    pub async fn new_connection(&self, worker: usize) -> Result<Lease, FlowError> {
+        self.address().new_connection(worker).await
+    }
+
+    /// Sends a request and waits for the head of the answer. The deadline counts from the last piece of the body.
+    ///
+    /// # Errors
+    /// Each error says whether any byte has left.
+    pub async fn send(
+        &self,
+        lease: Lease,
+        call: Call,
+        progress: Option<&Progress>,
+    ) -> Result<Answer, Failed> {
+        exchange::send(lease, call, self.response_timeout, progress, &self.echo).await
+    }
+}
+
+/// What triggers are made of, and share: hosts with their connections, and permits.
+#[derive(Debug)]
+pub struct Flows {
+    hosts: Arc<Hosts>,
+    /// By the name of the route, so that new settings find the requests that are under way.
+    permits: Registry<RouteName, Permits>,
+}
+
+impl Flows {
+    /// Nothing yet.
+    pub fn new(workers: usize, counters: &Counters) -> Self {
+        Self {
+            hosts: Hosts::new(workers, counters),
+            permits: Registry::default(),
+        }
+    }
+
+    /// The trigger of a route; routes on one host with the same trust share its connections.
+    ///
+    /// # Errors
+    /// When there is no certificate authority to trust.
+    pub fn trigger(&self, route: &RouteSettings) -> Result<Arc<Trigger>, TrustError> {
+        let upstream = &route.upstream;
+        let host = self.hosts.host(&route.trigger, upstream)?;
+        let permits = || {
+            Permits::new(
+                upstream.in_flight_max,
+                upstream.waiting_max,
+                upstream.waiting_timeout,
+            )
+        };
+        Ok(Arc::new(Trigger {
+            address: ArcSwap::new(Address::new(route.trigger.clone(), host)?),
+            permits: self.permits.share(route.name.clone(), permits),
+            response_timeout: upstream.response_timeout,
+            echo: Echo::default(),
+        }))
+    }
+
+    /// Closes connections of this worker that were idle for too long.
+    pub fn sweep(&self, worker: usize) {
+        for host in self.hosts.all() {
+            host.sweep(worker);
+        }
+    }
+
+    /// What gives the trigger of this route another address while calls go on.
+    pub fn mover(&self, trigger: &Arc<Trigger>, route: &RouteSettings) -> Mover {
+        Mover {
+            trigger: trigger.clone(),
+            hosts: self.hosts.clone(),
+            upstream: route.upstream.clone(),
+        }
+    }
+}
+
+/// Gives a trigger another address.
+#[derive(Debug)]
+pub struct Mover {
+    trigger: Arc<Trigger>,
+    hosts: Arc<Hosts>,
+    upstream: UpstreamSettings,
+}
+
+impl Mover {
+    /// The trigger.
+    pub fn trigger(&self) -> &Trigger {
+        &self.trigger
+    }
+
+    /// An address to go to, with the connections there.
+    ///
+    /// # Errors
+    /// When its host is no name that a certificate can carry.
+    pub fn reach(&self, url: TriggerUrl) -> Result<Arc<Address>, TrustError> {
+        self.hosts.forget();
+        let host = self.hosts.host(&url, &self.upstream)?;
+        Address::new(url, host)
+    }
+
+    /// Calls go to this address from now on; those under way go on with the one they have.
+    pub fn go(&self, address: Arc<Address>) {
+        self.trigger.echo.forget();
+        self.trigger.address.store(address);
+    }
+}
