@@ -330,14 +330,14 @@ impl Counters {
     }
 
     /// The metrics of one route, looked up once. `kinds` is the number of kinds of refusal.
-    pub fn of_route(&self, name: &str, kinds: usize) -> Arc<RouteFigures> {
+    pub fn of_route(&self, name: &str, kinds: usize) -> RouteFigures {
         let route: Arc<str> = name.into();
         let labels = RouteLabels { route: route.clone() };
         let answered = OutcomeLabels {
             route: route.clone(),
             outcome: "answered",
         };
-        Arc::new(RouteFigures {
+        RouteFigures {
             route,
             answered: self.requests.get_or_create(&answered).clone(),
             flow_time: self.flow_time.get_or_create(&labels).clone(),
@@ -345,7 +345,7 @@ impl Counters {
             recently_cut: Recent::default(),
             recently_gone: Recent::default(),
             refused: (0..kinds).map(|_| OnceLock::new()).collect(),
-        })
+        }
     }
 
     /// The metrics of a kind of refusal on a route. Created by the first refusal, so that the metrics page

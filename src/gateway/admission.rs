@@ -1,184 +1,177 @@
-//! Who may call: the order in which the head of a request is checked, inexpensive checks first. Nothing of a body is
-//! read before the caller is known.
+//! Admission: everything about who may call, in one order, and the only maker of [`Admitted`]. Inexpensive checks come
+//! first, and nothing of a body is read before the caller is known.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Version, header};
 
 use crate::flow::outbound::Introduction;
 use crate::flow::{Address, Progress, outbound};
+use crate::gateway::budget::Owner;
 use crate::gateway::connection::Connection;
+use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
-use crate::gateway::payload::Payload;
-use crate::gateway::upstream::target;
-use crate::gateway::{Gateway, Route, host, payload};
+use crate::gateway::payload::{Inbound, Payload};
+use crate::gateway::snapshot::{Route, Snapshot};
+use crate::gateway::{host, payload};
 use crate::model::{Holder, clock};
-use crate::policy::{Attempt, Caller, Guesses, Origin, Shown};
+use crate::policy::{Attempt, Guesses, Origin, Quotas, Shown, Taken};
 use crate::problem::{Kind, Problem};
 use crate::settings::Peers;
 use crate::wire::Defect;
 
-/// A request that passed every check, and its way to the trigger. Only `admit` makes one, only `forward` takes one.
-pub(super) struct Admitted {
-    pub head: Parts,
+/// A request that passed every check. Only [`admit`] makes one: its field is private to this file.
+pub(super) struct Admitted<'r>(AdmittedParts<'r>);
+
+/// What is known of an admitted request, for the one who sends it on.
+pub(super) struct AdmittedParts<'r> {
+    pub head: &'r Parts,
     pub payload: Payload,
-    pub route: Arc<Route>,
+    pub route: &'r Route,
     pub address: Arc<Address>,
     pub target: PathAndQuery,
     pub who: Introduction,
     pub holder: Holder,
-    pub progress: Arc<Progress>,
-    pub worker: usize,
+    /// Kept until the last byte of the answer.
+    pub taken: Taken,
 }
 
-/// A request whose head passed every check.
-pub(super) struct Known {
-    pub route: Arc<Route>,
-    pub address: Arc<Address>,
-    pub target: PathAndQuery,
-    pub who: Introduction,
-    pub holder: Holder,
+impl<'r> Admitted<'r> {
+    /// Whether its body is sent on while it arrives.
+    pub(super) fn is_streamed(&self) -> bool {
+        matches!(self.0.payload, Payload::Streamed(_))
+    }
+
+    /// Takes it apart for the one who sends it on.
+    pub(super) fn into_parts(self) -> AdmittedParts<'r> {
+        self.0
+    }
 }
 
-impl Gateway {
-    /// All checks that need nothing but the head, inexpensive ones first.
-    pub(super) fn check(
-        &self,
-        head: &Parts,
-        via: &Connection,
-        defect: Option<Defect>,
-        journal: &mut Journal,
-    ) -> Result<Known, Problem> {
-        let origin = Origin::of_peer(via.peer);
-        match defect {
-            Some(Defect::Malformed(what)) => return Err(Problem::from(Kind::MalformedRequest).detail(what)),
-            Some(Defect::TooLarge) => return Err(Kind::HeadTooLarge.into()),
-            None => {}
+/// A request as it came.
+pub(super) struct Arrived<'r> {
+    pub head: &'r Parts,
+    /// What is wrong with the head that this one replaces.
+    pub defect: Option<Defect>,
+    /// The body; none once it was begun to be read.
+    pub body: Option<Inbound>,
+    pub via: &'r Connection,
+    pub progress: &'r Arc<Progress>,
+}
+
+/// Decides whether a request may start a flow.
+pub(super) async fn admit<'r>(
+    estate: &Estate,
+    snapshot: &'r Snapshot,
+    arrived: &mut Arrived<'r>,
+    journal: &mut Journal,
+) -> Result<Admitted<'r>, Problem> {
+    let (head, via) = (arrived.head, arrived.via);
+    refuse_defect(arrived.defect)?;
+    snapshot.heads.check(head)?;
+    let host = host::of(head)?;
+    let path = head.uri.path();
+    let found = snapshot.table.find(&host, path, &head.method);
+    let found = found.inspect_err(|_| journal.target(path))?;
+    let route = found.value;
+    journal.route(&route.figures);
+    outbound::refuse_lookalikes(&head.headers, &route.credentials)?;
+
+    let origin = Origin::of_peer(via.peer);
+    route.networks.admit(origin)?;
+    let attempts = Attempts::of(&snapshot.quotas, origin, via.peers);
+    let shown = Shown {
+        headers: &head.headers,
+        origin,
+        guesses: attempts.guesses(),
+        now: &clock::wall,
+    };
+    let identified = route.access.identify(&shown);
+    let caller = identified.map_err(|problem| attempts.failed(problem))?;
+    via.set_known();
+    journal.caller(&caller.name, caller.label.as_ref());
+
+    let taken = snapshot.quotas.take(caller.index, route.index)?;
+    payload::check_length(&head.headers, &route.rules)?;
+    // Looked up once: whatever replaces it, this request goes where its target belongs.
+    let address = route.trigger.address();
+    let query = head.uri.query();
+    let target = route
+        .upstream
+        .target(address.url(), &route.passes, found.rest, query)?;
+    let holder = caller.holder(origin);
+    let who = Introduction {
+        request: journal.request(),
+        caller: caller.name,
+        key: caller.label,
+        origin: via.origin.clone(),
+    };
+
+    let started = clock::now();
+    let body = arrived.body.take().unwrap_or_default();
+    let owner = Owner { holder, who: &who };
+    let (rules, budget) = (route.rules, &estate.budget);
+    let read = Payload::read(body, &head.headers, rules, budget, owner, arrived.progress).await;
+    journal.body(arrived.progress, clock::now() - started);
+    Ok(Admitted(AdmittedParts {
+        payload: read?,
+        head,
+        route,
+        address,
+        target,
+        who,
+        holder,
+        taken,
+    }))
+}
+
+fn refuse_defect(defect: Option<Defect>) -> Result<(), Problem> {
+    match defect {
+        Some(Defect::Malformed(what)) => Err(Problem::from(Kind::MalformedRequest).detail(what)),
+        Some(Defect::TooLarge) => Err(Kind::HeadTooLarge.into()),
+        None => Ok(()),
+    }
+}
+
+/// The failed attempts of an address, which are limited. A caller with a valid generated key, or with none where none is
+/// needed, is served whatever others at its address present.
+struct Attempts<'s> {
+    quotas: &'s Quotas,
+    origin: Origin,
+    /// All callers behind a balancer have its address, so a limit there would be one for all of them.
+    is_limited: bool,
+    /// The refusal of an address that has no attempt left.
+    spent: Option<Problem>,
+}
+
+impl<'s> Attempts<'s> {
+    fn of(quotas: &'s Quotas, origin: Origin, peers: Peers) -> Self {
+        let is_limited = peers == Peers::Callers;
+        let spent = is_limited.then(|| quotas.admit_address(origin).err()).flatten();
+        Self {
+            quotas,
+            origin,
+            is_limited,
+            spent,
         }
-        let host = self.host(head)?;
-        let path = head.uri.path();
-        let found = match self.routes.find(&host, path, &head.method) {
-            Ok(found) => found,
-            Err(problem) => {
-                journal.target(path);
-                return Err(problem);
-            }
-        };
-        let route = found.value;
-        journal.route(&route.figures);
-        outbound::refuse_lookalikes(&head.headers, &route.credentials)?;
-        route.networks.admit(origin)?;
-        let caller = self.identify(route, head, via, origin)?;
-        via.known.store(true, Ordering::Relaxed);
-        journal.caller(&caller.name, caller.label.as_ref());
-        let _taken = self.quotas.take(caller.index, route.index)?;
-        payload::check_length(&head.headers, &route.rules)?;
-        // Looked up once: whatever replaces it, this request goes where its target belongs.
-        let address = route.trigger.address();
-        let target = target(route, address.url(), found.rest, head.uri.query())?;
-        Ok(Known {
-            route: route.clone(),
-            address,
-            target,
-            holder: caller.holder(origin),
-            who: Introduction {
-                request: journal.request(),
-                caller: caller.name,
-                key: caller.label,
-                origin: via.origin.clone(),
-            },
-        })
     }
 
-    /// Checks what every request must keep, and finds the host it is meant for.
-    fn host<'a>(&self, head: &'a Parts) -> Result<Cow<'a, str>, Problem> {
-        if head
-            .uri
-            .path_and_query()
-            .is_some_and(|target| target.as_str().len() > self.target_bytes_max)
-        {
-            return Err(Kind::TargetTooLong.into());
-        }
-        if head.headers.len() > self.headers_max {
-            return Err(Kind::HeadTooLarge.into());
-        }
-        // Over HTTP/1 a larger head is not read to its end.
-        if head.version == Version::HTTP_2 {
-            let bytes = head_bytes(head);
-            if bytes > self.head_bytes_max {
-                let cause = format!(
-                    "the head has {bytes} bytes; `connections.head_size_max` is {}",
-                    self.head_bytes_max
-                );
-                return Err(Problem::from(Kind::HeadTooLarge).because(cause));
-            }
-        }
-        let mut expects = head.headers.get_all(header::EXPECT).iter();
-        if expects.any(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-            return Err(Kind::ExpectationFailed.into());
-        }
-        host::of(head)
-    }
-
-    /// Finds out who calls. Failed attempts of an address are limited; a caller with a valid generated key,
-    /// or with none where none is needed, is served whatever others at its address present.
-    fn identify(
-        &self,
-        route: &Route,
-        head: &Parts,
-        via: &Connection,
-        origin: Origin,
-    ) -> Result<Caller, Problem> {
-        // All callers behind a balancer have its address, so a limit there would be one for all of them.
-        let is_limited = via.peers == Peers::Callers;
-        let spent = match is_limited {
-            true => self.quotas.admit_address(origin).err(),
-            false => None,
-        };
-        let guesses = match &spent {
+    fn guesses(&self) -> Guesses {
+        match &self.spent {
             Some(_) => Guesses::Refused,
             None => Guesses::Allowed,
-        };
-        let identified = route.access.identify(&Shown {
-            headers: &head.headers,
-            origin,
-            guesses,
-            now: &clock::wall,
-        });
-        identified.map_err(|problem| {
-            if Attempt::of(problem.kind()) == Attempt::Unrelated {
-                return problem;
-            }
-            match spent {
-                Some(refusal) => refusal,
-                None => {
-                    if is_limited {
-                        self.quotas.count_failure(origin);
-                    }
-                    problem
-                }
-            }
-        })
+        }
     }
-}
 
-/// The size of a head as HTTP/2 counts it (RFC 9113 section 6.5.2).
-fn head_bytes(head: &Parts) -> usize {
-    const OVERHEAD: usize = 32;
-    let fields = head.headers.iter();
-    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + OVERHEAD);
-    let uri = &head.uri;
-    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
-    let host = uri.authority().map_or(0, |authority| authority.as_str().len());
-    let pseudo = [
-        (":method", head.method.as_str().len()),
-        (":path", target),
-        (":authority", host),
-    ];
-    let pseudo = pseudo.map(|(name, value)| name.len() + value + OVERHEAD);
-    fields.sum::<usize>() + pseudo.iter().sum::<usize>()
+    /// Counts an attempt that failed; returns the answer to it.
+    fn failed(self, problem: Problem) -> Problem {
+        if Attempt::of(problem.kind()) == Attempt::Unrelated {
+            return problem;
+        }
+        if self.is_limited && self.spent.is_none() {
+            self.quotas.count_failure(self.origin);
+        }
+        self.spent.unwrap_or(problem)
+    }
 }

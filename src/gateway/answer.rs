@@ -10,14 +10,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::flow;
 use crate::flow::outbound;
 use crate::gateway::journal::{AnsweredBy, Journal};
 use crate::model::RequestId;
-use crate::problem::Problem;
+use crate::policy::Taken;
+use crate::problem::{Kind, Problem};
 use crate::wire::{BodyError, Fields};
+
+/// How much of a failed answer is read to find out whose it is; every fault of the platform is far smaller. Bytes.
+const JUDGED_BYTES_MAX: usize = 64 * 1024;
+/// Time for that much.
+const JUDGED_TIME: Duration = Duration::from_secs(10);
 
 /// Id of the request, for the caller's support ticket.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -81,6 +87,8 @@ pub(super) struct FlowBody {
     pub timeout: Duration,
     /// Runs while nothing arrives.
     pub timer: Option<Pin<Box<Sleep>>>,
+    /// What the request took of its limits.
+    pub taken: Option<Taken>,
 }
 
 impl fmt::Debug for AnswerBody {
@@ -210,6 +218,30 @@ impl AnswerBody {
 }
 
 impl FlowBody {
+    /// Reads ahead in a failed answer, so that the fault table can look at it. What was read stays in the body.
+    pub(super) async fn read_ahead(&mut self) -> Result<Bytes, Problem> {
+        let deadline = Instant::now() + JUDGED_TIME;
+        let mut seen = Vec::new();
+        while let Some(rest) = &mut self.rest {
+            match tokio::time::timeout_at(deadline, rest.data()).await {
+                Ok(None) => self.rest = None,
+                Ok(Some(Ok(data))) => {
+                    seen.extend_from_slice(&data);
+                    self.first.push_back(data);
+                }
+                // Nothing has gone to the caller yet, and the body itself would end quietly after its error.
+                Ok(Some(Err(what))) => {
+                    return Err(Problem::from(Kind::FlowConnectionLost).because(what));
+                }
+                Err(_) => break,
+            }
+            if seen.len() > JUDGED_BYTES_MAX {
+                return Ok(Bytes::new());
+            }
+        }
+        Ok(Bytes::from(seen))
+    }
+
     /// Bytes still to come, where that is known.
     fn length(&self) -> Option<u64> {
         let first: usize = self.first.iter().map(Bytes::len).sum();
@@ -234,6 +266,14 @@ impl FlowBody {
         };
         self.timer = None;
         Poll::Ready(piece)
+    }
+}
+
+impl Drop for FlowBody {
+    fn drop(&mut self) {
+        // The permit goes last: while a connection is open, its trigger counts the request as under way.
+        drop(self.rest.take());
+        drop((self.permit.take(), self.taken.take()));
     }
 }
 

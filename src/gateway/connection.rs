@@ -22,13 +22,18 @@ pub struct Connection {
     pub health_path: Option<Arc<str>>,
     /// Whether the peer is a caller.
     pub peers: Peers,
-    pub(super) known: AtomicBool,
+    known: AtomicBool,
 }
 
 impl Connection {
     /// Whether a credential of its callers was accepted, or none is asked for where one of them called.
     pub fn is_known(&self) -> bool {
         self.known.load(Ordering::Relaxed)
+    }
+
+    /// Notes that.
+    pub(super) fn set_known(&self) {
+        self.known.store(true, Ordering::Relaxed);
     }
 
     /// The facts about a peer's connection.

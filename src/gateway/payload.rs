@@ -32,6 +32,13 @@ pub enum Inbound {
     ),
 }
 
+/// No body.
+impl Default for Inbound {
+    fn default() -> Self {
+        Self::Whole(Bytes::new())
+    }
+}
+
 impl fmt::Debug for Inbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

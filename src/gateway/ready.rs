@@ -1,16 +1,15 @@
 //! Whether the gateway can serve, route by route and identity by identity, with the reason where it cannot. Computed
 //! from the tokens in hand at the moment of the question, so it cannot stay green by mistake.
 
-use std::fmt;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use serde::Serialize;
 
 use crate::entra::claims::Preflight;
-use crate::gateway::{Gateway, Route};
+use crate::gateway::current::Gateway;
+use crate::gateway::estate::Estate;
+use crate::gateway::snapshot::{Route, Snapshot};
 use crate::model::clock;
 use crate::settings::ReadyRequires;
 
@@ -100,67 +99,6 @@ pub struct CertificateState {
     pub why: String,
 }
 
-/// The certificates of a listener at a moment.
-#[derive(Debug, Default)]
-pub struct Validity {
-    /// How many callers can accept.
-    pub valid: usize,
-    /// What is wrong with each of the others.
-    pub lapsed: Vec<String>,
-}
-
-/// Judges the certificates that a listener serves at a moment.
-type Judge = Box<dyn Fn(SystemTime) -> Validity + Send + Sync>;
-
-/// What listeners say of their certificates, which may be replaced while they serve.
-pub(super) struct Listeners {
-    /// How many there are, those without TLS included.
-    total: usize,
-    with_tls: Mutex<Vec<(SocketAddr, Judge)>>,
-}
-
-impl fmt::Debug for Listeners {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listeners")
-            .field("total", &self.total)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Listeners {
-    pub(super) fn new(total: usize) -> Self {
-        Self {
-            total,
-            with_tls: Mutex::default(),
-        }
-    }
-
-    pub(super) fn add(&self, address: SocketAddr, judge: Judge) {
-        let mut list = self.with_tls.lock().unwrap_or_else(PoisonError::into_inner);
-        list.push((address, judge));
-    }
-
-    /// Whether callers can connect at all, or on each name; and each certificate that they refuse.
-    fn state(&self, now: SystemTime, requires: ReadyRequires) -> (bool, Vec<CertificateState>) {
-        let list = self.with_tls.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut serving = self.total.saturating_sub(list.len());
-        let mut lapsed = Vec::new();
-        for (address, judge) in list.iter() {
-            let found = judge(now);
-            serving += usize::from(found.valid > 0);
-            lapsed.extend(found.lapsed.into_iter().map(|why| CertificateState {
-                listener: address.to_string(),
-                why,
-            }));
-        }
-        let enough = match requires {
-            ReadyRequires::AnyRoute => serving > 0,
-            ReadyRequires::AllRoutes => lapsed.is_empty(),
-        };
-        (enough, lapsed)
-    }
-}
-
 impl Readiness {
     /// Whether the gateway is ready.
     pub fn is_ready(&self) -> bool {
@@ -169,7 +107,7 @@ impl Readiness {
 }
 
 impl Route {
-    /// Whether it can serve; cheap, for a path that anybody may ask.
+    /// Whether it can serve; inexpensive, for a path that anybody may ask.
     fn can_serve(&self) -> bool {
         let refuses = |preflight: &Arc<Preflight>| preflight.refusal().is_some();
         self.identity
@@ -190,13 +128,15 @@ impl Route {
 impl Gateway {
     /// Whether the gateway can serve, and why not.
     pub fn readiness(&self) -> Readiness {
-        let mut identities: Vec<_> = self
+        let (estate, snapshot) = (&self.estate, self.snapshot());
+        let (routes, requires) = (&snapshot.routes, snapshot.ready_requires);
+        let mut identities: Vec<_> = estate
             .tokens
             .identities()
             .map(|identity| {
                 let health = identity.health();
                 let name = &identity.settings().name;
-                let credentials = self.tokens.lives(name).into_iter().map(|life| CredentialState {
+                let credentials = estate.tokens.lives(name).into_iter().map(|life| CredentialState {
                     credential: life.credential,
                     days_left: life.days,
                 });
@@ -210,7 +150,7 @@ impl Gateway {
             })
             .collect();
         identities.sort_by(|one, other| one.name.cmp(&other.name));
-        let lacking = self.list.iter().filter_map(|route| {
+        let lacking = routes.iter().filter_map(|route| {
             let why = route.lacks()?;
             Some(RouteState {
                 name: route.name.to_string(),
@@ -218,7 +158,7 @@ impl Gateway {
             })
         });
         let routes_not_ready: Vec<_> = lacking.collect();
-        let claim_mismatches = self.list.iter().filter_map(|route| {
+        let claim_mismatches = routes.iter().filter_map(|route| {
             let findings = route.preflight.as_ref()?.findings().to_vec();
             (!findings.is_empty()).then(|| MismatchState {
                 route: route.name.to_string(),
@@ -226,18 +166,22 @@ impl Gateway {
             })
         });
         let claim_mismatches = claim_mismatches.collect();
-        let enough = match self.ready_requires {
-            ReadyRequires::AnyRoute => routes_not_ready.len() < self.list.len(),
+        let enough = match requires {
+            ReadyRequires::AnyRoute => routes_not_ready.len() < routes.len(),
             ReadyRequires::AllRoutes => routes_not_ready.is_empty(),
         };
-        let (reachable, certificates_not_ready) = self.listeners.state(clock::wall(), self.ready_requires);
-        let status = match (self.serving.load(Ordering::Relaxed), enough, reachable) {
+        let (reachable, lapsed) = estate.listeners.state(clock::wall(), requires);
+        let certificates_not_ready = lapsed.into_iter().map(|(listener, why)| CertificateState {
+            listener: listener.to_string(),
+            why,
+        });
+        let status = match (estate.serving.load(Ordering::Relaxed), enough, reachable) {
             (false, _, _) => "not-serving",
             (true, false, _) => "no-token",
             (true, true, false) => "no-certificate",
             (true, true, true) => "ready",
         };
-        let requires = match self.ready_requires {
+        let requires = match requires {
             ReadyRequires::AnyRoute => "any-route",
             ReadyRequires::AllRoutes => "all-routes",
         };
@@ -248,17 +192,8 @@ impl Gateway {
             credentials: self.held(),
             claim_mismatches,
             routes_not_ready,
-            certificates_not_ready,
+            certificates_not_ready: certificates_not_ready.collect(),
         }
-    }
-
-    /// Has a listener with TLS count: without a certificate that callers accept it serves nobody.
-    pub fn add_listener(
-        &self,
-        address: SocketAddr,
-        judge: impl Fn(SystemTime) -> Validity + Send + Sync + 'static,
-    ) {
-        self.listeners.add(address, Box::new(judge));
     }
 
     fn held(&self) -> Vec<HeldState> {
@@ -272,13 +207,27 @@ impl Gateway {
             .collect()
     }
 
-    /// Whether the gateway can serve, without the reasons; cheap enough for a public health path.
-    pub fn is_ready(&self) -> bool {
-        self.serving.load(Ordering::Relaxed)
-            && self.listeners.state(clock::wall(), self.ready_requires).0
-            && match self.ready_requires {
-                ReadyRequires::AnyRoute => self.list.iter().any(|route| route.can_serve()),
-                ReadyRequires::AllRoutes => self.list.iter().all(|route| route.can_serve()),
-            }
+    /// Refreshes the gauges that are computed on demand.
+    pub fn gauge(&self) {
+        let counters = &self.estate.counters;
+        self.estate.tokens.gauge();
+        counters
+            .limiter_entries
+            .set(i64::try_from(self.estate.limits.entries()).unwrap_or(i64::MAX));
+        counters
+            .log_dropped
+            .set(i64::try_from(self.estate.log.dropped()).unwrap_or(i64::MAX));
+        counters.ready.set(i64::from(self.readiness().is_ready()));
     }
+}
+
+/// Whether the gateway can serve, without the reasons; inexpensive enough for a public health path.
+pub(super) fn is_ready(estate: &Estate, snapshot: &Snapshot) -> bool {
+    let routes = &mut snapshot.routes.iter();
+    estate.serving.load(Ordering::Relaxed)
+        && estate.listeners.state(clock::wall(), snapshot.ready_requires).0
+        && match snapshot.ready_requires {
+            ReadyRequires::AnyRoute => routes.any(|route| route.can_serve()),
+            ReadyRequires::AllRoutes => routes.all(|route| route.can_serve()),
+        }
 }

@@ -3,23 +3,22 @@
 
 use crate::entra::claims::Needs;
 use crate::flow::Mover;
-use crate::gateway::{Gateway, Route};
+use crate::gateway::estate::Estate;
+use crate::gateway::snapshot::{Route, Snapshot};
 use crate::model::Secret;
 use crate::secrets::{Followed, Holder, Rereader, Taken, Verdict};
 use crate::settings::{Config, RouteSettings, SecretSource, TriggerSource};
 
-impl Gateway {
-    /// Follows what may change of these settings, from which it was built.
-    pub(super) fn follow(&self, config: &Config) {
-        let rereader = self.tokens.rereader();
-        if let (Some(pepper), Some(source)) = (&config.key_pepper, &config.key_pepper_source) {
-            follow_pepper(rereader, pepper, source);
-        }
-        for (route, settings) in self.list.iter().zip(&config.routes) {
-            if let Some(source) = &settings.trigger_source {
-                let mover = self.flows.mover(&route.trigger, settings);
-                follow_trigger(rereader, route, settings, source, mover);
-            }
+/// Follows what may change of these settings.
+pub(super) fn follow(estate: &Estate, snapshot: &Snapshot, config: &Config) {
+    let rereader = estate.tokens.rereader();
+    if let (Some(pepper), Some(source)) = (&config.key_pepper, &config.key_pepper_source) {
+        follow_pepper(rereader, pepper, source);
+    }
+    for (route, settings) in snapshot.routes.iter().zip(&config.routes) {
+        if let Some(source) = &settings.trigger_source {
+            let mover = estate.flows.mover(&route.trigger, settings);
+            follow_trigger(rereader, route, settings, source, mover);
         }
     }
 }

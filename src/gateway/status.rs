@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{RECENT_MINUTES, RouteFigures};
-use crate::gateway::Gateway;
+use crate::gateway::current::Gateway;
 use crate::problem::Kind;
 
 /// What [`Status::service`] says of a gateway of ours.
@@ -60,29 +60,24 @@ pub struct FailureCount {
 impl Gateway {
     /// What this gateway knows of itself.
     pub fn status(&self) -> Status {
-        let minute = self.counters.minute();
-        let mut busy = self
-            .list
+        let minute = self.estate.counters.minute();
+        let snapshot = self.snapshot();
+        let mut busy = snapshot
+            .routes
             .iter()
             .filter_map(|route| of_route(&route.figures, minute));
         let routes: Vec<RouteStatus> = busy.by_ref().take(ROUTES_MAX).collect();
         Status {
             service: SERVICE.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            settings: self.settings.to_string(),
-            since_seconds: self.started.elapsed().as_secs(),
-            listeners: self.bound.get().cloned().unwrap_or_default(),
+            settings: snapshot.digest.to_string(),
+            since_seconds: self.estate.started.elapsed().as_secs(),
+            listeners: self.estate.bound.get().cloned().unwrap_or_default(),
             minutes: RECENT_MINUTES,
             routes,
             routes_left_out: busy.count(),
-            without_route: self.counters.without_route.count(minute),
+            without_route: self.estate.counters.without_route.count(minute),
         }
-    }
-
-    /// Notes where callers are served, once the addresses are bound.
-    pub fn set_bound(&self, addresses: Vec<SocketAddr>) {
-        // It is bound once.
-        let _ = self.bound.set(addresses);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::Gateway;
+use crate::gateway::current::Gateway;
 use crate::model::clock;
 
 /// Keys that are named; of more only the number is told.
@@ -34,14 +34,15 @@ impl Gateway {
     /// Which keys have let nobody in since the start.
     pub fn key_usage(&self) -> KeyUsage {
         let mut usage = KeyUsage {
-            since_seconds: self.started.elapsed().as_secs(),
+            since_seconds: self.estate.started.elapsed().as_secs(),
             keys: 0,
             unused: 0,
             named: Vec::new(),
         };
-        for (caller, key) in self.callers.keys_in_force(clock::wall()) {
+        let callers = &self.snapshot().callers;
+        for (caller, key) in callers.keys_in_force(clock::wall()) {
             usage.keys += 1;
-            if self.callers.has_used(&key) {
+            if callers.has_used(&key) {
                 continue;
             }
             usage.unused += 1;

@@ -30,7 +30,7 @@ pub struct Shown<'r> {
     /// Whether credentials that could be guessed are looked up.
     pub guesses: Guesses,
     /// The wall clock, read only for a credential that has dates.
-    pub now: &'r dyn Fn() -> SystemTime,
+    pub now: &'r (dyn Fn() -> SystemTime + Sync),
 }
 
 /// Whether keys that could be guessed are looked up.

@@ -1,0 +1,206 @@
+//! What the settings decide: immutable, built whole, replaced in one store. A request loads it once and keeps it to its
+//! end.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderName, Version, header};
+
+use crate::counters::RouteFigures;
+use crate::entra::Identity;
+use crate::entra::claims::{Inspector, Preflight};
+use crate::flow::Trigger;
+use crate::gateway::arrival::Pace;
+use crate::gateway::estate::Estate;
+use crate::gateway::payload::Rules;
+use crate::gateway::upstream::{Passes, Upstream};
+use crate::model::RouteName;
+use crate::outbound::TrustError;
+use crate::policy::key::KeyReader;
+use crate::policy::{Access, Callers, Matching, Networks, Quotas, Routes};
+use crate::problem::{Kind, Problem};
+use crate::settings::{Config, ListenerSettings, Proof, ReadyRequires, RouteSettings, SettingsDigest};
+
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub table: Routes<Arc<Route>>,
+    /// All routes, in the order of the settings.
+    pub routes: Vec<Arc<Route>>,
+    pub callers: Arc<Callers>,
+    pub quotas: Quotas,
+    pub heads: HeadLimits,
+    /// As data: the server derives what it needs from them.
+    pub listeners: Vec<ListenerSettings>,
+    pub ready_requires: ReadyRequires,
+    pub digest: SettingsDigest,
+}
+
+/// A public address and all that is decided for it.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub index: usize,
+    pub name: RouteName,
+    pub access: Access,
+    pub networks: Networks,
+    pub rules: Rules,
+    pub identity: Option<Identity>,
+    pub preflight: Option<Arc<Preflight>>,
+    pub trigger: Arc<Trigger>,
+    /// Fields in which callers present keys. They are kept from the flow also where no key is read: vendors send one
+    /// header everywhere.
+    pub credentials: Vec<HeaderName>,
+    pub upstream: Upstream,
+    pub passes: Passes,
+    pub figures: Arc<RouteFigures>,
+}
+
+/// Why a gateway cannot be built from settings that are right in themselves.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Nothing to trust, or not usable.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Two routes clash; the check of the settings names both places.
+    #[error("the routes clash: {0}")]
+    Routes(String),
+}
+
+impl Snapshot {
+    /// Builds all of it, or nothing. Parts of the estate are looked up and not changed, so that a snapshot that is not used
+    /// leaves no trace.
+    pub(super) fn build(config: &Config, estate: &Estate) -> Result<Self, BuildError> {
+        let callers = Arc::new(Callers::build(&config.callers, config.key_pepper.as_ref()));
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for (index, settings) in config.routes.iter().enumerate() {
+            let access = Access::build(&settings.callers, &settings.key_places, &callers);
+            routes.push(Arc::new(Route::build(index, settings, access, config, estate)?));
+        }
+        let matching = config.routes.iter().map(Matching::from);
+        let table = Routes::build(matching.zip(routes.iter().cloned()))
+            .map_err(|error| BuildError::Routes(error.to_string()))?;
+        let admin = config.admin.as_ref();
+        Ok(Self {
+            table,
+            routes,
+            callers,
+            quotas: Quotas::build(&config.quotas, &config.callers, &config.routes, &estate.limits),
+            heads: HeadLimits {
+                fields_max: config.connections.headers_max,
+                bytes_max: config.connections.head_size_max.bytes(),
+                target_bytes_max: config.connections.target_size_max.bytes(),
+            },
+            listeners: config.listeners.clone(),
+            ready_requires: admin.map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
+            digest: config.digest.clone(),
+        })
+    }
+
+    /// Changes parts of the estate to what this snapshot needs. Called once it is in use.
+    pub(super) fn take_effect(&self, estate: &Estate) {
+        // Each new token is compared with what the routes of its identity need.
+        for identity in estate.tokens.identities() {
+            let name = &identity.settings().name;
+            let mine = self.routes.iter().filter(|route| {
+                let used = route.identity.as_ref();
+                used.is_some_and(|used| used.settings().name == *name)
+            });
+            let preflights = mine.filter_map(|route| route.preflight.clone()).collect();
+            identity.inspect(Inspector::new(name, preflights));
+        }
+    }
+}
+
+impl Route {
+    fn build(
+        index: usize,
+        settings: &RouteSettings,
+        access: Access,
+        config: &Config,
+        estate: &Estate,
+    ) -> Result<Self, TrustError> {
+        let identity = match &settings.proof {
+            Proof::Identity(name) => estate.tokens.identity(name).cloned(),
+            Proof::Signed => None,
+        };
+        let preflight = |identity: &Identity| Preflight::new(settings, identity.settings());
+        let bodies = &config.bodies;
+        let figures = || estate.counters.of_route(settings.name.as_str(), Kind::ALL.len());
+        Ok(Self {
+            index,
+            name: settings.name.clone(),
+            access,
+            networks: Networks::build(&settings.networks),
+            rules: Rules {
+                bytes_max: settings.body_bytes_max,
+                hold_bytes_max: bodies.hold_size_max.bytes(),
+                pace: Pace {
+                    timeout: bodies.timeout,
+                    rate_min: bodies.rate_min,
+                    rate_grace: bodies.rate_grace,
+                    stream_rate_min: bodies.stream_rate_min,
+                },
+            },
+            preflight: identity.as_ref().map(preflight),
+            identity,
+            trigger: estate.flows.trigger(settings)?,
+            credentials: KeyReader::build(&settings.key_places).header_places().to_vec(),
+            upstream: Upstream::of(&settings.kind),
+            passes: Passes {
+                relative_path: settings.relative_path,
+                query: settings.query.clone(),
+            },
+            figures: estate.figures.share(settings.name.clone(), figures),
+        })
+    }
+}
+
+/// How large a head may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeadLimits {
+    fields_max: usize,
+    bytes_max: usize,
+    target_bytes_max: usize,
+}
+
+impl HeadLimits {
+    pub(super) fn check(&self, head: &Parts) -> Result<(), Problem> {
+        let target = head.uri.path_and_query();
+        if target.is_some_and(|target| target.as_str().len() > self.target_bytes_max) {
+            return Err(Kind::TargetTooLong.into());
+        }
+        if head.headers.len() > self.fields_max {
+            return Err(Kind::HeadTooLarge.into());
+        }
+        // Over HTTP/1 a larger head is not read to its end.
+        if head.version == Version::HTTP_2 {
+            let bytes = head_bytes(head);
+            if bytes > self.bytes_max {
+                let max = self.bytes_max;
+                let cause = format!("the head has {bytes} bytes; `connections.head_size_max` is {max}");
+                return Err(Problem::from(Kind::HeadTooLarge).because(cause));
+            }
+        }
+        let mut expects = head.headers.get_all(header::EXPECT).iter();
+        if expects.any(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+            return Err(Kind::ExpectationFailed.into());
+        }
+        Ok(())
+    }
+}
+
+/// The size of a head as HTTP/2 counts it (RFC 9113 section 6.5.2).
+fn head_bytes(head: &Parts) -> usize {
+    const OVERHEAD: usize = 32;
+    let fields = head.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + OVERHEAD);
+    let uri = &head.uri;
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let host = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let pseudo = [
+        (":method", head.method.as_str().len()),
+        (":path", target),
+        (":authority", host),
+    ];
+    let pseudo = pseudo.map(|(name, value)| name.len() + value + OVERHEAD);
+    fields.sum::<usize>() + pseudo.iter().sum::<usize>()
+}
