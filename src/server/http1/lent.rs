@@ -181,3 +181,47 @@ impl<S: Stream> Hands<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::{Hands, Wire};
+    use crate::gateway::Inbound;
+    use crate::wire::Framing;
+
+    #[tokio::test]
+    async fn a_body_is_lent_unless_it_came_whole_and_invited_unless_it_is_on_its_way() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (framing, held, expects, whole, invited) in [
+            (Framing::None, "", true, Some(""), false),
+            (Framing::None, "GET /next", true, Some(""), false),
+            (Framing::Length(0), "", true, Some(""), false),
+            (Framing::Length(2), "{}", true, Some("{}"), false),
+            (Framing::Length(2), "{}GET /next", false, Some("{}"), false),
+            (Framing::Length(3), "{}", true, None, false),
+            (Framing::Length(3), "", true, None, true),
+            (Framing::Length(3), "", false, None, false),
+            (Framing::Chunked, "", true, None, true),
+            (Framing::Chunked, "2\r\n", true, None, false),
+        ] {
+            let mut wire = Wire::new(TcpStream::connect(address).await.unwrap());
+            wire.held = BytesMut::from(held);
+            let (body, hands) = Hands::open(wire, framing, expects);
+            let body = match &body {
+                Inbound::Whole(body) => Some(std::str::from_utf8(body).unwrap()),
+                _ => None,
+            };
+            assert_eq!(body, whole, "{framing:?} {held}");
+            assert_eq!(
+                matches!(hands, Hands::Own(_)),
+                whole.is_some(),
+                "{framing:?} {held}"
+            );
+            let wire = hands.back().unwrap();
+            assert_eq!(wire.awaits_continue, invited, "{framing:?} {held}");
+        }
+    }
+}
