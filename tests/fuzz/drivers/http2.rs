@@ -10,7 +10,7 @@ const HEAD_BYTES_MAX: usize = 2000;
 /// The preface of a connection, whose bytes are of no concern here.
 const PREFACE_BYTES: usize = 24;
 
-/// What goes on of these pieces, the connection being cut after them.
+/// What goes on of these pieces.
 fn through<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut blocks = Blocks::new(HEAD_BYTES_MAX);
     assert_eq!(blocks.look(&mut [0; PREFACE_BYTES]), PREFACE_BYTES);
@@ -37,8 +37,6 @@ fn through<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
             }
         }
     }
-    blocks.give_up();
-    out.extend_from_slice(blocks.ready(usize::MAX));
     out
 }
 
@@ -54,9 +52,8 @@ pub(crate) fn blocks(data: &[u8]) {
         data.len(),
         whole.len()
     );
-    assert_eq!(
-        through([whole.as_slice()]),
-        whole,
+    assert!(
+        whole.starts_with(&through([whole.as_slice()])),
         "what went on is changed again"
     );
 }
