@@ -99,7 +99,7 @@ async fn serve(listener: TcpListener, gateway: Arc<Gateway>, hosts: Arc<[Host]>)
                 .header_read_timeout(HEAD_TIMEOUT)
                 .max_buf_size(16 * 1024)
                 .serve_connection(TokioIo::new(stream), service);
-            // Whatever ends it, there is nobody to tell.
+            // Why it ends is of no interest.
             let _ = tokio::time::timeout(AGE_MAX, connection).await;
         });
         let task = task.abort_handle();

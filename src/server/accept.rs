@@ -171,8 +171,8 @@ async fn accept(listener: TcpListener, index: usize, door: Arc<Door>, _open: wat
     }
 }
 
-/// Takes in what other workers pass on. Also while the gateway drains: what is on its way has a seat and is told there
-/// that it is over.
+/// Takes in what other workers pass on. Also while the gateway drains: what is on its way has a seat, and
+/// ends there.
 async fn take_in(door: Arc<Door>, mut handed: mpsc::Receiver<Handed>) {
     while let Some(Handed {
         tcp,

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::counters::ReasonLabels;
-use crate::server::phase::{Draining, Phase, told_to_stop};
+use crate::server::phase::{Draining, Phase, stopping};
 use crate::server::seats::Seat;
 use crate::server::shared::{LAST_CALL, Shared, refused};
 use crate::server::tls::Offer;
@@ -84,6 +84,6 @@ fn handshake_refused(shared: &Shared, peer: SocketAddr, reason: &'static str, de
 
 /// Ends some time after the gateway has stopped serving.
 async fn last_call(mut phase: watch::Receiver<Phase>) {
-    told_to_stop(&mut phase, Draining::No).await;
+    stopping(&mut phase, Draining::No).await;
     tokio::time::sleep(LAST_CALL).await;
 }

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::server::phase::{Draining, Phase, told_to_stop};
+use crate::server::phase::{Draining, Phase, stopping};
 use crate::server::seats::Seat;
 use crate::wire;
 use crate::wire::Stream;
@@ -58,7 +58,7 @@ pub(super) async fn linger<S: Stream>(
         let until = deadline.min(Instant::now() + PAUSE_MAX);
         tokio::select! {
             biased;
-            () = told_to_stop(&mut phase, draining) => {
+            () = stopping(&mut phase, draining) => {
                 draining = Draining::Yes;
                 deadline = deadline.min(Instant::now() + BRIEF_TIME);
             }

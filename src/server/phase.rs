@@ -13,7 +13,7 @@ pub(super) enum Phase {
     Cut,
 }
 
-/// Whether a connection was told to close after what it is doing.
+/// Whether a connection closes after what it is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Draining {
     Yes,
@@ -21,7 +21,7 @@ pub(super) enum Draining {
 }
 
 /// Ends when the gateway stops serving; never, once that is known.
-pub(super) async fn told_to_stop(phase: &mut watch::Receiver<Phase>, draining: Draining) {
+pub(super) async fn stopping(phase: &mut watch::Receiver<Phase>, draining: Draining) {
     if draining == Draining::Yes {
         return std::future::pending().await;
     }

@@ -1,7 +1,7 @@
 //! Lines about connections that are turned away or end badly. A flood of them is counted whole, but must not fill the
 //! log: an address and all addresses together have some lines at once and few after that. The first line of a reason
-//! in a second is always written, so that no flood hides another event. What was left out is told with the next line
-//! of its reason.
+//! in a second is always written, so that no flood hides another event. The next line of a reason counts
+//! what was left out.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ pub(super) enum Lines {
     /// Each says the same.
     Alike,
     /// Each has a detail.
-    Telling,
+    Detailed,
 }
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ struct Book {
 
 #[derive(Debug)]
 struct Reason {
-    told: Meter,
+    lines: Meter,
     left_out: u64,
 }
 
@@ -71,7 +71,7 @@ impl Meter {
 
 /// A line may be written.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct AdmittedLine {
     /// Refusals of this reason since its last line that got none.
     left_out: u64,
 }
@@ -88,29 +88,29 @@ impl Refusals {
     }
 
     /// Whether this refusal is written.
-    pub(super) fn tell(
+    pub(super) fn admit(
         &self,
         peer: SocketAddr,
         reason: &'static str,
         lines: Lines,
         now: Instant,
-    ) -> Option<Told> {
+    ) -> Option<AdmittedLine> {
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         book.tidy(now);
         let burst = match lines {
             Lines::Alike => 1,
-            Lines::Telling => PEER_BURST,
+            Lines::Detailed => PEER_BURST,
         };
         let Book {
             all, peers, reasons, ..
         } = &mut *book;
         let of_reason = reasons.entry(reason).or_insert(Reason {
-            told: Meter(now),
+            lines: Meter(now),
             left_out: 0,
         });
         let key = (Origin::of_peer(peer).bucket(), reason);
         let mut of_peer = peers.get(&key).copied().unwrap_or(Meter(now));
-        let rested = of_reason.told.admits(1, REASON_PERIOD, now);
+        let rested = of_reason.lines.admits(1, REASON_PERIOD, now);
         let room = of_peer.admits(burst, PEER_PERIOD, now) && all.admits(BURST, PERIOD, now);
         if !rested && !room {
             of_reason.left_out += 1;
@@ -121,8 +121,8 @@ impl Refusals {
         }
         of_peer.note(PEER_PERIOD, now);
         peers.insert(key, of_peer);
-        of_reason.told = Meter(now + REASON_PERIOD);
-        Some(Told {
+        of_reason.lines = Meter(now + REASON_PERIOD);
+        Some(AdmittedLine {
             left_out: std::mem::take(&mut of_reason.left_out),
         })
     }
@@ -138,7 +138,7 @@ impl Book {
     }
 }
 
-impl Told {
+impl AdmittedLine {
     /// The detail of the line, with what it stands for.
     pub(super) fn detail(&self, detail: Option<String>) -> Option<String> {
         if self.left_out == 0 {
@@ -159,31 +159,31 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use super::{BURST, Lines, PEER_BURST, PEER_PERIOD, Refusals, Told};
+    use super::{AdmittedLine, BURST, Lines, PEER_BURST, PEER_PERIOD, Refusals};
 
     fn peer(number: u32) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::from(0xc000_0200 + number), 1))
     }
 
     /// How many of so many refusals of each address, one after the other, have a line.
-    fn told(refusals: &Refusals, peers: u32, each: u32, lines: Lines, now: Instant) -> u32 {
+    fn written(refusals: &Refusals, peers: u32, each: u32, lines: Lines, now: Instant) -> u32 {
         let all = (0..each).flat_map(|_| 0..peers);
-        let told = all.filter(|number| refusals.tell(peer(*number), "full", lines, now).is_some());
-        u32::try_from(told.count()).unwrap()
+        let written = all.filter(|number| refusals.admit(peer(*number), "full", lines, now).is_some());
+        u32::try_from(written.count()).unwrap()
     }
 
     #[test]
-    fn an_address_has_one_line_a_second_and_the_next_tells_what_it_missed() {
+    fn an_address_has_one_line_a_second_and_the_next_counts_what_was_left_out() {
         let refusals = Refusals::new();
         let now = Instant::now();
-        assert_eq!(told(&refusals, 1, 8, Lines::Alike, now), 1);
+        assert_eq!(written(&refusals, 1, 8, Lines::Alike, now), 1);
         // Not another reason's business.
-        let other = refusals.tell(peer(0), "other", Lines::Alike, now).unwrap();
+        let other = refusals.admit(peer(0), "other", Lines::Alike, now).unwrap();
         assert_eq!(other.detail(None), None);
         let next = refusals
-            .tell(peer(0), "full", Lines::Alike, now + PEER_PERIOD)
+            .admit(peer(0), "full", Lines::Alike, now + PEER_PERIOD)
             .unwrap();
-        assert_eq!(next, Told { left_out: 7 });
+        assert_eq!(next, AdmittedLine { left_out: 7 });
         assert_eq!(
             next.detail(None).as_deref(),
             Some("7 more of this reason since its last line")
@@ -192,22 +192,22 @@ mod tests {
             next.detail(Some("because".into())).as_deref(),
             Some("because; 7 more of this reason since its last line")
         );
-        let last = refusals.tell(peer(0), "full", Lines::Alike, now + 2 * PEER_PERIOD);
-        assert_eq!(last, Some(Told { left_out: 0 }));
+        let last = refusals.admit(peer(0), "full", Lines::Alike, now + 2 * PEER_PERIOD);
+        assert_eq!(last, Some(AdmittedLine { left_out: 0 }));
     }
 
     #[test]
-    fn lines_that_tell_something_may_come_at_once_and_then_one_a_second() {
+    fn lines_with_a_detail_may_come_at_once_and_then_one_a_second() {
         let refusals = Refusals::new();
         let mut now = Instant::now();
-        assert_eq!(told(&refusals, 1, 1000, Lines::Telling, now), PEER_BURST);
+        assert_eq!(written(&refusals, 1, 1000, Lines::Detailed, now), PEER_BURST);
         for _ in 0..100 {
             now += PEER_PERIOD;
-            assert_eq!(told(&refusals, 1, 1000, Lines::Telling, now), 1);
+            assert_eq!(written(&refusals, 1, 1000, Lines::Detailed, now), 1);
         }
         now += PEER_PERIOD * PEER_BURST;
         assert_eq!(
-            told(&refusals, 1, 1000, Lines::Telling, now),
+            written(&refusals, 1, 1000, Lines::Detailed, now),
             PEER_BURST,
             "it has rested"
         );
@@ -215,13 +215,13 @@ mod tests {
 
     #[test]
     fn many_addresses_share_a_few_lines() {
-        for (lines, each) in [(Lines::Alike, 1), (Lines::Telling, 5)] {
+        for (lines, each) in [(Lines::Alike, 1), (Lines::Detailed, 5)] {
             let refusals = Refusals::new();
             let mut now = Instant::now();
-            assert_eq!(told(&refusals, 1000, each, lines, now), BURST);
+            assert_eq!(written(&refusals, 1000, each, lines, now), BURST);
             for _ in 0..100 {
                 now += Duration::from_secs(1);
-                let count = told(&refusals, 1000, each, lines, now);
+                let count = written(&refusals, 1000, each, lines, now);
                 assert!((20..=21).contains(&count), "{count} in a second");
             }
         }
@@ -231,11 +231,11 @@ mod tests {
     fn a_flood_hides_no_other_reason() {
         let refusals = Refusals::new();
         let now = Instant::now();
-        told(&refusals, 1000, 5, Lines::Telling, now);
+        written(&refusals, 1000, 5, Lines::Detailed, now);
         for number in [1, 5000] {
             let reason = ["first", "second"][usize::from(number == 1)];
-            let other = refusals.tell(peer(number), reason, Lines::Telling, now);
-            assert_eq!(other, Some(Told { left_out: 0 }), "{reason}");
+            let other = refusals.admit(peer(number), reason, Lines::Detailed, now);
+            assert_eq!(other, Some(AdmittedLine { left_out: 0 }), "{reason}");
         }
     }
 
@@ -244,13 +244,13 @@ mod tests {
         let refusals = Refusals::new();
         let mut now = Instant::now();
         for _ in 0..100 {
-            told(&refusals, 1000, 2, Lines::Telling, now);
+            written(&refusals, 1000, 2, Lines::Detailed, now);
             now += Duration::from_millis(300);
             let held = refusals.0.lock().unwrap().peers.len();
             assert!(held <= 2 * BURST as usize, "{held}");
         }
         now += PEER_BURST * PEER_PERIOD;
-        refusals.tell(peer(0), "full", Lines::Alike, now);
+        refusals.admit(peer(0), "full", Lines::Alike, now);
         assert_eq!(refusals.0.lock().unwrap().peers.len(), 1);
     }
 }

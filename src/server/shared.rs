@@ -22,17 +22,12 @@ pub(super) const PIECE_BYTES: usize = 16 * 1024;
 /// What connections of one listener share within a worker.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// Who answers.
     pub gateway: Arc<Gateway>,
-    /// The worker.
     pub worker: usize,
-    /// Deadlines and limits.
     pub settings: Arc<ConnectionSettings>,
     /// Path answered with the gateway's health.
     pub health_path: Option<Arc<str>>,
-    /// Who connects.
     pub peers: Peers,
-    /// Which lines about connections are written.
     pub refusals: Arc<Refusals>,
 }
 
@@ -41,14 +36,14 @@ pub(super) struct Shared {
 pub(super) fn refused(shared: &Shared, peer: SocketAddr, reason: &'static str, detail: Option<String>) {
     shared.gateway.counters().refused(reason);
     let lines = match detail {
-        Some(_) => Lines::Telling,
+        Some(_) => Lines::Detailed,
         None => Lines::Alike,
     };
-    let Some(told) = shared.refusals.tell(peer, reason, lines, clock::now()) else {
+    let Some(line) = shared.refusals.admit(peer, reason, lines, clock::now()) else {
         return;
     };
     let address = peer.ip().to_canonical();
-    let detail = told.detail(detail).map(Into::into);
+    let detail = line.detail(detail).map(Into::into);
     shared
         .gateway
         .log()

@@ -59,7 +59,7 @@ impl Table {
         if let Some(key) = self.by_name.get(&name) {
             return Some(key.clone());
         }
-        // A wildcard stands for exactly one label (RFC 6125 section 6.4.3).
+        // A wildcard covers exactly one label (RFC 6125 section 6.4.3).
         let wild = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
         wild.and_then(|wild| self.by_name.get(&wild))
             .or(self.default.as_ref())
@@ -186,7 +186,7 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// TLS 1.2 and 1.3 settings of a listener, whose certificates follow what lies in their places.
+/// TLS 1.2 and 1.3 settings of a listener, whose certificates follow their sources.
 ///
 /// # Errors
 /// When the cryptography provider lacks what TLS needs, which a build of ours does not.

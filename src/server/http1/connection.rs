@@ -195,7 +195,7 @@ impl Line {
         self.answer(request, hands, head.persists, None).await
     }
 
-    /// Answers a head that cannot be read, in the place of which a request without meaning stands.
+    /// Answers a head that cannot be read; the gateway gets a request without meaning in its place.
     async fn refuse<S: Stream>(&mut self, mut wire: Wire<S>, defect: Defect) -> Turn<S> {
         // Where the next request begins is unknown.
         wire.held = BytesMut::new();

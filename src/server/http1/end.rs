@@ -24,7 +24,7 @@ pub(super) enum End {
     Over,
     /// After an answer that was its last: the peer may still be sending.
     Answered,
-    /// The peer has left, or there is nobody to tell.
+    /// The peer has left, or nothing can be sent to it.
     Gone,
     /// The answer broke off: the peer must see that it is not whole.
     Cut,
@@ -71,7 +71,7 @@ fn cut(stream: &impl Stream) {
     let _ = SockRef::from(stream.socket()).set_linger(Some(Duration::ZERO));
 }
 
-/// Closes an idle connection. The goodbye tells the peer that this is no fault; it may take its time to read it.
+/// Closes an idle connection. The TLS goodbye shows the peer that this is no fault.
 async fn goodbye<S: Stream>(mut stream: S) {
     let _ = tokio::time::timeout(GOODBYE_TIME, stream.shutdown()).await;
 }

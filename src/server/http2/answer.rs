@@ -30,7 +30,7 @@ pub(super) struct RunningBody {
 impl RunningBody {
     pub(super) fn new(body: AnswerBody, running: Running) -> Self {
         // Before it asks for the first piece, HTTP/2 waits for the reader's window.
-        pace::tell(Turn::Reader);
+        pace::set_turn(Turn::Reader);
         let mut body = Self {
             body,
             rest: Bytes::new(),
@@ -66,7 +66,7 @@ impl RunningBody {
         if self.awaited || self.handed - self.timed >= PIECE_BYTES as u64 {
             self.awaited = false;
             self.timed = self.handed;
-            pace::tell(Turn::Reader);
+            pace::set_turn(Turn::Reader);
         }
     }
 }
@@ -88,7 +88,7 @@ impl Body for RunningBody {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if polled.is_pending() {
             self.awaited = true;
-            pace::tell(Turn::Ours);
+            pace::set_turn(Turn::Ours);
             return Poll::Pending;
         }
         let polled = polled.map_ok(|frame| frame.map_data(|data| self.next(data)));

@@ -21,7 +21,7 @@ use crate::server::http2::guard::{Guard, Signs};
 use crate::server::http2::line::Line;
 use crate::server::http2::pace::Streams;
 use crate::server::http2::requests::Requests;
-use crate::server::phase::{Draining, Phase, told_to_stop};
+use crate::server::phase::{Draining, Phase, stopping};
 use crate::server::seats::Seat;
 use crate::server::shared::{Shared, refused};
 use crate::settings::ConnectionSettings;
@@ -75,7 +75,7 @@ pub(in crate::server) async fn serve(
     let streams = signs.refused_streams();
     match ended {
         Some((reason, detail)) => refused(&shared, peer, reason, detail),
-        // h2 resets what is malformed and tells nobody.
+        // h2 resets what is malformed and reports it to nobody.
         None if streams > 0 => {
             let detail = format!("{streams} of its streams were malformed and have been reset");
             refused(&shared, peer, "malformed-http2", Some(detail));
@@ -122,7 +122,7 @@ async fn live(
     loop {
         tokio::select! {
             biased;
-            () = told_to_stop(&mut phase, draining) => {}
+            () = stopping(&mut phase, draining) => {}
             over = poll_fn(|cx| poll_gated(connection.as_mut(), &line, cx)) => {
                 return over.and_then(|result| ended(&line.signs, &settings, result));
             }

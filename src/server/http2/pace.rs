@@ -1,5 +1,5 @@
 //! A deadline for readers of HTTP/2 streams. hyper has none, and it polls the body of an answer whose reader has closed
-//! its window once and no more; so each stream runs in a future of ours, which the body tells whose turn it is. A stream
+//! its window once and no more; so each stream runs in a future of ours, in which the body sets whose turn it is. A stream
 //! that waits for the flow may wait; one that waits for its reader, and moves by not a single piece, is reset.
 
 use std::cell::Cell;
@@ -21,18 +21,18 @@ use crate::server::shared::PIECE_BYTES;
 pub(super) enum Turn {
     /// For the flow, or for us.
     Ours,
-    /// For its reader, since it was told last.
+    /// For its reader, since that was set last.
     Reader,
 }
 
 thread_local! {
     // A stream and its body are polled in one go on one thread, so this needs neither a lock nor memory of the stream's.
-    static TOLD: Cell<Option<Turn>> = const { Cell::new(None) };
+    static TURN: Cell<Option<Turn>> = const { Cell::new(None) };
 }
 
-/// Tells the stream that is being polled whose turn it is now.
-pub(super) fn tell(turn: Turn) {
-    TOLD.set(Some(turn));
+/// Sets for the stream that is being polled whose turn it is now.
+pub(super) fn set_turn(turn: Turn) {
+    TURN.set(Some(turn));
 }
 
 /// The next piece of these bytes; the rest stays.
@@ -78,11 +78,11 @@ impl<F: Future<Output = ()> + Unpin> Future for Paced<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let me = &mut *self;
-        TOLD.set(None);
+        TURN.set(None);
         if clock::turn(|| Pin::new(&mut me.stream).poll(cx)).is_ready() {
             return Poll::Ready(());
         }
-        let moved = TOLD.take();
+        let moved = TURN.take();
         me.turn = moved.unwrap_or(me.turn);
         if me.turn == Turn::Ours {
             return Poll::Pending;

@@ -1,5 +1,5 @@
 //! Follows the frames that leave over HTTP/2, to learn which streams h2 refuses by itself: it resets what is malformed
-//! (RFC 9113 section 8.1.1) and tells nobody. In passing it adds up how far the connection's window is opened.
+//! (RFC 9113 section 8.1.1) and reports it to nobody. It also adds up how far the connection's window is opened.
 
 const HEADER_BYTES: usize = 9;
 /// Header, and the number that is the payload of RST_STREAM and of WINDOW_UPDATE.
@@ -21,7 +21,7 @@ pub(super) struct Resets {
 }
 
 impl Resets {
-    /// Looks at bytes that have left; tells how many streams they refuse.
+    /// Looks at bytes that have left; returns how many streams they refuse.
     pub(super) fn look(&mut self, mut bytes: &[u8]) -> u32 {
         let mut refused = 0;
         while !bytes.is_empty() {

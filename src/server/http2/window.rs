@@ -38,7 +38,7 @@ impl Window {
         self.changed(-i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// Notes what the peer was told that it may send.
+    /// Notes by how much the peer was allowed to send more.
     pub(super) fn opened(&mut self, bytes: u64) {
         self.changed(i64::try_from(bytes).unwrap_or(i64::MAX));
     }

@@ -14,7 +14,7 @@ use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::wire::secure::{NoHandshake, OfCaller, READ_BYTES, SPACE, Stands, ToServer, broken};
+use crate::wire::secure::{NoHandshake, OfCaller, Progress, READ_BYTES, SPACE, ToServer, broken};
 
 /// What a server may say before the handshake is over: a chain of certificates, and then some.
 const HANDSHAKE_MAX: usize = 128 * 1024;
@@ -37,15 +37,15 @@ impl ToServer {
         loop {
             let mut arrived = std::mem::take(&mut stream.arrived);
             let mut unread = std::mem::take(&mut stream.unread);
-            let (used, stands) = stream.digest(&mut arrived, &mut unread);
+            let (used, progress) = stream.digest(&mut arrived, &mut unread);
             arrived.drain(..used.min(arrived.len()));
             stream.arrived = arrived;
             stream.unread = unread;
-            let told = poll_fn(|cx| stream.poll_leave(cx)).await;
+            let sent = poll_fn(|cx| stream.poll_leave(cx)).await;
             // What is wrong with the peer explains more than that it does not listen any more.
-            let stands = stands?;
-            told?;
-            if stands == Stands::Traffic {
+            let progress = progress?;
+            sent?;
+            if progress == Progress::Traffic {
                 stream.arrived.shrink_to_fit();
                 return Ok(stream);
             }
@@ -104,19 +104,19 @@ impl OfCaller {
                 self.unread = unread;
                 taken
             };
-            let stands = poll_fn(taking).await?;
+            let progress = poll_fn(taking).await?;
             answered |= !self.leaving.is_empty();
             // With TLS 1.3 a caller that has finished waits for no more than its answer, and a ticket goes with that.
             // Where the system cannot acknowledge without it, it leaves at once.
             let version = self.tls.protocol_version();
-            self.patient = stands == Stands::Traffic
+            self.patient = progress == Progress::Traffic
                 && version == Some(ProtocolVersion::TLSv1_3)
                 && self.leaving.len() <= PATIENT_MAX
                 && cfg!(target_os = "linux");
             if !self.patient {
                 poll_fn(|cx| self.poll_leave(cx)).await?;
             }
-            if stands == Stands::Traffic {
+            if progress == Progress::Traffic {
                 self.acknowledge();
                 return Ok(());
             }

@@ -143,9 +143,9 @@ impl<T> fmt::Debug for Secure<T> {
     }
 }
 
-/// Where TLS stands when it has read everything.
+/// How far TLS is when it has read everything.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stands {
+enum Progress {
     Handshake,
     Traffic,
 }
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_record_is_an_error_and_the_peer_is_told() {
+    async fn what_is_no_record_is_an_error_and_the_peer_gets_an_alert() {
         let (mut near, far) = pair(&TLS13).await;
         let (mut tcp, _) = far.into_inner();
         tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
@@ -389,16 +389,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_certificate_for_another_name_is_refused_and_the_peer_is_told() {
+    async fn a_certificate_for_another_name_is_refused_and_the_peer_gets_an_alert() {
         for version in [&TLS12, &TLS13] {
             let (near, far) = pair_named(version, "elsewhere").await;
             let error = near.unwrap_err();
             assert!(error.to_string().contains("not valid for name"), "{error}");
-            let told = match far {
+            let seen = match far {
                 Ok(mut far) => far.read_u8().await.unwrap_err(),
                 Err(error) => error,
             };
-            assert!(told.to_string().contains("BadCertificate"), "{told}");
+            assert!(seen.to_string().contains("BadCertificate"), "{seen}");
         }
     }
 
@@ -438,7 +438,7 @@ mod tests {
         let (mut near, mut far) = served(&server, &client).await;
         let nothing = far.get_ref().0.try_read(&mut [0; 64]).unwrap_err();
         assert_eq!(nothing.kind(), ErrorKind::WouldBlock, "{nothing}");
-        // A request that is read meanwhile does not send it off either.
+        // A request that is read before does not send it off either.
         far.write_all(b"question").await.unwrap();
         assert_eq!(in_time(near.read(&mut [0; 64])).await.unwrap(), 8);
         let nothing = far.get_ref().0.try_read(&mut [0; 64]).unwrap_err();
@@ -462,16 +462,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_caller_is_told_what_is_wrong_although_its_ticket_waits() {
+    async fn a_caller_gets_its_alert_although_its_ticket_waits() {
         let (server, client) = configs(&TLS13);
         let (mut near, far) = served(&server, &client).await;
         let (mut tcp, mut tls) = far.into_inner();
         tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         in_time(near.read(&mut [0; 64])).await.unwrap_err();
         drop(near);
-        let mut told = Vec::new();
-        in_time(tcp.read_to_end(&mut told)).await.unwrap();
-        tls.read_tls(&mut told.as_slice()).unwrap();
+        let mut alert = Vec::new();
+        in_time(tcp.read_to_end(&mut alert)).await.unwrap();
+        tls.read_tls(&mut alert.as_slice()).unwrap();
         let error = tls.process_new_packets().unwrap_err();
         assert!(matches!(error, rustls::Error::AlertReceived(_)), "{error}");
     }
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_caller_said_is_told_when_no_handshake_comes_of_it() {
+    async fn what_a_caller_said_is_kept_when_the_handshake_fails() {
         let (server, _) = configs(&TLS13);
         let (_, client) = configs(&TLS12);
         let (far, tcp) = sockets().await;

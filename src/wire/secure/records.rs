@@ -10,7 +10,7 @@ use rustls::{Error, InvalidMessage};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::wire::secure::alert::hello_version;
-use crate::wire::secure::{READ_BYTES, RECORD_HEAD, Refusal, SPACE, Secure, Side, Stands, broken, encode};
+use crate::wire::secure::{Progress, READ_BYTES, RECORD_HEAD, Refusal, SPACE, Secure, Side, broken, encode};
 
 impl<T: Side> Secure<T> {
     /// Adds what arrives to `into`: one record, or a few small ones; 0 at the end.
@@ -45,17 +45,17 @@ impl<T: Side> Secure<T> {
         }
         // A peer that is sent an alert waits for no record.
         let may_wait = self.patient && taken.is_ok();
-        let told = if self.leaving.is_empty() || may_wait {
+        let sent = if self.leaving.is_empty() || may_wait {
             Ok(())
         } else {
             // What TLS itself has to say. It leaves with the next bytes, if the socket takes none now.
             match self.poll_leave(cx) {
-                Poll::Ready(told) => told,
+                Poll::Ready(sent) => sent,
                 Poll::Pending => Ok(()),
             }
         };
         // What is wrong with the peer explains more than that it does not listen any more.
-        Poll::Ready(taken.and(told))
+        Poll::Ready(taken.and(sent))
     }
 
     /// The same, and keeps what TLS has to say. Whatever is read is shown to `see` first.
@@ -65,7 +65,7 @@ impl<T: Side> Secure<T> {
         space: &mut [u8],
         into: &mut BytesMut,
         see: impl FnOnce(&[u8]),
-    ) -> Poll<io::Result<Stands>> {
+    ) -> Poll<io::Result<Progress>> {
         let have = self.arrived.len();
         let too_long = have >= space.len();
         let Some(begun) = space.get_mut(..have).filter(|_| !too_long) else {
@@ -89,9 +89,9 @@ impl<T: Side> Secure<T> {
         }
         see(read.filled());
         let bytes = space.get_mut(..have + count).unwrap_or_default();
-        let (used, stands) = self.digest(bytes, into);
+        let (used, progress) = self.digest(bytes, into);
         self.keep(bytes.get(used..).unwrap_or_default());
-        Poll::Ready(stands)
+        Poll::Ready(progress)
     }
 
     /// Keeps the beginning of a record, in no more memory than that takes.
@@ -105,13 +105,13 @@ impl<T: Side> Secure<T> {
 
     /// Takes in what has arrived: what it says to us comes into `into`, what TLS answers to it waits to leave. Tells how
     /// many bytes are done with.
-    pub(super) fn digest(&mut self, bytes: &mut [u8], into: &mut BytesMut) -> (usize, io::Result<Stands>) {
+    pub(super) fn digest(&mut self, bytes: &mut [u8], into: &mut BytesMut) -> (usize, io::Result<Progress>) {
         let mut used = 0;
         loop {
             let rest = bytes.get_mut(used..).unwrap_or_default();
             let version = hello_version(rest);
             let UnbufferedStatus { mut discard, state } = self.tls.process(rest);
-            let stands = match state {
+            let progress = match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
                         match record {
@@ -138,8 +138,8 @@ impl<T: Side> Secure<T> {
                     self.ended = true;
                     None
                 }
-                Ok(ConnectionState::BlockedHandshake) => Some(Stands::Handshake),
-                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => Some(Stands::Traffic),
+                Ok(ConnectionState::BlockedHandshake) => Some(Progress::Handshake),
+                Ok(ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => Some(Progress::Traffic),
                 Ok(_) => return (used, Err(broken("a state of TLS that was not asked for"))),
                 Err(error) => {
                     used += discard;
@@ -148,8 +148,8 @@ impl<T: Side> Secure<T> {
                 }
             };
             used += discard;
-            if let Some(stands) = stands {
-                return (used, Ok(stands));
+            if let Some(progress) = progress {
+                return (used, Ok(progress));
             }
         }
     }
@@ -186,7 +186,7 @@ impl<T: Side> Secure<T> {
         space: &mut [u8],
         plain: Option<&[u8]>,
     ) -> io::Result<()> {
-        // A part of it may have left, if somebody flushed meanwhile.
+        // A part of it may have left, if somebody flushed since.
         let waiting = self.leaving.get(self.left..).unwrap_or_default();
         let waited = waiting.len();
         if let Some(first) = space.get_mut(..waited) {
