@@ -82,6 +82,9 @@ impl Check<'_> {
         route: &Table<RouteTable>,
         end: Option<PathEnd>,
     ) -> Option<Vec<PathTemplate>> {
+        if route.is_reported("paths") {
+            return None;
+        }
         let Some(values) = &route.paths else {
             if end == Some(PathEnd::Open) {
                 let flaw = Flaw::new("the route does not say what of the API may be asked for");
