@@ -10,11 +10,13 @@ pub mod outbound;
 mod permits;
 mod pool;
 pub mod reply;
+mod shares;
 mod trigger;
 
 pub use body::{Outgoing, Progress, StreamedBody};
 pub use error::{ConnectError, Failed, FlowError, Sent};
 pub use exchange::{Answer, AnswerBody, Call};
-pub use permits::{Arriving, Load, Permit, Permits};
+pub use permits::{Arriving, Permit, Permits};
 pub use pool::{Age, Lease};
+pub use shares::Load;
 pub use trigger::{Address, Flows, Mover, Trigger};

@@ -3,38 +3,20 @@
 //! waiting room makes room. A body that is still arriving costs its sender next to nothing and may take long, so such
 //! requests never get all permits, and one sender never gets all of what they may have.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::flow::error::FlowError;
+use crate::flow::shares::{Load, PermitLimits, Shares, Turn};
 use crate::model::Holder;
-
-/// How the body of a request comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Load {
-    /// It is whole: only the trigger decides how long the permit is in use.
-    Whole,
-    /// It is still arriving, as slowly as its sender likes.
-    Arriving,
-}
 
 /// The permits of one trigger.
 #[derive(Debug)]
 pub struct Permits {
-    limits: Limits,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    in_flight_max: usize,
-    arriving_max: usize,
-    waiting_max: usize,
-    waiting_timeout: Duration,
+    limits: PermitLimits,
+    state: Mutex<Shares>,
 }
 
 /// The right to send one request, given back when dropped.
@@ -79,7 +61,7 @@ impl Drop for Arriving {
 impl Permits {
     /// Permits for so many requests at one time, and room for so many that wait.
     pub fn new(in_flight_max: usize, waiting_max: usize, waiting_timeout: Duration) -> Self {
-        let limits = Limits {
+        let limits = PermitLimits {
             in_flight_max,
             // A quarter is left to bodies that are whole, and at least one permit where there are two.
             arriving_max: (in_flight_max - in_flight_max.div_ceil(4)).max(1),
@@ -147,11 +129,11 @@ impl Permits {
         state.dispatch(&self.limits);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Shares> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn busy(&self, state: &State, holder: Holder, load: Load, why: &'static str) -> FlowError {
+    fn busy(&self, state: &Shares, holder: Holder, load: Load, why: &'static str) -> FlowError {
         let mine = state.shares.get(&holder);
         let (all, own, what) = match load {
             Load::Arriving if state.in_flight < self.limits.in_flight_max => {
@@ -196,238 +178,6 @@ impl Drop for Wait<'_> {
     }
 }
 
-/// What a waiting request gets to hear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Granted,
-    GaveWay,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    number: u64,
-    turn: oneshot::Sender<Turn>,
-}
-
-/// What one holder has. It exists while it has anything.
-#[derive(Debug, Default)]
-struct Share {
-    in_flight: usize,
-    arriving: usize,
-    whole: VecDeque<Waiter>,
-    uploads: VecDeque<Waiter>,
-}
-
-impl Share {
-    fn waiting(&self) -> usize {
-        self.whole.len() + self.uploads.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.in_flight == 0 && self.arriving == 0 && self.waiting() == 0
-    }
-
-    fn queue(&mut self, load: Load) -> &mut VecDeque<Waiter> {
-        match load {
-            Load::Whole => &mut self.whole,
-            Load::Arriving => &mut self.uploads,
-        }
-    }
-
-    /// The one that came last.
-    fn pop_newest(&mut self) -> Option<Waiter> {
-        let number = |queue: &VecDeque<Waiter>| queue.back().map(|waiter| waiter.number);
-        match number(&self.whole) > number(&self.uploads) {
-            true => self.whole.pop_back(),
-            false => self.uploads.pop_back(),
-        }
-    }
-}
-
-/// The first waiting request of a holder. The least is the next to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Candidate {
-    /// Only of those whose body is still arriving; they have a queue of their own.
-    arriving: usize,
-    in_flight: usize,
-    number: u64,
-    holder: Holder,
-}
-
-/// Holders with waiting requests, in order, so that no decision looks at all of them.
-#[derive(Debug, Default)]
-struct Queues {
-    whole: BTreeSet<Candidate>,
-    uploads: BTreeSet<Candidate>,
-    /// By all that they have: requests in flight and waiting.
-    crowds: BTreeSet<(usize, Holder)>,
-}
-
-impl Queues {
-    fn each(&mut self, holder: Holder, share: &Share, entry: Listing) {
-        let first = |queue: &VecDeque<Waiter>, arriving| {
-            queue.front().map(|waiter| Candidate {
-                arriving,
-                in_flight: share.in_flight,
-                number: waiter.number,
-                holder,
-            })
-        };
-        let crowd = (share.in_flight + share.waiting(), holder);
-        let whole = first(&share.whole, 0);
-        let upload = first(&share.uploads, share.arriving);
-        match entry {
-            Listing::Add => {
-                self.whole.extend(whole);
-                self.uploads.extend(upload);
-                self.crowds.insert(crowd);
-            }
-            Listing::Remove => {
-                whole.map(|candidate| self.whole.remove(&candidate));
-                upload.map(|candidate| self.uploads.remove(&candidate));
-                self.crowds.remove(&crowd);
-            }
-        }
-    }
-}
-
-enum Listing {
-    Add,
-    Remove,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    in_flight: usize,
-    arriving: usize,
-    waiting: usize,
-    /// Waiting requests are numbered in the order in which they came.
-    number: u64,
-    /// At most one for each request in flight or waiting.
-    shares: HashMap<Holder, Share>,
-    queues: Queues,
-}
-
-impl State {
-    /// Changes the share of a holder, and its places in the queues with it.
-    fn change<R>(&mut self, holder: Holder, change: impl FnOnce(&mut Share) -> R) -> R {
-        match self.shares.entry(holder) {
-            Entry::Vacant(entry) => {
-                let mut share = Share::default();
-                let result = change(&mut share);
-                if share.waiting() > 0 {
-                    self.queues.each(holder, &share, Listing::Add);
-                }
-                if !share.is_empty() {
-                    entry.insert(share);
-                }
-                result
-            }
-            Entry::Occupied(mut entry) => {
-                let share = entry.get_mut();
-                if share.waiting() > 0 {
-                    self.queues.each(holder, share, Listing::Remove);
-                }
-                let result = change(share);
-                if share.waiting() > 0 {
-                    self.queues.each(holder, share, Listing::Add);
-                } else if share.is_empty() {
-                    entry.remove();
-                }
-                result
-            }
-        }
-    }
-
-    fn has_room(&self, limits: &Limits, holder: Holder, load: Load) -> bool {
-        let own = || self.shares.get(&holder).map_or(0, |share| share.arriving);
-        self.in_flight < limits.in_flight_max && (load == Load::Whole || self.takes_upload(limits, own()))
-    }
-
-    /// Whether a holder with so many bodies arriving may have one more: fewer than twice what it leaves to others. A
-    /// holder alone ends at two thirds of what all may have, the next one at two thirds of the rest.
-    fn takes_upload(&self, limits: &Limits, own: usize) -> bool {
-        own < 2 * limits.arriving_max.saturating_sub(self.arriving)
-    }
-
-    fn grant(&mut self, holder: Holder, load: Load) {
-        let arriving = usize::from(load == Load::Arriving);
-        self.in_flight += 1;
-        self.arriving += arriving;
-        self.change(holder, |share| {
-            share.in_flight += 1;
-            share.arriving += arriving;
-        });
-    }
-
-    /// Whether one more may wait, if need be in place of the newest request of the holder with the most.
-    fn make_place(&mut self, limits: &Limits, holder: Holder) -> bool {
-        if self.waiting < limits.waiting_max {
-            return true;
-        }
-        let own = self
-            .shares
-            .get(&holder)
-            .map_or(0, |share| share.in_flight + share.waiting());
-        // Only if the newcomer does not get as many by it: places must not be taken back and forth.
-        let Some(&(_, largest)) = self.queues.crowds.last().filter(|(count, _)| own + 1 < *count) else {
-            return false;
-        };
-        let Some(waiter) = self.change(largest, Share::pop_newest) else {
-            return false;
-        };
-        self.waiting = self.waiting.saturating_sub(1);
-        // It listens: it would have left the queue under the lock otherwise.
-        let _ = waiter.turn.send(Turn::GaveWay);
-        true
-    }
-
-    fn join(&mut self, holder: Holder, load: Load) -> (u64, oneshot::Receiver<Turn>) {
-        let (turn, receiver) = oneshot::channel();
-        self.number += 1;
-        let number = self.number;
-        self.waiting += 1;
-        self.change(holder, |share| {
-            share.queue(load).push_back(Waiter { number, turn });
-        });
-        (number, receiver)
-    }
-
-    /// Takes a request out of the waiting room, if it is still there.
-    fn leave(&mut self, holder: Holder, load: Load, number: u64) -> bool {
-        let left = self.change(holder, |share| {
-            let queue = share.queue(load);
-            let at = queue.binary_search_by_key(&number, |waiter| waiter.number).ok()?;
-            queue.remove(at)
-        });
-        self.waiting -= usize::from(left.is_some());
-        left.is_some()
-    }
-
-    /// Gives free permits to those whose turn it is.
-    fn dispatch(&mut self, limits: &Limits) {
-        while self.waiting > 0 && self.in_flight < limits.in_flight_max {
-            let whole = self.queues.whole.first().copied();
-            let upload = self.queues.uploads.first().copied();
-            let upload = upload.filter(|upload| self.takes_upload(limits, upload.arriving));
-            let turn = |candidate: &Candidate| (candidate.in_flight, candidate.number);
-            let (next, load) = match (whole, upload) {
-                (Some(whole), Some(upload)) if turn(&upload) < turn(&whole) => (upload, Load::Arriving),
-                (Some(whole), _) => (whole, Load::Whole),
-                (None, Some(upload)) => (upload, Load::Arriving),
-                (None, None) => return,
-            };
-            let Some(waiter) = self.change(next.holder, |share| share.queue(load).pop_front()) else {
-                return;
-            };
-            self.waiting = self.waiting.saturating_sub(1);
-            self.grant(next.holder, load);
-            // It listens: it would have left the queue under the lock otherwise.
-            let _ = waiter.turn.send(Turn::Granted);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::Future;
@@ -436,8 +186,9 @@ mod tests {
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
-    use super::{Load, Permit, Permits};
+    use super::{Permit, Permits};
     use crate::flow::error::FlowError;
+    use crate::flow::shares::Load;
     use crate::model::Holder;
 
     const WAIT: Duration = Duration::from_secs(5);
