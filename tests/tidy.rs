@@ -176,6 +176,23 @@ fn modules_name_lower_floors_only() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Code that has an `Admitted` knows that every check has passed, because its field is private to the file that checks.
+#[test]
+fn there_is_one_maker_of_admitted() {
+    let maker = root().join("src/gateway/admission.rs");
+    let text = fs::read_to_string(&maker).unwrap();
+    assert!(text.contains("pub(super) struct Admitted<'r>(AdmittedParts<'r>);"));
+    let count = |text: &str, made: &str| text.matches(made).count();
+    assert_eq!(count(&text, "Admitted("), 1, "one expression makes it");
+    let own = text.split("impl<'r> Admitted<'r> {").nth(1).unwrap();
+    let own = own.split("\n}\n").next().unwrap();
+    assert_eq!(
+        count(own, "Self(") + count(own, "-> Self"),
+        0,
+        "it has no other constructor"
+    );
+}
+
 #[test]
 fn the_emulator_never_names_the_crate() {
     for path in files(&root().join("tests/emulator"), "rs") {
