@@ -32,7 +32,7 @@ pub(super) const ANSWER: HeaderName = HeaderName::from_static("x-flowgate-answer
 
 /// The body of an answer.
 pub struct AnswerBody {
-    source: Source,
+    source: AnswerSource,
     journal: Option<Journal>,
     passed: Option<Passed>,
 }
@@ -68,7 +68,7 @@ impl Passed {
     }
 }
 
-enum Source {
+enum AnswerSource {
     /// The gateway's own words.
     Own(Option<Bytes>),
     /// The flow's.
@@ -94,8 +94,8 @@ pub(super) struct FlowBody {
 impl fmt::Debug for AnswerBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.source {
-            Source::Own(_) => "AnswerBody::Own",
-            Source::Flow(_) => "AnswerBody::Flow",
+            AnswerSource::Own(_) => "AnswerBody::Own",
+            AnswerSource::Flow(_) => "AnswerBody::Flow",
         })
     }
 }
@@ -109,7 +109,7 @@ pub(super) fn problem(problem: &Problem, by: AnsweredBy, mut journal: Journal) -
 /// The answer for a problem whose request has lost its line.
 pub(super) fn without_line(problem: &Problem, request: RequestId) -> Response<AnswerBody> {
     problem.answer(request).map(|bytes| AnswerBody {
-        source: Source::Own(Some(bytes)),
+        source: AnswerSource::Own(Some(bytes)),
         journal: None,
         passed: None,
     })
@@ -123,7 +123,7 @@ pub(super) fn own(answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal)
         .insert(REQUEST_ID, outbound::format_id(journal.request()));
     head.headers.insert(ANSWER, HeaderValue::from_static(by.as_str()));
     let body = AnswerBody {
-        source: Source::Own(Some(bytes)),
+        source: AnswerSource::Own(Some(bytes)),
         journal: Some(journal),
         passed: None,
     };
@@ -140,7 +140,7 @@ pub(super) fn passed(
 ) -> Response<AnswerBody> {
     journal.answered(status.as_u16(), by);
     let body = AnswerBody {
-        source: Source::Flow(body),
+        source: AnswerSource::Flow(body),
         passed: Some(Passed {
             fields,
             request: journal.request(),
@@ -162,7 +162,7 @@ impl AnswerBody {
     /// Leaves out the gateway's own words, as the answer to HEAD does; returns how many bytes they have (RFC 9110
     /// section 9.3.2). A flow was asked with HEAD as well, and sends none.
     pub fn omit(&mut self) -> Option<u64> {
-        let Source::Own(bytes) = &mut self.source else {
+        let AnswerSource::Own(bytes) = &mut self.source else {
             return None;
         };
         let omitted = bytes.take()?.len() as u64;
@@ -182,7 +182,7 @@ impl AnswerBody {
         if let Some(mut journal) = self.journal.take() {
             journal.complete();
         }
-        if let Source::Flow(flow) = &mut self.source {
+        if let AnswerSource::Flow(flow) = &mut self.source {
             flow.rest = None;
             flow.permit = None;
         }
@@ -203,7 +203,7 @@ impl AnswerBody {
         if let Some(mut journal) = self.journal.take() {
             journal.cut(cause.clone());
         }
-        if let Source::Flow(flow) = &mut self.source {
+        if let AnswerSource::Flow(flow) = &mut self.source {
             flow.rest = None;
             flow.permit = None;
         }
@@ -286,8 +286,8 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let piece = match &mut self.source {
-            Source::Own(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()).map(Ok),
-            Source::Flow(flow) => match flow.first.pop_front() {
+            AnswerSource::Own(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()).map(Ok),
+            AnswerSource::Flow(flow) => match flow.first.pop_front() {
                 Some(bytes) => Some(Ok(bytes)),
                 None => std::task::ready!(flow.poll_rest(cx)),
             },
@@ -304,8 +304,8 @@ impl Body for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Own(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Source::Flow(flow) => {
+            AnswerSource::Own(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            AnswerSource::Flow(flow) => {
                 flow.first.is_empty() && flow.rest.as_ref().is_none_or(flow::AnswerBody::is_over)
             }
         }
@@ -313,8 +313,10 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Source::Flow(flow) => flow.length().map_or_else(SizeHint::default, SizeHint::with_exact),
+            AnswerSource::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            AnswerSource::Flow(flow) => flow.length().map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

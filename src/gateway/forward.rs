@@ -15,7 +15,7 @@ use crate::gateway::budget::Owner;
 use crate::gateway::journal::{AnsweredBy, Journal};
 use crate::gateway::payload::Payload;
 use crate::gateway::snapshot::Route;
-use crate::gateway::upstream::{Judgement, Sent};
+use crate::gateway::upstream::{Dispatched, Judgement};
 use crate::model::clock;
 use crate::problem::{Kind, Problem};
 use crate::wire::Fields;
@@ -90,7 +90,7 @@ impl Departure<'_> {
             timer: None,
             taken: None,
         };
-        let sent = Sent {
+        let sent = Dispatched {
             to: self.admitted.address.url(),
             token: route.identity.as_ref().zip(token.as_ref()),
         };

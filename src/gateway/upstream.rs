@@ -38,9 +38,9 @@ pub(super) struct Passes {
     pub query: QueryPass,
 }
 
-/// What was sent: the target, and the token with its identity.
+/// What was sent: the address, and the token with its identity.
 #[derive(Clone, Copy)]
-pub(super) struct Sent<'r> {
+pub(super) struct Dispatched<'r> {
     pub to: &'r TriggerUrl,
     pub token: Option<(&'r Identity, &'r Arc<Token>)>,
 }
@@ -125,7 +125,7 @@ impl Upstream {
         &self,
         (status, fields): (StatusCode, &mut Fields),
         body: &mut FlowBody,
-        sent: &Sent<'_>,
+        sent: &Dispatched<'_>,
         journal: &mut Journal,
     ) -> Result<Judgement, Problem> {
         if let Self::Api(_) = self {
@@ -171,7 +171,7 @@ impl Upstream {
 
 impl Refusal {
     /// Gives the token up where it was the reason. Whether the next one will be another.
-    pub(super) fn gives_up_token(&self, sent: &Sent<'_>) -> bool {
+    pub(super) fn gives_up_token(&self, sent: &Dispatched<'_>) -> bool {
         let Some((identity, token)) = sent.token else {
             return false;
         };
@@ -186,7 +186,7 @@ impl Refusal {
     }
 
     /// The caller's problem, with the operator's sentence.
-    pub(super) fn problem(&self, sent: &Sent<'_>) -> Problem {
+    pub(super) fn problem(&self, sent: &Dispatched<'_>) -> Problem {
         match self {
             Self::ByPlatform(fault, wait) => wait
                 .iter()
@@ -198,7 +198,7 @@ impl Refusal {
 }
 
 /// The operator's sentence for a token that an API refuses.
-fn api_problem(said: &str, sent: &Sent<'_>) -> Problem {
+fn api_problem(said: &str, sent: &Dispatched<'_>) -> Problem {
     let identity = sent.token.map(|(identity, _)| identity.settings());
     let (name, audience) = identity.map_or(("-", "-"), |settings| {
         (settings.name.as_str(), settings.audience.as_str())
@@ -216,7 +216,7 @@ fn retry_after(fields: &Fields) -> Option<Duration> {
 }
 
 /// The caller's problem and the operator's sentence for a fault of the platform.
-fn fault_problem(fault: &Fault, sent: &Sent<'_>) -> Problem {
+fn fault_problem(fault: &Fault, sent: &Dispatched<'_>) -> Problem {
     let mut cause = format!("{} Fixed by: {}.", fault.private(), fault.row.fixed_by.as_str());
     if let (Kind::FlowRefusedToken, Some((identity, token))) = (fault.row.kind, sent.token) {
         let settings = identity.settings();

@@ -80,16 +80,16 @@ impl Networks {
     /// Lets an origin in or says which list refuses it.
     ///
     /// # Errors
-    /// [`Refused`], which becomes `address-refused`.
-    pub fn admit(&self, origin: Origin) -> Result<(), Refused> {
+    /// [`OutsideNetworks`], which becomes `address-refused`.
+    pub fn admit(&self, origin: Origin) -> Result<(), OutsideNetworks> {
         if let Some(network) = self.deny.covering(origin.0) {
-            return Err(Refused {
+            return Err(OutsideNetworks {
                 origin,
                 list: List::Denied(network),
             });
         }
         if !self.allow.is_empty() && self.allow.covering(origin.0).is_none() {
-            return Err(Refused {
+            return Err(OutsideNetworks {
                 origin,
                 list: List::NotAllowed,
             });
@@ -100,7 +100,7 @@ impl Networks {
 
 /// An origin was refused, and by which list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused {
+pub struct OutsideNetworks {
     /// Who was refused.
     pub origin: Origin,
     /// By what.
@@ -116,7 +116,7 @@ pub enum List {
     NotAllowed,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for OutsideNetworks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.list {
             List::Denied(network) => write!(f, "{} is on the deny list ({network})", self.origin),
@@ -125,8 +125,8 @@ impl fmt::Display for Refused {
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
+impl From<OutsideNetworks> for Problem {
+    fn from(refused: OutsideNetworks) -> Self {
         Problem::from(Kind::AddressRefused).because(refused.to_string())
     }
 }

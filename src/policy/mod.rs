@@ -26,9 +26,9 @@ pub mod quota;
 pub mod route;
 
 pub use access::{Access, Attempt};
-pub use address::{Networks, Origin, Refused};
+pub use address::{Networks, Origin, OutsideNetworks};
 pub use caller::{Caller, Callers};
 pub use open_paths::OpenPaths;
 pub use proof::{Guesses, Shown};
 pub use quota::{LimitStates, Quotas, Taken};
-pub use route::{Found, Matching, RouteError, Routes};
+pub use route::{Matching, RouteError, RouteMatch, Routes};

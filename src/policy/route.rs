@@ -63,13 +63,13 @@ pub enum RouteError {
 /// `/files/{*rest}`.
 #[derive(Debug, Clone)]
 pub struct Routes<T> {
-    hosts: HashMap<Box<str>, Router<Place<T>>>,
-    anywhere: Router<Place<T>>,
+    hosts: HashMap<Box<str>, Router<PathEntry<T>>>,
+    anywhere: Router<PathEntry<T>>,
 }
 
 /// All routes of one host and template.
 #[derive(Debug, Clone)]
-struct Place<T> {
+struct PathEntry<T> {
     methods: Vec<(Method, T)>,
     // `None` only for methods that are no header value, which the type of a method rules out.
     allow: Option<HeaderValue>,
@@ -88,7 +88,7 @@ enum Tail {
 
 /// A route that was found.
 #[derive(Debug)]
-pub struct Found<'r, 'p, T> {
+pub struct RouteMatch<'r, 'p, T> {
     /// What the gateway keeps for the route.
     pub value: &'r T,
     /// What the trailing `{*rest}` of the template matched, byte for byte as received.
@@ -104,11 +104,11 @@ impl<T> Routes<T> {
     where
         T: Clone,
     {
-        let mut places: Drafts<'_, T> = BTreeMap::new();
+        let mut entries: Drafts<'_, T> = BTreeMap::new();
         for (matching, value) in routes {
             check_template(matching.path)?;
             let host = matching.host.map(|host| host::fold(host).into_owned());
-            let methods = places.entry((host, matching.path)).or_default();
+            let methods = entries.entry((host, matching.path)).or_default();
             for method in matching.methods {
                 if methods.iter().any(|(known, _)| known == method) {
                     return Err(RouteError::Twice {
@@ -123,13 +123,13 @@ impl<T> Routes<T> {
             hosts: HashMap::new(),
             anywhere: Router::new(),
         };
-        for ((host, template), methods) in places {
+        for ((host, template), methods) in entries {
             let router = match host {
                 Some(host) => table.hosts.entry(host.into()).or_default(),
                 None => &mut table.anywhere,
             };
             router
-                .insert(template, Place::new(template, methods))
+                .insert(template, PathEntry::new(template, methods))
                 .map_err(|error| RouteError::Template {
                     path: template.to_owned(),
                     why: error.to_string(),
@@ -148,29 +148,29 @@ impl<T> Routes<T> {
         host: &str,
         path: &'p str,
         method: &Method,
-    ) -> Result<Found<'r, 'p, T>, Problem> {
+    ) -> Result<RouteMatch<'r, 'p, T>, Problem> {
         let decoded = path::decode(path)?;
         let host = host::fold(host);
         let routers = (self.hosts.get(&*host), &self.anywhere);
         let located = locate(routers, path);
         // Only an encoded path has a second reading; the templates themselves contain no percent sign.
         if let Cow::Owned(decoded) = &decoded {
-            let elsewhere = locate(routers, decoded).map(|(place, _)| place);
-            if !same(located.as_ref().map(|(place, _)| *place), elsewhere) {
+            let elsewhere = locate(routers, decoded).map(|(entry, _)| entry);
+            if !same(located.as_ref().map(|(entry, _)| *entry), elsewhere) {
                 return Err(PathFault::Disguised.into());
             }
         }
-        let Some((place, rest)) = located else {
+        let Some((entry, rest)) = located else {
             return Err(Kind::RouteUnknown.into());
         };
-        match place.methods.iter().find(|(known, _)| known == method) {
-            Some((_, value)) => Ok(Found { value, rest }),
-            None => Err(place.refuse()),
+        match entry.methods.iter().find(|(known, _)| known == method) {
+            Some((_, value)) => Ok(RouteMatch { value, rest }),
+            None => Err(entry.refuse()),
         }
     }
 }
 
-impl<T> Place<T> {
+impl<T> PathEntry<T> {
     fn new(template: &str, methods: Vec<(Method, T)>) -> Self {
         let last = template.rsplit('/').next().unwrap_or_default();
         let tail = if last.starts_with("{*") {
@@ -200,16 +200,16 @@ fn check_template(template: &str) -> Result<(), RouteError> {
     };
     path::check(template).map_err(|fault| wrong(fault.to_string()))?;
     if template.contains('%') {
-        // Every encoded path is also matched in its decoded form, and must lead to the same place.
+        // Every encoded path is also matched in its decoded form, and must lead to the same entry.
         return Err(wrong("it must be written without percent-encoding".to_owned()));
     }
     Ok(())
 }
 
 fn locate<'r, 'p, T>(
-    (own, anywhere): (Option<&'r Router<Place<T>>>, &'r Router<Place<T>>),
+    (own, anywhere): (Option<&'r Router<PathEntry<T>>>, &'r Router<PathEntry<T>>),
     path: &'p str,
-) -> Option<(&'r Place<T>, Option<&'p str>)> {
+) -> Option<(&'r PathEntry<T>, Option<&'p str>)> {
     let matched = match own.and_then(|own| own.at(path).ok()) {
         Some(matched) => matched,
         None => anywhere.at(path).ok()?,
@@ -221,7 +221,7 @@ fn locate<'r, 'p, T>(
     Some((matched.value, rest))
 }
 
-fn same<T>(one: Option<&Place<T>>, other: Option<&Place<T>>) -> bool {
+fn same<T>(one: Option<&PathEntry<T>>, other: Option<&PathEntry<T>>) -> bool {
     match (one, other) {
         (None, None) => true,
         (Some(one), Some(other)) => std::ptr::eq(one, other),
@@ -500,9 +500,9 @@ mod tests {
                 }
                 for reading in readings(&path) {
                     // A reading may need encoding again to be sent, but never another route.
-                    let place = super::locate((routes.hosts.get(host), &routes.anywhere), &reading);
-                    let value = place
-                        .map(|(place, _)| place.methods.iter().find(|(known, _)| *known == method))
+                    let entry = super::locate((routes.hosts.get(host), &routes.anywhere), &reading);
+                    let value = entry
+                        .map(|(entry, _)| entry.methods.iter().find(|(known, _)| *known == method))
                         .map(|known| known.map(|(_, value)| *value));
                     let expected = match found {
                         Ok(value) => Some(Some(value)),

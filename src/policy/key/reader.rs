@@ -25,12 +25,12 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 #[derive(Debug, Clone)]
 pub struct KeyReader {
     headers: Box<[HeaderName]>,
-    authorization: Reading,
+    authorization: AuthorizationUse,
 }
 
 /// What `Authorization` means on a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
+enum AuthorizationUse {
     Ignored,
     /// The key follows the scheme, whatever that is.
     Key,
@@ -72,16 +72,20 @@ impl KeyReader {
     /// Reads at these places.
     pub fn build(places: &[KeyPlace]) -> Self {
         let mut headers = Vec::new();
-        let mut authorization = Reading::Ignored;
+        let mut authorization = AuthorizationUse::Ignored;
         for place in places {
             authorization = match (place, authorization) {
                 (KeyPlace::Header(name), reading) => {
                     headers.push(name.clone());
                     reading
                 }
-                (KeyPlace::Authorization, Reading::Ignored | Reading::Key) => Reading::Key,
-                (KeyPlace::Basic, Reading::Ignored | Reading::Password) => Reading::Password,
-                (KeyPlace::Authorization | KeyPlace::Basic, _) => Reading::Both,
+                (KeyPlace::Authorization, AuthorizationUse::Ignored | AuthorizationUse::Key) => {
+                    AuthorizationUse::Key
+                }
+                (KeyPlace::Basic, AuthorizationUse::Ignored | AuthorizationUse::Password) => {
+                    AuthorizationUse::Password
+                }
+                (KeyPlace::Authorization | KeyPlace::Basic, _) => AuthorizationUse::Both,
             };
         }
         Self {
@@ -99,10 +103,10 @@ impl KeyReader {
     /// Where a key is read, for people who have to put one there.
     pub fn places(&self) -> String {
         let authorization = match self.authorization {
-            Reading::Ignored => None,
-            Reading::Key => Some("authorization, behind any scheme"),
-            Reading::Password => Some("authorization, as the password of Basic"),
-            Reading::Both => Some("authorization, behind a scheme or as the password of Basic"),
+            AuthorizationUse::Ignored => None,
+            AuthorizationUse::Key => Some("authorization, behind any scheme"),
+            AuthorizationUse::Password => Some("authorization, as the password of Basic"),
+            AuthorizationUse::Both => Some("authorization, behind a scheme or as the password of Basic"),
         };
         let headers = self.headers.iter().map(HeaderName::as_str);
         headers.chain(authorization).collect::<Vec<_>>().join(" or ")
@@ -119,7 +123,7 @@ impl KeyReader {
                 found = merge(found, plain(value.as_bytes()))?;
             }
         }
-        if self.authorization != Reading::Ignored {
+        if self.authorization != AuthorizationUse::Ignored {
             for value in headers.get_all(AUTHORIZATION) {
                 found = merge(found, self.authorization.read(value.as_bytes()))?;
             }
@@ -128,7 +132,7 @@ impl KeyReader {
     }
 }
 
-impl Reading {
+impl AuthorizationUse {
     fn read(self, value: &[u8]) -> Option<Candidate<'_>> {
         let value = value.trim_ascii();
         let Some((scheme, rest)) = split_scheme(value) else {

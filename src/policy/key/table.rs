@@ -37,20 +37,20 @@ struct Peppered {
 /// it.
 #[derive(Debug, Default)]
 struct Index {
-    places: HashTable<Place>,
+    places: HashTable<KeySlot>,
     hasher: RandomState,
 }
 
 /// Where a key is.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct KeySlot {
     caller: u32,
     /// Its number among the keys of the caller.
     key: u32,
 }
 
 // A hundred thousand times over.
-const _: () = assert!(size_of::<Place>() == 8);
+const _: () = assert!(size_of::<KeySlot>() == 8);
 
 /// A key that is known.
 #[derive(Debug, Clone, Copy)]
@@ -239,7 +239,7 @@ impl Index {
     fn build(lists: &[Arc<KeyList>], wanted: impl Fn(&KeyDigest) -> bool) -> Self {
         let all = || {
             lists.iter().zip(0..).flat_map(|(list, caller)| {
-                let places = (0..).map(move |key| Place { caller, key });
+                let places = (0..).map(move |key| KeySlot { caller, key });
                 places
                     .take(list.len())
                     .filter_map(|place| Some((place, place.digest(lists)?)))
@@ -251,8 +251,8 @@ impl Index {
         // Counted first: a table that grows is up to twice too large, and leaves its smaller selves behind.
         let mut places = HashTable::with_capacity(all().count());
         for (place, digest) in all() {
-            let same = |other: &Place| other.digest(lists) == Some(digest);
-            let rehash = |other: &Place| other.digest(lists).map_or(0, hash);
+            let same = |other: &KeySlot| other.digest(lists) == Some(digest);
+            let rehash = |other: &KeySlot| other.digest(lists).map_or(0, hash);
             places.entry(hash(digest), same, rehash).or_insert(place);
         }
         Self { places, hasher }
@@ -265,7 +265,7 @@ impl Index {
     /// The key with this digest. Two digests are compared in the same time wherever they differ.
     fn find<'k>(&self, lists: &'k [Arc<KeyList>], digest: &[u8]) -> Option<Identified<'k>> {
         let digest: &[u8; 32] = digest.try_into().ok()?;
-        let same = |place: &Place| {
+        let same = |place: &KeySlot| {
             place
                 .digest(lists)
                 .is_some_and(|known| verify_slices_are_equal(known.as_bytes(), digest).is_ok())
@@ -284,7 +284,7 @@ fn hash(hasher: &RandomState, digest: &[u8; 32]) -> u64 {
     hasher.hash_one(digest.first_chunk().copied().map_or(0, u64::from_ne_bytes))
 }
 
-impl Place {
+impl KeySlot {
     fn list(self, lists: &[Arc<KeyList>]) -> Option<&KeyList> {
         lists.get(self.caller as usize).map(Arc::as_ref)
     }
