@@ -2,6 +2,7 @@
 //! code. `main` prints it and ends the process; only `login` prints while it runs.
 
 mod doctor;
+pub mod explain;
 mod import;
 mod keys;
 mod libraries;
@@ -40,6 +41,7 @@ Start here:
   flowgate routes --config flowgate.toml   see who may call what
   flowgate serve  --config flowgate.toml   run the gateway
   flowgate doctor --config flowgate.toml   find the one thing that is wrong
+  flowgate explain CODE                    see what a code in the log means
 
 Exit codes: 0 all is well, 1 it failed while running, 2 the settings or the command are wrong.";
 
@@ -66,6 +68,12 @@ enum Command {
         settings: SettingsFile,
         #[command(flatten)]
         words: DoctorArguments,
+    },
+    /// Explain a code of the log, of an answer or of Entra: what happened, who fixes it, whether waiting or sending again
+    /// helps.
+    Explain {
+        /// The code: `key-missing`, `AADSTS7000215`, `NoResponse`, `http-404`, `not-tls`.
+        code: String,
     },
     /// Print the commands that create what an identity needs in Entra; nothing is run.
     Setup {
@@ -239,6 +247,7 @@ pub fn run(cli: Cli) -> Outcome {
             without_secrets,
         } => check(&settings.config, without_secrets),
         Command::Doctor { settings, words } => doctor::doctor(&settings.config, words),
+        Command::Explain { code } => explain::explain(&code),
         Command::Setup {
             settings,
             identity,

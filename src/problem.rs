@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::model::claims::cut;
-use crate::model::{CallerName, KeyLabel, RequestId};
+use crate::model::{CallerName, FixedBy, KeyLabel, Page, RequestId, failures};
 
 /// What the caller is told about where to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,10 +87,21 @@ pub struct Row {
     pub again: Again,
     /// One sentence for the caller.
     pub title: &'static str,
+    /// Who fixes what led to it.
+    pub fixed_by: FixedBy,
+    /// What is to be done, in sentences for the operator.
+    pub fix: &'static str,
 }
 
+const KEY: &str = "Send the key that `flowgate key new` printed, where the route reads it; `flowgate routes` shows who may call.";
+pub(crate) const REQUEST: &str =
+    "Read `problem` and `cause` of these requests in the access log; the caller has to change the request.";
+const RUNS: &str = "Read `cause` of these requests in the access log, and look at the flow's run history.";
+const CAUSE: &str = "Read `cause` of these requests in the access log; `flowgate doctor --live` goes the same way step by step.";
+
 macro_rules! problems {
-    ($($(#[$doc:meta])* $kind:ident $status:ident $code:literal $reason:ident $again:ident $title:literal;)+) => {
+    ($($(#[$doc:meta])* $kind:ident $status:ident $code:literal $reason:ident $again:ident $title:literal
+        $fixed_by:ident $fix:expr;)+) => {
         /// Every answer the gateway gives itself.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Kind {
@@ -111,6 +122,8 @@ macro_rules! problems {
                             reason: Reason::$reason,
                             again: Again::$again,
                             title: $title,
+                            fixed_by: FixedBy::$fixed_by,
+                            fix: $fix,
                         }
                     },)+
                 }
@@ -120,111 +133,158 @@ macro_rules! problems {
 }
 
 problems! {
-    /// The request can be read in two ways, or not at all.
+    /// The request is malformed or ambiguous.
     MalformedRequest BAD_REQUEST "malformed-request" Request No
-        "The request is malformed or can be read in two ways.";
+        "The request is malformed or ambiguous."
+        Caller REQUEST;
     /// The flow's own schema refused the body (`TriggerInputSchemaMismatch`).
     BodyRefusedByFlow BAD_REQUEST "body-refused-by-flow" Request No
-        "The body does not match the schema that the flow expects; no run was started.";
+        "The body does not match the schema that the flow expects; no run was started."
+        Caller REQUEST;
     /// No key where the route reads one.
     KeyMissing UNAUTHORIZED "key-missing" Credential No
-        "This address needs an API key and the request carries none where it is read.";
+        "This address needs an API key and the request carries none where it is read."
+        Caller KEY;
     /// No caller of this route has the key.
     KeyUnknown UNAUTHORIZED "key-unknown" Credential No
-        "The API key is not known.";
+        "The API key is not known."
+        Caller KEY;
     /// The key is known but outside its dates or switched off.
     KeyExpired UNAUTHORIZED "key-expired" Credential No
-        "The API key has expired, is not valid yet or was switched off.";
+        "The API key has expired, is not valid yet or was switched off."
+        Caller KEY;
     /// Two different keys in one request.
     KeysDiffer UNAUTHORIZED "keys-differ" Credential No
-        "The request carries two different API keys; send exactly one.";
+        "The request carries two different API keys; send exactly one."
+        Caller KEY;
     /// A known caller that this route does not list.
     CallerNotAllowed FORBIDDEN "caller-not-allowed" Policy No
-        "The API key is valid, but its owner may not call this address.";
+        "The API key is valid, but its owner may not call this address."
+        Operator "Add the caller to `callers` of the route if it may call it; the access log names it as `caller`.";
     /// The address is outside the networks of route or caller.
     AddressRefused FORBIDDEN "address-refused" Policy No
-        "Requests from this network address are not accepted here.";
+        "Requests from this network address are not accepted here."
+        Operator "Add the caller's network to `networks` of the route or the caller; the access log has its `address`. \
+            Behind a load balancer it is the balancer's.";
     /// No route has this host and path.
     RouteUnknown NOT_FOUND "route-unknown" Request No
-        "There is nothing at this address.";
+        "There is nothing at this address."
+        Caller REQUEST;
     /// The route exists, for other methods.
     MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" Request No
-        "This address does not accept this method; see the Allow header.";
+        "This address does not accept this method; see the Allow header."
+        Caller REQUEST;
     /// The body did not arrive in its time.
     BodyTimeout REQUEST_TIMEOUT "body-timeout" Time Later
-        "The body of the request did not arrive in time.";
+        "The body of the request did not arrive in time."
+        Caller REQUEST;
     /// The body is larger than the route accepts.
     BodyTooLarge PAYLOAD_TOO_LARGE "body-too-large" Policy No
-        "The body is larger than this address accepts.";
+        "The body is larger than this address accepts."
+        Caller REQUEST;
     /// The request target is longer than any trigger accepts.
     TargetTooLong URI_TOO_LONG "target-too-long" Request No
-        "The address of the request is too long.";
+        "The address of the request is too long."
+        Caller REQUEST;
     /// An expectation other than `100-continue`.
     ExpectationFailed EXPECTATION_FAILED "expectation-failed" Request No
-        "The Expect header asks for something other than 100-continue.";
+        "The Expect header asks for something other than 100-continue."
+        Caller REQUEST;
     /// One of the limits refused.
     RateLimited TOO_MANY_REQUESTS "rate-limited" Time Later
-        "Too many requests; wait for the time in Retry-After.";
+        "Too many requests; wait for the time in Retry-After."
+        Operator "Raise the limit that the access log names as `limit`, or have the caller slow down.";
     /// Too many header fields.
     HeadTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large" Request No
-        "The request has too many or too large header fields.";
+        "The request has too many or too large header fields."
+        Caller REQUEST;
     /// A mistake in the gateway itself.
     Internal INTERNAL_SERVER_ERROR "internal" NotYourFault No
-        "The gateway failed to handle the request.";
+        "The gateway failed to handle the request."
+        Operator CAUSE;
     /// Entra refuses the identity of the route.
     TokenRefused BAD_GATEWAY "token-refused" NotYourFault Later
-        "The gateway could not sign in to the flow service; its operator must act.";
+        "The gateway could not sign in to the flow service; its operator must act."
+        Operator CAUSE;
     /// The token cannot be what the trigger compares with, and the route refuses calls then.
     TokenUnfit BAD_GATEWAY "token-unfit" NotYourFault Later
-        "The sign-in of the gateway does not fit the flow; its operator must act.";
+        "The sign-in of the gateway does not fit the flow; its operator must act."
+        Operator CAUSE;
     /// Entra cannot be reached, is slow or answers with nonsense.
     TokenUnavailable SERVICE_UNAVAILABLE "token-unavailable" NotYourFault Later
-        "The gateway cannot sign in to the flow service right now.";
+        "The gateway cannot sign in to the flow service right now."
+        Operator CAUSE;
     /// The trigger refuses a token that Entra gave.
     FlowRefusedToken BAD_GATEWAY "flow-refused-token" NotYourFault Later
-        "The flow does not accept the sign-in of the gateway; its operator or the flow's owner must act.";
+        "The flow does not accept the sign-in of the gateway; its operator or the flow's owner must act."
+        Operator CAUSE;
     /// The API refuses a token that Entra gave.
     ApiRefusedToken BAD_GATEWAY "api-refused-token" NotYourFault Later
-        "The API behind this address does not accept the sign-in of the gateway; its operator must act.";
+        "The API behind this address does not accept the sign-in of the gateway; its operator must act."
+        Operator CAUSE;
     /// The route or the flow is set up in a way that cannot work.
     FlowMisconfigured BAD_GATEWAY "flow-misconfigured" NotYourFault Later
-        "The flow behind this address is not set up for the gateway; its operator must act.";
+        "The flow behind this address is not set up for the gateway; its operator must act."
+        Operator CAUSE;
     /// The flow is switched off.
     FlowOff SERVICE_UNAVAILABLE "flow-off" NotYourFault Later
-        "The flow behind this address is switched off; no run was started.";
+        "The flow behind this address is switched off; no run was started."
+        FlowOwner RUNS;
     /// The flow or its trigger does not exist any more.
     FlowGone BAD_GATEWAY "flow-gone" NotYourFault Later
-        "The flow behind this address does not exist any more; its operator must act.";
+        "The flow behind this address does not exist any more; its operator must act."
+        Operator CAUSE;
     /// The platform throttles the flow.
     FlowThrottled SERVICE_UNAVAILABLE "flow-throttled" Time Later
-        "The flow platform accepts no more requests for this flow at the moment.";
+        "The flow platform accepts no more requests for this flow at the moment."
+        Operator CAUSE;
     /// The flow ran and did not answer (`NoResponse`).
     FlowNoResponse BAD_GATEWAY "flow-no-response" NotYourFault No
-        "The flow did not give an answer; a run has probably started.";
+        "The flow did not give an answer; a run has probably started."
+        FlowOwner RUNS;
     /// The flow did not answer in time.
     FlowTimeout GATEWAY_TIMEOUT "flow-timeout" NotYourFault No
-        "The flow did not answer in time; a run may have started.";
+        "The flow did not answer in time; a run may have started."
+        FlowOwner RUNS;
     /// The platform failed, or its answer says nothing known.
     FlowFailed BAD_GATEWAY "flow-failed" NotYourFault No
-        "The flow platform failed; a run may have started.";
+        "The flow platform failed; a run may have started."
+        Operator CAUSE;
     /// The trigger cannot be reached; nothing was sent.
     FlowUnreachable BAD_GATEWAY "flow-unreachable" NotYourFault Later
-        "The flow platform cannot be reached; nothing was sent.";
+        "The flow platform cannot be reached; nothing was sent."
+        Operator CAUSE;
     /// The trigger could not be connected in time; nothing was sent.
     FlowConnectTimeout GATEWAY_TIMEOUT "flow-connect-timeout" NotYourFault Later
-        "The flow platform did not accept a connection in time; nothing was sent.";
+        "The flow platform did not accept a connection in time; nothing was sent."
+        Operator CAUSE;
     /// The answer is not valid HTTP, or can be read in two ways.
     FlowAnswerInvalid BAD_GATEWAY "flow-answer-invalid" NotYourFault No
-        "The flow platform gave an answer that cannot be trusted; a run may have started.";
+        "The flow platform gave an answer that cannot be trusted; a run may have started."
+        Operator CAUSE;
     /// The connection to the trigger was lost after the request had begun to leave.
     FlowConnectionLost BAD_GATEWAY "flow-connection-lost" NotYourFault No
-        "The connection to the flow platform was lost; a run may have started.";
+        "The connection to the flow platform was lost; a run may have started."
+        Operator CAUSE;
     /// Every permit and every waiting place of the trigger is taken.
     FlowBusy SERVICE_UNAVAILABLE "flow-busy" Time Later
-        "Too many requests for this flow are under way.";
+        "Too many requests for this flow are under way."
+        Operator CAUSE;
     /// The memory for held bodies is spent.
     GatewayBusy SERVICE_UNAVAILABLE "gateway-busy" Time Later
-        "The gateway is handling too much at the moment.";
+        "The gateway is handling too much at the moment."
+        Operator CAUSE;
+}
+
+failures! {
+    /// What the log names as `problem` where there was no answer of ours.
+    ENDINGS:
+    FLOW_CUT "flow-cut" "" FlowOwner AfterFix Page::NONE,
+        "the answer of the flow broke off on its way, so the caller's connection was cut",
+        "Look at the run in the run history: its answer broke off on the way.";
+    CALLER_GONE "caller-gone" "" Caller AfterFix Page::NONE,
+        "the caller closed the connection before it had its answer",
+        "Raise the time that the caller waits, or have the flow answer earlier. A run may have started.";
 }
 
 /// What the `RateLimit` fields say about the limit that refused.
@@ -513,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_are_blamed_only_for_what_they_can_mend() {
+    fn callers_are_blamed_only_for_what_they_can_fix() {
         for kind in Kind::ALL {
             let row = kind.row();
             let blamed = row.status.is_client_error();

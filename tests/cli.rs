@@ -852,3 +852,80 @@ fn doctor_refuses_audit_and_names_privileges() {
         "it is not offered any more"
     );
 }
+
+#[test]
+fn a_code_is_explained_whatever_table_it_is_from() {
+    for (code, parts) in [
+        (
+            "key-missing",
+            &[
+                "401 key-missing",
+                "fixed by    caller",
+                "run started no",
+                "send again  no",
+            ][..],
+        ),
+        (
+            "urn:flowgate:problem:flow-busy",
+            &["503 flow-busy", "send again  yes, later"],
+        ),
+        (
+            "7000215",
+            &[
+                "AADSTS7000215",
+                "The client secret is wrong",
+                "fixed by    operator",
+                "waiting does not help",
+                "Certificates & secrets",
+                "az ad app credential reset --id CLIENT_ID",
+            ],
+        ),
+        (
+            "aadsts90033",
+            &["fixed by    nobody", "it usually passes within minutes"],
+        ),
+        ("invalid_client", &["Refusals of Entra", "fixed by    operator"]),
+        (
+            "directapiauthorizationrequired",
+            &[
+                "message     shared access scheme",
+                "message     oauth authorization scheme",
+                "502 flow-misconfigured",
+                "https://make.powerautomate.com",
+            ],
+        ),
+        ("http-403", &["run started unknown", "send again  no"]),
+        (
+            "NoResponse",
+            &["fixed by    flow-owner", "run started yes", "send again  no"],
+        ),
+        ("flow-cut", &["fixed by    flow-owner"]),
+        ("not-tls", &["Connections", "must use https://"]),
+    ] {
+        let output = flowgate(&["explain", code]);
+        assert_eq!(output.status.code(), Some(0), "{code}: {}", err(&output));
+        let said = out(&output);
+        for part in parts {
+            assert!(said.contains(part), "{code}: {part}: {said}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_code_is_refused_with_the_nearest_ones() {
+    for (code, near) in [
+        ("key-mising", "key-missing"),
+        ("7000216", "AADSTS7000215"),
+        ("\u{1b}[31m", ""),
+    ] {
+        let output = flowgate(&["explain", code]);
+        assert_eq!(output.status.code(), Some(2), "{code}");
+        assert_eq!(out(&output), "");
+        let said = err(&output);
+        assert!(
+            said.contains("is no known code; the nearest are") && said.contains(near),
+            "{said}"
+        );
+        assert!(!said.contains('\u{1b}'), "{said:?}");
+    }
+}

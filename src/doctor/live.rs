@@ -14,8 +14,8 @@ use crate::counters::Counters;
 use crate::doctor::report::{Check, Group, Verdict};
 use crate::doctor::{HeldTokens, Live, Selection, advice, api, identity_of};
 use crate::entra::claims::wanted_audience;
-use crate::flow::fault::{Evidence, Expected, Fault, Reading};
-use crate::flow::{Call, Flows, Outgoing, Trigger, fault, reply};
+use crate::flow::evidence::{Evidence, Expected, Fault, Reading};
+use crate::flow::{Call, Flows, Outgoing, Trigger, evidence, reply};
 use crate::model::trigger::Family;
 use crate::model::{FixedBy, Remedy};
 use crate::model::{Secret, clock};
@@ -171,7 +171,7 @@ pub(super) enum Mode {
 
 impl Mode {
     fn of(fault: &Fault) -> Self {
-        match (fault.row.code, fault.row.wording) {
+        match (fault.row.failure.code, fault.row.wording) {
             ("DirectApiAuthorizationRequired", "oauth authorization scheme") => Self::Token,
             ("DirectApiAuthorizationRequired", "shared access scheme") => Self::Signature,
             _ => Self::Untold,
@@ -272,7 +272,7 @@ impl<'a> Caller<'a> {
             content_type: answer.fields.text("content-type"),
             body: &body,
         };
-        let reading = match (fault::classify(&evidence), sent, &self.bearer) {
+        let reading = match (evidence::classify(&evidence), sent, &self.bearer) {
             (Reading::Fault(fault), Sent::Credential, Some(_)) => Reading::Fault(fault.despite_token()),
             (reading, ..) => reading,
         };
@@ -302,7 +302,7 @@ impl<'a> Caller<'a> {
     /// What a refusal without a credential says about the route.
     fn explain_refusal(&self, fault: &Fault, mode: Mode) -> Check {
         let signed = self.route.proof == Proof::Signed;
-        match (mode, fault.row.code, fault.row.wording) {
+        match (mode, fault.row.failure.code, fault.row.wording) {
             (Mode::Token, ..) if !signed => Check::ok(
                 FIRST,
                 "refused, and the trigger asks for a token: one of the tenant modes",
@@ -316,7 +316,10 @@ impl<'a> Caller<'a> {
             | (_, "DirectApiInvalidAuthorizationScheme" | "http-401" | "http-401-challenge", _)
             | (_, "http-403" | "http-403-challenge", _) => Check::note(
                 FIRST,
-                format!("refused with {}, which does not show the mode", fault.row.code),
+                format!(
+                    "refused with {}, which does not show the mode",
+                    fault.row.failure.code
+                ),
             ),
             _ => self.failed(FIRST, fault),
         }
@@ -339,7 +342,7 @@ impl<'a> Caller<'a> {
             Err(why) => return silent(SECOND, why),
         };
         match seen.reading {
-            Reading::Fault(fault) if fault.row.code == "TriggerRequestMethodNotValid" => Check::ok(
+            Reading::Fault(fault) if fault.row.failure.code == "TriggerRequestMethodNotValid" => Check::ok(
                 SECOND,
                 format!("accepted; the flow is on and refuses {method}, so no run was started"),
             ),
@@ -401,7 +404,7 @@ impl<'a> Caller<'a> {
             None => format!(
                 "the platform answered {} {}",
                 fault.status.as_u16(),
-                fault.row.code
+                fault.row.failure.code
             ),
         };
         if let (Kind::FlowRefusedToken, Some(identity), Some(bearer)) =
@@ -412,9 +415,9 @@ impl<'a> Caller<'a> {
                 tenant: &identity.tenant,
                 now: clock::wall(),
             };
-            says.push_str(&format!(". {}", fault::explain_mismatch(bearer, &expected)));
+            says.push_str(&format!(". {}", evidence::explain_mismatch(bearer, &expected)));
         }
-        Check::fail(name, says, advice::of_fault(fault.row, identity))
+        Check::fail(name, says, advice::of_row(&fault.row.failure, identity))
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::doctor::report::{Check, count};
 use crate::gateway::{RouteStatus, SERVICE, Status};
 use crate::model::{FixedBy, Remedy};
-use crate::problem::Kind;
+use crate::problem::{ENDINGS, Kind, REQUEST};
 use crate::settings::Config;
 
 const NAME: &str = "running";
@@ -237,45 +237,14 @@ fn judge(seen: &RouteStatus, minutes: u32) -> Check {
     }
 }
 
-/// The remedy for calls that end with this code.
+/// What to do about calls that end so.
 fn remedy(code: &str) -> Remedy {
-    let (who, what) = match kind_of(code) {
-        Some(Kind::CallerNotAllowed) => (
-            FixedBy::Operator,
-            "Add the caller to `callers` of the route if it may call it; the access log names it as \
-             `caller`.",
-        ),
-        Some(Kind::AddressRefused) => (
-            FixedBy::Operator,
-            "Add the caller's network to `networks` of the route or the caller; the access log has its `address`. Behind a \
-             load balancer it is the balancer's.",
-        ),
-        Some(Kind::KeyMissing | Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer) => (
-            FixedBy::Caller,
-            "Send the key that `flowgate key new` printed, where the route reads it; `flowgate routes` shows who may call.",
-        ),
-        Some(Kind::RateLimited) => (
-            FixedBy::Operator,
-            "Raise the limit that the access log names as `limit`, or have the caller slow down.",
-        ),
-        Some(Kind::FlowOff | Kind::FlowNoResponse | Kind::FlowTimeout) => (
-            FixedBy::FlowOwner,
-            "Read `cause` of these requests in the access log, and look at the flow's run history.",
-        ),
-        Some(kind) if kind.row().status.is_server_error() => (
-            FixedBy::Operator,
-            "Read `cause` of these requests in the access log; `flowgate doctor --live` goes the same way step by step.",
-        ),
-        _ if code == "flow-cut" => (
-            FixedBy::FlowOwner,
-            "Look at the run in the run history: its answer broke off on the way.",
-        ),
-        _ => (
-            FixedBy::Caller,
-            "Read `problem` and `cause` of these requests in the access log; the caller has to change the request.",
-        ),
-    };
-    Remedy::new(who, what)
+    let ending = || ENDINGS.iter().find(|row| row.code == code);
+    match (kind_of(code).map(Kind::row), ending()) {
+        (Some(row), _) => Remedy::new(row.fixed_by, row.fix),
+        (None, Some(row)) => row.remedy(&[]),
+        (None, None) => Remedy::new(FixedBy::Caller, REQUEST),
+    }
 }
 
 /// Why the admin listener gave no answer.

@@ -10,7 +10,7 @@ use http::Method;
 use crate::doctor::live::{Caller, LiveAnswer, Mode};
 use crate::doctor::report::Check;
 use crate::doctor::{Modes, Questions, Selection, Walk, in_order, live, vault};
-use crate::flow::fault::Reading;
+use crate::flow::evidence::Reading;
 use crate::model::trigger::Family;
 use crate::model::{FixedBy, Remedy};
 use crate::model::{Secret, TriggerUrl};
@@ -298,7 +298,7 @@ fn judge_known(
         }
         Reading::Fault(fault) => fault,
     };
-    let code = fault.row.code;
+    let code = fault.row.failure.code;
     match (code, seen.status) {
         ("TriggerRequestMethodNotValid", _) => {
             let says = format!(
@@ -344,7 +344,7 @@ fn judge_made_up(route: &RouteSettings, mode: Mode, seen: Result<LiveAnswer, Str
         Err(why) => return Check::note(NAME, format!("route {name}: unknown: {why}")),
     };
     let (code, wording) = match &seen.reading {
-        Reading::Fault(fault) => (fault.row.code, fault.row.wording),
+        Reading::Fault(fault) => (fault.row.failure.code, fault.row.wording),
         Reading::Owner => ("no known code", ""),
     };
     match (code, wording) {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::entra::date;
 use crate::entra::date::Clocks;
 use crate::entra::failure::Failure;
-use crate::entra::refusal::Refusal;
+use crate::entra::refused::Refusal;
 use crate::model::Secret;
 use crate::model::claims::Claims;
 use crate::outbound::ANSWER_BYTES_MAX;

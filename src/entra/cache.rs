@@ -19,7 +19,7 @@ use crate::counters::{Counters, FetchLabels, IdentityLabels};
 use crate::entra::answer::{Granted, LIFE_MAX, TokenError};
 use crate::entra::claims::Inspector;
 use crate::entra::grant::Grant;
-use crate::entra::refusal::RETRY_AFTER_MAX;
+use crate::entra::refused::RETRY_AFTER_MAX;
 use crate::model::Outlook;
 use crate::model::{IdentityName, Secret};
 

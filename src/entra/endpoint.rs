@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::entra::answer::{Granted, Refused, TokenError};
-use crate::entra::{answer, refusal};
+use crate::entra::{answer, refused};
 use crate::outbound::{FetchFault, Fetcher, TrustError};
 use crate::settings::{EndpointSettings, IdentitySettings};
 
@@ -97,7 +97,7 @@ impl Endpoint {
         if answer.status == 200 {
             return Ok(answer.body);
         }
-        let refusal = refusal::read(answer.status, &answer.body, answer.retry_after());
+        let refusal = refused::read(answer.status, &answer.body, answer.retry_after());
         let sentence = refusal.sentence(&self.identity, &self.tenant, &self.settings.client_id);
         Err(TokenError::Refused(Box::new(Refused { refusal, sentence })))
     }

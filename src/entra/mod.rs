@@ -14,6 +14,7 @@ mod grants;
 pub mod login;
 mod proof;
 pub mod refusal;
+pub mod refused;
 mod seal;
 mod slots;
 mod store;

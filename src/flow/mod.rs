@@ -3,6 +3,7 @@
 
 mod body;
 mod error;
+pub mod evidence;
 mod exchange;
 pub mod fault;
 mod hosts;

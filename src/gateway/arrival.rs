@@ -15,8 +15,7 @@ use tokio::time::Instant;
 
 use crate::model::clock;
 use crate::problem::{Kind, Problem};
-use crate::wire::BodyError;
-use crate::wire::Timer;
+use crate::wire::{BodyError, Timer};
 
 /// How often it is looked whether a connection still stands still.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);

@@ -8,15 +8,16 @@ use http::StatusCode;
 use http::uri::PathAndQuery;
 
 use crate::entra::{Forgotten, Identity, Token, claims};
-use crate::flow::fault::{self, Credential, Evidence, Expected, Fault, Reading};
+use crate::flow::evidence::{Evidence, Expected, Fault, Reading};
+use crate::flow::fault::Credential;
 use crate::flow::outbound::{self, Audience, Parcel};
-use crate::flow::reply;
+use crate::flow::{evidence, reply};
 use crate::gateway::answer::FlowBody;
 use crate::gateway::journal::{AnsweredBy, Journal};
 use crate::gateway::query::{self, Reserved};
 use crate::model::{RequestId, TriggerUrl, clock};
 use crate::policy::OpenPaths;
-use crate::problem::{Again, Kind, Problem, Run};
+use crate::problem::{Kind, Problem};
 use crate::settings::{QueryPass, RelativePath, RouteKind};
 use crate::wire::Fields;
 
@@ -152,7 +153,7 @@ impl Upstream {
                 www_authenticate: fields.text("www-authenticate"),
                 body: &seen,
             };
-            if let Reading::Fault(fault) = fault::classify(&evidence) {
+            if let Reading::Fault(fault) = evidence::classify(&evidence) {
                 // Some mean something else where a token was sent.
                 let fault = match sent.token {
                     Some(_) => fault.despite_token(),
@@ -217,7 +218,11 @@ fn retry_after(fields: &Fields) -> Option<Duration> {
 
 /// The caller's problem and the operator's sentence for a fault of the platform.
 fn fault_problem(fault: &Fault, sent: &Dispatched<'_>) -> Problem {
-    let mut cause = format!("{} Fixed by: {}.", fault.private(), fault.row.fixed_by.as_str());
+    let mut cause = format!(
+        "{} Fixed by: {}.",
+        fault.private(),
+        fault.row.failure.fixed_by.as_str()
+    );
     if let (Kind::FlowRefusedToken, Some((identity, token))) = (fault.row.kind, sent.token) {
         let settings = identity.settings();
         let expected = Expected {
@@ -226,14 +231,10 @@ fn fault_problem(fault: &Fault, sent: &Dispatched<'_>) -> Problem {
             now: clock::wall(),
         };
         cause.push_str(&format!(" Identity {}: ", settings.name));
-        cause.push_str(&fault::explain_mismatch(token.text().expose(), &expected));
+        cause.push_str(&evidence::explain_mismatch(token.text().expose(), &expected));
     }
-    let again = match fault.row.run {
-        Run::No => fault.row.kind.row().again,
-        Run::Yes | Run::Unknown => Again::No,
-    };
     Problem::from(fault.row.kind)
         .because(cause)
-        .again(again)
+        .again(fault.row.again())
         .run(fault.row.run)
 }

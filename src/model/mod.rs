@@ -26,7 +26,8 @@ pub use host::Host;
 pub use label::{KeyLabel, LabelPlace, Labels};
 pub use path::{FixedPath, PathEnd, PathTemplate};
 pub use registry::Registry;
-pub use remedy::{FixedBy, Outlook, Remedy};
+pub(crate) use remedy::failures;
+pub use remedy::{FailureRow, FixedBy, Outlook, Page, Remedy, Values, fill};
 pub use secret::Secret;
 pub use trigger::TriggerUrl;
 

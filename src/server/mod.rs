@@ -6,6 +6,7 @@ mod http1;
 mod http2;
 mod linger;
 mod phase;
+pub mod reason;
 mod refusals;
 mod seats;
 mod shared;

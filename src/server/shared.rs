@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::gateway::Gateway;
 use crate::gateway::log::ConnectionLine;
 use crate::model::clock;
+use crate::server::reason::CONNECTIONS;
 use crate::server::refusals::{Lines, Refusals};
 use crate::settings::{ConnectionSettings, Peers};
 
@@ -34,6 +35,10 @@ pub(super) struct Shared {
 /// Counts a connection that was turned away or did not end as it should, and writes its line unless there are too many
 /// of them.
 pub(super) fn refused(shared: &Shared, peer: SocketAddr, reason: &'static str, detail: Option<String>) {
+    debug_assert!(
+        CONNECTIONS.iter().any(|row| row.code == reason),
+        "{reason} has a row"
+    );
     shared.gateway.counters().refused(reason);
     let lines = match detail {
         Some(_) => Lines::Detailed,

@@ -17,6 +17,7 @@ use crate::gateway::{Gateway, Validity};
 use crate::model::clock;
 use crate::outbound::provider;
 use crate::secrets::{Followed, Holder, Rereader, Taken, Verdict};
+use crate::server::reason;
 use crate::settings::{Certificate, Http2, TlsSettings};
 
 /// ALPN name of HTTP/2 (RFC 9113 section 3.2).
@@ -291,29 +292,19 @@ pub(super) fn explain(error: &io::Error) -> (&'static str, String) {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let Some(inner) = inner else {
         return match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => (
-                "peer-gone",
-                "the peer closed the connection during the handshake".to_owned(),
-            ),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                (reason::PEER_GONE.code, reason::PEER_GONE.seen.to_owned())
+            }
             _ => (
                 "io",
                 format!("the connection failed during the handshake: {error}"),
             ),
         };
     };
-    let (word, sentence) = match inner {
-        Error::InvalidMessage(InvalidMessage::InvalidContentType) => (
-            "not-tls",
-            "the peer does not speak TLS; it must use https:// for this port",
-        ),
-        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => (
-            "handshake-too-long",
-            "the peer sent a handshake message longer than 16 KiB, which no TLS library needs",
-        ),
-        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => (
-            "no-common-suite",
-            "the peer offers no cipher suite of today; its TLS library must be renewed",
-        ),
+    let row = match inner {
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => reason::NOT_TLS,
+        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => reason::HANDSHAKE_TOO_LONG,
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => reason::NO_COMMON_SUITE,
         Error::PeerIncompatible(
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls13RequiredForQuic
@@ -321,33 +312,15 @@ pub(super) fn explain(error: &io::Error) -> (&'static str, String) {
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             // The extension came with TLS 1.2; a library that does not send it is older, or as good as.
             | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
-        ) => (
-            "old-version",
-            "the peer offers no TLS version from 1.2 on; its TLS library must be renewed",
-        ),
-        Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon) => (
-            "no-common-signature",
-            "the peer cannot check the kind of key this listener's certificate has",
-        ),
-        Error::NoApplicationProtocol => (
-            "no-common-protocol",
-            "the peer offers neither h2 nor http/1.1 by ALPN",
-        ),
-        Error::AlertReceived(AlertDescription::UnknownCA | AlertDescription::CertificateUnknown) => (
-            "certificate-distrusted",
-            "the peer does not trust this listener's certificate or its chain is incomplete",
-        ),
-        Error::AlertReceived(AlertDescription::CertificateExpired) => (
-            "certificate-expired",
-            "the peer says that this listener's certificate has expired",
-        ),
-        Error::AlertReceived(AlertDescription::BadCertificate) => (
-            "certificate-refused",
-            "the peer refuses this listener's certificate; does it carry the name it called?",
-        ),
+        ) => reason::OLD_VERSION,
+        Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon) => reason::NO_COMMON_SIGNATURE,
+        Error::NoApplicationProtocol => reason::NO_COMMON_PROTOCOL,
+        Error::AlertReceived(AlertDescription::UnknownCA | AlertDescription::CertificateUnknown) => reason::CERTIFICATE_DISTRUSTED,
+        Error::AlertReceived(AlertDescription::CertificateExpired) => reason::CERTIFICATE_EXPIRED,
+        Error::AlertReceived(AlertDescription::BadCertificate) => reason::CERTIFICATE_REFUSED,
         _ => return ("tls", format!("TLS failed: {inner}")),
     };
-    (word, sentence.to_owned())
+    (row.code, row.seen.to_owned())
 }
 
 #[cfg(test)]

@@ -14,8 +14,9 @@ use crate::entra::endpoint::FORM;
 use crate::entra::failure::Trouble;
 use crate::entra::grant::{Asked, Grant};
 use crate::entra::grants::arc;
-use crate::entra::refusal::{Refusal, RefusalKind};
-use crate::entra::{answer, refusal};
+use crate::entra::refusal::RefusalKind;
+use crate::entra::refused::Refusal;
+use crate::entra::{answer, refused};
 use crate::model::clock::Steady;
 use crate::model::{FixedBy, Outlook, clock};
 use crate::outbound::{Fetched, Fetcher, Trust, TrustError};
@@ -77,7 +78,7 @@ impl Managed {
     }
 
     fn failed(&self, trouble: Trouble, wait: Option<Duration>) -> TokenError {
-        let wait = wait.map(|wait| wait.min(refusal::RETRY_AFTER_MAX));
+        let wait = wait.map(|wait| wait.min(refused::RETRY_AFTER_MAX));
         TokenError::Platform(Box::new(trouble.of(&self.identity, &self.place(), wait)))
     }
 
@@ -163,7 +164,7 @@ impl Managed {
     }
 
     fn refused(&self, answer: &Fetched) -> Trouble {
-        let refusal = refusal::read(answer.status, &answer.body, None);
+        let refusal = refused::read(answer.status, &answer.body, None);
         let seen = refusal.to_string().replacen("entra", "it", 1);
         let (cause, fixed_by, outlook) = self.verdict(&refusal, &answer.body);
         Trouble {
@@ -205,7 +206,7 @@ impl Managed {
             };
         }
         if refusal.kind == RefusalKind::InvalidResource || refusal.number.is_some() {
-            return (refusal.cause, refusal.fixed_by, Outlook::AfterFix);
+            return (refusal.row.what, refusal.row.fixed_by, Outlook::AfterFix);
         }
         match (&self.settings.source, refusal.status) {
             (ManagedSource::AppService { .. }, 401 | 403) => operator(RESTART),

@@ -9,7 +9,8 @@ use crate::entra::failure::Trouble;
 use crate::entra::grant::{Asked, Grant};
 use crate::entra::grants::bar::Bar;
 use crate::entra::grants::tries::{Account, Unheard};
-use crate::entra::refusal::{Refusal, RefusalKind};
+use crate::entra::refusal::RefusalKind;
+use crate::entra::refused::Refusal;
 use crate::entra::slots::Slots;
 use crate::model::{FixedBy, IdentityName};
 use crate::outbound::TrustError;
@@ -151,5 +152,5 @@ impl Grant for PasswordCall {
 /// password. What is not known is taken for the account's.
 fn is_of_application(refusal: &Refusal) -> bool {
     // A policy that wants a second factor is one for some applications.
-    refusal.fixed_by == FixedBy::TenantAdmin || matches!(refusal.number, Some(50074 | 50076 | 50079))
+    refusal.row.fixed_by == FixedBy::TenantAdmin || matches!(refusal.number, Some(50074 | 50076 | 50079))
 }

@@ -28,7 +28,7 @@ use crate::entra::application::Application;
 use crate::entra::grants;
 use crate::entra::grants::sign_in;
 use crate::entra::login::loopback::{Brought, Loopback, Opening};
-use crate::entra::refusal;
+use crate::entra::refused;
 use crate::entra::store::{InPlaceOf, Kept, Store};
 use crate::model::{Outlook, Secret};
 use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings};
@@ -242,7 +242,7 @@ impl Login {
     /// A refusal that came through the browser, read like one of the token endpoint.
     fn refused(&self, error: &str, description: &str) -> LoginError {
         let body = serde_json::json!({"error": error, "error_description": description}).to_string();
-        let refusal = refusal::read(400, body.as_bytes(), None);
+        let refusal = refused::read(400, body.as_bytes(), None);
         LoginError::Failed(refusal.sentence(
             &self.identity,
             &self.tenant,
@@ -394,7 +394,7 @@ mod tests {
 
     use super::{Login, LoginError, next_pause, read_device};
     use crate::entra::answer::{Refused, TokenError};
-    use crate::entra::refusal;
+    use crate::entra::refused;
     use crate::model::{Cloud, IdentityName};
     use crate::outbound::Trust;
     use crate::settings::{ClientProof, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings};
@@ -402,7 +402,7 @@ mod tests {
     const PAUSE: Duration = Duration::from_secs(5);
 
     fn refused(status: u16, error: &str) -> TokenError {
-        let refusal = refusal::read(status, format!("{{\"error\":\"{error}\"}}").as_bytes(), None);
+        let refusal = refused::read(status, format!("{{\"error\":\"{error}\"}}").as_bytes(), None);
         let sentence = refusal.to_string();
         TokenError::Refused(Box::new(Refused { refusal, sentence }))
     }

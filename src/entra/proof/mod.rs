@@ -243,7 +243,7 @@ impl Rotation {
             .get(before)
             .map(Credential::describe)
             .unwrap_or_default();
-        let (refusal, cause) = (&why.refusal, why.refusal.cause);
+        let (refusal, cause) = (&why.refusal, why.refusal.row.what);
         tracing::warn!(%identity, "another credential of identity {identity} serves, because {what} was refused: {refusal}. {cause}");
     }
 

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use crate::material::{About, SigningCertificate, Texts};
-use crate::model::Flaw;
-use crate::model::Secret;
+use crate::model::{Flaw, Secret};
 use crate::settings::check::Check;
 use crate::settings::identity::rows::{ClientCertificateTable, IdentityTable};
 use crate::settings::kinds::At;

@@ -5,8 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::model::Cloud;
-use crate::model::Flaw;
+use crate::model::{Cloud, Flaw};
 use crate::settings::check::Check;
 use crate::settings::identity::rows::{IdentityTable, SignInTable};
 use crate::settings::identity::words::{DEFAULT, check_scope, is_near};

@@ -6,9 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use flowgate::entra::{answer, refusal};
-use flowgate::flow::fault;
-use flowgate::flow::fault::{Evidence, Expected, Reading};
+use flowgate::entra::{answer, refused};
+use flowgate::flow::evidence::{Evidence, Expected, Reading};
+use flowgate::flow::{evidence, fault};
 use flowgate::model::{Cloud, TriggerUrl};
 use flowgate::problem::Kind;
 use flowgate::settings;
@@ -235,8 +235,8 @@ pub(crate) fn entra_answer(data: &[u8]) {
         }
     }
     for wait in [None, Some(Duration::MAX)] {
-        let refusal = refusal::read(status, body, wait);
-        assert!(refusal.retry_after <= Some(refusal::RETRY_AFTER_MAX));
+        let refusal = refused::read(status, body, wait);
+        assert!(refusal.retry_after <= Some(refused::RETRY_AFTER_MAX));
         let said = refusal.sentence("orders", "tenant", "client");
         assert!(is_one_line(&said) && said.is_ascii(), "{said}");
         assert!(said.len() < 1000, "{said}");
@@ -274,13 +274,13 @@ pub(crate) fn fault_body(data: &[u8]) {
             content_type,
             body,
         };
-        let reading = fault::classify(&evidence);
+        let reading = evidence::classify(&evidence);
         if let Reading::Fault(found) = &reading {
             assert!(status.is_client_error() || status.is_server_error());
             let said = found.private();
             assert!(is_one_line(&said), "{said:?}");
             assert!(
-                said.chars().count() < 12 * fault::MESSAGE_CHARS_MAX,
+                said.chars().count() < 12 * evidence::MESSAGE_CHARS_MAX,
                 "{} characters",
                 said.len()
             );
@@ -293,7 +293,7 @@ pub(crate) fn fault_body(data: &[u8]) {
         whose(status, body, &reading);
         evidence.run_id = Some("08584290143402151988728929011CU00");
         assert!(
-            matches!(fault::classify(&evidence), Reading::Owner),
+            matches!(evidence::classify(&evidence), Reading::Owner),
             "a run is the owner's"
         );
     }
@@ -310,14 +310,14 @@ fn whose(status: StatusCode, body: &[u8], reading: &Reading) {
     match reading {
         Reading::Owner => assert!(!by_status, "{status} passed as the owner's"),
         Reading::Fault(found) => {
-            let code = found.row.code;
+            let code = found.row.failure.code;
             // What is not evaluated need not even be text.
             let named = String::from_utf8_lossy(body).contains(code) || holds(&document, code);
             assert!(by_status || named, "{status} {document}");
         }
     }
     let code = document["error"]["code"].as_str().unwrap_or_default();
-    if failed && fault::CODES.iter().any(|row| row.code == code) {
+    if failed && fault::CODES.iter().any(|row| row.failure.code == code) {
         let canonical = document.to_string();
         let plain = Evidence {
             status,
@@ -326,9 +326,9 @@ fn whose(status: StatusCode, body: &[u8], reading: &Reading) {
             content_type: None,
             body: canonical.as_bytes(),
         };
-        let read = fault::classify(&plain);
+        let read = evidence::classify(&plain);
         assert!(
-            matches!(read, Reading::Fault(found) if found.row.code == code),
+            matches!(read, Reading::Fault(found) if found.row.failure.code == code),
             "{document}"
         );
     }
@@ -350,11 +350,11 @@ fn explanation(body: &[u8], text: &str) {
         tenant: "11111111-2222-3333-4444-555555555555",
         now: UNIX_EPOCH + Duration::from_secs(1_790_000_000),
     };
-    let said = fault::explain_mismatch(text, &expected);
+    let said = evidence::explain_mismatch(text, &expected);
     assert!(is_one_line(&said), "{said:?}");
     let payload = URL_SAFE_NO_PAD.encode(body);
     let token = format!("e30.{payload}.c2ln");
-    let said = fault::explain_mismatch(&token, &expected);
+    let said = evidence::explain_mismatch(&token, &expected);
     assert!(is_one_line(&said), "{said:?}");
     assert!(!said.contains(&token) && (payload.len() < 24 || !said.contains(&payload)));
 }
