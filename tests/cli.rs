@@ -900,6 +900,15 @@ fn a_code_is_explained_whatever_table_it_is_from() {
             &["fixed by    flow-owner", "run started yes", "send again  no"],
         ),
         ("flow-cut", &["fixed by    flow-owner"]),
+        (
+            "Vault-Firewall",
+            &[
+                "fixed by    tenant-admin",
+                "az keyvault network-rule add --name VAULT --ip-address ADDRESS",
+            ],
+        ),
+        ("imds-silent", &["Outside of Azure"]),
+        ("file-expired", &["fixed by    operator"]),
         ("not-tls", &["Connections", "must use https://"]),
     ] {
         let output = flowgate(&["explain", code]);

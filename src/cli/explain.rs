@@ -6,10 +6,13 @@ use std::borrow::Cow;
 use strsim::osa_distance;
 
 use crate::cli::{Outcome, WRONG};
+use crate::entra::PLATFORM;
+use crate::entra::answer::TOKEN;
 use crate::entra::refusal::{BY_STATUS, ERRORS, NUMBERS};
 use crate::flow::fault;
 use crate::model::{FailureRow, Outlook, Values, fill};
 use crate::problem::{Again, ENDINGS, Kind, Run};
+use crate::secrets::VAULT;
 use crate::server::reason::CONNECTIONS;
 
 /// Codes that are named where none fits.
@@ -21,15 +24,21 @@ enum Table {
     Problems,
     Endings,
     Entra,
+    Tokens,
+    Platform,
+    Vaults,
     Trigger,
     Connections,
 }
 
 impl Table {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 8] = [
         Self::Problems,
         Self::Endings,
         Self::Entra,
+        Self::Tokens,
+        Self::Platform,
+        Self::Vaults,
         Self::Trigger,
         Self::Connections,
     ];
@@ -39,6 +48,9 @@ impl Table {
             Self::Problems => "Answers of the gateway",
             Self::Endings => "Calls without an answer",
             Self::Entra => "Refusals of Entra",
+            Self::Tokens => "Tokens that did not come",
+            Self::Platform => "Managed identities and federated tokens",
+            Self::Vaults => "Key vaults",
             Self::Trigger => "Refusals and failures of the trigger",
             Self::Connections => "Connections",
         }
@@ -52,6 +64,10 @@ impl Table {
                 "The log has these in `cause` of `token-refused` and `token-unavailable`. No request was sent to the \
                  flow. An `error` counts where its AADSTS number is not known; an answer with neither is judged by its \
                  status."
+            }
+            Self::Tokens | Self::Platform | Self::Vaults => {
+                "The log has these in `cause` of `token-refused` and `token-unavailable`; metrics count the first ones by their \
+                 code. No request was sent to the flow."
             }
             Self::Trigger => {
                 "The log has these in `cause`, beside the answer that the caller gets. One code can have several rows, \
@@ -229,6 +245,9 @@ fn entries() -> Vec<Entry> {
     entries.extend(NUMBERS.iter().map(|row| Entry::of(Table::Entra, &row.failure)));
     entries.extend(ERRORS.iter().map(|row| Entry::of(Table::Entra, &row.failure)));
     entries.extend(BY_STATUS.iter().map(|row| Entry::of(Table::Entra, &row.failure)));
+    entries.extend(TOKEN.iter().map(|row| Entry::of(Table::Tokens, row)));
+    entries.extend(PLATFORM.iter().map(|row| Entry::of(Table::Platform, row)));
+    entries.extend(VAULT.iter().map(|row| Entry::of(Table::Vaults, row)));
     entries.extend(fault::rows().map(Entry::of_fault));
     entries.extend(CONNECTIONS.iter().map(|row| Entry::of(Table::Connections, row)));
     entries
@@ -290,9 +309,7 @@ pub fn failures_page() -> String {
             Table::Trigger => {
                 "| code | fixed by | what happened, and what to do | caller gets | run started | send again | where |"
             }
-            Table::Endings | Table::Entra | Table::Connections => {
-                "| code | fixed by | what happened, and what to do | waiting | where |"
-            }
+            _ => "| code | fixed by | what happened, and what to do | waiting | where |",
         };
         let rule: String = head
             .chars()

@@ -7,7 +7,7 @@ use crate::doctor::resource::Resource;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::refused::Refusal;
 use crate::entra::{Failure, TokenError};
-use crate::model::{FailureRow, FixedBy, Page, Remedy, fill};
+use crate::model::{FailureRow, Page, Remedy, fill};
 use crate::secrets::VaultError;
 use crate::settings::{GrantSettings, IdentitySettings, ManagedSource};
 
@@ -32,73 +32,20 @@ pub(super) fn client_of(identity: Option<&IdentitySettings>) -> &str {
 
 /// What was seen of a failure to get a token, and what to do about it.
 pub(super) fn of_token_error(error: &TokenError, identity: &IdentitySettings) -> (String, Remedy) {
-    let remedy = match error {
-        TokenError::Refused(refused) => {
-            return (
-                said(&refused.refusal, identity),
-                of_refusal(&refused.refusal, identity),
-            );
-        }
-        TokenError::Platform(failure) => return (failure.seen.clone(), of_platform(failure, identity)),
-        TokenError::Vault(error) => return of_vault(error, identity),
-        TokenError::NotSignedIn(_) => sign_in(identity),
-        TokenError::Credential(_) => certificate(client_of(Some(identity))),
-        TokenError::Unsigned => Remedy::new(
-            FixedBy::HostAdmin,
-            "Look at the random source of this host's kernel; without random numbers nothing can be signed.",
+    match error {
+        TokenError::Refused(refused) => (
+            said(&refused.refusal, identity),
+            of_refusal(&refused.refusal, identity),
         ),
-        TokenError::File(_) | TokenError::FileExpired => Remedy::new(
-            FixedBy::Operator,
-            "Look at the program that writes the token file, and at the rights of the file.",
-        ),
-        TokenError::Redirected(_) | TokenError::Html => Remedy::new(
-            FixedBy::Operator,
-            "Compare the authority; a proxy or a portal of the network may answer in its place.",
-        ),
-        TokenError::Unreachable(_) | TokenError::Timeout(_) | TokenError::Cut => Remedy::new(
-            FixedBy::HostAdmin,
-            "Look at the network between this host and the authority.",
-        ),
-        TokenError::TooLarge
-        | TokenError::Empty
-        | TokenError::NotJson
-        | TokenError::NoToken
-        | TokenError::BornExpired
-        | TokenError::NotBearer => Remedy::new(
-            FixedBy::Operator,
-            "Compare the authority: what answers there is no token endpoint of Entra, or it is in trouble.",
-        ),
-    };
-    (error.to_string(), remedy)
-}
-
-/// What to do when a person has to sign in.
-pub(super) fn sign_in(identity: &IdentitySettings) -> Remedy {
-    let what = "Sign in with the account that the identity is to use; a gateway that runs takes it up within a minute.";
-    Remedy::new(FixedBy::Operator, what)
-        .command(fill(Page::LOGIN.command, &[("identity", identity.name.as_str())]))
-}
-
-/// What to do about a certificate that cannot be used.
-pub(super) fn certificate(client: &str) -> Remedy {
-    let what = "Put a certificate that is valid, with its private key, where the settings point, and upload its public \
-                part.";
-    Remedy::new(FixedBy::Operator, what)
-        .portal(format!(
-            "Microsoft Entra admin center, App registrations, {client}, Certificates & secrets"
-        ))
-        .command(format!(
-            "az ad app credential reset --id {client} --append --cert @certificate.pem"
-        ))
+        TokenError::Platform(failure) => (error.seen(), of_platform(failure, identity)),
+        TokenError::Vault(error) => of_vault(error, identity),
+        _ => (error.seen(), of_row(error.row(), Some(identity))),
+    }
 }
 
 /// What to do about a failure of what the platform gives.
 pub(super) fn of_platform(failure: &Failure, identity: &IdentitySettings) -> Remedy {
-    let what = match failure.cause.as_str() {
-        "" => "Correct the settings of the identity.".to_owned(),
-        cause => cause.to_owned(),
-    };
-    let remedy = Remedy::new(failure.fixed_by, what);
+    let remedy = Remedy::new(failure.row.fixed_by, failure.what.clone());
     let source = match &identity.grant {
         GrantSettings::Managed(managed) => Some(&managed.source),
         GrantSettings::Default(chain) if chain.federated.is_err() => {
@@ -139,21 +86,7 @@ pub(super) fn of_vault(error: &VaultError, reader: &IdentitySettings) -> (String
     if let Some(why) = no_bearer.and_then(|why| why.error.downcast_ref()) {
         return of_token_error(why, reader);
     }
-    let told = &error.remedy;
-    let mut remedy = Remedy::new(told.fixed_by, sentence(&format!("{}{}", told.what, told.or)));
-    if !told.portal.is_empty() {
-        remedy = remedy
-            .portal(format!("Azure portal, {}", told.portal.replace(" > ", ", ")))
-            .command(told.command.clone());
-    }
-    (error.seen.clone(), remedy)
-}
-
-/// A clause as a sentence.
-fn sentence(clause: &str) -> String {
-    let mut letters = clause.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string());
-    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+    (error.seen.clone(), error.remedy.clone())
 }
 
 /// What Entra said; why, and who mends it, stands in the remedy.

@@ -8,6 +8,7 @@ use crate::doctor::network::days;
 use crate::doctor::report::{Check, Group, Verdict};
 use crate::doctor::{Walk, advice};
 use crate::entra;
+use crate::entra::answer::{CREDENTIAL, NOT_SIGNED_IN};
 use crate::entra::login::Protection;
 use crate::entra::{AudienceFit, FederatedToken, SignedInState};
 use crate::material::SigningCertificate;
@@ -157,6 +158,7 @@ fn certificates(list: &[ClientCertificate], endpoint: &EndpointSettings, walk: &
 /// Checks one certificate; fails if Entra cannot accept it.
 fn judge(certificate: &ClientCertificate, client: &str, walk: &Walk) -> Check {
     let place = certificate.place();
+    let certificate_remedy = || CREDENTIAL.remedy(&[("client_id", client)]);
     let read = match certificate.known() {
         Some(known) => Ok(known.clone()),
         None => match from_vaults(certificate, walk) {
@@ -166,7 +168,7 @@ fn judge(certificate: &ClientCertificate, client: &str, walk: &Walk) -> Check {
     };
     let found: Arc<SigningCertificate> = match read {
         Ok(found) => found,
-        Err(why) => return Check::fail("certificate", why, advice::certificate(client)),
+        Err(why) => return Check::fail("certificate", why, certificate_remedy()),
     };
     let (thumbprint, now) = (found.thumbprint(), clock::wall());
     let place = format!("{place}, thumbprint {thumbprint}");
@@ -183,7 +185,7 @@ fn judge(certificate: &ClientCertificate, client: &str, walk: &Walk) -> Check {
             ))
         });
     };
-    Check::fail("certificate", wrong, advice::certificate(client))
+    Check::fail("certificate", wrong, certificate_remedy())
 }
 
 /// Loads a certificate of which a part is stored in a vault, or the reason why such a part could not be read.
@@ -276,10 +278,10 @@ fn sign_in(settings: &IdentitySettings, path: &str, state: &SignedInState) -> Ch
         SignedInState::Missing => Check::fail(
             "sign-in",
             format!("nobody has signed in yet: there is no file {path}"),
-            advice::sign_in(settings),
+            advice::of_row(NOT_SIGNED_IN, Some(settings)),
         ),
         SignedInState::Unusable(why) => {
-            let mut remedy = advice::sign_in(settings);
+            let mut remedy = advice::of_row(NOT_SIGNED_IN, Some(settings));
             remedy.what = format!(
                 "Correct that for the user the gateway runs as, or sign in again. {}",
                 remedy.what

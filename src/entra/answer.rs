@@ -1,6 +1,7 @@
 //! The only reader of what the token endpoint answers: what was granted, or a [`TokenError`]. It trusts nothing in the body,
 //! and takes numbers as numbers or as text, because several token services send text.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,9 +11,8 @@ use crate::entra::date;
 use crate::entra::date::Clocks;
 use crate::entra::failure::Failure;
 use crate::entra::refused::Refusal;
-use crate::model::Secret;
 use crate::model::claims::Claims;
-use crate::outbound::ANSWER_BYTES_MAX;
+use crate::model::{FailureRow, Outlook, Page, Secret, failures, fill};
 use crate::secrets::VaultError;
 
 /// Longest token that is used; a request head with a longer one would be refused upstream.
@@ -22,84 +22,190 @@ const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
 /// Longest life believed; Entra's longest is 28 hours.
 pub(crate) const LIFE_MAX: Duration = Duration::from_secs(48 * 3600);
 
+const WRONG_ENDPOINT: &str =
+    "Compare the authority: what answers there is no token endpoint of Entra, or it has a problem.";
+const NETWORK: &str = "Check DNS, firewall and routing between the gateway's host and the authority; `flowgate doctor` shows where it ends.";
+const OTHER_ANSWERS: &str =
+    "Compare the authority; a proxy or a portal of the network may answer in its place.";
+const WRITER: &str = "Check the program that writes the token file, and the rights of the file.";
+
+failures! {
+    /// Why there is no token, apart from what Entra, the platform and key vaults report themselves.
+    TOKEN:
+    UNREACHABLE "unreachable" "unreachable" HostAdmin Transient Page::NONE,
+        "the token endpoint cannot be reached: {detail}", NETWORK;
+    TIMEOUT "timeout" "timeout" HostAdmin Transient Page::NONE,
+        "the token endpoint did not answer within {detail}", NETWORK;
+    CUT "cut" "cut" HostAdmin Transient Page::NONE,
+        "the answer of the token endpoint broke off", NETWORK;
+    TOO_LARGE "too-large" "too-large" Operator Transient Page::NONE,
+        "the answer of the token endpoint is larger than 256 KiB", WRONG_ENDPOINT;
+    EMPTY "empty" "empty" Operator Transient Page::NONE,
+        "the token endpoint answered 200 with an empty body", WRONG_ENDPOINT;
+    HTML "html" "html" Operator Transient Page::NONE,
+        "the token endpoint answered with a web page", OTHER_ANSWERS;
+    NOT_JSON "not-json" "not-json" Operator Transient Page::NONE,
+        "the token endpoint answered 200 with something other than JSON", WRONG_ENDPOINT;
+    NO_TOKEN "no-token" "no-token" Operator Transient Page::NONE,
+        "the answer of the token endpoint has no usable access_token", WRONG_ENDPOINT;
+    BORN_EXPIRED "born-expired" "born-expired" Operator Transient Page::NONE,
+        "the token endpoint gave a token that has already expired", WRONG_ENDPOINT;
+    NOT_BEARER "not-bearer" "not-bearer" Operator Transient Page::NONE,
+        "the token endpoint gave a token of another type than Bearer", WRONG_ENDPOINT;
+    REDIRECTED "redirected" "redirected" Operator AfterFix Page::NONE,
+        "the token endpoint answered with a redirect (status {detail}), which is not followed", OTHER_ANSWERS;
+    FILE "file" "file" Operator AfterFix Page::NONE,
+        "the token file cannot be read: {detail}", WRITER;
+    FILE_EXPIRED "file-expired" "file-expired" Operator AfterFix Page::NONE,
+        "the token in the file has expired; the program that writes it has stopped renewing it", WRITER;
+    UNSIGNED "unsigned" "unsigned" HostAdmin Transient Page::NONE,
+        "the assertion for the token endpoint could not be signed; the machine gives no random numbers",
+        "Check the random source of this host's kernel; without random numbers nothing can be signed.";
+    CREDENTIAL "credential" "credential" Operator AfterFix Page::new(
+        "Microsoft Entra admin center, App registrations, {client_id}, Certificates & secrets",
+        "az ad app credential reset --id {client_id} --append --cert @certificate.pem",
+    ),
+        "{detail}",
+        "Put a certificate that is valid, with its private key, where the settings point, and upload its public part.";
+    NOT_SIGNED_IN "not-signed-in" "not-signed-in" Operator AfterFix Page::LOGIN,
+        "{detail}",
+        "Sign in with the account that the identity is to use; a gateway that runs takes it up within a minute.";
+}
+
 /// Why there is no token.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone)]
 pub enum TokenError {
     /// No connection, or it broke before an answer.
-    #[error(
-        "the token endpoint cannot be reached: {0}; whoever runs the gateway's host must look after the way there, and \
-         `flowgate doctor` shows where it ends"
-    )]
     Unreachable(String),
     /// No whole answer within the deadline.
-    #[error("the token endpoint did not answer within {0:?}")]
     Timeout(Duration),
     /// The answer broke off.
-    #[error("the answer of the token endpoint broke off")]
     Cut,
     /// More bytes than any token answer has.
-    #[error("the answer of the token endpoint is larger than {ANSWER_BYTES_MAX} bytes")]
     TooLarge,
     /// A 200 without a body.
-    #[error("the token endpoint answered 200 with an empty body")]
     Empty,
     /// A web page, as a captive portal or a proxy sends it.
-    #[error("the token endpoint answered with a web page; is there a proxy or portal between?")]
     Html,
     /// A body that is not the JSON of RFC 6749 section 5.1.
-    #[error("the token endpoint answered 200 with something other than JSON")]
     NotJson,
     /// JSON without a usable `access_token`.
-    #[error("the answer of the token endpoint has no usable access_token")]
     NoToken,
     /// A token whose life is over when it arrives.
-    #[error("the token endpoint gave a token that has already expired")]
     BornExpired,
     /// A token of another type than Bearer.
-    #[error("the token endpoint gave a token of another type than Bearer")]
     NotBearer,
     /// A redirect, which a token request must not follow.
-    #[error(
-        "the token endpoint answered with a redirect (status {0}), which is not followed; check the authority"
-    )]
     Redirected(u16),
     /// The file cannot be read.
-    #[error("the token file cannot be read: {0}")]
     File(String),
     /// The token in the file has expired.
-    #[error("the token in the file has expired; the program that writes it has stopped renewing it")]
     FileExpired,
     /// There is nothing to sign with, or no random numbers to sign with.
-    #[error("the assertion for the token endpoint could not be signed; the machine gives no random numbers")]
     Unsigned,
     /// What the platform should have given is not there, or not good for anything.
-    #[error("{}", .0.sentence)]
     Platform(Box<Failure>),
     /// The credential of the application cannot be used.
-    #[error("{0}")]
     Credential(String),
-    /// The secret to show Entra cannot be read.
-    #[error("{0}")]
+    /// The secret for Entra cannot be read.
     Vault(Box<VaultError>),
-    /// Entra says no.
-    #[error("the token endpoint refused: {0}")]
+    /// Entra refuses.
     Refused(Box<Refused>),
     /// Nobody has signed in for an identity that needs it, or what is kept of it cannot be used.
-    #[error("{0}")]
     NotSignedIn(String),
 }
+
+impl TokenError {
+    /// Its row in the tables.
+    pub fn row(&self) -> &'static FailureRow {
+        match self {
+            Self::Unreachable(_) => UNREACHABLE,
+            Self::Timeout(_) => TIMEOUT,
+            Self::Cut => CUT,
+            Self::TooLarge => TOO_LARGE,
+            Self::Empty => EMPTY,
+            Self::Html => HTML,
+            Self::NotJson => NOT_JSON,
+            Self::NoToken => NO_TOKEN,
+            Self::BornExpired => BORN_EXPIRED,
+            Self::NotBearer => NOT_BEARER,
+            Self::Redirected(_) => REDIRECTED,
+            Self::File(_) => FILE,
+            Self::FileExpired => FILE_EXPIRED,
+            Self::Unsigned => UNSIGNED,
+            Self::Credential(_) => CREDENTIAL,
+            Self::NotSignedIn(_) => NOT_SIGNED_IN,
+            Self::Platform(failure) => failure.row,
+            Self::Vault(error) => error.row,
+            Self::Refused(refused) => refused.refusal.row,
+        }
+    }
+
+    /// The word under which metrics count it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Platform(failure) => failure.label,
+            _ => self.row().label,
+        }
+    }
+
+    /// Whether waiting helps.
+    pub(crate) fn outlook(&self) -> Outlook {
+        match self {
+            Self::Refused(refused) => refused.refusal.outlook,
+            Self::Platform(failure) => failure.outlook,
+            Self::Vault(error) => error.outlook,
+            _ => self.row().outlook,
+        }
+    }
+
+    /// What was seen, without what to do about it.
+    pub fn seen(&self) -> String {
+        let detail = match self {
+            Self::Platform(failure) => return failure.seen.clone(),
+            Self::Vault(error) => return error.seen.clone(),
+            Self::Refused(refused) => return refused.refusal.to_string(),
+            Self::Unreachable(why) | Self::File(why) | Self::Credential(why) | Self::NotSignedIn(why) => {
+                why.clone()
+            }
+            Self::Timeout(timeout) => format!("{timeout:?}"),
+            Self::Redirected(status) => status.to_string(),
+            _ => String::new(),
+        };
+        fill(self.row().seen, &[("detail", &detail)]).into_owned()
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Platform(failure) => f.write_str(&failure.sentence),
+            Self::Vault(error) => write!(f, "{error}"),
+            Self::Refused(refused) => write!(f, "the token endpoint refused: {refused}"),
+            // They name the next step by themselves.
+            Self::Credential(why) | Self::NotSignedIn(why) => f.write_str(why),
+            _ => {
+                let row = self.row();
+                let (who, outlook) = (row.fixed_by.must_fix(), row.outlook.clause());
+                write!(f, "{}. {} {who}; {outlook}", self.seen(), row.what)
+            }
+        }
+    }
+}
+
+impl std::error::Error for TokenError {}
 
 /// A refusal with the sentence for the log.
 #[derive(Debug, Clone)]
 pub struct Refused {
     /// What was read from the answer.
     pub refusal: Refusal,
-    /// Names identity, tenant and client id, the cause and who mends it.
+    /// Names identity, tenant and client id, the cause and who fixes it.
     pub sentence: String,
 }
 
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentence)
     }
 }
@@ -235,6 +341,13 @@ pub(crate) fn expires(token: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn every_row_is_sound() {
+        for row in super::TOKEN {
+            row.assert_sound();
+        }
+    }
+
     use std::time::Duration;
 
     use base64::Engine;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::entra::answer::TokenError;
 use crate::entra::cache::{Forgotten, Slot};
-use crate::model::Outlook;
 use crate::secrets::{Bearer, NoBearer, SecretError};
 
 /// The tokens of a slot, for those who know no slots.
@@ -21,10 +20,7 @@ pub(crate) fn bearer(slot: Arc<Slot>) -> Bearer {
             match slot.token().await {
                 Ok(token) => Ok(Some(token.header().clone())),
                 Err(unavailable) => Err(NoBearer {
-                    outlook: match unavailable.error.needs_fix() {
-                        true => Outlook::AfterFix,
-                        false => Outlook::Transient,
-                    },
+                    outlook: unavailable.error.outlook(),
                     error: unavailable.error,
                     wait: unavailable.wait,
                 }),

@@ -240,7 +240,10 @@ impl Slot {
         loop {
             let (due, news) = match self.clone().obtain(Need::Renewed).await {
                 Outcome::Token(token) => (token.refresh_at, None),
-                Outcome::Refused { error, until } => (until, self.news.get().filter(|_| error.needs_fix())),
+                Outcome::Refused { error, until } => (
+                    until,
+                    self.news.get().filter(|_| error.outlook() == Outlook::AfterFix),
+                ),
             };
             let mended = async {
                 match news {
@@ -485,9 +488,9 @@ mod tests {
     use super::{Forgotten, Slot};
     use crate::counters::Counters;
     use crate::entra::answer::{Granted, TokenError};
-    use crate::entra::failure::Trouble;
+    use crate::entra::failure::{Trouble, UNKNOWN, UPDATED};
     use crate::entra::grant::{Asked, Grant};
-    use crate::model::{FixedBy, IdentityName, Secret};
+    use crate::model::{IdentityName, Secret};
 
     #[derive(Clone)]
     enum Step {
@@ -790,7 +793,7 @@ mod tests {
     }
 
     fn passing() -> Trouble {
-        Trouble::passing("refused", "it answered 410", "", FixedBy::Nobody)
+        Trouble::new(UPDATED, "it answered 410")
     }
 
     #[tokio::test(start_paused = true)]
@@ -806,7 +809,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_somebody_must_mend_is_asked_for_rarely() {
-        let lasting = || Trouble::lasting("refused", "it answered 400", "", FixedBy::Operator);
+        let lasting = || Trouble::new(UNKNOWN, "it answered 400");
         assert_eq!(asked(lasting, None, 100).await, [0, 5, 15, 35, 75]);
     }
 }

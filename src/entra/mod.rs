@@ -30,7 +30,7 @@ use tokio::task::AbortHandle;
 
 pub use answer::TokenError;
 pub use cache::{Forgotten, Health, Token, Unavailable};
-pub use failure::Failure;
+pub use failure::{Failure, PLATFORM};
 pub use grants::sign_in::SignedInState;
 pub use grants::sign_in::state_of as sign_in_state;
 pub use proof::federated::{AudienceFit, FederatedToken};
@@ -220,52 +220,10 @@ impl Drop for Tokens {
     }
 }
 
-impl TokenError {
-    /// A word for metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Unreachable(_) => "unreachable",
-            Self::Timeout(_) => "timeout",
-            Self::Cut => "cut",
-            Self::TooLarge => "too-large",
-            Self::Empty => "empty",
-            Self::Html => "html",
-            Self::NotJson => "not-json",
-            Self::NoToken => "no-token",
-            Self::NotBearer => "not-bearer",
-            Self::BornExpired => "born-expired",
-            Self::Redirected(_) => "redirected",
-            Self::File(_) => "file",
-            Self::FileExpired => "file-expired",
-            Self::Unsigned => "unsigned",
-            Self::Platform(failure) => failure.label,
-            Self::Credential(_) => "credential",
-            Self::Vault(_) => "vault",
-            Self::Refused(_) => "refused",
-            Self::NotSignedIn(_) => "not-signed-in",
-        }
-    }
-
-    /// Whether somebody has to mend something before a token can come.
-    fn needs_fix(&self) -> bool {
-        match self {
-            Self::Refused(refused) => refused.refusal.outlook == Outlook::AfterFix,
-            Self::Platform(failure) => failure.outlook == Outlook::AfterFix,
-            Self::Vault(error) => error.outlook == Outlook::AfterFix,
-            Self::Redirected(_)
-            | Self::File(_)
-            | Self::FileExpired
-            | Self::Credential(_)
-            | Self::NotSignedIn(_) => true,
-            _ => false,
-        }
-    }
-}
-
 impl From<Unavailable> for Problem {
     fn from(unavailable: Unavailable) -> Self {
         let Unavailable { error, wait } = unavailable;
-        let kind = if error.needs_fix() {
+        let kind = if error.outlook() == Outlook::AfterFix {
             Kind::TokenRefused
         } else {
             Kind::TokenUnavailable

@@ -189,7 +189,7 @@ pub fn fill(text: &'static str, values: &Values<'_>) -> Cow<'static, str> {
 /// A table of failures: a constant for each row, and one for all of them.
 macro_rules! failures {
     ($(#[$doc:meta])* $table:ident: $($name:ident $code:literal $label:literal $fixed_by:ident $outlook:ident $page:expr,
-        $seen:literal, $what:literal;)+) => {
+        $seen:literal, $what:expr;)+) => {
         $(pub(crate) const $name: &$crate::model::FailureRow = &$crate::model::FailureRow {
             code: $code,
             label: $label,

@@ -5,6 +5,6 @@ mod fetch;
 mod trust;
 mod verifier;
 
-pub(crate) use fetch::{ANSWER_BYTES_MAX, FetchFault, Fetched, Fetcher};
+pub(crate) use fetch::{FetchFault, Fetched, Fetcher};
 pub use trust::{Trust, TrustError, provider};
 pub use verifier::refused_certificate;

@@ -15,4 +15,4 @@ pub(crate) use held::{Held, Renewed, SecretError, SecretName, Shown};
 pub use owner::Holder;
 pub use rereading::{Followed, Rereader, Taken, Verdict};
 pub(crate) use vault::{Bearer, Found, NoBearer, Vault};
-pub use vault::{VaultError, VaultRemedy};
+pub use vault::{VAULT, VaultError};

@@ -1,8 +1,7 @@
-//! Secrets in Azure Key Vaults: asks a vault with the token of an identity, and words what went wrong for those who must
-//! mend it. When to ask again is decided in `secret.rs`; how references are written, in `settings/vault.rs`.
+//! Secrets in Azure Key Vaults: asks a vault with the token of an identity, and names what went wrong by a row of its
+//! table. When to ask again is decided in `secret.rs`; how references are written, in `settings/vault.rs`.
 
 use std::error::Error;
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +10,7 @@ use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use serde::Deserialize;
 
-use crate::model::{FixedBy, Outlook, Secret};
+use crate::model::{FailureRow, Outlook, Page, Remedy, Secret, failures, fill};
 use crate::outbound::{FetchFault, Fetcher, TrustError};
 use crate::settings::{GrantSettings, KeyVaultSettings, VaultReference};
 
@@ -40,12 +39,14 @@ pub struct NoBearer {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{sentence}")]
 pub struct VaultError {
-    /// Names secret, vault and identity, the cause, who mends it and how.
+    /// Names secret, vault and identity, the cause, who fixes it and how.
     sentence: String,
+    /// The row of the table.
+    pub row: &'static FailureRow,
     /// What was seen.
     pub seen: String,
     /// What has to be done.
-    pub remedy: VaultRemedy,
+    pub remedy: Remedy,
     /// Why there is no token to read with, if that is it.
     pub no_bearer: Option<NoBearer>,
     /// Whether time helps.
@@ -54,52 +55,94 @@ pub struct VaultError {
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// What has to be done about a failure of a vault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VaultRemedy {
-    /// Who must do it.
-    pub fixed_by: FixedBy,
-    /// What, as a clause that names who.
-    pub what: String,
-    /// The page of the portal; empty where there is none.
-    pub portal: String,
-    /// The command; empty where there is none.
-    pub command: String,
-    /// What would do as well, as the rest of the clause.
-    pub or: String,
-}
+const URI: Page = Page::new(
+    "Azure portal, Key vaults, {vault}, Overview, Vault URI",
+    "az keyvault show --name {vault} --query properties.vaultUri",
+);
+const SECRETS: Page = Page::new(
+    "Azure portal, Key vaults, {vault}, Secrets",
+    "az keyvault secret list --vault-name {vault}",
+);
 
-impl VaultRemedy {
-    fn new(fixed_by: FixedBy, what: impl Into<String>) -> Self {
-        Self {
-            fixed_by,
-            what: what.into(),
-            portal: String::new(),
-            command: String::new(),
-            or: String::new(),
-        }
-    }
-
-    fn by(mut self, portal: impl Into<String>, command: impl Into<String>) -> Self {
-        self.portal = portal.into();
-        self.command = command.into();
-        self
-    }
-
-    fn or(mut self, other: impl Into<String>) -> Self {
-        self.or = other.into();
-        self
-    }
-}
-
-impl fmt::Display for VaultRemedy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)?;
-        if !self.portal.is_empty() {
-            write!(f, " (portal: {}; {})", self.portal, self.command)?;
-        }
-        f.write_str(&self.or)
-    }
+failures! {
+    /// Why a secret in a key vault cannot be read. `{detail}` is what the cause carries.
+    VAULT:
+    NO_TOKEN "vault-no-token" "vault" Operator AfterFix Page::NONE,
+        "the identity has no token for key vaults: {detail}",
+        "Fix the identity that reads vaults first.";
+    UNREACHABLE "vault-unreachable" "vault" HostAdmin Transient Page::new(
+        "Azure portal, Key vaults, Overview, Vault URI",
+        "az keyvault list --query [].properties.vaultUri",
+    ),
+        "the vault cannot be reached: {detail}",
+        "Check DNS, firewall and routing between the gateway's host and {host}, and the name of the vault.";
+    TIMEOUT "vault-timeout" "vault" HostAdmin Transient Page::NONE,
+        "the vault did not answer within {detail}",
+        "Check the network between the gateway's host and {host}.";
+    CUT "vault-cut" "vault" Nobody Transient Page::NONE,
+        "the answer of the vault broke off",
+        "The gateway asks again.";
+    WEB_PAGE "vault-web-page" "vault" HostAdmin AfterFix Page::NONE,
+        "a web page came instead of the vault's answer (status {detail})",
+        "Keep proxies and portals of the network away from {host}.";
+    INVALID "vault-invalid-answer" "vault" HostAdmin AfterFix Page::NONE,
+        "{detail}, which no key vault does",
+        "Find out what answers for {host}.";
+    OTHER_RESOURCE "vault-other-resource" "vault" Operator AfterFix URI,
+        "the vault asks for a token for {detail}, and {host} is read with tokens for {resource} only",
+        "Write the address that the portal shows.";
+    OTHER_TENANT "vault-other-tenant" "vault" Operator AfterFix Page::NONE,
+        "the vault does not accept its token (status 401): the vault belongs to tenant {detail}, and the identity to \
+         tenant {tenant}",
+        "Let an identity of the vault's tenant read it.";
+    UNAUTHORIZED "vault-unauthorized" "vault" Operator AfterFix Page::new(
+        "Azure portal, Key vaults, {vault}, Overview, Directory ID",
+        "az keyvault show --name {vault} --query properties.tenantId",
+    ),
+        "the vault does not accept its token (status 401)",
+        "Check that the identity belongs to the vault's tenant.";
+    FIREWALL "vault-firewall" "vault" TenantAdmin AfterFix Page::new(
+        "Azure portal, Key vaults, {vault}, Networking",
+        "az keyvault network-rule add --name {vault} --ip-address {address}",
+    ),
+        "the vault's firewall refuses the address {detail} (status 403)",
+        "Admit the gateway's address, or give the gateway a private endpoint.";
+    FORBIDDEN "vault-forbidden" "vault" TenantAdmin AfterFix Page::new(
+        "Azure portal, Key vaults, {vault}, Access control (IAM)",
+        "az role assignment create --role \"Key Vault Secrets User\" --assignee {assignee} --scope $(az keyvault show \
+         --name {vault} --query id --output tsv)",
+    ),
+        "it may not read secrets there (status 403)",
+        "Give the identity the role Key Vault Secrets User for the vault or, where the vault has access policies, the \
+         permission Get for secrets (az keyvault set-policy --name {vault} --spn {assignee} --secret-permissions get). A \
+         new role takes some minutes.";
+    DISABLED "vault-secret-disabled" "vault" TenantAdmin AfterFix Page::new(
+        "Azure portal, Key vaults, {vault}, Secrets, {name}",
+        "az keyvault secret set-attributes --vault-name {vault} --name {name} --enabled true",
+    ),
+        "the secret is switched off",
+        "Switch it on.";
+    MISSING "vault-secret-missing" "vault" Operator AfterFix SECRETS,
+        "the vault has no such secret or version (status 404)",
+        "Correct the name, or create the secret; a deleted one comes back with az keyvault secret recover.";
+    THROTTLED "vault-throttled" "vault" Nobody BackOff Page::NONE,
+        "the vault has too many requests (status 429)",
+        "The gateway waits and asks again. If this lasts, something else asks this vault all the time.";
+    FAILED "vault-failed" "vault" Nobody Transient Page::NONE,
+        "the vault itself failed (status {detail})",
+        "The gateway asks again.";
+    UNEXPECTED "vault-unexpected-status" "vault" Operator AfterFix Page::new(
+        "Azure portal, Key vaults, {vault}, Secrets, {name}, Secret Identifier",
+        "az keyvault secret show --vault-name {vault} --name {name} --query id",
+    ),
+        "the vault answered with status {detail}",
+        "Compare the address with the portal.";
+    EMPTY "vault-secret-empty" "vault" TenantAdmin AfterFix Page::new(
+        "Azure portal, Key vaults, {vault}, Secrets, {name}, New Version",
+        "az keyvault secret set --vault-name {vault} --name {name} --file FILE",
+    ),
+        "the secret has no value",
+        "Give it one.";
 }
 
 /// What a vault holds under a name.
@@ -115,7 +158,6 @@ pub(crate) struct Found {
 /// The vaults of one cloud, and who reads them.
 pub(crate) struct Vault {
     fetcher: Fetcher,
-    timeout: Duration,
     period: Duration,
     bearer: Bearer,
     /// Name of the identity that reads.
@@ -137,7 +179,6 @@ impl Vault {
         };
         Ok(Self {
             fetcher: Fetcher::new(&settings.trust, settings.timeout)?,
-            timeout: settings.timeout,
             period: settings.period,
             bearer,
             identity: settings.identity.name.to_string(),
@@ -157,9 +198,12 @@ impl Vault {
     /// Says what went wrong in a sentence for the log.
     pub(crate) async fn read(&self, place: &VaultReference) -> Result<Found, VaultError> {
         let read = async {
-            let token = self.token(None).await?.ok_or(Cause::Unauthorized(None))?;
+            let token = self
+                .token(None)
+                .await?
+                .ok_or_else(|| Cause::new(UNAUTHORIZED, ""))?;
             let refused = match self.ask(place, token.clone()).await {
-                Err(cause @ Cause::Unauthorized(_)) => cause,
+                Err(cause) if cause.row == UNAUTHORIZED => cause,
                 answer => return answer,
             };
             // A token may be withdrawn before its end, so another one is worth a try.
@@ -172,7 +216,7 @@ impl Vault {
     }
 
     async fn token(&self, refused: Option<HeaderValue>) -> Result<Option<HeaderValue>, Cause> {
-        (self.bearer)(refused).await.map_err(Cause::NoToken)
+        Ok((self.bearer)(refused).await?)
     }
 
     async fn ask(&self, place: &VaultReference, token: HeaderValue) -> Result<Found, Cause> {
@@ -185,220 +229,103 @@ impl Vault {
         let answer = self.fetcher.fetch(request).await.map_err(|error| error.cause)?;
         let (status, wait, body) = (answer.status, answer.retry_after(), &answer.body);
         if status < 500 && body.trim_ascii_start().starts_with(b"<") {
-            return Err(Cause::WebPage(status));
+            return Err(Cause::status(WEB_PAGE, status, None));
         }
         match status {
             200 => found(body),
             401 => Err(unauthorized(answer.header("www-authenticate"), place.resource())),
             403 => Err(forbidden(body)),
-            404 => Err(Cause::Missing),
-            429 => Err(Cause::Throttled(wait)),
-            500.. => Err(Cause::Trouble(status, wait)),
-            _ => Err(Cause::Unexpected(status)),
+            404 => Err(Cause::new(MISSING, "")),
+            429 => Err(Cause::status(THROTTLED, status, wait)),
+            500.. => Err(Cause::status(FAILED, status, wait)),
+            _ => Err(Cause::status(UNEXPECTED, status, None)),
         }
     }
 
     fn error(&self, place: &VaultReference, cause: Cause) -> VaultError {
-        let (outlook, retry_after) = cause.outlook();
-        let identity = &self.identity;
-        let remedy = self.remedy(place, &cause);
-        let seen = cause.seen(place, self.timeout, &self.tenant);
-        let no_bearer = match cause {
-            Cause::NoToken(why) => Some(why),
-            _ => None,
+        let Cause {
+            row,
+            detail,
+            retry_after,
+            no_bearer,
+        } = cause;
+        let row = match row == UNAUTHORIZED && !detail.is_empty() && detail != self.tenant {
+            true => OTHER_TENANT,
+            false => row,
         };
+        let (host, resource) = (place.authority(), place.resource());
+        let mut values = vec![
+            ("detail", detail.as_str()),
+            ("host", host),
+            ("vault", place.vault()),
+            ("name", place.name()),
+            ("resource", resource),
+            ("tenant", &self.tenant),
+            ("assignee", &self.assignee),
+        ];
+        // Without an address there is a word to replace.
+        values.extend((detail != OWN_ADDRESS).then_some(("address", detail.as_str())));
+        let seen = fill(row.seen, &values).into_owned();
+        let remedy = row.remedy(&values);
+        let mut sentence = format!("{place} cannot be read with identity {}: {seen}", self.identity);
+        // The error of the identity that has no token has its own remedy.
+        if no_bearer.is_none() {
+            let (who, outlook) = (row.fixed_by.must_fix(), row.outlook.clause());
+            sentence.push_str(&format!(". {} {who}; {outlook}", remedy.what));
+            if !remedy.portal.is_empty() {
+                sentence.push_str(&format!(" (portal: {}; {})", remedy.portal, remedy.command));
+            }
+            sentence.push_str(&format!(". More: flowgate explain {}.", row.code));
+        }
         VaultError {
-            // Who has no token says by itself who mends that.
-            sentence: match no_bearer {
-                Some(_) => format!("{place} cannot be read with identity {identity}: {seen}"),
-                None => format!("{place} cannot be read with identity {identity}: {seen}; {remedy}"),
-            },
+            sentence,
+            row,
             seen,
             remedy,
-            no_bearer,
-            outlook,
+            outlook: no_bearer.as_ref().map_or(row.outlook, |why| why.outlook),
             retry_after,
+            no_bearer,
         }
-    }
-
-    /// Who mends it, and how.
-    fn remedy(&self, place: &VaultReference, cause: &Cause) -> VaultRemedy {
-        let (vault, host, name) = (place.vault(), place.authority(), place.name());
-        let operator = |what: &str| VaultRemedy::new(FixedBy::Operator, what);
-        let host_admin = |what: String| VaultRemedy::new(FixedBy::HostAdmin, what);
-        let nobody = |what: &str| VaultRemedy::new(FixedBy::Nobody, what);
-        let owner = |what: &str| VaultRemedy::new(FixedBy::TenantAdmin, what);
-        match cause {
-            Cause::NoToken(_) => operator("the operator must fix the identity that reads vaults first"),
-            Cause::Unreachable(_) => host_admin(format!(
-                "whoever runs the gateway's host must look after the way to {host}, and the operator after the vault's \
-                 name"
-            ))
-            .by(
-                "Key vaults > Overview > Vault URI",
-                "az keyvault list --query [].properties.vaultUri",
-            ),
-            Cause::Timeout => host_admin(format!(
-                "whoever runs the gateway's host must look after the way to {host}"
-            )),
-            Cause::Cut => nobody("nobody needs to fix this, it is asked again"),
-            Cause::WebPage(_) => host_admin(format!(
-                "whoever runs the gateway's network must keep proxies and portals away from {host}"
-            )),
-            Cause::Odd(_) => host_admin(format!(
-                "whoever runs the gateway's network must look what answers for {host}"
-            )),
-            Cause::Elsewhere(_) => operator("the operator must write the address that the portal shows").by(
-                format!("Key vaults > {vault} > Overview > Vault URI"),
-                format!("az keyvault show --name {vault} --query properties.vaultUri"),
-            ),
-            Cause::Unauthorized(Some(tenant)) if *tenant != self.tenant => {
-                operator("the operator must let an identity of the vault's tenant read it")
-            }
-            Cause::Unauthorized(_) => {
-                operator("the operator must check that the identity belongs to the vault's tenant").by(
-                    format!("Key vaults > {vault} > Overview > Directory ID"),
-                    format!("az keyvault show --name {vault} --query properties.tenantId"),
-                )
-            }
-            Cause::Firewall(address) => firewall(vault, *address),
-            Cause::Forbidden => self.forbidden(vault),
-            Cause::Disabled => owner("its owner must switch it on").by(
-                format!("Key vaults > {vault} > Secrets > {name}"),
-                format!("az keyvault secret set-attributes --vault-name {vault} --name {name} --enabled true"),
-            ),
-            Cause::Missing => operator("the operator must correct the name or make the secret")
-                .by(
-                    format!("Key vaults > {vault} > Secrets"),
-                    format!("az keyvault secret list --vault-name {vault}"),
-                )
-                .or("; a deleted one comes back with az keyvault secret recover"),
-            Cause::Throttled(_) => nobody(
-                "nobody needs to fix this, it passes with time, unless something else asks this vault all the time",
-            ),
-            Cause::Trouble(..) => nobody("nobody needs to fix this, it is asked again"),
-            Cause::Unexpected(_) => operator("the operator must compare the address with the portal").by(
-                format!("Key vaults > {vault} > Secrets > {name} > Secret Identifier"),
-                format!("az keyvault secret show --vault-name {vault} --name {name} --query id"),
-            ),
-            Cause::Empty => owner("its owner must give it one").by(
-                format!("Key vaults > {vault} > Secrets > {name} > New Version"),
-                format!("az keyvault secret set --vault-name {vault} --name {name} --file FILE"),
-            ),
-        }
-    }
-
-    fn forbidden(&self, vault: &str) -> VaultRemedy {
-        let assignee = &self.assignee;
-        let what =
-            "an administrator of the vault must give the identity the role Key Vault Secrets User for it";
-        VaultRemedy::new(FixedBy::TenantAdmin, what)
-            .by(
-                format!("Key vaults > {vault} > Access control (IAM)"),
-                format!(
-                    "az role assignment create --role \"Key Vault Secrets User\" --assignee {assignee} --scope $(az \
-                     keyvault show --name {vault} --query id --output tsv)"
-                ),
-            )
-            .or(format!(
-                " or, where the vault has access policies, the permission Get for secrets (az keyvault set-policy \
-                 --name {vault} --spn {assignee} --secret-permissions get); a new role takes some minutes"
-            ))
     }
 }
 
-fn firewall(vault: &str, address: Option<IpAddr>) -> VaultRemedy {
-    let argument = address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
-    VaultRemedy::new(
-        FixedBy::TenantAdmin,
-        "an administrator of the vault must let the gateway's address in",
-    )
-    .by(
-        format!("Key vaults > {vault} > Networking"),
-        format!("az keyvault network-rule add --name {vault} --ip-address {argument}"),
-    )
-    .or(", or give the gateway a private endpoint")
-}
+/// What the firewall refuses where it does not name the address.
+const OWN_ADDRESS: &str = "of the gateway";
 
 /// What went wrong with one question.
 #[derive(Debug)]
-enum Cause {
-    NoToken(NoBearer),
-    Unreachable(String),
-    Timeout,
-    Cut,
-    WebPage(u16),
-    /// Something that a vault never does.
-    Odd(String),
-    /// A challenge for another resource.
-    Elsewhere(String),
-    /// A challenge, with the tenant of the vault if it tells.
-    Unauthorized(Option<String>),
-    Firewall(Option<IpAddr>),
-    Forbidden,
-    Disabled,
-    Missing,
-    Throttled(Option<Duration>),
-    Trouble(u16, Option<Duration>),
-    Unexpected(u16),
-    Empty,
+struct Cause {
+    row: &'static FailureRow,
+    /// Of a challenge the tenant of the vault, if it names one.
+    detail: String,
+    retry_after: Option<Duration>,
+    no_bearer: Option<NoBearer>,
 }
 
 impl Cause {
-    /// What was seen, as a clause.
-    fn seen(&self, place: &VaultReference, timeout: Duration, own_tenant: &str) -> String {
-        match self {
-            Self::NoToken(why) => format!("the identity has no token for key vaults: {}", why.error),
-            Self::Unreachable(why) => format!("the vault cannot be reached: {why}"),
-            Self::Timeout => format!("the vault did not answer within {timeout:?}"),
-            Self::Cut => "the answer of the vault broke off".to_owned(),
-            Self::WebPage(status) => {
-                format!("a web page came in place of the vault's answer (status {status})")
-            }
-            Self::Odd(what) => format!("{what}, which no key vault does"),
-            Self::Elsewhere(resource) => format!(
-                "the vault asks for a token for {resource}, and {} is read with tokens for {} only",
-                place.authority(),
-                place.resource()
-            ),
-            Self::Unauthorized(Some(tenant)) if tenant != own_tenant => format!(
-                "the vault does not accept its token (status 401): the vault belongs to tenant {tenant}, and the \
-                 identity to tenant {own_tenant}"
-            ),
-            Self::Unauthorized(_) => "the vault does not accept its token (status 401)".to_owned(),
-            Self::Firewall(Some(address)) => {
-                format!("the vault's firewall refuses the address {address} (status 403)")
-            }
-            Self::Firewall(None) => {
-                "the vault's firewall refuses the gateway's address (status 403)".to_owned()
-            }
-            Self::Forbidden => "it may not read secrets there (status 403)".to_owned(),
-            Self::Disabled => "the secret is switched off".to_owned(),
-            Self::Missing => "the vault has no such secret or version (status 404)".to_owned(),
-            Self::Throttled(_) => "the vault has too many requests (status 429)".to_owned(),
-            Self::Trouble(status, _) => format!("the vault has trouble of its own (status {status})"),
-            Self::Unexpected(status) => format!("the vault answered with status {status}"),
-            Self::Empty => "the secret has no value".to_owned(),
+    fn new(row: &'static FailureRow, detail: impl Into<String>) -> Self {
+        Self {
+            row,
+            detail: detail.into(),
+            retry_after: None,
+            no_bearer: None,
         }
     }
 
-    fn outlook(&self) -> (Outlook, Option<Duration>) {
-        match self {
-            Self::NoToken(why) if why.outlook != Outlook::AfterFix => (why.outlook, Some(why.wait)),
-            Self::Unreachable(_) | Self::Timeout | Self::Cut => (Outlook::Transient, None),
-            Self::Throttled(wait) => (Outlook::BackOff, *wait),
-            Self::Trouble(_, wait) => (Outlook::Transient, *wait),
-            Self::NoToken(_)
-            | Self::WebPage(_)
-            | Self::Odd(_)
-            | Self::Elsewhere(_)
-            | Self::Unauthorized(_)
-            | Self::Firewall(_)
-            | Self::Forbidden
-            | Self::Disabled
-            | Self::Missing
-            | Self::Unexpected(_)
-            | Self::Empty => (Outlook::AfterFix, None),
+    fn status(row: &'static FailureRow, status: u16, retry_after: Option<Duration>) -> Self {
+        Self {
+            retry_after,
+            ..Self::new(row, status.to_string())
+        }
+    }
+}
+
+impl From<NoBearer> for Cause {
+    fn from(why: NoBearer) -> Self {
+        Self {
+            retry_after: (why.outlook != Outlook::AfterFix).then_some(why.wait),
+            no_bearer: Some(why.clone()),
+            ..Self::new(NO_TOKEN, why.error.to_string())
         }
     }
 }
@@ -406,13 +333,14 @@ impl Cause {
 impl From<FetchFault> for Cause {
     fn from(fault: FetchFault) -> Self {
         match fault {
-            FetchFault::Timeout(_) => Self::Timeout,
-            FetchFault::Unreachable(why) => Self::Unreachable(why),
-            FetchFault::Cut => Self::Cut,
-            FetchFault::TooLarge => Self::Odd("the answer is larger than any secret".to_owned()),
-            FetchFault::Redirected(status) => Self::Odd(format!(
-                "the answer is a redirect (status {status}), which is not followed"
-            )),
+            FetchFault::Timeout(timeout) => Self::new(TIMEOUT, format!("{timeout:?}")),
+            FetchFault::Unreachable(why) => Self::new(UNREACHABLE, why),
+            FetchFault::Cut => Self::new(CUT, ""),
+            FetchFault::TooLarge => Self::new(INVALID, "the answer is larger than any secret"),
+            FetchFault::Redirected(status) => {
+                let detail = format!("the answer is a redirect (status {status}), which is not followed");
+                Self::new(INVALID, detail)
+            }
         }
     }
 }
@@ -433,15 +361,18 @@ struct Attributes {
 /// Reads a good answer.
 fn found(body: &[u8]) -> Result<Found, Cause> {
     let bundle: Bundle = serde_json::from_slice(body)
-        .map_err(|_| Cause::Odd("the answer is something other than JSON with a secret".to_owned()))?;
-    let value = bundle.value.map(Secret::new).ok_or(Cause::Empty)?;
+        .map_err(|_| Cause::new(INVALID, "the answer is something other than JSON with a secret"))?;
+    let value = bundle
+        .value
+        .map(Secret::new)
+        .ok_or_else(|| Cause::new(EMPTY, ""))?;
     if bundle.attributes.enabled == Some(false) {
-        return Err(Cause::Disabled);
+        return Err(Cause::new(DISABLED, ""));
     }
     // Many a secret is put there by `echo`.
     let text = value.expose().trim_end_matches(['\r', '\n']);
     if text.is_empty() {
-        return Err(Cause::Empty);
+        return Err(Cause::new(EMPTY, ""));
     }
     let expires = bundle.attributes.exp.and_then(|seconds| {
         let since = Duration::try_from_secs_f64(seconds).ok()?;
@@ -464,11 +395,11 @@ fn unauthorized(challenge: &str, resource: &str) -> Cause {
             .unwrap_or(wanted)
             .trim_end_matches('/');
         if bare != resource {
-            return Cause::Elsewhere(repeatable(bare).unwrap_or("something else").to_owned());
+            return Cause::new(OTHER_RESOURCE, repeatable(bare).unwrap_or("something else"));
         }
     }
     let tenant = parameter(challenge, "authorization").and_then(|address| address.rsplit('/').next());
-    Cause::Unauthorized(tenant.and_then(repeatable).map(str::to_owned))
+    Cause::new(UNAUTHORIZED, tenant.and_then(repeatable).unwrap_or_default())
 }
 
 /// What stands behind `name="` in a challenge.
@@ -510,17 +441,20 @@ fn forbidden(body: &[u8]) -> Cause {
     let code = envelope.error.innererror.unwrap_or_default().code;
     let message = envelope.error.message;
     if code == "SecretDisabled" {
-        return Cause::Disabled;
+        return Cause::new(DISABLED, "");
     }
     let outside = message.contains("is not authorized and caller is not a trusted service");
     if outside || matches!(code.as_str(), "ForbiddenByFirewall" | "ForbiddenByConnection") {
         let address = message
             .split_once("Client address (")
             .and_then(|(_, rest)| rest.split_once(')'))
-            .and_then(|(address, _)| address.parse().ok());
-        return Cause::Firewall(address);
+            .and_then(|(address, _)| address.parse::<IpAddr>().ok());
+        return Cause::new(
+            FIREWALL,
+            address.map_or(OWN_ADDRESS.to_owned(), |address| address.to_string()),
+        );
     }
-    Cause::Forbidden
+    Cause::new(FORBIDDEN, "")
 }
 
 #[cfg(test)]
@@ -529,9 +463,19 @@ mod tests {
 
     use proptest::prelude::proptest;
 
-    use super::{Cause, forbidden, found, unauthorized};
+    use super::{
+        DISABLED, EMPTY, FIREWALL, FORBIDDEN, INVALID, OTHER_RESOURCE, OWN_ADDRESS, UNAUTHORIZED,
+        VAULT as TABLE, forbidden, found, unauthorized,
+    };
 
     const VAULT: &str = "https://vault.azure.net";
+
+    #[test]
+    fn every_row_is_sound() {
+        for row in TABLE {
+            row.assert_sound();
+        }
+    }
 
     #[test]
     fn a_secret_comes_with_its_end() {
@@ -549,11 +493,12 @@ mod tests {
 
     #[test]
     fn a_useless_answer_is_no_secret() {
-        assert!(matches!(found(b"ok"), Err(Cause::Odd(_))));
-        assert!(matches!(found(br#"{"id":"a"}"#), Err(Cause::Empty)));
-        assert!(matches!(found(br#"{"value":"\n"}"#), Err(Cause::Empty)));
+        let why = |body: &[u8]| found(body).unwrap_err().row;
+        assert_eq!(why(b"ok"), INVALID);
+        assert_eq!(why(br#"{"id":"a"}"#), EMPTY);
+        assert_eq!(why(br#"{"value":"\n"}"#), EMPTY);
         let off = br#"{"value":"a","attributes":{"enabled":false}}"#;
-        assert!(matches!(found(off), Err(Cause::Disabled)));
+        assert_eq!(why(off), DISABLED);
         for exp in ["-1", "1e300"] {
             let body = format!(r#"{{"value":"a","attributes":{{"exp":{exp}}}}}"#);
             assert!(found(body.as_bytes()).unwrap().expires.is_none(), "{exp}");
@@ -568,9 +513,9 @@ mod tests {
             "scope=\"https://vault.azure.net/.default\"",
         ] {
             let cause = unauthorized(&format!("{login}, {wanted}"), VAULT);
-            assert!(
-                matches!(&cause, Cause::Unauthorized(Some(tenant)) if tenant == "11111111-2222"),
-                "{cause:?}"
+            assert_eq!(
+                (cause.row, cause.detail.as_str()),
+                (UNAUTHORIZED, "11111111-2222")
             );
         }
         for wanted in [
@@ -579,28 +524,31 @@ mod tests {
             "https://vault.azure.cn",
         ] {
             let cause = unauthorized(&format!("{login}, resource=\"{wanted}\""), VAULT);
-            assert!(
-                matches!(&cause, Cause::Elsewhere(other) if other == wanted),
-                "{cause:?}"
-            );
+            assert_eq!((cause.row, cause.detail.as_str()), (OTHER_RESOURCE, wanted));
         }
-        assert!(matches!(unauthorized("", VAULT), Cause::Unauthorized(None)));
+        let bare = unauthorized("", VAULT);
+        assert_eq!((bare.row, bare.detail.as_str()), (UNAUTHORIZED, ""));
     }
 
     #[test]
     fn the_firewall_is_told_from_a_missing_permission() {
         let body = r#"{"error":{"code":"Forbidden","message":"Client address (203.0.113.7) is not authorized and caller is not a trusted service","innererror":{"code":"ForbiddenByFirewall"}}}"#;
-        assert!(
-            matches!(forbidden(body.as_bytes()), Cause::Firewall(Some(address)) if address.to_string() == "203.0.113.7")
+        let firewall = forbidden(body.as_bytes());
+        assert_eq!(
+            (firewall.row, firewall.detail.as_str()),
+            (FIREWALL, "203.0.113.7")
         );
         let private = br#"{"error":{"innererror":{"code":"ForbiddenByConnection"}}}"#;
-        assert!(matches!(forbidden(private), Cause::Firewall(None)));
+        assert_eq!(
+            (forbidden(private).row, forbidden(private).detail.as_str()),
+            (FIREWALL, OWN_ADDRESS)
+        );
         for body in [
             &br#"{"error":{"code":"Forbidden","message":"Caller is not authorized to perform action on resource.","innererror":{"code":"ForbiddenByRbac"}}}"#[..],
             br#"{"error":{"code":"Forbidden","innererror":null}}"#,
             b"",
         ] {
-            assert!(matches!(forbidden(body), Cause::Forbidden));
+            assert_eq!(forbidden(body).row, FORBIDDEN);
         }
     }
 

@@ -234,7 +234,7 @@ async fn every_failure_of_a_vault_has_a_sentence_with_who_fixes_it() {
         (
             VaultAnswer::Throttled(Some("7".into())),
             503,
-            vec!["too many requests", "status 429", "nobody needs to fix"],
+            vec!["too many requests", "status 429", "Nobody needs to fix"],
         ),
         (
             VaultAnswer::Html(200),
@@ -242,11 +242,7 @@ async fn every_failure_of_a_vault_has_a_sentence_with_who_fixes_it() {
             vec!["a web page", "status 200", "proxies"],
         ),
         (VaultAnswer::Html(403), 502, vec!["a web page", "status 403"]),
-        (
-            VaultAnswer::Status(500),
-            503,
-            vec!["trouble of its own", "status 500"],
-        ),
+        (VaultAnswer::Status(500), 503, vec!["itself failed", "status 500"]),
         (
             VaultAnswer::Status(418),
             502,
@@ -430,7 +426,7 @@ async fn a_vault_that_is_away_at_the_start_keeps_only_its_own_identity_waiting()
         .unwrap();
     assert_eq!((status, &contoso["ready"]), (200, &Value::Bool(false)));
     assert!(
-        contoso["why"].as_str().unwrap().contains("trouble of its own"),
+        contoso["why"].as_str().unwrap().contains("itself failed"),
         "{contoso}"
     );
     world.emulator.vault.normal();

@@ -6,23 +6,13 @@ use std::fs::File;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::entra::failure::Trouble;
+use crate::entra::failure::{ARC_HUNG, ARC_IMPOSTOR, ARC_KEY_GONE, ARC_RIGHTS, Trouble};
 use crate::files;
-use crate::model::{FixedBy, Secret};
+use crate::model::Secret;
 use crate::secrets::Desk;
 
 /// A key of the agent has less than a hundred bytes.
 const KEY_BYTES_MAX: u64 = 4096;
-
-/// What the agent's refusal of a key means.
-pub(crate) const REFUSED: &str =
-    "The agent does not take the key it asked for: restart it with systemctl restart himdsd.";
-
-const IMPOSTOR: &str = "The agent's keys lie nowhere else, so this may not be the agent: find out what listens at this \
-                        address.";
-const HUNG: &str = "Look at the disk on which the agent keeps its keys.";
-const GROUP: &str = "Only members of the agent's group can read its keys: usermod -a -G himds USER on Linux, the group \
-                     Hybrid agent extension applications on Windows, and then restart the gateway.";
 
 /// The key that the agent asks for.
 ///
@@ -34,7 +24,7 @@ pub(crate) async fn key(challenges: &[String], folder: &Path, desk: &Desk) -> Re
     let read = desk.work(move || read(&path, &folder)).await;
     read.unwrap_or_else(|stuck| {
         let seen = format!("the key of the agent cannot be read: {stuck}");
-        Err(Trouble::passing("refused", seen, HUNG, FixedBy::HostAdmin))
+        Err(Trouble::new(ARC_HUNG, seen))
     })
 }
 
@@ -44,7 +34,7 @@ pub(crate) fn unreadable_key() -> Trouble {
 }
 
 fn refuse(seen: impl Into<String>) -> Trouble {
-    Trouble::lasting("refused", seen, IMPOSTOR, FixedBy::HostAdmin)
+    Trouble::new(ARC_IMPOSTOR, seen)
 }
 
 /// The file that the challenge names.
@@ -113,19 +103,15 @@ fn read(path: &Path, folder: &Path) -> Result<Secret, Trouble> {
 fn unreadable(folder: &Path, error: &io::Error) -> Trouble {
     let shown = folder.display();
     match error.kind() {
-        io::ErrorKind::PermissionDenied => Trouble::lasting(
-            "refused",
+        io::ErrorKind::PermissionDenied => Trouble::new(
+            ARC_RIGHTS,
             format!("the key of the agent in {shown} may not be read by this user"),
-            GROUP,
-            FixedBy::HostAdmin,
         ),
         io::ErrorKind::InvalidData => unreadable_key(),
         // The agent makes a key for each challenge and takes it away soon after.
-        _ => Trouble::passing(
-            "refused",
+        _ => Trouble::new(
+            ARC_KEY_GONE,
             format!("the key of the agent in {shown} cannot be read: {}", error.kind()),
-            "The agent makes its keys when it is asked, so the next one may be there.",
-            FixedBy::HostAdmin,
         ),
     }
 }

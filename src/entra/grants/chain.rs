@@ -7,13 +7,12 @@ use std::sync::OnceLock;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::application::Application;
 use crate::entra::endpoint::Endpoint;
-use crate::entra::failure::Failure;
+use crate::entra::failure::{Failure, NOTHING_THERE};
 use crate::entra::grant::{Asked, Grant};
 use crate::entra::grants::client::ClientCredentials;
 use crate::entra::grants::managed::Managed;
 use crate::entra::proof::Proof;
 use crate::entra::proof::federated::Federated;
-use crate::model::{FixedBy, Outlook};
 use crate::outbound::TrustError;
 use crate::settings::{AssertionSource, DefaultSettings, IdentitySettings};
 
@@ -114,24 +113,24 @@ impl Chain {
     }
 
     fn nothing(&self, federated: &str, managed: &str) -> TokenError {
-        let sentence = format!(
-            "No token for identity {}: the default chain found no source. Workload identity: {federated}. Managed \
-             identity: {} The operator of the gateway must give the machine an identity or the identity a credential, \
-             unless the platform is still starting.",
-            self.identity,
+        let row = NOTHING_THERE;
+        let seen = format!(
+            "the default chain found no source. Workload identity: {federated}. Managed identity: {}",
             ended(managed)
         );
         TokenError::Platform(Box::new(Failure {
-            sentence,
-            seen: format!(
-                "the default chain found no source. Workload identity: {federated}. Managed identity: {}",
-                ended(managed)
+            row,
+            sentence: format!(
+                "No token for identity {}: {seen} {} {}, unless the platform is still starting. More: flowgate explain {}.",
+                self.identity,
+                row.what,
+                row.fixed_by.must_fix(),
+                row.code
             ),
-            cause: "Give the machine an identity, or the identity of the settings a credential of its own."
-                .to_owned(),
-            fixed_by: FixedBy::Operator,
-            label: "nothing-there",
-            outlook: Outlook::Transient,
+            seen,
+            what: row.what.into(),
+            label: row.label,
+            outlook: row.outlook,
             wait: None,
         }))
     }

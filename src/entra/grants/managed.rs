@@ -11,14 +11,18 @@ use serde::Deserialize;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::date::Clocks;
 use crate::entra::endpoint::FORM;
-use crate::entra::failure::Trouble;
+use crate::entra::failure::{
+    APP_SERVICE_SILENT, ARC_REFUSED, ARC_SILENT, ARC_UNSELECTED, FAILED, FORBIDDEN, IMDS_SILENT, NO_HEADER,
+    NO_IDENTITY, NOT_ASSIGNED, NOT_FOUND, OTHER, REDIRECTS, RESTART, SEVERAL, THROTTLED, Trouble, UNKNOWN,
+    UPDATED,
+};
 use crate::entra::grant::{Asked, Grant};
 use crate::entra::grants::arc;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::refused::Refusal;
 use crate::entra::{answer, refused};
 use crate::model::clock::Steady;
-use crate::model::{FixedBy, Outlook, clock};
+use crate::model::{FailureRow, clock};
 use crate::outbound::{Fetched, Fetcher, Trust, TrustError};
 use crate::secrets::Desk;
 use crate::settings::{ManagedSettings, ManagedSource, Selector};
@@ -88,7 +92,7 @@ impl Managed {
             ManagedSource::AppService { header, .. } => {
                 let value = sensitive(header.expose()).ok_or_else(|| {
                     let seen = "IDENTITY_HEADER cannot be sent in a header field";
-                    Trouble::lasting("refused", seen, RESTART, FixedBy::Operator)
+                    Trouble::new(RESTART, seen)
                 })?;
                 self.send(("x-identity-header", value), None).await
             }
@@ -126,24 +130,14 @@ impl Managed {
 
     /// No answer, or none that could be read.
     fn silence(&self, error: TokenError) -> Trouble {
-        let label = error.label();
-        let seen = error.to_string();
-        match error {
-            TokenError::Redirected(_) => return Trouble::lasting(label, seen, OTHER, FixedBy::Operator),
-            TokenError::TooLarge => return Trouble::passing(label, seen, OTHER, FixedBy::HostAdmin),
-            _ => {}
-        }
-        let cause = match self.settings.source {
-            ManagedSource::Imds { .. } => {
-                "Outside of Azure there is no IMDS; inside, a firewall or the network of a container may keep it from \
-                 the gateway."
-            }
-            ManagedSource::AppService { .. } => "The platform restarts the endpoint together with the app.",
-            ManagedSource::Arc { .. } => {
-                "The agent may not be running: azcmagent show tells, and systemctl restart himdsd starts it."
-            }
+        let row = match (&error, &self.settings.source) {
+            (TokenError::Redirected(_), _) => REDIRECTS,
+            (TokenError::TooLarge, _) => OTHER,
+            (_, ManagedSource::Imds { .. }) => IMDS_SILENT,
+            (_, ManagedSource::AppService { .. }) => APP_SERVICE_SILENT,
+            (_, ManagedSource::Arc { .. }) => ARC_SILENT,
         };
-        Trouble::passing(label, seen, cause, FixedBy::HostAdmin)
+        Trouble::new(row, error.seen()).labelled(error.label())
     }
 
     fn read(&self, answer: &Fetched) -> Result<Granted, Trouble> {
@@ -151,14 +145,11 @@ impl Managed {
             return Err(self.refused(answer));
         }
         let granted = answer::read_dated(&answer.body, Clocks::read(&self.clock))
-            .map_err(|error| Trouble::passing(error.label(), error.to_string(), OTHER, FixedBy::HostAdmin))?;
+            .map_err(|error| Trouble::new(OTHER, error.seen()).labelled(error.label()))?;
         if let (ManagedSource::Arc { .. }, Some(selector)) = (&self.settings.source, &self.settings.selector)
             && !is_confirmed(selector, &answer.body, granted.token.expose())
         {
-            let seen = "the agent gave a token without a word that it is this identity's";
-            let cause = "Agents that know no user-assigned identities answer with the machine's own: update the agent, \
-                         or take the selector out of the settings.";
-            return Err(Trouble::lasting("refused", seen, cause, FixedBy::HostAdmin));
+            return Err(ARC_UNSELECTED.into());
         }
         Ok(granted)
     }
@@ -166,26 +157,17 @@ impl Managed {
     fn refused(&self, answer: &Fetched) -> Trouble {
         let refusal = refused::read(answer.status, &answer.body, None);
         let seen = refusal.to_string().replacen("entra", "it", 1);
-        let (cause, fixed_by, outlook) = self.verdict(&refusal, &answer.body);
-        Trouble {
-            label: "refused",
-            seen,
-            cause: cause.to_owned(),
-            fixed_by,
-            outlook,
-        }
+        Trouble::new(self.verdict(&refusal, &answer.body), seen)
     }
 
     /// What a status other than 200 means (Microsoft Learn, "How to use managed identities for Azure resources on an
     /// Azure VM to acquire an access token", error handling).
-    fn verdict(&self, refusal: &Refusal, body: &[u8]) -> (&'static str, FixedBy, Outlook) {
-        let operator = |cause| (cause, FixedBy::Operator, Outlook::AfterFix);
-        let host = |cause| (cause, FixedBy::HostAdmin, Outlook::AfterFix);
+    fn verdict(&self, refusal: &Refusal, body: &[u8]) -> &'static FailureRow {
         match refusal.status {
-            410 => return (UPDATED, FixedBy::Nobody, Outlook::Transient),
-            404 => return (NOT_FOUND, FixedBy::Nobody, Outlook::Transient),
-            429 => return (THROTTLED, FixedBy::Nobody, Outlook::BackOff),
-            408 | 500.. => return (FAILED, FixedBy::Nobody, Outlook::Transient),
+            410 => return UPDATED,
+            404 => return NOT_FOUND,
+            429 => return THROTTLED,
+            408 | 500.. => return FAILED,
             _ => {}
         }
         let says = |part: &str| {
@@ -193,26 +175,26 @@ impl Managed {
             memchr::memmem::find(&body, part.as_bytes()).is_some()
         };
         if refusal.error.as_deref() == Some("bad_request_102") {
-            return host(NO_HEADER);
+            return NO_HEADER;
         }
         if says("multiple user assigned") {
-            return operator(SEVERAL);
+            return SEVERAL;
         }
         if says("identity not found") || says("no user assigned") || says("no managed identity") {
             return if self.settings.selector.is_some() {
-                operator(NOT_ASSIGNED)
+                NOT_ASSIGNED
             } else {
-                host(NO_IDENTITY)
+                NO_IDENTITY
             };
         }
         if refusal.kind == RefusalKind::InvalidResource || refusal.number.is_some() {
-            return (refusal.row.what, refusal.row.fixed_by, Outlook::AfterFix);
+            return refusal.row;
         }
         match (&self.settings.source, refusal.status) {
-            (ManagedSource::AppService { .. }, 401 | 403) => operator(RESTART),
-            (ManagedSource::Arc { .. }, 401 | 403) => host(arc::REFUSED),
-            (ManagedSource::Imds { .. }, 403) => host(FORBIDDEN),
-            _ => operator(UNKNOWN),
+            (ManagedSource::AppService { .. }, 401 | 403) => RESTART,
+            (ManagedSource::Arc { .. }, 401 | 403) => ARC_REFUSED,
+            (ManagedSource::Imds { .. }, 403) => FORBIDDEN,
+            _ => UNKNOWN,
         }
     }
 }
@@ -229,26 +211,6 @@ impl Grant for Managed {
         })
     }
 }
-
-const OTHER: &str = "This is no answer of a managed identity: something else seems to be at this address.";
-const UPDATED: &str = "The endpoint is being updated, which takes up to 70 seconds.";
-const NOT_FOUND: &str = "The endpoint is being updated, or it is no endpoint of managed identities: if this stays, \
-                         compare `source` and `endpoint` with the platform.";
-const THROTTLED: &str = "The endpoint was asked for too many tokens by the programs of this machine.";
-const FAILED: &str = "The endpoint failed by itself.";
-const NO_HEADER: &str =
-    "The header field Metadata did not arrive: something between the gateway and IMDS takes it out.";
-const SEVERAL: &str = "Several user-assigned identities are assigned here, and the settings name none: set client_id, \
-                       object_id or resource_id under [identity.managed].";
-const NOT_ASSIGNED: &str = "The identity that the settings select is not assigned here: assign it under Identity, User \
-                            assigned (az vm identity assign, az webapp identity assign), or correct the selector.";
-const NO_IDENTITY: &str = "No identity is assigned here: switch one on under Identity, System assigned (az vm identity \
-                           assign, az webapp identity assign), or select a user-assigned one.";
-const RESTART: &str = "App Service does not take the value of IDENTITY_HEADER: restart the app, so that the gateway \
-                       starts with the present one.";
-const FORBIDDEN: &str = "IMDS refuses requests that came through a proxy or another machine.";
-const UNKNOWN: &str = "The endpoint refuses for a reason Flowgate does not know; compare source, selector and scope \
-                       with the identity.";
 
 fn plain(value: &'static str) -> HeaderValue {
     HeaderValue::from_static(value)
@@ -382,8 +344,8 @@ mod tests {
             body: body.into(),
         };
         let trouble = managed.read(&answer).err().unwrap();
-        let outlook = trouble.outlook;
-        (trouble.of("contoso", &managed.place(), None).sentence, outlook)
+        let failure = trouble.of("contoso", &managed.place(), None);
+        (failure.sentence, failure.outlook)
     }
 
     #[test]

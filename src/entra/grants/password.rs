@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::entra::answer::{Granted, Refused, TokenError};
 use crate::entra::application::Application;
-use crate::entra::failure::Trouble;
+use crate::entra::failure::{PASSWORD_WAITS, Trouble};
 use crate::entra::grant::{Asked, Grant};
 use crate::entra::grants::bar::Bar;
 use crate::entra::grants::tries::{Account, Unheard};
@@ -118,13 +118,12 @@ impl PasswordCall {
 
     fn waiting(&self, unheard: Unheard) -> TokenError {
         let seen = format!("{} tries in a row had no answer", unheard.tries);
-        let cause = format!(
-            "Each of them may count as a wrong password, and Entra locks an account after some, so the password is not sent \
-             again for {} min. Look at the network between this host and {}.",
-            unheard.pause.as_secs() / 60,
-            self.application.endpoint.url()
-        );
-        let trouble = Trouble::passing("timeout", seen, cause, FixedBy::HostAdmin);
+        let minutes = (unheard.pause.as_secs() / 60).to_string();
+        let values = [
+            ("minutes", minutes.as_str()),
+            ("authority", self.application.endpoint.url()),
+        ];
+        let trouble = Trouble::new(PASSWORD_WAITS, seen).filled(&values);
         let failure = trouble.of(&self.identity, "password of its account", Some(unheard.left));
         TokenError::Platform(Box::new(failure))
     }

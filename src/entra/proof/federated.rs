@@ -14,13 +14,16 @@ use crate::entra::answer::{Granted, TokenError};
 use crate::entra::cache::Slot;
 use crate::entra::date::Clocks;
 use crate::entra::endpoint::Endpoint;
-use crate::entra::failure::{Failure, Trouble};
+use crate::entra::failure::{
+    FILE_EXPIRED, FILE_HUNG, FILE_INVALID, FILE_MISSING, FILE_UNREADABLE, Failure, Trouble, VOUCHER_FAILED,
+    VOUCHER_MISSING,
+};
 use crate::entra::proof::assertion;
 use crate::entra::slots::Slots;
 use crate::files;
+use crate::model::Outlook;
 use crate::model::claims::Claims;
 use crate::model::clock::Steady;
-use crate::model::{FixedBy, Outlook};
 use crate::model::{Secret, clock};
 use crate::outbound::TrustError;
 use crate::secrets::Desk;
@@ -30,12 +33,6 @@ use crate::settings::{AssertionSource, EXCHANGE_AUDIENCE, FederatedSettings};
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Longest claim that is repeated in the log.
 const SHOWN_CHARS_MAX: usize = 200;
-
-const HUNG: &str = "The volume of the file hangs: look at what it is mounted from.";
-const STALE: &str = "The platform renews the file long before that: look whether its token projection still runs, and at \
-                     the clock of the host.";
-const ELSEWHERE: &str = "It must hold the one token that the platform's issuer writes, and nothing else: compare \
-                         `token_file` with the volume that the platform mounts.";
 
 /// The federated tokens of one application.
 pub(crate) struct Federated {
@@ -168,26 +165,23 @@ impl Federated {
         Ok(token)
     }
 
-    /// The token of a managed identity, whose own failure says who mends it.
+    /// The token of a managed identity, whose own failure names who fixes it.
     async fn vouched(&self, slot: Option<&Arc<Slot>>, name: &str) -> Result<Secret, Failure> {
         let Some(slot) = slot else {
             let seen = format!("there is no identity {name}");
-            let trouble = Trouble::lasting("refused", seen, "", FixedBy::Operator);
+            let trouble = Trouble::new(VOUCHER_MISSING, seen);
             return Err(trouble.of(&self.identity, &self.place(), None));
         };
         let token = slot.token().await.map_err(|unavailable| Failure {
-            seen: format!("{}: it has none", self.place()),
-            cause: format!("Mend the managed identity {name} first."),
-            fixed_by: FixedBy::Operator,
+            seen: format!("{}: {}", self.place(), VOUCHER_FAILED.seen),
+            what: VOUCHER_FAILED.what.into(),
+            row: VOUCHER_FAILED,
             sentence: format!(
                 "No token for identity {}: the managed identity {name} that vouches for it has none. {}",
                 self.identity, unavailable.error
             ),
             label: unavailable.error.label(),
-            outlook: match unavailable.error.needs_fix() {
-                true => Outlook::AfterFix,
-                false => Outlook::Transient,
-            },
+            outlook: unavailable.error.outlook(),
             wait: None,
         })?;
         Ok(token.text().clone())
@@ -312,37 +306,23 @@ async fn read_at(desk: &Desk, path: &Path) -> Result<Secret, Trouble> {
     let text = desk.work(move || read(&path)).await;
     text.unwrap_or_else(|stuck| {
         let seen = stuck.to_string();
-        Err(Trouble::passing("file", seen, HUNG, FixedBy::HostAdmin))
+        Err(Trouble::new(FILE_HUNG, seen))
     })
 }
 
 fn read(path: &Path) -> Result<Secret, Trouble> {
     let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Trouble::lasting(
-            "file",
-            "the file is not there",
-            "The platform mounts it into pods whose service account is switched on for workload identity: the pod needs \
-             the label azure.workload.identity/use: \"true\".",
-            FixedBy::ClusterAdmin,
-        ),
-        std::io::ErrorKind::InvalidData => Trouble::lasting(
-            "file",
-            "the file holds something other than text",
-            ELSEWHERE,
-            FixedBy::Operator,
-        ),
-        kind => Trouble::lasting(
-            "file",
-            format!("the file cannot be read ({kind})"),
-            "The user of the gateway needs the right to read it.",
-            FixedBy::HostAdmin,
-        ),
+        std::io::ErrorKind::NotFound => FILE_MISSING.into(),
+        std::io::ErrorKind::InvalidData => {
+            Trouble::new(FILE_INVALID, "the file holds something other than text")
+        }
+        kind => Trouble::new(FILE_UNREADABLE, format!("the file cannot be read ({kind})")),
     };
     let file = File::open(path).map_err(failed)?;
     let text = files::text(&file, FILE_BYTES_MAX).map_err(failed)?;
     let text = text.ok_or_else(|| {
         let seen = format!("the file is larger than {FILE_BYTES_MAX} bytes");
-        Trouble::lasting("file", seen, ELSEWHERE, FixedBy::Operator)
+        Trouble::new(FILE_INVALID, seen)
     })?;
     Ok(Secret::new(text.trim()))
 }
@@ -351,25 +331,14 @@ fn read(path: &Path) -> Result<Secret, Trouble> {
 fn check(text: Secret, now: Clocks) -> Result<Secret, Trouble> {
     let token = text.expose();
     if token.is_empty() {
-        return Err(Trouble::lasting(
-            "file",
-            "the file is empty",
-            ELSEWHERE,
-            FixedBy::Operator,
-        ));
+        return Err(Trouble::new(FILE_INVALID, "the file is empty"));
     }
     if !answer::usable(token) || Claims::read(token).is_none() {
         let seen = "the file holds something other than a JWT";
-        return Err(Trouble::lasting("file", seen, ELSEWHERE, FixedBy::Operator));
+        return Err(Trouble::new(FILE_INVALID, seen));
     }
     if answer::expires(token).is_some_and(|end| now.agree_on_end(end)) {
-        let seen = "the token in the file has expired";
-        return Err(Trouble::lasting(
-            "file-expired",
-            seen,
-            STALE,
-            FixedBy::ClusterAdmin,
-        ));
+        return Err(FILE_EXPIRED.into());
     }
     Ok(text)
 }
