@@ -387,10 +387,12 @@ mod tests {
     #[test]
     fn a_connection_waits_as_long_as_its_state_allows() {
         let second = Duration::from_secs;
-        let mut settings = ConnectionSettings::default();
-        settings.head_timeout = second(10);
-        settings.idle_timeout = second(75);
-        settings.age_max = second(3600);
+        let settings = ConnectionSettings {
+            head_timeout: second(10),
+            idle_timeout: second(75),
+            age_max: second(3600),
+            ..ConnectionSettings::default()
+        };
         let since = Instant::now();
         let over = since + LAST_CALL;
         let late = |reason| (since + second(10), End::Late(reason));
