@@ -87,6 +87,10 @@ pub(super) struct Answering {
     is_head: bool,
 }
 
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it moves once, within its own box; another box would be an allocation a request"
+)]
 enum Step {
     /// Taken when it is called.
     Arrived(Option<Request<Incoming>>),
