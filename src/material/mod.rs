@@ -1,9 +1,11 @@
 //! Keys and certificates as bytes: read from PEM and PFX, held against each other, ready to sign. No file is read here.
 
+mod fault;
 mod pem;
 mod pfx;
 mod signing;
 
+pub(crate) use fault::{About, Fault};
 pub(crate) use pem::{Leaf, certificates_in, certify, no_certificate, placeholder, read_key, read_leaf};
-pub(crate) use signing::{About, DerAndParsed, Fault, Texts, chain, day};
 pub use signing::{AssertionAlgorithm, ChainShown, SigningCertificate};
+pub(crate) use signing::{DerAndParsed, Texts, chain, day};

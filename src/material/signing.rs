@@ -17,8 +17,9 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::material::fault::{About, Fault};
 use crate::material::pfx;
-use crate::model::{Flaw, Secret};
+use crate::model::Secret;
 
 /// Shorter RSA keys can be broken (NIST SP 800-131A), and no library here signs with them.
 const KEY_BITS_MIN: usize = 2048;
@@ -65,34 +66,6 @@ pub(crate) struct Texts<'a> {
     pub(crate) file: &'a Secret,
     pub(crate) key: Option<&'a Secret>,
     pub(crate) password: Option<&'a Secret>,
-}
-
-/// Which of the texts cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum About {
-    File,
-    Key,
-    Password,
-}
-
-/// Why a certificate cannot be used.
-#[derive(Debug)]
-pub(crate) struct Fault {
-    pub(crate) about: About,
-    pub(crate) flaw: Flaw,
-}
-
-impl Fault {
-    pub(crate) fn new(about: About, what: &str, hint: Option<&str>) -> Self {
-        let flaw = Flaw::new(what);
-        Self {
-            about,
-            flaw: match hint {
-                Some(hint) => flaw.hint(hint),
-                None => flaw,
-            },
-        }
-    }
 }
 
 /// The certificates and the key that were found, before anybody knows whether they belong together.

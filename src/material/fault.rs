@@ -1,0 +1,31 @@
+//! Why a certificate with its key cannot be used.
+
+use crate::model::Flaw;
+
+/// Which of the texts cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    File,
+    Key,
+    Password,
+}
+
+/// Why a certificate cannot be used.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) about: About,
+    pub(crate) flaw: Flaw,
+}
+
+impl Fault {
+    pub(crate) fn new(about: About, what: &str, hint: Option<&str>) -> Self {
+        let flaw = Flaw::new(what);
+        Self {
+            about,
+            flaw: match hint {
+                Some(hint) => flaw.hint(hint),
+                None => flaw,
+            },
+        }
+    }
+}
