@@ -1,9 +1,13 @@
 //! Detects copying mistakes in an address: quotes around it, escapes of another language, fragments of two
 //! addresses.
 
+use crate::model::trigger::TriggerUrlError;
+use crate::model::trigger::escape::is_twice_encoded;
 use crate::model::trigger::site::Shape;
-use crate::model::trigger::target::unescape;
-use crate::model::trigger::{ADDRESS_CHARS_MAX, TriggerUrlError};
+
+/// Longest address that a trigger accepts, in characters (Microsoft Learn, "Limits of automated, scheduled,
+/// and instant flows", and the same number for Logic Apps).
+pub const ADDRESS_CHARS_MAX: usize = 16_384;
 
 /// Checks for stray characters around the address.
 pub(super) fn check_surroundings(text: &str) -> Result<(), TriggerUrlError> {
@@ -112,13 +116,4 @@ pub(super) fn check_path(path: &str, shape: Shape) -> Result<(), TriggerUrlError
         return Err(TriggerUrlError::TwiceEncoded);
     }
     Ok(())
-}
-
-/// Whether an encoded `%` is followed by two hexadecimal digits. A lone `%25`, as in `%25%23`, is a plain
-/// percent sign.
-pub(super) fn is_twice_encoded(text: &str) -> bool {
-    text.match_indices("%25").any(|(at, mark)| {
-        let rest = text.as_bytes().get(at + mark.len()..).unwrap_or(&[]);
-        unescape(rest).is_some()
-    })
 }

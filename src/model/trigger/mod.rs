@@ -5,6 +5,7 @@
 mod authority;
 mod copied;
 mod error;
+mod escape;
 mod relative;
 mod site;
 mod target;
@@ -13,6 +14,7 @@ use std::fmt;
 
 use http::uri::PathAndQuery;
 
+pub use copied::ADDRESS_CHARS_MAX;
 pub use error::TriggerUrlError;
 pub use relative::RelativePathError;
 pub use site::Family;
@@ -23,10 +25,6 @@ use crate::model::trigger::relative::check_relative;
 use crate::model::trigger::site::{Shape, Site, family_of, refuse_portal, shape_of, site_of};
 use crate::model::trigger::target::{Keys, Signature, check_target, key_of};
 use crate::model::{Cloud, Secret};
-
-/// Longest address that a trigger accepts, in characters (Microsoft Learn, "Limits of automated, scheduled,
-/// and instant flows", and the same number for Logic Apps).
-pub const ADDRESS_CHARS_MAX: usize = 16_384;
 
 /// Query parameters by which a trigger is addressed and signed (Microsoft Learn, "Call, trigger, or nest workflows with
 /// HTTPS endpoints in Azure Logic Apps"). None of them ever comes from a caller.

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use crate::model::trigger::target::{is_path_byte, unescape};
+use crate::model::trigger::escape::unescape;
+use crate::model::trigger::target::is_path_byte;
 
 /// Why a relative path cannot be appended to the trigger's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

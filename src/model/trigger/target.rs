@@ -4,7 +4,7 @@
 use percent_encoding::percent_decode_str;
 
 use crate::model::trigger::TriggerUrlError;
-use crate::model::trigger::copied::is_twice_encoded;
+use crate::model::trigger::escape::{is_twice_encoded, unescape};
 
 // An api-version is a date or a small number; a longer value has another parameter appended to it.
 const API_VERSION_CHARS_MAX: usize = 32;
@@ -53,16 +53,6 @@ pub(super) fn is_path_byte(byte: u8) -> bool {
             byte,
             b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
         )
-}
-
-/// Decodes two hexadecimal digits; returns the byte and the rest.
-pub(super) fn unescape(text: &[u8]) -> Option<(u8, &[u8])> {
-    let [high, low, rest @ ..] = text else {
-        return None;
-    };
-    let high = char::from(*high).to_digit(16)?;
-    let low = char::from(*low).to_digit(16)?;
-    u8::try_from(high * 16 + low).ok().map(|byte| (byte, rest))
 }
 
 /// The key of one pair as the trigger reads it: decoded, and without regard to case.
