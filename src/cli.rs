@@ -7,20 +7,26 @@ mod import;
 mod keys;
 mod libraries;
 mod lines;
+mod load;
 mod logging;
 mod login;
+mod outcome;
 mod routes;
 mod serve;
 
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use tokio::runtime::Runtime;
 
+pub use outcome::Outcome;
+
+use crate::cli::doctor::{DoctorArguments, SetupStyle};
+use crate::cli::keys::KeyCommand;
+use crate::cli::load::{SettingsFile, load, style};
+use crate::cli::outcome::WRONG;
 use crate::doctor::count;
-use crate::settings::{Config, Environment, Mistake, Report, Secrets, Style};
-use crate::{entra, settings};
+use crate::settings;
+use crate::settings::{Environment, Report, Secrets};
 
 /// Flowgate: an authenticating TLS reverse proxy for HTTP-triggered Power Automate and Logic Apps flows.
 ///
@@ -125,119 +131,6 @@ enum Command {
     },
 }
 
-#[derive(Debug, clap::Args)]
-struct SettingsFile {
-    /// The settings file.
-    #[arg(long, short, value_name = "FILE", default_value = "flowgate.toml")]
-    config: PathBuf,
-}
-
-#[derive(Debug, clap::Args)]
-struct DoctorArguments {
-    /// Check only this route and its identity.
-    #[arg(long, value_name = "NAME")]
-    route: Option<String>,
-    /// Check only this identity and its routes.
-    #[arg(long, value_name = "NAME")]
-    identity: Option<String>,
-    /// Call the triggers in ways that cannot start a run; prints what will be sent first.
-    #[arg(long)]
-    live: bool,
-    /// With --live: make a real call, which starts a run. The value must be "yes, start a run".
-    #[arg(long, value_name = "WORDS", requires = "live")]
-    run: Option<String>,
-    /// Also report what is more permissive than necessary.
-    #[arg(long)]
-    privileges: bool,
-    /// Former name of --privileges; refused with a message that names it.
-    #[arg(long, hide = true)]
-    audit: bool,
-    /// With --privileges --live: an old signed address of a trigger that is now called with a token. Tests,
-    /// without starting a run, whether the signature still works. Give a reference to the address, never the
-    /// address itself; may be repeated.
-    #[arg(long, value_name = "REFERENCE", requires_all = ["privileges", "live"])]
-    signed_url: Vec<String>,
-    /// Print JSON, for scripts.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum SetupStyle {
-    /// Azure CLI.
-    Az,
-    /// Microsoft Graph PowerShell.
-    Powershell,
-    /// Bicep with the Microsoft Graph extension.
-    Bicep,
-}
-
-#[derive(Debug, Subcommand)]
-enum KeyCommand {
-    /// Generate a key of 256 random bits, print it once, and print the lines for the settings, which contain
-    /// only its digest.
-    New {
-        /// Name of the caller that will use the key.
-        #[arg(long, value_name = "NAME")]
-        caller: String,
-        /// Label of the key, used in logs and headers; defaults to today's date.
-        #[arg(long)]
-        label: Option<String>,
-        #[command(flatten)]
-        pepper: Pepper,
-    },
-    /// Read existing keys from standard input, one per line, and print their digests for the settings.
-    Hash {
-        /// Print lines for a keys_file, labelled LABEL-1, LABEL-2 and so on.
-        #[arg(long, value_name = "LABEL")]
-        label: Option<String>,
-        #[command(flatten)]
-        pepper: Pepper,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-struct Pepper {
-    /// Source of the pepper of `[keys]`, `env:NAME` or `file:PATH`: makes hmac-sha256 digests.
-    #[arg(long, value_name = "REFERENCE")]
-    pepper: Option<String>,
-}
-
-/// Result of a command.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Text for standard output.
-    pub out: String,
-    /// Text for standard error.
-    pub err: String,
-    /// Exit code.
-    pub code: u8,
-}
-
-/// The command succeeded.
-const WELL: u8 = 0;
-/// The command failed while running.
-const FAILED: u8 = 1;
-/// The settings or the arguments are invalid.
-const WRONG: u8 = 2;
-
-impl Outcome {
-    fn out(text: impl Into<String>) -> Self {
-        Self {
-            out: text.into(),
-            ..Self::default()
-        }
-    }
-
-    fn failed(text: impl Into<String>, code: u8) -> Self {
-        Self {
-            err: text.into(),
-            code,
-            ..Self::default()
-        }
-    }
-}
-
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> Outcome {
     match cli.command {
@@ -285,41 +178,6 @@ pub fn run(cli: Cli) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "flowgate", &mut script);
             Outcome::out(String::from_utf8_lossy(&script))
         }
-    }
-}
-
-fn load(path: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Outcome> {
-    settings::load(path, environment).map_err(|report| Outcome::failed(report.render(style()), WRONG))
-}
-
-/// Loads the settings with their secrets. Secrets in key vaults can be read only with the settings that say
-/// how to reach the vault, so the settings are then parsed a second time, with those values. `what` is the
-/// action that fails without them.
-fn load_whole(path: &Path, runtime: &Runtime, what: &str) -> Result<(Config, Vec<Mistake>), Outcome> {
-    let environment = Environment::of_process();
-    let (config, warnings) = load(path, &environment)?;
-    let Some(keyvault) = config
-        .keyvault
-        .as_ref()
-        .filter(|keyvault| !keyvault.at_start.is_empty())
-    else {
-        return Ok((config, warnings));
-    };
-    match runtime.block_on(entra::read_vaults(keyvault, &config.identities)) {
-        Ok(values) => load(path, &environment.with_vaults(values)),
-        Err(error) => Err(Outcome::failed(
-            format!("flowgate: cannot {what}: {error}\n"),
-            FAILED,
-        )),
-    }
-}
-
-/// Colour only on a terminal.
-fn style() -> Style {
-    if std::io::stderr().is_terminal() {
-        Style::Color
-    } else {
-        Style::Plain
     }
 }
 

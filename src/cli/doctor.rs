@@ -6,11 +6,52 @@ use std::path::Path;
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::cli::{DoctorArguments, FAILED, Outcome, SetupStyle, WELL, WRONG, load, style};
+use crate::cli::load::{load, style};
+use crate::cli::outcome::{FAILED, Outcome, WELL, WRONG};
 use crate::doctor::live::RUN_WORDS;
 use crate::doctor::{Live, Privileges, Questions, Report, Selection, SignedUrl, Walk, advice, setup};
 use crate::settings::{Environment, Mistake, Secrets};
 use crate::{doctor, settings};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DoctorArguments {
+    /// Check only this route and its identity.
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+    /// Check only this identity and its routes.
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
+    /// Call the triggers in ways that cannot start a run; prints what will be sent first.
+    #[arg(long)]
+    live: bool,
+    /// With --live: make a real call, which starts a run. The value must be "yes, start a run".
+    #[arg(long, value_name = "WORDS", requires = "live")]
+    run: Option<String>,
+    /// Also report what is more permissive than necessary.
+    #[arg(long)]
+    privileges: bool,
+    /// Former name of --privileges; refused with a message that names it.
+    #[arg(long, hide = true)]
+    audit: bool,
+    /// With --privileges --live: an old signed address of a trigger that is now called with a token. Tests,
+    /// without starting a run, whether the signature still works. Give a reference to the address, never the
+    /// address itself; may be repeated.
+    #[arg(long, value_name = "REFERENCE", requires_all = ["privileges", "live"])]
+    signed_url: Vec<String>,
+    /// Print JSON, for scripts.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum SetupStyle {
+    /// Azure CLI.
+    Az,
+    /// Microsoft Graph PowerShell.
+    Powershell,
+    /// Bicep with the Microsoft Graph extension.
+    Bicep,
+}
 
 pub(super) fn doctor(path: &Path, words: DoctorArguments) -> Outcome {
     if words.audit {

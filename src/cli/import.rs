@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{Outcome, SettingsFile, WRONG, routes};
+use crate::cli::load::SettingsFile;
+use crate::cli::outcome::{Outcome, WRONG};
+use crate::cli::routes;
 use crate::model::trigger::{ADDRESS_CHARS_MAX, Family};
 use crate::model::{Cloud, RouteName, Secret, TriggerUrl};
 use crate::settings;

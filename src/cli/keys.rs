@@ -4,11 +4,43 @@ use std::io::BufRead;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::Subcommand;
 
-use crate::cli::{KeyCommand, Outcome, Pepper, WRONG};
+use crate::cli::outcome::{FAILED, Outcome, WRONG};
 use crate::model::{CallerName, KeyLabel, Secret, clock};
 use crate::policy::key::{GENERATED_PREFIX, KEY_BYTES_MAX, is_generated};
 use crate::settings::{Environment, KeyDigest};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Generate a key of 256 random bits, print it once, and print the lines for the settings, which contain
+    /// only its digest.
+    New {
+        /// Name of the caller that will use the key.
+        #[arg(long, value_name = "NAME")]
+        caller: String,
+        /// Label of the key, used in logs and headers; defaults to today's date.
+        #[arg(long)]
+        label: Option<String>,
+        #[command(flatten)]
+        pepper: Pepper,
+    },
+    /// Read existing keys from standard input, one per line, and print their digests for the settings.
+    Hash {
+        /// Print lines for a keys_file, labelled LABEL-1, LABEL-2 and so on.
+        #[arg(long, value_name = "LABEL")]
+        label: Option<String>,
+        #[command(flatten)]
+        pepper: Pepper,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Pepper {
+    /// Source of the pepper of `[keys]`, `env:NAME` or `file:PATH`: makes hmac-sha256 digests.
+    #[arg(long, value_name = "REFERENCE")]
+    pub(super) pepper: Option<String>,
+}
 
 const KEY_BYTES: usize = 32;
 /// A shorter text is more likely a password, a label or part of a line than a key.
@@ -43,8 +75,9 @@ fn new(caller: &str, label: Option<String>, pepper: &Pepper) -> Outcome {
     let mut random = [0u8; KEY_BYTES];
     if aws_lc_rs::rand::fill(&mut random).is_err() {
         return Outcome::failed(
-            "the operating system provides no random bytes\n",
-            crate::cli::FAILED,
+            "the operating system provides no random bytes
+",
+            FAILED,
         );
     }
     let key = Secret::new(format!("{GENERATED_PREFIX}{}", URL_SAFE_NO_PAD.encode(random)));
@@ -144,8 +177,8 @@ fn wrong(text: String) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use super::Pepper;
     use super::hash;
-    use crate::cli::Pepper;
 
     #[test]
     fn an_existing_key_becomes_its_digest() {

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use tokio::runtime::Builder;
 
-use crate::cli::{FAILED, Outcome, WRONG, load_whole};
+use crate::cli::load::load_whole;
+use crate::cli::outcome::{FAILED, Outcome, WRONG};
 use crate::entra::login::{Login, LoginError, Protection, SignedIn};
 use crate::settings::{Config, IdentitySettings};
 

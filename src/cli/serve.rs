@@ -8,7 +8,9 @@ use std::{io, mem};
 use tokio::runtime::Builder;
 
 use crate::admin;
-use crate::cli::{FAILED, Outcome, WELL, load_whole, logging};
+use crate::cli::load::load_whole;
+use crate::cli::logging;
+use crate::cli::outcome::{FAILED, Outcome, WELL};
 use crate::counters::Counters;
 use crate::server::Server;
 use crate::settings::{Config, FileInForce, Mistake, Severity};
