@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -189,6 +190,213 @@ fn there_is_one_maker_of_admitted() {
         0,
         "it has no other constructor"
     );
+}
+
+/// Rooms whose files still import each other.
+const WITH_CIRCLES: &[&str] = &["doctor"];
+
+/// The code of each module of the crate, by its path: `entra::grants::file`.
+fn modules() -> Modules {
+    let src = root().join("src");
+    let mut modules = Modules::new();
+    for path in files(&src, "rs") {
+        let inside = path.strip_prefix(&src).unwrap().with_extension("");
+        let mut parts: Vec<_> = inside.iter().map(|part| part.to_str().unwrap()).collect();
+        if parts.last() == Some(&"mod") {
+            parts.pop();
+        }
+        if parts != ["lib"] && parts != ["main"] {
+            modules.insert(parts.join("::"), code_of(&fs::read_to_string(&path).unwrap()));
+        }
+    }
+    modules
+}
+
+type Modules = BTreeMap<String, String>;
+type Edges = BTreeMap<String, BTreeSet<String>>;
+
+/// A text in one line, without comments and without its unit tests.
+fn code_of(text: &str) -> String {
+    let product = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let lines = product
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default().trim());
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+/// The same code in which every path into the crate begins with `crate::`.
+fn absolute(module: &str, code: &str) -> String {
+    let parent = |of: &str| of.rsplit_once("::").map_or("", |(parent, _)| parent).to_owned();
+    let begin = |of: &str| {
+        if of.is_empty() {
+            "crate::".to_owned()
+        } else {
+            format!("crate::{of}::")
+        }
+    };
+    let above = parent(module);
+    let mut code = code
+        .replace("pub(in crate::", "pub(in ")
+        .replace("super::super::", &begin(&parent(&above)))
+        .replace("super::", &begin(&above))
+        .replace("self::", &begin(module));
+    let words: Vec<_> = code.split([' ', ';']).collect();
+    let children = words
+        .windows(2)
+        .filter(|pair| pair[0] == "mod")
+        .map(|pair| pair[1]);
+    let children: Vec<_> = children.map(str::to_owned).collect();
+    for child in children.iter().filter(|child| !child.is_empty()) {
+        let named = format!("{child}::");
+        let mut parts = code.split(named.as_str());
+        let mut whole = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let is_whole = !whole.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':');
+            let path = if is_whole {
+                format!("{}{named}", begin(module))
+            } else {
+                named.clone()
+            };
+            whole.push_str(&path);
+            whole.push_str(part);
+        }
+        code = whole;
+    }
+    code
+}
+
+/// Takes the re-exports out of a module's code: the rest of it, and the paths that are named on.
+fn apart(code: &str) -> (String, Vec<String>) {
+    let (mut rest, mut named_on) = (String::new(), Vec::new());
+    for statement in code.split_inclusive(';') {
+        let at = [
+            "pub use crate::",
+            "pub(crate) use crate::",
+            "pub(super) use crate::",
+        ];
+        let at = at
+            .iter()
+            .find_map(|begin| Some(statement.find(begin)? + begin.len()));
+        match at {
+            Some(at) => named_on.extend(leaves(&statement[at..])),
+            None => rest.push_str(statement),
+        }
+    }
+    (rest, named_on)
+}
+
+/// For each module the modules that define what it names.
+fn edges(modules: &Modules) -> Edges {
+    let read: BTreeMap<_, _> = modules
+        .iter()
+        .map(|(name, code)| (name.as_str(), apart(&absolute(name, code))))
+        .collect();
+    let defining = |path: &str| {
+        let mut path = path.to_owned();
+        // A name is passed on a few times at most.
+        for _ in 0..8 {
+            let mut module = path.as_str();
+            while !read.contains_key(module) {
+                (module, _) = module.rsplit_once("::")?;
+            }
+            let name = path[module.len()..]
+                .trim_start_matches("::")
+                .split("::")
+                .next()
+                .unwrap_or_default();
+            let end = format!("::{name}");
+            let (_, named_on) = &read[module];
+            let Some(next) = named_on
+                .iter()
+                .find(|path| !name.is_empty() && path.ends_with(&end))
+            else {
+                return Some(module.to_owned());
+            };
+            path.clone_from(next);
+        }
+        panic!("{path} is passed on without end")
+    };
+    let names = |rest: &str| rest.split("crate::").skip(1).flat_map(leaves).collect::<Vec<_>>();
+    read.iter()
+        .map(|(name, (rest, _))| {
+            let named = names(rest).into_iter().filter_map(|path| defining(&path));
+            ((*name).to_owned(), named.filter(|other| other != name).collect())
+        })
+        .collect()
+}
+
+/// A circle of files within this room, if there is one.
+fn circle(room: &str, edges: &Edges) -> Option<Vec<String>> {
+    let mut left = edges.clone();
+    left.retain(|name, _| name.split("::").next() == Some(room));
+    loop {
+        let before = left.len();
+        let names: BTreeSet<_> = left.keys().cloned().collect();
+        left.retain(|_, named| named.iter().any(|other| names.contains(other)));
+        if left.len() == before {
+            break;
+        }
+    }
+    let mut walk = vec![left.keys().next()?.clone()];
+    loop {
+        let next = left[walk.last()?]
+            .iter()
+            .find(|other| left.contains_key(*other))?
+            .clone();
+        if let Some(at) = walk.iter().position(|name| *name == next) {
+            walk.drain(..at);
+            walk.push(next);
+            return Some(walk);
+        }
+        walk.push(next);
+    }
+}
+
+#[test]
+fn no_two_files_of_a_room_import_each_other() {
+    let edges = edges(&modules());
+    for (room, _) in FLOORS {
+        let circle = circle(room, &edges);
+        if WITH_CIRCLES.contains(room) {
+            assert!(
+                circle.is_some(),
+                "{room} has no circle any more: take it out of WITH_CIRCLES"
+            );
+            continue;
+        }
+        assert!(
+            circle.is_none(),
+            "a circle of imports: {}",
+            circle.unwrap().join(" -> ")
+        );
+    }
+}
+
+#[test]
+fn a_circle_is_found_however_its_paths_are_written() {
+    let circle = |a: &str, b: &str| {
+        let room = [
+            ("room", "mod a; mod b; pub use a::A; pub(crate) use b::{B, C};"),
+            ("room::a", a),
+            ("room::b", b),
+        ];
+        let room = room.map(|(name, code)| (name.to_owned(), code_of(code)));
+        circle("room", &edges(&room.into()))
+    };
+    for there in [
+        "use crate::room::B;",
+        "use crate::{\n    other::X,\n    room::{C},\n};",
+        "use super::b::B;",
+        "fn a() -> super::C {}",
+    ] {
+        assert!(circle(there, "use crate::room::a::A;").is_some(), "{there}");
+        assert!(
+            circle(there, "use crate::other::A; // crate::room::A").is_none(),
+            "{there}"
+        );
+    }
+    let tests = "struct B;\n#[cfg(test)]\nmod tests {\n    use crate::room::A;\n}\n";
+    assert!(circle("use super::B;", tests).is_none());
 }
 
 #[test]
