@@ -16,8 +16,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::entra::login::peer;
-use crate::entra::login::peer::Peer;
 use crate::model::Secret;
 
 /// Largest request head: codes have some 1,500 bytes, and browsers add as much.
@@ -56,23 +54,15 @@ impl Opening {
         &self.path
     }
 
-    /// What a request of this peer for this path comes to; nothing if it is for another path.
-    fn judge(&self, path: &str, peer: Peer) -> Option<Verdict> {
+    /// What a request for this path comes to; nothing if it is for another path. The one that opens it first learns the state,
+    /// and could sign in with an account of their own, so a second opening ends the sign-in.
+    fn judge(&self, path: &str) -> Option<Verdict> {
         if !self.path.same_as(path) {
             return None;
         }
-        if peer == Peer::Other {
-            return Some(Verdict::Refused(
-                403,
-                "Another user of this machine signs in here.",
-            ));
-        }
-        if !self.used.swap(true, Ordering::Relaxed) {
-            return Some(Verdict::Page(self.page.clone()));
-        }
-        Some(match peer {
-            Peer::Own => Verdict::Refused(410, "This address was opened before. Run the command again."),
-            Peer::Other | Peer::Unknown => Verdict::Brought(Brought::OpenedTwice),
+        Some(match self.used.swap(true, Ordering::Relaxed) {
+            false => Verdict::Page(self.page.clone()),
+            true => Verdict::Brought(Brought::OpenedTwice),
         })
     }
 }
@@ -191,7 +181,7 @@ async fn serve(
         _ = &mut ended => return None,
     };
     ended.close();
-    let verdict = match opening.judge(path_of(head.expose()), peer_of(&stream).await) {
+    let verdict = match opening.judge(path_of(head.expose())) {
         Some(verdict) => verdict,
         None => judge(head.expose(), &state),
     };
@@ -236,15 +226,6 @@ async fn serve(
         Verdict::Brought(brought) => Some(brought),
         Verdict::Refused(..) | Verdict::Page(_) => None,
     }
-}
-
-/// Who connects. The list of sockets is a file that the kernel makes up; it is read aside all the same.
-async fn peer_of(stream: &TcpStream) -> Peer {
-    let (Ok(peer), Ok(here)) = (stream.peer_addr(), stream.local_addr()) else {
-        return Peer::Unknown;
-    };
-    let looked = tokio::task::spawn_blocking(move || peer::of(peer, here));
-    looked.await.unwrap_or(Peer::Unknown)
 }
 
 /// The target of a GET.
@@ -328,9 +309,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
-    use super::{
-        Brought, HEAD_BYTES_MAX, HEAD_TIMEOUT, Loopback, Opening, Peer, SILENT_MAX, Verdict, head, judge,
-    };
+    use super::{Brought, HEAD_BYTES_MAX, HEAD_TIMEOUT, Loopback, Opening, SILENT_MAX, Verdict, head, judge};
     use crate::model::Secret;
 
     fn said(line: &str) -> String {
@@ -342,8 +321,8 @@ mod tests {
         }
     }
 
-    fn opened(opening: &Opening, path: &str, peer: Peer) -> String {
-        match opening.judge(path, peer) {
+    fn opened(opening: &Opening, path: &str) -> String {
+        match opening.judge(path) {
             None => "not here".to_owned(),
             Some(Verdict::Page(page)) => page.expose().to_owned(),
             Some(Verdict::Refused(status, _)) => status.to_string(),
@@ -352,22 +331,13 @@ mod tests {
     }
 
     #[test]
-    fn an_opening_leads_on_once_and_no_other_user() {
-        let opening = Opening::new(&Secret::new("r1"), "https://page.example/?state=s1");
-        assert_eq!(opened(&opening, "/open/r2", Peer::Own), "not here");
-        assert_eq!(opened(&opening, "/open/r1", Peer::Other), "403");
+    fn an_opening_leads_on_once_and_a_second_one_ends_the_sign_in() {
         let page = "https://page.example/?state=s1";
-        assert_eq!(opened(&opening, "/open/r1", Peer::Own), page);
-        assert_eq!(opened(&opening, "/open/r1", Peer::Own), "410");
-        assert_eq!(opened(&opening, "/open/r1", Peer::Other), "403");
-    }
-
-    #[test]
-    fn where_users_cannot_be_told_apart_a_second_opening_ends_the_sign_in() {
-        let opening = Opening::new(&Secret::new("r1"), "https://page.example/?state=s1");
-        let page = "https://page.example/?state=s1";
-        assert_eq!(opened(&opening, "/open/r1", Peer::Unknown), page);
-        assert_eq!(opened(&opening, "/open/r1", Peer::Unknown), "OpenedTwice");
+        let opening = Opening::new(&Secret::new("r1"), page);
+        assert_eq!(opened(&opening, "/open/r2"), "not here");
+        assert_eq!(opened(&opening, "/open/r1"), page);
+        assert_eq!(opened(&opening, "/open/r2"), "not here");
+        assert_eq!(opened(&opening, "/open/r1"), "OpenedTwice");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,6 @@
 
 mod account;
 mod loopback;
-mod peer;
 
 use std::fmt;
 use std::path::PathBuf;

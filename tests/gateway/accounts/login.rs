@@ -206,6 +206,22 @@ async fn a_person_signs_in_with_a_browser_and_the_gateway_serves() {
     assert_eq!(gateway.post("/orders", "{}").await.status, 202);
 }
 
+/// What the opener was given.
+#[cfg(target_os = "linux")]
+async fn seen_in(programs: &std::path::Path) -> String {
+    let seen = async {
+        loop {
+            if let Ok(seen) = std::fs::read_to_string(programs.join("seen")) {
+                return seen;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen)
+        .await
+        .expect("nothing was opened")
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn what_the_opener_gets_as_argument_leads_to_the_page_once_and_holds_no_state() {
@@ -223,17 +239,7 @@ async fn what_the_opener_gets_as_argument_leads_to_the_page_once_and_holds_no_st
     let open = &["login", "--identity", "account"];
     let mut login = Running::start_in(&world, &signed_in(&world, &trigger, ""), open, Some(&programs));
     let shown = login.line_with("https://").await;
-    let seen = async {
-        loop {
-            if let Ok(seen) = std::fs::read_to_string(programs.join("seen")) {
-                return seen;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let seen = tokio::time::timeout(PATIENCE, seen)
-        .await
-        .expect("nothing was opened");
+    let seen = seen_in(&programs).await;
     let opening = seen.trim().strip_prefix("1:").unwrap();
     let state = shown.split_once("state=").unwrap().1.split('&').next().unwrap();
     for part in ["state", "challenge", "https", state] {
@@ -246,10 +252,18 @@ async fn what_the_opener_gets_as_argument_leads_to_the_page_once_and_holds_no_st
         .find_map(|line| line.strip_prefix("location: "))
         .unwrap();
     assert_eq!(location, shown);
-    assert!(local(opening).await.starts_with("HTTP/1.1 410"));
     let answer = local(&sent_to(&world, location).await).await;
     assert!(answer.contains("Signed in"), "{answer}");
     assert_eq!(login.end().await.code, Some(0));
+    // The one that opens it first could sign in with another account, so a second opening ends the sign-in.
+    std::fs::remove_file(programs.join("seen")).unwrap();
+    let mut login = Running::start_in(&world, &signed_in(&world, &trigger, ""), open, Some(&programs));
+    login.line_with("https://").await;
+    let seen = seen_in(&programs).await;
+    let opening = seen.trim().strip_prefix("1:").unwrap();
+    assert!(local(opening).await.starts_with("HTTP/1.1 302"));
+    assert!(local(opening).await.starts_with("HTTP/1.1 410"));
+    assert_eq!(login.end().await.code, Some(1));
 }
 
 #[tokio::test]
