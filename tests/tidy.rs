@@ -192,9 +192,6 @@ fn there_is_one_maker_of_admitted() {
     );
 }
 
-/// Rooms whose files still import each other.
-const WITH_CIRCLES: &[&str] = &["doctor"];
-
 /// The code of each module of the crate, by its path: `entra::grants::file`.
 fn modules() -> Modules {
     let src = root().join("src");
@@ -357,13 +354,6 @@ fn no_two_files_of_a_room_import_each_other() {
     let edges = edges(&modules());
     for (room, _) in FLOORS {
         let circle = circle(room, &edges);
-        if WITH_CIRCLES.contains(room) {
-            assert!(
-                circle.is_some(),
-                "{room} has no circle any more: take it out of WITH_CIRCLES"
-            );
-            continue;
-        }
         assert!(
             circle.is_none(),
             "a circle of imports: {}",

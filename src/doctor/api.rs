@@ -3,9 +3,11 @@
 
 use http::Method;
 
-use crate::doctor::live::Caller;
+use crate::doctor::advice;
+use crate::doctor::call::Caller;
+use crate::doctor::questions::identity_of;
 use crate::doctor::report::{Check, Group};
-use crate::doctor::{HeldTokens, advice, identity_of};
+use crate::doctor::walk::HeldTokens;
 use crate::model::claims::Claims;
 use crate::model::{FixedBy, Remedy};
 use crate::settings::{Config, IdentitySettings, RouteSettings};

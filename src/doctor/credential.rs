@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::doctor::advice;
 use crate::doctor::network::days;
 use crate::doctor::report::{Check, Group, Verdict};
-use crate::doctor::{Walk, advice};
+use crate::doctor::walk::Walk;
 use crate::entra;
 use crate::entra::answer::{CREDENTIAL, NOT_SIGNED_IN};
 use crate::entra::login::Protection;

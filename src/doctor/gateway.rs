@@ -1,8 +1,8 @@
 //! Checks the gateway's own side: the certificates that it presents to callers, and proxies that other
 //! programs on this host may use.
 
-use crate::doctor::Selection;
 use crate::doctor::network::{RENEWAL, days};
+use crate::doctor::questions::Selection;
 use crate::doctor::report::{Check, Group};
 use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{Certificate, Config, Environment, Transport};

@@ -2,25 +2,20 @@
 //! the same code that serves.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
-use crate::doctor::network::{CheckedHosts, Destination, OtherAddress, host_of};
+use crate::doctor::authority::authority;
 use crate::doctor::report::{Check, Group};
-use crate::doctor::{Walk, advice, credential, platform};
+use crate::doctor::walk::Walk;
+use crate::doctor::{advice, credential, platform};
 use crate::entra::{Identity, Token};
 use crate::model::claims::{Claims, safe};
-use crate::model::{FixedBy, Remedy, clock};
-use crate::outbound::{FetchFault, Fetcher};
-use crate::settings::{
-    AssertionSource, ClientProof, Config, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings,
-};
+use crate::model::{FixedBy, Remedy};
+use crate::settings::{AssertionSource, ClientProof, Config, GrantSettings, IdentityRole, IdentitySettings};
 
-/// Entra refuses assertions and tokens whose clock is further off than this.
-const SKEW_MAX: Duration = Duration::from_secs(300);
 /// Time limit for a token, whatever the settings say about single requests.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -74,91 +69,6 @@ fn as_asked(settings: &IdentitySettings, config: &Config) -> IdentitySettings {
         asked.scope.clone_from(scope);
     }
     asked
-}
-
-/// Checks the connection to an authority, and compares its clock with ours.
-pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, seen: &mut CheckedHosts) {
-    if group.skips(&["dns", "tcp", "tls", "clock"]) {
-        return;
-    }
-    let (host, port) = host_of(&endpoint.authority);
-    if endpoint.authority.starts_with("http://") {
-        group.aside(Check::note(
-            "tls",
-            "the authority is called without TLS, as the settings require",
-        ));
-    } else {
-        let place = Destination {
-            host,
-            port,
-            connect_to: None,
-            trust: &endpoint.trust,
-            timeout: endpoint.timeout,
-            setting: "authority of the identity",
-            other_address: OtherAddress::Refused,
-        };
-        seen.walk(&place, group).await;
-    }
-    if !group.skips(&["clock"]) {
-        group.add(compare_clock(endpoint).await);
-    }
-}
-
-/// Compares this host's clock with the `Date` of the authority's answers.
-async fn compare_clock(endpoint: &EndpointSettings) -> Check {
-    let remedy = || {
-        Remedy::new(
-            FixedBy::HostAdmin,
-            "Synchronize this host's clock with NTP; Entra refuses requests whose time differs too much.",
-        )
-        .command("timedatectl status")
-    };
-    let date = match date_of(endpoint).await {
-        Ok(date) => date,
-        Err(why) => {
-            let what = "Find out what answers instead of Entra: a proxy, a captive portal, a wrong \
-                        authority.";
-            return Check::fail(
-                "clock",
-                format!("the authority gave no answer: {why}"),
-                Remedy::new(FixedBy::Operator, what),
-            );
-        }
-    };
-    let Some(date) = date else {
-        return Check::note(
-            "clock",
-            "the authority sends no date, so the clock was not compared",
-        );
-    };
-    let now = clock::wall();
-    let (skew, word) = match now.duration_since(date) {
-        Ok(ahead) => (ahead, "ahead of"),
-        Err(behind) => (behind.duration(), "behind"),
-    };
-    let seconds = skew.as_secs();
-    if skew > SKEW_MAX {
-        let says = format!("this host's clock is {seconds} s {word} the authority's");
-        return Check::fail("clock", says, remedy());
-    }
-    Check::ok("clock", format!("within {} s of the authority's", seconds.max(1)))
-}
-
-/// The `Date` of the authority's answer to a request that needs no credential.
-async fn date_of(endpoint: &EndpointSettings) -> Result<Option<SystemTime>, String> {
-    let fetcher = Fetcher::new(&endpoint.trust, endpoint.timeout).map_err(|error| error.to_string())?;
-    let tenant = endpoint.token_url.strip_suffix("/oauth2/v2.0/token");
-    let url = format!(
-        "{}/v2.0/.well-known/openid-configuration",
-        tenant.unwrap_or(&endpoint.authority)
-    );
-    let answer = fetcher.fetch(fetcher.get(&url)).await;
-    let answer = answer.map_err(|error| match error.cause {
-        FetchFault::Timeout(_) => format!("nothing within {:?}", endpoint.timeout),
-        _ => "the connection broke".to_owned(),
-    })?;
-    let read = DateTimeParser::new().parse_timestamp(answer.header("date")).ok();
-    Ok(read.map(SystemTime::from))
 }
 
 async fn ask(settings: &IdentitySettings, config: &Config) -> Result<Arc<Token>, Check> {

@@ -3,33 +3,24 @@
 //! that starts a run is made only if it was asked for explicitly. [`plan`] describes beforehand what will be
 //! sent.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
 use http::Method;
-use tokio::time::Instant;
 
-use crate::counters::Counters;
+use crate::doctor::call::{Caller, Mode, PROBE_TIMEOUT, Sent};
+use crate::doctor::questions::{Live, Selection, identity_of};
 use crate::doctor::report::{Check, Group, Verdict};
-use crate::doctor::{HeldTokens, Live, Selection, advice, api, identity_of};
+use crate::doctor::walk::HeldTokens;
+use crate::doctor::{advice, api};
 use crate::entra::claims::wanted_audience;
-use crate::flow::evidence::{Evidence, Expected, Fault, Reading};
-use crate::flow::{Call, Flows, Outgoing, Trigger, evidence, reply};
+use crate::flow::evidence;
+use crate::flow::evidence::{Expected, Fault, Reading};
+use crate::model::clock;
 use crate::model::trigger::Family;
 use crate::model::{FixedBy, Remedy};
-use crate::model::{Secret, clock};
 use crate::problem::Kind;
 use crate::settings::{Config, Proof, RouteKind, RouteSettings};
 
 /// The words that allow a run to be started.
 pub const RUN_WORDS: &str = "yes, start a run";
-/// Time limit for a probe: a refusal comes at once.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How much of an answer is read; every fault of the platform is far smaller. Bytes.
-const JUDGED_BYTES_MAX: usize = 64 * 1024;
-/// Time limit for the body of an answer.
-const JUDGED_TIME: Duration = Duration::from_secs(10);
 
 const FIRST: &str = "no key";
 const SECOND: &str = "credential";
@@ -158,131 +149,7 @@ pub(super) async fn examine(
     Some(mode)
 }
 
-/// What a trigger requires, as far as its refusal of a call without a credential says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// A token: one of the tenant modes, or a policy of a Logic App.
-    Token,
-    /// Its signature, and nothing else.
-    Signature,
-    /// The refusal names neither.
-    Untold,
-}
-
-impl Mode {
-    fn of(fault: &Fault) -> Self {
-        match (fault.row.failure.code, fault.row.wording) {
-            ("DirectApiAuthorizationRequired", "oauth authorization scheme") => Self::Token,
-            ("DirectApiAuthorizationRequired", "shared access scheme") => Self::Signature,
-            _ => Self::Untold,
-        }
-    }
-}
-
-/// Calls one trigger with the same code that serves.
-pub(super) struct Caller<'a> {
-    config: &'a Config,
-    route: &'a RouteSettings,
-    trigger: Arc<Trigger>,
-    bearer: Option<String>,
-}
-
-pub(super) struct LiveAnswer {
-    pub(super) status: u16,
-    run: Option<String>,
-    pub(super) reading: Reading,
-}
-
-impl<'a> Caller<'a> {
-    pub(super) fn new(
-        config: &'a Config,
-        route: &'a RouteSettings,
-        held: &HeldTokens,
-    ) -> Result<Self, String> {
-        let trigger = Flows::new(1, &Counters::new()).trigger(route);
-        let token = identity_of(config, route).and_then(|identity| held.get(&identity.name));
-        Ok(Self {
-            config,
-            route,
-            trigger: trigger.map_err(|error| error.to_string())?,
-            bearer: token.map(|token| token.text().expose().to_owned()),
-        })
-    }
-
-    /// Calls with the credential, and returns the status: the answer need not come from a flow.
-    pub(super) async fn ask(&self, method: &Method, target: &str) -> Result<u16, String> {
-        let seen = self.send(method, target, Sent::Credential, PROBE_TIMEOUT).await;
-        seen.map(|seen| seen.status)
-    }
-
-    /// Calls the trigger at this path and query, which may contain a signature and is never shown.
-    pub(super) async fn signed(&self, method: &Method, target: &Secret) -> Result<LiveAnswer, String> {
-        self.send(method, target.expose(), Sent::Nothing, PROBE_TIMEOUT)
-            .await
-    }
-
-    async fn send(
-        &self,
-        method: &Method,
-        target: &str,
-        sent: Sent,
-        timeout: Duration,
-    ) -> Result<LiveAnswer, String> {
-        let mut head = format!(
-            "{method} {target} HTTP/1.1\r\nhost: {}\r\naccept: application/json\r\nuser-agent: flowgate-doctor\r\n",
-            self.route.trigger.authority()
-        );
-        if let (Sent::Credential, Some(bearer)) = (sent, &self.bearer) {
-            head.push_str(&format!("authorization: Bearer {bearer}\r\n"));
-        }
-        let body = if *method == Method::GET { "" } else { "{}" };
-        if !body.is_empty() {
-            head.push_str("content-type: application/json\r\n");
-        }
-        let call = Call {
-            head: head.into_bytes(),
-            method: method.clone(),
-            body: Outgoing::Held(Bytes::from_static(body.as_bytes())),
-            tracking: None,
-        };
-        let exchange = async {
-            let lease = self
-                .trigger
-                .new_connection(0)
-                .await
-                .map_err(|error| error.to_string())?;
-            let answer = self.trigger.send(lease, call, None).await;
-            answer.map_err(|failed| failed.error.to_string())
-        };
-        let answer = tokio::time::timeout(timeout, exchange).await;
-        let mut answer = answer.map_err(|_| format!("no answer within {timeout:?}"))??;
-        let run = reply::run_id(&answer.fields);
-        let deadline = Instant::now() + JUDGED_TIME;
-        let mut body = Vec::new();
-        while let Ok(Some(Ok(piece))) = tokio::time::timeout_at(deadline, answer.body.data()).await {
-            body.extend_from_slice(&piece);
-            if body.len() > JUDGED_BYTES_MAX {
-                break;
-            }
-        }
-        let evidence = Evidence {
-            status: answer.status,
-            run_id: run.as_deref(),
-            www_authenticate: answer.fields.text("www-authenticate"),
-            content_type: answer.fields.text("content-type"),
-            body: &body,
-        };
-        let reading = match (evidence::classify(&evidence), sent, &self.bearer) {
-            (Reading::Fault(fault), Sent::Credential, Some(_)) => Reading::Fault(fault.despite_token()),
-            (reading, ..) => reading,
-        };
-        Ok(LiveAnswer {
-            status: answer.status.as_u16(),
-            reading,
-            run,
-        })
-    }
-
+impl Caller<'_> {
     /// Calls without a credential, which reveals the trigger's mode.
     async fn first(&self) -> (Check, Mode) {
         let method = first_method(self.route);
@@ -419,13 +286,6 @@ impl<'a> Caller<'a> {
         }
         Check::fail(name, says, advice::of_row(&fault.row.failure, identity))
     }
-}
-
-/// Whether a call sends the route's token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    Nothing,
-    Credential,
 }
 
 fn silent(name: &'static str, why: String) -> Check {

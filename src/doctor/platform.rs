@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use crate::doctor::authority::authority;
 use crate::doctor::network::{Destination, OtherAddress};
 use crate::doctor::report::{Check, Group};
-use crate::doctor::{Walk, advice, credential, identity, network};
+use crate::doctor::walk::Walk;
+use crate::doctor::{advice, credential, network};
 use crate::model::{FixedBy, Remedy};
 use crate::settings::{DefaultSettings, IdentitySettings, ManagedSettings, ManagedSource};
 
@@ -87,7 +89,7 @@ pub(super) async fn chain(
                 format!("managed identity is not used: {why}"),
             ));
             credential::federated(settings, proof, walk, group).await;
-            identity::authority(endpoint, group, &mut walk.seen).await;
+            authority(endpoint, group, &mut walk.seen).await;
             return;
         }
         Err(why) => why,

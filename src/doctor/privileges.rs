@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use crate::doctor::report::{Check, Group, count};
 use crate::doctor::resource::{Resource, is_for_api};
-use crate::doctor::{HeldTokens, signature};
+use crate::doctor::signature;
+use crate::doctor::walk::HeldTokens;
 use crate::model::claims::Claims;
 use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{CallersSettings, Config, KeyState, Proof, RouteKind, RouteSettings};

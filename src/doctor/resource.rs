@@ -1,7 +1,7 @@
 //! The resource that an identity's tokens are for: the flow service, or an API. In Entra it is an enterprise
 //! application with an id of its own, which must exist in the tenant before tokens for it are issued.
 
-use crate::doctor::uses;
+use crate::doctor::questions::uses;
 use crate::model::Cloud;
 use crate::settings::{Config, IdentitySettings, RouteKind};
 

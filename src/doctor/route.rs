@@ -2,8 +2,9 @@
 //! the trigger compares.
 
 use crate::doctor::network::{CheckedHosts, Destination, OtherAddress};
+use crate::doctor::questions::identity_of;
 use crate::doctor::report::{Check, Group};
-use crate::doctor::{HeldTokens, identity_of};
+use crate::doctor::walk::HeldTokens;
 use crate::entra::claims;
 use crate::entra::claims::{Compared, Fit, Needs};
 use crate::model::trigger::Family;

@@ -1,127 +1,19 @@
 //! Prints the commands that create what an identity needs in Entra and Azure, with the values of the settings
 //! filled in; nothing is run. This file decides on the steps, `setup/words.rs` how each is written.
 
+mod facts;
 mod rights;
 mod words;
 
+pub use facts::Style;
+
 use crate::doctor::resource::{Resource, is_for_api};
+use crate::doctor::setup::facts::{Client, Consumer, Facts, Permission, Presented, PrincipalOf, Step};
 use crate::entra::FederatedToken;
 use crate::settings::{
-    AssertionSource, ClientProof, Config, EXCHANGE_AUDIENCE, GrantSettings, IdentitySettings,
-    ManagedSettings, ManagedSource, UNRESOLVED, VaultReference,
+    AssertionSource, ClientProof, Config, GrantSettings, IdentitySettings, ManagedSettings, ManagedSource,
+    UNRESOLVED,
 };
-
-/// The tool that the commands are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
-    /// Azure CLI.
-    Az,
-    /// Microsoft Graph PowerShell.
-    PowerShell,
-    /// Bicep with the Microsoft Graph extension.
-    Bicep,
-}
-
-/// One step of a setup.
-enum Step<'a> {
-    /// An app registration.
-    Registration(Client),
-    /// Its service principal.
-    Principal,
-    Secret,
-    Certificate,
-    /// Trust in tokens of another issuer.
-    Federated(Presented),
-    /// A managed identity on its machine or platform.
-    Assign(&'a ManagedSettings),
-    /// What the tokens may be used for.
-    Permission(Permission<'a>),
-    /// The account, if its name is known.
-    Account(&'a str),
-    /// The platform's setting that makes it issue tokens.
-    Projection,
-    /// The enterprise application that the tokens are for.
-    Resource,
-    ObjectId(PrincipalOf<'a>),
-    /// The right to read these secrets.
-    VaultRole(PrincipalOf<'a>, Vec<&'a VaultReference>),
-    /// What must be written into the settings.
-    Settings(PrincipalOf<'a>),
-}
-
-/// What the tokens of an identity may be used for.
-enum Permission<'a> {
-    /// To act in the name of an account.
-    Delegated,
-    /// To call an API in the application's own name.
-    AppRole(PrincipalOf<'a>),
-    /// The same for the Power Platform API, which has no app roles.
-    Platform,
-}
-
-/// Whether an application can keep a secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client {
-    Confidential,
-    Public,
-    /// It has a secret, and a person signs in with it.
-    SignsIn,
-}
-
-/// Whose object id is on the trigger's list.
-#[derive(Clone, Copy)]
-enum PrincipalOf<'a> {
-    /// The application of an earlier step.
-    Application,
-    /// One that only another program knows.
-    Unknown,
-    Account(&'a str),
-    Machine(&'a ManagedSettings),
-}
-
-/// Issuer, subject and audience of a federated credential.
-struct Presented {
-    issuer: String,
-    subject: String,
-    audience: String,
-}
-
-impl Presented {
-    /// The claims of a token, as far as they may appear in a command.
-    fn of(token: Option<&FederatedToken>, issuer: &str, subject: &str) -> Self {
-        let plain = |text: Option<&String>, instead: &str| {
-            let text = text.map(|text| text.trim_matches('"'));
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/@#=+,".contains(&byte);
-            match text {
-                Some(text) if !text.is_empty() && text.bytes().all(is_plain) => text.to_owned(),
-                _ => instead.to_owned(),
-            }
-        };
-        Self {
-            issuer: plain(token.map(|token| &token.issuer), issuer),
-            subject: plain(token.map(|token| &token.subject), subject),
-            audience: plain(token.map(|token| &token.audience), EXCHANGE_AUDIENCE),
-        }
-    }
-}
-
-/// The values that the texts are filled with.
-struct Facts<'a> {
-    identity: &'a IdentitySettings,
-    tenant: &'a str,
-    client: &'a str,
-    resource: Resource<'a>,
-    consumer: Consumer,
-}
-
-/// What takes the tokens of an identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Consumer {
-    /// Triggers of flows, which require no permission.
-    Flow,
-    /// An API, which requires permissions.
-    Api,
-}
 
 /// Renders the commands for one identity. If a federated token can be read, its claims are used.
 pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -> String {

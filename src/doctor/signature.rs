@@ -3,60 +3,29 @@
 //! is known, a made-up one shows whether the trigger evaluates signatures at all. What the answers do not
 //! show is reported as unknown.
 
-use std::path::Path;
+use std::collections::HashMap;
 
 use http::Method;
 
-use crate::doctor::live::{Caller, LiveAnswer, Mode};
+use crate::doctor::call::{Caller, LiveAnswer, Mode};
+use crate::doctor::questions::{Questions, Selection, in_order};
 use crate::doctor::report::Check;
-use crate::doctor::{Modes, Questions, Selection, Walk, in_order, live, vault};
+use crate::doctor::signed::{AddressSource, parse};
+use crate::doctor::walk::Walk;
+use crate::doctor::{live, vault};
 use crate::flow::evidence::Reading;
 use crate::model::trigger::Family;
 use crate::model::{FixedBy, Remedy};
-use crate::model::{Secret, TriggerUrl};
-use crate::settings::{Config, Environment, Proof, RouteKind, RouteSettings, VaultReference};
+use crate::model::{RouteName, Secret, TriggerUrl};
+use crate::settings::{Config, Proof, RouteKind, RouteSettings, VaultReference};
 
 const NAME: &str = "signatures";
 /// As long as a real one and never valid: a digest of zero bits only.
 const MADE_UP: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const CLOSED: &str = "its signature no longer works";
 
-/// An old signed address of a trigger, and its source.
-#[derive(Debug, Clone)]
-pub struct SignedUrl {
-    /// The reference, which is not secret.
-    reference: String,
-    source: AddressSource,
-}
-
-#[derive(Debug, Clone)]
-enum AddressSource {
-    Known(TriggerUrl),
-    Vault(VaultReference),
-}
-
-impl SignedUrl {
-    /// Reads the address behind `env:NAME` or `file:PATH`; one in a key vault is read when it is needed.
-    ///
-    /// # Errors
-    /// If it cannot be read; the message never contains the value.
-    pub fn read(reference: &str, environment: &Environment) -> Result<Self, String> {
-        let source = match VaultReference::of(reference) {
-            Some(place) => AddressSource::Vault(place?),
-            None => AddressSource::Known(parse(&environment.secret(reference, Path::new("."))?)?),
-        };
-        Ok(Self {
-            reference: reference.to_owned(),
-            source,
-        })
-    }
-}
-
-fn parse(text: &Secret) -> Result<TriggerUrl, String> {
-    let url = TriggerUrl::parse(text.expose()).map_err(|error| error.to_string())?;
-    url.require_signed().map_err(|error| error.to_string())?;
-    Ok(url)
-}
+/// What the triggers of routes require, of those that were called.
+pub(super) type Modes = HashMap<RouteName, Mode>;
 
 /// Whether an address is that of this route's trigger.
 pub(super) fn same_trigger(url: &TriggerUrl, route: &RouteSettings) -> bool {

@@ -1,40 +1,16 @@
 //! Checks key vaults: the connection to each vault that the settings name, and whether its secrets can be
 //! read. A vault has a group of its own, so that checks that depend on it can refer to it; no value is shown.
 
-use std::collections::HashMap;
-
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
 use crate::doctor::network::{Destination, OtherAddress};
 use crate::doctor::report::{Check, Group, Verdict};
-use crate::doctor::{Walk, advice, credential, network};
+use crate::doctor::walk::Walk;
+use crate::doctor::{advice, credential, network};
 use crate::entra::{VaultReader, VaultSecret, VaultsError};
-use crate::model::{FixedBy, Remedy, Secret};
-use crate::settings::{Config, KeyVaultSettings, SecretSource, VaultReference};
-
-/// What was read from vaults.
-#[derive(Debug, Default)]
-pub(super) struct Vaults {
-    /// `None` for a secret that could not be read.
-    read: HashMap<VaultReference, Option<VaultSecret>>,
-}
-
-impl Vaults {
-    /// The value of a source, wherever it is stored, or why it is missing.
-    pub(super) fn get(&self, source: &SecretSource) -> Result<Secret, String> {
-        let Some(place) = source.vault() else {
-            let known = source.known().cloned();
-            return known.ok_or_else(|| format!("{} was not read", source.place()));
-        };
-        self.of(place)
-            .ok_or_else(|| format!("{place} could not be read, see vault {}", place.authority()))
-    }
-
-    pub(super) fn of(&self, place: &VaultReference) -> Option<Secret> {
-        self.read.get(place)?.as_ref().map(|found| found.secret.clone())
-    }
-}
+use crate::model::{FixedBy, Remedy};
+use crate::settings::{Config, KeyVaultSettings, VaultReference};
 
 /// Checks the vaults of these secrets that were not checked yet. The identities that read them must have been
 /// checked before.
@@ -46,7 +22,7 @@ pub(super) async fn examine(config: &Config, places: &[VaultReference], walk: &m
     let control = Handle::current();
     let mut reader = VaultReader::new(settings, &config.identities, &control, &counters);
     for place in places {
-        if walk.vaults.read.contains_key(place) {
+        if walk.vaults.0.contains_key(place) {
             continue;
         }
         let mut group = take(settings, place, walk).await;
@@ -54,7 +30,7 @@ pub(super) async fn examine(config: &Config, places: &[VaultReference], walk: &m
             true => None,
             false => look(settings, place, &mut reader, walk, &mut group).await,
         };
-        walk.vaults.read.insert(place.clone(), found);
+        walk.vaults.0.insert(place.clone(), found);
         walk.groups.push(group);
     }
 }

@@ -1,9 +1,8 @@
 //! The rights of an identity and the resource that grants them, written for each tool. A trigger requires
 //! none, an API does.
 
-use super::words::bicep_object_id;
-use super::{Consumer, Facts, Permission, Style};
 use crate::doctor::resource::Resource;
+use crate::doctor::setup::facts::{Consumer, Facts, Permission, Style, bicep_object_id};
 use crate::model::Cloud;
 use crate::settings::GrantSettings;
 

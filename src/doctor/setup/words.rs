@@ -1,6 +1,9 @@
 //! Each step of a setup in Azure CLI, PowerShell and Bicep.
 
-use super::{Client, Consumer, Facts, Permission, PrincipalOf, Step, Style, rights};
+use crate::doctor::setup::facts::{
+    Client, Consumer, Facts, Permission, PrincipalOf, Step, Style, bicep_object_id,
+};
+use crate::doctor::setup::rights;
 use crate::model::Cloud;
 use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Selector};
 
@@ -437,20 +440,6 @@ pub(super) fn bicep(step: &Step<'_>, facts: &Facts<'_>) -> String {
         Step::Settings(PrincipalOf::Machine(managed)) => {
             format!("output selector string = identity.{}\n", selector(managed).bicep)
         }
-    }
-}
-
-/// The expression for an object id; a placeholder if the template cannot know it.
-pub(super) fn bicep_object_id(principal: PrincipalOf<'_>) -> &'static str {
-    match principal {
-        PrincipalOf::Application => "principal.id",
-        PrincipalOf::Unknown | PrincipalOf::Account(_) => "'OBJECT_ID'",
-        PrincipalOf::Machine(managed) => match (&managed.source, &managed.selector) {
-            (ManagedSource::Imds { .. } | ManagedSource::AppService { .. }, Some(_)) => {
-                "identity.properties.principalId"
-            }
-            _ => "machine.identity.principalId",
-        },
     }
 }
 
