@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use strsim::osa_distance;
 
-use crate::cli::{Outcome, WRONG};
+use crate::cli::outcome::{Outcome, WRONG};
 use crate::entra::PLATFORM;
 use crate::entra::answer::TOKEN;
 use crate::entra::refusal::{BY_STATUS, ERRORS, NUMBERS};

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crate::entra::store::Store;
 use crate::model::{IdentityName, Secret};
-use crate::secrets::Holder;
+use crate::secrets::SecretOwner;
 use crate::secrets::{Followed, Rereader, Taken, Verdict};
 use crate::settings::{SecretSource, check_seal};
 
 /// Follows the seal of this store.
 pub(crate) fn follow(rereader: &Rereader, identity: &IdentityName, store: &Arc<Store>, seal: &SecretSource) {
     let followed = Followed {
-        holder: Holder::Identity(identity.as_str().into()),
+        holder: SecretOwner::Identity(identity.as_str().into()),
         what: "seal",
         credential: "seal".to_owned(),
         until: None,

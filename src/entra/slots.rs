@@ -19,7 +19,7 @@ use crate::model::IdentityName;
 use crate::outbound::TrustError;
 use crate::secrets::Watch;
 use crate::secrets::{Held, SecretName, Shown};
-use crate::secrets::{Holder, Vault};
+use crate::secrets::{SecretOwner, Vault};
 use crate::settings::{ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, VaultReference};
 
 /// Makes the grant of an identity for a scope.
@@ -153,7 +153,7 @@ impl<'a> Slots<'a> {
             Some(place) => self.vault(place)?,
             None => None,
         };
-        let holder = Holder::Identity(identity.as_str().into());
+        let holder = SecretOwner::Identity(identity.as_str().into());
         // A part of a certificate ends with it, and that is watched by itself.
         let dated = (credential.shown != Shown::Unsaid)
             .then(|| self.watch.add(holder.clone(), &credential.name(), expires));
@@ -202,7 +202,7 @@ impl<'a> Slots<'a> {
             password: parts.password.map(|text| held(password_of, text)).transpose()?,
         };
         let dated = self.watch.add(
-            Holder::Identity(identity.as_str().into()),
+            SecretOwner::Identity(identity.as_str().into()),
             &format!("certificate-{number}"),
             settings.known().map(|certificate| certificate.ends()),
         );

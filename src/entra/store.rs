@@ -97,7 +97,7 @@ struct Written<'a> {
 }
 
 #[derive(Deserialize)]
-struct Found {
+struct StoredSignIn {
     version: u32,
     client_id: String,
     account: String,
@@ -257,7 +257,7 @@ impl Store {
             }
             (_, Cover::Unknown) => return Err(unusable(SEAL_UNKNOWN)),
         };
-        let found: Found = serde_json::from_slice(&opened)
+        let found: StoredSignIn = serde_json::from_slice(&opened)
             .map_err(|_| unusable("it holds something other than a sign-in"))?;
         let token = Secret::new(found.refresh_token);
         if found.version != 1 || token.expose().is_empty() {

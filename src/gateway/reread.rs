@@ -6,7 +6,7 @@ use crate::flow::Mover;
 use crate::gateway::estate::Estate;
 use crate::gateway::snapshot::{Route, Snapshot};
 use crate::model::Secret;
-use crate::secrets::{Followed, Holder, Rereader, Taken, Verdict};
+use crate::secrets::{Followed, Rereader, SecretOwner, Taken, Verdict};
 use crate::settings::{Config, RouteSettings, SecretSource, TriggerSource};
 
 /// Follows what may change of these settings.
@@ -32,7 +32,7 @@ fn follow_trigger(
     mover: Mover,
 ) {
     let followed = Followed {
-        holder: Holder::Route(route.name.as_str().into()),
+        holder: SecretOwner::Route(route.name.as_str().into()),
         what: "trigger",
         credential: format!("trigger-{}", route.name),
         until: None,
@@ -79,7 +79,7 @@ fn follow_trigger(
 /// would be known any more.
 fn follow_pepper(rereader: &Rereader, pepper: &Secret, source: &SecretSource) {
     let followed = Followed {
-        holder: Holder::Gateway,
+        holder: SecretOwner::Gateway,
         what: "pepper",
         credential: "pepper".to_owned(),
         until: None,

@@ -211,9 +211,8 @@ fn api_problem(said: &str, sent: &Dispatched<'_>) -> Problem {
 }
 
 fn retry_after(fields: &Fields) -> Option<Duration> {
-    let seconds = fields.text("retry-after")?.parse::<u64>().ok()?;
     // A day is longer than any throttling the platform documents; more would be a wrong or hostile number.
-    Some(Duration::from_secs(seconds.min(86_400)))
+    Some(clock::retry_after(fields.text("retry-after")?)?.min(Duration::from_secs(86_400)))
 }
 
 /// The caller's problem and the operator's sentence for a fault of the platform.

@@ -155,6 +155,11 @@ pub fn date(to: &mut Vec<u8>) {
     });
 }
 
+/// `Retry-After` in seconds (RFC 9110 section 10.2.3). A date is left aside: Entra and the platform send seconds.
+pub(crate) fn retry_after(text: &str) -> Option<Duration> {
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use reqwest::{Client, RequestBuilder, Response};
 
+use crate::model::clock;
 use crate::outbound::trust::{Trust, TrustError};
 use crate::outbound::verifier::refused_certificate;
 
@@ -152,10 +153,8 @@ impl Fetched {
         value.and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// `Retry-After` in seconds (RFC 9110 section 10.2.3); a date is left aside, because Entra sends seconds.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let seconds = self.header("retry-after").trim().parse().ok()?;
-        Some(Duration::from_secs(seconds))
+        clock::retry_after(self.header("retry-after"))
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::counters::{Counters, CredentialLabels, NameLabels};
 use crate::model::clock;
-use crate::secrets::owner::Holder;
+use crate::secrets::owner::SecretOwner;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// How often ends are looked at.
@@ -37,7 +37,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Watches a credential. Its end may be set later, and again.
-    pub(crate) fn add(&self, holder: Holder, credential: &str, end: Option<SystemTime>) -> Arc<Dated> {
+    pub(crate) fn add(&self, holder: SecretOwner, credential: &str, end: Option<SystemTime>) -> Arc<Dated> {
         let dated = Arc::new(Dated {
             holder,
             name: Mutex::new(Name::new(credential)),
@@ -84,7 +84,7 @@ impl Watch {
     }
 
     /// What everything has left that belongs to no identity.
-    pub(crate) fn others(&self) -> Vec<(Holder, Life)> {
+    pub(crate) fn others(&self) -> Vec<(SecretOwner, Life)> {
         let now = clock::wall();
         let list = self.all();
         let others = list.iter().filter(|dated| dated.holder.identity().is_none());
@@ -101,7 +101,7 @@ impl Watch {
 /// A credential with its end.
 #[derive(Debug)]
 pub(crate) struct Dated {
-    holder: Holder,
+    holder: SecretOwner,
     name: Mutex<Name>,
     course: Mutex<Course>,
 }
@@ -151,7 +151,7 @@ impl Dated {
         };
         drop(name);
         match &self.holder {
-            Holder::Listener(_) => counters.certificate_days.remove(&NameLabels { name: old }),
+            SecretOwner::Listener(_) => counters.certificate_days.remove(&NameLabels { name: old }),
             holder => counters.credential_days_left.remove(&labels(holder, old)),
         };
     }
@@ -164,7 +164,7 @@ impl Dated {
         name.gauged = Some(current.clone());
         drop(name);
         let gauge = match &self.holder {
-            Holder::Listener(_) => counters
+            SecretOwner::Listener(_) => counters
                 .certificate_days
                 .get_or_create_owned(&NameLabels { name: current }),
             holder => counters
@@ -203,7 +203,7 @@ impl Dated {
         let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
         let credential = &*credential;
         let what = match holder {
-            Holder::Listener(_) => format!("the certificate for {credential}"),
+            SecretOwner::Listener(_) => format!("the certificate for {credential}"),
             _ => format!("credential {credential}"),
         };
         let date = Timestamp::try_from(end).map_or_else(
@@ -234,7 +234,7 @@ impl Dated {
     }
 }
 
-fn labels(holder: &Holder, credential: Arc<str>) -> CredentialLabels {
+fn labels(holder: &SecretOwner, credential: Arc<str>) -> CredentialLabels {
     CredentialLabels {
         // An empty label is the same as none.
         identity: holder.identity().unwrap_or_default().into(),
@@ -307,7 +307,7 @@ mod tests {
 
     use super::{Course, DAY, DAYS, PERIOD, Watch, days_left};
     use crate::model::clock;
-    use crate::secrets::owner::Holder;
+    use crate::secrets::owner::SecretOwner;
     use crate::secrets::rereading::{Followed, Rereader, Verdict};
 
     fn course(end: SystemTime) -> Course {
@@ -356,7 +356,7 @@ mod tests {
         let watch = Arc::new(Watch::default());
         let rereader = Rereader::new(Handle::current(), watch.clone(), HashMap::new());
         let followed = Followed {
-            holder: Holder::Gateway,
+            holder: SecretOwner::Gateway,
             what: "pepper",
             credential: "pepper".to_owned(),
             until: Some(clock::wall() + 20 * DAY),

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::model::Secret;
 use crate::secrets::desk::{Desk, Stuck};
 use crate::secrets::expiry::Dated;
-use crate::secrets::owner::Holder;
+use crate::secrets::owner::SecretOwner;
 use crate::secrets::vault::{Found, Vault, VaultError};
 use crate::settings::SecretSource;
 
@@ -40,7 +40,7 @@ impl SecretName {
 
 /// A secret and its source.
 pub(crate) struct Held {
-    holder: Holder,
+    holder: SecretOwner,
     what: &'static str,
     source: SecretSource,
     shown: Shown,
@@ -104,7 +104,7 @@ enum Away {
 
 impl Held {
     pub(crate) fn new(
-        holder: Holder,
+        holder: SecretOwner,
         credential: SecretName,
         source: &SecretSource,
         vault: Option<Arc<Vault>>,

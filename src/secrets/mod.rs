@@ -12,7 +12,7 @@ pub(crate) use desk::{Desk, Stuck};
 pub use expiry::Life;
 pub(crate) use expiry::{Dated, Watch};
 pub(crate) use held::{Held, Renewed, SecretError, SecretName, Shown};
-pub use owner::Holder;
+pub use owner::SecretOwner;
 pub use rereading::{Followed, Rereader, Taken, Verdict};
 pub(crate) use vault::{Bearer, Found, NoBearer, Vault};
 pub use vault::{VAULT, VaultError};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Who uses a secret or a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
+pub enum SecretOwner {
     /// An identity, which shows it to Entra.
     Identity(Arc<str>),
     /// A listener, which shows it to callers.
@@ -17,7 +17,7 @@ pub enum Holder {
     Gateway,
 }
 
-impl Holder {
+impl SecretOwner {
     /// The name, if it is an identity.
     pub(crate) fn identity(&self) -> Option<&str> {
         match self {
@@ -43,7 +43,7 @@ impl Holder {
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for SecretOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Identity(name) => write!(f, "identity {name}"),

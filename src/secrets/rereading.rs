@@ -18,7 +18,7 @@ use crate::model::{Secret, clock};
 use crate::secrets::desk::{Desk, Stuck};
 use crate::secrets::expiry::{Dated, Life, Watch};
 use crate::secrets::held::{Held, SecretName, Shown};
-use crate::secrets::owner::Holder;
+use crate::secrets::owner::SecretOwner;
 use crate::secrets::vault::Vault;
 use crate::settings::SecretSource;
 
@@ -67,7 +67,7 @@ pub struct Taken {
 #[derive(Debug, Clone)]
 pub struct Followed {
     /// Whose it is.
-    pub holder: Holder,
+    pub holder: SecretOwner,
     /// What it is called in sentences: `trigger`.
     pub what: &'static str,
     /// What it is called among the credentials whose ends are watched.
@@ -169,7 +169,7 @@ impl Rereader {
     }
 
     /// What everything has left that belongs to no identity.
-    pub fn lives(&self) -> Vec<(Holder, Life)> {
+    pub fn lives(&self) -> Vec<(SecretOwner, Life)> {
         self.watch.others()
     }
 
@@ -224,23 +224,23 @@ struct Follower {
     judge: Arc<Mutex<Judge>>,
     /// What was judged and not told yet: a judge that is too slow to be waited for comes to its verdict all the same.
     verdicts: Arc<Mutex<Vec<Verdict>>>,
-    trouble: Option<Trouble>,
+    trouble: Option<UnusableContent>,
     nudge: Arc<Notify>,
 }
 
 /// What lies there and cannot be used.
-struct Trouble {
+struct UnusableContent {
     why: String,
     /// In how many looks it was seen.
     looks: u32,
-    told: Told,
+    told: Reported,
     /// When it is tried once more.
     again: Instant,
 }
 
 /// Whether somebody was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Reported {
     Yes,
     No,
 }
@@ -263,7 +263,7 @@ impl Follower {
         let Some(mut found) = self.settled(vaults).await else {
             return;
         };
-        if self.is_news_of(&found, Kind::Files) && self.held.iter().any(|held| held.is_of_vault()) {
+        if self.is_news_of(&found, Compared::Files) && self.held.iter().any(|held| held.is_of_vault()) {
             // Whoever replaced the file has replaced what belongs to it.
             found = self.read(Vaults::Now).await;
         }
@@ -303,7 +303,7 @@ impl Follower {
     /// What lies in the places when the files stay as they are; nothing if they do not.
     async fn settled(&self, vaults: Vaults) -> Option<Vec<Option<Secret>>> {
         let mut found = self.read(vaults).await;
-        if !self.is_news_of(&found, Kind::Files) {
+        if !self.is_news_of(&found, Compared::Files) {
             return Some(found);
         }
         for _ in 0..SETTLING_MAX {
@@ -334,12 +334,12 @@ impl Follower {
     }
 
     fn is_news(&self, found: &[Option<Secret>]) -> bool {
-        self.is_news_of(found, Kind::All)
+        self.is_news_of(found, Compared::All)
     }
 
-    fn is_news_of(&self, found: &[Option<Secret>], kind: Kind) -> bool {
+    fn is_news_of(&self, found: &[Option<Secret>], kind: Compared) -> bool {
         let all = self.held.iter().zip(found.iter().zip(&self.last));
-        all.filter(|(held, _)| kind == Kind::All || !held.is_of_vault())
+        all.filter(|(held, _)| kind == Compared::All || !held.is_of_vault())
             .any(|(_, (found, last))| match (found, last) {
                 (Some(found), Some(last)) => !found.same_as(last.expose()),
                 (Some(_), None) => true,
@@ -371,7 +371,7 @@ impl Follower {
                 if self
                     .trouble
                     .as_ref()
-                    .is_some_and(|trouble| trouble.told == Told::Yes)
+                    .is_some_and(|trouble| trouble.told == Reported::Yes)
                 {
                     let places = self.places.join(" and ");
                     tracing::info!(
@@ -388,16 +388,16 @@ impl Follower {
 
     fn trouble(&mut self, why: String) {
         let last = self.trouble.take().filter(|trouble| trouble.why == why);
-        let mut trouble = last.unwrap_or(Trouble {
+        let mut trouble = last.unwrap_or(UnusableContent {
             why,
             looks: 0,
-            told: Told::No,
+            told: Reported::No,
             again: Instant::now(),
         });
         trouble.looks = trouble.looks.saturating_add(1);
         trouble.again = Instant::now() + TRIED_AGAIN;
-        if trouble.told == Told::No && trouble.looks > LOOKS_UNTOLD {
-            trouble.told = Told::Yes;
+        if trouble.told == Reported::No && trouble.looks > LOOKS_UNTOLD {
+            trouble.told = Reported::Yes;
             let Followed { holder, what, .. } = &self.followed;
             let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
             let (places, why) = (self.places.join(" and "), &trouble.why);
@@ -415,7 +415,7 @@ impl Follower {
 
 /// Of which places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Compared {
     All,
     Files,
 }
@@ -438,10 +438,10 @@ mod tests {
 
     use tokio::runtime::Handle;
 
-    use super::{DESKS, Followed, Follower, LOOKS_UNTOLD, Rereader, Taken, Told, Vaults, Verdict};
+    use super::{DESKS, Followed, Follower, LOOKS_UNTOLD, Reported, Rereader, Taken, Vaults, Verdict};
     use crate::model::Secret;
     use crate::secrets::expiry::Watch;
-    use crate::secrets::owner::Holder;
+    use crate::secrets::owner::SecretOwner;
     use crate::settings;
     use crate::settings::{Environment, SecretSource};
 
@@ -464,7 +464,7 @@ mod tests {
         let watch = Arc::new(Watch::default());
         let rereader = Rereader::new(Handle::current(), watch.clone(), HashMap::new());
         let followed = Followed {
-            holder: Holder::Gateway,
+            holder: SecretOwner::Gateway,
             what: "pepper",
             credential: "pepper".to_owned(),
             until: None,
@@ -490,7 +490,7 @@ mod tests {
             last: held.iter().map(|held| held.current()).collect(),
             held,
             until: None,
-            dated: watch.add(Holder::Gateway, "pepper", None),
+            dated: watch.add(SecretOwner::Gateway, "pepper", None),
             followed,
             desk: super::Desk::default(),
             judge: Arc::new(Mutex::new(Box::new(judge))),
@@ -501,7 +501,7 @@ mod tests {
         (follower, given)
     }
 
-    fn told(follower: &Follower) -> Option<Told> {
+    fn told(follower: &Follower) -> Option<Reported> {
         follower.trouble.as_ref().map(|trouble| trouble.told)
     }
 
@@ -558,7 +558,7 @@ mod tests {
         std::fs::write(folder.path().join("pepper"), "bad").unwrap();
         for _ in 0..LOOKS_UNTOLD {
             follower.look(Vaults::WhenDue).await;
-            assert_eq!(told(&follower), Some(Told::No));
+            assert_eq!(told(&follower), Some(Reported::No));
         }
         std::fs::write(folder.path().join("pepper"), "second").unwrap();
         follower.look(Vaults::WhenDue).await;
@@ -574,7 +574,7 @@ mod tests {
         for _ in 0..=LOOKS_UNTOLD {
             follower.look(Vaults::WhenDue).await;
         }
-        assert_eq!(told(&follower), Some(Told::Yes));
+        assert_eq!(told(&follower), Some(Reported::Yes));
         let tried = given.lock().unwrap().len();
         for _ in 0..5 {
             follower.look(Vaults::WhenDue).await;
@@ -617,7 +617,7 @@ mod tests {
             tokio::time::resume();
         };
         tokio::join!(follower.look(Vaults::WhenDue), late);
-        assert_eq!((told(&follower), follower.until), (Some(Told::No), None));
+        assert_eq!((told(&follower), follower.until), (Some(Reported::No), None));
         release.send(()).unwrap();
         follower.look(Vaults::WhenDue).await;
         assert_eq!((told(&follower), follower.until), (None, Some(end)));

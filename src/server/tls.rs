@@ -16,7 +16,7 @@ use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible, ServerCo
 use crate::gateway::{Gateway, Validity};
 use crate::model::clock;
 use crate::outbound::provider;
-use crate::secrets::{Followed, Holder, Rereader, Taken, Verdict};
+use crate::secrets::{Followed, Rereader, SecretOwner, Taken, Verdict};
 use crate::server::reason;
 use crate::settings::{Certificate, Http2, TlsSettings};
 
@@ -108,7 +108,7 @@ impl Certificates {
     fn follow(self: &Arc<Self>, settings: &TlsSettings, listener: SocketAddr, rereader: &Rereader) {
         for (index, certificate) in settings.certificates.iter().enumerate() {
             let followed = Followed {
-                holder: Holder::Listener(listener),
+                holder: SecretOwner::Listener(listener),
                 what: "certificate",
                 credential: credential(certificate),
                 until: Some(certificate.not_after),

@@ -17,10 +17,10 @@ pub(crate) const BAR_PAUSE: Duration = Duration::from_secs(3600);
 /// The credential that was refused last.
 #[derive(Default)]
 pub(crate) struct Bar {
-    refused: Mutex<Option<Refused>>,
+    refused: Mutex<Option<RefusedCredential>>,
 }
 
-struct Refused {
+struct RefusedCredential {
     credential: Secret,
     error: TokenError,
     until: Instant,
@@ -38,7 +38,7 @@ impl Bar {
     /// Keeps this credential back for [`BAR_PAUSE`].
     pub(crate) fn raise(&self, credential: &Secret, error: TokenError) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        *refused = Some(Refused {
+        *refused = Some(RefusedCredential {
             credential: credential.clone(),
             error,
             until: Instant::now() + BAR_PAUSE,

@@ -29,32 +29,32 @@ pub(crate) struct TokenFile {
     life: Duration,
     clock: Steady,
     desk: Desk,
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<SeenToken>>,
 }
 
 /// A token as it was first seen.
-struct Seen {
-    mark: Mark,
+struct SeenToken {
+    mark: TokenMark,
     at: Instant,
     left: Duration,
 }
 
 /// By what a token is told from the one before it.
 #[derive(PartialEq, Eq)]
-enum Mark {
+enum TokenMark {
     /// Its own end, since the epoch.
     Expires(Duration),
     /// When its file was changed, for one that tells no end.
     Changed(SystemTime),
 }
 
-impl Seen {
-    fn new(mark: Mark, left: Duration) -> Self {
+impl SeenToken {
+    fn new(mark: TokenMark, left: Duration) -> Self {
         let at = Instant::now();
         Self { mark, at, left }
     }
 
-    fn left_of(&self, mark: Mark) -> Option<Duration> {
+    fn left_of(&self, mark: TokenMark) -> Option<Duration> {
         (self.mark == mark).then(|| self.left.saturating_sub(self.at.elapsed()))
     }
 }
@@ -104,14 +104,14 @@ impl TokenFile {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(left) = seen
             .as_ref()
-            .and_then(|seen| seen.left_of(Mark::Expires(expires)))
+            .and_then(|seen| seen.left_of(TokenMark::Expires(expires)))
         {
             return left;
         }
         let left = Clocks::read(&self.clock).left(expires, answer::LIFE_MAX);
         // What no clock can have right is asked again.
         let is_likely = !left.is_zero() && left <= answer::LIFE_MAX;
-        *seen = is_likely.then(|| Seen::new(Mark::Expires(expires), left));
+        *seen = is_likely.then(|| SeenToken::new(TokenMark::Expires(expires), left));
         left
     }
 
@@ -121,13 +121,13 @@ impl TokenFile {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(left) = seen
             .as_ref()
-            .and_then(|seen| seen.left_of(Mark::Changed(changed)))
+            .and_then(|seen| seen.left_of(TokenMark::Changed(changed)))
         {
             return left;
         }
         let age = wall.duration_since(changed).unwrap_or_default();
         let left = self.life.saturating_sub(age);
-        *seen = Some(Seen::new(Mark::Changed(changed), left));
+        *seen = Some(SeenToken::new(TokenMark::Changed(changed), left));
         left
     }
 }

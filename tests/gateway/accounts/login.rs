@@ -208,7 +208,7 @@ async fn a_person_signs_in_with_a_browser_and_the_gateway_serves() {
 
 /// What the opener was given.
 #[cfg(target_os = "linux")]
-async fn seen_in(programs: &std::path::Path) -> String {
+async fn seen_in(programs: &Path) -> String {
     let seen = async {
         loop {
             if let Ok(seen) = std::fs::read_to_string(programs.join("seen")) {
