@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::model::claims::cut;
 use crate::model::{CallerName, FixedBy, KeyLabel, Page, RequestId, failures};
 
-/// What the caller is told about where to look.
+/// Where the caller should look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The credential it showed, or failed to show.
@@ -81,7 +81,7 @@ pub struct Row {
     pub status: StatusCode,
     /// Stable code in body, log and metrics.
     pub code: &'static str,
-    /// What the caller is told about where to look.
+    /// Where the caller should look.
     pub reason: Reason,
     /// Whether the same request may be sent again.
     pub again: Again,
@@ -460,12 +460,12 @@ impl Problem {
 
     /// Whether a run was started.
     pub fn run_started(&self) -> Run {
-        let told = self.inner.as_ref().and_then(|inner| inner.run);
-        told.unwrap_or(self.kind.run())
+        let stated = self.inner.as_ref().and_then(|inner| inner.run);
+        stated.unwrap_or(self.kind.run())
     }
 
     /// The sentence for the caller, beyond the row's own.
-    pub fn told(&self) -> Option<&str> {
+    pub fn explanation(&self) -> Option<&str> {
         self.inner.as_ref()?.detail.as_deref()
     }
 
@@ -476,23 +476,23 @@ impl Problem {
 
     fn retry_after(&self) -> Option<u64> {
         let wait = self.inner.as_ref()?.wait?;
-        // Rounded up: a caller that waits the time it was told must not be refused again.
+        // Rounded up: a caller that waits the time it was given must not be refused again.
         Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
     }
 
     /// Whether the same request may be sent again.
     pub fn retryable(&self) -> bool {
-        let told = self.inner.as_ref().and_then(|inner| inner.again);
-        told.unwrap_or(self.kind.row().again) == Again::Later
+        let stated = self.inner.as_ref().and_then(|inner| inner.again);
+        stated.unwrap_or(self.kind.row().again) == Again::Later
     }
 
     /// Status, header fields and body of the answer.
     pub fn answer(&self, request: RequestId) -> http::Response<Bytes> {
         let beginning = self.kind.beginning();
-        let told = self.told();
-        let mut body = Vec::with_capacity(beginning.len() + told.map_or(0, str::len) + BODY_BYTES_BESIDE);
+        let detail = self.explanation();
+        let mut body = Vec::with_capacity(beginning.len() + detail.map_or(0, str::len) + BODY_BYTES_BESIDE);
         body.extend_from_slice(beginning);
-        if let Some(detail) = told {
+        if let Some(detail) = detail {
             body.extend_from_slice(b",\"detail\":");
             // Writing a text into memory cannot fail.
             let _ = serde_json::to_writer(&mut body, detail);
@@ -524,7 +524,7 @@ impl Problem {
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.kind.row().status == StatusCode::UNAUTHORIZED {
-            // RFC 9110 section 11.6.1 demands a challenge; the scheme is ours, the code tells what was wrong.
+            // RFC 9110 section 11.6.1 demands a challenge; the scheme is ours, the code says what was wrong.
             let challenge = match self.kind {
                 Kind::KeyMissing => "ApiKey realm=\"flowgate\"",
                 Kind::KeyExpired => "ApiKey realm=\"flowgate\", error=\"key-expired\"",
@@ -671,7 +671,7 @@ mod tests {
     #[test]
     fn a_long_detail_is_cut() {
         let problem = Problem::from(Kind::MalformedRequest).detail("\u{e4}".repeat(100_000));
-        assert!(problem.told().unwrap().chars().count() <= 513);
+        assert!(problem.explanation().unwrap().chars().count() <= 513);
         assert!(problem.answer(RequestId::new()).body().len() < 4096);
     }
 

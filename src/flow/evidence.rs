@@ -164,12 +164,12 @@ fn find(table: &'static [Row], code: &str, message: &str) -> Option<&'static Row
         .iter()
         .take_while(|row| row.failure.code == code);
     let message = message.to_ascii_lowercase();
-    // The empty wording stands first and fits every message, so the last row that fits is the most special
+    // The empty wording is first and fits every message, so the last row that fits is the most special
     // one.
     rows.filter(|row| message.contains(row.wording)).last()
 }
 
-/// The name under which an answer without a known code stands in [`STATUSES`].
+/// The name under which an answer without a known code is listed in [`STATUSES`].
 fn status_code(status: StatusCode, www_authenticate: Option<&str>) -> &'static str {
     match (status.as_u16(), www_authenticate) {
         (401, None) => "http-401",
@@ -750,9 +750,9 @@ mod tests {
                 .private()
                 .contains("the unknown code NeverSeen")
         );
-        let odd = envelope("Never\nSeen", "x");
+        let unprintable = envelope("Never\nSeen", "x");
         assert!(
-            fault(&evidence(503, odd.as_bytes()))
+            fault(&evidence(503, unprintable.as_bytes()))
                 .private()
                 .contains("without a code")
         );

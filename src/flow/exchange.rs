@@ -1,5 +1,5 @@
 //! One request and its answer over one connection. A connection serves one exchange at a time, without a task of its
-//! own: whoever waits for the answer moves the bytes. It decides whether the connection may serve again; anything odd
+//! own: the task that waits for the answer moves the bytes. It decides whether the connection may serve again; anything unexpected
 //! about an answer means that it may not.
 
 use std::fmt;
@@ -30,7 +30,7 @@ const INTERIM_MAX: usize = 8;
 
 /// A request for a trigger.
 pub struct Call {
-    /// Request line and fields, without those that tell the length and without the line that ends them.
+    /// Request line and fields, without those that give the length and without the line that ends them.
     pub head: Vec<u8>,
     /// Its method: an answer to HEAD has no body.
     pub method: Method,

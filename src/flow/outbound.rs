@@ -66,7 +66,7 @@ fn fate(name: &str) -> Fate {
         // The trigger accepts one authorization scheme, and it is ours.
         13 => name == "authorization",
         14 => matches!(name, "content-length" | "http2-settings"),
-        // A compressed fault could not be read, and a compressed answer could not be told from one.
+        // A compressed fault could not be read, and a compressed answer could not be distinguished from one.
         15 => name == "accept-encoding",
         16 => name == "proxy-connection",
         17 => name == "transfer-encoding",
@@ -124,13 +124,13 @@ pub struct Parcel<'a> {
 /// Who reads the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// A flow, which is told who calls.
+    /// A flow, which learns who calls.
     Flow,
     /// An API, which is no concern of the caller's and only learns an id for support.
     Api,
 }
 
-/// Writes request line and fields for the trigger, without those that tell the length and without the empty line.
+/// Writes request line and fields for the trigger, without those that give the length and without the empty line.
 ///
 /// It goes into the memory of `to`. Names and values were checked when they were read, so nothing in them can end a line.
 pub fn head(parcel: &Parcel<'_>, audience: Audience, mut to: Vec<u8>) -> Vec<u8> {

@@ -154,7 +154,7 @@ pub(super) fn passed(
 }
 
 impl AnswerBody {
-    /// The fields that belong to the head of this answer as well, for whoever writes it.
+    /// The fields that the writer of this answer adds to its head.
     pub fn take_passed(&mut self) -> Option<Passed> {
         self.passed.take()
     }
@@ -210,7 +210,7 @@ impl AnswerBody {
         Poll::Ready(Some(Err(cause.into())))
     }
 
-    /// Reads the rest of an answer whose caller has gone, so that its line tells how it ended.
+    /// Reads the rest of an answer whose caller has gone, so that its line records how it ended.
     pub async fn read_out(mut self) {
         use http_body_util::BodyExt;
         while let Some(Ok(_)) = self.frame().await {}

@@ -17,11 +17,11 @@ use crate::model::clock;
 use crate::problem::{Kind, Problem};
 use crate::wire::{BodyError, Timer};
 
-/// How often it is looked whether a connection still stands still.
+/// How often a stalled connection is checked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The time in which the other side of an HTTP/2 connection could send nothing, because it holds as much as it may of
-/// what triggers have not taken yet. Whoever reads the connection notes it.
+/// what triggers have not taken yet. The reader of the connection sets it.
 #[derive(Debug)]
 pub struct Standstill {
     born: Instant,
@@ -55,7 +55,7 @@ impl Standstill {
         self.since.store(0, Ordering::Relaxed);
     }
 
-    /// Whether it stands still now.
+    /// Whether it is stalled now.
     pub fn is_on(&self) -> bool {
         self.since.load(Ordering::Relaxed) > 0
     }
@@ -213,7 +213,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Arrival<B> {
         &self.body
     }
 
-    /// The next piece; none at the end. Whoever asks for it waits for the caller from here on.
+    /// The next piece; none at the end. From here on the request waits for the caller.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Stop>>> {
         loop {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
@@ -595,8 +595,8 @@ mod tests {
                 stands_still(&standstill, after, TIMEOUT / 2);
                 let stopped = stop(&mut arrival).await;
                 let expected = patience + TIMEOUT / 2;
-                let (told, took) = stopped.unwrap();
-                assert_eq!(told, why, "from {after:?}");
+                let (explained, took) = stopped.unwrap();
+                assert_eq!(explained, why, "from {after:?}");
                 let late = took.saturating_sub(expected);
                 assert!(took >= expected && late <= LOOK_AGAIN, "{why:?}: {took:?}");
             }
@@ -644,7 +644,7 @@ mod tests {
     fn a_body_that_is_overdue_names_rate_grace_and_what_to_do() {
         let problem = Problem::from(&overdue(2000));
         assert_eq!(problem.kind().row().code, "body-timeout");
-        let told = problem.told().unwrap();
+        let explained = problem.explanation().unwrap();
         for part in [
             "2000 bytes",
             "25.0 s",
@@ -652,7 +652,7 @@ mod tests {
             "5 s besides",
             "send it faster",
         ] {
-            assert!(told.contains(part), "{told}");
+            assert!(explained.contains(part), "{explained}");
         }
     }
 
@@ -660,10 +660,10 @@ mod tests {
     fn the_caller_is_told_the_rate() {
         let problem = Problem::from(&slow());
         assert_eq!(problem.kind().row().code, "body-timeout");
-        let told = problem.told().unwrap();
+        let explained = problem.explanation().unwrap();
         assert!(
-            told.contains("100 bytes per second") && told.contains("5 s"),
-            "{told}"
+            explained.contains("100 bytes per second") && explained.contains("5 s"),
+            "{explained}"
         );
     }
 }

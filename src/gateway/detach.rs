@@ -72,7 +72,7 @@ impl fmt::Debug for Call {
 }
 
 impl Call {
-    /// Wraps the work; `progress` tells whether the body was handed over.
+    /// Wraps the work; `progress` says whether the body was handed over.
     pub(super) fn new(work: Work, progress: Arc<Progress>, departed: &Arc<Departed>) -> Self {
         Self {
             work: Some(work),

@@ -13,7 +13,7 @@ use crate::problem::{Kind, Problem};
 /// Digits of the longest length; one more could overflow somebody's number.
 const LENGTH_DIGITS_MAX: usize = 18;
 
-/// Tells the host; empty for an HTTP/1.0 request without one, which only routes for every host answer.
+/// Returns the host; empty for an HTTP/1.0 request without one, which only routes for every host answer.
 ///
 /// # Errors
 /// [`Kind::MalformedRequest`] (RFC 9112 section 3.2: a missing, repeated or contradicting `Host` is answered 400).
@@ -152,8 +152,8 @@ mod tests {
 
     #[test]
     fn odd_hosts_are_refused() {
-        for odd in ["", "a b", "u@a", "a/b", "a:x", "[::1", "a,b"] {
-            assert_eq!(host(Version::HTTP_11, "/", &[odd]), None, "{odd:?}");
+        for invalid in ["", "a b", "u@a", "a/b", "a:x", "[::1", "a,b"] {
+            assert_eq!(host(Version::HTTP_11, "/", &[invalid]), None, "{invalid:?}");
         }
     }
 
@@ -183,13 +183,13 @@ mod tests {
         for method in ["CONNECT", "TRACE"] {
             assert!(!http2(method, uri, &[]), "{method}");
         }
-        for odd in [
+        for invalid in [
             "http://a.example/x",
             "https://a.example?x",
             "https://a.example/\u{e9}",
             "https://a.example/?\u{e9}",
         ] {
-            assert!(!http2("POST", odd, &[]), "{odd}");
+            assert!(!http2("POST", invalid, &[]), "{invalid}");
         }
         for length in ["0", "2", "10", "999999999999999999"] {
             assert!(http2("POST", uri, &[length]), "{length}");

@@ -216,7 +216,7 @@ impl Journal {
         if let Some((name, key)) = problem.caller() {
             self.caller(name, key);
         }
-        if let Some(cause) = problem.cause().or(problem.told()) {
+        if let Some(cause) = problem.cause().or(problem.explanation()) {
             self.cause(cause);
         }
         match self.0.refused() {

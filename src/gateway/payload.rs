@@ -120,7 +120,7 @@ pub(super) fn stated_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Why a body cannot be taken at all, told before any of it is read.
+/// Why a body cannot be accepted, known before any of it is read.
 ///
 /// # Errors
 /// [`Kind::BodyTooLarge`] with both sizes.
@@ -327,7 +327,7 @@ impl Streamed {
 
     fn end(&self, ending: Ending) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let text = format!("{ending:?}");
-        // The first ending stands: what follows is its consequence.
+        // The first ending counts: what follows is its consequence.
         let _ = self.ending.set(ending);
         Poll::Ready(Some(Err(text.into())))
     }

@@ -77,7 +77,7 @@ pub struct HeldState {
 pub struct MismatchState {
     /// The route.
     pub route: String,
-    /// Each such claim, and how to mend it.
+    /// Each such claim, and how to fix it.
     pub findings: Vec<String>,
 }
 

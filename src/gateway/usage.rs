@@ -1,11 +1,11 @@
-//! Keys that nobody has used: what the admin listener answers on `/keys/unused`, for whoever tidies up.
+//! Keys that nobody has used: what the admin listener answers on `/keys/unused`, so that they can be removed.
 
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::current::Gateway;
 use crate::model::clock;
 
-/// Keys that are named; of more only the number is told.
+/// Keys that are named; further ones are only counted.
 const NAMED_MAX: usize = 1000;
 
 /// The answer of `/keys/unused`. The gateway remembers only as long as it runs.

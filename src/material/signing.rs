@@ -1,6 +1,6 @@
-//! A certificate with which an application proves who it is: read from PEM or PFX, its private key held against it by a
+//! A certificate with which an application proves who it is: read from PEM or PFX, its private key compared with it by a
 //! probe signature, ready to sign. What is signed is decided in `entra/proof/assertion.rs`; whether its dates are good, and
-//! what an operator is told about them, by whoever read it.
+//! what is logged about them, by the code that read it.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -23,7 +23,7 @@ use crate::model::Secret;
 
 /// Shorter RSA keys can be broken (NIST SP 800-131A), and no library here signs with them.
 const KEY_BITS_MIN: usize = 2048;
-/// Algorithm identifier of elliptic curve keys in DER (RFC 5480), which stands near the start of a PKCS#8 key.
+/// Algorithm identifier of elliptic curve keys in DER (RFC 5480), which is near the start of a PKCS#8 key.
 const EC_KEY: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 
 /// How assertions are signed.
@@ -83,7 +83,7 @@ impl Drop for Parts {
 }
 
 impl Texts<'_> {
-    /// Tells whether any of them has changed.
+    /// Whether any of them has changed.
     fn digest(&self) -> [u8; 32] {
         let mut context = digest::Context::new(&digest::SHA256);
         for text in [Some(self.file), self.key, self.password] {
@@ -449,7 +449,7 @@ pub(crate) fn chain(own: DerAndParsed<'_>, all: &[DerAndParsed<'_>]) -> Vec<Cert
     chain
 }
 
-/// A date of a certificate; none lies before 1970.
+/// A date of a certificate; none is before 1970.
 fn moment(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     SystemTime::UNIX_EPOCH

@@ -3,7 +3,7 @@
 /// The size from which on the allocator of glibc asks the system for a block of its own.
 const BLOCK_BYTES_MIN: usize = 128 * 1024;
 
-/// A block that is given back tells glibc that blocks of its size come and go: it takes the next ones out of its heap,
+/// A block that is given back signals to glibc that blocks of its size come and go: it takes the next ones out of its heap,
 /// and keeps up to twice as much free memory at the end of that for itself (mallopt(3), `M_MMAP_THRESHOLD`). It learns
 /// nothing from blocks above 32 MiB. Of a block only what is touched takes memory.
 const UNNOTICED_BYTES: usize = 33 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Who is calling, as far as the network tells: the origin of a request, and the networks that are let in or
+//! Who is calling, as far as the network knows: the origin of a request, and the networks that are let in or
 //! kept out. Which networks belong to which route or caller is for the settings to say.
 
 use std::cmp::Reverse;

@@ -22,7 +22,7 @@ pub enum HostFault {
     /// An empty label, or too many characters.
     #[error("the host is not a DNS name")]
     Name,
-    /// What stands between brackets is no IPv6 address.
+    /// The text between brackets is not an IPv6 address.
     #[error("the host has brackets around something that is no IPv6 address")]
     Literal,
     /// What follows the colon is no port.
@@ -184,7 +184,12 @@ mod tests {
     fn a_fault_is_a_malformed_request_that_says_what_a_host_is() {
         let problem = Problem::from(HostFault::Port);
         assert_eq!(problem.kind(), Kind::MalformedRequest);
-        assert!(problem.told().unwrap().starts_with("The host must be a DNS name"));
+        assert!(
+            problem
+                .explanation()
+                .unwrap()
+                .starts_with("The host must be a DNS name")
+        );
         assert!(problem.cause().unwrap().starts_with("the port after the host"));
     }
 

@@ -1,5 +1,5 @@
 //! What of an API a route opens: a list of templates, and everything else is closed. The path was checked before, so that
-//! it can be read in one way only; here it is held against the list as it stands.
+//! it can be read in one way only; here it is compared with the list as it is.
 
 use matchit::Router;
 

@@ -250,7 +250,10 @@ mod tests {
         let problem = Problem::from(PathFault::EncodedSlash);
         assert_eq!(problem.kind(), Kind::MalformedRequest);
         assert_eq!(problem.cause(), Some("the path has an encoded slash"));
-        assert_eq!(problem.told(), Some("The path must not contain encoded slashes."));
+        assert_eq!(
+            problem.explanation(),
+            Some("The path must not contain encoded slashes.")
+        );
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl<'a> From<&'a RouteSettings> for Matching<'a> {
     }
 }
 
-/// Why routes cannot stand in one table.
+/// Why routes cannot be in one table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// A template that no acceptable path can match, or that is not a template.
@@ -59,7 +59,7 @@ pub enum RouteError {
 ///
 /// The routes of a host are asked first, then those that answer for every host. The most specific template
 /// decides, before the method is looked at: with `GET /orders/new` and `POST /orders/{id}`, a POST to
-/// `/orders/new` is refused. `{*rest}` stands for at least one character, so `/files/` does not match
+/// `/orders/new` is refused. `{*rest}` matches at least one character, so `/files/` does not match
 /// `/files/{*rest}`.
 #[derive(Debug, Clone)]
 pub struct Routes<T> {

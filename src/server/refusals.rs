@@ -139,7 +139,7 @@ impl Book {
 }
 
 impl AdmittedLine {
-    /// The detail of the line, with what it stands for.
+    /// The detail of the line, with the lines that it represents.
     pub(super) fn detail(&self, detail: Option<String>) -> Option<String> {
         if self.left_out == 0 {
             return detail;

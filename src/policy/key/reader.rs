@@ -42,7 +42,7 @@ enum AuthorizationUse {
 
 /// What a request shows as its key.
 pub enum Candidate<'h> {
-    /// As it stands in the header.
+    /// As written in the header.
     Plain(&'h [u8]),
     /// Decoded from Basic credentials; wiped when dropped.
     Password(Zeroizing<Vec<u8>>),
@@ -239,19 +239,19 @@ mod tests {
 
     #[test]
     fn whoever_has_to_put_a_key_somewhere_is_told_where() {
-        let told = |places: &[KeyPlace]| KeyReader::build(places).places();
+        let places_of = |places: &[KeyPlace]| KeyReader::build(places).places();
         let key = header("x-api-key");
-        assert_eq!(told(&[]), "");
+        assert_eq!(places_of(&[]), "");
         assert_eq!(
-            told(&[key.clone(), KeyPlace::Authorization, header("x-other")]),
+            places_of(&[key.clone(), KeyPlace::Authorization, header("x-other")]),
             "x-api-key or x-other or authorization, behind any scheme"
         );
         assert_eq!(
-            told(&[KeyPlace::Basic]),
+            places_of(&[KeyPlace::Basic]),
             "authorization, as the password of Basic"
         );
         assert_eq!(
-            told(&[key, KeyPlace::Authorization, KeyPlace::Basic]),
+            places_of(&[key, KeyPlace::Authorization, KeyPlace::Basic]),
             "x-api-key or authorization, behind a scheme or as the password of Basic"
         );
     }

@@ -1,5 +1,5 @@
 //! Whose key it is: a table from digests to callers. The keys themselves are in no memory of ours; where in a
-//! request a key stands is read in `reader.rs`, and what its owner may call is decided in `caller.rs`.
+//! request a key is sent is read in `reader.rs`, and what its owner may call is decided in `caller.rs`.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -33,7 +33,7 @@ struct Peppered {
     keys: Index,
 }
 
-/// Places of keys, by digest. The hash is keyed, so that the time of a look-up tells nothing about the digests beside
+/// Places of keys, by digest. The hash is keyed, so that the time of a look-up reveals nothing about the digests beside
 /// it.
 #[derive(Debug, Default)]
 struct Index {
@@ -279,7 +279,7 @@ impl Index {
     }
 }
 
-// A digest is as good as random, so that its beginning tells keys apart as well as the whole.
+// A digest is as good as random, so that its beginning distinguishes keys as well as the whole.
 fn hash(hasher: &RandomState, digest: &[u8; 32]) -> u64 {
     hasher.hash_one(digest.first_chunk().copied().map_or(0, u64::from_ne_bytes))
 }

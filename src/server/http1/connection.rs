@@ -88,7 +88,7 @@ struct Line {
     halt: Halt,
 }
 
-/// Tells when the gateway stops serving. It is asked with each poll, and costs one look at a number.
+/// Completes when the gateway stops serving. It is polled each time, and costs one read of a number.
 struct Halt {
     looks: watch::Receiver<Phase>,
     /// Wakes the connection; polled once, because the task that waits is always the same.

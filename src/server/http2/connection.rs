@@ -148,7 +148,7 @@ async fn live(
             connection.as_mut().graceful_shutdown();
             line.discarding.hurry();
         } else if draining == Draining::Yes && now >= idle_since + patience + settings.head_timeout {
-            // Told to go, nothing under way, and still there.
+            // It was asked to close, has no request in flight, and is still open.
             return (served == 0 && !stop).then_some(("no-request", None));
         } else if now >= born + settings.age_max + LAST_WORDS {
             // A stream whose window the peer never opens again would go on for ever.

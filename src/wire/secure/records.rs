@@ -103,8 +103,8 @@ impl<T: Side> Secure<T> {
         self.arrived.extend_from_slice(rest);
     }
 
-    /// Takes in what has arrived: what it says to us comes into `into`, what TLS answers to it waits to leave. Tells how
-    /// many bytes are done with.
+    /// Processes what has arrived: the plain text is appended to `into`, what TLS answers is queued. Returns how many bytes
+    /// were consumed.
     pub(super) fn digest(&mut self, bytes: &mut [u8], into: &mut BytesMut) -> (usize, io::Result<Progress>) {
         let mut used = 0;
         loop {
