@@ -52,7 +52,7 @@ impl LimitStates {
                 kind,
                 cell: self.cells.share((kind.name, name.clone()), Cell::default),
                 name,
-                pace: Pace::of(&rate),
+                pace: Pace::of(&rate, self.clock),
                 rate,
             })
         };
@@ -69,7 +69,6 @@ pub struct Quotas {
     failures: Rate,
     failures_pace: Pace,
     addresses: Arc<Addresses>,
-    clock: Ticks,
 }
 
 /// A limit with its state, and the texts for its refusals.
@@ -102,9 +101,8 @@ impl Quotas {
             routes: routes.iter().map(|route| of(Subject::Route(route))).collect(),
             gateway: of(Subject::Gateway(settings)),
             failures: settings.failed_authentications,
-            failures_pace: Pace::of(&settings.failed_authentications),
+            failures_pace: Pace::of(&settings.failed_authentications, states.clock),
             addresses: states.addresses.clone(),
-            clock: states.clock,
         }
     }
 
@@ -139,10 +137,9 @@ impl Quotas {
     /// # Errors
     /// `rate-limited`, for the limit that makes the caller wait longest.
     pub fn take(&self, caller: Option<usize>, route: usize) -> Result<Taken, Problem> {
-        let now = self.clock.now();
         let mut longest = None;
         for limit in self.met_by(caller, route) {
-            if let Err(wait) = limit.cell.probe(&limit.pace, now)
+            if let Err(wait) = limit.cell.probe(&limit.pace)
                 && longest.is_none_or(|(_, known)| wait > known)
             {
                 longest = Some((limit, wait));
@@ -150,7 +147,7 @@ impl Quotas {
         }
         match longest {
             Some((limit, wait)) => Err(limit.refuse(wait)),
-            None => take_all(self.met_by(caller, route), now),
+            None => take_all(self.met_by(caller, route)),
         }
     }
 
@@ -162,10 +159,10 @@ impl Quotas {
     }
 }
 
-fn take_all<'l>(met: impl Iterator<Item = &'l Limit> + Clone, now: u64) -> Result<Taken, Problem> {
+fn take_all<'l>(met: impl Iterator<Item = &'l Limit> + Clone) -> Result<Taken, Problem> {
     for (index, limit) in met.clone().enumerate() {
         // Another thread may have taken the last one since the test.
-        if let Err(wait) = limit.cell.take(&limit.pace, now) {
+        if let Err(wait) = limit.cell.take(&limit.pace) {
             met.take(index)
                 .for_each(|taken| taken.cell.give_back(&taken.pace));
             return Err(limit.refuse(wait));
@@ -401,7 +398,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_loses_a_race_gives_back_what_it_took() {
         let quotas = quotas(Some(rate(1, 60, 3)), Some(rate(1, 60, 1)), Some(rate(1, 60, 3)));
-        let take_all = || take_all(quotas.met_by(Some(0), 0), quotas.clock.now());
+        let take_all = || take_all(quotas.met_by(Some(0), 0));
         assert!(take_all().is_ok());
         // Exhausts the route, as if another request had taken from it after this one was tested.
         for _ in 0..100 {

@@ -1,17 +1,24 @@
-//! The arithmetic of a rate (generic cell rate algorithm): a cell can be tested, taken from, and given back
-//! to. A cell does not store its rate, so that its state outlives settings that change the rate. `limits.rs`
-//! decides which limits apply to a request.
+//! A rate, and the state that it is applied to: a cell can be tested, taken from, and given back to. The arithmetic
+//! (generic cell rate algorithm) is governor's. A cell does not store its rate, so that its state outlives settings that
+//! change the rate. `limits.rs` decides which limits apply to a request.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
 use crate::model::clock;
 use crate::settings::Rate;
 
-// Nanoseconds in 64 bits last for 584 years, so interval times burst must stay below a quarter of them. No
-// limit that anybody could notice is this slow.
+// Governor adds nanoseconds in 64 bits, which last for 584 years, so interval times burst must stay below a
+// quarter of them. No limit that anybody could notice is this slow.
 const INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const SPAN_NANOS_MAX: u64 = u64::MAX / 4;
 
@@ -34,36 +41,92 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The clock that governor reads. A limiter counts from its construction, but state that outlives it needs one beginning
+/// for all: so this clock reads zero until it runs.
+#[derive(Debug)]
+struct SharedStart {
+    ticks: Ticks,
+    runs: AtomicBool,
+}
+
+impl Clock for SharedStart {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        match self.runs.load(Ordering::Relaxed) {
+            true => Nanos::new(self.ticks.now()),
+            false => Nanos::new(0),
+        }
+    }
+}
+
+/// The state that governor decides on, as its key: a theoretical arrival time in nanoseconds, zero if there is none yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Arrival(std::cell::Cell<u64>);
+
+impl Hash for Arrival {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.get().hash(state);
+    }
+}
+
+/// Hands governor the state that comes with the question, and puts the next one in its place.
+#[derive(Debug)]
+struct FromKey;
+
+impl StateStore for FromKey {
+    type Key = Arrival;
+
+    fn measure_and_replace<T, F, E>(&self, arrival: &Arrival, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let known = arrival.0.get();
+        let (answer, next) = decide((known > 0).then(|| Nanos::new(known)))?;
+        arrival.0.set(next.as_u64());
+        Ok(answer)
+    }
+}
+
 /// Time in which one request is replenished.
 fn interval(rate: &Rate) -> Duration {
     let interval = rate.per.checked_div(rate.requests).unwrap_or(rate.per);
     interval.clamp(Duration::from_nanos(1), INTERVAL_MAX)
 }
 
-/// A rate in the form that the arithmetic needs.
-#[derive(Debug, Clone, Copy)]
+/// A rate in the form that governor needs.
+#[derive(Debug)]
 pub(super) struct Pace {
+    governor: RateLimiter<Arrival, FromKey, SharedStart, NoOpMiddleware<Nanos>>,
     interval_nanos: u64,
-    /// How far ahead of now the requests of a burst may be counted.
-    span_nanos: u64,
 }
 
 impl Pace {
-    pub(super) fn of(rate: &Rate) -> Self {
-        let interval_nanos = nanos(interval(rate)).max(1);
-        let burst = u64::from(rate.burst).clamp(1, SPAN_NANOS_MAX / interval_nanos);
+    pub(super) fn of(rate: &Rate, ticks: Ticks) -> Self {
+        let interval = interval(rate);
+        let interval_nanos = nanos(interval);
+        let burst_max = u32::try_from(SPAN_NANOS_MAX / interval_nanos.max(1)).unwrap_or(u32::MAX);
+        let burst = NonZeroU32::new(rate.burst.min(burst_max)).unwrap_or(NonZeroU32::MIN);
+        // Governor refuses an interval of zero, which `interval` never returns.
+        let quota = Quota::with_period(interval).unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN));
+        let clock = SharedStart {
+            ticks,
+            runs: AtomicBool::new(false),
+        };
+        let governor = RateLimiter::new(quota.allow_burst(burst), FromKey, clock);
+        governor.clock().runs.store(true, Ordering::Relaxed);
         Self {
+            governor,
             interval_nanos,
-            span_nanos: interval_nanos * burst,
         }
     }
 
     /// The theoretical arrival time after one more request, or how long until one could pass.
-    pub(super) fn next(&self, arrival: u64, now: u64) -> Result<u64, Duration> {
-        let next = arrival.max(now).saturating_add(self.interval_nanos);
-        match next.checked_sub(now.saturating_add(self.span_nanos)) {
-            None | Some(0) => Ok(next),
-            Some(wait) => Err(Duration::from_nanos(wait)),
+    pub(super) fn next(&self, arrival: u64) -> Result<u64, Duration> {
+        let arrival = Arrival(std::cell::Cell::new(arrival));
+        match self.governor.check_key(&arrival) {
+            Ok(()) => Ok(arrival.0.get()),
+            Err(refusal) => Err(refusal.wait_time_from(self.governor.clock().now())),
         }
     }
 }
@@ -74,15 +137,15 @@ pub(super) struct Cell(AtomicU64);
 
 impl Cell {
     /// Whether a request would pass now, or how long it would have to wait.
-    pub(super) fn probe(&self, pace: &Pace, now: u64) -> Result<(), Duration> {
-        pace.next(self.0.load(Ordering::Acquire), now).map(drop)
+    pub(super) fn probe(&self, pace: &Pace) -> Result<(), Duration> {
+        pace.next(self.0.load(Ordering::Acquire)).map(drop)
     }
 
     /// Takes one request, or returns how long it would have to wait.
-    pub(super) fn take(&self, pace: &Pace, now: u64) -> Result<(), Duration> {
+    pub(super) fn take(&self, pace: &Pace) -> Result<(), Duration> {
         let mut seen = self.0.load(Ordering::Acquire);
         loop {
-            let next = pace.next(seen, now)?;
+            let next = pace.next(seen)?;
             match self
                 .0
                 .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
@@ -118,19 +181,19 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A rate and its state.
-    struct Limiter(Pace, Cell, Ticks);
+    struct Limiter(Pace, Cell);
 
     impl Limiter {
         fn new(rate: &Rate) -> Self {
-            Self(Pace::of(rate), Cell::default(), Ticks::start())
+            Self(Pace::of(rate, Ticks::start()), Cell::default())
         }
 
         fn probe(&self) -> Result<(), Duration> {
-            self.1.probe(&self.0, self.2.now())
+            self.1.probe(&self.0)
         }
 
         fn take(&self) -> Result<(), Duration> {
-            self.1.take(&self.0, self.2.now())
+            self.1.take(&self.0)
         }
 
         fn give_back(&self) {

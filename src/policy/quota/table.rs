@@ -67,12 +67,11 @@ impl Addresses {
             return Ok(());
         };
         let shard = lock(shard);
-        let now = self.clock.now();
         if let Some(arrival) = shard.arrivals.get(&bucket) {
-            return pace.next(*arrival, now).map(drop);
+            return pace.next(*arrival).map(drop);
         }
         if shard.arrivals.len() >= self.shard_entries_max {
-            return cell.probe(pace, now);
+            return cell.probe(pace);
         }
         Ok(())
     }
@@ -88,13 +87,13 @@ impl Addresses {
             self.sweep_shard(&mut shard, now);
         }
         if let Some(arrival) = shard.arrivals.get_mut(&bucket) {
-            *arrival = pace.next(*arrival, now)?;
+            *arrival = pace.next(*arrival)?;
             return Ok(());
         }
         if shard.arrivals.len() >= self.shard_entries_max {
-            return cell.take(pace, now);
+            return cell.take(pace);
         }
-        shard.arrivals.insert(bucket, pace.next(0, now)?);
+        shard.arrivals.insert(bucket, pace.next(0)?);
         self.entries.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -167,9 +166,10 @@ mod tests {
 
     impl Addresses {
         fn new(rate: &Rate, addresses_max: usize) -> Self {
+            let ticks = Ticks::start();
             Self {
-                table: super::Addresses::new(addresses_max, Ticks::start()),
-                pace: Pace::of(rate),
+                table: super::Addresses::new(addresses_max, ticks),
+                pace: Pace::of(rate, ticks),
             }
         }
 
