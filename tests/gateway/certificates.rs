@@ -219,7 +219,7 @@ async fn a_refused_certificate_is_named_with_cause_and_who_fixes_it() {
     let text = settings(&world, &trigger, &table("file = \"file:contoso.pem\""));
     let cases = [
         (700_027, "the certificate is not registered", "operator"),
-        (50012, "the client assertion was not accepted", "operator"),
+        (50012, "does not accept the client assertion", "operator"),
         (700_030, "subject is not among those", "operator"),
         (500_133, "the clock of the host is wrong", "gateway's host"),
         (700_024, "the clock of the host is wrong", "gateway's host"),
