@@ -55,6 +55,10 @@ fn unmapped(network: IpNet) -> IpNet {
     short.map_or(network, IpNet::V4)
 }
 
+/// How to get a digest.
+pub(super) const HOW_TO_MAKE: &str =
+    "`flowgate key new` prints one for a new key, `flowgate key hash` for an existing one";
+
 /// Reads the digest of a key.
 pub(super) fn digest(text: &str) -> Result<KeyDigest, Flaw> {
     let (hex, make): (&str, fn([u8; 32]) -> KeyDigest) = if let Some(hex) = text.strip_prefix("sha256:") {
@@ -63,14 +67,12 @@ pub(super) fn digest(text: &str) -> Result<KeyDigest, Flaw> {
         (hex, KeyDigest::HmacSha256)
     } else {
         return Err(
-            Flaw::new("this is not the digest of a key; keys themselves must not stand in settings")
-                .hint("run `flowgate key hash` and put its output here"),
+            Flaw::new("this is not the digest of a key; keys themselves must not be in settings")
+                .hint(HOW_TO_MAKE),
         );
     };
-    let bytes = unhex(hex).ok_or_else(|| {
-        Flaw::new("a digest has 64 hexadecimal digits behind its prefix")
-            .hint("run `flowgate key hash` and put its output here")
-    })?;
+    let bytes = unhex(hex)
+        .ok_or_else(|| Flaw::new("a digest has 64 hexadecimal digits behind its prefix").hint(HOW_TO_MAKE))?;
     Ok(make(bytes))
 }
 

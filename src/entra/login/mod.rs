@@ -24,11 +24,10 @@ pub use crate::entra::store::Protection;
 use crate::counters::Counters;
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::application::Application;
-use crate::entra::grants;
 use crate::entra::grants::sign_in;
 use crate::entra::login::loopback::{Brought, Loopback, Opening};
-use crate::entra::refused;
 use crate::entra::store::{InPlaceOf, Kept, Store};
+use crate::entra::{grants, refused};
 use crate::model::{Outlook, Secret};
 use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings};
 
@@ -219,9 +218,8 @@ impl Login {
         let code = match brought {
             Brought::OpenedTwice => {
                 return Err(LoginError::Failed(
-                    "the address that was opened for the browser had been opened before it came, perhaps by another user \
-                     of this machine, so the sign-in was ended; run the command again, with --no-browser or --device-code \
-                     if it stays so"
+                    "the address for the browser was opened twice, perhaps by another user of this machine, so the sign-in \
+                     was ended; run the command again, with --no-browser or --device-code if it happens again"
                         .to_owned(),
                 ));
             }
