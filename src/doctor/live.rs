@@ -13,9 +13,8 @@ use crate::doctor::{advice, api};
 use crate::entra::claims::wanted_audience;
 use crate::flow::evidence;
 use crate::flow::evidence::{Expected, Fault, Reading};
-use crate::model::clock;
 use crate::model::trigger::Family;
-use crate::model::{FixedBy, Remedy};
+use crate::model::{FixedBy, Remedy, clock};
 use crate::problem::Kind;
 use crate::settings::{Config, Proof, RouteKind, RouteSettings};
 

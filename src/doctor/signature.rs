@@ -15,8 +15,7 @@ use crate::doctor::walk::Walk;
 use crate::doctor::{live, vault};
 use crate::flow::evidence::Reading;
 use crate::model::trigger::Family;
-use crate::model::{FixedBy, Remedy};
-use crate::model::{RouteName, Secret, TriggerUrl};
+use crate::model::{FixedBy, Remedy, RouteName, Secret, TriggerUrl};
 use crate::settings::{Config, Proof, RouteKind, RouteSettings, VaultReference};
 
 const NAME: &str = "signatures";

@@ -20,8 +20,7 @@ use crate::entra::answer::{Granted, LIFE_MAX, TokenError};
 use crate::entra::claims::Inspector;
 use crate::entra::grant::Grant;
 use crate::entra::refused::RETRY_AFTER_MAX;
-use crate::model::Outlook;
-use crate::model::{IdentityName, Secret};
+use crate::model::{IdentityName, Outlook, Secret};
 
 /// First pause after a refusal that time does not mend.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);

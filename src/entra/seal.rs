@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crate::entra::store::Store;
 use crate::model::{IdentityName, Secret};
-use crate::secrets::SecretOwner;
-use crate::secrets::{Followed, Rereader, Taken, Verdict};
+use crate::secrets::{Followed, Rereader, SecretOwner, Taken, Verdict};
 use crate::settings::{SecretSource, check_seal};
 
 /// Follows the seal of this store.

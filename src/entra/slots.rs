@@ -17,9 +17,7 @@ use crate::entra::proof::certificate::{HeldCertificate, HeldParts};
 use crate::entra::store::Store;
 use crate::model::IdentityName;
 use crate::outbound::TrustError;
-use crate::secrets::Watch;
-use crate::secrets::{Held, SecretName, Shown};
-use crate::secrets::{SecretOwner, Vault};
+use crate::secrets::{Held, SecretName, SecretOwner, Shown, Vault, Watch};
 use crate::settings::{ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, VaultReference};
 
 /// Makes the grant of an identity for a scope.

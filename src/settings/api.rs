@@ -3,9 +3,8 @@
 
 use http::Method;
 
-use crate::model::Flaw;
 use crate::model::trigger::Family;
-use crate::model::{Cloud, FixedPath, PathEnd, PathTemplate, TriggerUrl};
+use crate::model::{Cloud, FixedPath, Flaw, PathEnd, PathTemplate, TriggerUrl};
 use crate::settings::check::Check;
 use crate::settings::kinds::At;
 use crate::settings::route::RouteTable;

@@ -11,8 +11,7 @@ use hashbrown::HashTable;
 use ipnet::IpNet;
 
 use crate::files;
-use crate::model::Flaw;
-use crate::model::{CallerName, KeyLabel, Secret};
+use crate::model::{CallerName, Flaw, KeyLabel, Secret};
 use crate::settings::check::Check;
 use crate::settings::files::FileInForce;
 use crate::settings::findings::{Findings, Mark};
@@ -202,7 +201,7 @@ impl Check<'_> {
     fn key(&mut self, table: &Table<KeyTable>, shared: &mut Shared) {
         let hint = "give the key a label that distinguishes it in logs";
         let label = table.require(("label", &table.label), hint, &mut self.findings);
-        let hint = "run `flowgate key hash` and put its output here";
+        let hint = lists::HOW_TO_MAKE;
         let digest = table.require(("digest", &table.digest), hint, &mut self.findings);
         let (Some(label), Some(digest)) = (label, digest) else {
             return;

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::Flaw;
-use crate::model::{NameError, RouteName};
+use crate::model::{Flaw, NameError, RouteName};
 use crate::settings::check::Check;
 use crate::settings::findings::{Findings, Mark};
 use crate::settings::kinds::At;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::settings::mistake::Mistake;
-use crate::settings::parse;
-use crate::settings::{Config, Environment, Report, RouteSettings, Secrets, Severity};
+use crate::settings::{Config, Environment, Report, RouteSettings, Secrets, Severity, parse};
 
 /// The address of a trigger that wants a token.
 pub(super) const TRIGGER: &str = "https://prod-01.westeurope.logic.azure.com/workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-10-01";

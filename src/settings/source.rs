@@ -11,8 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::files;
-use crate::model::Flaw;
-use crate::model::{Secret, clock};
+use crate::model::{Flaw, Secret, clock};
 use crate::settings::vault::VaultReference;
 use crate::settings::{mask, vault};
 

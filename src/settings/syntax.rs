@@ -3,11 +3,10 @@
 use toml::de::DeTable;
 
 use crate::model::Flaw;
-use crate::settings::brackets;
 use crate::settings::findings::{Findings, ROOT};
-use crate::settings::mask;
 use crate::settings::schema::File;
 use crate::settings::table::Table;
+use crate::settings::{brackets, mask};
 
 /// Reads the text. Nothing comes back when the text is broken in a way that leaves its meaning open.
 pub(super) fn read(text: &str, findings: &mut Findings) -> Option<Table<File>> {

@@ -1,9 +1,8 @@
 //! The address of a trigger as the settings name it: whether it fits the way its route convinces the flow, and what is odd
 //! about it. The check of the settings asks here, and whoever reads an address again while the gateway runs.
 
-use crate::model::Flaw;
 use crate::model::trigger::TriggerUrlError;
-use crate::model::{Cloud, IdentityName, Secret, TriggerUrl};
+use crate::model::{Cloud, Flaw, IdentityName, Secret, TriggerUrl};
 use crate::settings::IdentitySettings;
 use crate::settings::check::Check;
 use crate::settings::kinds::At;

@@ -9,9 +9,7 @@ use crate::entra::endpoint::Endpoint;
 use crate::entra::proof::assertion::Assertion;
 use crate::material::SigningCertificate;
 use crate::model::{IdentityName, Secret, clock};
-use crate::secrets::Dated;
-use crate::secrets::{Desk, Stuck};
-use crate::secrets::{Held, Renewed};
+use crate::secrets::{Dated, Desk, Held, Renewed, Stuck};
 use crate::settings::ClientCertificate;
 
 /// A certificate and its source.

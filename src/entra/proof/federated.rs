@@ -21,10 +21,9 @@ use crate::entra::failure::{
 use crate::entra::proof::assertion;
 use crate::entra::slots::Slots;
 use crate::files;
-use crate::model::Outlook;
 use crate::model::claims::Claims;
 use crate::model::clock::Steady;
-use crate::model::{Secret, clock};
+use crate::model::{Outlook, Secret, clock};
 use crate::outbound::TrustError;
 use crate::secrets::Desk;
 use crate::settings::{AssertionSource, EXCHANGE_AUDIENCE, FederatedSettings};

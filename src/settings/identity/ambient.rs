@@ -1,8 +1,7 @@
 //! The default chain: workload identity where the platform has set it up, else a managed identity. What is out of the
 //! question is found here, with its reason; which of the others is there is found when a token is asked for.
 
-use crate::model::Flaw;
-use crate::model::{Cloud, Secret};
+use crate::model::{Cloud, Flaw, Secret};
 use crate::settings::check::Check;
 use crate::settings::identity::federated;
 use crate::settings::identity::rows::IdentityTable;

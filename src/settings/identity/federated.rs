@@ -4,8 +4,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::model::Flaw;
-use crate::model::{Cloud, IdentityName};
+use crate::model::{Cloud, Flaw, IdentityName};
 use crate::settings::check::Check;
 use crate::settings::identity::grant;
 use crate::settings::identity::rows::{FederatedTable, IdentityTable};

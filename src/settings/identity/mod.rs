@@ -15,8 +15,7 @@ mod words;
 
 pub(super) use links::give_roles;
 
-use crate::model::Flaw;
-use crate::model::{Cloud, IdentityName};
+use crate::model::{Cloud, Flaw, IdentityName};
 use crate::settings::check::Check;
 use crate::settings::identity::rows::{IdentityTable, SecretTable};
 use crate::settings::identity::way::{Way, ways};

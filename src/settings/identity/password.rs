@@ -1,8 +1,7 @@
 //! An account that signs in with its user name and password. Microsoft discourages it and so do we: it is off until the
 //! settings accept its risk in one exact sentence, which the report of a mistake prints.
 
-use crate::model::Flaw;
-use crate::model::{Cloud, Secret};
+use crate::model::{Cloud, Flaw, Secret};
 use crate::settings::check::Check;
 use crate::settings::identity::rows::{IdentityTable, PasswordTable};
 use crate::settings::kinds::At;
