@@ -11,7 +11,7 @@ use crate::model::{FailureRow, Page, Remedy, fill};
 use crate::secrets::VaultError;
 use crate::settings::{GrantSettings, IdentitySettings, ManagedSource};
 
-/// What stands in commands for the settings file.
+/// Placeholder for the settings file in commands.
 const SETTINGS: &str = "--config FILE";
 
 /// A text with commands, in which the settings file has its name, as a shell reads it.
@@ -79,8 +79,8 @@ pub(super) fn at_source(remedy: Remedy, source: &ManagedSource) -> Remedy {
     }
 }
 
-/// What was seen of a failure of a key vault, and what to do about it; `reader` is the identity that reads vaults, or the
-/// one whose secret lies there.
+/// What was observed of a key vault failure, and its remedy; `reader` is the identity that reads vaults, or the one whose
+/// secret is stored there.
 pub(super) fn of_vault(error: &VaultError, reader: &IdentitySettings) -> (String, Remedy) {
     let no_bearer = error.no_bearer.as_ref();
     if let Some(why) = no_bearer.and_then(|why| why.error.downcast_ref()) {
@@ -89,7 +89,7 @@ pub(super) fn of_vault(error: &VaultError, reader: &IdentitySettings) -> (String
     (error.seen.clone(), error.remedy.clone())
 }
 
-/// What Entra said; why, and who mends it, stands in the remedy.
+/// What Entra answered; the reason, and who fixes it, are in the remedy.
 fn said(refusal: &Refusal, identity: &IdentitySettings) -> String {
     let mut says = refusal.to_string();
     if let Some((endpoint, _)) = identity.grant.application() {

@@ -297,7 +297,7 @@ impl Check<'_> {
     }
 }
 
-/// The pepper; where it is not read keys cannot be told apart, and need not be.
+/// The pepper; a placeholder where it is not read, because keys are then not compared.
 pub(super) fn pepper_of(source: &SecretSource) -> Secret {
     let known = source.known().cloned();
     known.unwrap_or_else(|| Secret::new(PLACEHOLDER))

@@ -16,8 +16,8 @@ pub(super) struct Check<'a> {
     pub(super) environment: &'a Environment,
     /// Where relative paths start.
     pub(super) folder: PathBuf,
-    /// Network lists that were read: a list used twice is read, and found wrong, once.
-    /// Nothing stands for a list with mistakes.
+    /// Network lists that were read: a list used twice is read, and its mistakes reported, once. `None` marks a list with
+    /// mistakes.
     pub(super) lists: HashMap<PathBuf, Option<Vec<IpNet>>>,
     /// Secrets in key vaults that the settings name.
     pub(super) vaults: VaultUses,

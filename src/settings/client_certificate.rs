@@ -21,18 +21,18 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// The certificate that was read with the settings; nothing where secrets are not read, or lie in a
-    /// key vault, which is asked when a token is needed.
+    /// The certificate that was read with the settings; nothing where secrets are not read, or are stored in
+    /// a key vault, which is read when a token is needed.
     pub fn known(&self) -> Option<&Arc<SigningCertificate>> {
         self.known.as_ref()
     }
 
-    /// Where it lies, for people.
+    /// Where it is stored, in words for messages.
     pub fn place(&self) -> String {
         self.file.place()
     }
 
-    /// Where its parts lie.
+    /// Where its parts are stored.
     pub fn parts(&self) -> CertificateParts<'_> {
         CertificateParts {
             file: &self.file,
@@ -41,7 +41,7 @@ impl ClientCertificate {
         }
     }
 
-    /// Makes a certificate of what lies in its places now; nothing if it is still `last`.
+    /// Builds the certificate from the current contents of its sources; nothing if it is still `last`.
     ///
     /// # Errors
     /// Says in words why it cannot be used.
@@ -62,10 +62,10 @@ impl ClientCertificate {
     }
 }
 
-/// Where the parts of a certificate lie.
+/// Where the parts of a certificate are stored.
 #[derive(Debug, Clone, Copy)]
 pub struct CertificateParts<'a> {
-    /// The certificate, and its key unless that lies apart.
+    /// The certificate, and its key unless that is stored separately.
     pub file: &'a SecretSource,
     /// The key.
     pub key: Option<&'a SecretSource>,

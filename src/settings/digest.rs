@@ -35,7 +35,7 @@ impl KeyDigest {
         }
     }
 
-    /// The digest as it stands in settings.
+    /// The digest as written in settings.
     pub fn to_setting(&self) -> String {
         let (name, bytes) = match self {
             Self::Sha256(bytes) => ("sha256", bytes),

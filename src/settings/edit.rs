@@ -118,8 +118,8 @@ pub enum Readers {
     Unknown,
 }
 
-/// Replaces a secret's file in one step, or makes it; nobody but its owner may read it, who stays the same where that is
-/// possible. A new one gets the owner of the settings: whoever runs the gateway is often not the one who sets it up.
+/// Creates a secret's file or replaces it atomically, readable by its owner only. An existing owner is kept where
+/// possible. A new file gets the owner of the settings, because the gateway often runs as another user than its installer.
 ///
 /// # Errors
 /// Those of the file system; the file is then as it was.
@@ -287,7 +287,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_new_secret_belongs_to_the_owner_of_the_settings_or_the_reader_is_told() {
+    fn a_new_secret_belongs_to_the_owner_of_the_settings_or_the_reader_is_reported() {
         use std::os::unix::fs::{MetadataExt, chown};
 
         let folder = tempfile::tempdir().unwrap();
@@ -305,7 +305,7 @@ mod tests {
         };
         assert_eq!(owner(&secret), owner(&settings));
         assert_eq!(readers, Readers::OwnerOfSettings(owner(&settings).0));
-        // One that was there keeps its owner, and is told of.
+        // An existing file keeps its owner, which is reported.
         if chown(&secret, Some(54_321), None).is_ok() {
             let readers = replace_secret(&secret, &Secret::new("new"), &settings).unwrap();
             let (owner, settings) = (54_321, 12_345);

@@ -1,5 +1,5 @@
-//! The digest by which two readings of the settings are compared: whether a gateway that runs was started with what the
-//! files say now. It covers the settings file, lists of networks and keys, and trusted certificate authorities.
+//! The digest that shows whether a running gateway was started with the current contents of its settings files. It covers
+//! the settings file, lists of networks and keys, and trusted certificate authorities.
 //!
 //! It covers no secret: the settings hold only references to secrets, and of the digest of a caller's key only the first
 //! 16 bits count. A changed key is noticed all the same, and who guesses a key learns nothing that would confirm it.

@@ -48,7 +48,7 @@ pub struct KeyVaultSettings {
 }
 
 impl Check<'_> {
-    /// Reads the table, which must be there when a secret lies in a vault.
+    /// Reads the table, which is required when a secret is stored in a vault.
     pub(super) fn keyvault(
         &mut self,
         table: Option<&Table<KeyVaultTable>>,
@@ -132,7 +132,7 @@ impl Check<'_> {
         .hint("keep the secret of this identity in a file, or let another identity read the vaults");
         let own = self.vaults.later.iter().find(|(_, used)| used == place);
         match own.map(|(mark, _)| *mark) {
-            Some(mark) => self.findings.clash(value, flaw, mark, "which lies here"),
+            Some(mark) => self.findings.clash(value, flaw, mark, "which is set here"),
             None => self.findings.mistake(value, flaw),
         }
     }

@@ -119,7 +119,7 @@ impl Check<'_> {
         let transport = self.transport(listener);
         let value = address?;
         let address = **value;
-        // Port 0 stands for any free port, so two of them do not clash.
+        // Port 0 means any free port, so two of them do not clash.
         if address.port() != 0
             && let Some(first) = addresses.insert(address, value.into())
         {

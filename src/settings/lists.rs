@@ -88,7 +88,7 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// Reads a moment (RFC 3339) or a date, which stands for midnight UTC at its beginning.
+/// Parses an RFC 3339 timestamp or a date; a date means midnight UTC at its start.
 pub(super) fn moment(text: &str) -> Result<SystemTime, Flaw> {
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Ok(moment.into());
@@ -107,7 +107,7 @@ pub(super) fn moment(text: &str) -> Result<SystemTime, Flaw> {
         .hint("write a date such as 2027-01-31, or a moment such as 2027-01-31T12:00:00Z"))
 }
 
-/// A line of a list: where its first word stands, and what it says.
+/// A parsed line of a list, with the span of its first word.
 pub(super) struct Entry<T> {
     pub(super) span: Range<usize>,
     pub(super) value: T,

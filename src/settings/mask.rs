@@ -305,7 +305,7 @@ impl<'a> Mask<'a> {
         self.show(inner.end..span.end);
         self.hide(inner.clone(), b'*');
         let text = self.text.get(inner.clone()).unwrap_or("");
-        // What an escape stands for is not looked at, and only secrets take several lines.
+        // Escapes are not decoded, and only secrets span several lines.
         if text.contains(['\\', '\n']) {
             return;
         }

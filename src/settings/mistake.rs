@@ -24,7 +24,7 @@ pub enum Severity {
     Mistake,
     /// They can be used, but a part of them cannot serve: `check` refuses them, `serve` goes on with the rest.
     Lapse,
-    /// They can be used, and something in them is odd.
+    /// They can be used, but something in them is probably wrong.
     Warning,
 }
 
@@ -97,7 +97,7 @@ impl Source {
         })
     }
 
-    /// The line a place lies in, ready to be shown. A place that spans lines is cut to its first one.
+    /// The line that contains a span, ready to be printed. A span over several lines is cut to the first.
     pub(super) fn place(&self, span: Range<usize>) -> Place {
         let lines = self.lines();
         let index = lines
@@ -172,7 +172,7 @@ impl Place {
     }
 }
 
-/// Something in the settings that cannot be used, or is odd.
+/// A finding in the settings: something that cannot be used, or a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     severity: Severity,

@@ -112,7 +112,7 @@ pub struct Config {
     pub callers: Vec<CallerSettings>,
     /// Routes; at least one.
     pub routes: Vec<RouteSettings>,
-    /// By what two readings of the settings are compared.
+    /// Digest by which two loads of the settings are compared.
     pub digest: SettingsDigest,
     /// The settings file and the list files that these settings were read from.
     pub files: Vec<FileInForce>,

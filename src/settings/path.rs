@@ -10,7 +10,7 @@ use crate::settings::findings::Mark;
 /// A route that is in the way of another.
 pub(super) struct Rival {
     pub(super) name: String,
-    /// Where its path stands; nothing if only its template is known.
+    /// Where its path is set; nothing if only its template is known.
     pub(super) mark: Option<Mark>,
     pub(super) why: String,
 }

@@ -1,5 +1,5 @@
-//! The keys of all callers while they are read: where each stands, and which digest or label is there already. With a hundred
-//! thousand keys every copy would show, so the tables hold places and no keys.
+//! Detects duplicate labels and digests while the keys of all callers are read, and records where each key is set. With a
+//! hundred thousand keys every copy would cost noticeable memory, so the tables hold positions instead of keys.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -43,7 +43,7 @@ pub(super) enum Pepper {
 #[derive(Default)]
 pub(super) struct Ring {
     pub(super) keys: KeyList,
-    /// Where each of them stands.
+    /// The position of each key in the settings.
     pub(super) marks: Vec<KeyMarks>,
     /// The first key with each label.
     pub(super) labels: HashTable<u32>,
@@ -56,7 +56,7 @@ pub(super) struct KeyMarks {
 }
 
 impl Ring {
-    /// Takes note of the label of the next key, and says where the first one stands that has the same.
+    /// Records the label of the next key, and returns the position of the first key with the same label.
     pub(super) fn note_label(&mut self, label: &KeyLabel, hasher: &RandomState) -> Option<Mark> {
         let next = short(self.keys.len());
         let of = |key: &u32| self.keys.label(*key as usize);
@@ -76,7 +76,7 @@ impl Ring {
 }
 
 impl Shared {
-    /// Takes note of the digest of the next key, and says where the first one stands that has the same.
+    /// Records the digest of the next key, and returns the position of the first key with the same digest.
     pub(super) fn note_digest(&mut self, digest: &KeyDigest) -> Option<Mark> {
         let (rings, hasher) = (&self.rings, &self.hasher);
         let ring = |place: &KeyPlace| rings.get(place.ring as usize);

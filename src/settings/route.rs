@@ -138,7 +138,7 @@ pub struct RouteSettings {
     pub rate: Option<Rate>,
     /// Largest body in bytes.
     pub body_bytes_max: u64,
-    /// What stands behind it.
+    /// What it forwards to.
     pub kind: RouteKind,
     /// How the trigger is convinced.
     pub proof: Proof,
@@ -146,10 +146,10 @@ pub struct RouteSettings {
     pub object_ids: Vec<String>,
     /// What happens to calls while a claim of the token cannot match.
     pub on_claim_mismatch: ClaimMismatch,
-    /// Address of the trigger, or of the API. For people there is [`RouteSettings::trigger_shown`]: a placeholder stands
-    /// here for one that was not read.
+    /// Address of the trigger, or of the API; a placeholder if it was not read. Messages use
+    /// [`RouteSettings::trigger_shown`].
     pub trigger: TriggerUrl,
-    /// Where that address can be read again, if it does not stand in the settings themselves.
+    /// Where that address can be read again, if it is not written in the settings themselves.
     pub trigger_source: Option<TriggerSource>,
     /// Whether the rest of the public path becomes the trigger's relative path.
     pub relative_path: RelativePath,
@@ -162,8 +162,8 @@ pub struct RouteSettings {
 }
 
 impl RouteSettings {
-    /// The address of the trigger, or of the API, without its secrets; where it lies, as the settings say it, if it was
-    /// not read.
+    /// The address of the trigger, or of the API, without its secrets; if it was not read, the reference from the
+    /// settings.
     pub fn trigger_shown(&self) -> String {
         match &self.trigger_source {
             Some(source) if source.source().known().is_none() => mask::reference(source.written()),
@@ -172,7 +172,7 @@ impl RouteSettings {
     }
 }
 
-/// What stands behind a route.
+/// What a route forwards to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteKind {
     /// The trigger of a flow.
@@ -328,7 +328,7 @@ impl Check<'_> {
         })
     }
 
-    /// What stands behind a route: where it is, of what kind, and what becomes of the rest of the path.
+    /// The target of a route: its address, its kind, and what happens to the rest of the path.
     fn behind(
         &mut self,
         route: &Table<RouteTable>,
@@ -557,7 +557,7 @@ impl Check<'_> {
             if values.len() > 1 {
                 self.findings.mistake(
                     all,
-                    Flaw::new("\"*\" passes every parameter on, so it stands alone"),
+                    Flaw::new("\"*\" passes every parameter on, so it must be the only entry"),
                 );
             }
             return QueryPass::All;

@@ -156,7 +156,7 @@ impl Sample {
         mistakes.map(|mistake| mistake.what().to_owned()).collect()
     }
 
-    /// What is odd. Unused callers and identities are left out: most samples leave one.
+    /// The warnings, except those about unused callers and identities: most samples leave one.
     #[track_caller]
     pub(super) fn warnings(&self) -> Vec<String> {
         let warnings = self.all_warnings();

@@ -2,7 +2,7 @@
 
 use crate::model::Secret;
 
-/// Shortest seal: whoever has the file must not be able to guess it.
+/// Minimum length of a seal: anyone who has the sealed store must not be able to guess it.
 const SEAL_BYTES_MIN: usize = 16;
 
 /// Whether a store may be sealed with this secret.

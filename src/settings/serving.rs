@@ -1,6 +1,6 @@
-//! A certificate that a listener shows, with its private key: made of what lies in its places, by the check of the settings
-//! and again whenever something else lies there, so that both refuse the same things. Which one serves is decided in
-//! `server/tls.rs`; what an operator is told about dates and names at the start, by the check.
+//! The certificate of a listener, with its private key. It is read from its sources by the check of the settings, and again
+//! whenever a source changes, so that both reject the same things. `server/tls.rs` decides which certificate is served; the
+//! check warns about dates and names at startup.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -48,7 +48,7 @@ pub(super) struct Pair {
 }
 
 impl CertificateSource {
-    /// The places, in the order in which [`Self::read`] wants what lies in them.
+    /// The sources, in the order in which [`Self::read`] expects their contents.
     pub fn parts(&self) -> Vec<&SecretSource> {
         match &self.places {
             Places::Apart { chain, key } => vec![chain, key],
@@ -59,7 +59,7 @@ impl CertificateSource {
         }
     }
 
-    /// Makes a certificate of what lies in its places now.
+    /// Builds the certificate from the current contents of its sources.
     ///
     /// # Errors
     /// Says in words why it cannot serve.
@@ -75,7 +75,7 @@ impl CertificateSource {
         })
     }
 
-    /// What lies in its places, read and held against each other.
+    /// Parses the contents of its sources and checks that they belong together.
     pub(super) fn pair(&self, texts: &[Secret]) -> Result<Pair, Fault> {
         let mut texts = texts.iter();
         let missing = || Fault::new(About::File, "a part of the certificate was not read", None);
@@ -117,7 +117,7 @@ impl CertificateSource {
 pub struct Certificate {
     /// Chain and signing key, checked to belong together.
     pub key: Arc<CertifiedKey>,
-    /// Lower-case DNS names; `*.` stands for one label.
+    /// Lower-case DNS names; `*.` matches one label.
     pub names: Vec<String>,
     /// Start of validity of the leaf.
     pub not_before: SystemTime,
@@ -154,7 +154,7 @@ impl Certificate {
     }
 }
 
-/// Whether a name in a certificate covers a name to be served (RFC 6125 section 6.4.3: a star stands for one
+/// Whether a name in a certificate covers a name to be served (RFC 6125 section 6.4.3: a star matches one
 /// label).
 pub(super) fn covers(own: &str, name: &str) -> bool {
     if own == name {

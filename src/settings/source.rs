@@ -120,7 +120,7 @@ impl Environment {
         self.secrets
     }
 
-    /// Whether the value behind a reference can be had now; if not, a placeholder stands for it.
+    /// Whether the value behind a reference can be read now; if not, a placeholder is used.
     pub(super) fn is_at_hand(&self, reference: &Reference) -> bool {
         match (self.secrets, reference) {
             (Secrets::Unresolved, _) => false,
@@ -204,9 +204,9 @@ impl Environment {
         }
     }
 
-    /// What a platform says in a variable that need not be there; an empty one says nothing. Nothing is known of the
-    /// machine that will run the gateway when secrets are not read.
-    pub(super) fn told(&self, name: &str) -> Option<Secret> {
+    /// The value of an optional variable that the platform sets; an empty variable counts as unset. Returns nothing when
+    /// secrets are not read, because the gateway may then run on another machine.
+    pub(super) fn platform_variable(&self, name: &str) -> Option<Secret> {
         match self.secrets {
             Secrets::Resolved => self.variable(name).ok().and_then(|value| tidy(value.expose())),
             Secrets::Unresolved => None,
@@ -235,7 +235,7 @@ impl Environment {
     }
 }
 
-/// Where a secret lies.
+/// Where a secret is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reference {
     Variable(String),
@@ -272,7 +272,7 @@ pub(super) enum Holds {
     /// Text, or bytes that are none, such as a PFX file. Those are kept as base64, the form in which a variable or a
     /// vault holds them, so that a secret is text wherever it comes from.
     Bytes,
-    /// Certificates in PEM form, which everybody may read and which may be many. What stands between them need not be text.
+    /// Any number of PEM certificates, which may be world-readable. The data between them need not be text.
     Chain,
 }
 
@@ -317,7 +317,7 @@ impl SecretSource {
         self.expires
     }
 
-    /// Where it lies, for people.
+    /// Where it is stored, in words for messages.
     pub fn place(&self) -> String {
         match &self.reference {
             Reference::Variable(name) => format!("environment variable {name}"),
@@ -326,7 +326,7 @@ impl SecretSource {
         }
     }
 
-    /// The file, if it lies in one.
+    /// The file, if it is stored in one.
     pub fn file(&self) -> Option<&Path> {
         match &self.reference {
             Reference::File(path) => Some(path),
@@ -334,7 +334,7 @@ impl SecretSource {
         }
     }
 
-    /// The secret of a key vault, if it lies in one.
+    /// The secret of a key vault, if it is stored in one.
     pub fn vault(&self) -> Option<&VaultReference> {
         match &self.reference {
             Reference::Vault(place) => Some(place),
@@ -342,10 +342,10 @@ impl SecretSource {
         }
     }
 
-    /// Reads it again from its file, and says what is odd about that. Blocks.
+    /// Reads it again from its file, and returns a warning about the file, if any. Blocks.
     ///
     /// # Errors
-    /// Says in words why it cannot be read; a secret that lies in no file never can.
+    /// Why it cannot be read, in words; always the case for a secret that is not stored in a file.
     pub fn read_again(&self) -> Result<(Secret, Option<String>), String> {
         match &self.reference {
             Reference::Variable(_) | Reference::Vault(_) => Err(format!("{} is no file", self.place())),
@@ -362,7 +362,7 @@ pub(super) struct Resolved {
     pub(super) secret: Secret,
     /// When it expires, where its key vault knows.
     pub(super) expires: Option<SystemTime>,
-    /// What is odd about the place it was found in.
+    /// A warning about the place it was found in.
     pub(super) warning: Option<Flaw>,
 }
 

@@ -1,5 +1,5 @@
-//! The address of a trigger as the settings name it: whether it fits the way its route convinces the flow, and what is odd
-//! about it. The check of the settings asks here, and whoever reads an address again while the gateway runs.
+//! Validates the address of a trigger from the settings: whether it fits the way its route authenticates to the flow, and
+//! what to warn about. Used by the check of the settings, and whenever an address is read again at run time.
 
 use crate::model::trigger::TriggerUrlError;
 use crate::model::{Cloud, Flaw, IdentityName, Secret, TriggerUrl};
@@ -33,7 +33,7 @@ impl TriggerSource {
         &self.source
     }
 
-    /// The reference as it stands in the settings.
+    /// The reference as written in the settings.
     pub fn written(&self) -> &str {
         &self.written
     }
@@ -58,7 +58,7 @@ impl TriggerSource {
         Ok(url)
     }
 
-    /// What is odd about an address that can be used.
+    /// Warnings about a usable address.
     pub fn remarks(&self, url: &TriggerUrl) -> Vec<String> {
         remarks(url, self.cloud.as_ref())
     }
@@ -109,7 +109,7 @@ pub(super) fn read_address(text: &str, proof: Option<&Proof>) -> Result<TriggerU
     Ok(url)
 }
 
-/// What is odd about an address that can be used.
+/// Warnings about a usable address.
 pub(super) fn remarks(url: &TriggerUrl, tokens: Option<&TokenCloud>) -> Vec<String> {
     let mut remarks: Vec<_> = url.warning().into_iter().collect();
     // A token of one cloud is worth nothing in another.
@@ -133,10 +133,10 @@ fn flaw_of(error: TriggerUrlError) -> Flaw {
     }
 }
 
-/// An address, and where it can be read again if it does not stand in the settings themselves.
+/// An address, and where it can be read again if it is not written in the settings themselves.
 pub(super) type Address = (TriggerUrl, Option<TriggerSource>);
 
-/// What stands for an address that is not read.
+/// Placeholder for an address that is not read.
 const PLACEHOLDER: &str = "https://unresolved.invalid/";
 /// The same for a signed route.
 const SIGNED_PLACEHOLDER: &str = "https://unresolved.invalid/?sp=none&sv=none&sig=none";

@@ -36,7 +36,7 @@ impl Check<'_> {
         self.findings.keep(value, read)
     }
 
-    /// Where a secret lies. The value itself must not stand in the file.
+    /// Parses the reference to a secret. The settings file must not contain the secret itself.
     fn reference(&mut self, key: &str, value: &At<String>) -> Option<Reference> {
         let Some(reference) = Reference::parse(value, &self.folder) else {
             let variable = key.to_ascii_uppercase();
@@ -63,8 +63,8 @@ impl Check<'_> {
         Some(SecretSource::new(reference, Some(secret)))
     }
 
-    /// A secret that must be there before anything is served, with the place where it can be read again. Nothing is known
-    /// of it where a placeholder would stand for it.
+    /// A secret that is required before anything is served, with the place where it can be read again. Its value is
+    /// unknown, rather than a placeholder, where it cannot be read.
     pub(super) fn secret_at_start(&mut self, key: &str, value: &At<String>) -> Option<SecretSource> {
         let reference = self.reference(key, value)?;
         self.at_start(value, reference, Holds::Text)
@@ -84,7 +84,7 @@ impl Check<'_> {
         Some(source)
     }
 
-    /// The same with what is odd about the place, which nobody was told yet.
+    /// Like [`Self::at_start`], but returns the warning about the place instead of recording it.
     pub(super) fn find_at_start(
         &mut self,
         value: &At<String>,

@@ -33,9 +33,9 @@ pub struct VaultReference {
 /// In which form a value is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Form {
-    /// As it lies there.
+    /// As stored.
     AsItIs,
-    /// As PEM also where a PFX file lies there, which the vault then converts.
+    /// As PEM; the vault converts a stored PFX file.
     Pem,
 }
 
@@ -70,7 +70,7 @@ impl VaultReference {
                     "this names one of the {kind} of the key vault, not a secret"
                 ));
                 return Err(flaw.hint(
-                    "a certificate lies with its key in the secret of the same name: write /secrets/ in its place",
+                    "a certificate is stored with its key in the secret of the same name: write /secrets/ in its place",
                 ));
             }
             _ => return Err(Flaw::new("the address names no secret of the key vault").hint(EXAMPLE)),
@@ -174,7 +174,7 @@ fn resource_of(authority: &str) -> Result<&'static str, Flaw> {
         }
     }
     if is_here(authority) {
-        // Something that stands in for a vault on this machine; its tokens are those of the public cloud.
+        // A vault emulator on this machine; it uses tokens of the public cloud.
         return Ok("https://vault.azure.net");
     }
     let known: Vec<_> = CLOUDS

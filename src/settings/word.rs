@@ -18,7 +18,7 @@ pub enum KeyPlace {
     Basic,
 }
 
-/// Methods that are never forwarded: CONNECT asks for a tunnel, TRACE shows header fields to whoever asks.
+/// Methods that are never forwarded: CONNECT asks for a tunnel, TRACE reveals header fields to the caller.
 const METHODS_REFUSED: [&str; 2] = ["CONNECT", "TRACE"];
 
 /// Header fields that belong to one connection (RFC 9110 section 7.6.1) or to the way a request is read.

@@ -28,20 +28,20 @@ impl Check<'_> {
             );
         }
         let mistakes = self.findings.len();
-        let told = self.told(identity, cloud, identity.federated.as_ref());
+        let values = self.workload_values(identity, cloud, identity.federated.as_ref());
         // The SDKs of Azure take the variable for a managed identity as well.
         let client_id = match &identity.client_id {
             Some(value) => Some(value.as_str().to_owned()),
             None => self
                 .environment
-                .told(federated::CLIENT)
+                .platform_variable(federated::CLIENT)
                 .as_ref()
                 .map(Secret::expose)
                 .and_then(|text| check_client_id(text).ok()),
         };
-        let federated = match told.lacks() {
+        let federated = match values.lacks() {
             Some(why) => Err(why),
-            None => Ok(self.workload(identity, told)?),
+            None => Ok(self.workload(identity, values)?),
         };
         let managed = self.managed(identity, client_id)?.map_err(|(what, _)| what);
         (self.findings.len() == mistakes)

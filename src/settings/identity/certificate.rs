@@ -78,7 +78,7 @@ impl Check<'_> {
         }
     }
 
-    /// The file with the certificate. One whose key lies apart is public, so everybody may read it.
+    /// The certificate file. It may be world-readable if the private key is stored separately.
     fn certificate_file(&mut self, value: &At<String>, is_public: bool) -> Option<SecretSource> {
         let reference = Reference::parse(value, &self.folder).unwrap_or_else(|| {
             let flaw = Flaw::new("`file` says where the certificate lies");
@@ -138,7 +138,7 @@ impl Check<'_> {
     }
 }
 
-/// The texts of a certificate, unless one of them lies in a key vault.
+/// The texts of a certificate, unless one of them is stored in a key vault.
 fn at_hand<'a>(
     file: &'a SecretSource,
     key: Option<&'a SecretSource>,
@@ -356,7 +356,7 @@ mod tests {
     #[cfg(feature = "pfx")]
     #[test]
     fn no_damage_to_a_pfx_file_is_taken_for_a_good_one() {
-        // The password is part of what is checked, so a flipped bit is found wherever it lies.
+        // The password is part of what is checked, so a flipped bit is detected at any offset.
         for at in (0..PFX_OPEN.len()).step_by(97) {
             let mut bytes = PFX_OPEN.to_vec();
             bytes[at] ^= 0x10;

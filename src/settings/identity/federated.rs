@@ -25,15 +25,15 @@ const FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 const HINT: &str = "write it here, or let azure-workload-identity set the variable: the pod needs the label \
                     azure.workload.identity/use: \"true\" and a service account that it is switched on for";
 
-/// What the settings or the variables say.
+/// Workload identity values, from the settings or the environment variables.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct WorkloadValues {
     pub(super) tenant: Option<String>,
     pub(super) client_id: Option<String>,
     authority: Option<String>,
     file: Option<PathBuf>,
     origins: Vec<String>,
-    /// The first variable that would have been needed and is not set.
+    /// The first required variable that is not set.
     lacking: Option<(&'static str, &'static str)>,
 }
 
@@ -55,8 +55,8 @@ impl Check<'_> {
         }
         self.without_token_life(identity);
         let mistakes = self.findings.len();
-        let told = self.told(identity, cloud, Some(table));
-        if let Some((key, variable)) = told.lacking {
+        let values = self.workload_values(identity, cloud, Some(table));
+        if let Some((key, variable)) = values.lacking {
             let place = if key == "token_file" {
                 table.span()
             } else {
@@ -67,7 +67,7 @@ impl Check<'_> {
             ));
             self.findings.mistake(place, flaw.hint(HINT));
         }
-        let (endpoint, federated) = self.workload(identity, told)?;
+        let (endpoint, federated) = self.workload(identity, values)?;
         (self.findings.len() == mistakes).then_some(GrantSettings::Client {
             endpoint,
             proof: ClientProof::Federated(federated),
@@ -89,66 +89,64 @@ impl Check<'_> {
     pub(super) fn workload(
         &mut self,
         identity: &Table<IdentityTable>,
-        told: Told,
+        values: WorkloadValues,
     ) -> Option<(EndpointSettings, FederatedSettings)> {
-        let endpoint = self.endpoint_of(identity, told.tenant, told.client_id, told.authority);
+        let endpoint = self.endpoint_of(identity, values.tenant, values.client_id, values.authority);
         let federated = FederatedSettings {
-            source: AssertionSource::File(told.file?),
-            origins: told.origins,
+            source: AssertionSource::File(values.file?),
+            origins: values.origins,
         };
         Some((endpoint?, federated))
     }
 
-    /// What the settings say about workload identity, and for the rest the variables.
-    pub(super) fn told(
+    /// Collects the workload identity values from the settings, then from the environment variables.
+    pub(super) fn workload_values(
         &mut self,
         identity: &Table<IdentityTable>,
         cloud: Option<Cloud>,
         table: Option<&Table<FederatedTable>>,
-    ) -> Told {
+    ) -> WorkloadValues {
         let place = identity.span();
-        let mut told = Told::default();
-        told.tenant = match &identity.tenant {
+        let mut values = WorkloadValues::default();
+        values.tenant = match &identity.tenant {
             Some(tenant) => Some(tenant.as_str().to_owned()),
-            None => self.borrowed(&place, ("tenant", TENANT), &mut told, check_tenant),
+            None => self.borrowed(&place, ("tenant", TENANT), &mut values, check_tenant),
         };
-        told.client_id = match &identity.client_id {
+        values.client_id = match &identity.client_id {
             Some(value) => self.findings.keep(value, check_client_id(value)),
-            None => self.borrowed(&place, ("client_id", CLIENT), &mut told, check_client_id),
+            None => self.borrowed(&place, ("client_id", CLIENT), &mut values, check_client_id),
         };
-        told.authority = self.workload_authority(identity, cloud, &mut told);
-        told.file = match table.and_then(|table| table.token_file.as_ref()) {
+        values.authority = self.workload_authority(identity, cloud, &mut values);
+        values.file = match table.and_then(|table| table.token_file.as_ref()) {
             Some(value) => self.path(value).inspect(|path| self.expect_file(value, path)),
             None => self
-                .borrowed(
-                    &place,
-                    ("token_file", FILE),
-                    &mut told,
-                    |text| Ok(text.to_owned()),
-                )
+                .borrowed(&place, ("token_file", FILE), &mut values, |text| {
+                    Ok(text.to_owned())
+                })
                 .map(PathBuf::from),
         };
-        told
+        values
     }
 
     fn workload_authority(
         &mut self,
         identity: &Table<IdentityTable>,
         cloud: Option<Cloud>,
-        told: &mut Told,
+        values: &mut WorkloadValues,
     ) -> Option<String> {
         if let Some(value) = &identity.authority {
             return self.findings.keep(value, check_authority(value));
         }
-        // Whoever names a cloud has named its authority.
+        // A configured cloud already determines the authority.
         let variable = self
             .environment
-            .told(AUTHORITY)
+            .platform_variable(AUTHORITY)
             .filter(|_| identity.cloud.is_none());
         let Some(variable) = variable else {
             return cloud.map(|cloud| cloud.authority().to_owned());
         };
-        told.origins
+        values
+            .origins
             .push(format!("authority from environment variable {AUTHORITY}"));
         let read = check_authority(variable.expose());
         self.findings
@@ -159,24 +157,25 @@ impl Check<'_> {
         &mut self,
         place: &Range<usize>,
         (key, variable): (&'static str, &'static str),
-        told: &mut Told,
+        values: &mut WorkloadValues,
         check: fn(&str) -> Result<String, Flaw>,
     ) -> Option<String> {
         if self.environment.secrets() == Secrets::Unresolved {
             return Some(grant::UNRESOLVED.to_owned());
         }
-        let Some(value) = self.environment.told(variable) else {
-            told.lacking.get_or_insert((key, variable));
+        let Some(value) = self.environment.platform_variable(variable) else {
+            values.lacking.get_or_insert((key, variable));
             return None;
         };
-        told.origins
+        values
+            .origins
             .push(format!("{key} from environment variable {variable}"));
         let read = check(value.expose()).map_err(|flaw| in_variable(variable, flaw));
         self.findings.keep(place.clone(), read)
     }
 
-    /// The tenant of an identity that leaves it to the variables.
-    pub(super) fn told_tenant(&self, identity: &Table<IdentityTable>) -> Option<String> {
+    /// The tenant of an identity that takes it from the environment variable.
+    pub(super) fn variable_tenant(&self, identity: &Table<IdentityTable>) -> Option<String> {
         let from_file = identity
             .federated
             .as_ref()
@@ -184,12 +183,12 @@ impl Check<'_> {
         if !from_file && !identity.default {
             return None;
         }
-        let value = self.environment.told(TENANT)?;
+        let value = self.environment.platform_variable(TENANT)?;
         check_tenant(value.expose()).ok()
     }
 }
 
-impl Told {
+impl WorkloadValues {
     /// Why this is not workload identity.
     pub(super) fn lacks(&self) -> Option<String> {
         let (key, variable) = self.lacking?;
@@ -287,15 +286,16 @@ mod tests {
 
     #[test]
     fn a_variable_with_nonsense_is_named() {
-        let odd = webhook(sample("federated = {}")).variable("AZURE_TENANT_ID", "common");
+        let invalid = webhook(sample("federated = {}")).variable("AZURE_TENANT_ID", "common");
         assert_eq!(
-            odd.mistakes(),
+            invalid.mistakes(),
             [
                 "environment variable AZURE_TENANT_ID: \"common\" is not a tenant, and an application must name its \
                  own"
             ]
         );
-        let odd = webhook(sample("federated = {}")).variable("AZURE_AUTHORITY_HOST", "http://login.example");
-        assert!(odd.mistakes()[0].starts_with("environment variable AZURE_AUTHORITY_HOST: "));
+        let invalid =
+            webhook(sample("federated = {}")).variable("AZURE_AUTHORITY_HOST", "http://login.example");
+        assert!(invalid.mistakes()[0].starts_with("environment variable AZURE_AUTHORITY_HOST: "));
     }
 }

@@ -201,14 +201,14 @@ impl ClientProof {
 pub struct ClientSecret {
     /// Its value, and where it can be read again.
     pub source: SecretSource,
-    /// When Entra stops accepting it, as far as the settings tell.
+    /// When Entra stops accepting it, if the settings give a date.
     pub expires: Option<SystemTime>,
 }
 
 /// The audience of a federated token in the public cloud; those of other clouds begin with it.
 pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 
-/// What stands for a value of the pod's variables where those are not read.
+/// Placeholder for a value from the pod's environment variables when those are not read.
 pub const UNRESOLVED: &str = "unresolved";
 
 /// A managed identity of the machine or platform.

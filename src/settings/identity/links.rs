@@ -25,12 +25,12 @@ impl Check<'_> {
                 (identity.name.as_str(), others.collect())
             })
             .collect();
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for table in list {
             let Some(name) = &table.name else { continue };
             let place = link_of(table).map_or(name.span(), At::span);
             if let Some(circle) = circle(name.as_str(), &edges)
-                && !circle.iter().any(|member| told.contains(member))
+                && !circle.iter().any(|member| reported.contains(member))
             {
                 let flaw = Flaw::new(format!(
                     "the identities need one another in a circle: {}",
@@ -40,12 +40,12 @@ impl Check<'_> {
                     place,
                     flaw.hint("let one of them get its tokens with something of its own"),
                 );
-                told.extend(circle);
+                reported.extend(circle);
             }
         }
         for table in list {
             let Some(link) = link_of(table) else { continue };
-            if !names.use_of(link, &mut self.findings) || told.contains(&link.as_str()) {
+            if !names.use_of(link, &mut self.findings) || reported.contains(&link.as_str()) {
                 continue;
             }
             let other = identities

@@ -124,7 +124,7 @@ impl Check<'_> {
 
     fn platform_arc_folder(&self) -> PathBuf {
         if cfg!(windows) {
-            let data = self.environment.told("ProgramData");
+            let data = self.environment.platform_variable("ProgramData");
             let data = data.as_ref().map_or("C:\\ProgramData", Secret::expose);
             return Path::new(data).join("AzureConnectedMachineAgent").join("Tokens");
         }
@@ -137,7 +137,7 @@ impl Check<'_> {
             return false;
         }
         if cfg!(windows) {
-            let programs = self.environment.told("ProgramFiles");
+            let programs = self.environment.platform_variable("ProgramFiles");
             let programs = programs.as_ref().map_or("C:\\Program Files", Secret::expose);
             let agent = Path::new(programs).join("AzureConnectedMachineAgent");
             return agent.join("himds.exe").exists();
@@ -167,17 +167,17 @@ impl Check<'_> {
                 "unless the machine that runs the gateway has another source",
             ),
             SourceWord::Auto => {
-                let told = |name: &str| self.environment.told(name).is_some();
-                if told("IDENTITY_ENDPOINT") && told("IDENTITY_HEADER") {
+                let is_set = |name: &str| self.environment.platform_variable(name).is_some();
+                if is_set("IDENTITY_ENDPOINT") && is_set("IDENTITY_HEADER") {
                     return self.app_service("IDENTITY_ENDPOINT and IDENTITY_HEADER are set");
                 }
-                if told("IDENTITY_ENDPOINT") && told("IMDS_ENDPOINT") {
+                if is_set("IDENTITY_ENDPOINT") && is_set("IMDS_ENDPOINT") {
                     return self.arc(None, token_folder, "IDENTITY_ENDPOINT and IMDS_ENDPOINT are set");
                 }
                 if self.has_arc_agent() {
                     return self.arc(None, token_folder, "the agent is installed on this machine");
                 }
-                imds(None, "no environment variable tells of another source")
+                imds(None, "no environment variable names another source")
             }
         }
     }
@@ -191,15 +191,19 @@ impl Check<'_> {
             };
             return Ok((source, origin));
         }
-        if self.environment.told("IDENTITY_SERVER_THUMBPRINT").is_some() {
+        if self
+            .environment
+            .platform_variable("IDENTITY_SERVER_THUMBPRINT")
+            .is_some()
+        {
             return Err((
                 "IDENTITY_SERVER_THUMBPRINT is set, so this is Service Fabric, which is not supported"
                     .to_owned(),
                 "use a client secret, a certificate or a federated token",
             ));
         }
-        let told = |name: &'static str| {
-            self.environment.told(name).ok_or_else(|| {
+        let required = |name: &'static str| {
+            self.environment.platform_variable(name).ok_or_else(|| {
                 (
                     format!("environment variable {name} is not set"),
                     "App Service, Functions and Container Apps set it once the app has an identity: switch one on \
@@ -207,17 +211,17 @@ impl Check<'_> {
                 )
             })
         };
-        let endpoint = told("IDENTITY_ENDPOINT")?;
-        let header = told("IDENTITY_HEADER")?;
+        let endpoint = required("IDENTITY_ENDPOINT")?;
+        let header = required("IDENTITY_HEADER")?;
         let endpoint = check_address(endpoint.expose(), Behind::Any).map_err(|flaw| {
             (
                 format!("environment variable IDENTITY_ENDPOINT: {}", flaw.what),
-                ODD,
+                PLATFORM_VARIABLE_HINT,
             )
         })?;
         if !header.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
             let what = "environment variable IDENTITY_HEADER cannot be sent in a header field";
-            return Err((what.to_owned(), ODD));
+            return Err((what.to_owned(), PLATFORM_VARIABLE_HINT));
         }
         Ok((ManagedSource::AppService { endpoint, header }, origin))
     }
@@ -228,11 +232,15 @@ impl Check<'_> {
         token_folder: PathBuf,
         why: &str,
     ) -> Result<(ManagedSource, String), (String, &'static str)> {
-        let told = self.environment.told("IMDS_ENDPOINT");
-        let endpoint = match (endpoint, told) {
+        let variable = self.environment.platform_variable("IMDS_ENDPOINT");
+        let endpoint = match (endpoint, variable) {
             (Some(endpoint), _) => endpoint,
-            (None, Some(told)) => check_address(told.expose(), Behind::None)
-                .map_err(|flaw| (format!("environment variable IMDS_ENDPOINT: {}", flaw.what), ODD))?,
+            (None, Some(variable)) => check_address(variable.expose(), Behind::None).map_err(|flaw| {
+                (
+                    format!("environment variable IMDS_ENDPOINT: {}", flaw.what),
+                    PLATFORM_VARIABLE_HINT,
+                )
+            })?,
             (None, None) => ARC.to_owned(),
         };
         let origin = format!("managed identity from the Azure Arc agent: {why}");
@@ -246,7 +254,7 @@ impl Check<'_> {
     }
 }
 
-const ODD: &str = "the platform sets this variable; take out whatever sets it otherwise";
+const PLATFORM_VARIABLE_HINT: &str = "the platform sets this variable; remove any other setting of it";
 
 /// What may stand behind host and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -358,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_platform_tells_which_source_it_has() {
+    fn the_environment_selects_the_token_source() {
         let auto = "managed = {}";
         let endpoint = ("IDENTITY_ENDPOINT", "http://127.0.0.1:41741/msi/token/");
         let header = ("IDENTITY_HEADER", "canary-header");
@@ -397,10 +405,10 @@ mod tests {
         );
         let named = sample("managed = { source = \"app-service\" }").without_secrets();
         assert!(named.mistakes().is_empty());
-        let odd = sample("managed = { source = \"app-service\" }")
+        let invalid = sample("managed = { source = \"app-service\" }")
             .variable("IDENTITY_ENDPOINT", "http://collector.example/msi")
             .variable("IDENTITY_HEADER", "canary");
-        let report = odd.report();
+        let report = invalid.report();
         assert!(report.contains("loopback or link-local"), "{report}");
         assert!(!report.contains("collector"), "{report}");
     }

@@ -69,7 +69,7 @@ impl Check<'_> {
         let audience = sign_in::audience_of(&scope).to_owned();
         let tenant = match tenant {
             Some(tenant) => tenant?,
-            None => self.told_tenant(identity).unwrap_or_default(),
+            None => self.variable_tenant(identity).unwrap_or_default(),
         };
         Some(IdentitySettings {
             name: name?,

@@ -40,8 +40,8 @@ impl Check<'_> {
     }
 
     fn seal(&mut self, value: &At<String>) -> Option<SecretSource> {
-        // What stands for other secrets is known to everybody, and a store must not be sealed with that: nothing is known
-        // of a seal that was not read.
+        // The placeholder for unread secrets is public, so a store must never be sealed with it: an unread seal has no
+        // value at all.
         let seal = self.secret_at_start("seal", value)?;
         if let Some(known) = seal.known() {
             let checked = check_seal(known)

@@ -1,5 +1,5 @@
-//! What an identity is told by: tenant, client id, scope and authority, each with the mistakes that cost most when they are
-//! found late.
+//! Validates the values that define an identity: tenant, client id, scope and authority. Each check rejects the mistakes
+//! that would otherwise surface only when a token is requested.
 
 use crate::model::host::is_domain;
 use crate::model::{Cloud, Flaw, Host};
