@@ -251,7 +251,7 @@ fn presented(settings: &IdentitySettings, place: &str, token: &FederatedToken) -
     );
     match token.fit {
         AudienceFit::Usual => Check::ok("federated", says),
-        AudienceFit::Odd => {
+        AudienceFit::Unusual => {
             let what = "Federated credentials usually want the audience api://AzureADTokenExchange: set it where the \
                         token is projected, or in the credential.";
             Check::warn(

@@ -269,7 +269,7 @@ pub fn read(body: &[u8]) -> Result<Granted, TokenError> {
     read_until(body, None)
 }
 
-/// Reads the body of a 200 whose token may tell its end by the date alone, as managed identities do.
+/// Reads the body of a 200 that may give the expiry only as a date, as managed identities do.
 ///
 /// # Errors
 /// Names what is wrong with the body.
@@ -300,9 +300,9 @@ fn read_until(body: &[u8], now: Option<Clocks>) -> Result<Granted, TokenError> {
     // The token's own dates are compared with each other, not with our clock, which may be wrong by years.
     let own = own_life(token.expose()).unwrap_or(LIFE_MAX).min(LIFE_MAX);
     let dated = || Some(now?.left(fields.expires_on.as_ref()?.moment()?, own));
-    let told = seconds(&fields.expires_in).or_else(dated).unwrap_or(UNKNOWN_LIFE);
+    let life = seconds(&fields.expires_in).or_else(dated).unwrap_or(UNKNOWN_LIFE);
     Ok(Granted {
-        life: told.min(own),
+        life: life.min(own),
         refresh_in: fields.refresh_in.as_ref().and_then(Seconds::duration),
         refresh_token: kept(fields.refresh_token),
         id_token: kept(fields.id_token),
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_by_the_date_counts_where_no_life_is_told() {
+    fn an_expiry_date_counts_where_no_life_is_given() {
         let now = Duration::from_secs(1_586_984_735 - 600);
         let life = |body: &str| {
             super::read_dated(body.as_bytes(), Clocks::agreed(now))
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opaque_token_tells_no_dates() {
+    fn an_opaque_token_has_no_dates() {
         for token in ["opaque", "a.b.c", "a.b.c.d", ""] {
             assert!(own_life(token).is_none() && expires(token).is_none(), "{token}");
         }

@@ -22,9 +22,9 @@ use crate::entra::grant::Grant;
 use crate::entra::refused::RETRY_AFTER_MAX;
 use crate::model::{IdentityName, Outlook, Secret};
 
-/// First pause after a refusal that time does not mend.
+/// First pause after a refusal that is not transient.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
-/// First pause after a failure that may be over at once.
+/// First pause after a transient failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause after a refusal, unless the endpoint itself asks for more.
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -244,7 +244,7 @@ impl Slot {
                     self.news.get().filter(|_| error.outlook() == Outlook::AfterFix),
                 ),
             };
-            let mended = async {
+            let replaced = async {
                 match news {
                     Some(news) => news().await,
                     None => std::future::pending().await,
@@ -253,12 +253,12 @@ impl Slot {
             tokio::select! {
                 () = tokio::time::sleep_until(due) => {}
                 () = self.forgotten.notified() => {}
-                () = mended => self.begin_anew().await,
+                () = replaced => self.begin_anew().await,
             }
         }
     }
 
-    /// Whoever waits after a refusal is told of a replaced credential by these.
+    /// Sets the notification of a replaced credential, which ends the wait after a refusal.
     pub(crate) fn hear(&self, news: News) {
         // A slot is made once.
         let _ = self.news.set(news);
@@ -551,7 +551,7 @@ mod tests {
             };
             match step {
                 Step::Token(text, life) => granted(text, life),
-                // A credential that somebody has to mend.
+                // A credential that an operator has to fix.
                 Step::Refuse => Err(TokenError::Credential("it is wrong".to_owned())),
                 Step::Fail => Err(TokenError::Empty),
                 Step::Platform(trouble, wait) => {

@@ -1,6 +1,6 @@
-//! Whether an identity's token can be what a route needs, told before the first call meets a refusal. The token is read
-//! without trust: one that is opaque is no fault, and what does not fit is a warning, unless the route's settings ask to
-//! refuse calls then.
+//! Compares an identity's token with what a route needs, and reports a mismatch before the first call is refused. The
+//! token is not verified: an opaque one is not an error, and a mismatch is a warning unless the route's settings ask to
+//! refuse calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,8 +45,8 @@ impl Needs {
     }
 }
 
-/// The audience that the trigger compares with. Owners of Logic Apps can choose their own, which only the identity's
-/// scope can tell; all other flows want that of their cloud.
+/// The audience that the trigger expects. Owners of Logic Apps can choose their own, which is known only from the
+/// identity's scope; all other flows expect that of their cloud.
 pub fn wanted_audience<'a>(url: &TriggerUrl, identity: &'a IdentitySettings) -> &'a str {
     match url.family() {
         Family::Consumption | Family::Standard => &identity.audience,
@@ -111,7 +111,7 @@ fn rows(claims: &Claims, needs: &Needs, now: SystemTime) -> Vec<Compared> {
     ]
 }
 
-fn told(claims: &Claims, name: &str) -> String {
+fn claim_value(claims: &Claims, name: &str) -> String {
     claims
         .text(name)
         .map_or_else(|| "(none)".to_owned(), claims::safe)
@@ -160,14 +160,14 @@ fn issuer(claims: &Claims, needs: &Needs) -> Compared {
     judged(
         "iss",
         claims::usual_issuer(needs.cloud, tid),
-        told(claims, "iss"),
+        claim_value(claims, "iss"),
         claims.issuer_fault_in(needs.cloud),
         fix,
     )
 }
 
 fn tenant(claims: &Claims, needs: &Needs) -> Compared {
-    let got = told(claims, "tid");
+    let got = claim_value(claims, "tid");
     let wanted = match needs.tenant.as_str() {
         "" => "(not in the settings)".to_owned(),
         tenant => tenant.to_owned(),
@@ -185,7 +185,7 @@ fn tenant(claims: &Claims, needs: &Needs) -> Compared {
 }
 
 fn object_id(claims: &Claims, needs: &Needs) -> Compared {
-    let got = told(claims, "oid");
+    let got = claim_value(claims, "oid");
     if needs.object_ids.is_empty() {
         return Compared {
             claim: "oid",
@@ -224,7 +224,7 @@ fn object_id(claims: &Claims, needs: &Needs) -> Compared {
 }
 
 fn kind(claims: &Claims) -> Compared {
-    let got = told(claims, "idtyp");
+    let got = claim_value(claims, "idtyp");
     let known = matches!(got.as_str(), "app" | "user");
     Compared {
         claim: "idtyp",
@@ -244,8 +244,8 @@ fn time(claims: &Claims, now: SystemTime) -> Compared {
         Some(moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
     };
     let got = claims.number("exp").and_then(date);
-    let fix = "whoever runs the gateway's host compares its clock; for a token file, the program that writes it is \
-               looked at"
+    let fix = "the operator checks the clock of the gateway's host, and for a token file the program \
+               that writes it"
         .to_owned();
     judged(
         TIME,
@@ -293,7 +293,7 @@ impl Preflight {
         self.needs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What cannot work with the current token, and how to mend it.
+    /// What cannot work with the current token, and how to fix it.
     pub fn findings(&self) -> Arc<[String]> {
         self.found().all.clone()
     }
@@ -366,10 +366,10 @@ impl Inspector {
                 certain: certain.into(),
             };
         }
-        self.tell(&found);
+        self.log(&found);
     }
 
-    fn tell(&self, found: &BTreeMap<String, (String, Vec<&str>)>) {
+    fn log(&self, found: &BTreeMap<String, (String, Vec<&str>)>) {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, (text, routes)) in found {
             if logged.contains(key) {
@@ -553,7 +553,7 @@ mod tests {
         };
         // It ended in 1970, as this host sees it.
         look(&good());
-        assert_eq!(route.findings().len(), 1, "it is told");
+        assert_eq!(route.findings().len(), 1, "it is reported");
         assert_eq!(route.refusal(), None);
         let mut wrong = good();
         wrong["aud"] = "api://x".into();

@@ -51,9 +51,9 @@ impl Clocks {
         self.0.iter().all(|now| end <= *now)
     }
 
-    /// How much is left until this end, of a life that is no longer than `life_max`. The clock that goes on from the start
-    /// counts, whatever was set since, unless it cannot be right: by it the end has passed, or lies further ahead than the
-    /// whole life.
+    /// The time left until this end, of a life of at most `life_max`. The clock that runs on from the start of the process
+    /// is used, even if the system clock was set since, unless it is implausible: by it the end has passed, or is further
+    /// away than the whole life.
     pub(crate) fn left(&self, end: Duration, life_max: Duration) -> Duration {
         let left = |now: &Duration| end.checked_sub(*now).filter(|left| !left.is_zero());
         let fits = |left: &Duration| *left <= life_max.saturating_add(SKEW);

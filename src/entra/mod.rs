@@ -1,5 +1,5 @@
-//! Access tokens of every identity: get one, forget one that a trigger refused, tell how each identity is doing.
-//! That is all that the rest of the gateway knows about Entra.
+//! Access tokens of every identity: get one, forget one that a trigger refused, report the state of each identity.
+//! The rest of the gateway knows nothing else about Entra.
 
 pub mod answer;
 mod application;

@@ -30,9 +30,9 @@ pub struct Refusal {
     pub error: Option<String>,
     /// The AADSTS number, for hints only.
     pub number: Option<u32>,
-    /// What to tell Microsoft's support.
+    /// The identifier that Microsoft's support asks for.
     pub correlation_id: Option<String>,
-    /// What to tell Microsoft's support as well.
+    /// The second identifier that Microsoft's support asks for.
     pub trace_id: Option<String>,
     /// The kind, by `error` and status.
     pub kind: RefusalKind,
@@ -109,8 +109,8 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// What status and `error` say together. The status stands first: a throttled answer may carry any body, and
-/// a failure of Entra's must not be blamed on the operator.
+/// The row for a status and `error`. The status takes precedence: a throttled answer may carry any body, and a failure
+/// of Entra must not be blamed on the operator.
 fn base_of(status: u16, error: Option<&str>) -> &'static ErrorRow {
     if status == 429 {
         return THROTTLED;
@@ -178,13 +178,13 @@ fn leading_number(text: &str) -> Option<u32> {
 /// An id from its own member, else from the end of the description.
 fn read_id(fields: &Map<String, Value>, name: &str, description: &str, label: &str) -> Option<String> {
     let own = text(fields, name).filter(|id| is_id(id));
-    let told = || {
+    let described = || {
         let (_, rest) = description.split_once(label)?;
         rest.split(|found: char| !is_id_char(found))
             .next()
             .filter(|id| is_id(id))
     };
-    own.or_else(told).map(str::to_owned)
+    own.or_else(described).map(str::to_owned)
 }
 
 fn is_id_char(found: char) -> bool {

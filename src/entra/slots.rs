@@ -68,8 +68,8 @@ impl<'a> Slots<'a> {
         &self.watch
     }
 
-    /// The slot for tokens of this identity and scope. It fetches when it is asked; whoever wants renewal ahead spawns
-    /// its minder.
+    /// The slot for tokens of this identity and scope. It fetches on demand; a caller that wants renewal ahead of expiry
+    /// spawns its minder.
     ///
     /// # Errors
     /// When there is no certificate authority to trust.
@@ -161,7 +161,7 @@ impl<'a> Slots<'a> {
         Ok(held)
     }
 
-    /// The account of this user at a token endpoint, whoever signs in with it.
+    /// The account of this user at a token endpoint, shared by all identities that sign in with it.
     pub(crate) fn account(&mut self, token_url: &str, user: &str) -> Arc<Account> {
         // A tenant is written in more than one way, and a user belongs to its cloud as a whole.
         let cloud: String = token_url.split_inclusive('/').take(3).collect();

@@ -1,7 +1,7 @@
-//! The file that keeps a refresh token. It is only ever replaced as a whole, by a rename, so that whoever ends at any
-//! moment leaves the old file or the new one; and it is replaced only while it still holds what the new token was asked
-//! for with, so that two gateways, or a gateway and `flowgate login`, do not undo each other's work. Without a seal only
-//! its owner may have rights to it; with one it is encrypted (AES-256-GCM under a key made with HKDF-SHA-256).
+//! The file that stores a refresh token. It is only replaced as a whole, by a rename, so that a process that dies at any
+//! moment leaves the old file or the new one; and only while it still contains the token that was exchanged for the new
+//! one, so that two gateways, or a gateway and `flowgate login`, do not overwrite each other's work. Without a seal only
+//! its owner may have access to it; with one it is encrypted (AES-256-GCM under a key derived with HKDF-SHA-256).
 
 use std::fs::File;
 use std::io;
@@ -29,7 +29,7 @@ const SEALED: &str = "flowgate-sealed-1:";
 const PURPOSE: &[u8] = b"flowgate sign-in store 1";
 /// What is wrong where the secret behind `seal` was not read.
 const SEAL_UNKNOWN: &str =
-    "its seal is not known: it lies in a key vault, and only `flowgate serve` reads those";
+    "its seal is not known: it is stored in a key vault, and only `flowgate serve` reads those";
 /// Seals beside the current one with which a store may still be sealed.
 const SEALS_MAX: usize = 4;
 /// How often it is written under a new seal, if others replace it at the same moment.
@@ -75,7 +75,7 @@ impl Protection {
 pub(crate) enum Replaced {
     /// The store holds the new token.
     Yes,
-    /// Somebody else replaced it meanwhile, and theirs stays.
+    /// Another process replaced it first; its token is kept.
     ByAnother,
 }
 
@@ -213,7 +213,7 @@ impl Store {
         covers.others.truncate(SEALS_MAX);
     }
 
-    /// Where it lies.
+    /// Where it is stored.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -468,7 +468,7 @@ mod tests {
         old.replace(&kept("one"), InPlaceOf::Anything).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(folder.path().join(".kept.lock")).unwrap();
-        // Nothing can be locked where a folder stands in the way of the lock.
+        // A folder in place of the lock file prevents locking.
         std::fs::create_dir(folder.path().join(".kept.lock")).unwrap();
         old.reseal(&Secret::new("canary-seal-that-is-another"))
             .unwrap_err();

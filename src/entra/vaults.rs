@@ -55,7 +55,7 @@ impl<'a> VaultReader<'a> {
     /// Reads a secret; nothing if nobody reads vaults.
     ///
     /// # Errors
-    /// Why it cannot be read, and who mends it.
+    /// Why it cannot be read, and who fixes it.
     pub async fn read(&mut self, place: &VaultReference) -> Result<Option<VaultSecret>, VaultsError> {
         let Some(vault) = self.slots.vault(place)? else {
             return Ok(None);
@@ -79,8 +79,7 @@ pub enum VaultsError {
     Trust(#[from] TrustError),
 }
 
-/// Reads the secrets that must be there before anything can be served. A failure that time may mend is tried again, a few
-/// times.
+/// Reads the secrets that are required before anything can be served. Transient failures are retried a few times.
 ///
 /// # Errors
 /// The first secret that cannot be read, and why.

@@ -1,6 +1,6 @@
-//! When credentials of identities, certificates of listeners and secrets of the gateway end: a gauge in days, and warnings
-//! ahead of time, each told once. Ends are dates that people wrote down, so they are compared with the wall clock; how often
-//! something is told is not.
+//! When credentials of identities, certificates of listeners and secrets of the gateway expire: a gauge in days, and
+//! warnings ahead of time, each logged once. Expiry dates are compared with the wall clock, because people wrote them
+//! down; how often a warning is logged depends on the monotonic clock.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -110,7 +110,7 @@ pub(crate) struct Dated {
 #[derive(Debug)]
 struct Name {
     current: Arc<str>,
-    /// Under which name it stands in the gauges.
+    /// The name that its gauge has now.
     gauged: Option<Arc<str>>,
 }
 
@@ -174,7 +174,7 @@ impl Dated {
         gauge.set(days);
     }
 
-    /// Sets another end, or none; what is due is told at once.
+    /// Sets another expiry, or none; a warning that is due is logged at once.
     pub(crate) fn set(&self, end: Option<SystemTime>) {
         let mut course = self.course.lock().unwrap_or_else(PoisonError::into_inner);
         if course.end == end {
@@ -192,7 +192,7 @@ impl Dated {
         self.course.lock().unwrap_or_else(PoisonError::into_inner).end
     }
 
-    /// Tells what is due at this moment.
+    /// Logs the warning that is due at this moment.
     pub(crate) fn look(&self, now: SystemTime) {
         let mut course = self.course.lock().unwrap_or_else(PoisonError::into_inner);
         let (Some(end), Some(step)) = (course.end, course.step(now, Instant::now())) else {
@@ -242,30 +242,30 @@ fn labels(holder: &SecretOwner, credential: Arc<str>) -> CredentialLabels {
     }
 }
 
-/// An end, and what was told of it.
+/// An expiry, and what was logged about it.
 #[derive(Debug, Default)]
 struct Course {
     end: Option<SystemTime>,
     /// The step that was reached when it was last looked at.
     reached: Option<usize>,
-    /// When each step was told.
-    told: [Option<Instant>; STEPS],
+    /// When each step was logged.
+    logged: [Option<Instant>; STEPS],
 }
 
 impl Course {
-    /// The step to tell now, if there is one. Each is told when it is reached; a wall clock that jumps to and fro reaches
-    /// one again and again, so none is told twice within a day of the other clock.
+    /// The step to log now, if there is one. Each is logged when it is reached; a wall clock that jumps back and forth
+    /// reaches one repeatedly, so none is logged twice within a day of the monotonic clock.
     fn step(&mut self, now: SystemTime, at: Instant) -> Option<usize> {
         let before = self.reached;
         self.reached = step_of(self.end?, now);
         let step = self
             .reached
             .filter(|step| before.is_none_or(|before| before < *step))?;
-        let told = self.told.get_mut(step)?;
-        if told.is_some_and(|told| at.saturating_duration_since(told) < DAY) {
+        let logged = self.logged.get_mut(step)?;
+        if logged.is_some_and(|logged| at.saturating_duration_since(logged) < DAY) {
             return None;
         }
-        *told = Some(at);
+        *logged = Some(at);
         Some(step)
     }
 }
@@ -318,23 +318,23 @@ mod tests {
     }
 
     #[test]
-    fn each_step_is_told_once_on_the_way_to_the_end() {
+    fn each_step_is_logged_once_on_the_way_to_the_expiry() {
         let (start, at) = (clock::wall(), Instant::now());
         let end = start + 90 * DAY;
         let mut course = course(end);
-        let mut told = Vec::new();
+        let mut logged = Vec::new();
         let mut passed = Duration::ZERO;
         while passed < 95 * DAY {
             if course.step(start + passed, at + passed).is_some() {
-                told.push(days_left(end, start + passed));
+                logged.push(days_left(end, start + passed));
             }
             passed += PERIOD;
         }
-        assert_eq!(told, [60, 30, 14, 7, 1, 0]);
+        assert_eq!(logged, [60, 30, 14, 7, 1, 0]);
     }
 
     #[test]
-    fn a_start_close_to_the_end_tells_the_step_it_finds() {
+    fn a_start_close_to_the_expiry_logs_the_step_it_finds() {
         let (now, at) = (clock::wall(), Instant::now());
         for (left, step) in [
             (61 * DAY, None),
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_followed_when_all_others_were_looked_at_is_told_at_once() {
+    async fn what_is_followed_when_all_others_were_looked_at_is_logged_at_once() {
         let watch = Arc::new(Watch::default());
         let rereader = Rereader::new(Handle::current(), watch.clone(), HashMap::new());
         let followed = Followed {
@@ -369,13 +369,13 @@ mod tests {
     fn a_clock_that_jumps_to_and_fro_does_not_flood_the_log() {
         let (now, at) = (clock::wall(), Instant::now());
         let mut course = course(now + 20 * DAY);
-        let mut told = 0;
+        let mut logged = 0;
         for turn in 0..24 * 60 {
             let jump = if turn % 2 == 0 { 40 * DAY } else { Duration::ZERO };
             let look = course.step(now + jump, at + Duration::from_secs(60) * turn);
-            told += usize::from(look.is_some());
+            logged += usize::from(look.is_some());
         }
-        assert!((1..=2).contains(&told), "{told}");
+        assert!((1..=2).contains(&logged), "{logged}");
     }
 
     #[test]

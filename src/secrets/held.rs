@@ -44,9 +44,9 @@ pub(crate) struct Held {
     what: &'static str,
     source: SecretSource,
     shown: Shown,
-    /// Who reads it, if it lies in a key vault.
+    /// The reader, if it is stored in a key vault.
     vault: Option<Arc<Vault>>,
-    /// Its end as the settings tell.
+    /// Its expiry according to the settings.
     expires: Option<SystemTime>,
     dated: Option<Arc<Dated>>,
     desk: Desk,
@@ -72,7 +72,7 @@ pub(crate) enum Shown {
     DigestEnd,
     /// Nothing: even a part of the digest of a secret that a person chose would help to guess it.
     Nothing,
-    /// Not even the change: who uses it tells more.
+    /// Not even the change: the code that uses it logs more.
     Unsaid,
 }
 
@@ -149,7 +149,7 @@ impl Held {
         [self.expires, self.state().ends].into_iter().flatten().min()
     }
 
-    /// Whether it lies in a key vault.
+    /// Whether it is stored in a key vault.
     pub(crate) fn is_of_vault(&self) -> bool {
         self.source.vault().is_some()
     }
@@ -157,12 +157,12 @@ impl Held {
     /// The value, looked up where that is due.
     ///
     /// # Errors
-    /// When it lies in a key vault that never gave it.
+    /// When it is stored in a key vault that has never returned it.
     pub(crate) async fn value(&self) -> Result<Secret, SecretError> {
         let mut failed = None;
         if self.is_due() {
             let _turn = self.turn.lock().await;
-            // Another one may have read it meanwhile.
+            // Another task may have read it while this one waited.
             if self.is_due() {
                 failed = self.read().await.err();
             }
@@ -178,7 +178,7 @@ impl Held {
     /// Looks at once what the source has.
     pub(crate) async fn renew(&self) {
         let _turn = self.turn.lock().await;
-        // A failure was told, and leaves what there is.
+        // A failure was logged, and the current value stays.
         let _ = self.read().await;
     }
 
@@ -205,7 +205,7 @@ impl Held {
         }
     }
 
-    /// Whether it lies in a file.
+    /// Whether it is stored in a file.
     pub(crate) fn is_of_file(&self) -> bool {
         self.source.file().is_some()
     }
@@ -299,7 +299,7 @@ impl Held {
             _ => Duration::ZERO,
         };
         state.due = Instant::now() + pause;
-        // Without a value the failure becomes that of the identity, and is told as such.
+        // Without a value the failure becomes that of the identity, and is logged there.
         if state.current.is_none() || std::mem::replace(&mut state.away, true) {
             return;
         }
@@ -320,7 +320,7 @@ impl Held {
     }
 }
 
-/// The end of a digest: it tells two secrets apart and gives nothing of them away.
+/// The end of a digest: it distinguishes two secrets without revealing anything about them.
 fn ending(secret: &Secret) -> String {
     let digest = digest::digest(&digest::SHA256, secret.expose().as_bytes());
     let end = digest.as_ref().last_chunk::<2>().copied().unwrap_or_default();

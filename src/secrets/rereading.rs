@@ -1,6 +1,6 @@
-//! What is looked at for a successor for as long as the gateway runs, beside the secrets that are looked up whenever a token
-//! is asked for: certificates of listeners, addresses of triggers, the pepper, seals. It decides when places are read, and
-//! tells what came of it; whether something else may take a place, its user says. All of it runs on the control runtime.
+//! Checks certificates of listeners, addresses of triggers, the pepper and seals for replacements while the gateway runs
+//! (credentials of identities are read when a token is requested). It decides when places are read, and logs the result;
+//! the code that uses the content decides whether to accept it. All of it runs on the control runtime.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,14 +32,14 @@ const SETTLED: Duration = Duration::from_millis(250);
 const SETTLING_MAX: usize = 4;
 /// What each place adds to that, so that ten thousand of them keep no core busy.
 const PERIOD_EACH: Duration = Duration::from_millis(1);
-/// Looks after which somebody is told of what cannot be used.
-const LOOKS_UNTOLD: u32 = 2;
+/// Looks after which unusable content is logged.
+const LOOKS_UNREPORTED: u32 = 2;
 /// What cannot be used is tried again after this time even if it stays the same: dates pass, and other things change.
 const TRIED_AGAIN: Duration = Duration::from_secs(60);
 /// Threads that disks which hang may take at one time: one for each of the first folders, and one for all others.
 const DESKS: usize = 16;
 
-/// What came of a look at something that lies in one place or in several together.
+/// The result of a look at content that is stored in one place or in several together.
 #[derive(Debug)]
 pub enum Verdict {
     /// It is what serves already.
@@ -57,7 +57,7 @@ pub enum Verdict {
 pub struct Taken {
     /// The sentence for the log.
     pub said: String,
-    /// When it ends, as far as it tells itself.
+    /// When it expires, if it contains that.
     pub until: Option<SystemTime>,
     /// What it is called among the credentials, if that changed.
     pub credential: Option<String>,
@@ -72,11 +72,11 @@ pub struct Followed {
     pub what: &'static str,
     /// What it is called among the credentials whose ends are watched.
     pub credential: String,
-    /// When it ends, as far as it tells itself.
+    /// When it expires, if it contains that.
     pub until: Option<SystemTime>,
 }
 
-/// Looks at places, and hands on what lies there.
+/// Reads places regularly, and passes new content on.
 pub struct Rereader {
     control: Handle,
     watch: Arc<Watch>,
@@ -95,7 +95,7 @@ impl fmt::Debug for Rereader {
     }
 }
 
-/// Says whether what lies in the places may serve, and sees to it that it does. Called on a thread that may block.
+/// Decides whether the content of the places is valid, and if so puts it to use. Called on a thread that may block.
 type Judge = Box<dyn FnMut(&[Secret]) -> Verdict + Send>;
 
 impl Rereader {
@@ -111,8 +111,8 @@ impl Rereader {
         }
     }
 
-    /// Watches the end of something from now on and, where it can change, its places. `judge` gets what lies in all of them,
-    /// in their order, whenever that is something else.
+    /// Watches the expiry of something and, if they can change, its places. `judge` gets the content of all places, in
+    /// their order, whenever it has changed.
     pub fn follow(
         &self,
         followed: Followed,
@@ -122,7 +122,7 @@ impl Rereader {
         self.follow_nudged(followed, places, &Arc::default(), judge);
     }
 
-    /// The same; whoever finds that something else must be there nudges, and the places are looked at at once.
+    /// The same; a caller that expects new content nudges, and the places are read at once.
     pub(crate) fn follow_nudged(
         &self,
         followed: Followed,
@@ -137,7 +137,7 @@ impl Rereader {
             &followed.credential,
             ends.chain(followed.until).min(),
         );
-        // Whoever minds them all may have looked at the others already, and comes again after an hour.
+        // The hourly task may have checked the other credentials just before this one was added.
         dated.look(clock::wall());
         // Variables of a running process cannot change.
         if places
@@ -212,7 +212,7 @@ impl Drop for Rereader {
 /// One thing that is followed.
 struct Follower {
     followed: Followed,
-    /// Where it lies, for people.
+    /// Where it is stored, for messages.
     places: Vec<String>,
     held: Vec<Arc<Held>>,
     /// What was judged last.
@@ -222,23 +222,23 @@ struct Follower {
     dated: Arc<Dated>,
     desk: Desk,
     judge: Arc<Mutex<Judge>>,
-    /// What was judged and not told yet: a judge that is too slow to be waited for comes to its verdict all the same.
+    /// Verdicts that are not reported yet: a judge that takes too long still finishes after the look has ended.
     verdicts: Arc<Mutex<Vec<Verdict>>>,
     trouble: Option<UnusableContent>,
     nudge: Arc<Notify>,
 }
 
-/// What lies there and cannot be used.
+/// Content that cannot be used.
 struct UnusableContent {
     why: String,
     /// In how many looks it was seen.
     looks: u32,
-    told: Reported,
+    reported: Reported,
     /// When it is tried once more.
     again: Instant,
 }
 
-/// Whether somebody was told.
+/// Whether it was logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reported {
     Yes,
@@ -264,12 +264,12 @@ impl Follower {
             return;
         };
         if self.is_news_of(&found, Compared::Files) && self.held.iter().any(|held| held.is_of_vault()) {
-            // Whoever replaced the file has replaced what belongs to it.
+            // If the file was replaced, so was the secret that belongs to it.
             found = self.read(Vaults::Now).await;
         }
         self.date();
         let is_due = match &self.trouble {
-            Some(trouble) => trouble.looks <= LOOKS_UNTOLD || Instant::now() >= trouble.again,
+            Some(trouble) => trouble.looks <= LOOKS_UNREPORTED || Instant::now() >= trouble.again,
             None => false,
         };
         if !is_due && !self.is_news(&found) {
@@ -292,15 +292,15 @@ impl Follower {
                 let verdicts =
                     std::mem::take(&mut *self.verdicts.lock().unwrap_or_else(PoisonError::into_inner));
                 for verdict in verdicts {
-                    self.tell(verdict);
+                    self.report(verdict);
                 }
             }
-            Err(Stuck::Late) => self.tell(Verdict::Refused("it takes too long to be read".to_owned())),
+            Err(Stuck::Late) => self.report(Verdict::Refused("it takes too long to be read".to_owned())),
             Err(Stuck::Over) => {}
         }
     }
 
-    /// What lies in the places when the files stay as they are; nothing if they do not.
+    /// The content of the places once the files stop changing; nothing if they do not.
     async fn settled(&self, vaults: Vaults) -> Option<Vec<Option<Secret>>> {
         let mut found = self.read(vaults).await;
         if !self.is_news_of(&found, Compared::Files) {
@@ -321,7 +321,7 @@ impl Follower {
         None
     }
 
-    /// What lies in the places; what cannot be read is told where it is tried, and leaves what was there.
+    /// The content of the places. A failed read is logged where it happens, and the last content stays.
     async fn read(&self, vaults: Vaults) -> Vec<Option<Secret>> {
         let mut found = Vec::with_capacity(self.held.len());
         for held in &self.held {
@@ -353,7 +353,7 @@ impl Follower {
         self.dated.set(ends.chain(self.until).min());
     }
 
-    fn tell(&mut self, verdict: Verdict) {
+    fn report(&mut self, verdict: Verdict) {
         let Followed { holder, what, .. } = &self.followed;
         let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
         match verdict {
@@ -371,14 +371,14 @@ impl Follower {
                 if self
                     .trouble
                     .as_ref()
-                    .is_some_and(|trouble| trouble.told == Reported::Yes)
+                    .is_some_and(|trouble| trouble.reported == Reported::Yes)
                 {
                     let places = self.places.join(" and ");
                     tracing::info!(
                         identity,
                         route,
                         listener,
-                        "what lies in {places} is the {what} of {holder} again"
+                        "the content of {places} is the {what} of {holder} again"
                     );
                 }
             }
@@ -391,13 +391,13 @@ impl Follower {
         let mut trouble = last.unwrap_or(UnusableContent {
             why,
             looks: 0,
-            told: Reported::No,
+            reported: Reported::No,
             again: Instant::now(),
         });
         trouble.looks = trouble.looks.saturating_add(1);
         trouble.again = Instant::now() + TRIED_AGAIN;
-        if trouble.told == Reported::No && trouble.looks > LOOKS_UNTOLD {
-            trouble.told = Reported::Yes;
+        if trouble.reported == Reported::No && trouble.looks > LOOKS_UNREPORTED {
+            trouble.reported = Reported::Yes;
             let Followed { holder, what, .. } = &self.followed;
             let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
             let (places, why) = (self.places.join(" and "), &trouble.why);
@@ -405,8 +405,8 @@ impl Follower {
                 identity,
                 route,
                 listener,
-                "what lies in {places} cannot be the {what} of {holder}, the last one serves on: {why}; the operator must \
-                 put a good one there, before the next start above all"
+                "the content of {places} cannot be the {what} of {holder}, the last one serves on: {why}; \
+                 the operator must put a good one there before the next start"
             );
         }
         self.trouble = Some(trouble);
@@ -438,14 +438,14 @@ mod tests {
 
     use tokio::runtime::Handle;
 
-    use super::{DESKS, Followed, Follower, LOOKS_UNTOLD, Reported, Rereader, Taken, Vaults, Verdict};
+    use super::{DESKS, Followed, Follower, LOOKS_UNREPORTED, Reported, Rereader, Taken, Vaults, Verdict};
     use crate::model::Secret;
     use crate::secrets::expiry::Watch;
     use crate::secrets::owner::SecretOwner;
     use crate::settings;
     use crate::settings::{Environment, SecretSource};
 
-    /// The pepper of settings in this folder, which lies in the file `pepper`.
+    /// The pepper of settings in this folder, which is stored in the file `pepper`.
     fn source(folder: &Path) -> SecretSource {
         let text = "[keys]\npepper = \"file:pepper\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
                     plain_http = \"private-networks\"\nplain_http_from = [\"127.0.0.0/8\"]\n[[route]]\n\
@@ -501,8 +501,8 @@ mod tests {
         (follower, given)
     }
 
-    fn told(follower: &Follower) -> Option<Reported> {
-        follower.trouble.as_ref().map(|trouble| trouble.told)
+    fn reported(follower: &Follower) -> Option<Reported> {
+        follower.trouble.as_ref().map(|trouble| trouble.reported)
     }
 
     #[tokio::test]
@@ -551,14 +551,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_used_for_a_moment_is_told_to_nobody() {
+    async fn what_cannot_be_used_for_a_moment_is_not_reported() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pepper"), "first").unwrap();
         let (mut follower, _) = follower(folder.path());
         std::fs::write(folder.path().join("pepper"), "bad").unwrap();
-        for _ in 0..LOOKS_UNTOLD {
+        for _ in 0..LOOKS_UNREPORTED {
             follower.look(Vaults::WhenDue).await;
-            assert_eq!(told(&follower), Some(Reported::No));
+            assert_eq!(reported(&follower), Some(Reported::No));
         }
         std::fs::write(folder.path().join("pepper"), "second").unwrap();
         follower.look(Vaults::WhenDue).await;
@@ -566,15 +566,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_used_is_told_when_it_lasts_and_then_tried_now_and_then() {
+    async fn what_cannot_be_used_is_reported_when_it_lasts_and_then_retried() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pepper"), "first").unwrap();
         let (mut follower, given) = follower(folder.path());
         std::fs::write(folder.path().join("pepper"), "bad").unwrap();
-        for _ in 0..=LOOKS_UNTOLD {
+        for _ in 0..=LOOKS_UNREPORTED {
             follower.look(Vaults::WhenDue).await;
         }
-        assert_eq!(told(&follower), Some(Reported::Yes));
+        assert_eq!(reported(&follower), Some(Reported::Yes));
         let tried = given.lock().unwrap().len();
         for _ in 0..5 {
             follower.look(Vaults::WhenDue).await;
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_slow_judge_let_in_is_told_at_the_next_look() {
+    async fn what_a_slow_judge_let_in_is_reported_at_the_next_look() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pepper"), "first").unwrap();
         let (mut follower, _) = follower(folder.path());
@@ -617,10 +617,10 @@ mod tests {
             tokio::time::resume();
         };
         tokio::join!(follower.look(Vaults::WhenDue), late);
-        assert_eq!((told(&follower), follower.until), (Some(Reported::No), None));
+        assert_eq!((reported(&follower), follower.until), (Some(Reported::No), None));
         release.send(()).unwrap();
         follower.look(Vaults::WhenDue).await;
-        assert_eq!((told(&follower), follower.until), (None, Some(end)));
+        assert_eq!((reported(&follower), follower.until), (None, Some(end)));
     }
 
     #[tokio::test]

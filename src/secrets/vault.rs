@@ -151,7 +151,7 @@ pub(crate) struct Found {
     pub(crate) secret: Secret,
     /// When it expires, if the vault knows.
     pub(crate) expires: Option<SystemTime>,
-    /// What is odd about the place it was found in.
+    /// What is unexpected about the place it was found in.
     pub(crate) remark: Option<String>,
 }
 
@@ -402,14 +402,14 @@ fn unauthorized(challenge: &str, resource: &str) -> Cause {
     Cause::new(UNAUTHORIZED, tenant.and_then(repeatable).unwrap_or_default())
 }
 
-/// What stands behind `name="` in a challenge.
+/// The value of the parameter `name` in a challenge.
 fn parameter<'a>(challenge: &'a str, name: &str) -> Option<&'a str> {
     challenge
         .split([',', ' '])
         .find_map(|part| part.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
 }
 
-/// A text of the other side that may stand in the log.
+/// The text, if it is safe to log although the other side chose it.
 fn repeatable(text: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b":/.-_".contains(&byte);
     (!text.is_empty() && text.len() <= REPEATED_BYTES_MAX && text.bytes().all(plain)).then_some(text)
@@ -435,7 +435,7 @@ struct Inner {
     code: String,
 }
 
-/// Tells the firewall from a missing permission.
+/// Distinguishes the firewall from a missing permission.
 fn forbidden(body: &[u8]) -> Cause {
     let envelope: Envelope = serde_json::from_slice(body).unwrap_or_default();
     let code = envelope.error.innererror.unwrap_or_default().code;
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_for_another_resource_is_told_from_one_for_this_vault() {
+    fn a_challenge_for_another_resource_is_distinguished_from_one_for_this_vault() {
         let login = "Bearer authorization=\"https://login.microsoftonline.com/11111111-2222\"";
         for wanted in [
             "resource=\"https://vault.azure.net\"",
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn the_firewall_is_told_from_a_missing_permission() {
+    fn the_firewall_is_distinguished_from_a_missing_permission() {
         let body = r#"{"error":{"code":"Forbidden","message":"Client address (203.0.113.7) is not authorized and caller is not a trusted service","innererror":{"code":"ForbiddenByFirewall"}}}"#;
         let firewall = forbidden(body.as_bytes());
         assert_eq!(

@@ -1,6 +1,6 @@
-//! The challenge of the Azure Arc agent: it names a file that only its own group can read, and wants to see what is in it.
-//! Whoever answers on the agent's port could name any file, so one is read only where the agent's keys are, and only if it
-//! looks like one of them (the checks of MSAL).
+//! The challenge of the Azure Arc agent: it names a file that only its own group can read, and requires its content.
+//! Any process that listens on the agent's port could name any file, so only files in the agent's key folder that look
+//! like its keys are read (the same checks as in MSAL).
 
 use std::fs::File;
 use std::io;

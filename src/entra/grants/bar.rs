@@ -31,8 +31,8 @@ impl Bar {
     pub(crate) fn standing(&self, credential: &Secret) -> Option<TokenError> {
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = refused.as_ref()?;
-        let stands = Instant::now() < refused.until && refused.credential.same_as(credential.expose());
-        stands.then(|| refused.error.clone())
+        let applies = Instant::now() < refused.until && refused.credential.same_as(credential.expose());
+        applies.then(|| refused.error.clone())
     }
 
     /// Keeps this credential back for [`BAR_PAUSE`].

@@ -25,7 +25,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// The file and what is known of it.
 pub(crate) struct TokenFile {
     path: PathBuf,
-    /// Life of a token that does not tell its own.
+    /// Life of a token without an expiry.
     life: Duration,
     clock: Steady,
     desk: Desk,
@@ -39,12 +39,12 @@ struct SeenToken {
     left: Duration,
 }
 
-/// By what a token is told from the one before it.
+/// What distinguishes a token from the previous one.
 #[derive(PartialEq, Eq)]
 enum TokenMark {
-    /// Its own end, since the epoch.
+    /// Its expiry, since the epoch.
     Expires(Duration),
-    /// When its file was changed, for one that tells no end.
+    /// When its file was changed, for a token without an expiry.
     Changed(SystemTime),
 }
 
@@ -98,8 +98,8 @@ impl TokenFile {
         })
     }
 
-    /// Life of a token that tells its end. A clock that was set meanwhile would make it too long, or end it and every
-    /// one that follows; so the clocks are asked when an end is first seen, and again only while neither makes sense of it.
+    /// Remaining life of a token with an expiry. A clock adjustment would make it too long, or expire this token and all
+    /// later ones; so the clocks are read when an expiry is first seen, and again only while it is implausible by both.
     fn left_until(&self, expires: Duration) -> Duration {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(left) = seen
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_that_tells_its_end_is_compared_with_a_clock_that_does_not_jump() {
+    async fn a_token_with_an_expiry_is_compared_with_a_clock_that_does_not_jump() {
         let file = file();
         let start = file.clock.now().duration_since(UNIX_EPOCH).unwrap();
         let expires = start + 60 * MINUTE;

@@ -100,7 +100,7 @@ impl Managed {
         }
     }
 
-    /// The agent of Azure Arc answers whoever can read a file of its own.
+    /// The Azure Arc agent answers callers that can read a file that it names.
     async fn answer_of_arc(&self, folder: &Path) -> Result<Fetched, Trouble> {
         let first = self.send(("metadata", plain("true")), None).await?;
         if first.status != 401 {
@@ -222,7 +222,7 @@ fn sensitive(value: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Scheme, host and port: what stands behind is not for the log.
+/// Scheme, host and port; the rest of the URL must not be logged.
 fn host(endpoint: &str) -> &str {
     let from = endpoint.find("://").map_or(0, |at| at + 3);
     let end = endpoint.get(from..).and_then(|rest| rest.find('/'));
@@ -268,12 +268,12 @@ struct Owner {
 
 impl Owner {
     fn named(&self, selector: &Selector) -> Option<bool> {
-        let (told, wanted) = match selector {
+        let (actual, wanted) = match selector {
             Selector::ClientId(id) => (&self.client_id, id),
             Selector::ObjectId(id) => (&self.object_id, id),
             Selector::ResourceId(id) => (&self.msi_res_id, id),
         };
-        told.as_ref().map(|told| told.eq_ignore_ascii_case(wanted))
+        actual.as_ref().map(|actual| actual.eq_ignore_ascii_case(wanted))
     }
 }
 
@@ -281,8 +281,8 @@ impl Owner {
 fn is_confirmed(selector: &Selector, body: &[u8], token: &str) -> bool {
     let echo: Owner = serde_json::from_slice(body).unwrap_or_default();
     let claims: Owner = answer::payload(token).unwrap_or_default();
-    let told = [claims.named(selector), echo.named(selector)];
-    told.contains(&Some(true)) && !told.contains(&Some(false))
+    let matches = [claims.named(selector), echo.named(selector)];
+    matches.contains(&Some(true)) && !matches.contains(&Some(false))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::model::{IdentityName, Outlook};
 use crate::secrets::Desk;
 use crate::settings::{GrantSettings, IdentitySettings};
 
-/// How many refresh tokens are tried in one go: another gateway or a new sign-in may replace the store meanwhile.
+/// Refresh tokens tried for one request: another gateway or a new sign-in may replace the stored one in between.
 const TRIES_MAX: usize = 3;
 /// Longest name of an account that is shown.
 const ACCOUNT_CHARS_MAX: usize = 200;
@@ -174,7 +174,11 @@ impl SignInCall {
             Ok(Ok(Replaced::Yes)) => None,
             Ok(Ok(Replaced::ByAnother)) => {
                 let identity = &self.identity;
-                tracing::info!(%identity, "the sign-in of identity {identity} was replaced by somebody else meanwhile; theirs stays");
+                tracing::info!(
+                    %identity,
+                    "the sign-in of identity {identity} was replaced by another process; the \
+                     replacement is kept"
+                );
                 None
             }
             Ok(Err(why)) => Some(why),

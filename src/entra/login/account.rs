@@ -1,4 +1,4 @@
-//! Who signed in, as the claims of a token tell it. They are read without checking the signature, for people only:
+//! Who signed in, according to the claims of a token. The signature is not verified: the claims are only displayed, and
 //! nothing is decided by them.
 
 use std::fmt;

@@ -1,7 +1,6 @@
-//! Where a browser brings the answer of a sign-in back to: a listener on this machine alone, for one answer. It reads no
-//! more than the head of a request, bounded in size and time, and takes nothing that does not carry the state of the
-//! sign-in that waits. The sign-in also begins here, so that whoever lists the arguments of processes learns a path that is
-//! good once, and not the state.
+//! The redirect target of a sign-in: a listener on a loopback address, for one answer. It reads only the head of a
+//! request, limited in size and time, and accepts only answers with the state of the pending sign-in. The browser is also
+//! sent to Entra from here, so that a process list exposes a path that is valid once, and not the state.
 
 use std::collections::VecDeque;
 use std::io;
@@ -49,7 +48,7 @@ impl Opening {
         }
     }
 
-    /// What stands behind the address of the listener.
+    /// The path that follows the address of the listener.
     pub(crate) fn path(&self) -> &Secret {
         &self.path
     }
@@ -100,7 +99,7 @@ impl Loopback {
                         port,
                     });
                 }
-                // The code would go to whoever has it.
+                // The code would go to the process that uses the port.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => taken = error,
                 // A machine without IPv6.
                 Err(_) => return Ok(Self { v4, v6: None, port }),
@@ -289,7 +288,7 @@ impl<'a> Fields<'a> {
         Self(query.split('&').filter_map(|pair| pair.split_once('=')).collect())
     }
 
-    /// The decoded value of a field that is there exactly once: two would have two readings.
+    /// The decoded value of a field that occurs exactly once: two would be ambiguous.
     fn one(&self, name: &str) -> Option<String> {
         let mut values = self.0.iter().filter(|(known, _)| *known == name);
         let (_, value) = values.next()?;

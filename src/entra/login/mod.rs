@@ -84,8 +84,7 @@ impl fmt::Debug for DeviceCode {
 pub struct Browser {
     /// The page on which a person signs in.
     pub address: String,
-    /// What leads a browser on this machine there, once, and tells nothing to those who see it among the arguments of a
-    /// process.
+    /// A local URL that redirects a browser there, once. It reveals nothing in a process list.
     pub opening: String,
     led: Arc<Opening>,
     loopback: Loopback,
@@ -177,7 +176,7 @@ impl Login {
             ("state", state.expose()),
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
-            // Whoever sets the gateway up is signed in as somebody else in most browsers.
+            // The person who sets up the gateway is usually signed in to the browser with a different account.
             ("prompt", "select_account"),
         ];
         let fields: Vec<_> = fields
@@ -405,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn polling_goes_on_slows_down_or_ends_as_it_is_told() {
+    fn polling_continues_slows_down_or_ends_as_entra_asks() {
         for (error, seconds) in [
             (refused(400, "authorization_pending"), 5),
             (refused(400, "slow_down"), 10),

@@ -1,5 +1,5 @@
-//! A certificate that may be replaced while the gateway runs. The last good one serves while what lies in its place
-//! cannot be used; a change is logged once, with the thumbprint that Entra shows as well.
+//! A certificate that may be replaced while the gateway runs. The last valid one is used while its replacement cannot be;
+//! a change is logged once, with the thumbprint that Entra also shows.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -33,8 +33,8 @@ pub(crate) struct HeldParts {
 
 struct State {
     current: Option<Arc<SigningCertificate>>,
-    /// What was wrong with its successor, and was told.
-    told: Option<String>,
+    /// What was wrong with its replacement, as logged.
+    logged: Option<String>,
 }
 
 impl HeldCertificate {
@@ -50,7 +50,10 @@ impl HeldCertificate {
             settings: settings.clone(),
             held,
             dated,
-            state: Mutex::new(State { current, told: None }),
+            state: Mutex::new(State {
+                current,
+                logged: None,
+            }),
             turn: tokio::sync::Mutex::default(),
             desk: Desk::default(),
         }
@@ -60,13 +63,13 @@ impl HeldCertificate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The certificate that is known; nothing where it lies in a vault that was not read yet.
+    /// The current certificate; nothing while it is stored in a vault that was not read yet.
     fn value(&self) -> Option<Arc<SigningCertificate>> {
         self.state().current.clone()
     }
 
-    /// A fresh assertion for this endpoint, signed with what lies in its place now, and the certificate that signed it. A
-    /// certificate in use is good for years after its successor lies there, so nobody else would ever notice.
+    /// A new assertion for this endpoint, signed with the certificate as it is stored now, and that certificate. It is
+    /// read each time because the old one may stay valid for years, so no refusal would reveal that it was replaced.
     pub(crate) async fn assertion(
         &self,
         endpoint: &Endpoint,
@@ -118,7 +121,7 @@ impl HeldCertificate {
         for held in parts.into_iter().flatten() {
             held.renew().await;
         }
-        // Its failure was told, and leaves what there is.
+        // A failure was logged, and the current certificate stays.
         let _ = self.look().await;
         match self.value() {
             Some(current) if !Arc::ptr_eq(&current, last) => Renewed::Changed,
@@ -157,18 +160,18 @@ impl HeldCertificate {
             }
             // It is the same, or the runtime is going down.
             Ok(None) => {
-                self.state().told = None;
+                self.state().logged = None;
                 Ok(())
             }
         }
     }
 
-    /// Whether this about a successor was not told before. Without a certificate that serves it is the failure itself,
-    /// which is told elsewhere.
+    /// Whether this fault of a replacement was not logged before. Without a current certificate it is the failure itself,
+    /// which is logged elsewhere.
     fn is_news(&self, why: &str) -> bool {
         let mut state = self.state();
-        let is_known = state.told.as_deref() == Some(why);
-        state.told = Some(why.to_owned());
+        let is_known = state.logged.as_deref() == Some(why);
+        state.logged = Some(why.to_owned());
         state.current.is_some() && !is_known
     }
 
@@ -187,7 +190,7 @@ impl HeldCertificate {
         self.dated.set(Some(certificate.ends()));
         let mut state = self.state();
         state.current = Some(Arc::new(certificate));
-        state.told = None;
+        state.logged = None;
         drop(state);
         if last.is_some() {
             tracing::info!(%identity, "certificate of identity {identity} replaced, now {}", self.describe());

@@ -39,8 +39,8 @@ pub(crate) struct Federated {
     source: Source,
     clock: Steady,
     desk: Desk,
-    /// Whether the log was told of an odd audience.
-    told: AtomicBool,
+    /// Whether a warning about an unusual audience was logged.
+    warned: AtomicBool,
 }
 
 enum Source {
@@ -94,7 +94,7 @@ impl Federated {
             source,
             clock: Steady::from(clock::wall()),
             desk: Desk::default(),
-            told: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
         }
     }
 
@@ -106,7 +106,7 @@ impl Federated {
         }
     }
 
-    /// Asks with these pairs and the token. A file that was replaced meanwhile is tried once more.
+    /// Sends a request with these pairs and the token. If the file was replaced since it was read, it is tried once more.
     pub(crate) async fn ask(
         &self,
         endpoint: &Endpoint,
@@ -142,7 +142,7 @@ impl Federated {
             && why.refusal.outlook == Outlook::AfterFix
         {
             let presented = answer::payload(assertion.expose()).unwrap_or_default();
-            why.sentence.push_str(&told(&presented));
+            why.sentence.push_str(&presented_claims(&presented));
         }
         answer
     }
@@ -190,10 +190,10 @@ impl Federated {
     fn warn_of_audience(&self, token: &Secret) {
         let presented: Presented = answer::payload(token.expose()).unwrap_or_default();
         if presented.is_for_exchange() {
-            self.told.store(false, Ordering::Relaxed);
+            self.warned.store(false, Ordering::Relaxed);
             return;
         }
-        if !self.told.swap(true, Ordering::Relaxed) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 identity = %self.identity,
                 "the federated token of identity {} is for the audience {}, and federated credentials usually want \
@@ -246,8 +246,8 @@ pub struct FederatedToken {
 pub enum AudienceFit {
     /// It is [`EXCHANGE_AUDIENCE`], in any cloud.
     Usual,
-    /// The federated credential must be made out to it.
-    Odd,
+    /// Any other; the federated credential must name it.
+    Unusual,
 }
 
 impl FederatedToken {
@@ -262,7 +262,7 @@ impl FederatedToken {
             audience: presented.audience(),
             fit: match presented.is_for_exchange() {
                 true => AudienceFit::Usual,
-                false => AudienceFit::Odd,
+                false => AudienceFit::Unusual,
             },
             left: answer::expires(token.expose()).map(|end| end.saturating_sub(now)),
         }
@@ -271,7 +271,7 @@ impl FederatedToken {
     /// What the file of an identity holds, checked as it is before Entra is asked.
     ///
     /// # Errors
-    /// Why it does not do, and who mends it.
+    /// Why it is not valid, and who fixes it.
     pub async fn in_file(path: &Path, identity: &str) -> Result<Self, Failure> {
         let now = Clocks::read(&Steady::from(clock::wall()));
         let read = read_at(&Desk::default(), path).await;
@@ -283,7 +283,7 @@ impl FederatedToken {
 }
 
 /// What the administrator of the tenant compares with the federated credential.
-fn told(presented: &Presented) -> String {
+fn presented_claims(presented: &Presented) -> String {
     let text = |value: &Option<String>| shown(value.as_deref().unwrap_or_default());
     format!(
         " The presented token has the issuer {}, the subject {} and the audience {}.",
@@ -350,7 +350,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::proptest;
 
-    use super::{Clocks, Presented, check, read, shown, told};
+    use super::{Clocks, Presented, check, presented_claims, read, shown};
     use crate::entra::answer;
     use crate::model::Secret;
 
@@ -419,12 +419,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_presented_is_told_and_nothing_else() {
+    fn only_the_compared_claims_are_reported() {
         let presented = presented(
             r#"{"iss":"https://issuer.example/","sub":"system:\nserviceaccount","aud":"x","jti":"canary"}"#,
         );
         assert_eq!(
-            told(&presented),
+            presented_claims(&presented),
             " The presented token has the issuer \"https://issuer.example/\", the subject \
              \"system:\\nserviceaccount\" and the audience \"x\"."
         );

@@ -93,7 +93,7 @@ impl Proof {
 enum Credential {
     Secret {
         held: Arc<Held>,
-        /// As the settings tell, which may be wrong.
+        /// From the settings, which may be wrong.
         expires: Option<SystemTime>,
     },
     Certificate(Arc<HeldCertificate>),
@@ -221,7 +221,7 @@ impl Rotation {
                         if let (Ok(_), Some((why, before))) = (&answer, &refused)
                             && *before != index
                         {
-                            self.tell(why, *before);
+                            self.warn_of_refusal(why, *before);
                         }
                         return answer;
                     }
@@ -235,8 +235,8 @@ impl Rotation {
         Err(refused.or(failed).unwrap_or(TokenError::NoToken))
     }
 
-    /// One that is refused while another serves would be noticed by nobody until that one ends, too.
-    fn tell(&self, why: &Refused, before: usize) {
+    /// A credential that is refused while another works would go unnoticed until that one expires, too.
+    fn warn_of_refusal(&self, why: &Refused, before: usize) {
         let identity = &self.identity;
         let what = self
             .list
