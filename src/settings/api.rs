@@ -48,7 +48,7 @@ impl Check<'_> {
         Some(url)
     }
 
-    /// A token for flows is worth nothing to an API.
+    /// A token for flows is not valid for an API.
     fn judge_scope(&mut self, value: &At<String>, url: &TriggerUrl, identity: &IdentitySettings) {
         let known = SCOPES
             .iter()

@@ -1,5 +1,5 @@
-//! Finds the bracket that was forgotten. The TOML reader notices a list that does not end only where the next setting
-//! begins, often many lines further down, and takes all that follows for a part of the list.
+//! Locates a missing closing bracket. The TOML parser notices an unterminated list only at the next setting, often many
+//! lines further down, and treats everything in between as part of the list.
 
 /// The place of a `[` or `{` of a value that is not closed before the next setting or table begins.
 pub(super) fn unclosed(text: &str) -> Option<usize> {

@@ -1,5 +1,5 @@
-//! `[keys]`, `[[caller]]`: callers, and their keys from the settings file and from key files. A key belongs to one caller: the same
-//! digest twice would make it a matter of chance who called.
+//! `[keys]`, `[[caller]]`: callers, and their keys from the settings file and from key files. A key belongs to one caller:
+//! with a duplicate digest the caller would be ambiguous.
 
 use std::collections::HashMap;
 use std::hash::RandomState;

@@ -1,4 +1,4 @@
-//! What a check of the settings carries along; each table's rules are in the file of the table.
+//! The state of a check of the settings; each table's rules are in the file of the table.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -44,7 +44,7 @@ impl ClientCertificate {
     /// Builds the certificate from the current contents of its sources; nothing if it is still `last`.
     ///
     /// # Errors
-    /// Says in words why it cannot be used.
+    /// Why it cannot be used, in words.
     pub fn read(
         &self,
         file: &Secret,

@@ -1,10 +1,10 @@
-//! The digest by which a key of a caller is known: the settings hold no key.
+//! The digest that identifies a key of a caller: the settings never contain the key itself.
 
 use std::fmt;
 
 use crate::model::Secret;
 
-/// Digest of a key as the settings hold it.
+/// Digest of a key as stored in the settings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyDigest {
     /// SHA-256 of the key: `sha256:` and 64 hexadecimal digits.

@@ -1,5 +1,5 @@
-//! Settings and list files as they were when they were read, so that a running gateway can say whether they have changed
-//! since. Only a digest is kept, never content.
+//! Records settings and list files at load time, so that a running gateway can report whether they have changed since. Only
+//! a digest is kept, never content.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Collects what is wrong while the check goes on, and turns everything into the report at the end.
+//! Collects mistakes during the check, and turns them into the report at the end.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -90,7 +90,7 @@ impl Findings {
         }
     }
 
-    /// A flaw that says nothing of what must not be printed.
+    /// The flaw without anything that must not be printed.
     fn discreet(&self, flaw: Flaw) -> Flaw {
         let words = || self.sources.first().map(Source::hidden_words).unwrap_or_default();
         let hidden = self.hidden.get_or_init(words);
@@ -108,7 +108,7 @@ impl Findings {
         self.mistakes.push(Mistake::new(Severity::Mistake, flaw, place));
     }
 
-    /// A mistake with two places; `label` says what the second has to do with the first.
+    /// A mistake with two places; `label` describes the second.
     pub(crate) fn clash(&mut self, mark: impl Into<Mark>, flaw: Flaw, other: impl Into<Mark>, label: &str) {
         if !self.has_room() {
             return;

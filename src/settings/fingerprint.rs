@@ -1,8 +1,8 @@
 //! The digest that shows whether a running gateway was started with the current contents of its settings files. It covers
 //! the settings file, lists of networks and keys, and trusted certificate authorities.
 //!
-//! It covers no secret: the settings hold only references to secrets, and of the digest of a caller's key only the first
-//! 16 bits count. A changed key is noticed all the same, and who guesses a key learns nothing that would confirm it.
+//! It covers no secret: the settings contain only references to secrets, and of the digest of a caller's key only the first
+//! 16 bits are included. That still detects a changed key, and does not confirm a guessed one.
 
 use std::fmt;
 

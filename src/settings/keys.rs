@@ -119,7 +119,7 @@ impl KeyList {
         if dates.not_before.is_none() && dates.expires.is_none() {
             return None;
         }
-        // Keys that were made on one day stand together.
+        // Keys created on the same day are usually adjacent, so comparing with the last entry is enough.
         if self.dates.last() != Some(&dates) {
             self.dates.push(dates);
         }

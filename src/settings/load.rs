@@ -1,5 +1,5 @@
-//! From a settings file to checked settings. It goes on after a mistake, so that one run shows all of them; settings come
-//! out only if there was none.
+//! Loads a settings file and checks it. Continues after a mistake, so that one run reports all of them, and returns settings
+//! only if there was none.
 
 use std::collections::HashMap;
 use std::path::Path;

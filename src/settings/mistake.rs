@@ -1,6 +1,5 @@
-//! Mistakes in the settings, and the report that shows all of them with line and caret. A mistake keeps the
-//! line it is about, with every secret in it already hidden, so that it can be shown long after the file is
-//! gone.
+//! Mistakes in the settings, and the report that prints all of them with line and caret. A mistake keeps a copy of its line
+//! with every secret already masked, so that it can be printed after the file is gone.
 
 use std::cell::OnceCell;
 use std::fmt;

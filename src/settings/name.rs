@@ -1,4 +1,4 @@
-//! Names of identities, callers and routes: each is given once, and each use of one must find it.
+//! Names of identities, callers and routes: each is defined once, and each reference must resolve.
 
 use std::collections::HashMap;
 

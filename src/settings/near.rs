@@ -1,4 +1,4 @@
-//! The guess which word was meant by one that is not known.
+//! Suggests a known word for an unknown one.
 
 use strsim::osa_distance;
 

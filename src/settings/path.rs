@@ -1,4 +1,4 @@
-//! The search for routes that match the same requests.
+//! Finds routes that match the same requests.
 
 use std::collections::HashMap;
 

@@ -140,7 +140,7 @@ pub struct RouteSettings {
     pub body_bytes_max: u64,
     /// What it forwards to.
     pub kind: RouteKind,
-    /// How the trigger is convinced.
+    /// How the route authenticates to the trigger.
     pub proof: Proof,
     /// Object ids on the trigger's list, as far as they are known.
     pub object_ids: Vec<String>,
@@ -187,7 +187,7 @@ pub enum RouteKind {
 pub enum CallersSettings {
     /// Only these.
     Named(Vec<CallerName>),
-    /// Everybody, as the settings say explicitly; networks and limits still apply.
+    /// Everybody, as the settings explicitly allow; networks and limits still apply.
     Anonymous,
 }
 
@@ -244,7 +244,7 @@ pub struct UpstreamSettings {
 /// The header field most senders of webhooks can set.
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What routes are held against.
+/// What routes are checked against.
 struct Known<'a> {
     identities: &'a [IdentitySettings],
     identity_names: &'a mut Names,
@@ -350,7 +350,7 @@ impl Check<'_> {
         }
     }
 
-    /// Puts the route among the others, and reports the one it cannot stand beside.
+    /// Adds the route to the others, and reports the one it conflicts with.
     fn place(
         &mut self,
         route: &Table<RouteTable>,

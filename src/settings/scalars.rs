@@ -1,5 +1,5 @@
-//! Kinds of values that are a number in some unit, or a moment: counts, durations, sizes, rates, dates. Each is read and
-//! held against its bounds.
+//! Kinds of values that are a number in some unit, or a moment: counts, durations, sizes, rates, dates. Each is parsed and
+//! checked against its bounds.
 
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;

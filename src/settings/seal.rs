@@ -1,4 +1,4 @@
-//! What a secret must be to seal the store of a sign-in: asked at the start, and of each one that takes its place.
+//! Validates the secret that seals the store of a sign-in, at startup and whenever the secret is replaced.
 
 use crate::model::Secret;
 

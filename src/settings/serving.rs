@@ -19,11 +19,11 @@ use crate::model::{Flaw, Secret};
 use crate::outbound::provider;
 use crate::settings::source::SecretSource;
 
-/// Where a certificate of a listener and its key lie.
+/// Where the certificate of a listener and its key are stored.
 #[derive(Debug, Clone)]
 pub struct CertificateSource {
     pub(super) places: Places,
-    /// The names that the settings give; none stand for its own.
+    /// The names from the settings; if empty, the names in the certificate apply.
     pub(super) names: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ impl CertificateSource {
     /// Builds the certificate from the current contents of its sources.
     ///
     /// # Errors
-    /// Says in words why it cannot serve.
+    /// Why it cannot be served, in words.
     pub fn read(&self, texts: &[Secret]) -> Result<Certificate, String> {
         let pair = self.pair(texts).map_err(|fault| fault.flaw.what)?;
         let names = self.served(&pair.leaf).map_err(|flaw| flaw.what)?;
@@ -133,12 +133,12 @@ impl Certificate {
         self.not_before <= now && now < self.not_after
     }
 
-    /// The day on which it begins, for people.
+    /// The day from which it is valid, for messages.
     pub fn begins_on(&self) -> String {
         day(self.not_before)
     }
 
-    /// The day on which it ends, for people.
+    /// The day on which it expires, for messages.
     pub fn ends_on(&self) -> String {
         day(self.not_after)
     }
@@ -182,7 +182,7 @@ fn apart(chain: &Secret, place: &str, key: &Secret) -> Result<Pair, Fault> {
     Ok(Pair { key, leaf })
 }
 
-/// Both from one place, in whatever order they lie there.
+/// Reads both from one source, in any order.
 fn together(texts: &Texts<'_>) -> Result<Pair, Fault> {
     let parts = texts.parts()?;
     let provider = provider();

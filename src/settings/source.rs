@@ -1,6 +1,6 @@
-//! Everything outside the settings file that its meaning depends on: environment variables, secret files and
-//! the time. It turns `env:NAME` and `file:PATH` into secrets, and hands out what was read from key vaults before. Nothing
-//! else in the product reads an environment variable.
+//! Everything outside the settings file that its meaning depends on: environment variables, secret files and the time.
+//! Resolves `env:NAME` and `file:PATH` to secrets, and returns values that were read from key vaults before. No other code
+//! in the product reads environment variables.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ pub(super) const PEM_BYTES_MAX: u64 = 1024 * 1024;
 pub enum Secrets {
     /// They are read and must be there.
     Resolved,
-    /// They are not read, and other files may be missing: placeholders stand for all of them, so the result
-    /// can be looked at but not served. For checks on a machine other than the one that runs the gateway.
+    /// They are not read, and other files may be missing: placeholders replace all of them, so the result can be inspected
+    /// but not served. For checks on a machine other than the one that runs the gateway.
     Unresolved,
 }
 
@@ -100,7 +100,7 @@ impl Environment {
         self
     }
 
-    /// The same environment with what was read from key vaults. Without it placeholders stand for those secrets.
+    /// The same environment with the values read from key vaults. Without them, those secrets are placeholders.
     #[must_use]
     pub fn with_vaults<V: Into<VaultValue>>(mut self, values: HashMap<VaultReference, V>) -> Self {
         let values = values.into_iter().map(|(place, value)| (place, value.into()));
@@ -138,7 +138,7 @@ impl Environment {
     /// paths begin.
     ///
     /// # Errors
-    /// Says in words what is wrong with the reference or with what it points to.
+    /// What is wrong with the reference or with its target, in words.
     pub fn secret(&self, reference: &str, folder: &Path) -> Result<Secret, String> {
         let reference = Reference::parse(reference, folder)
             .ok_or("a secret is named as env:NAME or file:PATH, never given itself")?;
@@ -264,7 +264,7 @@ impl Reference {
     }
 }
 
-/// What may lie behind a reference.
+/// What a reference may point to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holds {
     /// Text alone.
@@ -295,13 +295,13 @@ impl SecretSource {
         }
     }
 
-    /// The same source, whose value ends then.
+    /// The same source with an expiry.
     pub(super) fn until(mut self, expires: Option<SystemTime>) -> Self {
         self.expires = expires;
         self
     }
 
-    /// The same source, which may hold something else than text.
+    /// The same source, which may contain something other than text.
     pub(super) fn holding(mut self, holds: Holds) -> Self {
         self.holds = holds;
         self

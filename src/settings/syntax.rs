@@ -1,4 +1,4 @@
-//! From text to the tables of the settings file. What is not TOML is reported in words.
+//! Parses text into the tables of the settings file, and reports invalid TOML in plain words.
 
 use toml::de::DeTable;
 

@@ -1,4 +1,4 @@
-//! Certificates and keys: read from PEM, held against each other, and asked for their names and dates.
+//! Certificates and keys: parses PEM, checks that certificate and key match, and reads their names and dates.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::settings::source::{Holds, Reference};
 use crate::settings::table::{Table, table};
 use crate::settings::{Certificate, CertificateSource, SecretSource, source};
 
-/// A certificate that ends within this time is worth a warning: renewals that work come earlier.
+/// Warn about a certificate that expires within this time: a working renewal would have replaced it earlier.
 const RENEWAL: Duration = Duration::from_secs(14 * 86_400);
 
 table! {
@@ -165,7 +165,7 @@ impl Check<'_> {
         })
     }
 
-    /// A certificate of which a part was not read: a key that belongs to nothing takes the place of its own.
+    /// A certificate of which a part was not read, with an unrelated key as a placeholder.
     fn in_part(
         &mut self,
         table: &CertificateTable,

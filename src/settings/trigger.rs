@@ -8,7 +8,7 @@ use crate::settings::check::Check;
 use crate::settings::kinds::At;
 use crate::settings::source::{Holds, Reference, SecretSource};
 
-/// How the trigger is convinced to start a run.
+/// How a route authenticates to its trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
     /// A bearer token of this identity.
@@ -20,7 +20,7 @@ pub enum Proof {
 /// Where the address of a trigger can be read again, and what it must be to be taken.
 #[derive(Debug, Clone)]
 pub struct TriggerSource {
-    /// As the settings say it.
+    /// As written in the settings.
     pub(super) written: String,
     pub(super) source: SecretSource,
     pub(super) proof: Proof,
@@ -43,7 +43,7 @@ impl TriggerSource {
     /// under `azurewebsites.net`, and nobody sees the warning about other hosts that the start gives.
     ///
     /// # Errors
-    /// Says in words why the route cannot use it.
+    /// Why the route cannot use it, in words.
     pub fn succeed(&self, text: &Secret, current: &TriggerUrl) -> Result<TriggerUrl, String> {
         let url = read_address(text.expose(), Some(&self.proof)).map_err(|flaw| flaw.what)?;
         let takes_token = matches!(self.proof, Proof::Identity(_));
@@ -98,7 +98,7 @@ pub(super) fn cloud_of(proof: Option<&Proof>, identities: &[IdentitySettings]) -
     })
 }
 
-/// An address that fits the way its route convinces the flow. Without a proof it is held against nothing.
+/// Parses an address, and checks that it fits the proof of its route, if that is known.
 pub(super) fn read_address(text: &str, proof: Option<&Proof>) -> Result<TriggerUrl, Flaw> {
     let url = TriggerUrl::parse(text).map_err(flaw_of)?;
     match proof {
@@ -112,7 +112,7 @@ pub(super) fn read_address(text: &str, proof: Option<&Proof>) -> Result<TriggerU
 /// Warnings about a usable address.
 pub(super) fn remarks(url: &TriggerUrl, tokens: Option<&TokenCloud>) -> Vec<String> {
     let mut remarks: Vec<_> = url.warning().into_iter().collect();
-    // A token of one cloud is worth nothing in another.
+    // A token of one cloud is not valid in another.
     if let (Some(tokens), Some(cloud)) = (tokens, url.cloud())
         && tokens.cloud != cloud
     {
@@ -142,7 +142,7 @@ const PLACEHOLDER: &str = "https://unresolved.invalid/";
 const SIGNED_PLACEHOLDER: &str = "https://unresolved.invalid/?sp=none&sv=none&sig=none";
 
 impl Check<'_> {
-    /// Reads the address. Without a proof, which is then already reported, it is held against nothing.
+    /// Reads the address. If there is no proof to check it against, that is already reported.
     pub(super) fn trigger(
         &mut self,
         value: &At<String>,

@@ -52,7 +52,7 @@ impl Check<'_> {
     }
 
     /// A secret behind a reference, with the place where it can be read again. One in a key vault is not read before it
-    /// is needed, so that a vault that is away does not keep the rest from serving.
+    /// is needed, so that an unavailable vault does not prevent the rest from serving.
     pub(super) fn secret_source(&mut self, key: &str, value: &At<String>) -> Option<SecretSource> {
         let reference = self.reference(key, value)?;
         if let Reference::Vault(place) = &reference {

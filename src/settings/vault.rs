@@ -1,5 +1,5 @@
-//! Secrets that lie in an Azure Key Vault: how a reference to one is written, which hosts are vaults, and what a token
-//! for them must be made out to. Reading them is for `secrets/vault.rs`.
+//! References to secrets in Azure Key Vault: their syntax, which hosts are vaults, and the token audience that a vault
+//! requires. `secrets/vault.rs` reads the secrets.
 
 use std::fmt;
 use std::net::IpAddr;

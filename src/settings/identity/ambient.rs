@@ -1,5 +1,5 @@
-//! The default chain: workload identity where the platform has set it up, else a managed identity. What is out of the
-//! question is found here, with its reason; which of the others is there is found when a token is asked for.
+//! The default chain: workload identity where the platform has set it up, else a managed identity. This file rules out
+//! sources that cannot work, with the reason; which of the others is available is determined when a token is requested.
 
 use crate::model::{Cloud, Flaw, Secret};
 use crate::settings::check::Check;

@@ -1,5 +1,5 @@
-//! Certificates of an identity: each is read with its private key and tried once, so that what Entra would refuse is
-//! named before the first request.
+//! Certificates of an identity: each is read with its private key and tried once, so that a certificate that Entra would
+//! reject is reported before the first request.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Workload identity federation: an application that shows a token of another issuer. What the settings leave out is taken
-//! from the variables that the webhook of azure-workload-identity sets, and it is said which those were.
+//! Workload identity federation: an application that authenticates with a token of another issuer. Values missing from the
+//! settings come from the variables that the webhook of azure-workload-identity sets, and the origin of each is reported.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -75,7 +75,7 @@ impl Check<'_> {
     }
 
     fn vouched(&mut self, name: &At<String>, cloud: Option<Cloud>) -> Option<ClientProof> {
-        // What is wrong with the name is said where the links are checked.
+        // Mistakes in the name are reported where the links are checked.
         Some(ClientProof::Federated(FederatedSettings {
             source: AssertionSource::Identity {
                 name: IdentityName::parse(name).ok()?,

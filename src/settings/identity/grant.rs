@@ -1,4 +1,4 @@
-//! An identity as the settings give it: where its tokens come from, and how it proves who it is.
+//! An identity as configured: where its tokens come from, and how it proves who it is.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub struct IdentitySettings {
 }
 
 impl IdentitySettings {
-    /// Where the secrets of this identity lie.
+    /// Where the secrets of this identity are stored.
     pub fn secret_sources(&self) -> Vec<&SecretSource> {
         match &self.grant {
             GrantSettings::Client { proof, .. } | GrantSettings::SignIn { proof, .. } => {
@@ -180,7 +180,7 @@ pub enum ClientProof {
 }
 
 impl ClientProof {
-    /// Where its secrets lie.
+    /// Where its secrets are stored.
     pub fn secret_sources(&self) -> Vec<&SecretSource> {
         match self {
             Self::Secrets(secrets) => secrets.iter().map(|secret| &secret.source).collect(),
@@ -245,13 +245,13 @@ pub enum ManagedSource {
     Arc {
         /// Scheme, host and port.
         endpoint: String,
-        /// The one folder in which the agent's keys may lie.
+        /// The only folder from which the agent's keys are read.
         token_folder: PathBuf,
     },
 }
 
 impl ManagedSource {
-    /// Its name for people.
+    /// Its display name.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Imds { .. } => "IMDS",

@@ -1,5 +1,5 @@
-//! Identities that need tokens of other identities: each must be there, be of a kind that can help, and none may need
-//! itself in the end.
+//! Identities that need tokens of other identities: each dependency must exist and be of a suitable kind, and there must be
+//! no cycle.
 
 use std::collections::{HashMap, HashSet};
 
@@ -66,7 +66,7 @@ impl Check<'_> {
     }
 }
 
-/// Says which identities are there for others alone: they lend their tokens, and no route names them.
+/// Marks the identities that only provide tokens to other identities, and that no route names.
 pub(in crate::settings) fn give_roles(identities: &mut [IdentitySettings], routes: &[RouteSettings]) {
     let serving: HashSet<_> = routes
         .iter()
@@ -91,7 +91,7 @@ fn link_of(table: &Table<IdentityTable>) -> Option<&At<String>> {
     table.federated.as_ref()?.identity.as_ref()
 }
 
-/// The way from an identity back to itself, with its own name at both ends. Each identity is looked at once.
+/// A cycle from an identity back to itself, with its own name at both ends. Visits each identity once.
 fn circle<'a>(from: &'a str, edges: &HashMap<&'a str, Vec<&'a str>>) -> Option<Vec<&'a str>> {
     let mut paths = vec![vec![from]];
     let mut seen = Vec::new();

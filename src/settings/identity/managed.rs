@@ -1,5 +1,5 @@
-//! Managed identities: which of the platform's sources hands the tokens out, found by what the platform says in environment
-//! variables, and which of several identities is meant.
+//! Managed identities: selects the platform's token source from the environment variables that the platform sets, and which
+//! of several identities to use.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -256,7 +256,7 @@ impl Check<'_> {
 
 const PLATFORM_VARIABLE_HINT: &str = "the platform sets this variable; remove any other setting of it";
 
-/// What may stand behind host and port.
+/// What may follow host and port in an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behind {
     None,

@@ -1,5 +1,5 @@
-//! Entra identities: the mistakes here cost most when they are found late, as refused tokens, so each known
-//! one is named before the first request.
+//! Entra identities: mistakes here are expensive when they surface late, as rejected tokens, so each known one is reported
+//! before the first request.
 
 mod ambient;
 mod certificate;

@@ -1,5 +1,5 @@
-//! An account that a person signs in once: where its refresh token is kept, under which seal, and what may be asked for
-//! in the name of an account. The file itself is read and written by `entra`.
+//! An account that a person signs in once: where its refresh token is stored, under which seal, and which scopes may be
+//! requested for an account. `entra` reads and writes the file itself.
 
 #[cfg(unix)]
 use std::fs;
