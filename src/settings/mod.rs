@@ -1,4 +1,4 @@
-//! The checked settings as plain data, and the one way to get them: [`load`]. Values here cannot be wrong any more;
+//! The checked settings as plain data, and the one way to get them: [`load()`]. Values here cannot be wrong any more;
 //! machines are built from them one floor up, and no setting is looked up by text after that.
 
 mod admin;
