@@ -5,7 +5,6 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    missing_docs,
     reason = "a test fails by panicking, and some need dates around today"
 )]
 

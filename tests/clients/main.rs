@@ -9,7 +9,6 @@
     clippy::panic,
     clippy::indexing_slicing,
     dead_code,
-    missing_docs,
     unreachable_pub,
     reason = "a test fails by panicking, and the harness has more than is needed here"
 )]

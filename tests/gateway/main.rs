@@ -6,7 +6,6 @@
     clippy::indexing_slicing,
     clippy::too_many_lines,
     clippy::type_complexity,
-    missing_docs,
     unreachable_pub,
     reason = "a test fails by panicking"
 )]
