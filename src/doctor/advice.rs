@@ -43,7 +43,6 @@ pub(super) fn of_token_error(error: &TokenError, identity: &IdentitySettings) ->
     }
 }
 
-/// What to do about a failure of what the platform gives.
 pub(super) fn of_platform(failure: &Failure, identity: &IdentitySettings) -> Remedy {
     let remedy = Remedy::new(failure.row.fixed_by, failure.what.clone());
     let source = match &identity.grant {
@@ -104,7 +103,6 @@ fn said(refusal: &Refusal, identity: &IdentitySettings) -> String {
     says
 }
 
-/// What to do about a refusal of Entra.
 pub(super) fn of_refusal(refusal: &Refusal, identity: &IdentitySettings) -> Remedy {
     let remedy = of_row(refusal.row, Some(identity));
     // Without a number, a refused grant of an account that signed in is one that has ended.

@@ -119,7 +119,6 @@ fn judge(
     }
 }
 
-/// The permissions that the token's claims name.
 fn rights(identity: Option<&IdentitySettings>, held: &HeldTokens) -> String {
     let token = identity.and_then(|identity| held.get(&identity.name));
     let Some(claims) = token.and_then(|token| Claims::read(token.text().expose())) else {

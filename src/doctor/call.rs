@@ -19,7 +19,6 @@ use crate::settings::{Config, RouteSettings};
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much of an answer is read; every fault of the platform is far smaller. Bytes.
 const JUDGED_BYTES_MAX: usize = 64 * 1024;
-/// Time limit for the body of an answer.
 const JUDGED_TIME: Duration = Duration::from_secs(10);
 
 /// What a trigger requires, as far as its refusal of a call without a credential says.

@@ -21,7 +21,6 @@ use crate::settings::{
 
 /// A credential that expires within this time causes a warning.
 const CREDENTIAL_RENEWAL: Duration = Duration::from_secs(60 * 86_400);
-/// Time limit for reading the file of a sign-in.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Checks an identity's credentials without asking Entra.
@@ -97,7 +96,6 @@ fn credentials(client: &str, what: &str) -> Remedy {
     ))
 }
 
-/// Reports a credential's expiry.
 pub(super) fn expiry(
     name: &'static str,
     place: &str,

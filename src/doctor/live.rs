@@ -25,7 +25,6 @@ const FIRST: &str = "no key";
 const SECOND: &str = "credential";
 const RUN: &str = "run";
 
-/// Describes what will be sent, before anything is.
 pub fn plan(selection: &Selection<'_>, live: Live) -> Vec<String> {
     let mut lines = Vec::new();
     for route in selection.routes.iter().filter(|_| live != Live::No) {
@@ -71,7 +70,6 @@ fn harmless(route: &RouteSettings) -> Option<Method> {
     harmless_to(&[route])
 }
 
-/// A method that none of these routes allows.
 pub(super) fn harmless_to(routes: &[&RouteSettings]) -> Option<Method> {
     let all = [
         Method::GET,
@@ -165,7 +163,6 @@ impl Caller<'_> {
         (self.explain_refusal(&fault, mode), mode)
     }
 
-    /// What a refusal without a credential says about the route.
     fn explain_refusal(&self, fault: &Fault, mode: Mode) -> Check {
         let signed = self.route.proof == Proof::Signed;
         match (mode, fault.row.failure.code, fault.row.wording) {
@@ -234,7 +231,6 @@ impl Caller<'_> {
         }
     }
 
-    /// Makes a real call.
     async fn run(&self) -> Check {
         let method = run_method(self.route);
         let target = self.route.trigger.exposed_path_and_query();

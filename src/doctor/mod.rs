@@ -63,9 +63,6 @@ impl Walk {
     }
 
     /// Ends the walk because the settings cannot be loaded.
-    ///
-    /// # Errors
-    /// If a name is not in the settings.
     pub fn stop(mut self, config: &Config, questions: &Questions) -> Result<Report, String> {
         let selection = Selection::of(config, questions)?;
         let identities = selection.identities.iter();
@@ -91,9 +88,6 @@ impl Walk {
     }
 
     /// Checks everything that was asked for. Each step has a deadline.
-    ///
-    /// # Errors
-    /// If a name is not in the settings.
     pub async fn finish(
         mut self,
         config: &Config,
@@ -155,9 +149,6 @@ impl Walk {
 }
 
 /// Checks everything that was asked for, in settings that load without a key vault.
-///
-/// # Errors
-/// If a name is not in the settings.
 pub async fn examine(
     config: &Config,
     environment: &Environment,

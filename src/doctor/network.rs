@@ -22,10 +22,8 @@ use crate::outbound::Trust;
 
 /// A certificate that expires within this time causes a warning: renewals that work come earlier.
 pub(super) const RENEWAL: Duration = Duration::from_secs(14 * 86_400);
-/// Names of a certificate that are shown.
 const NAMES_SHOWN_MAX: usize = 6;
 
-/// A host and how it is reached.
 pub(super) struct Destination<'a> {
     pub host: &'a str,
     pub port: u16,
@@ -242,7 +240,6 @@ async fn handshake(place: &Destination<'_>, stream: TcpStream) -> Check {
     }
 }
 
-/// Why a handshake failed, and who fixes it.
 fn refused(place: &Destination<'_>, error: &io::Error) -> Check {
     let host = place.host;
     let inner = error
@@ -302,7 +299,6 @@ fn refused(place: &Destination<'_>, error: &io::Error) -> Check {
     Check::fail("tls", why, remedy)
 }
 
-/// The relevant fields of a certificate.
 pub(super) struct CertificateFacts {
     names: Vec<String>,
     pub not_after: SystemTime,
@@ -333,7 +329,6 @@ impl CertificateFacts {
         self.not_after.duration_since(clock::wall()).unwrap_or_default()
     }
 
-    /// Its names and the days until it expires.
     pub(super) fn says(&self) -> String {
         format!("names {}, {}", self.names.join(" "), days(self.left()))
     }
@@ -354,7 +349,6 @@ pub(super) fn host_of(address: &str) -> (&str, u16) {
     }
 }
 
-/// Formats a duration in days.
 pub(super) fn days(left: Duration) -> String {
     format!("{} days left", left.as_secs() / 86_400)
 }

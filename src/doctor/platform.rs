@@ -46,7 +46,6 @@ pub(super) async fn managed(settings: &ManagedSettings, group: &mut Group) {
     });
 }
 
-/// The remedy if nothing answers.
 fn absent(source: &ManagedSource) -> Remedy {
     let remedy = match source {
         ManagedSource::Imds { .. } => Remedy::new(

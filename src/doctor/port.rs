@@ -27,7 +27,6 @@ const NAME: &str = "port";
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// More than the head of any refusal.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Most certificates of a listener that are requested one by one.
 const CERTIFICATES_MAX: usize = 50;
 
 /// A request without a `Host`, which RFC 9112 section 3.2 requires every server to refuse.
@@ -35,7 +34,6 @@ const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nuser-agent: flowgate-doctor\r\nconne
 /// A field of every answer of a gateway, with the value that it has when the gateway itself answers.
 const MARK: &str = "x-flowgate-answer: gateway";
 
-/// Checks the port of each listener.
 pub(super) async fn examine(config: &Config, running: &Running) -> Vec<Check> {
     // With port 0 the system chooses the port; only the running gateway knows which.
     let bound = running.with(config).map(|status| status.listeners.as_slice());
@@ -58,7 +56,6 @@ pub(super) async fn examine(config: &Config, running: &Running) -> Vec<Check> {
     checks
 }
 
-/// What accepts connections at a port.
 enum PortState {
     Nothing(String),
     /// A gateway that presents the configured certificates.
@@ -147,7 +144,6 @@ fn name_of(certificate: &Certificate, address: SocketAddr) -> (String, ServerNam
     (first.to_owned(), name)
 }
 
-/// Asks who answers.
 async fn question(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), String> {
     let broken = |error: io::Error| format!("the connection broke: {error}");
     stream.write_all(QUESTION).await.map_err(broken)?;

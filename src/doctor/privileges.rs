@@ -119,12 +119,10 @@ pub(super) fn signatures(config: &Config) -> Vec<Check> {
     checks
 }
 
-/// Whether a route asks for no key.
 fn is_open(route: &RouteSettings) -> bool {
     matches!(route.callers, CallersSettings::Anonymous)
 }
 
-/// Reports routes that ask for no key.
 fn open(config: &Config) -> Vec<Check> {
     let open = config.routes.iter().filter(|route| is_open(route));
     open.map(|route| {

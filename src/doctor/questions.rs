@@ -3,16 +3,13 @@
 use crate::doctor::signed::SignedUrl;
 use crate::settings::{Config, IdentitySettings, Proof, RouteSettings, VaultReference};
 
-/// What the doctor is asked to check.
 #[derive(Debug, Clone, Default)]
 pub struct Questions {
     /// Only this route and its identity.
     pub route: Option<String>,
     /// Only this identity and its routes.
     pub identity: Option<String>,
-    /// Whether triggers are called.
     pub live: Live,
-    /// Whether to report settings that are more permissive than necessary.
     pub privileges: Privileges,
     /// Old signed addresses of triggers, to be tried if `live` and `privileges` are both set.
     pub signed: Vec<SignedUrl>,
@@ -25,10 +22,8 @@ impl Questions {
     }
 }
 
-/// Whether triggers are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Live {
-    /// No calls.
     #[default]
     No,
     /// With calls that cannot start a run.
@@ -40,14 +35,11 @@ pub enum Live {
 /// Whether to report settings that are more permissive than necessary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Privileges {
-    /// They are not reported.
     #[default]
     No,
-    /// They are reported.
     Yes,
 }
 
-/// The routes and identities that are checked.
 #[derive(Debug)]
 pub struct Selection<'a> {
     /// Identities, in the order of the settings.
@@ -58,9 +50,6 @@ pub struct Selection<'a> {
 
 impl<'a> Selection<'a> {
     /// Picks what the questions name.
-    ///
-    /// # Errors
-    /// If a name is not in the settings.
     pub fn of(config: &'a Config, questions: &Questions) -> Result<Self, String> {
         let known = |list: Vec<&str>| list.join(", ");
         if let Some(name) = &questions.identity
@@ -145,7 +134,6 @@ fn needs<'a>(config: &'a Config, identity: &IdentitySettings) -> Vec<&'a Identit
     config.identities.iter().filter(named).collect()
 }
 
-/// The identity that a route uses.
 pub(crate) fn identity_of<'a>(config: &'a Config, route: &RouteSettings) -> Option<&'a IdentitySettings> {
     let Proof::Identity(name) = &route.proof else {
         return None;

@@ -11,23 +11,19 @@ use crate::doctor::advice;
 use crate::entra::claims::Compared;
 use crate::model::Remedy;
 
-/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// As it should be.
     Ok,
     /// Information: it could not be decided from here, or needs no action.
     Note,
     /// It works now, but will not or should not stay like this.
     Warn,
-    /// It does not work.
     Fail,
     /// Not checked, because an earlier check failed.
     Skipped,
 }
 
 impl Verdict {
-    /// The word used in text and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -39,16 +35,12 @@ impl Verdict {
     }
 }
 
-/// One check.
 #[derive(Debug, Clone)]
 pub struct Check {
     /// Its name: `dns`, `tls`, `token`.
     pub name: &'static str,
-    /// Its result.
     pub verdict: Verdict,
-    /// What was found.
     pub says: String,
-    /// What to do, if anything.
     pub remedy: Option<Remedy>,
     /// The claims of a token, if they were compared.
     pub claims: Vec<Compared>,
@@ -179,14 +171,11 @@ pub(crate) fn count(number: usize, one: &str, more: &str) -> String {
     }
 }
 
-/// The checks of one thing.
 #[derive(Debug)]
 pub struct Group {
     /// `gateway`, `identity`, `route` or `privileges`.
     pub kind: &'static str,
-    /// Its name in the settings.
     pub name: String,
-    /// The checks, in the order in which they were made.
     pub checks: Vec<Check>,
     /// The failed check because of which the rest is skipped.
     broken: Option<String>,
@@ -234,7 +223,6 @@ impl Group {
     }
 }
 
-/// Everything that the doctor found.
 #[derive(Debug, Default)]
 pub struct Report {
     /// In the order in which they depend on each other.
@@ -264,12 +252,10 @@ impl Report {
         })
     }
 
-    /// Whether a check failed.
     pub fn has_failed(&self) -> bool {
         self.failures().next().is_some()
     }
 
-    /// What was not tested, and how to test it.
     pub fn untested(&self) -> Vec<&str> {
         let checks = self.groups.iter().flat_map(|group| &group.checks);
         let left = checks.filter_map(|check| check.untested.as_deref());
@@ -324,7 +310,6 @@ impl Report {
         parts.join(", ")
     }
 
-    /// Renders the report as text.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let mut shown = HashSet::new();

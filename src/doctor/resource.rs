@@ -37,7 +37,6 @@ pub(super) enum Resource<'a> {
 }
 
 impl<'a> Resource<'a> {
-    /// The resource of this audience.
     pub(super) fn of(audience: &'a str) -> Self {
         let bare = audience.trim_end_matches('/');
         let is = |id: &str| {

@@ -25,10 +25,8 @@ const CALLS: &str = "calls";
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Far more than a thousand routes or keys take.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most codes that are named per route.
 const CODES_NAMED_MAX: usize = 5;
 
-/// What is known of the running gateway.
 #[derive(Debug)]
 pub(super) enum Running {
     /// The settings disable the admin listener.
@@ -43,7 +41,6 @@ pub(super) enum Running {
 }
 
 impl Running {
-    /// Queries the admin listener of these settings.
     pub(super) async fn ask(config: &Config) -> Self {
         let Some(admin) = &config.admin else {
             return Self::Off;
@@ -68,7 +65,6 @@ impl Running {
         }
     }
 
-    /// The checks of the gateway as a whole.
     pub(super) fn checks(&self, config: &Config) -> Vec<Check> {
         let (address, status) = match self {
             Self::Off => {
@@ -161,7 +157,6 @@ fn clamp(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// Formats a duration in the largest unit that fits.
 fn age(seconds: u64) -> String {
     match seconds {
         0..60 => count(clamp(seconds), "second", "seconds"),
@@ -171,7 +166,6 @@ fn age(seconds: u64) -> String {
     }
 }
 
-/// Who causes a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CausedBy {
     /// The gateway, the flow or the settings: no caller can avoid it.
@@ -247,7 +241,6 @@ fn remedy(code: &str) -> Remedy {
     }
 }
 
-/// Why the admin listener gave no answer.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
     /// Nothing accepts connections.
@@ -264,7 +257,6 @@ impl NoAnswer {
     }
 }
 
-/// Queries an admin listener.
 pub(super) async fn ask<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T, NoAnswer> {
     let asking = async {
         let tcp = TcpStream::connect(address)

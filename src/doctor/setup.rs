@@ -52,7 +52,6 @@ pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -
     text
 }
 
-/// The steps of an identity, in their order.
 async fn steps<'a>(identity: &'a IdentitySettings, config: &'a Config, facts: &Facts<'_>) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     if matches!(facts.resource, Resource::PowerPlatform(_)) {
@@ -132,7 +131,6 @@ fn right<'a>(principal: PrincipalOf<'a>, facts: &Facts<'_>) -> Option<Permission
     }
 }
 
-/// The steps that an application needs.
 async fn register(
     identity: &IdentitySettings,
     proof: &ClientProof,

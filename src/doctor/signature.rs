@@ -35,7 +35,6 @@ fn shows_token(route: &RouteSettings) -> bool {
     route.kind == RouteKind::Flow && route.proof != Proof::Signed
 }
 
-/// Describes what will be sent, before anything is.
 pub fn plan(config: &Config, selection: &Selection<'_>, questions: &Questions) -> Vec<String> {
     let mut lines = Vec::new();
     for route in selection.routes.iter().filter(|route| shows_token(route)) {
@@ -221,7 +220,6 @@ async fn attempt(
     works
 }
 
-/// The address of a trigger with a made-up signature.
 fn made_up(url: &TriggerUrl) -> Secret {
     let bare = url.path_and_query_unsigned();
     let mark = if bare.contains('?') { '&' } else { '?' };

@@ -11,7 +11,6 @@ use crate::settings::Config;
 const NAME: &str = "keys";
 /// A key of a monthly job is used at least once within this time.
 const UNUSED_AFTER: Duration = Duration::from_secs(35 * 86_400);
-/// Most keys that are named.
 const NAMED: usize = 5;
 
 pub(super) async fn examine(config: &Config) -> Vec<Check> {

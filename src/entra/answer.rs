@@ -72,51 +72,35 @@ failures! {
         "Sign in with the account that the identity is to use; a gateway that runs takes it up within a minute.";
 }
 
-/// Why there is no token.
 #[derive(Debug, Clone)]
 pub enum TokenError {
-    /// No connection, or it broke before an answer.
     Unreachable(String),
-    /// No whole answer within the deadline.
     Timeout(Duration),
-    /// The answer broke off.
     Cut,
-    /// More bytes than any token answer has.
     TooLarge,
-    /// A 200 without a body.
     Empty,
     /// A web page, as a captive portal or a proxy sends it.
     Html,
-    /// A body that is not the JSON of RFC 6749 section 5.1.
     NotJson,
-    /// JSON without a usable `access_token`.
     NoToken,
-    /// A token whose life is over when it arrives.
     BornExpired,
-    /// A token of another type than Bearer.
     NotBearer,
     /// A redirect, which a token request must not follow.
     Redirected(u16),
-    /// The file cannot be read.
     File(String),
-    /// The token in the file has expired.
     FileExpired,
     /// There is nothing to sign with, or no random numbers to sign with.
     Unsigned,
     /// What the platform should have given is not there, or not good for anything.
     Platform(Box<Failure>),
-    /// The credential of the application cannot be used.
     Credential(String),
-    /// The secret for Entra cannot be read.
     Vault(Box<VaultError>),
-    /// Entra refuses.
     Refused(Box<Refused>),
     /// Nobody has signed in for an identity that needs it, or what is kept of it cannot be used.
     NotSignedIn(String),
 }
 
 impl TokenError {
-    /// Its row in the tables.
     pub fn row(&self) -> &'static FailureRow {
         match self {
             Self::Unreachable(_) => UNREACHABLE,
@@ -141,7 +125,6 @@ impl TokenError {
         }
     }
 
-    /// The word under which metrics count it.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Platform(failure) => failure.label,
@@ -149,7 +132,6 @@ impl TokenError {
         }
     }
 
-    /// Whether waiting helps.
     pub(crate) fn outlook(&self) -> Outlook {
         match self {
             Self::Refused(refused) => refused.refusal.outlook,
@@ -198,7 +180,6 @@ impl std::error::Error for TokenError {}
 /// A refusal with the sentence for the log.
 #[derive(Debug, Clone)]
 pub struct Refused {
-    /// What was read from the answer.
     pub refusal: Refusal,
     /// Names identity, tenant and client id, the cause and who fixes it.
     pub sentence: String,
@@ -210,10 +191,8 @@ impl fmt::Display for Refused {
     }
 }
 
-/// What a good answer says.
 #[derive(Debug)]
 pub struct Granted {
-    /// The token.
     pub token: Secret,
     /// How long it may be used, counted from when it was asked for.
     pub life: Duration,
@@ -221,7 +200,6 @@ pub struct Granted {
     pub refresh_in: Option<Duration>,
     /// What the next token can be asked for with, where an account signed in.
     pub refresh_token: Option<Secret>,
-    /// Who signed in, where that was asked for.
     pub id_token: Option<Secret>,
 }
 
@@ -262,17 +240,11 @@ struct Fields {
 }
 
 /// Reads the body of a 200.
-///
-/// # Errors
-/// Names what is wrong with the body.
 pub fn read(body: &[u8]) -> Result<Granted, TokenError> {
     read_until(body, None)
 }
 
 /// Reads the body of a 200 that may give the expiry only as a date, as managed identities do.
-///
-/// # Errors
-/// Names what is wrong with the body.
 pub(crate) fn read_dated(body: &[u8], now: Clocks) -> Result<Granted, TokenError> {
     read_until(body, Some(now))
 }

@@ -6,7 +6,6 @@ use crate::entra::answer::TokenError;
 use crate::entra::cache::{Forgotten, Slot};
 use crate::secrets::{Bearer, NoBearer, SecretError};
 
-/// The tokens of a slot, for those who know no slots.
 pub(crate) fn bearer(slot: Arc<Slot>) -> Bearer {
     Arc::new(move |refused| {
         let slot = slot.clone();

@@ -11,12 +11,10 @@ use crate::model::trigger::Family;
 use crate::model::{Cloud, IdentityName, RouteName, Secret, TriggerUrl, claims, clock};
 use crate::settings::{ClaimMismatch, IdentitySettings, RouteKind, RouteSettings};
 
-/// Routes named in one line of the log.
 const ROUTES_NAMED_MAX: usize = 5;
 /// The claim that is compared with the clock of this host.
 const TIME: &str = "exp";
 
-/// What a route needs of a token.
 #[derive(Debug, Clone)]
 pub struct Needs {
     /// The audience, letter by letter.
@@ -30,7 +28,6 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// What this route needs of tokens of this identity.
     pub fn of(route: &RouteSettings, identity: &IdentitySettings) -> Self {
         Self {
             audience: match route.kind {
@@ -56,10 +53,8 @@ pub fn wanted_audience<'a>(url: &TriggerUrl, identity: &'a IdentitySettings) -> 
     }
 }
 
-/// What a comparison came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
-    /// It is what the route needs.
     Fits,
     /// Nothing is known to compare it with.
     Unknown,
@@ -68,7 +63,6 @@ pub enum Fit {
 }
 
 impl Fit {
-    /// The word in tables.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fits => "fits",
@@ -78,16 +72,11 @@ impl Fit {
     }
 }
 
-/// One claim, compared.
 #[derive(Debug, Clone)]
 pub struct Compared {
-    /// Its name.
     pub claim: &'static str,
-    /// What the route needs.
     pub wanted: String,
-    /// What the token says.
     pub got: String,
-    /// What the comparison came to.
     pub fit: Fit,
     /// Why it cannot work; empty where it can.
     pub why: String,
@@ -265,7 +254,6 @@ pub struct Preflight {
     findings: Mutex<Findings>,
 }
 
-/// What was found about one token.
 #[derive(Debug, Default)]
 struct Findings {
     all: Arc<[String]>,
@@ -274,7 +262,6 @@ struct Findings {
 }
 
 impl Preflight {
-    /// Nothing is known yet.
     pub fn new(route: &RouteSettings, identity: &IdentitySettings) -> Arc<Self> {
         Arc::new(Self {
             route: route.name.clone(),
@@ -327,7 +314,6 @@ pub struct Inspector {
 }
 
 impl Inspector {
-    /// For these routes of one identity.
     pub fn new(identity: &IdentityName, routes: Vec<Arc<Preflight>>) -> Self {
         Self {
             identity: identity.clone(),

@@ -33,7 +33,6 @@ pub(crate) fn read(text: &str) -> Option<Duration> {
 pub(crate) struct Clocks([Duration; 2]);
 
 impl Clocks {
-    /// Reads them.
     pub(crate) fn read(steady: &Steady) -> Self {
         let since = |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self([since(steady.now()), since(clock::wall())])

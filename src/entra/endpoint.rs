@@ -29,10 +29,6 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Prepares the questions of one identity for tokens of `scope`.
-    ///
-    /// # Errors
-    /// When there is no certificate authority to trust.
     pub(crate) fn new(
         settings: &EndpointSettings,
         identity: &IdentitySettings,
@@ -54,12 +50,10 @@ impl Endpoint {
         &self.settings.token_url
     }
 
-    /// The application.
     pub(crate) fn client_id(&self) -> &str {
         &self.settings.client_id
     }
 
-    /// What is asked for.
     pub(crate) fn scope(&self) -> &str {
         &self.scope
     }

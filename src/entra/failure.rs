@@ -93,22 +93,17 @@ failures! {
          again for {minutes} min. Check the network between this host and {authority}.";
 }
 
-/// Why the platform gives no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The row of the table; of a refusal by Entra itself, that of Entra's.
     pub row: &'static FailureRow,
-    /// The sentence for the log.
     pub sentence: String,
     /// What was seen, and where.
     pub seen: String,
     /// What it means and what to do, in sentences.
     pub what: Cow<'static, str>,
-    /// A word for metrics.
     pub label: &'static str,
-    /// Whether waiting helps.
     pub outlook: Outlook,
-    /// The wait that was asked for.
     pub wait: Option<Duration>,
 }
 
@@ -131,7 +126,6 @@ impl Trouble {
         }
     }
 
-    /// Counts it by another word.
     pub(crate) fn labelled(mut self, label: &'static str) -> Self {
         self.label = label;
         self
@@ -142,7 +136,6 @@ impl Trouble {
         self
     }
 
-    /// The failure of `identity` at `place`.
     pub(crate) fn of(self, identity: &str, place: &str, wait: Option<Duration>) -> Failure {
         let Self {
             row,

@@ -4,11 +4,9 @@ use futures_util::future::BoxFuture;
 
 use crate::entra::answer::{Granted, TokenError};
 
-/// A question for a token that is on its way.
 pub(crate) type Asked<'a> = BoxFuture<'a, Result<Granted, TokenError>>;
 
 /// A way to get tokens of one identity for one scope.
 pub(crate) trait Grant: Send + Sync {
-    /// Asks once.
     fn ask(&self) -> Asked<'_>;
 }

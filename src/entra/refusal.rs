@@ -29,14 +29,12 @@ pub enum RefusalKind {
     Unsupported,
     /// Entra has trouble of its own (`temporarily_unavailable`, `server_error`, any 5xx).
     Unavailable,
-    /// None of these.
     Unknown,
 }
 
 /// What an `error` means without looking at numbers.
 #[derive(Debug)]
 pub struct ErrorRow {
-    /// The kind of refusal.
     pub kind: RefusalKind,
     /// Its code is the value of `error`.
     pub failure: FailureRow,
@@ -45,7 +43,6 @@ pub struct ErrorRow {
 /// What an AADSTS number adds as a hint.
 #[derive(Debug)]
 pub struct NumberRow {
-    /// The number behind `AADSTS`.
     pub number: u32,
     /// Its code is `AADSTS` and the number.
     pub failure: FailureRow,
@@ -369,7 +366,6 @@ pub const NUMBERS: &[NumberRow] = numbers! {
         "The grant of an application needs the tenant's id or domain instead of common or consumers. Correct `tenant`.";
 };
 
-/// The row of an AADSTS number.
 pub fn number_row(number: u32) -> Option<&'static NumberRow> {
     NUMBERS.iter().find(|row| row.number == number)
 }

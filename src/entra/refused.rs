@@ -24,7 +24,6 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// A refusal, with what is worth keeping of it. No text of Entra's is kept, only words, numbers and ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// HTTP status of the answer.
     pub status: u16,
     /// The value of `error`, if there was one that can be a code.
     pub error: Option<String>,
@@ -32,11 +31,8 @@ pub struct Refusal {
     pub number: Option<u32>,
     /// The identifier that Microsoft's support asks for.
     pub correlation_id: Option<String>,
-    /// The second identifier that Microsoft's support asks for.
     pub trace_id: Option<String>,
-    /// The kind, by `error` and status.
     pub kind: RefusalKind,
-    /// Cause, who fixes it and where.
     pub row: &'static FailureRow,
     /// Whether waiting helps: not always as the row has it, because a status may show that it does.
     pub outlook: Outlook,

@@ -16,13 +16,11 @@ use crate::settings::{IdentitySettings, KeyVaultSettings, VaultReference, VaultV
 
 /// A vault that is away for a moment does not keep the gateway from starting.
 const START_TRIES: u32 = 3;
-/// Time between two of those.
 const START_PAUSE: Duration = Duration::from_secs(2);
 
 /// A secret that was read from a vault for somebody who looks, and does not serve.
 #[derive(Debug, Clone)]
 pub struct VaultSecret {
-    /// The value.
     pub secret: Secret,
     /// When it expires, if the vault knows.
     pub expires: Option<SystemTime>,
@@ -40,7 +38,6 @@ impl fmt::Debug for VaultReader<'_> {
 }
 
 impl<'a> VaultReader<'a> {
-    /// Prepares the questions. Tokens come from the identities of the same settings, on `control`.
     pub fn new(
         settings: &'a KeyVaultSettings,
         identities: &'a [IdentitySettings],
@@ -53,9 +50,6 @@ impl<'a> VaultReader<'a> {
     }
 
     /// Reads a secret; nothing if nobody reads vaults.
-    ///
-    /// # Errors
-    /// Why it cannot be read, and who fixes it.
     pub async fn read(&mut self, place: &VaultReference) -> Result<Option<VaultSecret>, VaultsError> {
         let Some(vault) = self.slots.vault(place)? else {
             return Ok(None);
@@ -71,18 +65,13 @@ impl<'a> VaultReader<'a> {
 /// Why the secrets that are needed at the start could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultsError {
-    /// A vault or its reader failed.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// Nothing to trust.
     #[error(transparent)]
     Trust(#[from] TrustError),
 }
 
 /// Reads the secrets that are required before anything can be served. Transient failures are retried a few times.
-///
-/// # Errors
-/// The first secret that cannot be read, and why.
 pub async fn read_vaults(
     settings: &KeyVaultSettings,
     identities: &[IdentitySettings],

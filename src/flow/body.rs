@@ -16,11 +16,9 @@ use crate::wire::BodyError;
 /// A body that arrives while it is sent.
 pub type StreamedBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
-/// The body of a request to a trigger.
 pub enum Outgoing {
     /// Whole in memory, to be sent in one piece with its length.
     Held(Bytes),
-    /// Passed on as it arrives.
     Streamed(StreamedBody),
 }
 
@@ -44,7 +42,6 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Progress that begins now.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             born: clock::now(),
@@ -55,7 +52,6 @@ impl Progress {
         })
     }
 
-    /// Notes that a piece of so many bytes went on.
     pub fn moved(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let passed = clock::now().saturating_duration_since(self.born);
@@ -79,17 +75,14 @@ impl Progress {
         self.abandoned.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nobody waits for the answer any more.
     pub fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// Bytes that went on.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// When something moved last.
     pub(super) fn last(&self) -> Instant {
         self.born + Duration::from_millis(self.last_millis.load(Ordering::Relaxed))
     }

@@ -7,7 +7,6 @@ use crate::flow::body::Outgoing;
 use crate::model::RequestId;
 use crate::problem::{Again, Kind, Problem, Run};
 
-/// Whether any byte of a request has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// None has: the request may be sent on another connection.
@@ -16,10 +15,8 @@ pub enum Sent {
     Something,
 }
 
-/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum FlowError {
-    /// No connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// Every permit and every waiting place is taken, or the wait took too long.
@@ -29,24 +26,18 @@ pub enum FlowError {
     Busy {
         /// What there are too many of.
         what: &'static str,
-        /// How many there are.
         all: usize,
         /// How many of them are in the share of this one's sender.
         own: usize,
-        /// Requests that wait.
         waiting: usize,
-        /// Which limit was met.
         why: &'static str,
-        /// When to come back.
         wait: Duration,
     },
-    /// No head of an answer in time.
     #[error(
         "no answer from the trigger within {0:?}. Fixed by: flow-owner. The flow has to answer sooner, or answer 202 \
          first and work afterwards; where it may take longer, the operator raises the route's response_timeout"
     )]
     Timeout(Duration),
-    /// The connection broke.
     #[error("the connection to the trigger was lost: {0}")]
     Lost(String, Sent),
     /// What came is the answer to another request.
@@ -55,7 +46,6 @@ pub enum FlowError {
          If the flow sets tracking ids of its own, restart the gateway"
     )]
     Foreign(RequestId),
-    /// What came is not HTTP.
     #[error("the answer of the trigger is not valid HTTP: {0}")]
     Invalid(String),
 }
@@ -80,7 +70,6 @@ impl From<FlowError> for Problem {
 /// A request without an answer.
 #[derive(Debug)]
 pub struct Failed {
-    /// Why.
     pub error: FlowError,
     /// The body, if it came back untouched.
     pub body: Option<Outgoing>,
@@ -95,13 +84,11 @@ impl From<FlowError> for Failed {
 /// Why there is no connection. Nothing has been sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The name has no address.
     #[error(
         "the name {0} cannot be resolved: {1}. Fixed by: operator. Compare the host in the route's trigger and the DNS of \
          this machine, for example with `getent hosts {0}`; behind a private endpoint set connect_to"
     )]
     Name(String, io::Error),
-    /// No address accepts a connection.
     #[error(
         "no connection to {0} port {1}: {2}. Fixed by: operator. Let this machine out to that host and port, without a \
          proxy, for example with `nc -vz {0} {1}`; if that works, it passes by itself"
@@ -110,7 +97,6 @@ pub enum ConnectError {
     /// TLS failed: wrong name, unknown authority, no common version.
     #[error("TLS with {0} failed: {1}")]
     Tls(String, String),
-    /// The deadline passed.
     #[error(
         "no connection to {0} port {1} within {2:?}, the time for name, TCP and TLS together. Fixed by: operator. Look for a \
          firewall that drops packets without an answer, for example with `nc -vz {0} {1}`; if that works, it passes by \

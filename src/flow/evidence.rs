@@ -24,33 +24,26 @@ const WORD_CHARS_MAX: usize = 64;
 /// What is known about an answer of the trigger when its head and the start of its body are there.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
-    /// Status of the answer.
     pub status: StatusCode,
     /// Value of `x-ms-workflow-run-id`.
     pub run_id: Option<&'a str>,
-    /// Value of `WWW-Authenticate`.
     pub www_authenticate: Option<&'a str>,
-    /// Value of `Content-Type`.
     pub content_type: Option<&'a str>,
     /// The body, decoded and capped; what is longer than 64 KiB is not read for a code.
     pub body: &'a [u8],
 }
 
-/// Whose answer it is.
 #[derive(Debug)]
 pub enum Reading {
     /// The flow's own answer: it passes unchanged.
     Owner,
-    /// A fault of the platform.
     Fault(Fault),
 }
 
 /// A fault of the platform and what is worth keeping of it for the log.
 #[derive(Debug)]
 pub struct Fault {
-    /// The row of the table.
     pub row: &'static Row,
-    /// Status of the platform's answer.
     pub status: StatusCode,
     /// A code that is not in the table.
     pub unknown_code: Option<String>,
@@ -59,7 +52,6 @@ pub struct Fault {
     pub message: Option<String>,
     /// The id of the run, where the message names it: the only handle for finding a run that gave no answer.
     pub tracking_id: Option<String>,
-    /// What kind of body it was.
     body: BodyKind,
 }
 
@@ -266,7 +258,6 @@ pub struct Expected<'a> {
     pub audience: &'a str,
     /// The tenant's id or one of its domain names.
     pub tenant: &'a str,
-    /// The clock.
     pub now: SystemTime,
 }
 

@@ -28,13 +28,11 @@ const ANSWER_LIMITS: Limits = Limits {
 /// Answers of the 1xx class before the real one. None is asked for; a front end may send one or two.
 const INTERIM_MAX: usize = 8;
 
-/// A request for a trigger.
 pub struct Call {
     /// Request line and fields, without those that give the length and without the line that ends them.
     pub head: Vec<u8>,
     /// Its method: an answer to HEAD has no body.
     pub method: Method,
-    /// Its body.
     pub body: Outgoing,
     /// The tracking id in its head; none towards an API.
     pub tracking: Option<RequestId>,
@@ -53,11 +51,8 @@ impl fmt::Debug for Call {
 /// An answer whose body may still be arriving.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
     pub status: StatusCode,
-    /// Its fields.
     pub fields: Fields,
-    /// Its body.
     pub body: AnswerBody,
 }
 
@@ -129,7 +124,6 @@ impl<'a> Upload<'a> {
         self.body.is_none() && self.outbox.is_empty()
     }
 
-    /// Moves what can be moved.
     fn poll(&mut self, lease: &mut Lease, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             if !self.outbox.is_empty() {
@@ -361,9 +355,6 @@ pub(super) async fn send(
 
 impl AnswerBody {
     /// The next piece; none at the end. The caller keeps the time.
-    ///
-    /// # Errors
-    /// A sentence for the log: the body is not whole.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, String>>> {
         loop {
             match self.decoder.next(&mut self.held) {
@@ -393,7 +384,6 @@ impl AnswerBody {
         }
     }
 
-    /// Waits for the next piece.
     pub async fn data(&mut self) -> Option<Result<Bytes, String>> {
         poll_fn(|cx| self.poll_data(cx)).await
     }
@@ -404,7 +394,6 @@ impl AnswerBody {
         format!("the answer of the trigger broke off: {what}")
     }
 
-    /// Whether nothing more comes.
     pub fn is_over(&self) -> bool {
         self.decoder.is_done()
     }

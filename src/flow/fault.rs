@@ -13,7 +13,6 @@ pub enum Credential {
     Sound,
 }
 
-/// One row of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Row {
     /// Its code is the platform's `error.code`, or a name such as `http-429` for an answer without a known code.
@@ -22,9 +21,7 @@ pub struct Row {
     pub wording: &'static str,
     /// The caller's answer.
     pub kind: Kind,
-    /// Whether a run started.
     pub run: Run,
-    /// Whether a fresh token may help.
     pub credential: Credential,
 }
 
@@ -252,7 +249,6 @@ pub const STATUSES: &[Row] = faults! {
          run history.";
 };
 
-/// Every row.
 pub fn rows() -> impl Iterator<Item = &'static Row> {
     CODES.iter().chain(DESPITE_TOKEN).chain(STATUSES)
 }

@@ -12,11 +12,9 @@ use crate::problem::{Kind, Problem};
 
 /// Fields the gateway sets for the flow; a caller cannot send any `x-flowgate-` field.
 pub const CALLER: &str = "x-flowgate-caller";
-/// Label of the key the caller showed.
 pub const KEY_ID: &str = "x-flowgate-key-id";
 /// Address the caller was judged by.
 pub const ORIGIN: &str = "x-flowgate-origin";
-/// Id of the request.
 pub const REQUEST_ID: &str = "x-flowgate-request-id";
 /// Becomes the run's client tracking id, so that a run is found by a request id (Azure Monitor for Logic Apps).
 pub const TRACKING_ID: &str = "x-ms-client-tracking-id";
@@ -31,9 +29,7 @@ const NAME_CHARS_MAX: usize = 64;
 /// What is known about the caller of an admitted request.
 #[derive(Debug)]
 pub struct Introduction {
-    /// Id of the request.
     pub request: RequestId,
-    /// Name of the caller.
     pub caller: CallerName,
     /// Label of its key, if it showed one.
     pub key: Option<KeyLabel>,
@@ -41,7 +37,6 @@ pub struct Introduction {
     pub origin: Arc<str>,
 }
 
-/// What becomes of a caller's header field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Pass,
@@ -86,9 +81,6 @@ fn dropped_extension(name: &str) -> bool {
 
 /// Refuses fields whose name becomes one that is read, dropped or set here once `_` is taken for `-`, as CGI-like
 /// servers take it.
-///
-/// # Errors
-/// [`Kind::MalformedRequest`] naming the field.
 pub fn refuse_lookalikes(headers: &HeaderMap, credentials: &[HeaderName]) -> Result<(), Problem> {
     for name in headers.keys().filter(|name| name.as_str().contains('_')) {
         let read_as = name.as_str().replace('_', "-");
@@ -105,7 +97,6 @@ pub fn refuse_lookalikes(headers: &HeaderMap, credentials: &[HeaderName]) -> Res
 /// What the request to a trigger is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Parcel<'a> {
-    /// Method of the caller.
     pub method: &'a Method,
     /// Path and query at the trigger.
     pub target: &'a PathAndQuery,
@@ -113,15 +104,12 @@ pub struct Parcel<'a> {
     pub from: &'a HeaderMap,
     /// Fields in which callers show keys; they end here.
     pub credentials: &'a [HeaderName],
-    /// The trigger's host.
     pub host: &'a HeaderValue,
     /// Value of the authorization field, if the trigger wants one.
     pub bearer: Option<&'a HeaderValue>,
-    /// Who calls.
     pub who: &'a Introduction,
 }
 
-/// Who reads the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
     /// A flow, which learns who calls.
@@ -235,7 +223,6 @@ fn field(to: &mut Vec<u8>, name: &str, value: &[u8]) {
 /// Memory asked for a head at once, without the token.
 const HEAD_BYTES_USUAL: usize = 1024;
 
-/// The id as a header value.
 pub fn format_id(id: RequestId) -> HeaderValue {
     // A UUID is plain ASCII, so the fallback is never taken.
     HeaderValue::from_str(id.encode(&mut [0; 36])).unwrap_or(HeaderValue::from_static("-"))

@@ -50,7 +50,6 @@ struct Idle {
     since: Instant,
 }
 
-/// An open connection.
 pub(super) struct Link {
     pub stream: Box<ToServer>,
     /// For the answer's deadline; kept with the connection so that each request moves it instead of making one.
@@ -60,12 +59,9 @@ pub(super) struct Link {
     _open: Counted,
 }
 
-/// Whether a connection has served before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Age {
-    /// Opened for this request.
     New,
-    /// Taken from the pool.
     Reused,
 }
 
@@ -76,7 +72,6 @@ pub struct Lease {
     worker: usize,
     /// Bytes of the request that TLS has taken.
     pub(super) sent: u64,
-    /// Whether the connection has served before.
     pub age: Age,
 }
 
@@ -108,7 +103,6 @@ pub(super) struct Target {
 }
 
 impl Host {
-    /// A host without connections yet.
     pub(super) fn new(target: Target, workers: usize, counters: Counters) -> Arc<Self> {
         Arc::new(Self {
             name: target.name,
@@ -162,7 +156,6 @@ impl Host {
         }
     }
 
-    /// Whether no worker keeps a connection.
     pub(super) fn is_empty(&self) -> bool {
         self.pools
             .iter()
@@ -170,9 +163,6 @@ impl Host {
     }
 
     /// Opens a connection.
-    ///
-    /// # Errors
-    /// Names the step that failed; nothing has been sent then.
     pub(super) async fn connect(self: &Arc<Self>, worker: usize) -> Result<Lease, ConnectError> {
         // Boxed: the handshake's state is large and lives for a moment of the request's future.
         let link = tokio::time::timeout(self.connect_timeout, Box::pin(self.open())).await;
@@ -227,7 +217,6 @@ impl Host {
     }
 }
 
-/// Why a handshake failed, and who fixes that.
 fn explain(error: &io::Error) -> String {
     refused_certificate(error).unwrap_or_else(|| {
         format!("{error}. Fixed by: operator. Find out what answers at this address and port")
@@ -235,12 +224,10 @@ fn explain(error: &io::Error) -> String {
 }
 
 impl Lease {
-    /// Memory for the head of the request.
     pub fn take_space(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.link.space)
     }
 
-    /// Whether the trigger may have seen anything of the request.
     pub(super) fn fate(&self) -> Sent {
         if self.sent == 0 {
             Sent::Nothing

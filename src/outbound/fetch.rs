@@ -16,7 +16,6 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Time to connect to what is on this machine or one hop away: it answers at once, or it is not there.
 const NEAR_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks services that trust and deadline are known of.
 pub(crate) struct Fetcher {
     client: Client,
     timeout: Duration,
@@ -24,14 +23,12 @@ pub(crate) struct Fetcher {
     connect_timeout: Duration,
 }
 
-/// An answer, read whole.
 pub(crate) struct Fetched {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
-/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FetchError {
     pub(crate) cause: FetchFault,
@@ -39,16 +36,13 @@ pub(crate) struct FetchError {
     pub(crate) is_sent: bool,
 }
 
-/// What was seen in place of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FetchFault {
     /// No connection, or it broke before the answer.
     Unreachable(String),
     Timeout(Duration),
-    /// The answer broke off.
     Cut,
     TooLarge,
-    /// A redirect with this status.
     Redirected(u16),
 }
 
@@ -99,7 +93,6 @@ impl Fetcher {
         self.client.post(url)
     }
 
-    /// Sends a request made here, and reads its answer.
     pub(crate) async fn fetch(&self, request: RequestBuilder) -> Result<Fetched, FetchError> {
         let response = request.send().await.map_err(|error| self.unsent(&error))?;
         let read = self.read(response).await;

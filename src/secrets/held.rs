@@ -20,7 +20,6 @@ const AWAY_PAUSE: Duration = Duration::from_secs(60);
 /// How often files are looked at while Entra refuses what was read of them.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
 
-/// Which secret of an identity it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SecretName {
     /// What it is called in the log: `client secret`.
@@ -38,7 +37,6 @@ impl SecretName {
     }
 }
 
-/// A secret and its source.
 pub(crate) struct Held {
     holder: SecretOwner,
     what: &'static str,
@@ -79,17 +77,14 @@ pub(crate) enum Shown {
 /// What looking for a successor came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Renewed {
-    /// There is one.
     Changed,
     /// There is none, or it could not be read.
     Same,
 }
 
-/// Why there is no value.
 #[derive(Debug)]
 pub(crate) enum SecretError {
     Vault(Box<VaultError>),
-    /// Its file cannot be read, for this reason.
     Unreadable(String),
     Stopping,
 }
@@ -149,15 +144,11 @@ impl Held {
         [self.expires, self.state().ends].into_iter().flatten().min()
     }
 
-    /// Whether it is stored in a key vault.
     pub(crate) fn is_of_vault(&self) -> bool {
         self.source.vault().is_some()
     }
 
     /// The value, looked up where that is due.
-    ///
-    /// # Errors
-    /// When it is stored in a key vault that has never returned it.
     pub(crate) async fn value(&self) -> Result<Secret, SecretError> {
         let mut failed = None;
         if self.is_due() {
@@ -205,7 +196,6 @@ impl Held {
         }
     }
 
-    /// Whether it is stored in a file.
     pub(crate) fn is_of_file(&self) -> bool {
         self.source.file().is_some()
     }

@@ -13,12 +13,10 @@ pub enum SecretOwner {
     Listener(SocketAddr),
     /// A route, which shows it to its flow.
     Route(Arc<str>),
-    /// All of them.
     Gateway,
 }
 
 impl SecretOwner {
-    /// The name, if it is an identity.
     pub(crate) fn identity(&self) -> Option<&str> {
         match self {
             Self::Identity(name) => Some(name),
@@ -26,7 +24,6 @@ impl SecretOwner {
         }
     }
 
-    /// The name, if it is a route.
     pub(crate) fn route(&self) -> Option<&str> {
         match self {
             Self::Route(name) => Some(name),
@@ -34,7 +31,6 @@ impl SecretOwner {
         }
     }
 
-    /// The address, if it is a listener.
     pub(crate) fn listener(&self) -> Option<tracing::field::DisplayValue<SocketAddr>> {
         match self {
             Self::Listener(address) => Some(tracing::field::display(*address)),

@@ -24,32 +24,24 @@ pub(crate) type Bearer = Arc<
     dyn Fn(Option<HeaderValue>) -> BoxFuture<'static, Result<Option<HeaderValue>, NoBearer>> + Send + Sync,
 >;
 
-/// Why there is no token to read with.
 #[derive(Debug, Clone)]
 pub struct NoBearer {
     /// The error of the identity that reads.
     pub error: Arc<dyn Error + Send + Sync>,
-    /// Whether time helps.
     pub outlook: Outlook,
-    /// Time until the next try.
     pub wait: Duration,
 }
 
-/// Why a secret in a vault cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{sentence}")]
 pub struct VaultError {
     /// Names secret, vault and identity, the cause, who fixes it and how.
     sentence: String,
-    /// The row of the table.
     pub row: &'static FailureRow,
-    /// What was seen.
     pub seen: String,
-    /// What has to be done.
     pub remedy: Remedy,
     /// Why there is no token to read with, if that is it.
     pub no_bearer: Option<NoBearer>,
-    /// Whether time helps.
     pub(crate) outlook: Outlook,
     /// The wait that the vault asks for.
     pub(crate) retry_after: Option<Duration>,
@@ -168,10 +160,6 @@ pub(crate) struct Vault {
 }
 
 impl Vault {
-    /// Prepares the questions with tokens from `bearer`.
-    ///
-    /// # Errors
-    /// When there is no certificate authority to trust.
     pub(crate) fn new(settings: &KeyVaultSettings, bearer: Bearer) -> Result<Self, TrustError> {
         let assignee = match &settings.identity.grant {
             GrantSettings::Client { endpoint, .. } => endpoint.client_id.clone(),
@@ -192,10 +180,6 @@ impl Vault {
         self.period
     }
 
-    /// Reads a secret.
-    ///
-    /// # Errors
-    /// Says what went wrong in a sentence for the log.
     pub(crate) async fn read(&self, place: &VaultReference) -> Result<Found, VaultError> {
         let read = async {
             let token = self
@@ -292,7 +276,6 @@ impl Vault {
 /// What the firewall refuses where it does not name the address.
 const OWN_ADDRESS: &str = "of the gateway";
 
-/// What went wrong with one question.
 #[derive(Debug)]
 struct Cause {
     row: &'static FailureRow,
@@ -358,7 +341,6 @@ struct Attributes {
     exp: Option<f64>,
 }
 
-/// Reads a good answer.
 fn found(body: &[u8]) -> Result<Found, Cause> {
     let bundle: Bundle = serde_json::from_slice(body)
         .map_err(|_| Cause::new(INVALID, "the answer is something other than JSON with a secret"))?;

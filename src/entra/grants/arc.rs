@@ -15,9 +15,6 @@ use crate::secrets::Desk;
 const KEY_BYTES_MAX: u64 = 4096;
 
 /// The key that the agent asks for.
-///
-/// # Errors
-/// What is wrong with the challenge or with the file.
 pub(crate) async fn key(challenges: &[String], folder: &Path, desk: &Desk) -> Result<Secret, Trouble> {
     let path = named(challenges)?;
     let folder = folder.to_owned();
@@ -37,7 +34,6 @@ fn refuse(seen: impl Into<String>) -> Trouble {
     Trouble::new(ARC_IMPOSTOR, seen)
 }
 
-/// The file that the challenge names.
 fn named(challenges: &[String]) -> Result<PathBuf, Trouble> {
     if challenges.is_empty() {
         return Err(refuse("the agent answered 401 without a challenge"));

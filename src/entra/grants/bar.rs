@@ -14,7 +14,6 @@ use crate::model::Secret;
 /// lockout").
 pub(crate) const BAR_PAUSE: Duration = Duration::from_secs(3600);
 
-/// The credential that was refused last.
 #[derive(Default)]
 pub(crate) struct Bar {
     refused: Mutex<Option<RefusedCredential>>,

@@ -16,7 +16,6 @@ use crate::entra::proof::federated::Federated;
 use crate::outbound::TrustError;
 use crate::settings::{AssertionSource, DefaultSettings, IdentitySettings};
 
-/// The sources of one identity.
 pub(crate) struct Chain {
     identity: String,
     /// The call and where its token comes from, or why there is none.
@@ -32,10 +31,6 @@ enum Link {
 }
 
 impl Chain {
-    /// Prepares the sources for tokens of `scope`.
-    ///
-    /// # Errors
-    /// When there is no certificate authority to trust.
     pub(crate) fn new(
         settings: &DefaultSettings,
         identity: &IdentitySettings,
@@ -69,7 +64,6 @@ impl Chain {
         })
     }
 
-    /// Asks the source that is there once.
     async fn ask_once(&self) -> Result<Granted, TokenError> {
         let absent = match &self.federated {
             // The variables say which identity this pod is meant to have. While its file is missing, the managed identity
@@ -142,7 +136,6 @@ impl Grant for Chain {
     }
 }
 
-/// As a sentence.
 fn ended(text: &str) -> String {
     if text.ends_with('.') {
         text.to_owned()

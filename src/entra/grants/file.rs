@@ -19,10 +19,8 @@ use crate::secrets::Desk;
 
 /// How often a token file is looked at: renewal programs replace it minutes before the old token ends.
 const FILE_PERIOD: Duration = Duration::from_secs(2);
-/// Largest token file that is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// The file and what is known of it.
 pub(crate) struct TokenFile {
     path: PathBuf,
     /// Life of a token without an expiry.

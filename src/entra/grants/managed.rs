@@ -27,7 +27,6 @@ use crate::outbound::{Fetched, Fetcher, Trust, TrustError};
 use crate::secrets::Desk;
 use crate::settings::{ManagedSettings, ManagedSource, Selector};
 
-/// The managed identity of this platform, asked for tokens of one resource.
 pub(crate) struct Managed {
     fetcher: Fetcher,
     settings: ManagedSettings,
@@ -38,10 +37,6 @@ pub(crate) struct Managed {
 }
 
 impl Managed {
-    /// Prepares the questions for tokens of `scope`.
-    ///
-    /// # Errors
-    /// When the endpoint has TLS and there is no certificate authority to trust.
     pub(crate) fn new(settings: &ManagedSettings, identity: &str, scope: &str) -> Result<Self, TrustError> {
         let is_plain = settings.source.endpoint().starts_with("http://");
         // A machine without any authorities still has its endpoint.

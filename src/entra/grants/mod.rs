@@ -25,7 +25,6 @@ use crate::entra::slots::Slots;
 use crate::outbound::TrustError;
 use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings};
 
-/// The slots of these identities, filled by their grants.
 pub(crate) fn slots<'a>(
     identities: &'a [IdentitySettings],
     keyvault: Option<&'a KeyVaultSettings>,

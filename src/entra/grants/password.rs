@@ -23,7 +23,6 @@ const PASSWORD: SecretName = SecretName {
     shown: Shown::Nothing,
 };
 
-/// The questions of one identity.
 pub(crate) struct PasswordCall {
     application: Application,
     user: String,
@@ -38,9 +37,6 @@ pub(crate) struct PasswordCall {
 
 impl PasswordCall {
     /// Prepares the questions, and says at every start what is wrong with asking in this way.
-    ///
-    /// # Errors
-    /// When the vault of the password has no certificate authority to trust.
     pub(crate) fn new(
         application: Application,
         user: &str,

@@ -18,7 +18,6 @@ use crate::settings::{GrantSettings, IdentitySettings};
 
 /// Refresh tokens tried for one request: another gateway or a new sign-in may replace the stored one in between.
 const TRIES_MAX: usize = 3;
-/// Longest name of an account that is shown.
 const ACCOUNT_CHARS_MAX: usize = 200;
 
 /// What the store of a sign-in holds.
@@ -26,14 +25,11 @@ const ACCOUNT_CHARS_MAX: usize = 200;
 pub enum SignedInState {
     /// A refresh token of this account that can be used.
     Kept {
-        /// Who signed in.
         account: String,
-        /// How it is protected.
         protection: Protection,
     },
     /// Nothing: nobody has signed in yet.
     Missing,
-    /// A file that cannot be used, for this reason.
     Unusable(String),
 }
 
@@ -64,7 +60,6 @@ pub(crate) fn lasting(scope: &str) -> String {
     format!("{scope} offline_access")
 }
 
-/// The questions of one identity.
 pub(crate) struct SignInCall {
     application: Application,
     store: Arc<Store>,

@@ -17,7 +17,6 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause: an outage that is over is noticed after that.
 const PAUSE_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// An account with a password.
 #[derive(Default)]
 pub(crate) struct Account {
     pub(crate) bar: Bar,
@@ -35,11 +34,9 @@ struct Silence {
 /// Why the password must not be shown now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unheard {
-    /// How many tries had no answer.
     pub(crate) tries: u32,
     /// The whole pause.
     pub(crate) pause: Duration,
-    /// What is left of it.
     pub(crate) left: Duration,
 }
 

@@ -9,17 +9,13 @@ use crate::entra::answer;
 use crate::entra::answer::Granted;
 use crate::model::Secret;
 
-/// Longest claim that is shown.
 const CLAIM_CHARS_MAX: usize = 256;
 
-/// An account that signed in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
     /// User principal name.
     pub name: Option<String>,
-    /// Tenant id.
     pub tenant: Option<String>,
-    /// Object id.
     pub object: Option<String>,
 }
 

@@ -66,12 +66,10 @@ impl Opening {
     }
 }
 
-/// What the browser brought.
 #[derive(Debug)]
 pub(crate) enum Brought {
     /// Nothing: somebody else may have been at the opening before it.
     OpenedTwice,
-    /// The authorization code.
     Code(Secret),
     /// A refusal: `error` and `error_description`.
     Refusal(String, String),
@@ -160,7 +158,6 @@ async fn patiently<T>(mut accept: impl AsyncFnMut() -> io::Result<T>) -> T {
     }
 }
 
-/// What one request comes to.
 enum Verdict {
     Brought(Brought),
     /// On to this page.
@@ -280,7 +277,6 @@ fn judge(head: &str, state: &Secret) -> Verdict {
     }
 }
 
-/// The fields of a query.
 struct Fields<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Fields<'a> {

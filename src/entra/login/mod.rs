@@ -43,23 +43,19 @@ const POLL_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Longest code or address that is shown.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// Why nobody is signed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginError {
     /// The settings or the command do not allow it.
     Wrong(String),
-    /// It failed on the way.
     Failed(String),
 }
 
 /// A sign-in that has been stored.
 #[derive(Debug, Clone)]
 pub struct SignedIn {
-    /// Who signed in.
     pub account: Account,
     /// Where the refresh token is kept.
     pub store: PathBuf,
-    /// Whether it is encrypted there.
     pub protection: Protection,
 }
 
@@ -67,7 +63,6 @@ pub struct SignedIn {
 pub struct DeviceCode {
     /// Where to go.
     pub address: String,
-    /// What to type there.
     pub user_code: String,
     code: Secret,
     pause: Duration,
@@ -98,7 +93,6 @@ impl fmt::Debug for Browser {
     }
 }
 
-/// The sign-in of one identity.
 pub struct Login {
     application: Application,
     store: Store,
@@ -117,9 +111,6 @@ impl fmt::Debug for Login {
 impl Login {
     /// Prepares the sign-in of an identity; `all` are those of the same settings, one of which may vouch for its
     /// application. Needs a runtime of tokio around it.
-    ///
-    /// # Errors
-    /// When the identity gets its tokens in another way, or its store could not be written.
     pub fn new(
         identity: &IdentitySettings,
         all: &[IdentitySettings],
@@ -155,10 +146,6 @@ impl Login {
         })
     }
 
-    /// Begins a sign-in with a browser.
-    ///
-    /// # Errors
-    /// When this machine has no free port, or no random bytes.
     pub async fn browser(&self) -> Result<Browser, LoginError> {
         let loopback = Loopback::open().await.map_err(|error| {
             LoginError::Failed(format!("cannot listen for the browser's answer: {error}"))
@@ -200,9 +187,6 @@ impl Login {
     }
 
     /// Waits for the browser, and stores what it brought.
-    ///
-    /// # Errors
-    /// When nobody signs in within [`BROWSER_TIMEOUT`], Entra refuses, or the store cannot be written.
     pub async fn finish(&self, browser: Browser) -> Result<SignedIn, LoginError> {
         let redirect = browser.loopback.address();
         let waiting = browser.loopback.wait(&browser.state, &browser.led);
@@ -247,9 +231,6 @@ impl Login {
     }
 
     /// Begins a sign-in on another device.
-    ///
-    /// # Errors
-    /// When the endpoint refuses, or answers with something else.
     pub async fn device(&self) -> Result<DeviceCode, LoginError> {
         let asked = Instant::now();
         let body = self
@@ -264,9 +245,6 @@ impl Login {
     }
 
     /// Asks until the person has signed in, and stores what was granted.
-    ///
-    /// # Errors
-    /// When the code expires, the person declines, Entra refuses, or the store cannot be written.
     pub async fn poll(&self, device: &DeviceCode) -> Result<SignedIn, LoginError> {
         let pairs = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),

@@ -89,7 +89,6 @@ impl HeldCertificate {
         Ok((signed, certificate))
     }
 
-    /// When Entra stops accepting it.
     pub(crate) fn ends(&self) -> Option<SystemTime> {
         self.value().map(|certificate| certificate.ends())
     }

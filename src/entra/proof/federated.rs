@@ -64,10 +64,6 @@ enum Audience {
 }
 
 impl Federated {
-    /// Prepares the proof of `identity`.
-    ///
-    /// # Errors
-    /// When there is no certificate authority to trust.
     pub(crate) fn new(
         settings: &FederatedSettings,
         identity: &str,
@@ -83,7 +79,6 @@ impl Federated {
         Ok(Self::from(source, identity))
     }
 
-    /// The proof of `identity` with tokens from a file.
     pub(crate) fn of_file(path: PathBuf, identity: &str) -> Self {
         Self::from(Source::File(path), identity)
     }

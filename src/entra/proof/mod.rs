@@ -22,7 +22,6 @@ use crate::outbound::TrustError;
 use crate::secrets::{Held, Renewed, SecretName, Shown};
 use crate::settings::{ClientProof, ClientSecret};
 
-/// The proof of one application.
 pub(crate) enum Proof {
     /// One of several credentials.
     Rotation(Rotation),
@@ -33,10 +32,6 @@ pub(crate) enum Proof {
 }
 
 impl Proof {
-    /// Prepares a proof; tokens and secrets that it needs come from `slots`.
-    ///
-    /// # Errors
-    /// When there is no certificate authority to trust.
     pub(crate) fn new(
         settings: &ClientProof,
         identity: &IdentityName,
@@ -75,7 +70,6 @@ impl Proof {
         Ok(Self::Rotation(Rotation::new(list, identity.as_str())))
     }
 
-    /// Asks for a token with these pairs and what the proof adds to them.
     pub(crate) async fn ask(
         &self,
         endpoint: &Endpoint,
@@ -106,7 +100,6 @@ enum Own {
 }
 
 impl Own {
-    /// What it adds to the form.
     fn pairs(&self) -> Vec<(&'static str, &str)> {
         match self {
             Self::Secret(secret) => vec![("client_secret", secret.expose())],
@@ -166,7 +159,6 @@ impl Credential {
         why
     }
 
-    /// What it is, for the log.
     fn describe(&self) -> String {
         match self {
             Self::Secret { .. } => "a client secret".to_owned(),
