@@ -23,6 +23,9 @@ const PRIORITY_BYTES: usize = 5;
 const FILLER: u8 = 0x80 | 16;
 const FILLER_SIZE: usize = 60;
 
+/// Set as the bytes to skip once h2 has got what ends its connection: whatever comes after that is dropped.
+const NOTHING_MORE: usize = usize::MAX;
+
 /// How many times too large a head must be for h2 to end its connection, and once more.
 const FAR_TOO_LARGE: usize = 5;
 
@@ -127,6 +130,9 @@ impl Blocks {
     pub fn look(&mut self, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         loop {
+            if self.skip == NOTHING_MORE {
+                return at;
+            }
             let rest = bytes.get_mut(at..).unwrap_or_default();
             let skipped = self.skip.min(rest.len());
             self.skip -= skipped;
@@ -169,7 +175,7 @@ impl Blocks {
 
     /// Takes bytes; whatever is whole may go on.
     pub fn fill(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
+        while !bytes.is_empty() && self.skip != NOTHING_MORE {
             let most = match (self.skip, self.missing) {
                 (0, 0) => HEADER_BYTES - self.have,
                 (skip, missing) => skip + missing,
@@ -264,8 +270,7 @@ impl Blocks {
         self.held.resize(HEADER_BYTES + filler, FILLER);
         set_length(&mut self.held, filler);
         self.let_go();
-        // Nothing after it is read.
-        self.skip = usize::MAX;
+        self.skip = NOTHING_MORE;
     }
 
     fn begin(&mut self, length: usize) {
