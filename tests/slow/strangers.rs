@@ -17,7 +17,7 @@ use crate::harness::{PATIENCE, TENANT};
 use crate::program::Program;
 
 /// Most memory that one such connection may cost.
-const BYTES_MAX: u64 = 96 * 1024;
+const BYTES_MAX: u64 = 96_000;
 /// Connections opened before the measurement: they touch the code and the memory that all share.
 const WARM_UP: usize = 8;
 /// Memory readings without growth before the measurement ends.
@@ -126,7 +126,7 @@ fn sequences() -> Vec<(&'static str, u32, Vec<u8>)> {
     let begun = [
         head(1, ends, &fields(&table())),
         head(3, ends, &large),
-        each(2, 6, &malformed),
+        each(2, 4, &malformed),
     ]
     .concat();
     let half = unfinished(401, HEAD_BYTES - 16);

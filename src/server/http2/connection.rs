@@ -33,7 +33,7 @@ const H2_SEND_BUFFER: usize = 16 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(600);
 
 /// Malformed requests of one connection before a credential was accepted: h2 remembers each that it resets.
-const UNKNOWN_MALFORMED_MAX: u32 = 4;
+const UNKNOWN_MALFORMED_MAX: u32 = 2;
 /// Streams that h2 may reset by itself while a connection lives. Resets that a peer provokes spend its credit in
 /// `frames.rs`; those for data that was under way when its stream was reset cost none, and are no flood.
 const PROVOKED_RESETS_MAX: usize = 10_000;

@@ -78,3 +78,24 @@ async fn an_unknown_caller_that_does_not_read_has_few_requests_under_way() {
     assert!(!metrics.is_empty());
     assert!(gateway.lines.all().iter().filter(|line| is_line(line)).count() <= 4);
 }
+
+#[tokio::test]
+async fn two_malformed_requests_of_an_unknown_caller_are_reset_and_the_third_ends_its_connection() {
+    let (_world, gateway, _) = served("").await;
+    let malformed = |id| frame(HEADERS, END_HEADERS | END_STREAM, id, &field(":path", ""));
+    let mut peer = Peer::connect(&gateway).await;
+    peer.say(&[malformed(1), malformed(3), stranger(5)].concat()).await;
+    for id in [1, 3] {
+        let reset = peer.hear(|heard| heard.stream == id).await.unwrap();
+        assert_eq!(reset.kind, RST_STREAM, "{reset:?}");
+    }
+    assert!(peer.hear(|heard| heard.kind == HEADERS).await.is_some());
+    peer.say(&malformed(7)).await;
+    peer.rest().await;
+    let line = gateway
+        .lines
+        .wait_for(|line| line["reason"] == "malformed-http2")
+        .await;
+    let detail = line["detail"].as_str().unwrap();
+    assert!(detail.starts_with("3 of its streams were malformed"), "{detail}");
+}
