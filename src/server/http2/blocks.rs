@@ -68,6 +68,8 @@ pub(super) enum Longest {
 pub(super) enum BlockDefect {
     /// A header block longer than is joined, as far as its length was stated.
     TooLong { bytes: usize },
+    /// A header block that decodes to more than h2 takes.
+    UnfoldsTooFar,
     /// A path with a fragment.
     Fragment,
 }
@@ -86,6 +88,8 @@ pub struct Blocks {
     missing: usize,
     /// Why h2 ends the connection, where it cannot know that.
     defect: Option<BlockDefect>,
+    /// Whether h2 is to end the connection with the next frame.
+    is_over: bool,
     /// What may go on.
     out: Vec<u8>,
     /// Bytes of it that h2 has got.
@@ -104,6 +108,7 @@ impl Blocks {
             held: Vec::new(),
             missing: 0,
             defect: None,
+            is_over: false,
             out: Vec::new(),
             handed: 0,
             head_bytes_max,
@@ -126,6 +131,29 @@ impl Blocks {
         self.defect
     }
 
+    /// Makes h2 end the connection with ENHANCE_YOUR_CALM, because a head has decoded to more than it takes. A payload that
+    /// has begun is let pass: nobody may complete what the peer has not sent.
+    pub(super) fn overflow(&mut self) {
+        if self.defect.is_none() {
+            self.defect = Some(BlockDefect::UnfoldsTooFar);
+            self.is_over = true;
+            self.end_if_over();
+        }
+    }
+
+    /// Between two frames, ends the connection if it is over.
+    fn end_if_over(&mut self) -> bool {
+        let ends = self.is_over && self.skip == 0;
+        if ends {
+            self.is_over = false;
+            self.have = 0;
+            self.missing = 0;
+            self.held = vec![0, 0, 0, HEADERS, END_HEADERS, 0, 0, 0, 1];
+            self.hand_filler();
+        }
+        ends
+    }
+
     /// Looks at bytes from the peer while none are wanted, and returns how many may go on. The others are held, or ready.
     pub fn look(&mut self, bytes: &mut [u8]) -> usize {
         let mut at = 0;
@@ -137,6 +165,9 @@ impl Blocks {
             let skipped = self.skip.min(rest.len());
             self.skip -= skipped;
             at += skipped;
+            if self.end_if_over() {
+                return at;
+            }
             let rest = rest.split_at_mut(skipped).1;
             let Some((header, after)) = rest.split_first_chunk_mut::<HEADER_BYTES>() else {
                 self.fill(rest);
@@ -185,6 +216,7 @@ impl Blocks {
             if self.skip > 0 {
                 self.skip -= taken.len();
                 self.out.extend_from_slice(taken);
+                self.end_if_over();
             } else if self.missing > 0 {
                 self.missing -= taken.len();
                 self.held.extend_from_slice(taken);
@@ -266,6 +298,11 @@ impl Blocks {
         if let Some(flags) = self.held.get_mut(4) {
             *flags = END_HEADERS;
         }
+        self.hand_filler();
+    }
+
+    /// Hands h2 a head that is far too large behind the header that is held.
+    fn hand_filler(&mut self) {
         let filler = filler_bytes(self.head_bytes_max);
         self.held.resize(HEADER_BYTES + filler, FILLER);
         set_length(&mut self.held, filler);
@@ -635,6 +672,35 @@ mod tests {
             blocks.defect(),
             Some(BlockDefect::TooLong { bytes: 2 * LIMIT + 1 })
         );
+    }
+
+    #[test]
+    fn a_connection_that_is_over_ends_with_its_next_frame() {
+        let far_too_large = head(&vec![FILLER; super::filler_bytes(LIMIT)]);
+        let data = frame(DATA, 0, &[7; 20]);
+        let ping = frame(6, 0, &[0; 8]);
+        // Between frames, within a header, within a payload, within a block that is held.
+        for (before, whole) in [
+            (&data[..], &data[..]),
+            (&[&data[..], &ping[..5]].concat(), &data),
+            (&data[..15], &data),
+            (&[&data[..], &frame(HEADERS, 0, &good())].concat(), &data),
+        ] {
+            let (mut out, mut blocks) = through([before]);
+            blocks.overflow();
+            assert_eq!(blocks.defect(), Some(BlockDefect::UnfoldsTooFar));
+            out.extend_from_slice(blocks.ready(usize::MAX));
+            let mut rest = [&data[before.len().min(data.len())..], &ping].concat();
+            let passed = blocks.look(&mut rest);
+            out.extend(&rest[..passed]);
+            out.extend_from_slice(blocks.ready(usize::MAX));
+            assert!(out.starts_with(&[whole, &far_too_large].concat()), "{out:x?}");
+            assert_eq!(blocks.wanted(), 0);
+        }
+        // The first reason is kept.
+        let (_, mut blocks) = through([&head(&FRAGMENT)[..]]);
+        blocks.overflow();
+        assert_eq!(blocks.defect(), Some(BlockDefect::Fragment));
     }
 
     #[test]

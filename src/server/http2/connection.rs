@@ -167,13 +167,22 @@ async fn live(
     }
 }
 
+/// Whether an unknown caller has sent too much that is malformed.
+fn is_malformed(line: &Line) -> bool {
+    !line.via.is_known() && line.signs.refused_streams() > UNKNOWN_MALFORMED_MAX
+}
+
 /// Polls the connection, and once more, after its requests have had their turn, if the gate lets more pass by then. It is
-/// over without a result if an unknown caller sends too much that is malformed.
+/// over without a result if an unknown caller sends too much that is malformed, and none of the requests beside it makes
+/// the caller known.
 fn poll_gated<T>(
     connection: Pin<&mut impl Future<Output = T>>,
     line: &Line,
     cx: &mut Context<'_>,
 ) -> Poll<Option<T>> {
+    if is_malformed(line) {
+        return Poll::Ready(None);
+    }
     line.discarding.poll(cx);
     // Once it is open, the gate costs nothing.
     let was_known = line.via.is_known();
@@ -182,23 +191,25 @@ fn poll_gated<T>(
     }
     let polled = connection.poll(cx);
     line.discarding.poll(cx);
-    if !was_known && polled.is_pending() && line.gate.is_late(line.under_way()) {
+    if !was_known && polled.is_pending() && (line.gate.is_late(line.under_way()) || is_malformed(line)) {
         cx.waker().wake_by_ref();
-    }
-    if !line.via.is_known() && line.signs.refused_streams() > UNKNOWN_MALFORMED_MAX {
-        return Poll::Ready(None);
     }
     polled.map(Some)
 }
 
 fn ended(signs: &Signs, settings: &ConnectionSettings, result: Result<(), hyper::Error>) -> Option<Fault> {
+    let head_size_max = settings.head_size_max.bytes();
+    let too_large = |size: String| {
+        let detail = format!("a head of {size}; `connections.head_size_max` is {head_size_max}");
+        Some(("head-too-large", Some(detail)))
+    };
     match signs.block_defect() {
         Some(BlockDefect::TooLong { bytes }) => {
-            let detail = format!(
-                "a head of {bytes} bytes or more, compressed; `connections.head_size_max` is {}",
-                settings.head_size_max.bytes()
-            );
-            return Some(("head-too-large", Some(detail)));
+            return too_large(format!("{bytes} bytes or more, compressed"));
+        }
+        Some(BlockDefect::UnfoldsTooFar) => {
+            let bytes = blocks::decoded_bytes_max(head_size_max);
+            return too_large(format!("{bytes} bytes or more, decoded"));
         }
         Some(BlockDefect::Fragment) => {
             let detail = "the path of a request has a fragment (`#`)".to_owned();

@@ -41,6 +41,17 @@ pub(super) fn refuse(block: &mut [u8]) -> bool {
     false
 }
 
+/// Whether a block has a single field, besides changes of the table's size.
+pub(super) fn is_single(block: &[u8]) -> bool {
+    let mut at = 0;
+    let mut fields = 0;
+    while let Some(field) = Field::read(block, at) {
+        fields += usize::from(!matches!(block.get(at), Some(0x20..=0x3f)));
+        at = field.end;
+    }
+    fields == 1 && at == block.len()
+}
+
 /// One representation of a field, or a change of the table's size (RFC 7541 section 6).
 struct Field {
     end: usize,
@@ -140,7 +151,7 @@ fn number(block: &[u8], at: usize, bits: u32) -> Option<(usize, usize)> {
 mod tests {
     use proptest::prelude::{any, proptest};
 
-    use super::{INVALID, refuse};
+    use super::{INVALID, is_single, refuse};
 
     /// `/orders?a=1#b`, `#`, and texts without it: in the last two its bits go across codes.
     const CODED: [(&[u8], bool); 4] = [
@@ -207,6 +218,30 @@ mod tests {
         let mut block = [0x44, 1, b'#'];
         assert!(refuse(&mut block));
         assert_eq!(block[0], INVALID);
+    }
+
+    #[test]
+    fn a_single_field_is_one_whatever_its_form() {
+        // 431 as a literal, plain and coded, as an entry of the table near and far, and after two changes of its size.
+        for block in [
+            &[0x48, 3, b'4', b'3', b'1'][..],
+            &[0x48, 0x83, 0x69, 0x90, 0x9f],
+            &[0xbe],
+            &[0xff, 0x05],
+            &[0x20, 0x3f, 0xe1, 0x1f, 0xbe],
+        ] {
+            assert!(is_single(block), "{block:x?}");
+            assert!(!is_single(&[block, &[0xbf]].concat()), "{block:x?}");
+        }
+        for block in [
+            &[][..],
+            &[0x20],
+            &[0x48, 3, b'4'],
+            &[0xbe, 0x48],
+            &[0xbe, INVALID],
+        ] {
+            assert!(!is_single(block), "{block:x?}");
+        }
     }
 
     proptest! {

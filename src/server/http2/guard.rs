@@ -121,6 +121,7 @@ impl<S> Guard<S> {
         &mut self,
         result: Poll<io::Result<usize>>,
         pieces: &[io::IoSlice<'_>],
+        cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &result {
             self.frames.sent(*bytes);
@@ -134,6 +135,12 @@ impl<S> Guard<S> {
                 }
             }
             self.window.opened(self.resets.take_opened());
+            if self.resets.take_refused_head() {
+                self.blocks.overflow();
+                self.note_block();
+                // h2 has to read what ends the connection.
+                cx.waker().wake_by_ref();
+            }
         }
         self.wrote(result)
     }
@@ -237,7 +244,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         } else {
             Pin::new(&mut me.stream).poll_write(cx, buf)
         };
-        self.sent(result, &[io::IoSlice::new(buf)])
+        self.sent(result, &[io::IoSlice::new(buf)], cx)
     }
 
     fn poll_write_vectored(
@@ -251,7 +258,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
             return self.poll_write(cx, first);
         }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.sent(result, bufs)
+        self.sent(result, bufs, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

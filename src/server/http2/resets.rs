@@ -1,23 +1,51 @@
 //! Follows the frames that leave over HTTP/2, to learn which streams h2 refuses by itself: it resets what is malformed
-//! (RFC 9113 section 8.1.1) and reports it to nobody. It also adds up how far the connection's window is opened.
+//! (RFC 9113 section 8.1.1), answers a head that decodes to more than it takes with a bare 431, ends the connection for one
+//! that decodes to four times that, and reports none of it. It also adds up how far the connection's window is opened.
+
+use crate::server::http2::fragment;
 
 const HEADER_BYTES: usize = 9;
-/// Header, and the number that is the payload of RST_STREAM and of WINDOW_UPDATE.
-const NUMBERED_BYTES: usize = HEADER_BYTES + 4;
+/// Payload of RST_STREAM and of WINDOW_UPDATE: a number.
+const NUMBER_BYTES: usize = 4;
+/// The longest payload of a head with nothing but a status: two changes of the table's size, and a literal.
+const STATUS_BYTES_MAX: usize = 18;
+/// Last stream and code of GOAWAY (RFC 9113 section 6.8).
+const GOAWAY_BYTES: usize = 8;
+/// What h2 says behind them for a head that is far too large.
+const TOO_LARGE: &[u8] = b"header_list_way_too_large";
+/// The longest payload that is looked at.
+const PAYLOAD_BYTES_MAX: usize = GOAWAY_BYTES + TOO_LARGE.len();
+const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
+const GOAWAY: u8 = 0x7;
 const WINDOW_UPDATE: u8 = 0x8;
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
 /// Codes by which a stream is refused for what its peer did: PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR and
 /// COMPRESSION_ERROR (RFC 9113 section 7).
 const BLAMING: [u32; 4] = [0x1, 0x3, 0x6, 0x9];
 
 /// Counts the streams that were refused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Resets {
     /// Bytes of a payload that are still to leave.
     skip: usize,
-    frame: [u8; NUMBERED_BYTES],
+    frame: [u8; HEADER_BYTES + PAYLOAD_BYTES_MAX],
     have: usize,
     opened: u64,
+    refuses_head: bool,
+}
+
+impl Default for Resets {
+    fn default() -> Self {
+        Self {
+            skip: 0,
+            frame: [0; HEADER_BYTES + PAYLOAD_BYTES_MAX],
+            have: 0,
+            opened: 0,
+            refuses_head: false,
+        }
+    }
 }
 
 impl Resets {
@@ -46,21 +74,47 @@ impl Resets {
         std::mem::take(&mut self.opened)
     }
 
+    /// Whether h2 has refused a head for its size since this was asked last. Every answer of the gateway has a date beside
+    /// its status, and none has trailers.
+    pub(super) fn take_refused_head(&mut self) -> bool {
+        std::mem::take(&mut self.refuses_head)
+    }
+
     /// Whether the frame that has been read so far refuses a stream.
     fn frame_refuses(&mut self) -> bool {
-        let [high, middle, low, kind, _, stream @ .., a, b, c, d] = self.frame;
+        if self.have < HEADER_BYTES {
+            return false;
+        }
+        let Some((header, rest)) = self.frame.split_first_chunk::<HEADER_BYTES>() else {
+            return false;
+        };
+        let [high, middle, low, kind, flags, stream @ ..] = *header;
+        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         let of_connection = kind == WINDOW_UPDATE && stream == [0; 4];
-        if self.have == HEADER_BYTES && kind != RST_STREAM && !of_connection {
-            self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-            self.have = 0;
-        } else if self.have == NUMBERED_BYTES {
-            self.have = 0;
-            let number = u32::from_be_bytes([a, b, c, d]);
-            if of_connection {
-                self.opened += u64::from(number);
+        let wanted = match kind {
+            RST_STREAM => NUMBER_BYTES,
+            WINDOW_UPDATE if of_connection => NUMBER_BYTES,
+            HEADERS if flags == END_STREAM | END_HEADERS && length <= STATUS_BYTES_MAX => length,
+            GOAWAY if length == PAYLOAD_BYTES_MAX => length,
+            _ => {
+                self.skip = length;
+                self.have = 0;
                 return false;
             }
-            return BLAMING.contains(&number);
+        };
+        if self.have < HEADER_BYTES + wanted {
+            return false;
+        }
+        self.have = 0;
+        let payload = rest.get(..wanted).unwrap_or_default();
+        let number = payload
+            .first_chunk()
+            .map_or(0, |number| u32::from_be_bytes(*number));
+        match kind {
+            HEADERS => self.refuses_head |= fragment::is_single(payload),
+            GOAWAY => self.refuses_head |= payload.ends_with(TOO_LARGE),
+            WINDOW_UPDATE => self.opened += u64::from(number),
+            _ => return BLAMING.contains(&number),
         }
         false
     }
@@ -105,6 +159,51 @@ mod tests {
                 (refused, resets.take_opened(), resets.take_opened()),
                 (1, 70_001, 0)
             );
+        }
+    }
+
+    #[test]
+    fn a_head_with_nothing_but_its_status_refuses_one_that_is_too_large() {
+        let head =
+            |flags: u8, block: &[u8]| [&[0, 0, block.len() as u8, 1, flags, 0, 0, 0, 1][..], block].concat();
+        let ends = 0x5;
+        // As a literal, and as an entry of the table.
+        for (bytes, refuses) in [
+            (head(ends, &[0x48, 3, b'4', b'3', b'1']), true),
+            (head(ends, &[0xbe]), true),
+            (head(0x4, &[0xbe]), false),
+            (head(ends, &[0xbf, 0xbe]), false),
+            (head(ends, &[]), false),
+            (head(ends, &[&[0x5f, 0x10, 30][..], &[b'a'; 30]].concat()), false),
+        ] {
+            let all = [reset(1), bytes, reset(1), head(ends, &[0x88, 0xbe])].concat();
+            for size in [1, 2, 5, 1000] {
+                let mut resets = Resets::default();
+                let refused: u32 = all.chunks(size).map(|piece| resets.look(piece)).sum();
+                assert_eq!(refused, 2, "in pieces of {size}");
+                assert_eq!(resets.take_refused_head(), refuses, "{all:x?}");
+                assert!(!resets.take_refused_head());
+            }
+        }
+    }
+
+    #[test]
+    fn a_goodbye_for_a_head_refuses_it() {
+        for (said, refuses) in [
+            (&b"header_list_way_too_large"[..], true),
+            (b"too_many_internal_resets_", false),
+            (b"", false),
+        ] {
+            let length = 8 + said.len() as u8;
+            let bytes = [
+                &[0, 0, length, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0xb][..],
+                said,
+                &reset(1),
+            ]
+            .concat();
+            let mut resets = Resets::default();
+            assert_eq!(resets.look(&bytes), 1);
+            assert_eq!(resets.take_refused_head(), refuses);
         }
     }
 

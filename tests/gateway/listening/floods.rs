@@ -11,8 +11,8 @@ use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
 use crate::harness::{Running, TENANT, World};
 use crate::listening::frames::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, Peer, RST_STREAM, SETTINGS,
-    UNKNOWN, WINDOW_UPDATE, field, frame, number, order_fields, order_head, stream,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY, Peer, RST_STREAM,
+    SETTINGS, UNKNOWN, WINDOW_UPDATE, field, frame, number, order_fields, order_head, stream,
 };
 use crate::listening::order;
 
@@ -242,10 +242,80 @@ async fn small_heads_that_unfold_into_large_ones_are_refused_and_at_last_cut() {
     })
     .await;
     let bomb = [order_fields(), vec![NEWEST; 16_000]].concat();
-    is_cut(&gateway, "one huge head", "http2-flood", &known, 1, |_| {
+    is_cut(&gateway, "one huge head", "head-too-large", &known, 1, |_| {
         frame(HEADERS, END_HEADERS | END_STREAM, 3, &bomb)
     })
     .await;
+}
+
+/// How many times a field of 3,900 bytes is repeated for a head of so many times the limit of 32 KiB.
+fn unfolded(times: usize) -> usize {
+    times * 32 * 1024 / 3940 + 1
+}
+
+#[tokio::test]
+async fn a_head_that_unfolds_to_more_than_twice_the_limit_ends_its_connection() {
+    // From eight times on h2 ends it by itself.
+    for times in [2, 7, 8] {
+        let (_world, gateway) = one_worker().await;
+        let good = Good::start(&gateway).await;
+        let mut peer = Peer::connect(&gateway).await;
+        let known = [order_fields(), remembered("x-filler", &"a".repeat(3900))].concat();
+        let bomb = [order_fields(), vec![NEWEST; unfolded(times)]].concat();
+        peer.say(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &known))
+            .await;
+        peer.hear(|heard| heard.kind == HEADERS && heard.stream == 1)
+            .await
+            .unwrap();
+        // With the beginning of another frame, which never comes whole.
+        let ping = frame(PING, 0, 0, &[0; 8]);
+        peer.say(&[&frame(HEADERS, END_HEADERS, 3, &bomb)[..], &ping[..5]].concat())
+            .await;
+        let heard = peer.rest().await;
+        let goodbye = heard.iter().find(|heard| heard.kind == GOAWAY).unwrap();
+        assert_eq!(
+            goodbye.payload[4..8],
+            [0, 0, 0, 0xb],
+            "ENHANCE_YOUR_CALM for {times}"
+        );
+        let line = gateway
+            .lines
+            .wait_for(|line| line["reason"] == "head-too-large")
+            .await;
+        let detail = line["detail"].as_str().unwrap();
+        assert!(
+            detail.contains("65536 bytes or more, decoded")
+                && detail.contains("`connections.head_size_max` is 32768"),
+            "{detail}"
+        );
+        good.was_served().await;
+        assert_eq!(counted(&gateway, "head-too-large").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_body_under_way_gets_nothing_that_its_caller_has_not_sent_when_its_connection_ends() {
+    let (world, gateway) = one_worker().await;
+    let mut peer = Peer::connect(&gateway).await;
+    let known = [order_fields(), remembered("x-filler", &"a".repeat(3900))].concat();
+    let bomb = [order_fields(), vec![NEWEST; unfolded(3)]].concat();
+    let body = frame(DATA, END_STREAM, 1, b"{\"order\":1}");
+    let head = frame(HEADERS, END_HEADERS, 1, &known);
+    let bomb = frame(HEADERS, END_HEADERS | END_STREAM, 3, &bomb);
+    let (first, rest) = body.split_at(15);
+    peer.say(&[&head[..], &bomb, first].concat()).await;
+    peer.hear(|heard| heard.kind == HEADERS && heard.stream == 3)
+        .await
+        .unwrap();
+    assert_eq!(world.emulator.flow.heads().get(), 0);
+    peer.say(rest).await;
+    let heard = peer.rest().await;
+    let goodbye = heard.iter().find(|heard| heard.kind == GOAWAY).unwrap();
+    assert_eq!(goodbye.payload[4..8], [0, 0, 0, 0xb], "ENHANCE_YOUR_CALM");
+    gateway
+        .lines
+        .wait_for(|line| line["reason"] == "head-too-large")
+        .await;
 }
 
 #[tokio::test]

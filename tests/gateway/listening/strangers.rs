@@ -84,7 +84,8 @@ async fn two_malformed_requests_of_an_unknown_caller_are_reset_and_the_third_end
     let (_world, gateway, _) = served("").await;
     let malformed = |id| frame(HEADERS, END_HEADERS | END_STREAM, id, &field(":path", ""));
     let mut peer = Peer::connect(&gateway).await;
-    peer.say(&[malformed(1), malformed(3), stranger(5)].concat()).await;
+    peer.say(&[malformed(1), malformed(3), stranger(5)].concat())
+        .await;
     for id in [1, 3] {
         let reset = peer.hear(|heard| heard.stream == id).await.unwrap();
         assert_eq!(reset.kind, RST_STREAM, "{reset:?}");
