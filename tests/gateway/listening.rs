@@ -10,7 +10,7 @@ mod early;
 #[cfg(target_os = "linux")]
 mod exhaustion;
 mod floods;
-mod frames;
+pub(crate) mod frames;
 mod handshakes;
 mod heads;
 mod health;

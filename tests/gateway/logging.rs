@@ -18,6 +18,7 @@ use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
 use crate::emulator::certs::server_name;
 use crate::harness::{PATIENCE, SECRET, TENANT, World, post};
+use crate::listening::frames::{ACK, PING, SETTINGS, frame};
 use crate::listening::{Talk, order_bytes};
 use crate::program::Program;
 
@@ -106,6 +107,65 @@ async fn a_flood_that_makes_a_library_log_has_a_few_short_lines() {
             line["message"].as_str().unwrap().contains("Illegal SNI"),
             "{text}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_answers_to_no_ping_ends_and_logs_a_few_lines() {
+    // More than the credit of a connection, so the flood does not end by itself.
+    const FLOOD: usize = 50_000;
+    let world = World::new().await;
+    let settings = settings(&world).await.replace("LEVEL", "info");
+    let mut program = Program::start(&world, &settings);
+    let address = program.address().await;
+    let connect = async |protocol: &str| {
+        let tls = TlsConnector::from(Arc::new(world.emulator.ca.client_config(&[protocol])));
+        let tcp = TcpStream::connect(address).await.unwrap();
+        tls.connect(server_name("localhost"), tcp).await.unwrap()
+    };
+    let mut good = Talk::new(connect("http/1.1").await);
+    let (mut reader, mut writer) = tokio::io::split(connect("h2").await);
+    let began = Instant::now();
+    let flood = tokio::spawn(async move {
+        let hello = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            &frame(SETTINGS, 0, 0, &[])[..],
+        ]
+        .concat();
+        writer.write_all(&hello).await.unwrap();
+        let some = frame(PING, ACK, 0, b"12345678").repeat(100);
+        for _ in 0..FLOOD / 100 {
+            if writer.write_all(&some).await.is_err() {
+                return;
+            }
+        }
+        // It may have been cut after the last byte fit into the socket.
+        let _ = writer.flush().await;
+    });
+    let over = async {
+        // Cut, with or without a goodbye.
+        let _ = reader.read_to_end(&mut Vec::new()).await;
+    };
+    tokio::time::timeout(PATIENCE, over)
+        .await
+        .expect("the flood goes on");
+    flood.await.unwrap();
+    good.say(order_bytes("")).await;
+    assert_eq!(good.hear().await.status, 202);
+    let lines = rest(&mut program).await;
+    let floods = lines
+        .iter()
+        .filter(|line| line["reason"] == "http2-flood")
+        .count();
+    assert_eq!(floods, 1, "{lines:#?}");
+    // Those of the one code location: a few at once, and one per second after that.
+    let lines = of_libraries(&lines);
+    assert!(!lines.is_empty(), "the library has logged nothing");
+    let most = 10 + began.elapsed().as_secs();
+    assert!(lines.len() as u64 <= most, "{} lines", lines.len());
+    for line in lines {
+        let text = line.to_string();
+        assert!(text.contains("PING ack") && text.len() < 1024, "{text}");
     }
 }
 
