@@ -160,37 +160,37 @@ mod python {
     }
 
     #[tokio::test]
-    #[ignore = "needs Python and its packages"]
+    #[ignore = "needs Python with packages: pip install --target target/clients requests urllib3 'httpx[http2]' aiohttp && PYTHONPATH=target/clients cargo test --test clients python -- --ignored"]
     async fn requests_sees_every_refusal() {
         sees("requests").await;
     }
 
     #[tokio::test]
-    #[ignore = "needs Python and its packages"]
+    #[ignore = "needs Python with packages: pip install --target target/clients requests urllib3 'httpx[http2]' aiohttp && PYTHONPATH=target/clients cargo test --test clients python -- --ignored"]
     async fn urllib_sees_every_refusal() {
         sees("urllib").await;
     }
 
     #[tokio::test]
-    #[ignore = "needs Python and its packages"]
+    #[ignore = "needs Python with packages: pip install --target target/clients requests urllib3 'httpx[http2]' aiohttp && PYTHONPATH=target/clients cargo test --test clients python -- --ignored"]
     async fn urllib3_sees_every_refusal() {
         sees("urllib3").await;
     }
 
     #[tokio::test]
-    #[ignore = "needs Python and its packages"]
+    #[ignore = "needs Python with packages: pip install --target target/clients requests urllib3 'httpx[http2]' aiohttp && PYTHONPATH=target/clients cargo test --test clients python -- --ignored"]
     async fn httpx_sees_every_refusal_over_h1() {
         sees("httpx-h1").await;
     }
 
     #[tokio::test]
-    #[ignore = "needs Python and its packages"]
+    #[ignore = "needs Python with packages: pip install --target target/clients requests urllib3 'httpx[http2]' aiohttp && PYTHONPATH=target/clients cargo test --test clients python -- --ignored"]
     async fn httpx_sees_every_refusal_over_h2() {
         sees("httpx-h2").await;
     }
 
     #[tokio::test]
-    #[ignore = "needs Python and its packages"]
+    #[ignore = "needs Python with packages: pip install --target target/clients requests urllib3 'httpx[http2]' aiohttp && PYTHONPATH=target/clients cargo test --test clients python -- --ignored"]
     async fn aiohttp_sees_every_refusal() {
         sees("aiohttp").await;
     }
@@ -206,19 +206,19 @@ mod node {
     }
 
     #[tokio::test]
-    #[ignore = "needs Node"]
+    #[ignore = "needs Node: cargo test --test clients node -- --ignored"]
     async fn https_sees_every_refusal() {
         sees("https").await;
     }
 
     #[tokio::test]
-    #[ignore = "needs Node"]
+    #[ignore = "needs Node: cargo test --test clients node -- --ignored"]
     async fn fetch_sees_every_refusal() {
         sees("fetch").await;
     }
 
     #[tokio::test]
-    #[ignore = "needs Node"]
+    #[ignore = "needs Node: cargo test --test clients node -- --ignored"]
     async fn http2_sees_every_refusal_over_h2() {
         sees("http2").await;
     }
@@ -234,13 +234,13 @@ mod curl {
     }
 
     #[tokio::test]
-    #[ignore = "needs curl"]
+    #[ignore = "needs curl: cargo test --test clients curl -- --ignored"]
     async fn curl_sees_every_refusal_over_h1() {
         sees("--http1.1").await;
     }
 
     #[tokio::test]
-    #[ignore = "needs curl"]
+    #[ignore = "needs curl: cargo test --test clients curl -- --ignored"]
     async fn curl_sees_every_refusal_over_h2() {
         sees("--http2").await;
     }
@@ -259,13 +259,13 @@ mod go {
     }
 
     #[tokio::test]
-    #[ignore = "needs Go"]
+    #[ignore = "needs Go: cargo test --test clients go -- --ignored"]
     async fn go_sees_every_refusal_over_h1() {
         sees("h1").await;
     }
 
     #[tokio::test]
-    #[ignore = "needs Go"]
+    #[ignore = "needs Go: cargo test --test clients go -- --ignored"]
     async fn go_sees_every_refusal_over_h2() {
         sees("h2").await;
     }
@@ -281,13 +281,13 @@ mod java {
     }
 
     #[tokio::test]
-    #[ignore = "needs a JDK"]
+    #[ignore = "needs a JDK: cargo test --test clients java -- --ignored"]
     async fn java_sees_every_refusal_over_h1() {
         sees("h1").await;
     }
 
     #[tokio::test]
-    #[ignore = "needs a JDK"]
+    #[ignore = "needs a JDK: cargo test --test clients java -- --ignored"]
     async fn java_sees_every_refusal_over_h2() {
         sees("h2").await;
     }

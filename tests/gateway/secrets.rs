@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::Full;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, fmt, registry};
 
 use crate::emulator::Answer as Flow;
 use crate::emulator::{Condition, TokenAnswer, Trigger, faults};
@@ -55,10 +58,11 @@ pub fn listen() -> Heard {
     static HEARD: OnceLock<Heard> = OnceLock::new();
     let heard = HEARD.get_or_init(|| {
         let heard = Heard::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter("warn,flowgate=trace")
-            .with_writer(heard.clone())
-            .finish();
+        let levels = Targets::new()
+            .with_default(LevelFilter::WARN)
+            .with_target("flowgate", LevelFilter::TRACE);
+        let lines = fmt::layer().with_writer(heard.clone()).with_filter(levels);
+        let subscriber = registry().with(lines);
         tracing::subscriber::set_global_default(subscriber).unwrap();
         heard
     });
