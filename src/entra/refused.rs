@@ -4,18 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
 use crate::entra::refusal::{
     ERRORS, ErrorRow, FAILED, NOT_FOUND, RefusalKind, THROTTLED, UNKNOWN, number_row,
 };
 use crate::model::{FailureRow, Outlook};
-
-// A refusal has about one kilobyte; more is not one.
-const BODY_BYTES_MAX: usize = 64 * 1024;
-
-// The longest `error` in use has 27 characters, ids have 36.
-const WORD_CHARS_MAX: usize = 64;
+use crate::outbound::{FailedBody, WORD_CHARS_MAX};
 
 /// Longest wait taken over from `Retry-After`; MSAL for Python stops at the same hour, so that one invalid answer
 /// does not silence an identity for a day.
@@ -45,12 +38,10 @@ pub struct Refusal {
 /// `error` and status decide the kind. A known number chooses the more exact row; it chooses the
 /// outlook only where the status does not speak for a passing trouble by itself.
 pub fn read(status: u16, body: &[u8], retry_after: Option<Duration>) -> Refusal {
-    let fields = read_fields(body);
-    let description = text(&fields, "error_description").unwrap_or("");
-    let error = text(&fields, "error")
-        .filter(|error| is_word(error))
-        .map(str::to_owned);
-    let number = read_number(&fields, description);
+    let body = FailedBody::read(body);
+    let description = body.text("/error_description");
+    let error = body.word("/error");
+    let number = read_number(&body, description);
     let base = base_of(status, error.as_deref());
     let hint = number
         .and_then(number_row)
@@ -61,8 +52,8 @@ pub fn read(status: u16, body: &[u8], retry_after: Option<Duration>) -> Refusal 
         status,
         error,
         number,
-        correlation_id: read_id(&fields, "correlation_id", description, "Correlation ID: "),
-        trace_id: read_id(&fields, "trace_id", description, "Trace ID: "),
+        correlation_id: read_id(body.text("/correlation_id"), description, "Correlation ID: "),
+        trace_id: read_id(body.text("/trace_id"), description, "Trace ID: "),
         kind: base.kind,
         row: hint.unwrap_or(&base.failure),
         outlook: hint.filter(|_| !passing).unwrap_or(&base.failure).outlook,
@@ -127,31 +118,15 @@ fn base_of(status: u16, error: Option<&str>) -> &'static ErrorRow {
     }
 }
 
-fn read_fields(body: &[u8]) -> Map<String, Value> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    if body.len() > BODY_BYTES_MAX {
-        return Map::new();
-    }
-    serde_json::from_slice(body).unwrap_or_default()
-}
-
-fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
-    fields.get(name).and_then(Value::as_str)
-}
-
 /// The first known number, else the first one. A code without `AADSTS` in the description counts only if it
 /// is known: the agent of Azure Arc puts an HTTP status among the codes.
-fn read_number(fields: &Map<String, Value>, description: &str) -> Option<u32> {
+fn read_number(body: &FailedBody, description: &str) -> Option<u32> {
     let named: Vec<u32> = description
         .split("AADSTS")
         .skip(1)
         .filter_map(leading_number)
         .collect();
-    let listed = match fields.get("error_codes") {
-        Some(Value::Array(list)) => list.as_slice(),
-        _ => &[],
-    };
-    let listed = listed.iter().filter_map(|code| {
+    let listed = body.list("/error_codes").iter().filter_map(|code| {
         code.as_u64()
             .map_or_else(|| leading_number(code.as_str()?), |code| code.try_into().ok())
     });
@@ -172,8 +147,8 @@ fn leading_number(text: &str) -> Option<u32> {
 }
 
 /// An id from its own member, else from the end of the description.
-fn read_id(fields: &Map<String, Value>, name: &str, description: &str, label: &str) -> Option<String> {
-    let own = text(fields, name).filter(|id| is_id(id));
+fn read_id(own: &str, description: &str, label: &str) -> Option<String> {
+    let own = Some(own).filter(|id| is_id(id));
     let described = || {
         let (_, rest) = description.split_once(label)?;
         rest.split(|found: char| !is_id_char(found))
@@ -189,11 +164,6 @@ fn is_id_char(found: char) -> bool {
 
 fn is_id(text: &str) -> bool {
     (1..=WORD_CHARS_MAX).contains(&text.len()) && text.chars().all(is_id_char)
-}
-
-fn is_word(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    (1..=WORD_CHARS_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
 #[cfg(test)]

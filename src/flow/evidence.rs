@@ -5,21 +5,14 @@ use std::fmt;
 use std::time::SystemTime;
 
 use http::StatusCode;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::flow::fault::{CODES, DESPITE_TOKEN, Row, STATUSES};
 use crate::model::claims::{Claims, printable, quoted};
+use crate::outbound::{FailedBody, is_word};
 use crate::problem::Kind;
 
 /// Longest message kept for the log, in characters. The longest one seen in public has about 350.
 pub const MESSAGE_CHARS_MAX: usize = 512;
-
-// Longer than any body worth reading for a code; the caller of `classify` stops at the same size.
-const BODY_BYTES_MAX: usize = 64 * 1024;
-
-// A tracking id has the form of a run id, 33 characters; codes are shorter than 50.
-const WORD_CHARS_MAX: usize = 64;
 
 /// What is known about an answer of the trigger when its head and the start of its body are there.
 #[derive(Debug, Clone, Copy)]
@@ -119,10 +112,9 @@ pub fn classify(evidence: &Evidence<'_>) -> Reading {
     if has_run || !(status.is_client_error() || status.is_server_error()) {
         return Reading::Owner;
     }
-    let (code, message) = read_envelope(evidence.body);
-    let code = code.unwrap_or_default();
-    let message = message.unwrap_or_default();
-    if let Some(row) = find(CODES, &code, &message) {
+    let body = FailedBody::read(evidence.body);
+    let (code, message) = (body.text("/error/code"), body.text("/error/message"));
+    if let Some(row) = find(CODES, code, message) {
         // A message about the body quotes the caller's values, which may be personal.
         let quotes_caller = row.kind == Kind::BodyRefusedByFlow;
         let message = Some(message).filter(|text| !quotes_caller && !text.is_empty());
@@ -130,8 +122,8 @@ pub fn classify(evidence: &Evidence<'_>) -> Reading {
             row,
             status,
             unknown_code: None,
-            tracking_id: message.as_deref().and_then(tracking_id),
-            message: message.as_deref().map(|text| printable(text, MESSAGE_CHARS_MAX)),
+            tracking_id: message.and_then(tracking_id),
+            message: message.map(|text| printable(text, MESSAGE_CHARS_MAX)),
             body: BodyKind::Known,
         });
     }
@@ -141,7 +133,7 @@ pub fn classify(evidence: &Evidence<'_>) -> Reading {
     Reading::Fault(Fault {
         row,
         status,
-        unknown_code: Some(code).filter(|code| is_word(code)),
+        unknown_code: body.word("/error/code"),
         message: None,
         tracking_id: None,
         body: body_kind(evidence),
@@ -181,53 +173,6 @@ fn status_code(status: StatusCode, www_authenticate: Option<&str>) -> &'static s
     }
 }
 
-/// `{"error":{"code":"...","message":"..."}}`, other members ignored.
-#[derive(Deserialize)]
-struct Envelope {
-    error: Inner,
-}
-
-#[derive(Deserialize)]
-struct Inner {
-    #[serde(default)]
-    code: Lenient,
-    #[serde(default)]
-    message: Lenient,
-}
-
-/// A member that should be a text; one that is not must not hide its neighbour.
-#[derive(Deserialize, Default)]
-#[serde(untagged)]
-enum Lenient {
-    Text(String),
-    Other(IgnoredAny),
-    #[default]
-    Absent,
-}
-
-impl Lenient {
-    fn text(self) -> Option<String> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Other(_) | Self::Absent => None,
-        }
-    }
-}
-
-/// Code and message of the platform's envelope. serde_json ends a document that nests too deep, so any body
-/// is safe.
-fn read_envelope(body: &[u8]) -> (Option<String>, Option<String>) {
-    // Some .NET writers put a byte order mark before JSON, which RFC 8259 lets a reader ignore.
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    if body.len() > BODY_BYTES_MAX {
-        return (None, None);
-    }
-    match serde_json::from_slice::<Envelope>(body) {
-        Ok(envelope) => (envelope.error.code.text(), envelope.error.message.text()),
-        Err(_) => (None, None),
-    }
-}
-
 fn body_kind(evidence: &Evidence<'_>) -> BodyKind {
     if evidence.body.iter().all(u8::is_ascii_whitespace) {
         return BodyKind::Empty;
@@ -244,11 +189,6 @@ fn tracking_id(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("Request tracking id '")?;
     let (id, _) = rest.split_once('\'')?;
     Some(id).filter(|id| is_word(id)).map(str::to_owned)
-}
-
-fn is_word(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    (1..=WORD_CHARS_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// What the flow expects of a token, as far as the gateway knows.

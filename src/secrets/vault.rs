@@ -11,7 +11,7 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use crate::model::{FailureRow, Outlook, Page, Remedy, Secret, failures, fill};
-use crate::outbound::{FetchFault, Fetcher, TrustError};
+use crate::outbound::{FailedBody, FetchFault, Fetcher, TrustError};
 use crate::settings::{GrantSettings, KeyVaultSettings, VaultReference};
 
 /// Microsoft, "Get Secret", REST API of Azure Key Vault.
@@ -397,36 +397,15 @@ fn repeatable(text: &str) -> Option<&str> {
     (!text.is_empty() && text.len() <= REPEATED_BYTES_MAX && text.bytes().all(plain)).then_some(text)
 }
 
-#[derive(Default, Deserialize)]
-struct Envelope {
-    #[serde(default)]
-    error: Failure,
-}
-
-#[derive(Default, Deserialize)]
-struct Failure {
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    innererror: Option<Inner>,
-}
-
-#[derive(Default, Deserialize)]
-struct Inner {
-    #[serde(default)]
-    code: String,
-}
-
 /// Distinguishes the firewall from a missing permission.
 fn forbidden(body: &[u8]) -> Cause {
-    let envelope: Envelope = serde_json::from_slice(body).unwrap_or_default();
-    let code = envelope.error.innererror.unwrap_or_default().code;
-    let message = envelope.error.message;
+    let body = FailedBody::read(body);
+    let (code, message) = (body.text("/error/innererror/code"), body.text("/error/message"));
     if code == "SecretDisabled" {
         return Cause::new(DISABLED, "");
     }
     let outside = message.contains("is not authorized and caller is not a trusted service");
-    if outside || matches!(code.as_str(), "ForbiddenByFirewall" | "ForbiddenByConnection") {
+    if outside || matches!(code, "ForbiddenByFirewall" | "ForbiddenByConnection") {
         let address = message
             .split_once("Client address (")
             .and_then(|(_, rest)| rest.split_once(')'))
