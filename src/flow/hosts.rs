@@ -5,10 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-
 use crate::counters::Counters;
-use crate::flow::pool::{Host, Target};
+use crate::flow::pool::Host;
 use crate::model::TriggerUrl;
 use crate::outbound::{Trust, TrustError};
 use crate::settings::UpstreamSettings;
@@ -44,7 +42,7 @@ impl Hosts {
         if let Some(host) = known.get(&key) {
             return Ok(host.clone());
         }
-        let host = make_host(url, upstream, self.workers, &self.counters)?;
+        let host = Host::new(url, upstream, self.workers, &self.counters)?;
         known.insert(key, host.clone());
         Ok(host)
     }
@@ -83,29 +81,4 @@ impl HostKey {
             timeouts: [upstream.connect_timeout, upstream.idle_timeout],
         }
     }
-}
-
-fn make_host(
-    url: &TriggerUrl,
-    upstream: &UpstreamSettings,
-    workers: usize,
-    counters: &Counters,
-) -> Result<Arc<Host>, TrustError> {
-    let name = url
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
-    let server_name = ServerName::try_from(name.clone())
-        .map_err(|_| TrustError::Unusable(format!("{name} is no name a certificate can carry")))?;
-    let target = Target {
-        name,
-        port: url.port(),
-        server_name,
-        connect_to: upstream.connect_to,
-        tls: Arc::new(upstream.trust.explaining_client_config()?),
-        connect_timeout: upstream.connect_timeout,
-        idle_timeout: upstream.idle_timeout,
-    };
-    Ok(Host::new(target, workers, counters.clone()))
 }

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 
 use crate::counters::{Counted, Counters};
 use crate::flow::error::{ConnectError, Sent};
-use crate::model::clock;
-use crate::outbound::refused_certificate;
+use crate::model::{TriggerUrl, clock};
+use crate::outbound::{TrustError, refused_certificate};
+use crate::settings::UpstreamSettings;
 use crate::wire::{Timer, ToServer};
 
 /// Idle connections kept for each host and worker; more are closed.
@@ -84,37 +85,31 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// What is needed to reach a host.
-pub(super) struct Target {
-    /// Name or address, without port.
-    pub name: String,
-    /// Port.
-    pub port: u16,
-    /// Name the certificate must carry.
-    pub server_name: ServerName<'static>,
-    /// Address to connect to in place of what the name resolves to.
-    pub connect_to: Option<SocketAddr>,
-    /// TLS settings with the authorities to trust.
-    pub tls: Arc<rustls::ClientConfig>,
-    /// Time for name look-up, TCP and TLS together.
-    pub connect_timeout: Duration,
-    /// Time an unused connection is kept.
-    pub idle_timeout: Duration,
-}
-
 impl Host {
-    pub(super) fn new(target: Target, workers: usize, counters: Counters) -> Arc<Self> {
-        Arc::new(Self {
-            name: target.name,
-            port: target.port,
-            server_name: target.server_name,
-            connect_to: target.connect_to,
-            tls: target.tls,
-            connect_timeout: target.connect_timeout,
-            idle_timeout: target.idle_timeout,
+    pub(super) fn new(
+        url: &TriggerUrl,
+        upstream: &UpstreamSettings,
+        workers: usize,
+        counters: &Counters,
+    ) -> Result<Arc<Self>, TrustError> {
+        let name = url
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let server_name = ServerName::try_from(name.clone())
+            .map_err(|_| TrustError::Unusable(format!("{name} is no name a certificate can carry")))?;
+        Ok(Arc::new(Self {
+            name,
+            port: url.port(),
+            server_name,
+            connect_to: upstream.connect_to,
+            tls: Arc::new(upstream.trust.explaining_client_config()?),
+            connect_timeout: upstream.connect_timeout,
+            idle_timeout: upstream.idle_timeout,
             pools: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
-            counters,
-        })
+            counters: counters.clone(),
+        }))
     }
 
     /// An idle connection of this worker, the one used last first, so that unneeded ones grow old.
