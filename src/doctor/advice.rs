@@ -7,7 +7,8 @@ use crate::doctor::resource::Resource;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::refused::Refusal;
 use crate::entra::{Failure, TokenError};
-use crate::model::{FailureRow, Page, Remedy, fill};
+use crate::model::claims::Claims;
+use crate::model::{FailureRow, FixedBy, Page, Remedy, fill};
 use crate::secrets::VaultError;
 use crate::settings::{GrantSettings, IdentitySettings, ManagedSource};
 
@@ -61,6 +62,30 @@ pub(super) fn of_platform(failure: &Failure, identity: &IdentitySettings) -> Rem
         // A file with a federated token: the platform mounts it into the pod.
         None => remedy.command("kubectl get pod POD --output yaml"),
     }
+}
+
+/// The roles and scopes that a token carries, if it carries any.
+pub(super) fn granted(claims: &Claims) -> Option<String> {
+    let mut granted = claims.words("roles");
+    granted.extend(claims.words("scp"));
+    (!granted.is_empty()).then(|| granted.join(", "))
+}
+
+/// Where the permissions of an application are looked at.
+pub(super) fn permissions(remedy: Remedy, client: &str) -> Remedy {
+    remedy
+        .portal(format!(
+            "Microsoft Entra admin center, App registrations, {client}, API permissions"
+        ))
+        .command(format!("az ad app permission list --id {client}"))
+}
+
+/// What to do where there is no certificate authority to trust.
+pub(super) fn authorities() -> Remedy {
+    Remedy::new(
+        FixedBy::Operator,
+        "Install certificate authorities, or set ca_file.",
+    )
 }
 
 /// Where the managed identities of a platform are looked at.

@@ -70,52 +70,53 @@ fn judge(
     let says = format!("GET {}{} was answered {status}", route.trigger, behind(probe));
     let name = identity.map_or("-", |identity| identity.name.as_str());
     let application = advice::client_of(identity);
-    match status {
-        200..300 => Check::ok(NAME, says),
+    let (seen, fixed_by, what) = match status {
+        200..300 => return Check::ok(NAME, says),
+        429 => {
+            return Check::note(
+                NAME,
+                format!("{says}: the API limits the rate of calls; try again later"),
+            );
+        }
         401 => {
             let audience = identity.map_or("-", |identity| identity.audience.as_str());
             let what = format!(
                 "Compare `scope` of identity {name} with the API: its token is for {audience}, and the API \
                  wants one for itself. If that is right, check that its tenant is the API's."
             );
-            Check::fail(
-                NAME,
-                format!("{says}: the token is not accepted"),
-                Remedy::new(FixedBy::Operator, what),
-            )
+            (": the token is not accepted".to_owned(), FixedBy::Operator, what)
         }
         403 => {
             let what = format!(
                 "Give the application of identity {name} the permission that the API documents for this path (an app role, \
                  and admin consent for it). A managed identity gets it as an app role assignment of its service principal."
             );
-            let remedy = Remedy::new(FixedBy::TenantAdmin, what)
-                .portal(format!(
-                    "Microsoft Entra admin center, App registrations, {application}, API permissions"
-                ))
-                .command(format!("az ad app permission list --id {application}"));
-            Check::fail(
-                NAME,
-                format!("{says}: a permission is missing; {}", rights(identity, held)),
-                remedy,
-            )
-        }
-        404 | 405 => {
-            let what = "Set `probe` to a path that the API answers with GET; this one does not exist.";
-            Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
-        }
-        429 => Check::note(
-            NAME,
-            format!("{says}: the API limits the rate of calls; try again later"),
-        ),
-        500.. => {
-            let what = "The API itself failed; check its health and try again.";
-            Check::fail(NAME, says, Remedy::new(FixedBy::Nobody, what))
+            let seen = format!(": a permission is missing; {}", rights(identity, held));
+            (seen, FixedBy::TenantAdmin, what)
         }
         _ => {
-            let what = "Compare `upstream` and `probe` with the API's documentation; 200 was expected.";
-            Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
+            let (fixed_by, what) = match status {
+                404 | 405 => (
+                    FixedBy::Operator,
+                    "Set `probe` to a path that the API answers with GET; this one does not exist.",
+                ),
+                500.. => (
+                    FixedBy::Nobody,
+                    "The API itself failed; check its health and try again.",
+                ),
+                _ => (
+                    FixedBy::Operator,
+                    "Compare `upstream` and `probe` with the API's documentation; 200 was expected.",
+                ),
+            };
+            (String::new(), fixed_by, what.to_owned())
         }
+    };
+    let (says, remedy) = (format!("{says}{seen}"), Remedy::new(fixed_by, what));
+    match status {
+        403 => Check::fail(NAME, says, advice::permissions(remedy, application)),
+        401 | 500.. => Check::fail(NAME, says, remedy),
+        _ => Check::warn(NAME, says, remedy),
     }
 }
 
@@ -124,10 +125,8 @@ fn rights(identity: Option<&IdentitySettings>, held: &HeldTokens) -> String {
     let Some(claims) = token.and_then(|token| Claims::read(token.text().expose())) else {
         return "the token is opaque".to_owned();
     };
-    let mut granted = claims.words("roles");
-    granted.extend(claims.words("scp"));
-    match granted.is_empty() {
-        true => "the token carries no role and no scope".to_owned(),
-        false => format!("the token carries {}", granted.join(", ")),
+    match advice::granted(&claims) {
+        Some(granted) => format!("the token carries {granted}"),
+        None => "the token carries no role and no scope".to_owned(),
     }
 }

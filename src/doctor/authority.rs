@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::fmt::rfc2822::DateTimeParser;
 
-use crate::doctor::network::{CheckedHosts, Destination, OtherAddress, host_of};
+use crate::doctor::network::{CheckedHosts, Destination};
 use crate::doctor::report::{Check, Group};
 use crate::model::{FixedBy, Remedy, clock};
 use crate::outbound::{FetchFault, Fetcher};
@@ -17,22 +17,14 @@ pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, se
     if group.skips(&["dns", "tcp", "tls", "clock"]) {
         return;
     }
-    let (host, port) = host_of(&endpoint.authority);
     if endpoint.authority.starts_with("http://") {
         group.aside(Check::note(
             "tls",
             "the authority is called without TLS, as the settings require",
         ));
     } else {
-        let place = Destination {
-            host,
-            port,
-            connect_to: None,
-            trust: &endpoint.trust,
-            timeout: endpoint.timeout,
-            setting: "authority of the identity",
-            other_address: OtherAddress::Refused,
-        };
+        let setting = "authority of the identity";
+        let place = Destination::of(&endpoint.authority, &endpoint.trust, endpoint.timeout, setting);
         seen.walk(&place, group).await;
     }
     if !group.skips(&["clock"]) {

@@ -74,13 +74,8 @@ fn as_asked(settings: &IdentitySettings, config: &Config) -> IdentitySettings {
 async fn ask(settings: &IdentitySettings, config: &Config) -> Result<Arc<Token>, Check> {
     let (all, keyvault) = (&config.identities, config.keyvault.as_ref());
     let (control, counters) = (Handle::current(), Counters::new());
-    let identity = Identity::alone(settings, all, keyvault, &control, &counters).map_err(|error| {
-        let remedy = Remedy::new(
-            FixedBy::Operator,
-            "Install certificate authorities, or set ca_file.",
-        );
-        Check::fail("token", error.to_string(), remedy)
-    })?;
+    let identity = Identity::alone(settings, all, keyvault, &control, &counters)
+        .map_err(|error| Check::fail("token", error.to_string(), advice::authorities()))?;
     match tokio::time::timeout(TOKEN_TIMEOUT, identity.token()).await {
         Ok(Ok(token)) => Ok(token),
         Ok(Err(unavailable)) => {

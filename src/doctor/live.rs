@@ -258,17 +258,11 @@ impl Caller<'_> {
 
     fn failed(&self, name: &'static str, fault: &Fault) -> Check {
         let identity = identity_of(self.config, self.route);
-        let mut says = match &fault.unknown_code {
-            Some(code) => format!(
-                "the platform answered {} with the unknown code {code}",
-                fault.status.as_u16()
-            ),
-            None => format!(
-                "the platform answered {} {}",
-                fault.status.as_u16(),
-                fault.row.failure.code
-            ),
+        let code = match &fault.unknown_code {
+            Some(code) => format!("with the unknown code {code}"),
+            None => fault.row.failure.code.to_owned(),
         };
+        let mut says = format!("the platform answered {} {code}", fault.status.as_u16());
         if let (Kind::FlowRefusedToken, Some(identity), Some(bearer)) =
             (fault.row.kind, identity, &self.bearer)
         {

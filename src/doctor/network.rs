@@ -15,6 +15,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+use crate::doctor::advice;
 use crate::doctor::report::{Check, Group, Verdict, count};
 use crate::model::claims::safe;
 use crate::model::{FixedBy, Remedy, clock};
@@ -35,6 +36,22 @@ pub(super) struct Destination<'a> {
     /// The settings that name the host: `authority of the identity`.
     pub setting: &'static str,
     pub other_address: OtherAddress,
+}
+
+impl<'a> Destination<'a> {
+    /// One for which no setting names another address.
+    pub(super) fn of(address: &'a str, trust: &'a Trust, timeout: Duration, setting: &'static str) -> Self {
+        let (host, port) = host_of(address);
+        Self {
+            host,
+            port,
+            connect_to: None,
+            trust,
+            timeout,
+            setting,
+            other_address: OtherAddress::Refused,
+        }
+    }
 }
 
 /// Whether the settings accept a `connect_to` for this host, as those of routes do.
@@ -193,13 +210,7 @@ async fn handshake(place: &Destination<'_>, stream: TcpStream) -> Check {
     let host = place.host;
     let config = match place.trust.client_config() {
         Ok(config) => config,
-        Err(error) => {
-            let remedy = Remedy::new(
-                FixedBy::Operator,
-                "Install certificate authorities, or set ca_file.",
-            );
-            return Check::fail("tls", error.to_string(), remedy);
-        }
+        Err(error) => return Check::fail("tls", error.to_string(), advice::authorities()),
     };
     let Ok(name) = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()) else {
         let remedy = Remedy::new(FixedBy::Operator, format!("Correct the {}.", place.setting));
@@ -241,62 +252,47 @@ async fn handshake(place: &Destination<'_>, stream: TcpStream) -> Check {
 }
 
 fn refused(place: &Destination<'_>, error: &io::Error) -> Check {
-    let host = place.host;
-    let inner = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let (why, remedy) = match inner {
-        Some(rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        )) => (
-            format!("the certificate is for another name than {host}"),
-            Remedy::new(
-                FixedBy::Operator,
-                format!(
-                    "Compare the {}{}; something else answers there.",
-                    place.setting,
-                    place.other_address.or_nothing(" and connect_to")
-                ),
-            ),
-        ),
-        Some(rustls::Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        )) => (
+    let (host, port) = (place.host, place.port);
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    let fault = match inner {
+        Some(rustls::Error::InvalidCertificate(fault)) => Some(fault),
+        _ => None,
+    };
+    let openssl = format!("openssl s_client -connect {host}:{port} -servername {host} </dev/null");
+    let clock = "timedatectl status".to_owned();
+    let (why, fixed_by, what, command) = match fault {
+        Some(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
+            let (setting, also) = (place.setting, place.other_address.or_nothing(" and connect_to"));
+            let why = format!("the certificate is for another name than {host}");
+            let what = format!("Compare the {setting}{also}; something else answers there.");
+            return Check::fail("tls", why, Remedy::new(FixedBy::Operator, what).command(openssl));
+        }
+        Some(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => (
             format!("the certificate of {host} has expired"),
-            Remedy::new(
-                FixedBy::HostAdmin,
-                "Compare this host's clock, then have the certificate renewed.",
-            )
-            .command("timedatectl status"),
+            FixedBy::HostAdmin,
+            "Compare this host's clock, then have the certificate renewed.",
+            clock,
         ),
-        Some(rustls::Error::InvalidCertificate(
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        )) => (
+        Some(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => (
             format!("the certificate of {host} is not valid yet"),
-            Remedy::new(FixedBy::HostAdmin, "Compare this host's clock.").command("timedatectl status"),
+            FixedBy::HostAdmin,
+            "Compare this host's clock.",
+            clock,
         ),
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => (
+        Some(CertificateError::UnknownIssuer) => (
             format!("the certificate of {host} comes from an authority that is not trusted"),
-            Remedy::new(
-                FixedBy::Operator,
-                "If a firewall inspects TLS here, set ca_file to its authority; if not, something else answers.",
-            ),
+            FixedBy::Operator,
+            "If a firewall inspects TLS here, set ca_file to its authority; if not, something else answers.",
+            openssl,
         ),
         _ => (
             format!("TLS with {host} failed: {error}"),
-            Remedy::new(
-                FixedBy::HostAdmin,
-                "Find out what answers at this address and port.",
-            ),
+            FixedBy::HostAdmin,
+            "Find out what answers at this address and port.",
+            openssl,
         ),
     };
-    let port = place.port;
-    let command = format!("openssl s_client -connect {host}:{port} -servername {host} </dev/null");
-    let remedy = match remedy.command.is_empty() {
-        true => remedy.command(command),
-        false => remedy,
-    };
-    Check::fail("tls", why, remedy)
+    Check::fail("tls", why, Remedy::new(fixed_by, what).command(command))
 }
 
 pub(super) struct CertificateFacts {
@@ -335,7 +331,7 @@ impl CertificateFacts {
 }
 
 /// Splits host and port from an address that begins with a scheme and that the settings have checked.
-pub(super) fn host_of(address: &str) -> (&str, u16) {
+fn host_of(address: &str) -> (&str, u16) {
     let (rest, usual) = match address.strip_prefix("http://") {
         Some(rest) => (rest, 80),
         None => (address.strip_prefix("https://").unwrap_or(address), 443),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::doctor::authority::authority;
-use crate::doctor::network::{Destination, OtherAddress};
+use crate::doctor::network::Destination;
 use crate::doctor::report::{Check, Group};
 use crate::doctor::walk::Walk;
 use crate::doctor::{advice, credential, network};
@@ -25,44 +25,32 @@ pub(super) async fn managed(settings: &ManagedSettings, group: &mut Group) {
     if group.skips(&["endpoint"]) {
         return;
     }
-    let (host, port) = network::host_of(source.endpoint());
-    let place = Destination {
-        host,
-        port,
-        connect_to: None,
-        trust: &settings.trust,
-        timeout: settings.timeout.min(REACH_TIMEOUT),
-        setting: "endpoint of the managed identity",
-        other_address: OtherAddress::Refused,
-    };
+    let timeout = settings.timeout.min(REACH_TIMEOUT);
+    let setting = "endpoint of the managed identity";
+    let place = Destination::of(source.endpoint(), &settings.trust, timeout, setting);
     let found = network::reach(&place).await;
+    let says = |check: &Check| format!("{}: {}", source.name(), check.says);
     group.add(match found {
-        Ok(check) => Check::ok("endpoint", format!("{}: {}", source.name(), check.says)),
-        Err(check) => Check::fail(
-            "endpoint",
-            format!("{}: {}", source.name(), check.says),
-            absent(source),
-        ),
+        Ok(check) => Check::ok("endpoint", says(&check)),
+        Err(check) => Check::fail("endpoint", says(&check), absent(source)),
     });
 }
 
 fn absent(source: &ManagedSource) -> Remedy {
-    let remedy = match source {
-        ManagedSource::Imds { .. } => Remedy::new(
-            FixedBy::HostAdmin,
+    let what = match source {
+        ManagedSource::Imds { .. } => {
             "Outside of Azure there is no IMDS: give the identity another kind of credential there. Inside, \
              let the gateway reach 169.254.169.254 port 80: a firewall of the host or the network of a \
-             container may block it.",
-        ),
-        ManagedSource::AppService { .. } => Remedy::new(
-            FixedBy::HostAdmin,
-            "Restart the app: the platform starts its endpoint together with it, and names it in IDENTITY_ENDPOINT.",
-        ),
-        ManagedSource::Arc { .. } => Remedy::new(
-            FixedBy::HostAdmin,
-            "Start the agent of Azure Arc: systemctl restart himdsd, on Windows Restart-Service himds.",
-        ),
+             container may block it."
+        }
+        ManagedSource::AppService { .. } => {
+            "Restart the app: the platform starts its endpoint together with it, and names it in IDENTITY_ENDPOINT."
+        }
+        ManagedSource::Arc { .. } => {
+            "Start the agent of Azure Arc: systemctl restart himdsd, on Windows Restart-Service himds."
+        }
     };
+    let remedy = Remedy::new(FixedBy::HostAdmin, what);
     advice::at_source(remedy, source)
 }
 

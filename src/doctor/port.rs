@@ -177,9 +177,7 @@ fn judge(found: PortState, address: SocketAddr, running: &Running, is_known: boo
             let says = format!("a Flowgate serves {address}");
             match running {
                 // The check of the admin listener reports what is missing here.
-                Running::Off | Running::AnyPort | Running::Here(..) | Running::Foreign(..) => {
-                    Check::ok(NAME, says)
-                }
+                Running::Unaddressed(_) | Running::Here(..) | Running::Foreign(..) => Check::ok(NAME, says),
                 Running::Silent(admin, _) => {
                     let says =
                         format!("{says}, and none at its admin address {admin}: it has other settings");

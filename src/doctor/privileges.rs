@@ -5,11 +5,12 @@ use std::collections::HashSet;
 
 use crate::doctor::report::{Check, Group, count};
 use crate::doctor::resource::{Resource, is_for_api};
-use crate::doctor::signature;
 use crate::doctor::walk::HeldTokens;
-use crate::model::claims::Claims;
+use crate::doctor::{advice, signature};
+use crate::entra::Token;
+use crate::model::claims::{Claims, safe};
 use crate::model::{FixedBy, Remedy, clock};
-use crate::settings::{CallersSettings, Config, KeyState, Proof, RouteKind, RouteSettings};
+use crate::settings::{CallersSettings, Config, IdentitySettings, KeyState, Proof, RouteKind, RouteSettings};
 
 pub(super) fn examine(config: &Config, held: &HeldTokens, signatures: Vec<Check>) -> Group {
     let mut group = Group::new("privileges", "");
@@ -29,52 +30,34 @@ pub(super) fn examine(config: &Config, held: &HeldTokens, signatures: Vec<Check>
 
 /// The flow service asks an application for no role and no scope; an API does.
 fn permissions(config: &Config, held: &HeldTokens) -> Vec<Check> {
-    let mut checks = Vec::new();
-    for identity in &config.identities {
-        let Some(token) = held.get(&identity.name) else {
-            continue;
-        };
-        let name = &identity.name;
-        let Some(claims) = Claims::read(token.text().expose()) else {
-            checks.push(Check::note(
-                "permissions",
-                format!("the token of {name} is opaque"),
-            ));
-            continue;
-        };
-        let mut granted = claims.words("roles");
-        granted.extend(claims.words("scp"));
-        if granted.is_empty() {
-            checks.push(Check::ok(
-                "permissions",
-                format!("the token of {name} carries no role and no scope"),
-            ));
-            continue;
-        }
-        if is_for_api(identity, config) {
-            // Its routes need them; only the API's documentation says which of them a path needs.
-            let says = format!(
-                "the token of {name} carries {} for {}; grant it only what the `paths` of its routes need",
-                granted.join(", "),
-                Resource::of(&identity.audience).name()
-            );
-            checks.push(Check::note("permissions", says));
-            continue;
-        }
-        let client = claims.text("appid").unwrap_or("CLIENT_ID");
-        let client = crate::model::claims::safe(client);
+    let tokens = config.identities.iter();
+    let tokens = tokens.filter_map(|identity| Some((identity, held.get(&identity.name)?)));
+    tokens
+        .map(|(identity, token)| permission(config, identity, token))
+        .collect()
+}
+
+fn permission(config: &Config, identity: &IdentitySettings, token: &Token) -> Check {
+    let name = &identity.name;
+    let Some(claims) = Claims::read(token.text().expose()) else {
+        return Check::note("permissions", format!("the token of {name} is opaque"));
+    };
+    let Some(granted) = advice::granted(&claims) else {
+        let says = format!("the token of {name} carries no role and no scope");
+        return Check::ok("permissions", says);
+    };
+    if is_for_api(identity, config) {
+        // Its routes need them; only the API's documentation says which of them a path needs.
         let says = format!(
-            "the token of {name} carries {}, which no trigger asks for",
-            granted.join(", ")
+            "the token of {name} carries {granted} for {}; grant it only what the `paths` of its routes need",
+            Resource::of(&identity.audience).name()
         );
-        let remedy = Remedy::new(FixedBy::TenantAdmin, "Revoke what nothing else needs.")
-            .portal(format!(
-                "Microsoft Entra admin center, App registrations, {client}, API permissions"
-            ))
-            .command(format!("az ad app permission list --id {client}"));
-        checks.push(Check::warn("permissions", says, remedy));
+        return Check::note("permissions", says);
     }
-    checks
+    let client = safe(claims.text("appid").unwrap_or("CLIENT_ID"));
+    let says = format!("the token of {name} carries {granted}, which no trigger asks for");
+    let remedy = Remedy::new(FixedBy::TenantAdmin, "Revoke what nothing else needs.");
+    Check::warn("permissions", says, advice::permissions(remedy, &client))
 }
 
 /// Reports flows with a token that can also be started by their signature, as far as that is known without a
@@ -88,10 +71,8 @@ pub(super) fn signatures(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut unknown = 0;
     for route in bearer {
-        let same = signed
-            .iter()
-            .find(|other| signature::same_trigger(&other.trigger, route));
-        let Some(other) = same else {
+        let same = |other: &&&RouteSettings| signature::same_trigger(&other.trigger, route);
+        let Some(other) = signed.iter().find(same) else {
             unknown += 1;
             continue;
         };
@@ -101,11 +82,8 @@ pub(super) fn signatures(config: &Config) -> Vec<Check> {
         );
         let what = "If the signature still works, set the trigger to a tenant mode (Power Automate) or \
                     disable SAS (Logic Apps), and remove the signed route.";
-        checks.push(Check::warn(
-            "signatures",
-            says,
-            Remedy::new(FixedBy::FlowOwner, what),
-        ));
+        let remedy = Remedy::new(FixedBy::FlowOwner, what);
+        checks.push(Check::warn("signatures", says, remedy));
     }
     if unknown > 0 {
         let says = format!(
@@ -199,19 +177,14 @@ fn unused(config: &Config) -> Vec<Check> {
             called.extend(names);
         }
     }
-    let take_out = || {
-        Remedy::new(
-            FixedBy::Operator,
-            "Remove it and its credential from the settings.",
-        )
-    };
+    let what = "Remove it and its credential from the settings.";
     let identities = config.identities.iter().filter(|one| !used.contains(&one.name));
     let identities = identities.map(|one| format!("no route uses the identity {}", one.name));
     let callers = config.callers.iter().filter(|one| !called.contains(&one.name));
     let callers = callers.map(|one| format!("no route admits the caller {}", one.name));
     identities
         .chain(callers)
-        .map(|says| Check::warn("unused", says, take_out()))
+        .map(|says| Check::warn("unused", says, Remedy::new(FixedBy::Operator, what)))
         .collect()
 }
 

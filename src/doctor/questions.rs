@@ -51,25 +51,17 @@ pub struct Selection<'a> {
 impl<'a> Selection<'a> {
     /// Picks what the questions name.
     pub fn of(config: &'a Config, questions: &Questions) -> Result<Self, String> {
-        let known = |list: Vec<&str>| list.join(", ");
-        if let Some(name) = &questions.identity
-            && !config.identities.iter().any(|one| one.name.as_str() == name)
-        {
-            let names = config.identities.iter().map(|one| one.name.as_str()).collect();
-            return Err(format!(
-                "there is no identity \"{name}\"; known are {}",
-                known(names)
-            ));
-        }
-        if let Some(name) = &questions.route
-            && !config.routes.iter().any(|one| one.name.as_str() == name)
-        {
-            let names = config.routes.iter().map(|one| one.name.as_str()).collect();
-            return Err(format!(
-                "there is no route \"{name}\"; known are {}",
-                known(names)
-            ));
-        }
+        let known = |kind: &str, wanted: &Option<String>, names: Vec<&str>| match wanted {
+            Some(name) if !names.contains(&name.as_str()) => {
+                let names = names.join(", ");
+                Err(format!("there is no {kind} \"{name}\"; known are {names}"))
+            }
+            _ => Ok(()),
+        };
+        let names = config.identities.iter().map(|one| one.name.as_str());
+        known("identity", &questions.identity, names.collect())?;
+        let names = config.routes.iter().map(|one| one.name.as_str());
+        known("route", &questions.route, names.collect())?;
         let wanted = |route: &&RouteSettings| {
             let named = questions.route.as_deref();
             let through = questions.identity.as_deref();

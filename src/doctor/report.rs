@@ -97,17 +97,17 @@ impl Check {
             "verdict": self.verdict.as_str().to_ascii_lowercase(),
             "says": self.says,
         });
-        if let (Some(remedy), Some(object)) = (&self.remedy, value.as_object_mut()) {
-            object.insert("who".to_owned(), remedy.fixed_by.as_str().into());
-            object.insert("do".to_owned(), remedy.what.as_ref().into());
-            object.insert("portal".to_owned(), remedy.portal.as_ref().into());
-            object.insert("command".to_owned(), remedy.command.as_ref().into());
+        if let Some(remedy) = &self.remedy {
+            value["who"] = remedy.fixed_by.as_str().into();
+            value["do"] = remedy.what.as_ref().into();
+            value["portal"] = remedy.portal.as_ref().into();
+            value["command"] = remedy.command.as_ref().into();
         }
-        if let (false, Some(object)) = (self.claims.is_empty(), value.as_object_mut()) {
+        if !self.claims.is_empty() {
             let rows = self.claims.iter().map(|row| {
                 json!({"claim": row.claim, "wanted": row.wanted, "got": row.got, "verdict": row.fit.as_str()})
             });
-            object.insert("claims".to_owned(), rows.collect());
+            value["claims"] = rows.collect();
         }
         value
     }

@@ -29,10 +29,8 @@ const CODES_NAMED_MAX: usize = 5;
 
 #[derive(Debug)]
 pub(super) enum Running {
-    /// The settings disable the admin listener.
-    Off,
-    /// The settings use port 0 for the admin listener.
-    AnyPort,
+    /// The settings leave no address to ask at; what that leaves untested.
+    Unaddressed(Check),
     /// Nothing accepts connections there.
     Silent(SocketAddr, String),
     /// Something answers there that is not a gateway.
@@ -43,10 +41,16 @@ pub(super) enum Running {
 impl Running {
     pub(super) async fn ask(config: &Config) -> Self {
         let Some(admin) = &config.admin else {
-            return Self::Off;
+            let says =
+                "the admin listener is off, so a running gateway cannot be asked for its settings and calls";
+            let open = "the settings and the calls of the running gateway (remove `off` from [admin], or \
+                        read the access log)";
+            return Self::Unaddressed(Check::note(NAME, says).untested(open));
         };
         if admin.address.port() == 0 {
-            return Self::AnyPort;
+            let says = "the admin listener has port 0, so a running gateway cannot be found";
+            let open = "the running gateway (set a port in [admin] address)";
+            return Self::Unaddressed(Check::note(NAME, says).untested(open));
         }
         let address = at_home(admin.address);
         match ask::<Status>(address, "/status").await {
@@ -67,17 +71,7 @@ impl Running {
 
     pub(super) fn checks(&self, config: &Config) -> Vec<Check> {
         let (address, status) = match self {
-            Self::Off => {
-                let says = "the admin listener is off, so a running gateway cannot be asked for its settings and calls";
-                let open = "the settings and the calls of the running gateway (remove `off` from [admin], or \
-                            read the access log)";
-                return vec![Check::note(NAME, says).untested(open)];
-            }
-            Self::AnyPort => {
-                let says = "the admin listener has port 0, so a running gateway cannot be found";
-                let open = "the running gateway (set a port in [admin] address)";
-                return vec![Check::note(NAME, says).untested(open)];
-            }
+            Self::Unaddressed(check) => return vec![check.clone()],
             Self::Silent(address, why) => {
                 let says = format!("no gateway answers at http://{address} ({why})");
                 let open = "the running gateway (start it with `flowgate serve`, then ask again)";

@@ -9,7 +9,7 @@ use http::Method;
 
 use crate::doctor::call::{Caller, LiveAnswer, Mode};
 use crate::doctor::questions::{Questions, Selection, in_order};
-use crate::doctor::report::Check;
+use crate::doctor::report::{Check, Verdict};
 use crate::doctor::signed::{AddressSource, parse};
 use crate::doctor::walk::Walk;
 use crate::doctor::{live, vault};
@@ -215,7 +215,8 @@ async fn attempt(
         return false;
     };
     let seen = caller.signed(&method, &url.exposed_path_and_query()).await;
-    let (check, works) = judge_known(route, place, &method, seen);
+    let check = judge_known(route, place, &method, seen);
+    let works = check.verdict == Verdict::Fail;
     checks.push(check);
     works
 }
@@ -230,67 +231,47 @@ fn made_up(url: &TriggerUrl) -> Secret {
     ))
 }
 
-/// What the answer to a known signature means, and whether it still works.
+/// What the answer to a known signature means; a failure if it still works.
 fn judge_known(
     route: &RouteSettings,
     place: &str,
     method: &Method,
     seen: Result<LiveAnswer, String>,
-) -> (Check, bool) {
+) -> Check {
     let name = &route.name;
+    let note = |says: String| Check::note(NAME, format!("route {name}, {place}: {says}"));
+    let works = |what: &str| {
+        let says = format!("route {name}: the signature {} still works{what}", held(place));
+        Check::fail(NAME, says, close(route))
+    };
     let seen = match seen {
         Ok(seen) => seen,
-        Err(why) => {
-            return (
-                Check::note(NAME, format!("route {name}, {place}: unknown: {why}")),
-                false,
-            );
-        }
+        Err(why) => return note(format!("unknown: {why}")),
     };
-    let fault = match seen.reading {
+    let (status, code) = match &seen.reading {
         Reading::Owner if seen.status < 400 => {
-            let says = format!(
-                "route {name}: the signature {} still works, and the trigger takes {method}, so a run has started",
-                held(place)
-            );
-            return (Check::fail(NAME, says, close(route)), true);
+            return works(&format!(", and the trigger takes {method}, so a run has started"));
         }
-        Reading::Owner => {
-            let says = format!(
-                "route {name}, {place}: the answer {} does not show whether the signature works",
-                seen.status
-            );
-            return (Check::note(NAME, says), false);
-        }
-        Reading::Fault(fault) => fault,
+        Reading::Owner => (seen.status, ""),
+        Reading::Fault(fault) => (seen.status, fault.row.failure.code),
     };
-    let code = fault.row.failure.code;
-    match (code, seen.status) {
+    match (code, status) {
         ("TriggerRequestMethodNotValid", _) => {
-            let says = format!(
-                "route {name}: the signature {} still works: anyone who has that address can start the flow \
-                 without a token and without this gateway",
-                held(place)
-            );
-            (Check::fail(NAME, says, close(route)), true)
+            works(": anyone who has that address can start the flow without a token and without this gateway")
         }
-        ("AuthorizationFailed", _) => {
-            let says = format!(
-                "route {name}, {place}: the access rules of the workflow refuse this host ({code}), so it is \
-                 unknown whether the signature works elsewhere"
-            );
-            (Check::note(NAME, says), false)
+        ("AuthorizationFailed", _) => note(format!(
+            "the access rules of the workflow refuse this host ({code}), so it is unknown whether the signature \
+             works elsewhere"
+        )),
+        (code, 401 | 403) if !code.is_empty() && !code.starts_with("http-") => {
+            Check::ok(NAME, format!("route {name}, {place}: {CLOSED} ({code})"))
         }
-        (code, 401 | 403) if !code.starts_with("http-") => (
-            Check::ok(NAME, format!("route {name}, {place}: {CLOSED} ({code})")),
-            false,
-        ),
         _ => {
-            let says = format!(
-                "route {name}, {place}: the answer {} {code} does not show whether the signature works",
-                seen.status
-            );
-            (Check::note(NAME, says), false)
+            let answer = format!("{status} {code}");
+            let answer = answer.trim_end();
+            note(format!(
+                "the answer {answer} does not show whether the signature works"
+            ))
         }
     }
 }

@@ -4,10 +4,10 @@
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
-use crate::doctor::network::{Destination, OtherAddress};
+use crate::doctor::network::Destination;
 use crate::doctor::report::{Check, Group, Verdict};
 use crate::doctor::walk::Walk;
-use crate::doctor::{advice, credential, network};
+use crate::doctor::{advice, credential};
 use crate::entra::{VaultReader, VaultSecret, VaultsError};
 use crate::model::{FixedBy, Remedy};
 use crate::settings::{Config, KeyVaultSettings, VaultReference};
@@ -47,16 +47,12 @@ async fn take(settings: &KeyVaultSettings, place: &VaultReference, walk: &mut Wa
         return walk.groups.remove(at);
     }
     let mut group = Group::new("vault", name);
-    let (host, port) = network::host_of(name);
-    let way = Destination {
-        host,
-        port,
-        connect_to: None,
-        trust: &settings.trust,
-        timeout: settings.timeout,
-        setting: "address of the key vault",
-        other_address: OtherAddress::Refused,
-    };
+    let way = Destination::of(
+        name,
+        &settings.trust,
+        settings.timeout,
+        "address of the key vault",
+    );
     walk.seen.walk(&way, &mut group).await;
     group
 }
@@ -82,13 +78,7 @@ async fn look(
             return Some(found);
         }
         Ok(None) => return None,
-        Err(VaultsError::Trust(error)) => {
-            let remedy = Remedy::new(
-                FixedBy::Operator,
-                "Install certificate authorities, or set ca_file.",
-            );
-            Check::fail("secret", error.to_string(), remedy)
-        }
+        Err(VaultsError::Trust(error)) => Check::fail("secret", error.to_string(), advice::authorities()),
         Err(VaultsError::Vault(error)) => {
             let (seen, remedy) = advice::of_vault(&error, &settings.identity);
             Check::fail(
