@@ -106,20 +106,29 @@ fn claim_value(claims: &Claims, name: &str) -> String {
         .map_or_else(|| "(none)".to_owned(), claims::safe)
 }
 
-/// A row that fails where there is a reason.
-fn judged(claim: &'static str, wanted: String, got: String, why: Option<String>, fix: String) -> Compared {
-    let fit = match why {
-        Some(_) => Fit::Fails,
-        None => Fit::Fits,
-    };
-    let fix = if fit == Fit::Fails { fix } else { String::new() };
+/// A row with nothing to fix.
+fn plain(claim: &'static str, wanted: impl Into<String>, got: String, fit: Fit) -> Compared {
     Compared {
         claim,
-        wanted,
+        wanted: wanted.into(),
         got,
         fit,
-        why: why.unwrap_or_default(),
-        fix,
+        why: String::new(),
+        fix: String::new(),
+    }
+}
+
+/// A row that fails where there is a reason.
+fn judged(claim: &'static str, wanted: String, got: String, why: Option<String>, fix: String) -> Compared {
+    let row = plain(claim, wanted, got, Fit::Fits);
+    match why {
+        Some(why) => Compared {
+            fit: Fit::Fails,
+            why,
+            fix,
+            ..row
+        },
+        None => row,
     }
 }
 
@@ -127,17 +136,10 @@ fn audience(claims: &Claims, needs: &Needs) -> Compared {
     let got = claims
         .audience()
         .map_or_else(|| "(none)".to_owned(), claims::safe);
-    let fix = format!(
-        "the operator sets scope = \"{}/.default\" for the identity, or leaves it out",
-        needs.audience
-    );
-    judged(
-        "aud",
-        needs.audience.clone(),
-        got,
-        claims.audience_fault(&needs.audience),
-        fix,
-    )
+    let wanted = needs.audience.clone();
+    let fix = format!("the operator sets scope = \"{wanted}/.default\" for the identity, or leaves it out");
+    let why = claims.audience_fault(&wanted);
+    judged("aud", wanted, got, why, fix)
 }
 
 fn issuer(claims: &Claims, needs: &Needs) -> Compared {
@@ -146,13 +148,8 @@ fn issuer(claims: &Claims, needs: &Needs) -> Compared {
         "the operator compares cloud, tenant and authority of the identity with the flow's cloud {}",
         needs.cloud.name()
     );
-    judged(
-        "iss",
-        claims::usual_issuer(needs.cloud, tid),
-        claim_value(claims, "iss"),
-        claims.issuer_fault_in(needs.cloud),
-        fix,
-    )
+    let (wanted, got) = (claims::usual_issuer(needs.cloud, tid), claim_value(claims, "iss"));
+    judged("iss", wanted, got, claims.issuer_fault_in(needs.cloud), fix)
 }
 
 fn tenant(claims: &Claims, needs: &Needs) -> Compared {
@@ -162,13 +159,10 @@ fn tenant(claims: &Claims, needs: &Needs) -> Compared {
         tenant => tenant.to_owned(),
     };
     let fix = "the operator sets the tenant in which the flow was made".to_owned();
-    let row = judged("tid", wanted, got, claims.tenant_fault(&needs.tenant), fix);
+    let mut row = judged("tid", wanted, got, claims.tenant_fault(&needs.tenant), fix);
     if row.fit == Fit::Fits && !row.wanted.eq_ignore_ascii_case(&row.got) {
         // A domain, or nothing: no claim repeats it.
-        return Compared {
-            fit: Fit::Unknown,
-            ..row
-        };
+        row.fit = Fit::Unknown;
     }
     row
 }
@@ -176,14 +170,7 @@ fn tenant(claims: &Claims, needs: &Needs) -> Compared {
 fn object_id(claims: &Claims, needs: &Needs) -> Compared {
     let got = claim_value(claims, "oid");
     if needs.object_ids.is_empty() {
-        return Compared {
-            claim: "oid",
-            wanted: "(not in the settings)".to_owned(),
-            got,
-            fit: Fit::Unknown,
-            why: String::new(),
-            fix: String::new(),
-        };
+        return plain("oid", "(not in the settings)", got, Fit::Unknown);
     }
     let wanted = needs.object_ids.join(", ");
     let listed = needs.object_ids.iter().any(|id| id.eq_ignore_ascii_case(&got));
@@ -214,15 +201,11 @@ fn object_id(claims: &Claims, needs: &Needs) -> Compared {
 
 fn kind(claims: &Claims) -> Compared {
     let got = claim_value(claims, "idtyp");
-    let known = matches!(got.as_str(), "app" | "user");
-    Compared {
-        claim: "idtyp",
-        wanted: "app or user".to_owned(),
-        got,
-        fit: if known { Fit::Fits } else { Fit::Unknown },
-        why: String::new(),
-        fix: String::new(),
-    }
+    let fit = match got.as_str() {
+        "app" | "user" => Fit::Fits,
+        _ => Fit::Unknown,
+    };
+    plain("idtyp", "app or user", got, fit)
 }
 
 fn time(claims: &Claims, now: SystemTime) -> Compared {
@@ -232,17 +215,14 @@ fn time(claims: &Claims, now: SystemTime) -> Compared {
         let moment = jiff::Timestamp::try_from(moment).ok()?;
         Some(moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
     };
-    let got = claims.number("exp").and_then(date);
+    let got = claims
+        .number("exp")
+        .and_then(date)
+        .unwrap_or_else(|| "(none)".to_owned());
     let fix = "the operator checks the clock of the gateway's host, and for a token file the program \
                that writes it"
         .to_owned();
-    judged(
-        TIME,
-        "still to come".to_owned(),
-        got.unwrap_or_else(|| "(none)".to_owned()),
-        claims.time_fault(now),
-        fix,
-    )
+    judged(TIME, "still to come".to_owned(), got, claims.time_fault(now), fix)
 }
 
 /// What is known about the token that one route uses.
