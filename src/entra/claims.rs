@@ -3,12 +3,12 @@
 //! refuse calls.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use crate::model::claims::Claims;
 use crate::model::trigger::Family;
-use crate::model::{Cloud, IdentityName, RouteName, Secret, TriggerUrl, claims, clock};
+use crate::model::{Cloud, IdentityName, RouteName, Secret, TriggerUrl, claims, clock, locked};
 use crate::settings::{ClaimMismatch, IdentitySettings, RouteKind, RouteSettings};
 
 const ROUTES_NAMED_MAX: usize = 5;
@@ -253,20 +253,12 @@ impl Preflight {
 
     /// From the next look on the route needs this.
     pub fn need(&self, needs: Needs) {
-        *self.needs.lock().unwrap_or_else(PoisonError::into_inner) = needs;
-    }
-
-    fn needs(&self) -> Needs {
-        self.needs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        *locked(&self.needs) = needs;
     }
 
     /// What cannot work with the current token, and how to fix it.
     pub fn findings(&self) -> Arc<[String]> {
-        self.found().all.clone()
-    }
-
-    fn found(&self) -> MutexGuard<'_, Findings> {
-        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.findings).all.clone()
     }
 
     /// Why calls are refused without asking the flow, where the settings want that. A token whose dates look wrong goes
@@ -275,7 +267,7 @@ impl Preflight {
         if self.on_mismatch == ClaimMismatch::Try {
             return None;
         }
-        let findings = self.found().certain.clone();
+        let findings = locked(&self.findings).certain.clone();
         (!findings.is_empty()).then(|| {
             format!(
                 "the token does not fit the route, which refuses calls then (on_claim_mismatch): {}",
@@ -310,7 +302,7 @@ impl Inspector {
         for route in &self.routes {
             let compared = claims
                 .as_ref()
-                .map_or_else(Vec::new, |claims| rows(claims, &route.needs(), now));
+                .map_or_else(Vec::new, |claims| rows(claims, &locked(&route.needs), now));
             let failed = compared.iter().filter(|row| row.fit == Fit::Fails);
             let (mut all, mut certain) = (Vec::new(), Vec::new());
             for row in failed {
@@ -327,7 +319,7 @@ impl Inspector {
                 }
                 all.push(text);
             }
-            *route.found() = Findings {
+            *locked(&route.findings) = Findings {
                 all: all.into(),
                 certain: certain.into(),
             };
@@ -336,7 +328,7 @@ impl Inspector {
     }
 
     fn log(&self, found: &BTreeMap<String, (String, Vec<&str>)>) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = locked(&self.logged);
         for (key, (text, routes)) in found {
             if logged.contains(key) {
                 continue;

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::files;
 use crate::files::Draft;
-use crate::model::Secret;
+use crate::model::{Secret, locked};
 use crate::settings::SecretSource;
 
 /// Largest store that is read: a token, a name and an id, encrypted and written as text.
@@ -162,17 +162,13 @@ impl Store {
         &self.seal_wanted
     }
 
-    fn covers(&self) -> MutexGuard<'_, Covers> {
-        self.covers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn cover(&self) -> Arc<Cover> {
-        self.covers().current.clone()
+        locked(&self.covers).current.clone()
     }
 
     /// Opens a sealed text with any seal that is known.
     fn open(&self, sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
-        let covers = self.covers();
+        let covers = locked(&self.covers);
         let all = [Some(&covers.current), covers.next.as_ref()]
             .into_iter()
             .flatten();
@@ -187,7 +183,7 @@ impl Store {
     /// Takes another seal, and writes what it keeps anew under that. Blocks on the file and on others who replace it.
     pub(crate) fn reseal(&self, seal: &Secret) -> Result<(), String> {
         let new = Arc::new(cover(seal));
-        self.covers().next = Some(new.clone());
+        locked(&self.covers).next = Some(new.clone());
         for _ in 0..RESEALS_MAX {
             let kept = match self.read() {
                 Ok(kept) => kept,
@@ -206,7 +202,7 @@ impl Store {
     }
 
     fn switch(&self, new: Arc<Cover>) {
-        let mut covers = self.covers();
+        let mut covers = locked(&self.covers);
         covers.next = None;
         let old = std::mem::replace(&mut covers.current, new);
         covers.others.insert(0, old);

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::counters::Counters;
 use crate::flow::pool::Host;
-use crate::model::TriggerUrl;
+use crate::model::{TriggerUrl, locked};
 use crate::outbound::{Trust, TrustError};
 use crate::settings::UpstreamSettings;
 
@@ -28,17 +28,13 @@ impl Hosts {
         })
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<HostKey, Arc<Host>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn host(
         &self,
         url: &TriggerUrl,
         upstream: &UpstreamSettings,
     ) -> Result<Arc<Host>, TrustError> {
         let key = HostKey::of(url, upstream);
-        let mut known = self.known();
+        let mut known = locked(&self.known);
         if let Some(host) = known.get(&key) {
             return Ok(host.clone());
         }
@@ -49,12 +45,11 @@ impl Hosts {
 
     /// Gives up those on which no trigger lives, once their last connection has gone.
     pub(super) fn forget(&self) {
-        self.known()
-            .retain(|_, host| Arc::strong_count(host) > 1 || !host.is_empty());
+        locked(&self.known).retain(|_, host| Arc::strong_count(host) > 1 || !host.is_empty());
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Host>> {
-        self.known().values().cloned().collect()
+        locked(&self.known).values().cloned().collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //! a connection may be used again, and knows whether any byte of a request has left.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Context;
 use std::time::Duration;
 use std::{fmt, io};
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::counters::{Counted, Counters};
 use crate::flow::error::{ConnectError, Sent};
-use crate::model::{TriggerUrl, clock};
+use crate::model::{TriggerUrl, clock, locked};
 use crate::outbound::{TrustError, refused_certificate};
 use crate::settings::UpstreamSettings;
 use crate::wire::{Timer, ToServer};
@@ -116,7 +116,7 @@ impl Host {
     pub(super) fn take(self: &Arc<Self>, worker: usize) -> Option<Lease> {
         let pool = self.pools.get(worker)?;
         loop {
-            let mut idle = pool.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let mut idle = locked(pool).pop()?;
             if clock::now().saturating_duration_since(idle.since) < self.idle_timeout
                 && is_silent(&mut idle.link.stream)
             {
@@ -141,7 +141,7 @@ impl Host {
         let Some(pool) = self.pools.get(worker) else {
             return;
         };
-        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = locked(pool);
         pool.retain_mut(|idle| {
             clock::now().saturating_duration_since(idle.since) < self.idle_timeout
                 && is_silent(&mut idle.link.stream)
@@ -152,9 +152,7 @@ impl Host {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.pools
-            .iter()
-            .all(|pool| pool.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+        self.pools.iter().all(|pool| locked(pool).is_empty())
     }
 
     /// Opens a connection.
@@ -239,7 +237,7 @@ impl Lease {
         let Some(pool) = host.pools.get(worker) else {
             return;
         };
-        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = locked(pool);
         if pool.len() < IDLE_MAX {
             pool.push(Idle {
                 link,

@@ -2,13 +2,13 @@
 //! in its key vault, which is asked once in a while. The last good value serves while its source cannot be read; a change
 //! is logged once, with the end of a digest and never a part of the value.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use tokio::time::Instant;
 
-use crate::model::Secret;
+use crate::model::{Secret, locked};
 use crate::secrets::desk::{Desk, Stuck};
 use crate::secrets::expiry::Dated;
 use crate::secrets::owner::SecretOwner;
@@ -136,12 +136,15 @@ impl Held {
 
     /// The last value that was read.
     pub(crate) fn current(&self) -> Option<Secret> {
-        self.state().current.clone()
+        locked(&self.state).current.clone()
     }
 
     /// When the value ends, as far as it is known.
     pub(crate) fn ends(&self) -> Option<SystemTime> {
-        [self.expires, self.state().ends].into_iter().flatten().min()
+        [self.expires, locked(&self.state).ends]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(crate) fn is_of_vault(&self) -> bool {
@@ -158,7 +161,7 @@ impl Held {
                 failed = self.read().await.err();
             }
         }
-        let current = self.state().current.clone();
+        let current = locked(&self.state).current.clone();
         current.ok_or_else(|| match failed {
             Some(Away::Vault(error)) => SecretError::Vault(Box::new(error)),
             Some(Away::File(why)) => SecretError::Unreadable(why),
@@ -176,7 +179,7 @@ impl Held {
     /// Looks at once whether there is another one than this; somebody else may have found it already.
     pub(crate) async fn renew_from(&self, last: &Secret) -> Renewed {
         self.renew().await;
-        match &self.state().current {
+        match &locked(&self.state).current {
             Some(current) if !current.same_as(last.expose()) => Renewed::Changed,
             _ => Renewed::Same,
         }
@@ -200,12 +203,8 @@ impl Held {
         self.source.file().is_some()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn is_due(&self) -> bool {
-        let state = self.state();
+        let state = locked(&self.state);
         state.current.is_none() || Instant::now() >= state.due
     }
 
@@ -256,7 +255,7 @@ impl Held {
             dated.set([self.expires, expires].into_iter().flatten().min());
         }
         let period = self.vault.as_ref().map_or(Duration::ZERO, |vault| vault.period());
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         state.due = Instant::now() + period;
         state.ends = expires;
         let back = std::mem::take(&mut state.away);
@@ -283,7 +282,7 @@ impl Held {
     }
 
     fn miss(&self, away: &Away) {
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         let pause = match (&self.vault, away) {
             (Some(vault), Away::Vault(error)) => error.retry_after.unwrap_or(AWAY_PAUSE).min(vault.period()),
             _ => Duration::ZERO,

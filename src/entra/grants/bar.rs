@@ -1,13 +1,13 @@
 //! Keeps a refused credential from being shown again: a wrong password would lock its account, and a refresh token that
 //! has ended never comes back. Another credential passes at once.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::entra::answer::TokenError;
-use crate::model::Secret;
+use crate::model::{Secret, locked};
 
 /// How long a refused credential is kept back. Entra's smart lockout begins at ten wrong passwords and starts with a
 /// minute; one try an hour stays far below both ("Protect user accounts from attacks with Microsoft Entra smart
@@ -28,7 +28,7 @@ struct RefusedCredential {
 impl Bar {
     /// Why this credential must not be shown now.
     pub(crate) fn standing(&self, credential: &Secret) -> Option<TokenError> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = locked(&self.refused);
         let refused = refused.as_ref()?;
         let applies = Instant::now() < refused.until && refused.credential.same_as(credential.expose());
         applies.then(|| refused.error.clone())
@@ -36,7 +36,7 @@ impl Bar {
 
     /// Keeps this credential back for [`BAR_PAUSE`].
     pub(crate) fn raise(&self, credential: &Secret, error: TokenError) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = locked(&self.refused);
         *refused = Some(RefusedCredential {
             credential: credential.clone(),
             error,

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use crate::entra::date::Clocks;
 use crate::entra::grant::{Asked, Grant};
 use crate::files;
 use crate::model::clock::Steady;
-use crate::model::{Secret, clock};
+use crate::model::{Secret, clock, locked};
 use crate::secrets::Desk;
 
 /// How often a token file is looked at: renewal programs replace it minutes before the old token ends.
@@ -99,7 +99,7 @@ impl TokenFile {
     /// Remaining life of a token with an expiry. A clock adjustment would make it too long, or expire this token and all
     /// later ones; so the clocks are read when an expiry is first seen, and again only while it is implausible by both.
     fn left_until(&self, expires: Duration) -> Duration {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&self.seen);
         if let Some(left) = seen
             .as_ref()
             .and_then(|seen| seen.left_of(TokenMark::Expires(expires)))
@@ -116,7 +116,7 @@ impl TokenFile {
     /// Life of an opaque token. It lives from the change of its file, also for a gateway that was started later; the
     /// wall clock is asked once for each change, when both moments are on the same side of any jump.
     fn left_since(&self, changed: SystemTime, wall: SystemTime) -> Duration {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&self.seen);
         if let Some(left) = seen
             .as_ref()
             .and_then(|seen| seen.left_of(TokenMark::Changed(changed)))

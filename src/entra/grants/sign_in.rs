@@ -2,7 +2,7 @@
 //! question, so a new sign-in is taken up without a restart; each new refresh token goes into it before the old one is
 //! forgotten.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::entra::answer::{Granted, Refused, TokenError};
 use crate::entra::application::Application;
@@ -12,7 +12,7 @@ use crate::entra::refusal::RefusalKind;
 use crate::entra::refused::Refusal;
 use crate::entra::store::{InPlaceOf, Kept, Protection, Replaced, Store, StoreError};
 use crate::model::claims::printable;
-use crate::model::{IdentityName, Outlook};
+use crate::model::{IdentityName, Outlook, locked};
 use crate::secrets::Desk;
 use crate::settings::{GrantSettings, IdentitySettings};
 
@@ -143,7 +143,7 @@ impl SignInCall {
     }
 
     fn unwritten(&self, stored: &Kept) -> Option<Unwritten> {
-        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unwritten = locked(&self.unwritten);
         let is_last = unwritten
             .as_ref()
             .is_some_and(|unwritten| unwritten.stored.token.same_as(stored.token.expose()));
@@ -179,7 +179,7 @@ impl SignInCall {
             Ok(Err(why)) => Some(why),
             Err(stuck) => Some(stuck.to_string()),
         };
-        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unwritten = locked(&self.unwritten);
         let Some(why) = why else {
             *unwritten = None;
             return;

@@ -2,12 +2,13 @@
 //! towards the account's lock, and a try whose answer never came may have been one of them. One try is under way at a time,
 //! so that a refusal is known before the next one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::entra::grants::bar::Bar;
+use crate::model::locked;
 
 /// Tries without an answer that may follow each other as any others do.
 const UNHEARD_MAX: u32 = 3;
@@ -48,7 +49,7 @@ impl Account {
 
     /// The pause that lasts, if one does.
     pub(crate) fn unheard(&self) -> Option<Unheard> {
-        let silence = self.silence();
+        let silence = locked(&self.silence);
         let (since, pause) = silence.pause?;
         let left = pause.saturating_sub(since.elapsed());
         let tries = silence.tries;
@@ -57,22 +58,18 @@ impl Account {
 
     /// An answer came, whatever it was.
     pub(crate) fn heard(&self) {
-        *self.silence() = Silence::default();
+        *locked(&self.silence) = Silence::default();
     }
 
     /// No answer came to a question that may have arrived.
     pub(crate) fn lost(&self) {
-        let mut silence = self.silence();
+        let mut silence = locked(&self.silence);
         silence.tries = silence.tries.saturating_add(1);
         let Some(more) = silence.tries.checked_sub(UNHEARD_MAX) else {
             return;
         };
         let pause = PAUSE.saturating_mul(1 << more.min(10)).min(PAUSE_MAX);
         silence.pause = Some((Instant::now(), pause));
-    }
-
-    fn silence(&self) -> MutexGuard<'_, Silence> {
-        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

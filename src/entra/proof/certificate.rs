@@ -1,14 +1,14 @@
 //! A certificate that may be replaced while the gateway runs. The last valid one is used while its replacement cannot be;
 //! a change is logged once, with the thumbprint that Entra also shows.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use crate::entra::answer::TokenError;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::proof::assertion::Assertion;
 use crate::material::SigningCertificate;
-use crate::model::{IdentityName, Secret, clock};
+use crate::model::{IdentityName, Secret, clock, locked};
 use crate::secrets::{Dated, Desk, Held, Renewed, Stuck};
 use crate::settings::ClientCertificate;
 
@@ -59,13 +59,9 @@ impl HeldCertificate {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The current certificate; nothing while it is stored in a vault that was not read yet.
     fn value(&self) -> Option<Arc<SigningCertificate>> {
-        self.state().current.clone()
+        locked(&self.state).current.clone()
     }
 
     /// A new assertion for this endpoint, signed with the certificate as it is stored now, and that certificate. It is
@@ -159,7 +155,7 @@ impl HeldCertificate {
             }
             // It is the same, or the runtime is going down.
             Ok(None) => {
-                self.state().logged = None;
+                locked(&self.state).logged = None;
                 Ok(())
             }
         }
@@ -168,7 +164,7 @@ impl HeldCertificate {
     /// Whether this fault of a replacement was not logged before. Without a current certificate it is the failure itself,
     /// which is logged elsewhere.
     fn is_news(&self, why: &str) -> bool {
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         let is_known = state.logged.as_deref() == Some(why);
         state.logged = Some(why.to_owned());
         state.current.is_some() && !is_known
@@ -187,7 +183,7 @@ impl HeldCertificate {
             return;
         }
         self.dated.set(Some(certificate.ends()));
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         state.current = Some(Arc::new(certificate));
         state.logged = None;
         drop(state);
