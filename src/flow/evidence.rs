@@ -62,13 +62,9 @@ impl Fault {
         }
         self
     }
-
-    /// The fault in sentences for the log; nothing of it is meant for callers.
-    pub fn private(&self) -> String {
-        self.to_string()
-    }
 }
 
+/// In sentences for the log; nothing of it is meant for callers.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.status.as_u16();
@@ -89,8 +85,6 @@ impl fmt::Display for Fault {
         Ok(())
     }
 }
-
-impl std::error::Error for Fault {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyKind {
@@ -540,7 +534,7 @@ mod tests {
         );
         let found = fault(&evidence(502, envelope("NoResponse", &message).as_bytes()));
         assert_eq!(found.tracking_id.as_deref(), Some(RUN_ID));
-        assert!(found.private().contains(RUN_ID), "{}", found.private());
+        assert!(found.to_string().contains(RUN_ID), "{}", found.to_string());
         let without = "The server did not receive a response from an upstream server.";
         assert_eq!(
             fault(&evidence(502, envelope("NoResponse", without).as_bytes())).tracking_id,
@@ -669,22 +663,22 @@ mod tests {
 
     #[test]
     fn the_log_sentence_says_what_the_body_was() {
-        assert!(fault(&evidence(503, b" ")).private().contains("without a body"));
+        assert!(fault(&evidence(503, b" ")).to_string().contains("without a body"));
         assert!(
             fault(&evidence(503, b"<!doctype html>"))
-                .private()
+                .to_string()
                 .contains("an HTML page")
         );
         let unknown = envelope("NeverSeen", "x");
         assert!(
             fault(&evidence(503, unknown.as_bytes()))
-                .private()
+                .to_string()
                 .contains("the unknown code NeverSeen")
         );
         let unprintable = envelope("Never\nSeen", "x");
         assert!(
             fault(&evidence(503, unprintable.as_bytes()))
-                .private()
+                .to_string()
                 .contains("without a code")
         );
     }
@@ -840,7 +834,7 @@ mod tests {
                     ..evidence(status, &body)
                 };
                 if let Reading::Fault(fault) = classify(&seen) {
-                    prop_assert!(!fault.private().contains(char::is_control), "{}", fault);
+                    prop_assert!(!fault.to_string().contains(char::is_control), "{}", fault);
                 }
             }
         }

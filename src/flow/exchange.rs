@@ -38,18 +38,6 @@ pub struct Call {
     pub tracking: Option<RequestId>,
 }
 
-impl fmt::Debug for Call {
-    // The head carries the token.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call")
-            .field("method", &self.method)
-            .field("body", &self.body)
-            .finish_non_exhaustive()
-    }
-}
-
-/// An answer whose body may still be arriving.
-#[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub fields: Fields,
@@ -57,7 +45,6 @@ pub struct Answer {
 }
 
 /// The body of an answer. With its end the connection goes back to the pool; dropped before, it is closed.
-#[derive(Debug)]
 pub struct AnswerBody {
     decoder: Decoder,
     held: BytesMut,

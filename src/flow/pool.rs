@@ -76,15 +76,6 @@ pub struct Lease {
     pub age: Age,
 }
 
-impl fmt::Debug for Lease {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease")
-            .field("host", &self.host)
-            .field("age", &self.age)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Host {
     pub(super) fn new(
         url: &TriggerUrl,

@@ -219,7 +219,7 @@ fn retry_after(fields: &Fields) -> Option<Duration> {
 fn fault_problem(fault: &Fault, sent: &Dispatched<'_>) -> Problem {
     let mut cause = format!(
         "{} Fixed by: {}.",
-        fault.private(),
+        fault.to_string(),
         fault.row.failure.fixed_by.as_str()
     );
     if let (Kind::FlowRefusedToken, Some((identity, token))) = (fault.row.kind, sent.token) {

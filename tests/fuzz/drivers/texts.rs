@@ -277,7 +277,7 @@ pub(crate) fn fault_body(data: &[u8]) {
         let reading = evidence::classify(&evidence);
         if let Reading::Fault(found) = &reading {
             assert!(status.is_client_error() || status.is_server_error());
-            let said = found.private();
+            let said = found.to_string();
             assert!(is_one_line(&said), "{said:?}");
             assert!(
                 said.chars().count() < 12 * evidence::MESSAGE_CHARS_MAX,
