@@ -51,11 +51,7 @@ pub(super) fn of_platform(failure: &Failure, identity: &IdentitySettings) -> Rem
         GrantSettings::Default(chain) if chain.federated.is_err() => {
             chain.managed.as_ref().ok().map(|managed| &managed.source)
         }
-        GrantSettings::Default(_)
-        | GrantSettings::Client { .. }
-        | GrantSettings::TokenFile { .. }
-        | GrantSettings::Password { .. }
-        | GrantSettings::SignIn { .. } => None,
+        _ => None,
     };
     match source {
         Some(source) => at_source(remedy, source),

@@ -240,8 +240,7 @@ fn presented(settings: &IdentitySettings, place: &str, token: &FederatedToken) -
         Some(left) => format!("{} minutes left", left.as_secs() / 60),
         None => "without an expiry".to_owned(),
     };
-    let application = settings.grant.application();
-    let client = application.map_or("CLIENT_ID", |(endpoint, _)| endpoint.client_id.as_str());
+    let client = advice::client_of(Some(settings));
     let says = format!(
         "{place}, {left}. A federated credential of the application must contain these: issuer {}, subject \
          {}, audience {}",

@@ -108,21 +108,20 @@ pub(super) async fn examine(
         api::examine(config, route, held, group).await;
         return None;
     }
-    let last: &[&str] = if live == Live::Run { &[RUN] } else { &[] };
-    if group.skips(&[FIRST, SECOND]) {
-        group.skips(last);
+    let later: &[&str] = match live {
+        Live::Run => &[SECOND, RUN],
+        Live::No | Live::Probes => &[SECOND],
+    };
+    if group.skips(&[FIRST]) {
+        group.skips(later);
         return None;
     }
     let caller = match Caller::new(config, route, held) {
         Ok(caller) => caller,
         Err(why) => {
-            group.add(Check::fail(
-                FIRST,
-                why,
-                Remedy::new(FixedBy::Operator, "Correct the trigger address."),
-            ));
-            group.skips(&[SECOND]);
-            group.skips(last);
+            let remedy = Remedy::new(FixedBy::Operator, "Correct the trigger address.");
+            group.add(Check::fail(FIRST, why, remedy));
+            group.skips(later);
             return None;
         }
     };
@@ -130,14 +129,14 @@ pub(super) async fn examine(
     group.add(first);
     if !group.skips(&[SECOND]) {
         let second = caller.second().await;
-        // A run sends the credential as well.
-        let is_open = second.verdict == Verdict::Note && live != Live::Run;
-        group.add(match is_open {
-            true => second.untested(format!(
-                "the credential of route {} (add --run, which starts a run)",
-                route.name
-            )),
-            false => second,
+        let untested = format!(
+            "the credential of route {} (add --run, which starts a run)",
+            route.name
+        );
+        group.add(match (second.verdict, live) {
+            // A run sends the credential as well.
+            (Verdict::Note, Live::No | Live::Probes) => second.untested(untested),
+            _ => second,
         });
     }
     if live == Live::Run && !group.skips(&[RUN]) {

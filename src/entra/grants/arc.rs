@@ -54,6 +54,7 @@ fn named(challenges: &[String]) -> Result<PathBuf, Trouble> {
 
 /// Reads a key. The path itself is not repeated: it came from the other side.
 fn read(path: &Path, folder: &Path) -> Result<Secret, Trouble> {
+    let unread = |error: io::Error| unreadable(folder, &error);
     if path.extension().is_none_or(|extension| extension != "key") {
         return Err(refuse(
             "the challenge of the agent names a file that does not end in .key",
@@ -68,26 +69,24 @@ fn read(path: &Path, folder: &Path) -> Result<Secret, Trouble> {
     if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
         return Err(outside());
     }
-    let home = folder
-        .canonicalize()
-        .map_err(|error| unreadable(folder, &error))?;
+    let home = folder.canonicalize().map_err(unread)?;
     let beside = path.parent().and_then(|parent| parent.canonicalize().ok());
     if beside.as_ref() != Some(&home) {
         return Err(outside());
     }
     // A link may lead anywhere, whatever its own place is.
-    let real = path.canonicalize().map_err(|error| unreadable(folder, &error))?;
+    let real = path.canonicalize().map_err(unread)?;
     if real.parent() != Some(home.as_path()) {
         return Err(outside());
     }
-    let metadata = real.metadata().map_err(|error| unreadable(folder, &error))?;
+    let metadata = real.metadata().map_err(unread)?;
     if !metadata.is_file() {
         return Err(refuse(
             "the challenge of the agent names something that is no file",
         ));
     }
-    let file = File::open(&real).map_err(|error| unreadable(folder, &error))?;
-    let text = files::text(&file, KEY_BYTES_MAX).map_err(|error| unreadable(folder, &error))?;
+    let file = File::open(&real).map_err(unread)?;
+    let text = files::text(&file, KEY_BYTES_MAX).map_err(unread)?;
     let text = text.ok_or_else(|| {
         refuse(format!(
             "the challenge of the agent names a file of more than {KEY_BYTES_MAX} bytes"

@@ -3,11 +3,9 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-
-use crate::entra::answer;
 use crate::entra::answer::Granted;
 use crate::model::Secret;
+use crate::model::claims::Claims;
 
 const CLAIM_CHARS_MAX: usize = 256;
 
@@ -19,15 +17,6 @@ pub struct Account {
     pub object: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    preferred_username: Option<String>,
-    upn: Option<String>,
-    unique_name: Option<String>,
-    tid: Option<String>,
-    oid: Option<String>,
-}
-
 impl Account {
     /// The account of an answer: from its id token, or else from its access token.
     pub(crate) fn of(granted: &Granted) -> Self {
@@ -36,31 +25,28 @@ impl Account {
     }
 
     fn read(token: &Secret) -> Option<Self> {
-        let claims: Claims = answer::payload(token.expose())?;
-        let name = claims.preferred_username.or(claims.upn).or(claims.unique_name);
+        let claims = Claims::read(token.expose())?;
+        let text = |name| claims.text(name).map(clean);
         Some(Self {
-            name: name.map(clean),
-            tenant: claims.tid.map(clean),
-            object: claims.oid.map(clean),
+            name: text("preferred_username")
+                .or_else(|| text("upn"))
+                .or_else(|| text("unique_name")),
+            tenant: text("tid"),
+            object: text("oid"),
         })
     }
 }
 
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
-        write!(
-            f,
-            "{} (tenant {}, object id {})",
-            known(&self.name),
-            known(&self.tenant),
-            known(&self.object)
-        )
+        let [name, tenant, object] =
+            [&self.name, &self.tenant, &self.object].map(|text| text.as_deref().unwrap_or("unknown"));
+        write!(f, "{name} (tenant {tenant}, object id {object})")
     }
 }
 
 /// Without what could change the look of a terminal.
-fn clean(text: String) -> String {
+fn clean(text: &str) -> String {
     let plain = text
         .chars()
         .filter(|c| c.is_alphanumeric() || c.is_ascii_graphic());
