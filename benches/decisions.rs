@@ -21,7 +21,7 @@ use flowgate::flow::outbound::{Audience, Introduction, Parcel};
 use flowgate::flow::{Load, Permits, outbound};
 use flowgate::model::{CallerName, Holder, KeyLabel, RequestId};
 use flowgate::policy::{
-    Access, Callers, Guesses, LimitStates, Matching, Networks, Origin, Quotas, Routes, Shown,
+    Access, CallerNumbers, Callers, Guesses, LimitStates, Matching, Networks, Origin, Quotas, Routes, Shown,
 };
 use flowgate::settings::{
     CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, NetworkSettings, QuotaSettings, Rate,
@@ -130,7 +130,7 @@ fn routes(criterion: &mut Criterion) {
 
 fn keys(criterion: &mut Criterion) {
     for size in SIZES {
-        let callers = Arc::new(Callers::build(&callers(size), None));
+        let callers = Arc::new(Callers::build(&callers(size), None, &CallerNumbers::default()));
         let listed = CallersSettings::Named(vec![CallerName::parse("shop").unwrap()]);
         let places = [
             KeyPlace::Header(HeaderName::from_static("x-api-key")),

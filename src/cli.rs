@@ -11,8 +11,10 @@ mod load;
 mod logging;
 mod login;
 mod outcome;
+mod reload;
 mod routes;
 mod serve;
+mod signals;
 
 use std::path::Path;
 

@@ -1,12 +1,12 @@
 //! Settings for commands: the file that is named, read with or without what is in key vaults.
 
+use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use tokio::runtime::Runtime;
-
 use crate::cli::outcome::{FAILED, Outcome, WRONG};
-use crate::settings::{Config, Environment, Mistake, Style};
+use crate::entra::VaultsError;
+use crate::settings::{Config, Environment, Mistake, Report, Style, VaultReference, VaultValue};
 use crate::{entra, settings};
 
 #[derive(Debug, clap::Args)]
@@ -20,30 +20,82 @@ pub(super) fn load(path: &Path, environment: &Environment) -> Result<(Config, Ve
     settings::load(path, environment).map_err(|report| Outcome::failed(report.render(style()), WRONG))
 }
 
+/// Settings with their secrets, and what they were made of.
+pub(super) struct Whole {
+    pub(super) config: Config,
+    pub(super) warnings: Vec<Mistake>,
+    /// The settings file.
+    pub(super) text: String,
+    pub(super) vaults: HashMap<VaultReference, VaultValue>,
+}
+
+/// Why settings cannot be loaded with their secrets.
+#[derive(Debug)]
+pub(super) enum NotLoaded {
+    Settings(Report),
+    Vaults(Box<VaultsError>),
+    /// The program is ending.
+    Stopping,
+}
+
 /// Loads the settings with their secrets. Secrets in key vaults can be read only with the settings that say
-/// how to reach the vault, so the settings are then parsed a second time, with those values. `what` is the
-/// action that fails without them.
-pub(super) fn load_whole(
+/// how to reach the vault, so the settings are then parsed a second time, with those values; a value that is `held` stays
+/// while its vault is away. `text` is the settings file, if it is not to be read.
+pub(super) async fn load_whole(
     path: &Path,
-    runtime: &Runtime,
-    what: &str,
-) -> Result<(Config, Vec<Mistake>), Outcome> {
-    let environment = Environment::of_process();
-    let (config, warnings) = load(path, &environment)?;
-    let Some(keyvault) = config
-        .keyvault
-        .as_ref()
-        .filter(|keyvault| !keyvault.at_start.is_empty())
-    else {
-        return Ok((config, warnings));
+    text: Option<String>,
+    held: &HashMap<VaultReference, VaultValue>,
+) -> Result<Whole, NotLoaded> {
+    let text = match text {
+        Some(text) => text,
+        None => settings::read(path).map_err(NotLoaded::Settings)?,
     };
-    match runtime.block_on(entra::read_vaults(keyvault, &config.identities)) {
-        Ok(values) => load(path, &environment.with_vaults(values)),
-        Err(error) => Err(Outcome::failed(
-            format!("flowgate: cannot {what}: {error}\n"),
-            FAILED,
-        )),
-    }
+    let environment = Environment::of_process();
+    let (text, parsed) = parse(path, text, environment).await?;
+    let (config, warnings) = parsed;
+    let mut whole = Whole {
+        config,
+        warnings,
+        text,
+        vaults: HashMap::new(),
+    };
+    let keyvault = whole.config.keyvault.as_ref();
+    let Some(keyvault) = keyvault.filter(|keyvault| !keyvault.at_start.is_empty()) else {
+        return Ok(whole);
+    };
+    whole.vaults = entra::read_vaults(keyvault, &whole.config.identities, held)
+        .await
+        .map_err(|error| NotLoaded::Vaults(error.into()))?;
+    let environment = Environment::of_process().with_vaults(whole.vaults.clone());
+    let (text, parsed) = parse(path, whole.text, environment).await?;
+    (whole.config, whole.warnings) = parsed;
+    whole.text = text;
+    Ok(whole)
+}
+
+/// Parses where it blocks nothing: lists may have many megabytes.
+async fn parse(
+    path: &Path,
+    text: String,
+    environment: Environment,
+) -> Result<(String, (Config, Vec<Mistake>)), NotLoaded> {
+    let path = path.to_owned();
+    let parsing = move || {
+        let parsed = settings::parse_file(&text, &path, &environment);
+        parsed.map(|parsed| (text, parsed)).map_err(NotLoaded::Settings)
+    };
+    let parsed = tokio::task::spawn_blocking(parsing).await;
+    parsed.unwrap_or(Err(NotLoaded::Stopping))
+}
+
+/// The same for a command: `what` is the action that fails without them.
+pub(super) async fn load_for(path: &Path, what: &str) -> Result<Whole, Outcome> {
+    let loaded = load_whole(path, None, &HashMap::new()).await;
+    loaded.map_err(|failed| match failed {
+        NotLoaded::Settings(report) => Outcome::failed(report.render(style()), WRONG),
+        NotLoaded::Vaults(error) => Outcome::failed(format!("flowgate: cannot {what}: {error}\n"), FAILED),
+        NotLoaded::Stopping => Outcome::failed(format!("flowgate: cannot {what}\n"), FAILED),
+    })
 }
 
 /// Colour only on a terminal.

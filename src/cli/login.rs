@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use tokio::runtime::Builder;
 
-use crate::cli::load::load_whole;
+use crate::cli::load::load_for;
 use crate::cli::outcome::{FAILED, Outcome, WRONG};
 use crate::entra::login::{Login, LoginError, Protection, SignedIn};
 use crate::settings::{Config, IdentitySettings};
@@ -28,8 +28,8 @@ pub(super) fn login(path: &Path, name: &str, way: SignInMethod) -> Outcome {
         Ok(runtime) => runtime,
         Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
     };
-    let config = match load_whole(path, &runtime, "sign in") {
-        Ok((config, _)) => config,
+    let config = match runtime.block_on(load_for(path, "sign in")) {
+        Ok(whole) => whole.config,
         Err(outcome) => return outcome,
     };
     let identities = &config.identities;

@@ -134,7 +134,7 @@ pub(crate) struct Slot {
     counters: Counters,
     state: Mutex<State>,
     forgotten: Notify,
-    inspector: OnceLock<Inspector>,
+    inspector: ArcSwapOption<Inspector>,
     news: OnceLock<News>,
 }
 
@@ -168,7 +168,7 @@ impl Slot {
             counters,
             state: Mutex::default(),
             forgotten: Notify::new(),
-            inspector: OnceLock::new(),
+            inspector: ArcSwapOption::empty(),
             news: OnceLock::new(),
         })
     }
@@ -272,16 +272,13 @@ impl Slot {
 
     /// Looks at the token that is there, and at each one to come.
     pub(crate) fn inspect(&self, inspector: Inspector) {
-        if self.inspector.set(inspector).is_ok()
-            && let (Some(token), Some(inspector)) = (self.at_hand(), self.inspector.get())
-        {
-            inspector.look(&token.text);
-        }
+        self.inspector.store(Some(Arc::new(inspector)));
+        self.look_again();
     }
 
     /// Has the current token compared once more, because something else is needed of it.
     pub(crate) fn look_again(&self) {
-        if let (Some(token), Some(inspector)) = (self.at_hand(), self.inspector.get()) {
+        if let (Some(token), Some(inspector)) = (self.at_hand(), &*self.inspector.load()) {
             inspector.look(&token.text);
         }
     }
@@ -380,14 +377,16 @@ impl Slot {
 
     fn succeeded(&self, token: &Arc<Token>) {
         // Before the token is at hand, so that a route that refuses what does not fit never sends it.
-        let inspector = self.inspector.get();
-        if let Some(inspector) = inspector {
+        let inspector = self.inspector.load_full();
+        if let Some(inspector) = &inspector {
             inspector.look(&token.text);
         }
         let old = self.current.swap(Some(token.clone()));
-        // One that came in between found no token to look at.
-        if let (None, Some(inspector)) = (inspector, self.inspector.get()) {
-            inspector.look(&token.text);
+        // One that came in between found the last token.
+        if let Some(later) = &*self.inspector.load()
+            && !inspector.is_some_and(|inspector| Arc::ptr_eq(&inspector, later))
+        {
+            later.look(&token.text);
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let healed = state.failure.take().is_some();

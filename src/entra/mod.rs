@@ -22,7 +22,7 @@ mod vaults;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -36,14 +36,15 @@ pub use grants::sign_in::state_of as sign_in_state;
 pub use proof::federated::{AudienceFit, FederatedToken};
 pub use vaults::{VaultReader, VaultSecret, VaultsError, read_vaults};
 
-use crate::counters::Counters;
+use crate::counters::{Counters, IdentityLabels};
 use crate::entra::cache::Slot;
 use crate::entra::claims::Inspector;
+use crate::entra::seal::Seal;
 use crate::entra::slots::Slots;
 use crate::model::{IdentityName, Outlook};
 use crate::outbound::TrustError;
 use crate::problem::{Kind, Problem};
-use crate::secrets::{Life, Rereader, Watch};
+use crate::secrets::{Life, Rereader, Vault};
 use crate::settings::{IdentityRole, IdentitySettings, KeyVaultSettings};
 
 /// An identity and its token.
@@ -51,6 +52,17 @@ use crate::settings::{IdentityRole, IdentitySettings, KeyVaultSettings};
 pub struct Identity {
     slot: Arc<Slot>,
     settings: Arc<IdentitySettings>,
+    /// What renews its token, once somebody serves with it; it ends with the last settings that have this identity.
+    minder: Arc<OnceLock<Minder>>,
+}
+
+/// A task that ends when this is dropped.
+struct Minder(AbortHandle);
+
+impl Drop for Minder {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl fmt::Debug for Identity {
@@ -81,7 +93,14 @@ impl Identity {
         Ok(Self {
             slot: slots.slot(settings, &settings.scope)?,
             settings: Arc::new(settings.clone()),
+            minder: Arc::default(),
         })
+    }
+
+    /// Fetches its token and renews it from now on.
+    fn start(&self, control: &Handle) {
+        let mind = || Minder(control.spawn(self.slot.clone().mind()).abort_handle());
+        self.minder.get_or_init(mind);
     }
 
     /// A token that has not expired, if there is one without asking.
@@ -113,8 +132,7 @@ impl Identity {
         self.slot.health()
     }
 
-    /// Compares the current token, and each one after it, with what the routes of this identity need. Only the first
-    /// inspector is kept.
+    /// Compares the current token, and each one after it, with what the routes of this identity need.
     pub fn inspect(&self, inspector: Inspector) {
         self.slot.inspect(inspector);
     }
@@ -130,57 +148,98 @@ impl Identity {
     }
 }
 
-/// The tokens of all identities. Dropping it ends their renewal.
-#[derive(Debug)]
+/// The identities of one version of the settings, with their tokens.
 pub struct Tokens {
     identities: HashMap<IdentityName, Identity>,
-    minders: Vec<AbortHandle>,
-    watch: Arc<Watch>,
+    /// Identities that others need, and the reader of vaults.
+    helpers: Vec<IdentitySettings>,
+    keyvault: Option<KeyVaultSettings>,
+    vaults: HashMap<String, Arc<Vault>>,
+    seals: HashMap<IdentityName, Arc<Seal>>,
     rereader: Rereader,
     counters: Counters,
 }
 
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("identities", &self.identities)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Tokens {
-    /// Makes all identities and starts to fetch and renew their tokens on `control`.
+    /// Makes all identities; no token is fetched before [`start`](Self::start). An identity of `earlier` settings that is
+    /// still the same keeps its token.
     ///
     /// # Errors
     /// When an identity has no certificate authority to trust.
     pub fn build(
         settings: &[IdentitySettings],
         keyvault: Option<&KeyVaultSettings>,
-        control: &Handle,
-        counters: &Counters,
+        (rereader, counters): (&Rereader, &Counters),
+        earlier: Option<&Self>,
     ) -> Result<Self, TrustError> {
-        let mut slots = grants::slots(settings, keyvault, control, counters);
-        let (mut identities, mut minders) = (HashMap::new(), Vec::new());
+        let control = rereader.control();
+        let slots = grants::slots(settings, keyvault, control, counters);
+        let mut slots = slots.watched_by(rereader.watch());
+        let is_helper = |identity: &&IdentitySettings| identity.role == IdentityRole::Helps;
+        let helpers: Vec<_> = settings.iter().filter(is_helper).cloned().collect();
+        // An identity may need any of the helpers, and its secrets may be in a vault.
+        let earlier =
+            earlier.filter(|earlier| earlier.helpers == helpers && earlier.keyvault.as_ref() == keyvault);
+        if let Some(earlier) = earlier {
+            slots.reuse_vaults(&earlier.vaults);
+        }
+        let mut identities = HashMap::new();
+        let mut seals = HashMap::new();
         for settings in settings {
-            for note in settings.notes() {
-                tracing::info!(identity = %settings.name, "identity {}: {note}", settings.name);
-            }
             if settings.role == IdentityRole::Helps {
                 continue;
             }
-            let identity = Identity::build(settings, &mut slots)?;
-            let minder = control.spawn(identity.slot.clone().mind());
-            minders.push(minder.abort_handle());
-            identities.insert(settings.name.clone(), identity);
+            let name = &settings.name;
+            let known = earlier.and_then(|earlier| earlier.identity(name));
+            let identity = match known.filter(|known| *known.settings == *settings) {
+                Some(known) => {
+                    let seal = earlier.and_then(|earlier| earlier.seals.get(name));
+                    seals.extend(seal.map(|seal| (name.clone(), seal.clone())));
+                    known.clone()
+                }
+                None => Identity::build(settings, &mut slots)?,
+            };
+            identities.insert(name.clone(), identity);
         }
         for place in keyvault.iter().flat_map(|keyvault| &keyvault.at_start) {
             slots.vault(place)?;
         }
-        let watch = slots.watch().clone();
-        let rereader = Rereader::new(control.clone(), watch.clone(), slots.vaults().clone());
-        for (identity, store, seal) in slots.sealed() {
-            seal::follow(&rereader, identity, store, seal);
-        }
-        minders.push(control.spawn(watch.clone().mind()).abort_handle());
+        let made = slots.sealed();
+        seals.extend(made.map(|(name, store, seal)| (name.clone(), Arc::new(Seal::new(store, seal)))));
         Ok(Self {
             identities,
-            minders,
-            watch,
-            rereader,
+            helpers,
+            keyvault: keyvault.cloned(),
+            vaults: slots.vaults().clone(),
+            seals,
+            rereader: rereader.with(slots.vaults().clone()),
             counters: counters.clone(),
         })
+    }
+
+    /// Fetches and renews the tokens from now on.
+    pub fn start(&self) {
+        for (name, seal) in &self.seals {
+            seal.follow(name, &self.rereader);
+        }
+        for identity in self.identities.values() {
+            if identity.minder.get().is_none() {
+                let settings = &identity.settings;
+                for note in settings.notes() {
+                    tracing::info!(identity = %settings.name, "identity {}: {note}", settings.name);
+                }
+            }
+            identity.start(self.rereader.control());
+        }
+        self.rereader.watch().look();
     }
 
     /// What looks at the places of certificates, addresses and other secrets for as long as the gateway runs.
@@ -200,22 +259,25 @@ impl Tokens {
 
     /// What the credentials of an identity have left, as far as their ends are known.
     pub fn lives(&self, name: &IdentityName) -> Vec<Life> {
-        self.watch.lives(name.as_str())
+        self.rereader.watch().lives(name.as_str())
     }
 
     /// Writes age and remaining life of every token, and what the credentials have left, into the gauges.
     pub fn gauge(&self) {
-        self.watch.gauge(&self.counters);
+        self.rereader.watch().gauge(&self.counters);
         for identity in self.identities.values() {
             identity.slot.gauge();
         }
     }
-}
 
-impl Drop for Tokens {
-    fn drop(&mut self) {
-        for minder in &self.minders {
-            minder.abort();
+    /// Removes the gauges of identities that `later` settings do not have.
+    pub fn clear_gauges(&self, later: &Self) {
+        let gone = |name: &&IdentityName| !later.identities.contains_key(*name);
+        for name in self.identities.keys().filter(gone) {
+            let identity = name.as_str().into();
+            let labels = IdentityLabels { identity };
+            self.counters.token_expires_in.remove(&labels);
+            self.counters.token_age.remove(&labels);
         }
     }
 }

@@ -63,8 +63,15 @@ impl<'a> Slots<'a> {
         }
     }
 
+    /// The same, whose credentials are watched there.
+    pub(crate) fn watched_by(mut self, watch: &Arc<Watch>) -> Self {
+        self.watch = watch.clone();
+        self
+    }
+
     /// Who watches the ends of the credentials that were made here.
-    pub(crate) fn watch(&self) -> &Arc<Watch> {
+    #[cfg(test)]
+    fn watch(&self) -> &Arc<Watch> {
         &self.watch
     }
 
@@ -234,6 +241,11 @@ impl<'a> Slots<'a> {
     /// The vaults that were asked for so far, by the scope of their tokens.
     pub(crate) fn vaults(&self) -> &HashMap<String, Arc<Vault>> {
         &self.vaults
+    }
+
+    /// Goes on with vaults that were made earlier.
+    pub(crate) fn reuse_vaults(&mut self, vaults: &HashMap<String, Arc<Vault>>) {
+        self.vaults.clone_from(vaults);
     }
 }
 

@@ -75,6 +75,7 @@ pub enum VaultsError {
 pub async fn read_vaults(
     settings: &KeyVaultSettings,
     identities: &[IdentitySettings],
+    held: &HashMap<VaultReference, VaultValue>,
 ) -> Result<HashMap<VaultReference, VaultValue>, VaultsError> {
     let control = Handle::current();
     let counters = Counters::new();
@@ -85,8 +86,15 @@ pub async fn read_vaults(
             continue;
         }
         let Some(vault) = slots.vault(place)? else { break };
-        let Found { secret, expires, .. } = read_patiently(&vault, place).await?;
-        values.insert(place.clone(), VaultValue { secret, expires });
+        let value = match (read_patiently(&vault, place).await, held.get(place)) {
+            (Ok(Found { secret, expires, .. }), _) => VaultValue { secret, expires },
+            (Err(error), Some(held)) => {
+                tracing::warn!("{error}; the value that was read before stays in use");
+                held.clone()
+            }
+            (Err(error), None) => return Err(error.into()),
+        };
+        values.insert(place.clone(), value);
     }
     Ok(values)
 }

@@ -14,9 +14,12 @@ use crate::model::Holder;
 
 /// The permits of one trigger.
 #[derive(Debug)]
-pub struct Permits {
+pub struct Permits(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
     limits: PermitLimits,
-    state: Mutex<Shares>,
+    shares: Shares,
 }
 
 /// The right to send one request, given back when dropped.
@@ -50,28 +53,29 @@ impl Drop for Permit {
 impl Drop for Arriving {
     fn drop(&mut self) {
         let mut state = self.permits.state();
-        state.arriving = state.arriving.saturating_sub(1);
-        state.change(self.holder, |share| {
+        let shares = &mut state.shares;
+        shares.arriving = shares.arriving.saturating_sub(1);
+        shares.change(self.holder, |share| {
             share.arriving = share.arriving.saturating_sub(1);
         });
-        state.dispatch(&self.permits.limits);
+        state.dispatch();
     }
 }
 
 impl Permits {
     /// Permits for so many requests at one time, and room for so many that wait.
     pub fn new(in_flight_max: usize, waiting_max: usize, waiting_timeout: Duration) -> Self {
-        let limits = PermitLimits {
-            in_flight_max,
-            // A quarter is left to bodies that are whole, and at least one permit where there are two.
-            arriving_max: (in_flight_max - in_flight_max.div_ceil(4)).max(1),
-            waiting_max,
-            waiting_timeout,
-        };
-        Self {
-            limits,
-            state: Mutex::default(),
-        }
+        Self(Mutex::new(State {
+            limits: PermitLimits::new(in_flight_max, waiting_max, waiting_timeout),
+            shares: Shares::default(),
+        }))
+    }
+
+    /// Changes how many there are. Requests that have one keep it, and those that wait keep their places.
+    pub fn resize(&self, in_flight_max: usize, waiting_max: usize, waiting_timeout: Duration) {
+        let mut state = self.state();
+        state.limits = PermitLimits::new(in_flight_max, waiting_max, waiting_timeout);
+        state.dispatch();
     }
 
     /// Waits, within bounds, for a permit.
@@ -80,17 +84,18 @@ impl Permits {
     /// [`FlowError::Busy`] when the waiting room is full, when the wait takes too long, or when this request gave way
     /// to another caller's.
     pub async fn acquire(self: &Arc<Self>, holder: Holder, load: Load) -> Result<Permit, FlowError> {
-        let (number, turn) = {
+        let (patience, (number, turn)) = {
             let mut state = self.state();
-            if state.has_room(&self.limits, holder, load) {
-                state.grant(holder, load);
+            let State { limits, shares } = &mut *state;
+            if shares.has_room(limits, holder, load) {
+                shares.grant(holder, load);
                 drop(state);
                 return Ok(self.permit(holder, load));
             }
-            if !state.make_place(&self.limits, holder) {
-                return Err(self.busy(&state, holder, load, "the waiting room is full"));
+            if !shares.make_place(limits, holder) {
+                return Err(state.busy(holder, load, "the waiting room is full"));
             }
-            state.join(holder, load)
+            (limits.waiting_timeout, shares.join(holder, load))
         };
         let mut wait = Wait {
             permits: self,
@@ -99,13 +104,13 @@ impl Permits {
             number,
             turn,
         };
-        let why = match tokio::time::timeout(self.limits.waiting_timeout, &mut wait.turn).await {
+        let why = match tokio::time::timeout(patience, &mut wait.turn).await {
             Ok(Ok(Turn::Granted)) => return Ok(self.permit(holder, load)),
             Ok(Ok(Turn::GaveWay)) => "it gave its waiting place to a caller with fewer requests",
             Ok(Err(_)) | Err(_) => "the wait took too long",
         };
         drop(wait);
-        Err(self.busy(&self.state(), holder, load, why))
+        Err(self.state().busy(holder, load, why))
     }
 
     fn permit(self: &Arc<Self>, holder: Holder, load: Load) -> Permit {
@@ -122,25 +127,33 @@ impl Permits {
 
     fn give_back(&self, holder: Holder) {
         let mut state = self.state();
-        state.in_flight = state.in_flight.saturating_sub(1);
-        state.change(holder, |share| {
+        let shares = &mut state.shares;
+        shares.in_flight = shares.in_flight.saturating_sub(1);
+        shares.change(holder, |share| {
             share.in_flight = share.in_flight.saturating_sub(1);
         });
-        state.dispatch(&self.limits);
+        state.dispatch();
     }
 
-    fn state(&self) -> MutexGuard<'_, Shares> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn dispatch(&mut self) {
+        self.shares.dispatch(&self.limits);
     }
 
-    fn busy(&self, state: &Shares, holder: Holder, load: Load, why: &'static str) -> FlowError {
-        let mine = state.shares.get(&holder);
+    fn busy(&self, holder: Holder, load: Load, why: &'static str) -> FlowError {
+        let Self { limits, shares } = self;
+        let mine = shares.shares.get(&holder);
         let (all, own, what) = match load {
-            Load::Arriving if state.in_flight < self.limits.in_flight_max => {
-                (state.arriving, mine.map_or(0, |share| share.arriving), "uploads")
+            Load::Arriving if shares.in_flight < limits.in_flight_max => {
+                (shares.arriving, mine.map_or(0, |share| share.arriving), "uploads")
             }
             Load::Arriving | Load::Whole => (
-                state.in_flight,
+                shares.in_flight,
                 mine.map_or(0, |share| share.in_flight),
                 "requests",
             ),
@@ -149,9 +162,9 @@ impl Permits {
             what,
             all,
             own,
-            waiting: state.waiting,
+            waiting: shares.waiting,
             why,
-            wait: self.limits.waiting_timeout,
+            wait: limits.waiting_timeout,
         }
     }
 }
@@ -168,7 +181,12 @@ struct Wait<'a> {
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
         // While it is in the queue nothing was sent, and what was sent was sent under the lock.
-        if self.permits.state().leave(self.holder, self.load, self.number) {
+        if self
+            .permits
+            .state()
+            .shares
+            .leave(self.holder, self.load, self.number)
+        {
             return;
         }
         // Nothing is there any more if it was received.
@@ -237,7 +255,7 @@ mod tests {
     }
 
     fn is_empty(permits: &Permits) -> bool {
-        let state = permits.state();
+        let state = &permits.state().shares;
         let queues = &state.queues;
         let listed = queues.whole.len() + queues.uploads.len() + queues.crowds.len();
         (
@@ -393,7 +411,7 @@ mod tests {
         let began = tokio::time::Instant::now();
         let late = asked.await.unwrap_err();
         assert_eq!((why(&late), began.elapsed()), ("the wait took too long", WAIT));
-        assert_eq!(permits.state().waiting, 0);
+        assert_eq!(permits.state().shares.waiting, 0);
         drop(held);
         assert!(is_empty(&permits));
     }
@@ -442,10 +460,11 @@ mod tests {
                     }
                 }
                 asked = waiting;
-                let state = permits.state();
+                let guard = permits.state();
+                let (limits, state) = (&guard.limits, &guard.shares);
                 assert_eq!((state.in_flight, state.waiting), (held.len(), asked.len()));
                 assert!(state.in_flight <= in_flight_max && state.waiting <= waiting_max);
-                assert!(state.arriving <= permits.limits.arriving_max);
+                assert!(state.arriving <= limits.arriving_max);
                 assert!(state.waiting == 0 || state.in_flight == in_flight_max || state.queues.whole.is_empty());
             }
             drop((asked, held));

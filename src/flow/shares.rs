@@ -25,6 +25,18 @@ pub(super) struct PermitLimits {
     pub waiting_timeout: Duration,
 }
 
+impl PermitLimits {
+    pub(super) fn new(in_flight_max: usize, waiting_max: usize, waiting_timeout: Duration) -> Self {
+        Self {
+            in_flight_max,
+            // A quarter is left to bodies that are whole, and at least one permit where there are two.
+            arriving_max: (in_flight_max - in_flight_max.div_ceil(4)).max(1),
+            waiting_max,
+            waiting_timeout,
+        }
+    }
+}
+
 /// What a waiting request gets to hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {

@@ -152,6 +152,24 @@ impl Flows {
         }))
     }
 
+    /// Changes the permits of a route to what its settings say.
+    pub fn resize(&self, route: &RouteSettings) {
+        let upstream = &route.upstream;
+        if let Some(permits) = self.permits.known(&route.name) {
+            permits.resize(
+                upstream.in_flight_max,
+                upstream.waiting_max,
+                upstream.waiting_timeout,
+            );
+        }
+    }
+
+    /// Forgets routes and hosts that no settings have any more.
+    pub fn sweep_names(&self) {
+        self.permits.sweep();
+        self.hosts.forget();
+    }
+
     /// Closes connections of this worker that were idle for too long.
     pub fn sweep(&self, worker: usize) {
         for host in self.hosts.all() {

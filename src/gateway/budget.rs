@@ -35,8 +35,7 @@ impl fmt::Display for Owner<'_> {
 /// Memory for held bodies, over all requests.
 #[derive(Debug)]
 pub(super) struct Budget {
-    limits: Limits,
-    uses: Mutex<Uses>,
+    uses: Mutex<(Limits, Uses)>,
     counters: Counters,
 }
 
@@ -109,21 +108,25 @@ impl Budget {
     /// A budget of so many bytes, for bodies that have at most `body_bytes_max` each.
     pub(super) fn new(bytes_max: usize, body_bytes_max: usize, counters: Counters) -> Arc<Self> {
         Arc::new(Self {
-            limits: Limits::new(bytes_max, body_bytes_max),
-            uses: Mutex::default(),
+            uses: Mutex::new((Limits::new(bytes_max, body_bytes_max), Uses::default())),
             counters,
         })
     }
 
-    fn uses(&self) -> MutexGuard<'_, Uses> {
+    /// Changes how many bytes there are; bodies that are held stay.
+    pub(super) fn resize(&self, bytes_max: usize, body_bytes_max: usize) {
+        self.uses().0 = Limits::new(bytes_max, body_bytes_max);
+    }
+
+    fn uses(&self) -> MutexGuard<'_, (Limits, Uses)> {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self, holder: Holder, bytes: usize) -> Result<(), Full> {
-        let mut uses = self.uses();
-        let uses = &mut *uses;
+        let mut guard = self.uses();
+        let (limits, uses) = &mut *guard;
         let own = uses.holders.get(&holder).copied().unwrap_or_default();
-        self.limits.check(uses, holder, own, bytes)?;
+        limits.check(uses, holder, own, bytes)?;
         uses.holders.insert(holder, own + bytes);
         uses.all += bytes;
         if let Holder::Address(_) = holder {
@@ -133,7 +136,8 @@ impl Budget {
     }
 
     fn give_back(&self, holder: Holder, bytes: usize) {
-        let mut uses = self.uses();
+        let mut guard = self.uses();
+        let (_, uses) = &mut *guard;
         if let Entry::Occupied(mut own) = uses.holders.entry(holder) {
             *own.get_mut() = own.get().saturating_sub(bytes);
             if *own.get() == 0 {
@@ -231,7 +235,7 @@ mod tests {
         for index in 0..5 {
             fill(&budget, Holder::Caller(index));
         }
-        assert_eq!(budget.uses().all, ALL - 2 * BODY);
+        assert_eq!(budget.uses().1.all, ALL - 2 * BODY);
         assert_eq!(fill(&budget, Holder::Caller(5)), BODY);
         for holder in [Holder::Caller(0), Holder::Address(0)] {
             let narrow = Budget::new(BODY, BODY, Counters::new());
@@ -246,7 +250,7 @@ mod tests {
         for address in 1..100 {
             fill(&budget, Holder::Address(address));
         }
-        assert_eq!(budget.uses().unknown, ALL / 4);
+        assert_eq!(budget.uses().1.unknown, ALL / 4);
         assert_eq!(
             budget.take(Holder::Address(100), BODY),
             Err(Full::Unknown {
@@ -264,7 +268,7 @@ mod tests {
             let bytes = fill(&budget, holder);
             budget.give_back(holder, bytes);
         }
-        let uses = budget.uses();
+        let uses = &budget.uses().1;
         assert_eq!((uses.all, uses.unknown, uses.holders.len()), (0, 0, 0));
     }
 }

@@ -4,17 +4,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
 use crate::gateway::estate::Estate;
-use crate::gateway::listeners::Validity;
+use crate::gateway::listeners::Judge;
 use crate::gateway::log::Log;
-use crate::gateway::reread;
-use crate::gateway::snapshot::{BuildError, Snapshot};
+use crate::gateway::snapshot::{BuildError, Snapshot, Wanted};
 use crate::secrets::Rereader;
 use crate::settings::{Config, ListenerSettings};
 
@@ -23,12 +22,37 @@ pub const SWEEP_PERIOD: Duration = Duration::from_secs(5);
 /// How often [`Gateway::sweep_limits`] is worth calling.
 pub const LIMITS_SWEEP_PERIOD: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether what is retired can go.
+const RELEASE_PERIOD: Duration = Duration::from_millis(500);
+
 /// Everything a request needs.
 #[derive(Debug)]
 pub struct Gateway {
     pub(super) estate: Estate,
     current: ArcSwap<Snapshot>,
 }
+
+/// What settings decide, built and not in force.
+#[derive(Debug)]
+#[must_use]
+pub struct Prepared(Box<Snapshot>);
+
+impl Prepared {
+    /// The listeners of these settings.
+    pub fn listeners(&self) -> &[ListenerSettings] {
+        &self.0.listeners
+    }
+
+    /// What looks for successors of certificates and other secrets, for these settings.
+    pub fn rereader(&self) -> &Rereader {
+        self.0.tokens.rereader()
+    }
+}
+
+/// What settings decided that are in force no more, while requests end with it.
+#[derive(Debug)]
+#[must_use]
+pub struct Retired(Arc<Snapshot>);
 
 /// Whether new requests are welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +74,52 @@ impl Gateway {
         counters: &Counters,
         log: Log,
     ) -> Result<Arc<Self>, BuildError> {
-        let estate = Estate::build(config, control, counters, log)?;
-        let snapshot = Snapshot::build(config, &estate)?;
-        snapshot.take_effect(&estate);
-        reread::follow(&estate, &snapshot, config);
+        let estate = Estate::build(config, control, counters, log);
+        let snapshot = Snapshot::build(config, &estate, None)?;
+        snapshot.take_effect(&estate, config);
         Ok(Arc::new(Self {
             estate,
             current: ArcSwap::from_pointee(snapshot),
         }))
+    }
+
+    /// Builds what these settings decide, and changes nothing. It may take a second: not for a worker.
+    ///
+    /// # Errors
+    /// When settings that are right in themselves cannot be served.
+    pub fn prepare(&self, config: &Config, wanted: Wanted) -> Result<Prepared, BuildError> {
+        let current = self.snapshot();
+        if wanted == Wanted::ByItself {
+            current.check_moves(config)?;
+        }
+        let snapshot = Snapshot::build(config, &self.estate, Some(&current))?;
+        Ok(Prepared(Box::new(snapshot)))
+    }
+
+    /// Puts what was prepared from these settings in force: requests that are running end with what they began with.
+    /// Returns the revision that is in force now, and what is left of the last one.
+    pub fn put_in_force(&self, Prepared(snapshot): Prepared, config: &Config) -> (u64, Retired) {
+        let revision = snapshot.revision;
+        snapshot.take_effect(&self.estate, config);
+        let earlier = self.current.swap(Arc::from(snapshot));
+        let now = self.snapshot();
+        now.callers.carry_over(&earlier.callers);
+        earlier.tokens.clear_gauges(&now.tokens);
+        (revision, Retired(earlier))
+    }
+
+    /// Waits until no request needs what is retired, and drops it where that may take long.
+    pub async fn release(self: Arc<Self>, Retired(earlier): Retired) {
+        while Arc::strong_count(&earlier) > 1 {
+            tokio::time::sleep(RELEASE_PERIOD).await;
+        }
+        // Of a hundred thousand keys.
+        let dropped = tokio::task::spawn_blocking(move || {
+            drop(earlier);
+            self.estate.sweep();
+        });
+        // A panic in a destructor has been reported by itself.
+        let _ = dropped.await;
     }
 
     /// What the settings in force decide. A request asks once: what it was admitted by is what it ends with.
@@ -70,18 +132,15 @@ impl Gateway {
         self.snapshot().listeners.clone()
     }
 
-    /// Has a listener with TLS count: without a certificate that callers accept it serves nobody.
-    pub fn add_listener(
-        &self,
-        address: SocketAddr,
-        judge: impl Fn(SystemTime) -> Validity + Send + Sync + 'static,
-    ) {
-        self.estate.listeners.add(address, Box::new(judge));
+    /// What looks for successors of certificates and other secrets, for the settings in force.
+    pub fn rereader(&self) -> Rereader {
+        self.snapshot().tokens.rereader().clone()
     }
 
-    /// What looks for successors of certificates and other secrets.
-    pub fn rereader(&self) -> &Rereader {
-        self.estate.tokens.rereader()
+    /// Notes where callers are served, in the order of the settings, and what judges the certificates of each listener with
+    /// TLS: without one that callers accept it serves nobody.
+    pub fn set_listeners(&self, bound: Vec<SocketAddr>, with_tls: Vec<(SocketAddr, Judge)>) {
+        self.estate.listeners.set(bound, with_tls);
     }
 
     /// Notes whether new requests are welcome: not before all listeners are bound, and not while draining.
@@ -89,12 +148,6 @@ impl Gateway {
         self.estate
             .serving
             .store(serving == Serving::Yes, Ordering::Relaxed);
-    }
-
-    /// Notes where callers are served, once the addresses are bound.
-    pub fn set_bound(&self, addresses: Vec<SocketAddr>) {
-        // It is bound once.
-        let _ = self.estate.bound.set(addresses);
     }
 
     /// Ends when no call is under way whose caller has gone.

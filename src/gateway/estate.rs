@@ -2,23 +2,22 @@
 //! requests whose callers have gone. A snapshot takes its parts out of it by what they are for, and changes none while it
 //! is built.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::counters::{Counters, RouteFigures};
-use crate::entra::Tokens;
 use crate::flow::Flows;
 use crate::gateway::budget::Budget;
 use crate::gateway::detach::Departed;
 use crate::gateway::listeners::Listeners;
 use crate::gateway::log::Log;
+use crate::gateway::reloads::Reloads;
 use crate::model::{Registry, RouteName, clock};
-use crate::outbound::TrustError;
-use crate::policy::LimitStates;
+use crate::policy::{CallerNumbers, LimitStates};
+use crate::secrets::Rereader;
 use crate::settings::Config;
 
 #[derive(Debug)]
@@ -28,29 +27,25 @@ pub(super) struct Estate {
     pub figures: Registry<RouteName, RouteFigures>,
     pub log: Log,
     pub budget: Arc<Budget>,
-    pub tokens: Tokens,
+    /// What looks for successors of secrets, for identities, listeners and triggers alike.
+    pub rereader: Rereader,
     pub flows: Flows,
     pub limits: LimitStates,
+    pub callers: CallerNumbers,
     pub departed: Arc<Departed>,
     pub listeners: Listeners,
     /// Whether new requests are welcome.
     pub serving: AtomicBool,
     pub started: Instant,
-    /// Where callers are served.
-    pub bound: OnceLock<Vec<SocketAddr>>,
+    pub reloads: Reloads,
 }
 
 impl Estate {
-    /// Makes all of it, and starts to fetch tokens on `control`.
-    pub(super) fn build(
-        config: &Config,
-        control: &Handle,
-        counters: &Counters,
-        log: Log,
-    ) -> Result<Self, TrustError> {
+    /// Makes all of it, with what is followed on `control`.
+    pub(super) fn build(config: &Config, control: &Handle, counters: &Counters, log: Log) -> Self {
         let bodies = &config.bodies;
-        Ok(Self {
-            tokens: Tokens::build(&config.identities, config.keyvault.as_ref(), control, counters)?,
+        Self {
+            rereader: Rereader::new(control.clone()),
             figures: Registry::default(),
             log,
             budget: Budget::new(
@@ -60,12 +55,21 @@ impl Estate {
             ),
             flows: Flows::new(config.gateway.workers, counters),
             limits: LimitStates::new(config.quotas.addresses_max),
+            callers: CallerNumbers::default(),
             departed: Arc::default(),
-            listeners: Listeners::new(config.listeners.len()),
+            listeners: Listeners::default(),
             serving: AtomicBool::new(false),
             started: clock::now(),
-            bound: OnceLock::new(),
+            reloads: Reloads::default(),
             counters: counters.clone(),
-        })
+        }
+    }
+
+    /// Forgets the state of everything that no settings have any more.
+    pub(super) fn sweep(&self) {
+        self.figures.sweep();
+        self.callers.sweep();
+        self.flows.sweep_names();
+        self.limits.sweep_names();
     }
 }

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
+use crate::model::locked;
 use crate::settings::ReadyRequires;
 
 /// The certificates of a listener at a moment.
@@ -17,43 +18,47 @@ pub struct Validity {
 }
 
 /// Judges the certificates that a listener serves at a moment.
-type Judge = Box<dyn Fn(SystemTime) -> Validity + Send + Sync>;
+pub type Judge = Box<dyn Fn(SystemTime) -> Validity + Send + Sync>;
 
-pub(super) struct Listeners {
-    /// How many there are, those without TLS included.
-    total: usize,
-    with_tls: Mutex<Vec<(SocketAddr, Judge)>>,
+#[derive(Default)]
+pub(super) struct Listeners(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Where callers are served, once the addresses are bound.
+    bound: Vec<SocketAddr>,
+    with_tls: Vec<(SocketAddr, Judge)>,
 }
 
 impl fmt::Debug for Listeners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listeners")
-            .field("total", &self.total)
-            .finish_non_exhaustive()
+        f.debug_struct("Listeners").finish_non_exhaustive()
     }
 }
 
 impl Listeners {
-    pub(super) fn new(total: usize) -> Self {
-        Self {
-            total,
-            with_tls: Mutex::default(),
-        }
+    /// Notes where callers are served, and who judges the certificates there.
+    pub(super) fn set(&self, bound: Vec<SocketAddr>, with_tls: Vec<(SocketAddr, Judge)>) {
+        *self.state() = State { bound, with_tls };
     }
 
-    pub(super) fn add(&self, address: SocketAddr, judge: Judge) {
-        let mut list = self.with_tls.lock().unwrap_or_else(PoisonError::into_inner);
-        list.push((address, judge));
+    pub(super) fn bound(&self) -> Vec<SocketAddr> {
+        self.state().bound.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        locked(&self.0)
     }
 
     /// Whether callers can connect at all, or on each name; and what is wrong with each certificate that they refuse.
-    pub(super) fn state(
+    pub(super) fn validity(
         &self,
         now: SystemTime,
         requires: ReadyRequires,
     ) -> (bool, Vec<(SocketAddr, String)>) {
-        let list = self.with_tls.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut serving = self.total.saturating_sub(list.len());
+        let state = self.state();
+        let list = &state.with_tls;
+        let mut serving = state.bound.len().saturating_sub(list.len());
         let mut lapsed = Vec::new();
         for (address, judge) in list.iter() {
             let found = judge(now);

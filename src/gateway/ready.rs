@@ -7,9 +7,12 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 
 use crate::entra::claims::Preflight;
+use crate::entra::{Identity, Tokens};
 use crate::gateway::current::Gateway;
 use crate::gateway::estate::Estate;
+use crate::gateway::reloads::LastReload;
 use crate::gateway::snapshot::{Route, Snapshot};
+
 use crate::model::clock;
 use crate::settings::ReadyRequires;
 
@@ -18,6 +21,11 @@ use crate::settings::ReadyRequires;
 pub struct Readiness {
     /// `ready`, `not-serving` (starting or draining), `no-token` or `no-certificate`.
     pub status: &'static str,
+    /// Counts the settings that were in force since the start, from 1 on.
+    pub revision: u64,
+    /// The last try to put other settings in force, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_reload: Option<LastReload>,
     /// What the settings ask for: `any-route` or `all-routes`.
     pub requires: &'static str,
     /// Each identity.
@@ -130,24 +138,10 @@ impl Gateway {
     pub fn readiness(&self) -> Readiness {
         let (estate, snapshot) = (&self.estate, self.snapshot());
         let (routes, requires) = (&snapshot.routes, snapshot.ready_requires);
-        let mut identities: Vec<_> = estate
+        let mut identities: Vec<_> = snapshot
             .tokens
             .identities()
-            .map(|identity| {
-                let health = identity.health();
-                let name = &identity.settings().name;
-                let credentials = estate.tokens.lives(name).into_iter().map(|life| CredentialState {
-                    credential: life.credential,
-                    days_left: life.days,
-                });
-                IdentityState {
-                    name: name.to_string(),
-                    ready: health.expires_in.is_some(),
-                    expires_in_seconds: health.expires_in.map(|left| left.as_secs()),
-                    why: health.failure,
-                    credentials: credentials.collect(),
-                }
-            })
+            .map(|identity| state_of(identity, &snapshot.tokens))
             .collect();
         identities.sort_by(|one, other| one.name.cmp(&other.name));
         let lacking = routes.iter().filter_map(|route| {
@@ -170,7 +164,7 @@ impl Gateway {
             ReadyRequires::AnyRoute => routes_not_ready.len() < routes.len(),
             ReadyRequires::AllRoutes => routes_not_ready.is_empty(),
         };
-        let (reachable, lapsed) = estate.listeners.state(clock::wall(), requires);
+        let (reachable, lapsed) = estate.listeners.validity(clock::wall(), requires);
         let certificates_not_ready = lapsed.into_iter().map(|(listener, why)| CertificateState {
             listener: listener.to_string(),
             why,
@@ -187,30 +181,21 @@ impl Gateway {
         };
         Readiness {
             status,
+            revision: snapshot.revision,
+            last_reload: estate.reloads.last(),
             requires,
             identities,
-            credentials: self.held(),
+            credentials: held(&snapshot),
             claim_mismatches,
             routes_not_ready,
             certificates_not_ready: certificates_not_ready.collect(),
         }
     }
 
-    fn held(&self) -> Vec<HeldState> {
-        let lives = self.rereader().lives().into_iter();
-        lives
-            .map(|(holder, life)| HeldState {
-                of: holder.to_string(),
-                credential: life.credential,
-                days_left: life.days,
-            })
-            .collect()
-    }
-
     /// Refreshes the gauges that are computed on demand.
     pub fn gauge(&self) {
         let counters = &self.estate.counters;
-        self.estate.tokens.gauge();
+        self.snapshot().tokens.gauge();
         counters
             .limiter_entries
             .set(i64::try_from(self.estate.limits.entries()).unwrap_or(i64::MAX));
@@ -221,11 +206,42 @@ impl Gateway {
     }
 }
 
+fn state_of(identity: &Identity, tokens: &Tokens) -> IdentityState {
+    let health = identity.health();
+    let name = &identity.settings().name;
+    let credentials = tokens.lives(name).into_iter().map(|life| CredentialState {
+        credential: life.credential,
+        days_left: life.days,
+    });
+    IdentityState {
+        name: name.to_string(),
+        ready: health.expires_in.is_some(),
+        expires_in_seconds: health.expires_in.map(|left| left.as_secs()),
+        why: health.failure,
+        credentials: credentials.collect(),
+    }
+}
+
+/// What ends one day and belongs to no identity.
+fn held(snapshot: &Snapshot) -> Vec<HeldState> {
+    let lives = snapshot.tokens.rereader().lives().into_iter();
+    lives
+        .map(|(holder, life)| HeldState {
+            of: holder.to_string(),
+            credential: life.credential,
+            days_left: life.days,
+        })
+        .collect()
+}
+
 /// Whether the gateway can serve, without the reasons; inexpensive enough for a public health path.
 pub(super) fn is_ready(estate: &Estate, snapshot: &Snapshot) -> bool {
     let routes = &mut snapshot.routes.iter();
     estate.serving.load(Ordering::Relaxed)
-        && estate.listeners.state(clock::wall(), snapshot.ready_requires).0
+        && estate
+            .listeners
+            .validity(clock::wall(), snapshot.ready_requires)
+            .0
         && match snapshot.ready_requires {
             ReadyRequires::AnyRoute => routes.any(|route| route.can_serve()),
             ReadyRequires::AllRoutes => routes.all(|route| route.can_serve()),

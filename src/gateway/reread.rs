@@ -6,21 +6,23 @@ use crate::flow::Mover;
 use crate::gateway::estate::Estate;
 use crate::gateway::snapshot::{Route, Snapshot};
 use crate::model::Secret;
-use crate::secrets::{Followed, Rereader, SecretOwner, Taken, Verdict};
+use crate::secrets::{Followed, Following, Rereader, SecretOwner, Taken, Verdict};
 use crate::settings::{Config, RouteSettings, SecretSource, TriggerSource};
 
 /// Follows what may change of these settings.
-pub(super) fn follow(estate: &Estate, snapshot: &Snapshot, config: &Config) {
-    let rereader = estate.tokens.rereader();
+pub(super) fn follow(estate: &Estate, snapshot: &Snapshot, config: &Config) -> Vec<Following> {
+    let rereader = snapshot.tokens.rereader();
+    let mut following = Vec::new();
     if let (Some(pepper), Some(source)) = (&config.key_pepper, &config.key_pepper_source) {
-        follow_pepper(rereader, pepper, source);
+        following.push(follow_pepper(rereader, pepper, source));
     }
     for (route, settings) in snapshot.routes.iter().zip(&config.routes) {
         if let Some(source) = &settings.trigger_source {
             let mover = estate.flows.mover(&route.trigger, settings);
-            follow_trigger(rereader, route, settings, source, mover);
+            following.push(follow_trigger(rereader, route, settings, source, mover));
         }
     }
+    following
 }
 
 /// Follows the address of a route's trigger.
@@ -30,7 +32,7 @@ fn follow_trigger(
     settings: &RouteSettings,
     source: &TriggerSource,
     mover: Mover,
-) {
+) -> Following {
     let followed = Followed {
         holder: SecretOwner::Route(route.name.as_str().into()),
         what: "trigger",
@@ -72,12 +74,12 @@ fn follow_trigger(
             until: None,
             credential: None,
         })
-    });
+    })
 }
 
 /// Follows the pepper. The digests in the settings were made with the one that was read with them; under another one no key
 /// would be known any more.
-fn follow_pepper(rereader: &Rereader, pepper: &Secret, source: &SecretSource) {
+fn follow_pepper(rereader: &Rereader, pepper: &Secret, source: &SecretSource) -> Following {
     let followed = Followed {
         holder: SecretOwner::Gateway,
         what: "pepper",
@@ -88,9 +90,9 @@ fn follow_pepper(rereader: &Rereader, pepper: &Secret, source: &SecretSource) {
     rereader.follow(followed, &[source], move |texts| match texts.first() {
         Some(text) if !text.same_as(pepper.expose()) => Verdict::Left(
             "the pepper was changed; keys that were made with the earlier one go on, those made with the new one are not \
-             known: the operator must restart the gateway to use it, with digests that were made with it"
+             known: the operator must reload the settings to use it, with digests that were made with it"
                 .to_owned(),
         ),
         _ => Verdict::Same,
-    });
+    })
 }

@@ -1,28 +1,33 @@
 //! What the settings decide: immutable, built whole, replaced in one store. A request loads it once and keeps it to its
 //! end.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::request::Parts;
 use http::{HeaderName, Version, header};
 
 use crate::counters::RouteFigures;
-use crate::entra::Identity;
 use crate::entra::claims::{Inspector, Preflight};
+use crate::entra::{Identity, Tokens};
 use crate::flow::Trigger;
 use crate::gateway::arrival::Pace;
 use crate::gateway::estate::Estate;
 use crate::gateway::payload::Rules;
+use crate::gateway::reread;
 use crate::gateway::upstream::{Passes, Upstream};
 use crate::model::RouteName;
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
 use crate::policy::{Access, Callers, Matching, Networks, Quotas, Routes};
 use crate::problem::{Kind, Problem};
+use crate::secrets::Following;
 use crate::settings::{Config, ListenerSettings, Proof, ReadyRequires, RouteSettings, SettingsDigest};
 
 #[derive(Debug)]
 pub(super) struct Snapshot {
+    /// Counts the settings that were in force since the start, from 1 on.
+    pub revision: u64,
+    pub tokens: Tokens,
     pub table: Routes<Arc<Route>>,
     /// All routes, in the order of the settings.
     pub routes: Vec<Arc<Route>>,
@@ -33,6 +38,8 @@ pub(super) struct Snapshot {
     pub listeners: Vec<ListenerSettings>,
     pub ready_requires: ReadyRequires,
     pub digest: SettingsDigest,
+    /// What follows the places of triggers and of the pepper, once this is in force.
+    following: OnceLock<Vec<Following>>,
 }
 
 /// A public address and all that is decided for it.
@@ -54,32 +61,80 @@ pub(super) struct Route {
     pub figures: Arc<RouteFigures>,
 }
 
+/// Who wants other settings in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Somebody who knows what the files say.
+    ByOperator,
+    /// The gateway itself, because a list was changed. What else was changed since may not be meant yet.
+    ByItself,
+}
+
 /// Why a gateway cannot be built from settings that are right in themselves.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// Nothing to trust, or not usable.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// A token would go to another host, and nobody asked for that.
+    #[error("route {route}: {why}")]
+    Moved {
+        /// The route.
+        route: RouteName,
+        /// Where it would go.
+        why: String,
+    },
     /// Two routes clash; the check of the settings names both places.
     #[error("the routes clash: {0}")]
     Routes(String),
 }
 
 impl Snapshot {
+    /// Checks that no token goes to another host than under these settings unless an operator wants that: the address of a
+    /// trigger may be in a file that others can write.
+    pub(super) fn check_moves(&self, config: &Config) -> Result<(), BuildError> {
+        for settings in &config.routes {
+            let current = self.routes.iter().find(|route| route.name == settings.name);
+            let Some((source, current)) = settings.trigger_source.as_ref().zip(current) else {
+                continue;
+            };
+            let moved = source.check_move(&settings.trigger, current.trigger.address().url());
+            moved.map_err(|why| BuildError::Moved {
+                route: settings.name.clone(),
+                why,
+            })?;
+        }
+        Ok(())
+    }
+
     /// Builds all of it, or nothing. Parts of the estate are looked up and not changed, so that a snapshot that is not used
-    /// leaves no trace.
-    pub(super) fn build(config: &Config, estate: &Estate) -> Result<Self, BuildError> {
-        let callers = Arc::new(Callers::build(&config.callers, config.key_pepper.as_ref()));
+    /// leaves no trace. What is the same as in the `earlier` one is taken from there.
+    pub(super) fn build(
+        config: &Config,
+        estate: &Estate,
+        earlier: Option<&Self>,
+    ) -> Result<Self, BuildError> {
+        let tokens = Tokens::build(
+            &config.identities,
+            config.keyvault.as_ref(),
+            (&estate.rereader, &estate.counters),
+            earlier.map(|earlier| &earlier.tokens),
+        )?;
+        let callers = Callers::build(&config.callers, config.key_pepper.as_ref(), &estate.callers);
+        let callers = Arc::new(callers);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (index, settings) in config.routes.iter().enumerate() {
             let access = Access::build(&settings.callers, &settings.key_places, &callers);
-            routes.push(Arc::new(Route::build(index, settings, access, config, estate)?));
+            let route = Route::build(index, settings, access, config, (estate, &tokens))?;
+            routes.push(Arc::new(route));
         }
         let matching = config.routes.iter().map(Matching::from);
         let table = Routes::build(matching.zip(routes.iter().cloned()))
             .map_err(|error| BuildError::Routes(error.to_string()))?;
         let admin = config.admin.as_ref();
         Ok(Self {
+            revision: earlier.map_or(1, |earlier| earlier.revision + 1),
+            tokens,
             table,
             routes,
             callers,
@@ -92,13 +147,24 @@ impl Snapshot {
             listeners: config.listeners.clone(),
             ready_requires: admin.map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
             digest: config.digest.clone(),
+            following: OnceLock::new(),
         })
     }
 
-    /// Changes parts of the estate to what this snapshot needs. Called once it is in use.
-    pub(super) fn take_effect(&self, estate: &Estate) {
+    /// Changes parts of the estate to what this snapshot needs, and follows what may be replaced under it. Called once it
+    /// is in force.
+    pub(super) fn take_effect(&self, estate: &Estate, config: &Config) {
+        let bodies = &config.bodies;
+        let (budget, hold_max) = (bodies.held_budget.bytes(), bodies.hold_size_max.bytes());
+        estate.budget.resize(budget, hold_max);
+        for settings in &config.routes {
+            estate.flows.resize(settings);
+        }
+        self.tokens.start();
+        self.following
+            .get_or_init(|| reread::follow(estate, self, config));
         // Each new token is compared with what the routes of its identity need.
-        for identity in estate.tokens.identities() {
+        for identity in self.tokens.identities() {
             let name = &identity.settings().name;
             let mine = self.routes.iter().filter(|route| {
                 let used = route.identity.as_ref();
@@ -116,10 +182,10 @@ impl Route {
         settings: &RouteSettings,
         access: Access,
         config: &Config,
-        estate: &Estate,
+        (estate, tokens): (&Estate, &Tokens),
     ) -> Result<Self, TrustError> {
         let identity = match &settings.proof {
-            Proof::Identity(name) => estate.tokens.identity(name).cloned(),
+            Proof::Identity(name) => tokens.identity(name).cloned(),
             Proof::Signed => None,
         };
         let preflight = |identity: &Identity| Preflight::new(settings, identity.settings());

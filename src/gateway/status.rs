@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::counters::{RECENT_MINUTES, RouteFigures};
 use crate::gateway::current::Gateway;
+use crate::gateway::reloads::{LastReload, ReloadOutcome};
 use crate::problem::Kind;
 
 /// What [`Status::service`] says of a gateway of ours.
@@ -21,8 +22,13 @@ pub struct Status {
     pub service: String,
     /// Version of the program.
     pub version: String,
-    /// Digest of the settings it was started with. It covers no secret.
+    /// Digest of the settings in force. It covers no secret.
     pub settings: String,
+    /// Counts the settings that were in force since the start, from 1 on.
+    pub revision: u64,
+    /// The last try to put other settings in force, if there was one since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_reload: Option<LastReload>,
     /// Seconds since the start.
     pub since_seconds: u64,
     /// Addresses on which callers are served, in the order of the settings.
@@ -58,6 +64,11 @@ pub struct FailureCount {
 }
 
 impl Gateway {
+    /// Notes how a reload ended, for those who ask.
+    pub fn note_reload(&self, outcome: ReloadOutcome) {
+        self.estate.reloads.note(outcome);
+    }
+
     /// What this gateway knows of itself.
     pub fn status(&self) -> Status {
         let minute = self.estate.counters.minute();
@@ -71,8 +82,10 @@ impl Gateway {
             service: SERVICE.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             settings: snapshot.digest.to_string(),
+            revision: snapshot.revision,
+            last_reload: self.estate.reloads.last(),
             since_seconds: self.estate.started.elapsed().as_secs(),
-            listeners: self.estate.bound.get().cloned().unwrap_or_default(),
+            listeners: self.estate.listeners.bound(),
             minutes: RECENT_MINUTES,
             routes,
             routes_left_out: busy.count(),

@@ -27,6 +27,18 @@ impl<K: Eq + Hash, V> Registry<K, V> {
         parts.insert(key, Arc::downgrade(&part));
         part
     }
+
+    /// Forgets names whose parts nothing uses any more.
+    pub fn sweep(&self) {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.retain(|_, part| part.strong_count() > 0);
+    }
+
+    /// The part with this name, if one is in use.
+    pub fn known(&self, key: &K) -> Option<Arc<V>> {
+        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.get(key).and_then(Weak::upgrade)
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,13 @@ impl Secret {
     }
 }
 
+/// In constant time, as [`Secret::same_as`].
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.same_as(other.expose())
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(***)")

@@ -79,7 +79,7 @@ mod tests {
     use super::{Access, Attempt};
     use crate::model::{CallerName, KeyLabel};
     use crate::policy::address::Origin;
-    use crate::policy::caller::{Caller, Callers};
+    use crate::policy::caller::{Caller, CallerNumbers, Callers};
     use crate::policy::proof::{Guesses, Shown};
     use crate::problem::{Kind, Problem};
     use crate::settings::{
@@ -114,7 +114,7 @@ mod tests {
         Access::build(
             &CallersSettings::Named(names),
             &places,
-            &Arc::new(Callers::build(callers, None)),
+            &Arc::new(Callers::build(callers, None, &CallerNumbers::default())),
         )
     }
 
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn on_an_anonymous_route_no_key_is_looked_at() {
-        let callers = Arc::new(Callers::build(&cast(), None));
+        let callers = Arc::new(Callers::build(&cast(), None, &CallerNumbers::default()));
         let places = [KeyPlace::Header("x-api-key".parse().unwrap())];
         let open = Access::build(&CallersSettings::Anonymous, &places, &callers);
         let caller = ask(&open, Some("wrong"), "198.51.100.1", NOW).unwrap();

@@ -1,11 +1,13 @@
 //! Who the callers are: their names, networks and keys, built once from the settings.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use crate::model::{CallerName, Holder, KeyLabel, Secret};
+use crate::model::{CallerName, Holder, KeyLabel, Registry, Secret};
 use crate::policy::address::{Networks, Origin, canonical};
 use crate::policy::key::{Identified, Keys};
 use crate::settings::CallerSettings;
@@ -19,12 +21,36 @@ pub struct Caller {
     pub label: Option<KeyLabel>,
     /// Its index in the settings; none for the anonymous caller.
     pub index: Option<usize>,
+    /// Its number, which outlives the settings; none is used for the anonymous caller.
+    pub(super) number: usize,
 }
 
 impl Caller {
     /// Whose share its requests use: its own, or where callers are not known, that of its address.
     pub fn holder(&self, origin: Origin) -> Holder {
-        self.index.map_or_else(|| origin.bucket().into(), Holder::Caller)
+        match self.index {
+            Some(_) => Holder::Caller(self.number),
+            None => origin.bucket().into(),
+        }
+    }
+}
+
+/// Numbers of callers that stay the same when the settings change, by name.
+#[derive(Debug, Default)]
+pub struct CallerNumbers {
+    numbers: Registry<CallerName, usize>,
+    next: AtomicUsize,
+}
+
+impl CallerNumbers {
+    fn of(&self, name: &CallerName) -> Arc<usize> {
+        let next = || self.next.fetch_add(1, Ordering::Relaxed);
+        self.numbers.share(name.clone(), next)
+    }
+
+    /// Forgets callers that no settings have any more.
+    pub fn sweep(&self) {
+        self.numbers.sweep();
     }
 }
 
@@ -40,6 +66,7 @@ pub struct Callers {
 #[derive(Debug)]
 pub(super) struct Member {
     pub name: CallerName,
+    number: Arc<usize>,
     pub networks: Networks,
     /// The networks that alone identify it; none for a caller with keys.
     pub identified_by: Option<Box<[IpNet]>>,
@@ -47,10 +74,11 @@ pub(super) struct Member {
 
 impl Callers {
     /// Builds the callers; their order is that of the settings, and an index there is an index here.
-    pub fn build(callers: &[CallerSettings], pepper: Option<&Secret>) -> Self {
+    pub fn build(callers: &[CallerSettings], pepper: Option<&Secret>, numbers: &CallerNumbers) -> Self {
         let names = callers.iter().map(|caller| caller.name.clone());
+        let member = |caller| Member::new(caller, numbers);
         Self {
-            members: callers.iter().map(Member::new).collect(),
+            members: callers.iter().map(member).collect(),
             by_name: names.zip(0..).collect(),
             keys: Keys::build(callers, pepper),
         }
@@ -74,17 +102,23 @@ impl Callers {
         all.filter_map(|key| Some((&self.members.get(key.caller)?.name, key)))
     }
 
-    /// Whether a key has let anybody in since the table was built.
+    /// Whether a key has let anybody in since the gateway started.
     pub fn has_used(&self, key: &Identified<'_>) -> bool {
         self.keys.is_noted(key)
+    }
+
+    /// Notes the keys that have let somebody in under earlier settings.
+    pub fn carry_over(&self, earlier: &Self) {
+        self.keys.carry_over(&earlier.keys);
     }
 }
 
 impl Member {
-    fn new(settings: &CallerSettings) -> Self {
+    fn new(settings: &CallerSettings, numbers: &CallerNumbers) -> Self {
         let allowed = || settings.networks.allow.iter().copied().map(canonical);
         Self {
             name: settings.name.clone(),
+            number: numbers.of(&settings.name),
             networks: Networks::build(&settings.networks),
             identified_by: settings.keys.is_empty().then(|| allowed().collect()),
         }
@@ -96,6 +130,7 @@ impl Member {
             name: self.name.clone(),
             label,
             index: Some(index),
+            number: *self.number,
         }
     }
 }

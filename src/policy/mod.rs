@@ -27,7 +27,7 @@ pub mod route;
 
 pub use access::{Access, Attempt};
 pub use address::{Networks, Origin, OutsideNetworks};
-pub use caller::{Caller, Callers};
+pub use caller::{Caller, CallerNumbers, Callers};
 pub use open_paths::OpenPaths;
 pub use proof::{Guesses, Shown};
 pub use quota::{LimitStates, Quotas, Taken};

@@ -2,7 +2,7 @@
 //! warnings ahead of time, each logged once. Expiry dates are compared with the wall clock, because people wrote them
 //! down; how often a warning is logged depends on the monotonic clock.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -29,10 +29,12 @@ pub struct Life {
     pub days: i64,
 }
 
-/// All credentials whose end may be known.
+/// All credentials whose end may be known, for as long as somebody else has them.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     list: Mutex<Vec<Arc<Dated>>>,
+    /// Those that nobody has any more and whose gauge is still there.
+    gone: Mutex<Vec<Arc<Dated>>>,
 }
 
 impl Watch {
@@ -50,12 +52,18 @@ impl Watch {
         dated
     }
 
-    /// Looks at all of them for as long as the returned future is polled.
-    pub(crate) async fn mind(self: Arc<Self>) {
-        loop {
-            for dated in self.all().iter() {
-                dated.look(clock::wall());
-            }
+    /// Logs the warnings that are due now.
+    pub(crate) fn look(&self) {
+        for dated in self.all().iter() {
+            dated.look(clock::wall());
+        }
+    }
+
+    /// Looks at all of them now and then, for as long as somebody has the watch.
+    pub(crate) async fn mind(watch: Weak<Self>) {
+        while let Some(watch) = watch.upgrade() {
+            watch.look();
+            drop(watch);
             tokio::time::sleep(PERIOD).await;
         }
     }
@@ -64,6 +72,10 @@ impl Watch {
     pub(crate) fn gauge(&self, counters: &Counters) {
         let now = clock::wall();
         let all = self.all();
+        for dated in self.gone.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            dated.set(None);
+            dated.clear(counters);
+        }
         for dated in all.iter() {
             dated.clear(counters);
         }
@@ -94,7 +106,11 @@ impl Watch {
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Arc<Dated>>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused = list.extract_if(.., |dated| Arc::strong_count(dated) == 1);
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.extend(unused.filter(|dated| dated.name().gauged.is_some()));
+        list
     }
 }
 
@@ -298,14 +314,13 @@ fn days_left(end: SystemTime, now: SystemTime) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-    use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
     use tokio::runtime::Handle;
     use tokio::time::Instant;
 
     use super::{Course, DAY, DAYS, PERIOD, Watch, days_left};
+    use crate::counters::Counters;
     use crate::model::clock;
     use crate::secrets::owner::SecretOwner;
     use crate::secrets::rereading::{Followed, Rereader, Verdict};
@@ -353,16 +368,35 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_followed_when_all_others_were_looked_at_is_logged_at_once() {
-        let watch = Arc::new(Watch::default());
-        let rereader = Rereader::new(Handle::current(), watch.clone(), HashMap::new());
+        let rereader = Rereader::new(Handle::current());
+        let watch = rereader.watch();
         let followed = Followed {
             holder: SecretOwner::Gateway,
             what: "pepper",
             credential: "pepper".to_owned(),
             until: Some(clock::wall() + 20 * DAY),
         };
-        rereader.follow(followed, &[], |_| Verdict::Same);
+        let following = rereader.follow(followed, &[], |_| Verdict::Same);
         assert_eq!(watch.all()[0].course.lock().unwrap().reached, Some(1));
+        drop(following);
+        assert!(watch.all().is_empty());
+    }
+
+    #[test]
+    fn a_credential_that_is_used_no_more_leaves_the_gauges() {
+        let (watch, counters) = (Watch::default(), Counters::new());
+        let end = Some(clock::wall() + 20 * DAY);
+        let holder = || SecretOwner::Identity("contoso".into());
+        let (old, _new) = (watch.add(holder(), "old", end), watch.add(holder(), "new", end));
+        watch.gauge(&counters);
+        assert!(counters.render().contains("credential=\"old\""));
+        drop(old);
+        watch.gauge(&counters);
+        let text = counters.render();
+        assert!(
+            !text.contains("credential=\"old\"") && text.contains("credential=\"new\""),
+            "{text}"
+        );
     }
 
     #[test]

@@ -13,6 +13,6 @@ pub use expiry::Life;
 pub(crate) use expiry::{Dated, Watch};
 pub(crate) use held::{Held, Renewed, SecretError, SecretName, Shown};
 pub use owner::SecretOwner;
-pub use rereading::{Followed, Rereader, Taken, Verdict};
+pub use rereading::{Followed, Following, Rereader, Taken, Verdict};
 pub(crate) use vault::{Bearer, Found, NoBearer, Vault};
 pub use vault::{VAULT, VaultError};

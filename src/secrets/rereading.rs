@@ -77,16 +77,34 @@ pub struct Followed {
 }
 
 /// Reads places regularly, and passes new content on.
+#[derive(Clone)]
 pub struct Rereader {
     control: Handle,
     watch: Arc<Watch>,
     /// One for each cloud, by scope.
     vaults: HashMap<String, Arc<Vault>>,
     /// By folder.
-    desks: Mutex<HashMap<PathBuf, Desk>>,
+    desks: Arc<Mutex<HashMap<PathBuf, Desk>>>,
     shared_desk: Desk,
     count: Arc<AtomicU32>,
-    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// Keeps something followed until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Following {
+    /// Its expiry is watched also where its places cannot change.
+    _dated: Arc<Dated>,
+    task: Option<(AbortHandle, Arc<AtomicU32>)>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        if let Some((task, count)) = &self.task {
+            task.abort();
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl fmt::Debug for Rereader {
@@ -99,16 +117,36 @@ impl fmt::Debug for Rereader {
 type Judge = Box<dyn FnMut(&[Secret]) -> Verdict + Send>;
 
 impl Rereader {
-    pub(crate) fn new(control: Handle, watch: Arc<Watch>, vaults: HashMap<String, Arc<Vault>>) -> Self {
+    /// Reads on `control`.
+    pub fn new(control: Handle) -> Self {
+        let watch = Arc::default();
+        control.spawn(Watch::mind(Arc::downgrade(&watch)));
         Self {
             control,
             watch,
-            vaults,
-            desks: Mutex::default(),
+            vaults: HashMap::new(),
+            desks: Arc::default(),
             shared_desk: Desk::default(),
             count: Arc::default(),
-            tasks: Mutex::default(),
         }
+    }
+
+    /// The same, for places in these vaults.
+    pub(crate) fn with(&self, vaults: HashMap<String, Arc<Vault>>) -> Self {
+        Self {
+            vaults,
+            ..self.clone()
+        }
+    }
+
+    /// The runtime on which it reads.
+    pub(crate) fn control(&self) -> &Handle {
+        &self.control
+    }
+
+    /// What watches the expiry of everything.
+    pub(crate) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
     }
 
     /// Watches the expiry of something and, if they can change, its places. `judge` gets the content of all places, in
@@ -118,8 +156,8 @@ impl Rereader {
         followed: Followed,
         places: &[&SecretSource],
         judge: impl FnMut(&[Secret]) -> Verdict + Send + 'static,
-    ) {
-        self.follow_nudged(followed, places, &Arc::default(), judge);
+    ) -> Following {
+        self.follow_nudged(followed, places, &Arc::default(), judge)
     }
 
     /// The same; a caller that expects new content nudges, and the places are read at once.
@@ -129,7 +167,7 @@ impl Rereader {
         places: &[&SecretSource],
         nudge: &Arc<Notify>,
         judge: impl FnMut(&[Secret]) -> Verdict + Send + 'static,
-    ) {
+    ) -> Following {
         let held: Vec<_> = places.iter().map(|place| self.held(&followed, place)).collect();
         let ends = held.iter().filter_map(|held| held.ends());
         let dated = self.watch.add(
@@ -144,7 +182,10 @@ impl Rereader {
             .iter()
             .all(|place| place.file().is_none() && place.vault().is_none())
         {
-            return;
+            return Following {
+                _dated: dated,
+                task: None,
+            };
         }
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let follower = Follower {
@@ -153,7 +194,7 @@ impl Rereader {
             held,
             until: followed.until,
             followed,
-            dated,
+            dated: dated.clone(),
             desk: Desk::default(),
             judge: Arc::new(Mutex::new(Box::new(judge))),
             verdicts: Arc::default(),
@@ -161,11 +202,11 @@ impl Rereader {
             nudge: nudge.clone(),
         };
         let count = self.count.clone();
-        let task = self.control.spawn(follower.go_on(number, count));
-        self.tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(task.abort_handle());
+        let task = self.control.spawn(follower.go_on(number, count.clone()));
+        Following {
+            _dated: dated,
+            task: Some((task.abort_handle(), count)),
+        }
     }
 
     /// What everything has left that belongs to no identity.
@@ -197,15 +238,6 @@ impl Rereader {
             return self.shared_desk.clone();
         }
         desks.entry(folder.to_owned()).or_default().clone()
-    }
-}
-
-impl Drop for Rereader {
-    fn drop(&mut self) {
-        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for task in tasks {
-            task.abort();
-        }
     }
 }
 
@@ -431,7 +463,6 @@ enum Vaults {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Mutex, mpsc};
@@ -440,7 +471,6 @@ mod tests {
 
     use super::{DESKS, Followed, Follower, LOOKS_UNREPORTED, Reported, Rereader, Taken, Vaults, Verdict};
     use crate::model::Secret;
-    use crate::secrets::expiry::Watch;
     use crate::secrets::owner::SecretOwner;
     use crate::settings;
     use crate::settings::{Environment, SecretSource};
@@ -461,8 +491,8 @@ mod tests {
     /// A follower of that file which takes whatever is no `bad`, and what it was given.
     fn follower(folder: &Path) -> (Follower, Arc<Mutex<Vec<String>>>) {
         let source = source(folder);
-        let watch = Arc::new(Watch::default());
-        let rereader = Rereader::new(Handle::current(), watch.clone(), HashMap::new());
+        let rereader = Rereader::new(Handle::current());
+        let watch = rereader.watch().clone();
         let followed = Followed {
             holder: SecretOwner::Gateway,
             what: "pepper",
@@ -507,7 +537,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_folder_that_hangs_holds_up_no_other_unless_there_are_very_many() {
-        let rereader = Rereader::new(Handle::current(), Arc::new(Watch::default()), HashMap::new());
+        let rereader = Rereader::new(Handle::current());
         let folder = |number: usize| std::path::PathBuf::from(format!("folder-{number}"));
         let desks: Vec<_> = (0..DESKS + 2)
             .map(|number| rereader.desk(&folder(number)))

@@ -8,19 +8,20 @@ use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::gateway::Gateway;
-use crate::server::phase::Phase;
+use crate::secrets::Rereader;
+use crate::server::listening::{Listening, Speaks, Spoken};
+use crate::server::phase::{Phase, Phases};
 use crate::server::refusals::Refusals;
 use crate::server::seats::{Counting, Seat, Seats};
 use crate::server::shared::{Shared, refused};
 use crate::server::sockets::BACKLOG;
 use crate::server::{connection, tls};
-use crate::settings::{Config, ConnectionSettings, Peers, Transport};
+use crate::settings::{ConnectionSettings, ListenerSettings, Peers, Transport};
 
 /// Pause after a failed accept: out of file descriptors, nothing gets better by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -29,135 +30,126 @@ const ACCEPT_LINE_PERIOD: Duration = Duration::from_secs(10);
 /// Connections passed on to a worker that it has not taken yet. A worker that is this far behind is not calm.
 const HANDED_MAX: usize = 64;
 
-/// What each worker needs to know to serve.
-#[derive(Clone)]
+/// What the doors of all workers share.
 pub(super) struct Plan {
-    listeners: Arc<[Speaks]>,
-    pub(super) gateway: Arc<Gateway>,
-    settings: Arc<ConnectionSettings>,
-    seats: Arc<Seats>,
-    refusals: Arc<Refusals>,
-    /// Where connections for each worker are left.
-    inboxes: Arc<[mpsc::Sender<Handed>]>,
+    pub gateway: Arc<Gateway>,
+    pub seats: Arc<Seats>,
+    pub refusals: Arc<Refusals>,
+    pub phases: Phases,
+    /// Where each worker takes connections over.
+    inboxes: Box<[mpsc::Sender<Handed>]>,
 }
 
-struct Speaks {
-    transport: Spoken,
-    health_path: Option<Arc<str>>,
-    peers: Peers,
-}
-
-enum Spoken {
-    Tls(Arc<rustls::ServerConfig>),
-    Plain(Arc<[IpNet]>),
-}
-
-/// A connection on its way to another worker; the seat is already one there.
+/// A connection on its way to another worker.
 pub(super) struct Handed {
     tcp: StdStream,
     peer: SocketAddr,
-    listener: usize,
+    speaks: Arc<Speaks>,
     seat: Seat,
 }
 
 impl Plan {
-    /// The plan, and for each worker what others pass on to it.
+    /// The plan, and where each worker takes connections over.
     pub(super) fn new(
-        config: &Config,
+        workers: usize,
         gateway: &Arc<Gateway>,
         seats: &Arc<Seats>,
-    ) -> Result<(Self, Vec<mpsc::Receiver<Handed>>), rustls::Error> {
-        let mut listeners = Vec::with_capacity(config.listeners.len());
-        for listener in &config.listeners {
-            let transport = match &listener.transport {
-                Transport::Tls(settings) => {
-                    Spoken::Tls(tls::server_config(settings, listener.address, gateway)?)
-                }
-                Transport::Plain { from, .. } => Spoken::Plain(from.clone().into()),
-            };
-            let peers = match &listener.transport {
-                Transport::Tls(_) => Peers::Callers,
-                Transport::Plain { peers, .. } => *peers,
-            };
-            let health_path = listener.health_path.as_deref().map(Into::into);
-            listeners.push(Speaks {
-                transport,
-                health_path,
-                peers,
-            });
-        }
-        let (inboxes, handed): (Vec<_>, Vec<_>) = (0..config.gateway.workers)
-            .map(|_| mpsc::channel(HANDED_MAX))
-            .unzip();
-        let plan = Self {
-            listeners: listeners.into(),
+    ) -> (Arc<Self>, Vec<mpsc::Receiver<Handed>>) {
+        let (inboxes, handed): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(HANDED_MAX)).unzip();
+        let plan = Arc::new(Self {
             gateway: gateway.clone(),
-            settings: Arc::new(config.connections.clone()),
             seats: seats.clone(),
             refusals: Arc::new(Refusals::new()),
+            phases: Phases::default(),
             inboxes: inboxes.into(),
+        });
+        (plan, handed)
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// What a listener speaks. What follows its certificates is made by `rereader`; callers of `earlier` settings can
+    /// resume their sessions.
+    pub(super) fn speaks(
+        &self,
+        listener: &ListenerSettings,
+        settings: &Arc<ConnectionSettings>,
+        rereader: &Rereader,
+        earlier: Option<&Speaks>,
+    ) -> Result<Speaks, rustls::Error> {
+        let (transport, peers) = match &listener.transport {
+            Transport::Tls(tls) => {
+                let earlier = earlier.and_then(|earlier| match &earlier.transport {
+                    Spoken::Tls(secured) => Some(secured),
+                    Spoken::Plain(_) => None,
+                });
+                let secured = tls::secured(tls, listener.address, rereader, earlier)?;
+                (Spoken::Tls(secured), Peers::Callers)
+            }
+            Transport::Plain { from, peers } => (Spoken::Plain(from.clone().into()), *peers),
         };
-        Ok((plan, handed))
+        let health_path: Option<Arc<str>> = listener.health_path.as_deref().map(Into::into);
+        let course = self.phases.open();
+        let shared = (0..self.workers()).map(|worker| {
+            Arc::new(Shared {
+                gateway: self.gateway.clone(),
+                worker,
+                settings: settings.clone(),
+                health_path: health_path.clone(),
+                peers,
+                refusals: self.refusals.clone(),
+                course: course.clone(),
+            })
+        });
+        Ok(Speaks {
+            transport,
+            shared: shared.collect(),
+            course,
+        })
     }
 }
 
 /// The door of one worker.
-struct Door {
+pub(super) struct Door {
     worker: usize,
-    plan: Plan,
-    /// What connections of each listener share.
-    shared: Vec<Arc<Shared>>,
-    phase: watch::Receiver<Phase>,
+    plan: Arc<Plan>,
 }
 
-/// Opens the door of a worker; it is closed when the gateway stops serving, and every copy of `open` is dropped once
-/// nobody comes in any more.
-pub(super) fn open(
-    worker: usize,
-    plan: &Plan,
-    sockets: Vec<StdListener>,
-    handed: mpsc::Receiver<Handed>,
-    phase: &watch::Receiver<Phase>,
-    open: &watch::Receiver<()>,
-) {
-    let shared = plan.listeners.iter().map(|speaks| {
-        Arc::new(Shared {
-            gateway: plan.gateway.clone(),
+impl Door {
+    pub(super) fn new(worker: usize, plan: &Arc<Plan>) -> Arc<Self> {
+        Arc::new(Self {
             worker,
-            settings: plan.settings.clone(),
-            health_path: speaks.health_path.clone(),
-            peers: speaks.peers,
-            refusals: plan.refusals.clone(),
+            plan: plan.clone(),
         })
-    });
-    let door = Arc::new(Door {
-        worker,
-        plan: plan.clone(),
-        shared: shared.collect(),
-        phase: phase.clone(),
-    });
-    tokio::spawn(take_in(door.clone(), handed));
-    for (index, socket) in sockets.into_iter().enumerate() {
-        match TcpListener::from_std(socket) {
-            Ok(listener) => {
-                tokio::spawn(accept(listener, index, door.clone(), open.clone()));
-            }
-            Err(error) => tracing::error!(worker, %error, "a worker cannot use its socket"),
-        }
     }
 }
 
-async fn accept(listener: TcpListener, index: usize, door: Arc<Door>, _open: watch::Receiver<()>) {
-    let mut phase = door.phase.clone();
+/// Accepts connections of a listener on this worker until it is closed; `_open` is dropped then.
+pub(super) async fn accept(
+    socket: StdListener,
+    listening: Arc<Listening>,
+    door: Arc<Door>,
+    _open: watch::Receiver<()>,
+) {
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            let worker = door.worker;
+            return tracing::error!(worker, %error, "a worker cannot use its socket");
+        }
+    };
+    let mut phase = listening.phase();
     let mut next_line = Instant::now();
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = phase.wait_for(|phase| *phase != Phase::Serve) => return door.close(listener, index),
+            _ = phase.wait_for(|phase| *phase != Phase::Serve) => return door.close(listener, &listening),
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, peer)) => door.welcome(tcp, peer, index),
+            Ok((tcp, peer)) => door.welcome(tcp, peer, listening.speaks()),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
                 door.plan.gateway.counters().refused("accept-failed");
@@ -173,16 +165,16 @@ async fn accept(listener: TcpListener, index: usize, door: Arc<Door>, _open: wat
 
 /// Takes in what other workers pass on. Also while the gateway drains: what is on its way has a seat, and
 /// ends there.
-async fn take_in(door: Arc<Door>, mut handed: mpsc::Receiver<Handed>) {
+pub(super) async fn take_in(door: Arc<Door>, mut handed: mpsc::Receiver<Handed>) {
     while let Some(Handed {
         tcp,
         peer,
-        listener,
+        speaks,
         seat,
     }) = handed.recv().await
     {
         match TcpStream::from_std(tcp) {
-            Ok(tcp) => door.serve(tcp, peer, listener, seat),
+            Ok(tcp) => door.serve(tcp, peer, &speaks, seat),
             Err(error) => door.lost(&error),
         }
     }
@@ -197,17 +189,14 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 impl Door {
-    fn welcome(&self, tcp: TcpStream, peer: SocketAddr, listener: usize) {
-        let Some(speaks) = self.plan.listeners.get(listener) else {
-            return;
-        };
+    fn welcome(&self, tcp: TcpStream, peer: SocketAddr, speaks: Arc<Speaks>) {
         self.plan.gateway.counters().connections_accepted.inc();
         let counting = match &speaks.transport {
             Spoken::Tls(_) => Counting::ByAddress,
             Spoken::Plain(from) => {
                 let address = peer.ip().to_canonical();
                 if !from.iter().any(|network| network.contains(&address)) {
-                    return self.turn_away(peer, listener, "plain-http-address");
+                    return self.turn_away(peer, &speaks, "plain-http-address");
                 }
                 Counting::Named
             }
@@ -223,16 +212,16 @@ impl Door {
         let worker = other.as_ref().map_or(self.worker, |(worker, _)| *worker);
         let seat = match self.plan.seats.take(worker, peer, counting) {
             Ok(seat) => seat,
-            Err(full) => return self.turn_away(peer, listener, full.reason()),
+            Err(full) => return self.turn_away(peer, &speaks, full.reason()),
         };
         let Some((_, inbox)) = other else {
-            return self.serve(tcp, peer, listener, seat);
+            return self.serve(tcp, peer, &speaks, seat);
         };
         match tcp.into_std() {
             Ok(tcp) => inbox.send(Handed {
                 tcp,
                 peer,
-                listener,
+                speaks,
                 seat,
             }),
             Err(error) => self.lost(&error),
@@ -241,14 +230,14 @@ impl Door {
 
     /// Lets in the connections that the kernel has completed, whose callers may have sent their requests, and closes the
     /// listener. They are looked for without the runtime, which may not have noticed them.
-    fn close(&self, listener: TcpListener, index: usize) {
+    fn close(&self, listener: TcpListener, listening: &Listening) {
         let Ok(listener) = listener.into_std() else {
             return;
         };
         for _ in 0..BACKLOG {
             match listener.accept() {
                 Ok((tcp, peer)) => match tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp)) {
-                    Ok(tcp) => self.welcome(tcp, peer, index),
+                    Ok(tcp) => self.welcome(tcp, peer, listening.speaks()),
                     Err(error) => self.lost(&error),
                 },
                 Err(error) if is_about_one_connection(&error) => {}
@@ -258,16 +247,14 @@ impl Door {
         }
     }
 
-    fn serve(&self, tcp: TcpStream, peer: SocketAddr, listener: usize, seat: Seat) {
-        let (Some(speaks), Some(shared)) = (self.plan.listeners.get(listener), self.shared.get(listener))
-        else {
+    fn serve(&self, tcp: TcpStream, peer: SocketAddr, speaks: &Speaks, seat: Seat) {
+        let Some(shared) = speaks.shared.get(self.worker).cloned() else {
             return;
         };
-        let shared = shared.clone();
-        let phase = self.phase.clone();
+        let phase = shared.course.follow();
         match &speaks.transport {
-            Spoken::Tls(config) => {
-                let config = config.clone();
+            Spoken::Tls(secured) => {
+                let config = secured.config.clone();
                 tokio::spawn(connection::serve_tls(tcp, peer, config, shared, phase, seat));
             }
             Spoken::Plain(_) => {
@@ -276,8 +263,8 @@ impl Door {
         }
     }
 
-    fn turn_away(&self, peer: SocketAddr, listener: usize, reason: &'static str) {
-        if let Some(shared) = self.shared.get(listener) {
+    fn turn_away(&self, peer: SocketAddr, speaks: &Speaks, reason: &'static str) {
+        if let Some(shared) = speaks.shared.get(self.worker) {
             refused(shared, peer, reason, None);
         }
     }

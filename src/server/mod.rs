@@ -5,9 +5,11 @@ mod connection;
 mod http1;
 mod http2;
 mod linger;
+mod listening;
 mod phase;
 pub mod reason;
 mod refusals;
+mod reload;
 mod seats;
 mod shared;
 mod sockets;
@@ -15,4 +17,5 @@ mod start;
 mod tls;
 
 pub use http2::blocks;
+pub use reload::Reloaded;
 pub use start::{Server, StartError};

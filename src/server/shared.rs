@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::gateway::Gateway;
 use crate::gateway::log::ConnectionLine;
 use crate::model::clock;
+use crate::server::phase::Course;
 use crate::server::reason::CONNECTIONS;
 use crate::server::refusals::{Lines, Refusals};
 use crate::settings::{ConnectionSettings, Peers};
@@ -21,7 +22,7 @@ pub(super) const LAST_CALL: Duration = Duration::from_secs(2);
 pub(super) const PIECE_BYTES: usize = 16 * 1024;
 
 /// What connections of one listener share within a worker.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub gateway: Arc<Gateway>,
     pub worker: usize,
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub health_path: Option<Arc<str>>,
     pub peers: Peers,
     pub refusals: Arc<Refusals>,
+    /// What connections follow. They keep it, because they take its end for theirs.
+    pub course: Course,
 }
 
 /// Counts a connection that was turned away or did not end as it should, and writes its line unless there are too many

@@ -6,35 +6,31 @@ use std::net::TcpListener as StdListener;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::settings::Config;
 use crate::wire::BindError;
 
 /// Connections that the kernel completes before we accept them.
 pub(super) const BACKLOG: i32 = 4096;
 
-/// One socket for each listener and worker.
-pub(super) fn bind_all(config: &Config) -> Result<Vec<Vec<StdListener>>, BindError> {
-    let mut all = Vec::with_capacity(config.listeners.len());
-    for listener in &config.listeners {
-        let failed = |address, error| BindError {
-            table: "[[listener]]",
-            address,
-            error,
-        };
-        let first = claim(listener.address)
-            .and_then(|()| bind(listener.address))
-            .map_err(|error| failed(listener.address, error))?;
-        // Port 0 becomes a real one with the first socket; the others join it.
-        let address = first
-            .local_addr()
-            .map_err(|error| failed(listener.address, error))?;
-        let mut sockets = vec![first];
-        while sockets.len() < config.gateway.workers {
-            sockets.push(another(&sockets, address).map_err(|error| failed(address, error))?);
-        }
-        all.push(sockets);
+/// One socket of a listener for each worker, and where they are bound.
+pub(super) fn bind_all(
+    address: SocketAddr,
+    workers: usize,
+) -> Result<(SocketAddr, Vec<StdListener>), BindError> {
+    let failed = |address, error| BindError {
+        table: "[[listener]]",
+        address,
+        error,
+    };
+    let first = claim(address)
+        .and_then(|()| bind(address))
+        .map_err(|error| failed(address, error))?;
+    // Port 0 becomes a real one with the first socket; the others join it.
+    let address = first.local_addr().map_err(|error| failed(address, error))?;
+    let mut sockets = vec![first];
+    while sockets.len() < workers {
+        sockets.push(another(&sockets, address).map_err(|error| failed(address, error))?);
     }
-    Ok(all)
+    Ok((address, sockets))
 }
 
 /// Makes sure that the port is free. Sockets that share it among our workers would share it with another process of

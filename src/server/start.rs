@@ -1,12 +1,12 @@
 //! Workers that accept and serve, a control runtime for everything that is not a request, and the way all of it ends:
 //! stop accepting, finish what runs, cut what does not finish in time.
 
-use std::io;
 use std::net::SocketAddr;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{fmt, io};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -15,11 +15,12 @@ use crate::counters::Counters;
 use crate::gateway::log::Log;
 use crate::gateway::{BuildError, Gateway, LIMITS_SWEEP_PERIOD, SWEEP_PERIOD, Serving};
 use crate::server::accept;
-use crate::server::accept::{Handed, Plan};
-use crate::server::phase::Phase;
+use crate::server::accept::{Door, Handed, Plan};
+use crate::server::listening::Listening;
+use crate::server::phase::{Course, Phase};
 use crate::server::seats::Seats;
 use crate::server::sockets::bind_all;
-use crate::settings::Config;
+use crate::settings::{Config, ConnectionSettings, ListenerSettings};
 use crate::wire::BindError;
 
 /// Why the gateway does not start.
@@ -37,21 +38,48 @@ pub enum StartError {
     /// The gateway cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// It does not run any more.
+    #[error("the gateway is stopping")]
+    Stopping,
 }
 
 /// A running gateway.
-#[derive(Debug)]
 pub struct Server {
-    gateway: Arc<Gateway>,
-    addresses: Vec<SocketAddr>,
-    phase: watch::Sender<Phase>,
-    /// Closed when no worker lets in connections any more.
-    doors: watch::Sender<()>,
-    workers: Vec<JoinHandle<()>>,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) listenings: Vec<Arc<Listening>>,
+    pub(super) crew: Crew,
+    /// That of the workers themselves.
+    _course: Course,
+    threads: Vec<JoinHandle<()>>,
     control: Control,
-    drain_timeout: Duration,
+    pub(super) drain_timeout: Duration,
     log: Log,
-    seats: Arc<Seats>,
+}
+
+/// The workers, as those see them who give them sockets.
+pub(super) struct Crew {
+    workers: Vec<(Arc<Door>, Handle)>,
+    /// Closed when no worker accepts connections any more.
+    doors: watch::Sender<()>,
+}
+
+impl Crew {
+    /// Has each worker accept connections on one of the sockets.
+    pub(super) fn accept(&self, listening: &Arc<Listening>, sockets: Vec<StdListener>) {
+        for ((door, runtime), socket) in self.workers.iter().zip(sockets) {
+            let open = self.doors.subscribe();
+            runtime.spawn(accept::accept(socket, listening.clone(), door.clone(), open));
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The control runtime. Dropped, it ends without waiting: tokio panics when a runtime is dropped inside another one,
@@ -92,37 +120,64 @@ impl Server {
     /// Names the address that cannot be bound, or what is missing.
     pub fn start(config: &Config, counters: &Counters, log: Log) -> Result<Self, StartError> {
         let control = Control::start().map_err(StartError::Worker)?;
-        let sockets = bind_all(config)?;
-        let addresses: Vec<SocketAddr> = sockets
-            .iter()
-            .filter_map(|socket| socket.first()?.local_addr().ok())
-            .collect();
+        let workers = config.gateway.workers;
+        let bind = |listener: &ListenerSettings| bind_all(listener.address, workers);
+        let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let gateway = Gateway::build(config, &control.handle, counters, log.clone())?;
-        gateway.set_bound(addresses.clone());
-        let (phase, _) = watch::channel(Phase::Serve);
-        let (doors, _) = watch::channel(());
-        let seats = Seats::new(&config.connections, config.gateway.workers, counters);
-        let (plan, handed) = Plan::new(config, &gateway, &seats)?;
-        let workers = start_workers(config, &plan, sockets, handed, (&phase, &doors))?;
-        control.handle.spawn(sweep_limits(gateway.clone()));
-        gateway.set_serving(Serving::Yes);
-        let drain_timeout = config.gateway.drain_timeout;
-        Ok(Self {
-            gateway,
-            addresses,
-            phase,
-            doors,
-            workers,
+        let seats = Seats::new(&config.connections, workers, counters);
+        let (plan, handed) = Plan::new(workers, &gateway, &seats);
+        let course = plan.phases.open();
+        let (crew, threads) = start_workers(&plan, handed, &course)?;
+        let mut server = Self {
+            gateway: gateway.clone(),
+            plan,
+            listenings: Vec::new(),
+            crew,
+            _course: course,
+            threads,
             control,
-            drain_timeout,
+            drain_timeout: config.gateway.drain_timeout,
             log,
-            seats,
-        })
+        };
+        server.open(bound, &config.connections)?;
+        server.control.handle.spawn(sweep_limits(gateway.clone()));
+        gateway.set_serving(Serving::Yes);
+        Ok(server)
     }
 
-    /// Addresses of the public listeners, in the order of the settings.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    /// Serves the listeners of the settings in force on these sockets.
+    fn open(
+        &mut self,
+        bound: Vec<(SocketAddr, Vec<StdListener>)>,
+        settings: &ConnectionSettings,
+    ) -> Result<(), StartError> {
+        let settings = Arc::new(settings.clone());
+        let rereader = self.gateway.rereader();
+        let mut all = Vec::with_capacity(bound.len());
+        for (listener, (bound, sockets)) in self.gateway.listeners().iter().zip(bound) {
+            let speaks = self.plan.speaks(listener, &settings, &rereader, None)?;
+            let listening = Listening::new(listener.address, bound, speaks, &self.plan.phases);
+            all.push((listening, sockets));
+        }
+        for (listening, sockets) in all {
+            self.crew.accept(&listening, sockets);
+            self.listenings.push(listening);
+        }
+        self.note_listeners();
+        Ok(())
+    }
+
+    pub(super) fn note_listeners(&self) {
+        let judges = self
+            .listenings
+            .iter()
+            .filter_map(|listening| Some((listening.address, listening.speaks().judge()?)));
+        self.gateway.set_listeners(self.addresses(), judges.collect());
+    }
+
+    /// Where callers are served, in the order of the settings.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listenings.iter().map(|listening| listening.bound).collect()
     }
 
     /// The gateway itself.
@@ -139,8 +194,8 @@ impl Server {
     /// over. `hurry` ends the drain early.
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) {
         self.gateway.set_serving(Serving::No);
-        self.phase.send_replace(Phase::Drain);
-        let running = self.seats.taken();
+        self.plan.phases.turn(Phase::Drain);
+        let running = self.plan.seats.taken();
         let seconds = self.drain_timeout.as_secs();
         tracing::info!(connections = running, drain_seconds = seconds, "draining");
         tokio::select! {
@@ -148,8 +203,8 @@ impl Server {
             () = tokio::time::sleep(self.drain_timeout) => self.cut("the drain time is over"),
             () = hurry => self.cut("a second signal came"),
         }
-        self.phase.send_replace(Phase::Cut);
-        let workers = std::mem::take(&mut self.workers);
+        self.plan.phases.turn(Phase::Cut);
+        let workers = std::mem::take(&mut self.threads);
         let control = self.control.runtime.take();
         let joined = tokio::task::spawn_blocking(move || {
             for worker in workers {
@@ -165,13 +220,13 @@ impl Server {
 
     /// Ends when no connection is open, none can come, and no call is under way.
     async fn emptied(&self) {
-        self.doors.closed().await;
-        self.seats.emptied().await;
+        self.crew.doors.closed().await;
+        self.plan.seats.emptied().await;
         self.gateway.departed().await;
     }
 
     fn cut(&self, why: &str) {
-        let left = self.seats.taken();
+        let left = self.plan.seats.taken();
         self.log.stopping();
         tracing::warn!(connections = left, "{why}: the rest is cut");
     }
@@ -179,58 +234,44 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.phase.send_replace(Phase::Cut);
+        self.plan.phases.turn(Phase::Cut);
     }
 }
 
 fn start_workers(
-    config: &Config,
-    plan: &Plan,
-    sockets: Vec<Vec<StdListener>>,
+    plan: &Arc<Plan>,
     handed: Vec<mpsc::Receiver<Handed>>,
-    (phase, doors): (&watch::Sender<Phase>, &watch::Sender<()>),
-) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let mut by_worker: Vec<Vec<StdListener>> = (0..config.gateway.workers).map(|_| Vec::new()).collect();
-    for listener in sockets {
-        for (worker, socket) in by_worker.iter_mut().zip(listener) {
-            worker.push(socket);
-        }
-    }
-    let mut workers = Vec::with_capacity(config.gateway.workers);
-    for (index, (sockets, handed)) in by_worker.into_iter().zip(handed).enumerate() {
+    course: &Course,
+) -> Result<(Crew, Vec<JoinHandle<()>>), StartError> {
+    let (mut workers, mut threads) = (Vec::new(), Vec::new());
+    for (index, handed) in handed.into_iter().enumerate() {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(StartError::Worker)?;
-        let plan = plan.clone();
-        let phase = phase.subscribe();
-        let open = doors.subscribe();
+        let door = Door::new(index, plan);
+        workers.push((door.clone(), runtime.handle().clone()));
+        let (gateway, phase) = (plan.gateway.clone(), course.follow());
         let thread = std::thread::Builder::new().name(format!("flowgate-{index}"));
         let worker = thread.spawn(move || {
-            runtime.block_on(work(index, plan, sockets, handed, phase, open));
+            runtime.spawn(accept::take_in(door, handed));
+            runtime.block_on(work(index, gateway, phase));
             // Dropping the runtime drops what was cut, and with it the log lines of those requests are written.
             // A name look-up that hangs in the system must not hold up the end.
             runtime.shutdown_timeout(Duration::from_millis(100));
         });
-        workers.push(worker.map_err(StartError::Worker)?);
+        threads.push(worker.map_err(StartError::Worker)?);
     }
-    Ok(workers)
+    let (doors, _) = watch::channel(());
+    Ok((Crew { workers, doors }, threads))
 }
 
-async fn work(
-    index: usize,
-    plan: Plan,
-    sockets: Vec<StdListener>,
-    handed: mpsc::Receiver<Handed>,
-    mut phase: watch::Receiver<Phase>,
-    open: watch::Receiver<()>,
-) {
-    accept::open(index, &plan, sockets, handed, &phase, &open);
-    drop(open);
+/// A worker until it is cut.
+async fn work(index: usize, gateway: Arc<Gateway>, mut phase: watch::Receiver<Phase>) {
     let mut sweep = tokio::time::interval(SWEEP_PERIOD);
     loop {
         tokio::select! {
-            _ = sweep.tick() => plan.gateway.sweep(index),
+            _ = sweep.tick() => gateway.sweep(index),
             // A dropped server is a cut as well.
             _ = phase.wait_for(|phase| *phase == Phase::Cut) => return,
         }

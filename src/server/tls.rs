@@ -13,10 +13,10 @@ use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServ
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible, ServerConfig};
 
-use crate::gateway::{Gateway, Validity};
+use crate::gateway::{Judge, Validity};
 use crate::model::clock;
 use crate::outbound::provider;
-use crate::secrets::{Followed, Rereader, SecretOwner, Taken, Verdict};
+use crate::secrets::{Followed, Following, Rereader, SecretOwner, Taken, Verdict};
 use crate::server::reason;
 use crate::settings::{Certificate, Http2, TlsSettings};
 
@@ -105,8 +105,13 @@ impl Certificates {
     }
 
     /// Looks for successors of all of them for as long as the gateway runs.
-    fn follow(self: &Arc<Self>, settings: &TlsSettings, listener: SocketAddr, rereader: &Rereader) {
-        for (index, certificate) in settings.certificates.iter().enumerate() {
+    fn follow(
+        self: &Arc<Self>,
+        settings: &TlsSettings,
+        listener: SocketAddr,
+        rereader: &Rereader,
+    ) -> Vec<Following> {
+        let follow = |(index, certificate): (usize, &Certificate)| {
             let followed = Followed {
                 holder: SecretOwner::Listener(listener),
                 what: "certificate",
@@ -119,8 +124,9 @@ impl Certificates {
                     Ok(new) => all.judge(index, new, listener),
                     Err(why) => Verdict::Refused(why),
                 }
-            });
-        }
+            })
+        };
+        settings.certificates.iter().enumerate().map(follow).collect()
     }
 
     /// Which of them callers can accept at this moment.
@@ -191,28 +197,49 @@ impl ResolvesServerCert for Certificates {
 ///
 /// # Errors
 /// When the cryptography provider lacks what TLS needs, which a build of ours does not.
-pub(super) fn server_config(
+pub(super) fn secured(
     settings: &TlsSettings,
     listener: SocketAddr,
-    gateway: &Gateway,
-) -> Result<Arc<ServerConfig>, Error> {
+    rereader: &Rereader,
+    earlier: Option<&Secured>,
+) -> Result<Secured, Error> {
     let certificates = Certificates::new(settings);
-    certificates.follow(settings, listener, gateway.rereader());
-    let judged = certificates.clone();
-    gateway.add_listener(listener, move |now| judged.validity(now));
+    let following = certificates.follow(settings, listener, rereader);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_cert_resolver(certificates);
+        .with_cert_resolver(certificates.clone());
     // Tickets are kept by the callers: no memory here, no lock between workers. One is enough for a webhook sender.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = Ticketer::new()?;
+    config.ticketer = match earlier {
+        Some(earlier) => earlier.config.ticketer.clone(),
+        None => Ticketer::new()?,
+    };
     config.send_tls13_tickets = 1;
     config.alpn_protocols = match settings.http2 {
         Http2::Offered => vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()],
         Http2::Off => vec![ALPN_HTTP1.to_vec()],
     };
-    Ok(Arc::new(config))
+    Ok(Secured {
+        config: Arc::new(config),
+        certificates,
+        _following: following,
+    })
+}
+
+/// TLS on a listener.
+pub(super) struct Secured {
+    pub config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+    _following: Vec<Following>,
+}
+
+impl Secured {
+    /// Judges the certificates that are served at a moment.
+    pub(super) fn judge(&self) -> Judge {
+        let certificates = self.certificates.clone();
+        Box::new(move |now| certificates.validity(now))
+    }
 }
 
 /// What a peer offered in its first message.

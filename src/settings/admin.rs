@@ -18,7 +18,7 @@ table! {
         /// Address to listen on.
         address: SocketAddr = ADDRESS, ANY, Restart;
         /// Names that it may be asked by, besides IP addresses and localhost; default: none.
-        hosts: Vec<Host> = Vec::new(), ANY, Reload;
+        hosts: Vec<Host> = Vec::new(), ANY, Restart;
         /// Switches the listener off.
         off: bool = false, ANY, Restart;
         /// What must work before `/readyz` answers 200: "any-route" or "all-routes".

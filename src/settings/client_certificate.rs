@@ -20,6 +20,14 @@ pub struct ClientCertificate {
     pub chain: ChainShown,
 }
 
+/// Whether both are read from the same places: what is there is followed by itself.
+impl PartialEq for ClientCertificate {
+    fn eq(&self, other: &Self) -> bool {
+        let places = |of: &Self| (of.file.clone(), of.key.clone(), of.password.clone());
+        (self.algorithm, self.chain) == (other.algorithm, other.chain) && places(self) == places(other)
+    }
+}
+
 impl ClientCertificate {
     /// The certificate that was read with the settings; nothing where secrets are not read, or are stored in
     /// a key vault, which is read when a token is needed.

@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use std::{fmt, io};
 
 use aws_lc_rs::digest::{Context, Digest, SHA256};
@@ -19,6 +20,10 @@ pub struct FileInForce {
     path: PathBuf,
     digest: Digest,
 }
+
+/// Size, time of the last change and number of a file: what changes with its content, also where a link is set anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look(Option<(u64, Option<SystemTime>, u64)>);
 
 /// How a file compares with what is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +42,17 @@ impl FileInForce {
             path: path.to_owned(),
             digest: aws_lc_rs::digest::digest(&SHA256, content),
         }
+    }
+
+    /// How the file looks from outside; another look is reason to compare it. Nothing where there is none.
+    pub fn look(&self) -> Look {
+        Look(std::fs::metadata(&self.path).ok().map(|metadata| {
+            #[cfg(unix)]
+            let number = std::os::unix::fs::MetadataExt::ino(&metadata);
+            #[cfg(not(unix))]
+            let number = 0;
+            (metadata.len(), metadata.modified().ok(), number)
+        }))
     }
 
     /// Compares the file as it is now with what is in force. It blocks: a list may have many megabytes.

@@ -31,7 +31,7 @@ table! {
 }
 
 /// How secrets in key vaults are read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KeyVaultSettings {
     /// The identity that reads them.
     pub identity: Box<IdentitySettings>,

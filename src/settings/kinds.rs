@@ -302,4 +302,11 @@ impl<T: Setting> Setting for Vec<T> {
     fn schema(bounds: &T::Bounds) -> Value {
         json!({ "type": "array", "items": T::schema(bounds) })
     }
+
+    fn show(&self) -> Value {
+        match self.is_empty() {
+            true => Value::Null,
+            false => self.iter().map(T::show).collect(),
+        }
+    }
 }

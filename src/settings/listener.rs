@@ -18,15 +18,15 @@ table! {
     /// An address on which callers are served.
     pub(crate) struct ListenerTable {
         /// Address to listen on, for example `0.0.0.0:8443` or `[::]:8443`.
-        address: Option<At<SocketAddr>> = None, ANY, Restart;
+        address: Option<At<SocketAddr>> = None, ANY, Reload;
         /// Whether HTTP/2 is offered beside HTTP/1.1. Only with TLS.
-        http2: Http2 = Http2::Offered, ANY, Restart;
+        http2: Http2 = Http2::Offered, ANY, Reload;
         /// Path answered with 200 while the gateway is ready and 503 otherwise, without any check of the caller.
         health_path: Option<At<FixedPath>> = None, ANY, Reload;
         /// Certificates, chosen by the name the caller asks for.
         certificate: Vec<Table<CertificateTable>> = Vec::new(), ANY, Reload;
         /// Plain HTTP in place of TLS: "behind-tls-balancer" or "private-networks".
-        plain_http: Option<At<Peers>> = None, ANY, Restart;
+        plain_http: Option<At<Peers>> = None, ANY, Reload;
         /// Networks whose peers are served in plain HTTP; everybody else is cut.
         plain_http_from: Option<At<Vec<At<IpNet>>>> = None, ANY, Reload;
     }

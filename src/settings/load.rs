@@ -24,18 +24,34 @@ const SETTINGS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// # Errors
 /// The report of all mistakes, if there is one.
 pub fn load(path: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Report> {
-    match files::read_text(path, SETTINGS_BYTES_MAX) {
-        Ok(text) => parse(&text, path, environment).map(|(mut config, warnings)| {
-            config.files.insert(0, FileInForce::new(path, text.as_bytes()));
-            (config, warnings)
-        }),
-        Err(mut flaw) => {
-            flaw.hint = None;
-            let name = path.display().to_string();
-            let mistake = Mistake::new(Severity::Mistake, flaw, Place::file(&name));
-            Err(Report::new(&name, vec![mistake], More::Complete))
-        }
-    }
+    parse_file(&read(path)?, path, environment)
+}
+
+/// The text of a settings file.
+///
+/// # Errors
+/// A report with the reason why it cannot be read.
+pub fn read(path: &Path) -> Result<String, Report> {
+    files::read_text(path, SETTINGS_BYTES_MAX).map_err(|mut flaw| {
+        flaw.hint = None;
+        let name = path.display().to_string();
+        let mistake = Mistake::new(Severity::Mistake, flaw, Place::file(&name));
+        Report::new(&name, vec![mistake], More::Complete)
+    })
+}
+
+/// Checks the text that was read from a settings file, which is followed with its lists.
+///
+/// # Errors
+/// The report of all mistakes, if there is one.
+pub fn parse_file(
+    text: &str,
+    path: &Path,
+    environment: &Environment,
+) -> Result<(Config, Vec<Mistake>), Report> {
+    let (mut config, warnings) = parse(text, path, environment)?;
+    config.files.insert(0, FileInForce::new(path, text.as_bytes()));
+    Ok((config, warnings))
 }
 
 /// Checks the text of a settings file. `origin` names it in reports, and relative paths start at its folder.

@@ -6,6 +6,7 @@ mod api;
 mod bodies;
 mod brackets;
 mod caller;
+mod changes;
 mod check;
 mod client_certificate;
 mod connections;
@@ -50,12 +51,13 @@ mod word;
 pub use admin::{AdminSettings, ReadyRequires};
 pub use bodies::BodySettings;
 pub use caller::CallerSettings;
+pub use changes::{Change, Scalars};
 pub use client_certificate::ClientCertificate;
 pub use connections::ConnectionSettings;
 pub use digest::KeyDigest;
-pub use files::{FileInForce, FileState};
+pub use files::{FileInForce, FileState, Look};
 pub use fingerprint::SettingsDigest;
-pub use gateway::GatewaySettings;
+pub use gateway::{GatewaySettings, Watched};
 pub use identity::grant::{
     AssertionSource, ClientProof, ClientSecret, DefaultSettings, EXCHANGE_AUDIENCE, EndpointSettings,
     FederatedSettings, GrantSettings, IdentityRole, IdentitySettings, ManagedSettings, ManagedSource,
@@ -65,7 +67,7 @@ pub use keys::{Dates, KeyList, KeySettings, KeyState, Terms};
 pub use keyvault::KeyVaultSettings;
 pub use limits::QuotaSettings;
 pub use listener::{Http2, ListenerSettings, Peers, TlsSettings, Transport};
-pub use load::{load, parse};
+pub use load::{load, parse, parse_file, read};
 pub use log::{AccessLog, LogFormat, LogSettings};
 pub use mistake::{Mistake, Report, Severity, Style};
 pub use network::NetworkSettings;

@@ -285,6 +285,13 @@ pub struct SecretSource {
     holds: Holds,
 }
 
+/// Whether both are stored in the same place: what is there is followed by itself.
+impl PartialEq for SecretSource {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.reference, self.expires, self.holds) == (&other.reference, other.expires, other.holds)
+    }
+}
+
 impl SecretSource {
     pub(super) fn new(reference: Reference, known: Option<Secret>) -> Self {
         Self {

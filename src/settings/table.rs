@@ -96,6 +96,17 @@ impl<T> Row<T> {
     }
 }
 
+impl<T> Row<T> {
+    /// The value that a table has for it; null where nothing is set.
+    pub(super) fn value(&self, table: &T) -> Value {
+        (self.show)(table)
+    }
+
+    pub(super) fn class(&self) -> Class {
+        self.class
+    }
+}
+
 /// A table as it was read, and where it and its keys are in the file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table<T> {

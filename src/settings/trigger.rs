@@ -46,16 +46,25 @@ impl TriggerSource {
     /// Why the route cannot use it, in words.
     pub fn succeed(&self, text: &Secret, current: &TriggerUrl) -> Result<TriggerUrl, String> {
         let url = read_address(text.expose(), Some(&self.proof)).map_err(|flaw| flaw.what)?;
+        self.check_move(&url, current)?;
+        Ok(url)
+    }
+
+    /// Checks that `next` may take the place of `current` although nobody asked for it.
+    ///
+    /// # Errors
+    /// Why it may not, in words.
+    pub fn check_move(&self, next: &TriggerUrl, current: &TriggerUrl) -> Result<(), String> {
         let takes_token = matches!(self.proof, Proof::Identity(_));
-        if takes_token && !may_follow(&url, current) {
+        if takes_token && !may_follow(next, current) {
             return Err(format!(
                 "a token would be sent there: {} is neither {}, where it is sent now, nor another host of \
-                 Microsoft's flow service in the same cloud; if that is meant, restart the gateway",
-                url.authority(),
+                 Microsoft's flow service in the same cloud; if that is meant, send SIGHUP or restart the gateway",
+                next.authority(),
                 current.authority()
             ));
         }
-        Ok(url)
+        Ok(())
     }
 
     /// Warnings about a usable address.

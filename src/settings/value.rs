@@ -167,6 +167,10 @@ impl Word for IpNet {
     fn parse(text: &str) -> Result<Self, Flaw> {
         lists::network(text)
     }
+
+    fn show(&self) -> Value {
+        self.to_string().into()
+    }
 }
 
 impl Word for Host {

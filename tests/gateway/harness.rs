@@ -12,7 +12,7 @@ use flowgate::counters::Counters;
 use flowgate::gateway::log::{Form, Log, Sink};
 use flowgate::server::Server;
 use flowgate::settings;
-use flowgate::settings::Environment;
+use flowgate::settings::{Config, Environment};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
@@ -179,18 +179,7 @@ address = "127.0.0.1:0"
 
     /// Starts a gateway with another log sink.
     pub fn start_logging(&self, settings: &str, sink: Arc<dyn Sink>, lines: Arc<Lines>) -> Running {
-        let path = self.dir().join("flowgate.toml");
-        std::fs::write(&path, settings).unwrap();
-        let secrets: Vec<(&str, &str)> = self
-            .secrets
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let environment = Environment::from_pairs(secrets);
-        let config = match settings::load(&path, &environment) {
-            Ok((config, _warnings)) => config,
-            Err(report) => panic!("{}", report.render(settings::Style::Plain)),
-        };
+        let config = self.load(settings);
         let log = Log::new(sink, Form::Json);
         let server = Server::start(&config, &Counters::new(), log).unwrap();
         let admin = flowgate::admin::start(&config, server.control(), server.gateway()).unwrap();
@@ -204,6 +193,22 @@ address = "127.0.0.1:0"
             lines,
             tls: Arc::new(tls),
             tls_h2: Arc::new(tls_h2),
+        }
+    }
+
+    /// Loads settings from a file.
+    pub fn load(&self, settings: &str) -> Config {
+        let path = self.dir().join("flowgate.toml");
+        std::fs::write(&path, settings).unwrap();
+        let secrets: Vec<(&str, &str)> = self
+            .secrets
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let environment = Environment::from_pairs(secrets);
+        match settings::load(&path, &environment) {
+            Ok((config, _warnings)) => config,
+            Err(report) => panic!("{}", report.render(settings::Style::Plain)),
         }
     }
 

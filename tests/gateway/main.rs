@@ -35,6 +35,7 @@ mod managed;
 mod payloads;
 mod preflight;
 mod reading;
+mod reloading;
 #[cfg(unix)]
 mod rereading;
 mod rotation;

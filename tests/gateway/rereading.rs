@@ -497,10 +497,7 @@ async fn a_token_follows_a_file_to_no_other_port_and_to_no_app_that_anyone_can_o
             message(&line).contains("cannot be the trigger of route orders"),
             "{line}"
         );
-        assert!(
-            message(&line).contains("if that is meant, restart the gateway"),
-            "{line}"
-        );
+        assert!(message(&line).contains("if that is meant, send SIGHUP"), "{line}");
     }
     assert_eq!(ask(&world, address).await.status, 202);
 }
@@ -596,7 +593,7 @@ async fn a_changed_pepper_locks_nobody_out_and_is_reported_once() {
     put(&world, "pepper", "canary-another-pepper-of-28");
     let line = logged(&mut program, "the pepper was changed").await;
     assert_eq!(line["level"], "WARN");
-    assert!(message(&line).contains("must restart the gateway"), "{line}");
+    assert!(message(&line).contains("must reload the settings"), "{line}");
     assert_eq!(ask(&world, address).await.status, 202);
     // Once another change was read and logged, the pepper has been read again as well.
     let leaf = world.emulator.ca.leaf(&["localhost"]);

@@ -192,16 +192,36 @@ impl Keys {
         self.usage.is_noted(key.caller, key.key)
     }
 
-    /// All keys that hold at this time.
-    pub fn in_force(&self, now: SystemTime) -> impl Iterator<Item = Identified<'_>> {
-        let all = self.lists.iter().enumerate().flat_map(|(caller, list)| {
+    /// Notes the keys that were noted in an earlier table.
+    pub(in crate::policy) fn carry_over(&self, earlier: &Self) {
+        for key in earlier.all().filter(|key| earlier.is_noted(key)) {
+            let Some(digest) = key.list.digest(key.key) else {
+                continue;
+            };
+            let index = match (digest, &self.peppered) {
+                (KeyDigest::Sha256(_), _) => &self.plain,
+                (KeyDigest::HmacSha256(_), Some(peppered)) => &peppered.keys,
+                (KeyDigest::HmacSha256(_), None) => continue,
+            };
+            if let Some(same) = index.find(&self.lists, digest.as_bytes()) {
+                self.note(&same);
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Identified<'_>> {
+        self.lists.iter().enumerate().flat_map(|(caller, list)| {
             (0..list.len()).map(move |key| Identified {
                 caller,
                 list: list.as_ref(),
                 key,
             })
-        });
-        all.filter(move |found| {
+        })
+    }
+
+    /// All keys that hold at this time.
+    pub fn in_force(&self, now: SystemTime) -> impl Iterator<Item = Identified<'_>> {
+        self.all().filter(move |found| {
             let terms = found.list.terms(found.key);
             terms.is_some_and(|terms| lapse(&terms, || now).is_none())
         })

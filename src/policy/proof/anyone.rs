@@ -15,6 +15,7 @@ impl Anyone {
             name: CallerName::anonymous(),
             label: None,
             index: None,
+            number: 0,
         })
     }
 }

@@ -44,6 +44,11 @@ impl LimitStates {
         self.addresses.sweep();
     }
 
+    /// Forgets limits that no settings have any more.
+    pub fn sweep_names(&self) {
+        self.cells.sweep();
+    }
+
     fn limits_of(&self, subject: Subject<'_>) -> Box<[Limit]> {
         let limit = |kind: &'static LimitKind| {
             let rate = (kind.rate)(subject)?;

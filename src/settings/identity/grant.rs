@@ -9,7 +9,7 @@ use crate::outbound::Trust;
 use crate::settings::{ClientCertificate, SecretSource};
 
 /// An identity whose tokens the flow service accepts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct IdentitySettings {
     /// Its name.
     pub name: IdentityName,
@@ -94,7 +94,7 @@ pub enum IdentityRole {
 }
 
 /// Where the tokens of an identity come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum GrantSettings {
     /// OAuth 2.0 client credentials (RFC 6749 section 4.4).
     Client {
@@ -152,7 +152,7 @@ impl GrantSettings {
 }
 
 /// A token endpoint, and the application that asks there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EndpointSettings {
     /// Scheme, host and port of the authority.
     pub authority: String,
@@ -167,7 +167,7 @@ pub struct EndpointSettings {
 }
 
 /// How an application proves to the token endpoint who it is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ClientProof {
     /// One of several client secrets; at least one.
     Secrets(Vec<ClientSecret>),
@@ -197,7 +197,7 @@ impl ClientProof {
 }
 
 /// A client secret.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ClientSecret {
     /// Its value, and where it can be read again.
     pub source: SecretSource,
@@ -212,7 +212,7 @@ pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 pub const UNRESOLVED: &str = "unresolved";
 
 /// A managed identity of the machine or platform.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ManagedSettings {
     /// Who hands its tokens out.
     pub source: ManagedSource,
@@ -227,7 +227,7 @@ pub struct ManagedSettings {
 }
 
 /// Who hands out the tokens of a managed identity.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ManagedSource {
     /// The Instance Metadata Service of virtual machines.
     Imds {
@@ -292,7 +292,7 @@ impl fmt::Display for Selector {
 }
 
 /// A token of another issuer with which an application proves who it is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FederatedSettings {
     /// Where the token comes from.
     pub source: AssertionSource,
@@ -301,7 +301,7 @@ pub struct FederatedSettings {
 }
 
 /// Where a federated token comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum AssertionSource {
     /// A file that the platform keeps fresh.
     File(PathBuf),
@@ -315,7 +315,7 @@ pub enum AssertionSource {
 }
 
 /// The sources that the default chain looks at, in its order; where one is out of the question, the reason.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DefaultSettings {
     /// Workload identity.
     pub federated: Result<(EndpointSettings, FederatedSettings), String>,

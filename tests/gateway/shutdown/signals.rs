@@ -69,11 +69,7 @@ async fn a_second_sigterm_ends_it_at_once() {
 #[tokio::test]
 async fn signals_that_do_nothing_are_logged_and_end_no_request() {
     let (_world, mut program, gate, mut talk) = busy().await;
-    for (signal, advice) in [
-        ("HUP", "have not changed since the start"),
-        ("USR1", "standard output"),
-        ("USR2", "stop it with SIGTERM"),
-    ] {
+    for (signal, advice) in [("USR1", "standard output"), ("USR2", "stop it with SIGTERM")] {
         program.signal(signal);
         let name = format!("SIG{signal}");
         let line = program.line(|line| line["signal"] == name.as_str()).await;
@@ -90,48 +86,4 @@ async fn signals_that_do_nothing_are_logged_and_end_no_request() {
     program.line(|line| line["message"] == "draining").await;
     program.signal("HUP");
     assert_eq!(program.exit().await.code(), Some(0));
-}
-
-#[tokio::test]
-async fn sighup_names_the_files_that_differ_from_what_is_in_force() {
-    let world = World::new().await;
-    let trigger = world.emulator.flow.add(Trigger::any_user(TENANT));
-    world.file("partners", "192.0.2.0/24\n");
-    let route = world.route("orders", "/orders", &trigger.url(), "");
-    let settings = format!("{}{route}", world.base()).replace(
-        "name = \"shop\"\n",
-        "name = \"shop\"\nnetworks_file = \"partners\"\n",
-    );
-    let mut program = Program::start(&world, &settings);
-    program.address().await;
-    let settings_path = world.dir().join("program.toml").display().to_string();
-    let list_path = world.dir().join("partners").display().to_string();
-
-    world.file("partners", "canary 198.51.100.0/24\n");
-    let line = hangup(&mut program).await;
-    assert_eq!(line["changed"], list_path.as_str());
-    assert!(line["message"].as_str().unwrap().contains("restart the gateway"));
-
-    world.file("program.toml", &format!("{settings}# canary\n"));
-    let line = hangup(&mut program).await;
-    assert_eq!(line["changed"], format!("{settings_path}, {list_path}"));
-    assert!(!line.to_string().contains("canary"), "{line}");
-
-    std::fs::remove_file(&list_path).unwrap();
-    let line = hangup(&mut program).await;
-    assert_eq!(line["changed"], settings_path.as_str());
-    assert!(line["unreadable"].as_str().unwrap().contains("does not exist"));
-
-    world.file("program.toml", &settings);
-    world.file("partners", "192.0.2.0/24\n");
-    let line = hangup(&mut program).await;
-    assert_eq!(
-        (line["level"].as_str(), &line["changed"]),
-        (Some("INFO"), &serde_json::Value::Null)
-    );
-}
-
-async fn hangup(program: &mut Program) -> serde_json::Value {
-    program.signal("HUP");
-    program.line(|line| line["signal"] == "SIGHUP").await
 }

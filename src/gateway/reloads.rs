@@ -1,0 +1,46 @@
+//! How the last try to put other settings in force ended.
+
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{clock, locked};
+
+/// A try to put other settings in force.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LastReload {
+    /// When it ended, as a date and time.
+    pub time: String,
+    /// Why those in force stayed; nothing if the new ones are in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// How a reload ended.
+#[derive(Debug)]
+pub enum ReloadOutcome {
+    /// The new settings are in force.
+    InForce,
+    /// They are not, for this reason.
+    Refused(String),
+}
+
+/// The last of them, once there was one.
+#[derive(Debug, Default)]
+pub(super) struct Reloads(Mutex<Option<LastReload>>);
+
+impl Reloads {
+    pub(super) fn note(&self, outcome: ReloadOutcome) {
+        *locked(&self.0) = Some(LastReload {
+            time: clock::stamp(),
+            refused: match outcome {
+                ReloadOutcome::InForce => None,
+                ReloadOutcome::Refused(why) => Some(why),
+            },
+        });
+    }
+
+    pub(super) fn last(&self) -> Option<LastReload> {
+        locked(&self.0).clone()
+    }
+}

@@ -1,0 +1,112 @@
+//! A listener while it serves. Its address stays; what is spoken there is replaced when the settings change, for connections
+//! that are accepted from then on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use crate::gateway::Judge;
+use crate::server::phase::{Course, Phase, Phases};
+use crate::server::shared::Shared;
+use crate::server::tls::Secured;
+
+/// An address on which callers are served.
+pub(super) struct Listening {
+    /// As in the settings; with port 0 it is bound elsewhere.
+    pub address: SocketAddr,
+    pub bound: SocketAddr,
+    speaks: ArcSwap<Speaks>,
+    /// Whether connections are accepted.
+    course: Course,
+}
+
+/// What is spoken on a listener.
+pub(super) struct Speaks {
+    pub transport: Spoken,
+    /// For each worker what its connections share.
+    pub shared: Box<[Arc<Shared>]>,
+    /// What connections that are accepted with this follow.
+    pub course: Course,
+}
+
+pub(super) enum Spoken {
+    Tls(Secured),
+    /// Peers outside of these networks are cut at once.
+    Plain(Arc<[IpNet]>),
+}
+
+impl Spoken {
+    /// Whether everybody who may speak this may speak the `other` as well.
+    fn is_within(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tls(_), Self::Tls(_)) => true,
+            (Self::Plain(ours), Self::Plain(theirs)) => ours
+                .iter()
+                .all(|network| theirs.iter().any(|wide| wide.contains(network))),
+            (Self::Tls(_), Self::Plain(_)) | (Self::Plain(_), Self::Tls(_)) => false,
+        }
+    }
+}
+
+impl Listening {
+    pub(super) fn new(address: SocketAddr, bound: SocketAddr, speaks: Speaks, phases: &Phases) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            bound,
+            speaks: ArcSwap::from_pointee(speaks),
+            course: phases.open(),
+        })
+    }
+
+    /// What is spoken there now.
+    pub(super) fn speaks(&self) -> Arc<Speaks> {
+        self.speaks.load_full()
+    }
+
+    /// Speaks something else from now on. Connections go on as they began, unless their peers might not have been let in
+    /// now: those end after what they are doing.
+    pub(super) fn speak(&self, mut speaks: Speaks) {
+        let earlier = self.speaks();
+        if earlier.transport.is_within(&speaks.transport) {
+            speaks.follow(earlier.course.clone());
+            self.speaks.store(Arc::new(speaks));
+            return;
+        }
+        self.speaks.store(Arc::new(speaks));
+        earlier.course.turn(Phase::Drain);
+    }
+
+    /// Accepts no more connections; those there are end after what they are doing.
+    pub(super) fn close(&self) {
+        self.course.turn(Phase::Drain);
+        self.speaks().course.turn(Phase::Drain);
+    }
+
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.course.follow()
+    }
+}
+
+impl Speaks {
+    /// What judges its certificates, if it has any.
+    pub(super) fn judge(&self) -> Option<Judge> {
+        match &self.transport {
+            Spoken::Tls(secured) => Some(secured.judge()),
+            Spoken::Plain(_) => None,
+        }
+    }
+
+    fn follow(&mut self, course: Course) {
+        let shared = self.shared.iter().map(|shared| {
+            Arc::new(Shared {
+                course: course.clone(),
+                ..(**shared).clone()
+            })
+        });
+        self.shared = shared.collect();
+        self.course = course;
+    }
+}
