@@ -13,6 +13,7 @@ use crate::counters::Counters;
 use crate::gateway::estate::Estate;
 use crate::gateway::listeners::Judge;
 use crate::gateway::log::Log;
+use crate::gateway::reread;
 use crate::gateway::snapshot::{BuildError, Snapshot, Wanted};
 use crate::secrets::Rereader;
 use crate::settings::{Config, ListenerSettings};
@@ -76,7 +77,7 @@ impl Gateway {
     ) -> Result<Arc<Self>, BuildError> {
         let estate = Estate::build(config, control, counters, log);
         let snapshot = Snapshot::build(config, &estate, None)?;
-        snapshot.take_effect(&estate, config);
+        take_effect(&snapshot, &estate, config);
         Ok(Arc::new(Self {
             estate,
             current: ArcSwap::from_pointee(snapshot),
@@ -100,7 +101,7 @@ impl Gateway {
     /// Returns the revision that is in force now, and what is left of the last one.
     pub fn put_in_force(&self, Prepared(snapshot): Prepared, config: &Config) -> (u64, Retired) {
         let revision = snapshot.revision;
-        snapshot.take_effect(&self.estate, config);
+        take_effect(&snapshot, &self.estate, config);
         let earlier = self.current.swap(Arc::from(snapshot));
         let now = self.snapshot();
         now.callers.carry_over(&earlier.callers);
@@ -174,4 +175,10 @@ impl Gateway {
     pub fn sweep_limits(&self) {
         self.estate.limits.sweep();
     }
+}
+
+/// Changes parts of the estate to what a snapshot needs, and follows what may be replaced under it.
+fn take_effect(snapshot: &Snapshot, estate: &Estate, config: &Config) {
+    snapshot.take_effect(estate, config);
+    snapshot.keep(reread::follow(estate, snapshot, config));
 }

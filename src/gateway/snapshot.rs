@@ -13,7 +13,6 @@ use crate::flow::Trigger;
 use crate::gateway::arrival::Pace;
 use crate::gateway::estate::Estate;
 use crate::gateway::payload::Rules;
-use crate::gateway::reread;
 use crate::gateway::upstream::{Passes, Upstream};
 use crate::model::RouteName;
 use crate::outbound::TrustError;
@@ -90,6 +89,12 @@ pub enum BuildError {
 }
 
 impl Snapshot {
+    /// Keeps what follows the places of its secrets.
+    pub(super) fn keep(&self, following: Vec<Following>) {
+        // It is put in force once.
+        let _ = self.following.set(following);
+    }
+
     /// Checks that no token goes to another host than under these settings unless an operator wants that: the address of a
     /// trigger may be in a file that others can write.
     pub(super) fn check_moves(&self, config: &Config) -> Result<(), BuildError> {
@@ -151,8 +156,7 @@ impl Snapshot {
         })
     }
 
-    /// Changes parts of the estate to what this snapshot needs, and follows what may be replaced under it. Called once it
-    /// is in force.
+    /// Changes parts of the estate to what this snapshot needs. Called when it is put in force.
     pub(super) fn take_effect(&self, estate: &Estate, config: &Config) {
         let bodies = &config.bodies;
         let (budget, hold_max) = (bodies.held_budget.bytes(), bodies.hold_size_max.bytes());
@@ -161,8 +165,6 @@ impl Snapshot {
             estate.flows.resize(settings);
         }
         self.tokens.start();
-        self.following
-            .get_or_init(|| reread::follow(estate, self, config));
         // Each new token is compared with what the routes of its identity need.
         for identity in self.tokens.identities() {
             let name = &identity.settings().name;
