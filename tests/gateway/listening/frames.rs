@@ -7,29 +7,29 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::{KEY, PATIENCE, Running};
 
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const PRIORITY: u8 = 2;
-pub(super) const RST_STREAM: u8 = 3;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
+pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
-pub(super) const GOAWAY: u8 = 7;
-pub(super) const WINDOW_UPDATE: u8 = 8;
-pub(super) const CONTINUATION: u8 = 9;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
 /// A frame type that no RFC defines.
-pub(super) const UNKNOWN: u8 = 0xbe;
+pub(crate) const UNKNOWN: u8 = 0xbe;
 
 pub(crate) const ACK: u8 = 1;
-pub(super) const END_STREAM: u8 = 1;
-pub(super) const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// A frame that the gateway sent.
 #[derive(Debug)]
-pub(super) struct Heard {
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Heard {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// A frame as bytes.
@@ -42,7 +42,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// A header field without indexing or compression (RFC 7541 section 6.2.2).
-pub(super) fn field(name: &str, value: &str) -> Vec<u8> {
+pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     let mut bytes = vec![0];
     for text in [name, value] {
         number(&mut bytes, text.len());
@@ -52,7 +52,7 @@ pub(super) fn field(name: &str, value: &str) -> Vec<u8> {
 }
 
 /// The length of a string (RFC 7541 section 5.1).
-pub(super) fn number(bytes: &mut Vec<u8>, length: usize) {
+pub(crate) fn number(bytes: &mut Vec<u8>, length: usize) {
     if length < 127 {
         bytes.push(u8::try_from(length).unwrap());
         return;
@@ -67,7 +67,7 @@ pub(super) fn number(bytes: &mut Vec<u8>, length: usize) {
 }
 
 /// The fields of an order with the key of `shop`.
-pub(super) fn order_fields() -> Vec<u8> {
+pub(crate) fn order_fields() -> Vec<u8> {
     // The method POST and the scheme https are in the static table (RFC 7541 appendix A).
     let mut block = vec![0x83, 0x87];
     block.extend(field(":path", "/orders"));
@@ -77,25 +77,30 @@ pub(super) fn order_fields() -> Vec<u8> {
 }
 
 /// The head of an order whose body is still to come.
-pub(super) fn order_head(stream: u32) -> Vec<u8> {
+pub(crate) fn order_head(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &order_fields())
 }
 
 /// The stream id with this number; those of callers are odd.
-pub(super) fn stream(number: u32) -> u32 {
+pub(crate) fn stream(number: u32) -> u32 {
     2 * number + 1
 }
 
 /// The peer.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     writer: WriteHalf<TlsStream<TcpStream>>,
     heard: mpsc::UnboundedReceiver<Heard>,
 }
 
 impl Peer {
     /// Connects and sends the preface.
-    pub(super) async fn connect(gateway: &Running) -> Self {
-        let (reader, mut writer) = tokio::io::split(gateway.tls_stream_h2().await);
+    pub(crate) async fn connect(gateway: &Running) -> Self {
+        Self::over(gateway.tls_stream_h2().await).await
+    }
+
+    /// Sends the preface over a connection that is made.
+    pub(crate) async fn over(stream: TlsStream<TcpStream>) -> Self {
+        let (reader, mut writer) = tokio::io::split(stream);
         let (sender, heard) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             // It ends with the connection, however that ends.
@@ -111,7 +116,7 @@ impl Peer {
     }
 
     /// Writes to a gateway that may have closed; returns whether it succeeded.
-    pub(super) async fn say(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) async fn say(&mut self, bytes: &[u8]) -> bool {
         let said = async {
             self.writer.write_all(bytes).await?;
             self.writer.flush().await
@@ -123,7 +128,7 @@ impl Peer {
     }
 
     /// The next matching frame; `None` once the connection is closed.
-    pub(super) async fn hear(&mut self, fits: impl Fn(&Heard) -> bool) -> Option<Heard> {
+    pub(crate) async fn hear(&mut self, fits: impl Fn(&Heard) -> bool) -> Option<Heard> {
         let search = async {
             loop {
                 let heard = self.heard.recv().await?;
@@ -138,7 +143,7 @@ impl Peer {
     }
 
     /// Everything until the gateway closes.
-    pub(super) async fn rest(&mut self) -> Vec<Heard> {
+    pub(crate) async fn rest(&mut self) -> Vec<Heard> {
         let mut all = Vec::new();
         let end = async {
             while let Some(heard) = self.heard.recv().await {
@@ -152,7 +157,7 @@ impl Peer {
     }
 
     /// Sends a PING and waits for its acknowledgement, so that everything sent before has been read.
-    pub(super) async fn catch_up(&mut self) -> bool {
+    pub(crate) async fn catch_up(&mut self) -> bool {
         self.say(&frame(PING, 0, 0, &[7; 8])).await
             && self
                 .hear(|heard| heard.kind == PING && heard.flags == ACK)

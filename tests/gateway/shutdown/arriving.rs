@@ -13,6 +13,9 @@ use crate::emulator::Answer as Flow;
 use crate::emulator::Trigger;
 use crate::emulator::certs::server_name;
 use crate::harness::{Lines, PATIENCE, TENANT, World};
+use crate::listening::frames::{
+    ACK, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, Peer, frame, order_fields,
+};
 use crate::listening::{Talk, order_bytes, served};
 use crate::shutdown::{PROMPT, Stopping};
 
@@ -102,4 +105,49 @@ async fn a_connection_that_is_being_made_is_served_once() {
     talk.say(order_bytes("")).await;
     assert_last_answer(talk, "its handshake was under way").await;
     assert!(stopping.ended().await < PROMPT);
+}
+
+/// Sends an order that does not know of the stop; it must be answered, and the goodbye must count it as processed.
+async fn assert_served_over_h2(mut peer: Peer, what: &str) {
+    let order = frame(HEADERS, END_HEADERS | END_STREAM, 1, &order_fields());
+    peer.say(&order).await;
+    let mut is_answered = false;
+    let mut processed = None;
+    while let Some(heard) = peer
+        .hear(|heard| [HEADERS, PING, GOAWAY].contains(&heard.kind))
+        .await
+    {
+        match heard.kind {
+            HEADERS => is_answered |= heard.stream == 1,
+            GOAWAY => {
+                assert_eq!(heard.payload[4..8], [0; 4], "{what}: NO_ERROR");
+                processed = Some(heard.payload[..4].to_vec());
+            }
+            _ if heard.flags & ACK == 0 => {
+                peer.say(&frame(PING, ACK, 0, &heard.payload)).await;
+            }
+            _ => {}
+        }
+    }
+    assert!(is_answered, "{what}");
+    assert_eq!(processed, Some(vec![0, 0, 0, 1]), "{what}");
+}
+
+#[tokio::test]
+async fn the_first_request_of_an_http2_connection_that_is_being_made_is_served() {
+    let (world, gateway, trigger) = served("").await;
+    let mut greeted = Peer::connect(&gateway).await;
+    assert!(greeted.catch_up().await);
+    let shaken = gateway.tls_stream_h2().await;
+    let connected = TcpStream::connect(gateway.address).await.unwrap();
+    let stopping = Stopping::start(gateway).await;
+    stopping.draining().await;
+
+    assert_served_over_h2(greeted, "its preface was read").await;
+    assert_served_over_h2(Peer::over(shaken).await, "its handshake was done").await;
+    let tls = TlsConnector::from(Arc::new(world.emulator.ca.client_config(&["h2"])));
+    let late = tls.connect(server_name("localhost"), connected).await.unwrap();
+    assert_served_over_h2(Peer::over(late).await, "its handshake was under way").await;
+    assert!(stopping.ended().await < PROMPT);
+    assert_eq!(trigger.runs(), 3);
 }
