@@ -1,7 +1,9 @@
 //! The beginning of a connection: the TLS handshake, and which protocol is spoken afterwards.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -24,22 +26,23 @@ pub(super) async fn serve_tls(
     seat: Seat,
 ) {
     let deadline = shared.settings.handshake_timeout;
-    let handshake = tokio::select! {
-        biased;
-        // Boxed: the handshake's state is large and lives shortly.
-        done = tokio::time::timeout(deadline, Box::pin(OfCaller::accept(tcp, config))) => done,
-        () = last_call(phase.clone()) => return,
+    let end = async {
+        tokio::select! {
+            biased;
+            () = last_call(phase.clone()) => io::ErrorKind::Interrupted.into(),
+            () = tokio::time::sleep(deadline) => io::ErrorKind::TimedOut.into(),
+        }
     };
-    let stream = match handshake {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(failed)) => {
-            handshake_failed(&shared, peer, &failed);
+    // Boxed: the handshake's state is large and lives shortly.
+    let stream = match Box::pin(OfCaller::accept(tcp, config, end)).await {
+        Ok(stream) => stream,
+        Err(failed) if failed.is_cut && failed.why.kind() == io::ErrorKind::Interrupted => {
+            return failed.part_at_once().await;
+        }
+        Err(failed) => {
+            handshake_failed(&shared, peer, &failed, deadline);
             // It takes no longer than a stop waits for a handshake.
             return failed.part().await;
-        }
-        Err(_) => {
-            let detail = format!("no whole handshake within {deadline:?}");
-            return handshake_refused(&shared, peer, "handshake-timeout", detail);
         }
     };
     if stream.protocol() == Some(tls::ALPN_H2) {
@@ -62,7 +65,11 @@ pub(super) async fn serve_plain(
     http1::serve(tcp, peer, shared, phase, seat).await;
 }
 
-fn handshake_failed(shared: &Shared, peer: SocketAddr, failed: &NoHandshake) {
+fn handshake_failed(shared: &Shared, peer: SocketAddr, failed: &NoHandshake, deadline: Duration) {
+    if failed.is_cut {
+        let detail = format!("no whole handshake within {deadline:?}");
+        return handshake_refused(shared, peer, "handshake-timeout", detail);
+    }
     let (reason, sentence) = tls::explain(&failed.why);
     let detail = match Offer::read(&failed.said) {
         Some(offer) => format!("{sentence}; it {offer}"),

@@ -220,7 +220,8 @@ async fn connections_without_a_request_are_closed_soon() {
     ] {
         assert_eq!(talk.rest().await, "", "{what}");
     }
-    greeting.rest().await;
+    // The alert close_notify.
+    assert_eq!(greeting.rest().await, "\x15\x03\x03\0\x02\x01\0");
     assert!(stopping.ended().await < PROMPT);
     assert!(idle_h2.is_closed());
     let complaints: Vec<_> = lines

@@ -32,8 +32,17 @@ const CLIENT_HELLO: u8 = 1;
 impl NoHandshake {
     /// Sends the alert, if there is one, and ends when the caller can have read it.
     pub async fn part(self) {
+        self.part_within(LINGER_TIME).await;
+    }
+
+    /// The same, without waiting for the caller.
+    pub async fn part_at_once(self) {
+        self.part_within(Duration::ZERO).await;
+    }
+
+    async fn part_within(self, time: Duration) {
         if let Some(mut stream) = self.alerted {
-            stream.refusal = Some(Refusal::new(self.why));
+            stream.refusal = Some(Refusal::new(self.why, time));
             poll_fn(|cx| stream.poll_refuse(cx)).await;
         }
     }
@@ -79,18 +88,24 @@ impl<T: Side> Secure<T> {
         Poll::Ready(refusal.why)
     }
 
+    /// Sends what waits to leave, and closes our side.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.poll_leave(cx))?;
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
     /// Ends when the peer has closed, or when it had enough time.
     fn poll_linger(&mut self, cx: &mut Context<'_>, refusal: &mut Refusal) -> Poll<()> {
-        if refusal.timer.poll_until(cx, refusal.until).is_ready() {
-            return Poll::Ready(());
-        }
+        let is_late = refusal.timer.poll_until(cx, refusal.until).is_ready();
         if !refusal.sent {
-            let sent = std::task::ready!(self.poll_leave(cx));
-            let ended = std::task::ready!(Pin::new(&mut self.tcp).poll_shutdown(cx));
-            if sent.and(ended).is_err() {
-                return Poll::Ready(());
+            match self.poll_part(cx) {
+                Poll::Ready(Ok(())) => refusal.sent = true,
+                Poll::Pending if !is_late => return Poll::Pending,
+                _ => return Poll::Ready(()),
             }
-            refusal.sent = true;
+        }
+        if is_late {
+            return Poll::Ready(());
         }
         while refusal.bytes_left > 0 {
             match std::task::ready!(poll_discard(&self.tcp, cx)) {
@@ -103,10 +118,15 @@ impl<T: Side> Secure<T> {
 }
 
 impl Refusal {
-    pub(super) fn new(why: io::Error) -> Box<Self> {
+    /// For the error for which the peer was sent an alert.
+    pub(super) fn of(why: io::Error) -> Box<Self> {
+        Self::new(why, LINGER_TIME)
+    }
+
+    fn new(why: io::Error, time: Duration) -> Box<Self> {
         Box::new(Self {
             why,
-            until: Instant::now() + LINGER_TIME,
+            until: Instant::now() + time,
             timer: Timer::default(),
             bytes_left: LINGER_BYTES_MAX,
             sent: false,
@@ -130,6 +150,11 @@ fn right_alert(error: &Error, hello_version: Option<u16>) -> Option<AlertDescrip
         Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge)
         | Error::PeerMisbehaved(PeerMisbehaved::ServerNameDifferedOnRetry) => {
             Some(AlertDescription::IllegalParameter)
+        }
+        // RFC 8446 sections 5 and 5.1: what is wrong with the head of a record. Encrypted it stays the library's decode_error.
+        Error::InvalidMessage(InvalidMessage::MessageTooLarge) => Some(AlertDescription::RecordOverflow),
+        Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::InvalidEmptyPayload) => {
+            Some(AlertDescription::UnexpectedMessage)
         }
         Error::PeerMisbehaved(
             PeerMisbehaved::IllegalMiddleboxChangeCipherSpec

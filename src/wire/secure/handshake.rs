@@ -1,6 +1,6 @@
 //! The handshake of either side.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
 use std::task::Context;
@@ -21,6 +21,9 @@ const HANDSHAKE_MAX: usize = 128 * 1024;
 
 /// What may wait for the first answer: a ticket for the next handshake, and little else.
 const PATIENT_MAX: usize = 1024;
+
+/// The alert `close_notify`, not encrypted.
+const GOODBYE: &[u8] = &[21, 3, 3, 0, 2, 1, 0];
 
 impl ToServer {
     /// Makes a connection secure.
@@ -61,29 +64,50 @@ impl ToServer {
 }
 
 impl OfCaller {
-    /// Makes the connection of a caller secure. Until something has come it holds no buffer, and what a caller says may
-    /// be as long as a record or a little longer.
+    /// Makes the connection of a caller secure, unless `end` comes first. Until something has come it holds no buffer, and
+    /// what a caller says may be as long as a record or a little longer.
+    ///
+    /// At the end a caller that has begun and was not answered gets a goodbye: no alert names a time that is over (RFC 8446
+    /// section 6). One that has sent nothing may not speak TLS, and after an answer only the library has the keys, which
+    /// says no goodbye before the handshake is over: these see the end of the connection, as with nginx.
     ///
     /// # Errors
-    /// Those of the socket and of TLS.
-    pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Box<Self>, NoHandshake> {
+    /// Those of the socket and of TLS, and what `end` comes with.
+    pub async fn accept(
+        tcp: TcpStream,
+        config: Arc<ServerConfig>,
+        end: impl Future<Output = io::Error>,
+    ) -> Result<Box<Self>, NoHandshake> {
         let tls = match UnbufferedServerConnection::new(config) {
             Ok(tls) => tls,
             Err(error) => {
                 return Err(NoHandshake {
                     why: broken(error),
                     said: Vec::new(),
+                    is_cut: false,
                     alerted: None,
                 });
             }
         };
         let mut stream = Box::new(Self::new(tcp, tls));
         let mut said = Vec::new();
-        match stream.shake(&mut said).await {
+        let (shaken, is_cut) = tokio::select! {
+            biased;
+            shaken = stream.shake(&mut said) => (shaken, false),
+            why = end => {
+                if !said.is_empty() && stream.tls.protocol_version().is_none() {
+                    stream.leaving.extend_from_slice(GOODBYE);
+                    stream.alerted = true;
+                }
+                (Err(why), true)
+            }
+        };
+        match shaken {
             Ok(()) => Ok(stream),
             Err(why) => Err(NoHandshake {
                 why,
                 said,
+                is_cut,
                 alerted: stream.alerted.then_some(stream),
             }),
         }

@@ -121,6 +121,8 @@ pub struct NoHandshake {
     pub why: io::Error,
     /// What the caller has said before it was answered.
     pub said: Vec<u8>,
+    /// Whether it was ended from outside.
+    pub is_cut: bool,
     /// The connection, if an alert is to be sent on it.
     alerted: Option<Box<OfCaller>>,
 }
@@ -195,7 +197,7 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, to: &mut Vec<u8>) -> Result<(), Enc
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Future, poll_fn};
+    use std::future::{Future, pending, poll_fn};
     use std::io;
     use std::io::ErrorKind;
     use std::sync::Arc;
@@ -270,7 +272,7 @@ mod tests {
         let (far, tcp) = sockets().await;
         let name = ServerName::try_from("localhost").unwrap();
         let far = TlsConnector::from(client.clone()).connect(name, far);
-        let near = OfCaller::accept(tcp, server.clone());
+        let near = OfCaller::accept(tcp, server.clone(), pending());
         let (near, far) = in_time(async { tokio::join!(near, far) }).await;
         (near.unwrap(), far.unwrap())
     }
@@ -512,7 +514,7 @@ mod tests {
                 sent += record.len();
             }
         };
-        let listening = async { OfCaller::accept(tcp, server).await.unwrap_err().why };
+        let listening = async { OfCaller::accept(tcp, server, pending()).await.unwrap_err().why };
         let (_, error) = in_time(async { tokio::join!(talking, listening) }).await;
         assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
     }
@@ -525,7 +527,7 @@ mod tests {
         let name = ServerName::try_from("localhost").unwrap();
         let far = TlsConnector::from(client).connect(name, far);
         let near = async {
-            let failed = OfCaller::accept(tcp, server).await.unwrap_err();
+            let failed = OfCaller::accept(tcp, server, pending()).await.unwrap_err();
             assert!(failed.why.to_string().contains("incompatible"), "{failed:?}");
             assert_eq!(failed.said.first(), Some(&0x16), "a handshake message begins it");
             failed.part().await;

@@ -40,7 +40,7 @@ impl<T: Side> Secure<T> {
         }
         let taken = std::task::ready!(self.poll_take(cx, space, into, |_| {}));
         if T::LINGERS && self.alerted {
-            self.refusal = taken.err().map(Refusal::new);
+            self.refusal = taken.err().map(Refusal::of);
             return self.poll_refuse(cx).map(Err);
         }
         // A peer that is sent an alert waits for no record.
