@@ -20,7 +20,6 @@ pub use recent::{RECENT_MINUTES, Recent};
 
 use crate::model::clock;
 
-/// Labels of a request: its route and outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
     /// Name of the route; `-` before one was found.
@@ -29,47 +28,37 @@ pub struct OutcomeLabels {
     pub outcome: &'static str,
 }
 
-/// Name of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RouteLabels {
-    /// Name of the route.
     pub route: Arc<str>,
 }
 
-/// Label for the reason of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
     /// A word from the code.
     pub reason: &'static str,
 }
 
-/// Label for a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct WorkerLabels {
     /// Counted from 0.
     pub worker: u32,
 }
 
-/// Label for an identity.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct IdentityLabels {
-    /// Name of the identity.
     pub identity: Arc<str>,
 }
 
-/// Labels of an identity's credential.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CredentialLabels {
-    /// Name of the identity.
     pub identity: Arc<str>,
     /// Kind and number, such as `client-secret-1`.
     pub credential: Arc<str>,
 }
 
-/// Labels of a token request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FetchLabels {
-    /// Name of the identity.
     pub identity: Arc<str>,
     /// `ok`, or a word for the failure.
     pub outcome: &'static str,
@@ -92,13 +81,10 @@ impl Deref for Counters {
 /// Metrics of one route that every request updates.
 #[derive(Debug)]
 pub struct RouteFigures {
-    /// Name of the route.
     pub route: Arc<str>,
-    /// Requests that were answered by the flow.
     pub answered: Counter,
     /// Time the trigger took, in seconds.
     pub flow_time: Histogram,
-    /// Answered requests of the last minutes.
     pub recently_answered: Recent,
     /// Requests of the last minutes whose answer broke off on the flow's side.
     pub recently_cut: Recent,
@@ -115,14 +101,11 @@ impl RouteFigures {
     }
 }
 
-/// Metrics of one kind of refusal on one route.
 #[derive(Debug)]
 pub struct Refused {
-    /// Requests of the route that ended with it.
     pub requests: Counter,
     /// Refusals of this kind on all routes.
     pub refusals: Counter,
-    /// Requests of the last minutes that ended with it.
     pub recent: Recent,
 }
 
@@ -177,10 +160,8 @@ pub struct Figures {
     pub certificate_days: Family<NameLabels, Seconds>,
 }
 
-/// Label for a name from the settings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct NameLabels {
-    /// The name.
     pub name: Arc<str>,
 }
 
@@ -379,12 +360,10 @@ impl Counters {
         u32::try_from(minutes).unwrap_or(u32::MAX).saturating_add(1)
     }
 
-    /// Counts one refusal.
     pub fn refused(&self, reason: &'static str) {
         self.refusals.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// All metrics in the OpenMetrics text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
         // Writing into a string fails only if an encoder does; the scraper then gets a document without its
@@ -399,7 +378,6 @@ impl Counters {
 pub struct Counted(Gauge);
 
 impl Counted {
-    /// Raises the gauge by one.
     pub fn on(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())

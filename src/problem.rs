@@ -13,23 +13,18 @@ use serde::Serialize;
 use crate::model::claims::cut;
 use crate::model::{CallerName, FixedBy, KeyLabel, Page, RequestId, failures};
 
-/// Where the caller should look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The credential it showed, or failed to show.
     Credential,
-    /// The request itself.
     Request,
     /// A rule of the gateway that a better credential would not change.
     Policy,
-    /// Nothing but time: too fast, too slow, too busy.
     Time,
     /// Nothing the caller did; the operator has the cause in the log.
     NotYourFault,
 }
 
 impl Reason {
-    /// The word used in the body and in the documentation.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Credential => "credential",
@@ -64,7 +59,6 @@ pub enum Run {
 }
 
 impl Run {
-    /// The word used in the body and in the log.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::No => "no",
@@ -74,22 +68,15 @@ impl Run {
     }
 }
 
-/// One row of the table.
 #[derive(Debug)]
 pub struct Row {
-    /// Status of the answer.
     pub status: StatusCode,
     /// Stable code in body, log and metrics.
     pub code: &'static str,
-    /// Where the caller should look.
     pub reason: Reason,
-    /// Whether the same request may be sent again.
     pub again: Again,
-    /// One sentence for the caller.
     pub title: &'static str,
-    /// Who fixes what led to it.
     pub fixed_by: FixedBy,
-    /// What is to be done, in sentences for the operator.
     pub fix: &'static str,
 }
 
@@ -109,10 +96,8 @@ macro_rules! problems {
         }
 
         impl Kind {
-            /// Every kind, in the order of the table.
             pub const ALL: &'static [Kind] = &[$(Kind::$kind),+];
 
-            /// The public row of this kind.
             pub const fn row(self) -> &'static Row {
                 match self {
                     $(Kind::$kind => const {
@@ -133,7 +118,6 @@ macro_rules! problems {
 }
 
 problems! {
-    /// The request is malformed or ambiguous.
     MalformedRequest BAD_REQUEST "malformed-request" Request No
         "The request is malformed or ambiguous."
         Caller REQUEST;
@@ -141,68 +125,52 @@ problems! {
     BodyRefusedByFlow BAD_REQUEST "body-refused-by-flow" Request No
         "The body does not match the schema that the flow expects; no run was started."
         Caller REQUEST;
-    /// No key where the route reads one.
     KeyMissing UNAUTHORIZED "key-missing" Credential No
         "This address needs an API key and the request carries none where it is read."
         Caller KEY;
-    /// No caller of this route has the key.
     KeyUnknown UNAUTHORIZED "key-unknown" Credential No
         "The API key is not known."
         Caller KEY;
-    /// The key is known but outside its dates or switched off.
     KeyExpired UNAUTHORIZED "key-expired" Credential No
         "The API key has expired, is not valid yet or was switched off."
         Caller KEY;
-    /// Two different keys in one request.
     KeysDiffer UNAUTHORIZED "keys-differ" Credential No
         "The request carries two different API keys; send exactly one."
         Caller KEY;
-    /// A known caller that this route does not list.
     CallerNotAllowed FORBIDDEN "caller-not-allowed" Policy No
         "The API key is valid, but its owner may not call this address."
         Operator "Add the caller to `callers` of the route if it may call it; the access log names it as `caller`.";
-    /// The address is outside the networks of route or caller.
     AddressRefused FORBIDDEN "address-refused" Policy No
         "Requests from this network address are not accepted here."
         Operator "Add the caller's network to `networks` of the route or the caller; the access log has its `address`. \
             Behind a load balancer it is the balancer's.";
-    /// No route has this host and path.
     RouteUnknown NOT_FOUND "route-unknown" Request No
         "There is nothing at this address."
         Caller REQUEST;
-    /// The route exists, for other methods.
     MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" Request No
         "This address does not accept this method; see the Allow header."
         Caller REQUEST;
-    /// The body did not arrive in its time.
     BodyTimeout REQUEST_TIMEOUT "body-timeout" Time Later
         "The body of the request did not arrive in time."
         Caller REQUEST;
-    /// The body is larger than the route accepts.
     BodyTooLarge PAYLOAD_TOO_LARGE "body-too-large" Policy No
         "The body is larger than this address accepts."
         Caller REQUEST;
-    /// The request target is longer than any trigger accepts.
     TargetTooLong URI_TOO_LONG "target-too-long" Request No
         "The address of the request is too long."
         Caller REQUEST;
-    /// An expectation other than `100-continue`.
     ExpectationFailed EXPECTATION_FAILED "expectation-failed" Request No
         "The Expect header asks for something other than 100-continue."
         Caller REQUEST;
-    /// One of the limits refused.
     RateLimited TOO_MANY_REQUESTS "rate-limited" Time Later
         "Too many requests; wait for the time in Retry-After."
         Operator "Raise the limit that the access log names as `limit`, or have the caller slow down.";
-    /// Too many header fields.
     HeadTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large" Request No
         "The request has too many or too large header fields."
         Caller REQUEST;
-    /// A mistake in the gateway itself.
     Internal INTERNAL_SERVER_ERROR "internal" NotYourFault No
         "The gateway failed to handle the request."
         Operator CAUSE;
-    /// Entra refuses the identity of the route.
     TokenRefused BAD_GATEWAY "token-refused" NotYourFault Later
         "The gateway could not sign in to the flow service; its operator must act."
         Operator CAUSE;
@@ -210,31 +178,24 @@ problems! {
     TokenUnfit BAD_GATEWAY "token-unfit" NotYourFault Later
         "The sign-in of the gateway does not fit the flow; its operator must act."
         Operator CAUSE;
-    /// Entra cannot be reached, is slow or answers with nonsense.
     TokenUnavailable SERVICE_UNAVAILABLE "token-unavailable" NotYourFault Later
         "The gateway cannot sign in to the flow service right now."
         Operator CAUSE;
-    /// The trigger refuses a token that Entra gave.
     FlowRefusedToken BAD_GATEWAY "flow-refused-token" NotYourFault Later
         "The flow does not accept the sign-in of the gateway; its operator or the flow's owner must act."
         Operator CAUSE;
-    /// The API refuses a token that Entra gave.
     ApiRefusedToken BAD_GATEWAY "api-refused-token" NotYourFault Later
         "The API behind this address does not accept the sign-in of the gateway; its operator must act."
         Operator CAUSE;
-    /// The route or the flow is set up in a way that cannot work.
     FlowMisconfigured BAD_GATEWAY "flow-misconfigured" NotYourFault Later
         "The flow behind this address is not set up for the gateway; its operator must act."
         Operator CAUSE;
-    /// The flow is switched off.
     FlowOff SERVICE_UNAVAILABLE "flow-off" NotYourFault Later
         "The flow behind this address is switched off; no run was started."
         FlowOwner RUNS;
-    /// The flow or its trigger does not exist any more.
     FlowGone BAD_GATEWAY "flow-gone" NotYourFault Later
         "The flow behind this address does not exist any more; its operator must act."
         Operator CAUSE;
-    /// The platform throttles the flow.
     FlowThrottled SERVICE_UNAVAILABLE "flow-throttled" Time Later
         "The flow platform accepts no more requests for this flow at the moment."
         Operator CAUSE;
@@ -242,7 +203,6 @@ problems! {
     FlowNoResponse BAD_GATEWAY "flow-no-response" NotYourFault No
         "The flow did not give an answer; a run has probably started."
         FlowOwner RUNS;
-    /// The flow did not answer in time.
     FlowTimeout GATEWAY_TIMEOUT "flow-timeout" NotYourFault No
         "The flow did not answer in time; a run may have started."
         FlowOwner RUNS;
@@ -250,11 +210,9 @@ problems! {
     FlowFailed BAD_GATEWAY "flow-failed" NotYourFault No
         "The flow platform failed; a run may have started."
         Operator CAUSE;
-    /// The trigger cannot be reached; nothing was sent.
     FlowUnreachable BAD_GATEWAY "flow-unreachable" NotYourFault Later
         "The flow platform cannot be reached; nothing was sent."
         Operator CAUSE;
-    /// The trigger could not be connected in time; nothing was sent.
     FlowConnectTimeout GATEWAY_TIMEOUT "flow-connect-timeout" NotYourFault Later
         "The flow platform did not accept a connection in time; nothing was sent."
         Operator CAUSE;
@@ -292,7 +250,6 @@ failures! {
 pub struct LimitNotice {
     /// Name of the limit: `address`, `caller`, `route` or `gateway`.
     pub name: &'static str,
-    /// Requests allowed in a window.
     pub quota: u32,
     /// The window in whole seconds, at least 1.
     pub window_seconds: u64,
@@ -435,41 +392,34 @@ impl Problem {
         self
     }
 
-    /// Names the limit that refused.
     #[must_use]
     pub fn limit(mut self, notice: LimitNotice) -> Self {
         self.inner().limit = Some(notice);
         self
     }
 
-    /// The kind, and with it the public row.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What happened inside, for the log alone.
     pub fn cause(&self) -> Option<&str> {
         self.inner.as_ref()?.cause.as_deref()
     }
 
-    /// The known caller that is refused, and its key.
     pub fn caller(&self) -> Option<(&CallerName, Option<&KeyLabel>)> {
         let (name, key) = self.inner.as_ref()?.caller.as_ref()?;
         Some((name, key.as_ref()))
     }
 
-    /// Whether a run was started.
     pub fn run_started(&self) -> Run {
         let stated = self.inner.as_ref().and_then(|inner| inner.run);
         stated.unwrap_or(self.kind.run())
     }
 
-    /// The sentence for the caller, beyond the row's own.
     pub fn explanation(&self) -> Option<&str> {
         self.inner.as_ref()?.detail.as_deref()
     }
 
-    /// The name of the limit that refused, if one did.
     pub fn limit_name(&self) -> Option<&'static str> {
         Some(self.inner.as_ref()?.limit.as_ref()?.name)
     }
@@ -480,13 +430,11 @@ impl Problem {
         Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
     }
 
-    /// Whether the same request may be sent again.
     pub fn retryable(&self) -> bool {
         let stated = self.inner.as_ref().and_then(|inner| inner.again);
         stated.unwrap_or(self.kind.row().again) == Again::Later
     }
 
-    /// Status, header fields and body of the answer.
     pub fn answer(&self, request: RequestId) -> http::Response<Bytes> {
         let beginning = self.kind.beginning();
         let detail = self.explanation();

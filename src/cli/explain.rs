@@ -238,7 +238,6 @@ const fn again_word(again: Again) -> &'static str {
     }
 }
 
-/// Every row of every table.
 fn entries() -> Vec<Entry> {
     let mut entries: Vec<Entry> = Kind::ALL.iter().map(|kind| Entry::of_problem(*kind)).collect();
     entries.extend(ENDINGS.iter().map(|row| Entry::of(Table::Endings, row)));
@@ -260,7 +259,6 @@ fn matches(entry: &Entry, code: &str) -> bool {
     entry.code.eq_ignore_ascii_case(plain) || number == Some(plain)
 }
 
-/// Explains a code.
 pub(super) fn explain(code: &str) -> Outcome {
     let entries = entries();
     let found: Vec<_> = entries.iter().filter(|entry| matches(entry, code)).collect();

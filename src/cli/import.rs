@@ -338,7 +338,6 @@ fn read(path: &Path) -> Result<String, Refusal> {
         .map_err(|error| format!("The settings file {} cannot be read: {error}.", path.display()))
 }
 
-/// Renders the new route as TOML.
 fn block(
     task: &Import,
     settings: &Settings,

@@ -63,9 +63,6 @@ enum Writer {
 
 impl Lines {
     /// Starts the thread that writes to `out`, and to `complaints` if that fails.
-    ///
-    /// # Errors
-    /// If the system cannot start a thread.
     pub(super) fn start(
         out: impl Write + Send + 'static,
         complaints: impl Write + Send + 'static,

@@ -32,9 +32,6 @@ pub(super) struct Logging {
 }
 
 /// Installs the writer and the subscriber.
-///
-/// # Errors
-/// If standard output cannot be used, or the system cannot start a thread.
 pub(super) fn start(settings: &LogSettings) -> io::Result<Logging> {
     let form = match settings.format {
         LogFormat::Json => Form::Json,

@@ -1,13 +1,9 @@
 //! What a command comes to: what is printed, and the exit code.
 
-/// Result of a command.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Text for standard output.
     pub out: String,
-    /// Text for standard error.
     pub err: String,
-    /// Exit code.
     pub code: u8,
 }
 

@@ -5,7 +5,6 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::settings::{CallersSettings, Config, Proof, Rate, RouteSettings, Transport};
 
-/// Renders all routes, one per row.
 pub(super) fn table(config: &Config) -> String {
     let mut table = Table::new();
     table

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Minutes that are remembered, including the current one.
 pub const RECENT_MINUTES: u32 = 10;
 
-/// Counts of the last minutes.
 #[derive(Debug, Default)]
 pub struct Recent(OnceLock<Box<[Slot; RECENT_MINUTES as usize]>>);
 

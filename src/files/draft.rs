@@ -50,7 +50,6 @@ impl Draft {
         })
     }
 
-    /// The same draft, which gets the owner of this file.
     pub(crate) fn owned_like(mut self, model: &Path) -> Self {
         self.model = fs::metadata(model).ok();
         self
@@ -87,7 +86,6 @@ impl Draft {
         written.map_err(|error| named(&self.path, &error))
     }
 
-    /// Puts it in its place.
     pub(crate) fn put(&self) -> io::Result<()> {
         fs::rename(&self.path, &self.target).map_err(|error| named(&self.target, &error))?;
         // The name is on the disk only when the folder is. Where folders cannot be opened, the system sees to it.
@@ -168,9 +166,6 @@ fn owners_only() -> OpenOptions {
 
 /// What is replaced under this path. A link stays one, and what it leads to is replaced; but not one of a stranger, who could
 /// have an administrator replace any file.
-///
-/// # Errors
-/// When it is such a link.
 pub(crate) fn behind(path: &Path) -> io::Result<PathBuf> {
     let Ok(target) = fs::canonicalize(path) else {
         return Ok(path.to_owned());

@@ -32,7 +32,6 @@ pub(crate) fn text(file: &File, bytes_max: u64) -> io::Result<Option<Zeroizing<S
     }
 }
 
-/// Opens a file that the settings name.
 pub(crate) fn open(path: &Path) -> Result<File, Flaw> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
@@ -41,7 +40,6 @@ pub(crate) fn open(path: &Path) -> Result<File, Flaw> {
     Ok(file)
 }
 
-/// Reads a whole file of at most `bytes_max` bytes.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Flaw> {
     let file = open(path)?;
     let length = file
@@ -62,7 +60,6 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Flaw> {
     Ok(bytes)
 }
 
-/// Reads a whole text of at most `bytes_max` bytes.
 pub(crate) fn read_text(path: &Path, bytes_max: u64) -> Result<String, Flaw> {
     let bytes = read(path, bytes_max)?;
     String::from_utf8(bytes).map_err(|_| Flaw::new(format!("file {} is not UTF-8 text", path.display())))

@@ -10,7 +10,6 @@ pub(crate) enum About {
     Password,
 }
 
-/// Why a certificate cannot be used.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) about: About,

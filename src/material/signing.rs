@@ -26,7 +26,6 @@ const KEY_BITS_MIN: usize = 2048;
 /// Algorithm identifier of elliptic curve keys in DER (RFC 5480), which is near the start of a PKCS#8 key.
 const EC_KEY: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 
-/// How assertions are signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AssertionAlgorithm {
     /// RSA-PSS with SHA-256, what Microsoft documents today.
@@ -61,7 +60,6 @@ pub enum ChainShown {
     Yes,
 }
 
-/// The texts that a certificate is read from.
 pub(crate) struct Texts<'a> {
     pub(crate) file: &'a Secret,
     pub(crate) key: Option<&'a Secret>,
@@ -263,7 +261,6 @@ fn lonely(certificates: &[CertificateDer<'_>]) -> Fault {
     )
 }
 
-/// A certificate and the private key that belongs to it.
 pub struct SigningCertificate {
     key: RsaKeyPair,
     /// The certificate, and behind it those above it.
@@ -282,7 +279,6 @@ impl fmt::Debug for SigningCertificate {
 }
 
 impl SigningCertificate {
-    /// Reads a certificate with its key.
     pub(crate) fn read(texts: &Texts<'_>) -> Result<Self, Fault> {
         let parts = texts.parts()?;
         let parsed: Result<Vec<_>, _> = parts
@@ -324,22 +320,18 @@ impl SigningCertificate {
         &self.chain
     }
 
-    /// The first moment at which it is valid.
     pub fn begins(&self) -> SystemTime {
         self.begins
     }
 
-    /// The moment from which it is not valid any more.
     pub fn ends(&self) -> SystemTime {
         self.ends
     }
 
-    /// The day on which it ends, for people.
     pub fn ends_on(&self) -> String {
         day(self.ends)
     }
 
-    /// The day on which it begins, for people.
     pub fn begins_on(&self) -> String {
         day(self.begins)
     }
@@ -457,7 +449,6 @@ fn moment(seconds: i64) -> SystemTime {
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// A date, for people.
 pub(crate) fn day(moment: SystemTime) -> String {
     match jiff::Timestamp::try_from(moment) {
         Ok(moment) => moment.strftime("%Y-%m-%d").to_string(),

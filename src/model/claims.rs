@@ -48,12 +48,10 @@ impl Claims {
         serde_json::from_value(Value::Object(self.0)).ok()
     }
 
-    /// A claim that is a text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
     }
 
-    /// A claim that is a number.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.0.get(name).and_then(Value::as_f64)
     }
@@ -99,7 +97,6 @@ impl Claims {
         ))
     }
 
-    /// Why the tenant cannot match.
     pub fn tenant_fault(&self, wanted: &str) -> Option<String> {
         let Some(found) = self.text("tid") else {
             return Some(format!("tid is missing, wanted the tenant {}", quoted(wanted)));
@@ -155,7 +152,6 @@ impl Claims {
         })
     }
 
-    /// Why the token is not valid at this time.
     pub fn time_fault(&self, now: SystemTime) -> Option<String> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
@@ -261,7 +257,6 @@ pub fn safe(value: &str) -> String {
     printable(value, CLAIM_CHARS_MAX)
 }
 
-/// Cuts a text to at most `chars_max` characters.
 pub fn cut(mut text: String, chars_max: usize) -> String {
     if let Some((at, _)) = text.char_indices().nth(chars_max) {
         text.truncate(at);

@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use tokio::time::Instant;
 
-/// The wall clock.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
@@ -60,7 +59,6 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Starts at this reading of the wall clock.
     pub fn from(wall: SystemTime) -> Self {
         Self {
             wall,
@@ -68,7 +66,6 @@ impl Steady {
         }
     }
 
-    /// The current time.
     pub fn now(&self) -> SystemTime {
         // The sum overflows only around the year 292 billion.
         self.wall.checked_add(self.since.elapsed()).unwrap_or(self.wall)
@@ -127,7 +124,6 @@ fn stamp_of(time: SystemTime) -> String {
 }
 
 thread_local! {
-    /// The time of the current turn.
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
     /// A wall clock reading and when it was made.
     static WALL: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };

@@ -4,7 +4,6 @@
 /// requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cloud {
-    /// The worldwide cloud.
     Public,
     /// United States government community cloud, on the worldwide Entra.
     Gcc,
@@ -17,7 +16,6 @@ pub enum Cloud {
 }
 
 impl Cloud {
-    /// Every cloud.
     pub const ALL: [Cloud; 5] = [
         Cloud::Public,
         Cloud::Gcc,
@@ -26,7 +24,6 @@ impl Cloud {
         Cloud::China,
     ];
 
-    /// The name used in settings and logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Public => "public",
@@ -37,7 +34,6 @@ impl Cloud {
         }
     }
 
-    /// The cloud with this name.
     pub fn from_name(name: &str) -> Option<Cloud> {
         Self::ALL.into_iter().find(|cloud| cloud.name() == name)
     }

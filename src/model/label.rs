@@ -16,9 +16,6 @@ pub struct KeyLabel {
 
 impl KeyLabel {
     /// Accepts a name that is safe as a header value, a metric label and a log field.
-    ///
-    /// # Errors
-    /// [`NameError`] for a text that is empty, too long or has other characters.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check_name(text)?;
         Self::of(text.as_bytes()).ok_or(NameError)
@@ -39,7 +36,6 @@ impl KeyLabel {
         self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
 
-    /// The label as text.
     pub fn as_str(&self) -> &str {
         // It was created from valid UTF-8.
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
@@ -76,7 +72,6 @@ impl fmt::Debug for KeyLabel {
 #[derive(Clone, Default)]
 pub struct Labels(Vec<u8>);
 
-/// Position of one of [`Labels`].
 #[derive(Debug, Clone, Copy)]
 pub struct LabelPlace {
     start: u32,
@@ -84,17 +79,14 @@ pub struct LabelPlace {
 }
 
 impl Labels {
-    /// Reserves capacity for this many more bytes.
     pub fn reserve(&mut self, bytes: usize) {
         self.0.reserve_exact(bytes);
     }
 
-    /// Releases the capacity that was not needed.
     pub fn shrink_to_fit(&mut self) {
         self.0.shrink_to_fit();
     }
 
-    /// Adds a label.
     pub fn push(&mut self, label: &KeyLabel) -> LabelPlace {
         // The lists they come from are far smaller than 4 GiB.
         let start = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
@@ -105,7 +97,6 @@ impl Labels {
         }
     }
 
-    /// The label at a position that [`Labels::push`] returned.
     #[inline]
     pub fn get(&self, place: LabelPlace) -> Option<KeyLabel> {
         let rest = self.0.get(place.start as usize..)?;

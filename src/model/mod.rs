@@ -57,15 +57,11 @@ macro_rules! names {
 
         impl $name {
             /// Accepts a name that is safe as a header value, a metric label and a log field.
-            ///
-            /// # Errors
-            /// [`NameError`] for a text that is empty, too long or has other characters.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 check_name(text)?;
                 Ok(Self(text.into()))
             }
 
-            /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -86,11 +82,8 @@ macro_rules! names {
 }
 
 names! {
-    /// Name of a route, as the settings give it.
     RouteName
-    /// Name of a caller, as the settings give it.
     CallerName
-    /// Name of an Entra identity, as the settings give it.
     IdentityName
 }
 
@@ -111,7 +104,6 @@ thread_local! {
 }
 
 impl RequestId {
-    /// Generates an id.
     pub fn new() -> Self {
         let since = clock::wall_nearly()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -128,7 +120,6 @@ impl RequestId {
         (text.len() == 36 && id.get_version_num() == 7).then_some(Self(id))
     }
 
-    /// Writes the id into `space` and returns it as text.
     pub fn encode(self, space: &mut [u8; 36]) -> &str {
         self.0.as_hyphenated().encode_lower(space)
     }

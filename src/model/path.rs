@@ -23,9 +23,7 @@ pub struct FixedPath(Box<str>);
 /// Whether a path ends in `{*rest}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PathEnd {
-    /// It does not.
     Fixed,
-    /// It does.
     Open,
 }
 
@@ -38,7 +36,6 @@ impl PathTemplate {
         })
     }
 
-    /// Whether it ends in `{*rest}`.
     pub fn end(&self) -> PathEnd {
         self.end
     }

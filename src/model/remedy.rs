@@ -4,14 +4,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// Who can fix the cause of a failure.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FixedBy {
-    /// The sender of the request.
     Caller,
     /// The operator of the gateway: its settings, its secrets.
     Operator,
-    /// The owner of the flow or the Logic App.
     FlowOwner,
     /// The administrator of the tenant: Entra, key vaults, data policies.
     TenantAdmin,
@@ -21,12 +18,10 @@ pub enum FixedBy {
     ClusterAdmin,
     /// The account that a delegated identity signs in with.
     User,
-    /// Nobody: it is transient.
     Nobody,
 }
 
 impl FixedBy {
-    /// The word for log, doctor and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Caller => "caller",
@@ -61,7 +56,6 @@ impl fmt::Debug for FixedBy {
     }
 }
 
-/// Whether waiting helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outlook {
     /// It fails the same way until the cause is fixed.
@@ -86,29 +80,23 @@ impl Outlook {
 /// Where something is fixed: the page of a portal and the command; empty where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
-    /// The page of the portal.
     pub portal: &'static str,
-    /// The command.
     pub command: &'static str,
 }
 
 impl Page {
-    /// No page and no command.
     pub const NONE: Self = Self::new("", "");
     /// Where an account signs in again.
     pub const LOGIN: Self = Self::command("flowgate login --config FILE --identity {identity}");
 
-    /// A page and a command.
     pub const fn new(portal: &'static str, command: &'static str) -> Self {
         Self { portal, command }
     }
 
-    /// A page alone.
     pub const fn portal(portal: &'static str) -> Self {
         Self::new(portal, "")
     }
 
-    /// A command alone.
     pub const fn command(command: &'static str) -> Self {
         Self::new("", command)
     }
@@ -123,11 +111,8 @@ pub struct FailureRow {
     pub label: &'static str,
     /// What was seen, as a clause; empty where `what` has it all.
     pub seen: &'static str,
-    /// Who fixes it.
     pub fixed_by: FixedBy,
-    /// Whether waiting helps.
     pub outlook: Outlook,
-    /// Where it is fixed.
     pub page: Page,
     /// What happened and what is to be done, in sentences.
     pub what: &'static str,
@@ -137,7 +122,6 @@ pub struct FailureRow {
 pub type Values<'a> = [(&'a str, &'a str)];
 
 impl FailureRow {
-    /// What is to be done, with these values.
     pub fn remedy(&self, values: &Values<'_>) -> Remedy {
         Remedy::new(self.fixed_by, fill(self.what, values))
             .portal(fill(self.page.portal, values))
@@ -208,18 +192,13 @@ pub(crate) use failures;
 /// What to do about a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remedy {
-    /// Who can do it.
     pub fixed_by: FixedBy,
-    /// What to do, in sentences.
     pub what: Cow<'static, str>,
-    /// The page of the portal; empty if there is none.
     pub portal: Cow<'static, str>,
-    /// The command; empty if there is none.
     pub command: Cow<'static, str>,
 }
 
 impl Remedy {
-    /// A remedy without a page or a command.
     pub fn new(fixed_by: FixedBy, what: impl Into<Cow<'static, str>>) -> Self {
         Self {
             fixed_by,
@@ -229,14 +208,12 @@ impl Remedy {
         }
     }
 
-    /// Adds the page of the portal.
     #[must_use]
     pub fn portal(mut self, page: impl Into<Cow<'static, str>>) -> Self {
         self.portal = page.into();
         self
     }
 
-    /// Adds the command.
     #[must_use]
     pub fn command(mut self, command: impl Into<Cow<'static, str>>) -> Self {
         self.command = command.into();

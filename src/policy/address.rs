@@ -22,7 +22,6 @@ impl Origin {
         Self(peer.ip().to_canonical())
     }
 
-    /// The address itself.
     pub fn address(self) -> IpAddr {
         self.0
     }
@@ -69,7 +68,6 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Builds the sets from the settings.
     pub fn build(settings: &NetworkSettings) -> Self {
         Self {
             allow: NetworkSet::build(&settings.allow),
@@ -78,9 +76,6 @@ impl Networks {
     }
 
     /// Lets an origin in or says which list refuses it.
-    ///
-    /// # Errors
-    /// [`OutsideNetworks`], which becomes `address-refused`.
     pub fn admit(&self, origin: Origin) -> Result<(), OutsideNetworks> {
         if let Some(network) = self.deny.covering(origin.0) {
             return Err(OutsideNetworks {
@@ -98,16 +93,12 @@ impl Networks {
     }
 }
 
-/// An origin was refused, and by which list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutsideNetworks {
-    /// Who was refused.
     pub origin: Origin,
-    /// By what.
     pub list: List,
 }
 
-/// The list that refused an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
     /// The list of the kept-out has this network; the widest, if several of them contain the origin.

@@ -22,10 +22,8 @@ pub enum HostFault {
     /// An empty label, or too many characters.
     #[error("the host is not a DNS name")]
     Name,
-    /// The text between brackets is not an IPv6 address.
     #[error("the host has brackets around something that is no IPv6 address")]
     Literal,
-    /// What follows the colon is no port.
     #[error("the port after the host is not a number from 1 to 65535")]
     Port,
 }
@@ -42,9 +40,6 @@ impl From<HostFault> for Problem {
 ///
 /// The grammar is that of RFC 9110 section 7.2, less what only helps to deceive: percent-encoding in the
 /// name, zone ids, and a colon without a port.
-///
-/// # Errors
-/// A [`HostFault`] for everything else; it becomes `malformed-request`.
 pub fn parse(value: &str) -> Result<&str, HostFault> {
     if let Some(inside) = value.strip_prefix('[') {
         return parse_literal(value, inside);

@@ -23,9 +23,6 @@ impl OpenPaths {
     }
 
     /// Lets what follows the API's own path through, if it is listed.
-    ///
-    /// # Errors
-    /// [`Kind::RouteUnknown`] for all others.
     pub fn admit(&self, rest: &str) -> Result<(), Problem> {
         let slash = if rest.starts_with('/') { "" } else { "/" };
         match self.templates.at(&format!("{slash}{rest}")) {

@@ -9,7 +9,6 @@ use crate::problem::{Kind, Problem};
 /// Why a path could be read as another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathFault {
-    /// It does not begin with a slash.
     #[error("the path does not start with a slash")]
     NotAbsolute,
     /// A segment between two slashes is empty, or nothing but parameters after `;`.
@@ -30,7 +29,6 @@ pub enum PathFault {
     /// A character that must be percent-encoded in a path (RFC 3986 section 3.3).
     #[error("the path has a character that must be percent-encoded")]
     Unencoded,
-    /// A percent sign without two hexadecimal digits.
     #[error("the path has a broken percent-encoding")]
     BrokenEncoding,
     /// What is decoded once can be decoded again.
@@ -72,9 +70,6 @@ impl From<PathFault> for Problem {
 }
 
 /// Lets a raw path through that can be read in one way only.
-///
-/// # Errors
-/// A [`PathFault`] for every other path; it becomes `malformed-request`.
 pub fn check(raw: &str) -> Result<&str, PathFault> {
     decode(raw).map(|_| raw)
 }

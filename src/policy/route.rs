@@ -18,9 +18,7 @@ use crate::settings::RouteSettings;
 pub struct Matching<'a> {
     /// Host, or every host.
     pub host: Option<&'a str>,
-    /// Path template: `/orders/{id}`, `/files/{*rest}`.
     pub path: &'a str,
-    /// Methods.
     pub methods: &'a [Method],
 }
 
@@ -39,20 +37,10 @@ impl<'a> From<&'a RouteSettings> for Matching<'a> {
 pub enum RouteError {
     /// A template that no acceptable path can match, or that is not a template.
     #[error("path template {path:?} cannot be used: {why}")]
-    Template {
-        /// The template.
-        path: String,
-        /// What is wrong with it.
-        why: String,
-    },
+    Template { path: String, why: String },
     /// Two routes want the same method at the same host and template.
     #[error("two routes want {method} {path:?}")]
-    Twice {
-        /// The method.
-        method: Method,
-        /// The template.
-        path: String,
-    },
+    Twice { method: Method, path: String },
 }
 
 /// The table of all routes; `T` is what the gateway keeps for one.
@@ -86,10 +74,8 @@ enum Tail {
     Rest,
 }
 
-/// A route that was found.
 #[derive(Debug)]
 pub struct RouteMatch<'r, 'p, T> {
-    /// What the gateway keeps for the route.
     pub value: &'r T,
     /// What the trailing `{*rest}` of the template matched, byte for byte as received.
     pub rest: Option<&'p str>,
@@ -97,9 +83,6 @@ pub struct RouteMatch<'r, 'p, T> {
 
 impl<T> Routes<T> {
     /// Builds the table.
-    ///
-    /// # Errors
-    /// [`RouteError`] for a template that can never match or that another route contradicts.
     pub fn build<'a>(routes: impl IntoIterator<Item = (Matching<'a>, T)>) -> Result<Self, RouteError>
     where
         T: Clone,

@@ -23,7 +23,6 @@ const SCOPES: [(&str, &str); 3] = [
 ];
 
 impl Check<'_> {
-    /// Where the API is.
     pub(super) fn api(
         &mut self,
         route: &Table<RouteTable>,
@@ -75,7 +74,6 @@ impl Check<'_> {
         self.findings.warn(value, Flaw::new(what).hint(hint));
     }
 
-    /// What of the API may be asked for.
     pub(super) fn api_paths(
         &mut self,
         route: &Table<RouteTable>,

@@ -98,7 +98,6 @@ fn is_header(line: &str) -> bool {
     line.starts_with('[') && line.ends_with(']') && is_name(name) && !is_value
 }
 
-/// Whether a line sets a key.
 fn is_assignment(line: &str) -> bool {
     line.split_once('=').is_some_and(|(key, _)| is_name(key))
 }

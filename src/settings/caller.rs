@@ -75,21 +75,16 @@ table! {
     }
 }
 
-/// Who calls.
 #[derive(Debug, Clone)]
 pub struct CallerSettings {
-    /// Its name in limits, log and headers.
     pub name: CallerName,
     /// Its keys; a caller without any is known by its networks alone.
     pub keys: Arc<KeyList>,
-    /// Networks it may call from.
     pub networks: NetworkSettings,
-    /// Its rate over all routes.
     pub rate: Option<Rate>,
 }
 
 impl CallerSettings {
-    /// A caller from any network, with the usual rate and without keys.
     pub fn new(name: CallerName) -> Self {
         Self {
             name,

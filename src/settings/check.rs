@@ -10,7 +10,6 @@ use crate::settings::findings::{Findings, Mark};
 use crate::settings::fingerprint::Fingerprint;
 use crate::settings::{Environment, VaultReference};
 
-/// A check under way.
 pub(super) struct Check<'a> {
     pub(super) findings: Findings,
     pub(super) environment: &'a Environment,
@@ -19,7 +18,6 @@ pub(super) struct Check<'a> {
     /// Network lists that were read: a list used twice is read, and its mistakes reported, once. `None` marks a list with
     /// mistakes.
     pub(super) lists: HashMap<PathBuf, Option<Vec<IpNet>>>,
-    /// Secrets in key vaults that the settings name.
     pub(super) vaults: VaultUses,
     /// Of everything that was read and is no secret.
     pub(super) fingerprint: Fingerprint,

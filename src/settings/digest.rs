@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::model::Secret;
 
-/// Digest of a key as stored in the settings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyDigest {
     /// SHA-256 of the key: `sha256:` and 64 hexadecimal digits.
@@ -27,7 +26,6 @@ impl KeyDigest {
         Self::HmacSha256(bytes)
     }
 
-    /// Its 32 bytes, whichever way they were made.
     #[inline]
     pub fn as_bytes(&self) -> &[u8; 32] {
         match self {
@@ -35,7 +33,6 @@ impl KeyDigest {
         }
     }
 
-    /// The digest as written in settings.
     pub fn to_setting(&self) -> String {
         let (name, bytes) = match self {
             Self::Sha256(bytes) => ("sha256", bytes),

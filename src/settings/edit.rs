@@ -13,25 +13,17 @@ use crate::files::Draft;
 use crate::model::Secret;
 use crate::settings::source::Reference;
 
-/// Where the trigger of a route is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TriggerPlace {
-    /// In the settings file itself.
     Inline(Range<usize>),
-    /// In a file of its own.
     File(PathBuf),
-    /// In an environment variable, out of reach.
     Variable(String),
-    /// In a key vault, likewise.
     Vault(String),
 }
 
-/// What the settings say about one route's trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// Where the address is.
     pub place: TriggerPlace,
-    /// Whether the route is `signed`.
     pub signed: bool,
 }
 
@@ -91,9 +83,6 @@ pub fn appended(text: &str, block: &str) -> String {
 }
 
 /// Replaces a settings file in one step; it keeps its rights, and its owner where that is possible.
-///
-/// # Errors
-/// Those of the file system; the file is then as it was.
 pub fn replace_settings(path: &Path, text: &str) -> io::Result<()> {
     let path = files::behind(path)?;
     let rights = fs::metadata(&path)?.permissions();
@@ -105,13 +94,9 @@ pub fn replace_settings(path: &Path, text: &str) -> io::Result<()> {
 /// Who may read the file of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
-    /// The user who owns the settings as well.
     OwnerOfSettings(u32),
-    /// Another user than the one who owns the settings.
     Another {
-        /// Who owns the secret.
         owner: u32,
-        /// Who owns the settings.
         settings: u32,
     },
     /// Files have no such owners here.
@@ -120,9 +105,6 @@ pub enum Readers {
 
 /// Creates a secret's file or replaces it atomically, readable by its owner only. An existing owner is kept where
 /// possible. A new file gets the owner of the settings, because the gateway often runs as another user than its installer.
-///
-/// # Errors
-/// Those of the file system; the file is then as it was.
 pub fn replace_secret(path: &Path, secret: &Secret, settings: &Path) -> io::Result<Readers> {
     let path = files::behind(path)?;
     let mut draft = Draft::beside(&path)?;

@@ -38,7 +38,6 @@ impl From<Range<usize>> for Mark {
 /// The place of the table that is the whole file.
 pub(crate) const ROOT: Range<usize> = 0..0;
 
-/// What was found so far.
 #[derive(Debug)]
 pub(crate) struct Findings {
     name: String,
@@ -73,7 +72,6 @@ impl Findings {
         self.sources.len() - 1
     }
 
-    /// A place in a list.
     pub(crate) fn mark(source: usize, span: Range<usize>) -> Mark {
         Mark::new(source, &span)
     }
@@ -148,7 +146,6 @@ impl Findings {
         }
     }
 
-    /// Every key and word that the settings know.
     pub(crate) fn vocabulary(&self) -> &'static Vocabulary {
         self.vocabulary
     }

@@ -23,7 +23,6 @@ impl fmt::Display for SettingsDigest {
     }
 }
 
-/// A digest of settings while they are read.
 pub(super) struct Fingerprint(Context);
 
 impl Default for Fingerprint {

@@ -8,23 +8,16 @@ use std::time::SystemTime;
 use crate::model::{KeyLabel, LabelPlace, Labels};
 use crate::settings::KeyDigest;
 
-/// One key of a caller.
 #[derive(Debug, Clone)]
 pub struct KeySettings {
-    /// Distinguishes it in log and headers.
     pub label: KeyLabel,
-    /// Digest of the key.
     pub digest: KeyDigest,
-    /// It is refused before this moment.
     pub not_before: Option<SystemTime>,
-    /// It is refused from this moment on.
     pub expires: Option<SystemTime>,
-    /// Whether it is accepted at all.
     pub state: KeyState,
 }
 
 impl KeySettings {
-    /// A key that is accepted at any time.
     pub fn new(label: KeyLabel, digest: KeyDigest) -> Self {
         Self {
             label,
@@ -36,10 +29,8 @@ impl KeySettings {
     }
 }
 
-/// Whether a key is accepted at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyState {
-    /// Accepted within its dates.
     Enabled,
     /// Refused, and named in the log when it is shown.
     Disabled,
@@ -68,18 +59,13 @@ struct Entry {
 /// When a key holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// Whether it is accepted at all.
     pub state: KeyState,
-    /// The moments between which it is accepted, if it has any.
     pub dates: Option<Dates>,
 }
 
-/// The moments between which a key is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dates {
-    /// It is refused before this moment.
     pub not_before: Option<SystemTime>,
-    /// It is refused from this moment on.
     pub expires: Option<SystemTime>,
 }
 
@@ -87,20 +73,17 @@ pub struct Dates {
 const _: () = assert!(size_of::<Entry>() <= 48);
 
 impl KeyList {
-    /// Makes room for so many keys more.
     pub fn reserve(&mut self, keys: usize) {
         self.entries.reserve_exact(keys);
         self.labels.reserve(keys.saturating_mul(LABEL_BYTES));
     }
 
-    /// Gives back the room that was not needed.
     pub fn shrink_to_fit(&mut self) {
         self.entries.shrink_to_fit();
         self.labels.shrink_to_fit();
         self.dates.shrink_to_fit();
     }
 
-    /// Adds a key.
     pub fn push(&mut self, key: &KeySettings) {
         let dates = Dates {
             not_before: key.not_before,
@@ -127,17 +110,14 @@ impl KeyList {
         Some(NonZeroU32::try_from(u32::try_from(self.dates.len()).ok()?).unwrap_or(NonZeroU32::MAX))
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The key with this number, from 0.
     pub fn get(&self, index: usize) -> Option<KeySettings> {
         let Terms { state, dates } = self.terms(index)?;
         Some(KeySettings {
@@ -149,19 +129,16 @@ impl KeyList {
         })
     }
 
-    /// The digest of a key alone.
     #[inline]
     pub fn digest(&self, index: usize) -> Option<&KeyDigest> {
         self.entries.get(index).map(|entry| &entry.digest)
     }
 
-    /// The label of a key alone.
     #[inline]
     pub fn label(&self, index: usize) -> Option<KeyLabel> {
         self.labels.get(self.entries.get(index)?.label)
     }
 
-    /// When a key holds.
     #[inline]
     pub fn terms(&self, index: usize) -> Option<Terms> {
         let entry = self.entries.get(index)?;
@@ -174,7 +151,6 @@ impl KeyList {
         })
     }
 
-    /// All keys.
     pub fn iter(&self) -> impl Iterator<Item = KeySettings> {
         (0..self.len()).filter_map(|index| self.get(index))
     }

@@ -55,11 +55,9 @@ fn unmapped(network: IpNet) -> IpNet {
     short.map_or(network, IpNet::V4)
 }
 
-/// How to get a digest.
 pub(super) const HOW_TO_MAKE: &str =
     "`flowgate key new` prints one for a new key, `flowgate key hash` for an existing one";
 
-/// Reads the digest of a key.
 pub(super) fn digest(text: &str) -> Result<KeyDigest, Flaw> {
     let (hex, make): (&str, fn([u8; 32]) -> KeyDigest) = if let Some(hex) = text.strip_prefix("sha256:") {
         (hex, KeyDigest::Sha256)
@@ -113,7 +111,6 @@ pub(super) struct Entry<T> {
     pub(super) value: T,
 }
 
-/// A flaw and where in the text it is.
 pub(super) struct Misplaced {
     pub(super) span: Range<usize>,
     pub(super) flaw: Flaw,

@@ -17,14 +17,11 @@ table! {
     }
 }
 
-/// Form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
     Auto,
-    /// One JSON object a line.
     Json,
-    /// Text for people.
     Text,
 }
 
@@ -34,10 +31,8 @@ choice!(
     Self::DEBUG => "debug", Self::TRACE => "trace"
 );
 
-/// Whether each request gets its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessLog {
-    /// One line a request.
     On,
     /// None; connection lines and changes of state are still logged.
     Off,

@@ -16,7 +16,6 @@ use crate::settings::mask::{HiddenWords, Vocabulary};
 /// Most mistakes of one report; a file with more has one cause that shows in the first few.
 pub(super) const MISTAKES_MAX: usize = 100;
 
-/// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// The settings cannot be used.
@@ -27,12 +26,9 @@ pub enum Severity {
     Warning,
 }
 
-/// How a report looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// Text alone.
     Plain,
-    /// With colours, for a terminal.
     Color,
 }
 
@@ -198,22 +194,18 @@ impl Mistake {
         self
     }
 
-    /// How bad it is.
     pub fn severity(&self) -> Severity {
         self.severity
     }
 
-    /// What is wrong, as a clause.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// The correction, where it is known.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Name of the file.
     pub fn file(&self) -> &str {
         &self.place.file
     }
@@ -223,12 +215,10 @@ impl Mistake {
         self.place.spot.as_ref().map(|spot| spot.line)
     }
 
-    /// Column in the line, in characters, from 1.
     pub fn column(&self) -> Option<usize> {
         self.place.spot.as_ref().map(|spot| spot.column)
     }
 
-    /// The mistake with its line, caret and correction.
     pub fn render(&self, style: Style) -> String {
         let level = match self.severity {
             Severity::Mistake | Severity::Lapse => Level::ERROR,
@@ -286,7 +276,6 @@ pub struct Report {
     more: More,
 }
 
-/// Whether everything found is in the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum More {
     Complete,
@@ -301,9 +290,6 @@ impl Report {
     }
 
     /// Takes settings that can be used by their word: what a gateway would start with in part is a mistake as well.
-    ///
-    /// # Errors
-    /// The report, if there is such a mistake among these warnings.
     pub fn strict(warnings: Vec<Mistake>) -> Result<Vec<Mistake>, Self> {
         if warnings
             .iter()
@@ -317,7 +303,6 @@ impl Report {
         })
     }
 
-    /// Mistakes and warnings in the order of the files.
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
     }
@@ -329,7 +314,6 @@ impl Report {
             .count()
     }
 
-    /// The whole report, with a line at its end that counts.
     pub fn render(&self, style: Style) -> String {
         let mut text = String::new();
         for mistake in &self.mistakes {
@@ -355,7 +339,6 @@ impl Report {
     }
 }
 
-/// The order of a report.
 pub(super) fn sort(main: &str, mistakes: &mut [Mistake]) {
     mistakes.sort_by_cached_key(|mistake| {
         let place = &mistake.place;

@@ -9,7 +9,6 @@ use crate::settings::kinds::At;
 use crate::settings::near;
 use crate::settings::table::{Rows, Table};
 
-/// Names of one kind.
 pub(super) struct Names {
     kind: &'static str,
     given: HashMap<String, Given>,
@@ -32,7 +31,6 @@ impl Names {
         }
     }
 
-    /// The use of a name.
     pub(super) fn use_of(&mut self, value: &At<String>, findings: &mut Findings) -> bool {
         if let Some(given) = self.given.get_mut(value.as_str()) {
             given.used = true;

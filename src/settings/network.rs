@@ -17,9 +17,7 @@ use crate::settings::mistake::TextKind;
 /// Networks that are let in and kept out. Denial wins; an empty `allow` lets in every address not denied.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkSettings {
-    /// Let in.
     pub allow: Vec<IpNet>,
-    /// Kept out.
     pub deny: Vec<IpNet>,
 }
 

@@ -106,7 +106,6 @@ table! {
     }
 }
 
-/// What is behind a route, as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RouteKindWord {
     Flow,
@@ -117,47 +116,30 @@ choice!(RouteKindWord: Self::Flow => "flow", Self::Api => "api");
 choice!(ClaimMismatch: Self::Try => "try", Self::Refuse => "refuse");
 switch!(RelativePath: Appended = true, Dropped = false);
 
-/// A public address and the flow behind it.
 #[derive(Debug, Clone)]
 pub struct RouteSettings {
-    /// Its name in limits, log and metrics.
     pub name: RouteName,
-    /// Host it answers for, lower-case, without port; every host when absent.
     pub host: Option<Host>,
-    /// Path template in matchit's form: `/orders/{id}`, `/files/{*rest}`.
     pub path: PathTemplate,
     /// Methods; at least one.
     pub methods: Vec<Method>,
-    /// Who may call.
     pub callers: CallersSettings,
-    /// Networks that may call, in addition to the caller's own.
     pub networks: NetworkSettings,
-    /// Places a key is read from.
     pub key_places: Vec<KeyPlace>,
-    /// Its rate over all callers.
     pub rate: Option<Rate>,
-    /// Largest body in bytes.
     pub body_bytes_max: u64,
-    /// What it forwards to.
     pub kind: RouteKind,
-    /// How the route authenticates to the trigger.
     pub proof: Proof,
-    /// Object ids on the trigger's list, as far as they are known.
     pub object_ids: Vec<String>,
-    /// What happens to calls while a claim of the token cannot match.
     pub on_claim_mismatch: ClaimMismatch,
     /// Address of the trigger, or of the API; a placeholder if it was not read. Messages use
     /// [`RouteSettings::trigger_shown`].
     pub trigger: TriggerUrl,
     /// Where that address can be read again, if it is not written in the settings themselves.
     pub trigger_source: Option<TriggerSource>,
-    /// Whether the rest of the public path becomes the trigger's relative path.
     pub relative_path: RelativePath,
-    /// Query parameters of the caller that go on.
     pub query: QueryPass,
-    /// What of an API may be asked for to see whether it answers.
     pub probe: Option<FixedPath>,
-    /// Upstream connections.
     pub upstream: UpstreamSettings,
 }
 
@@ -172,26 +154,21 @@ impl RouteSettings {
     }
 }
 
-/// What a route forwards to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteKind {
-    /// The trigger of a flow.
     Flow,
     /// An API that wants a token, and what of it may be asked for: templates for what follows its own path, in matchit's
     /// form. None, where the route's path has no `{*rest}`, so that one address is all there is.
     Api(Vec<PathTemplate>),
 }
 
-/// Who may call a route.
 #[derive(Debug, Clone)]
 pub enum CallersSettings {
-    /// Only these.
     Named(Vec<CallerName>),
     /// Everybody, as the settings explicitly allow; networks and limits still apply.
     Anonymous,
 }
 
-/// What happens to calls while a claim of the token cannot match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimMismatch {
     /// They go to the flow all the same: the token was only read, not verified.
@@ -203,48 +180,33 @@ pub enum ClaimMismatch {
 /// What happens to the trailing `{*rest}` of a route's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelativePath {
-    /// It only selects the route.
     Dropped,
-    /// It is appended to the trigger's path.
     Appended,
 }
 
-/// Query parameters of the caller that go on to the trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueryPass {
-    /// None.
     None,
-    /// These names.
     Named(Vec<String>),
     /// All but the trigger's own.
     All,
 }
 
-/// Connections to one trigger.
 #[derive(Debug, Clone)]
 pub struct UpstreamSettings {
-    /// Certificates trusted for the trigger.
     pub trust: Trust,
-    /// Address to connect to in place of what the trigger's name resolves to.
     pub connect_to: Option<SocketAddr>,
-    /// Requests to the trigger at one time.
     pub in_flight_max: usize,
-    /// Requests that may wait for one of those.
     pub waiting_max: usize,
-    /// Time a request may wait.
     pub waiting_timeout: Duration,
-    /// Time for name look-up, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// Time from the last byte of the request to the head of the answer, and between two pieces of its body.
     pub response_timeout: Duration,
-    /// Time an unused connection is kept.
     pub idle_timeout: Duration,
 }
 
 /// The header field most senders of webhooks can set.
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What routes are checked against.
 struct Known<'a> {
     identities: &'a [IdentitySettings],
     identity_names: &'a mut Names,

@@ -116,12 +116,10 @@ fn print_duration(duration: &Duration) -> String {
     format!("{}{unit}", millis / length)
 }
 
-/// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(u64);
 
 impl Size {
-    /// So many bytes.
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
     }
@@ -135,12 +133,10 @@ impl Size {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 
-    /// The same as a length of a body.
     pub fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The same as a window of HTTP/2.
     pub fn as_u32(self) -> u32 {
         u32::try_from(self.0).unwrap_or(u32::MAX)
     }

@@ -49,7 +49,6 @@ table! {
     }
 }
 
-/// The JSON Schema of the settings file, for editors.
 pub fn schema() -> Value {
     let mut schema = table::schema::<File>();
     if let Some(schema) = schema.as_object_mut() {
@@ -61,7 +60,6 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Every key and word that the settings know.
 pub(super) fn vocabulary() -> &'static Vocabulary {
     static WORDS: OnceLock<Vocabulary> = OnceLock::new();
     WORDS.get_or_init(|| Vocabulary::of(&schema()))

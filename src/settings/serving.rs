@@ -19,7 +19,6 @@ use crate::model::{Flaw, Secret};
 use crate::outbound::provider;
 use crate::settings::source::SecretSource;
 
-/// Where the certificate of a listener and its key are stored.
 #[derive(Debug, Clone)]
 pub struct CertificateSource {
     pub(super) places: Places,
@@ -27,7 +26,6 @@ pub struct CertificateSource {
     pub(super) names: Vec<String>,
 }
 
-/// How the parts of a certificate are spread over their places.
 #[derive(Debug, Clone)]
 pub(super) enum Places {
     /// The chain in one, the key in another.
@@ -60,9 +58,6 @@ impl CertificateSource {
     }
 
     /// Builds the certificate from the current contents of its sources.
-    ///
-    /// # Errors
-    /// Why it cannot be served, in words.
     pub fn read(&self, texts: &[Secret]) -> Result<Certificate, String> {
         let pair = self.pair(texts).map_err(|fault| fault.flaw.what)?;
         let names = self.served(&pair.leaf).map_err(|flaw| flaw.what)?;
@@ -112,33 +107,26 @@ impl CertificateSource {
     }
 }
 
-/// A certificate chain with its key and the names it serves.
 #[derive(Debug, Clone)]
 pub struct Certificate {
     /// Chain and signing key, checked to belong together.
     pub key: Arc<CertifiedKey>,
     /// Lower-case DNS names; `*.` matches one label.
     pub names: Vec<String>,
-    /// Start of validity of the leaf.
     pub not_before: SystemTime,
-    /// End of validity of the leaf.
     pub not_after: SystemTime,
-    /// Where it can be read again.
     pub source: Arc<CertificateSource>,
 }
 
 impl Certificate {
-    /// Whether it is good at this moment, by its own dates.
     pub fn is_valid(&self, now: SystemTime) -> bool {
         self.not_before <= now && now < self.not_after
     }
 
-    /// The day from which it is valid, for messages.
     pub fn begins_on(&self) -> String {
         day(self.not_before)
     }
 
-    /// The day on which it expires, for messages.
     pub fn ends_on(&self) -> String {
         day(self.not_after)
     }

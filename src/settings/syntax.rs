@@ -68,7 +68,6 @@ fn report(text: &str, errors: &[toml::de::Error], findings: &mut Findings) -> bo
     clear
 }
 
-/// Where the line begins in which a place is.
 fn line_start(text: &str, at: usize) -> usize {
     text.get(..at)
         .and_then(|before| before.rfind('\n'))

@@ -19,7 +19,6 @@ const CLOUDS: [(&str, &str); 3] = [
 
 const EXAMPLE: &str = "write keyvault:https://VAULT.vault.azure.net/secrets/NAME";
 
-/// A secret in a vault.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct VaultReference {
     /// Host, and port where one is given.
@@ -33,7 +32,6 @@ pub struct VaultReference {
 /// In which form a value is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Form {
-    /// As stored.
     AsItIs,
     /// As PEM; the vault converts a stored PFX file.
     Pem,
@@ -115,7 +113,6 @@ impl VaultReference {
         }
     }
 
-    /// Host and port of the vault.
     pub fn authority(&self) -> &str {
         &self.authority
     }
@@ -125,7 +122,6 @@ impl VaultReference {
         self.authority.split(['.', ':']).next().unwrap_or(&self.authority)
     }
 
-    /// Name of the secret.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -135,7 +131,6 @@ impl VaultReference {
         self.resource
     }
 
-    /// The scope to ask for.
     pub fn scope(&self) -> String {
         format!("{}/.default", self.resource)
     }

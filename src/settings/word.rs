@@ -7,7 +7,6 @@ use crate::model::Flaw;
 use crate::model::trigger::OWN_PARAMETERS;
 use crate::settings::kinds::Word;
 
-/// A place where a key is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyPlace {
     /// The whole value of a header field.

@@ -5,76 +5,45 @@ use thiserror::Error;
 /// Why a text is not the address of a trigger. No variant contains a value of the query.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TriggerUrlError {
-    /// The text is empty.
     #[error("trigger address is empty")]
     Empty,
-    /// Longer than [`ADDRESS_CHARS_MAX`](crate::model::trigger::ADDRESS_CHARS_MAX).
     #[error("trigger address has {chars} characters, more than the 16384 a trigger accepts")]
-    TooLong {
-        /// Characters found.
-        chars: usize,
-    },
-    /// White space, quotes or brackets around the address.
+    TooLong { chars: usize },
     #[error("trigger address begins or ends with {found:?}")]
-    Wrapped {
-        /// The stray character.
-        found: char,
-    },
-    /// Punctuation at the end of the address.
+    Wrapped { found: char },
     #[error("trigger address ends with a stray {found:?}")]
-    TrailingJunk {
-        /// The stray character.
-        found: char,
-    },
-    /// Two addresses in one text.
+    TrailingJunk { found: char },
     #[error("trigger address contains a second address")]
     TwoAddresses,
     /// A placeholder such as `<region>` or `{postalCode}`.
     #[error("trigger address still contains a placeholder in brackets")]
     Placeholder,
-    /// A blank or a line break inside.
     #[error("trigger address contains white space")]
     Whitespace,
     /// A control character inside, plain or percent-encoded.
     #[error("trigger address contains a control character")]
     Control,
-    /// A character outside ASCII.
     #[error("trigger address contains {found:?}, which is not ASCII")]
-    NotAscii {
-        /// The first such character.
-        found: char,
-    },
-    /// The address begins with `http://`.
+    NotAscii { found: char },
     #[error("trigger address starts with http://, a trigger listens on https only")]
     PlainHttp,
-    /// The address begins with anything else.
     #[error("trigger address must start with https://")]
     NotHttps,
-    /// A name or password before the host.
     #[error("trigger address carries a user name before its host")]
     UserInfo,
-    /// No host at all.
     #[error("trigger address has no host")]
     NoHost,
-    /// The host is neither a name nor an IP address.
     #[error("trigger address has a host that is neither a name nor an IP address")]
     BadHost,
-    /// The port is no number from 1 to 65535.
     #[error("trigger address has a port that is not a number from 1 to 65535")]
     BadPort,
     /// Port 433, as one page of Microsoft's documentation misprints it.
     #[error("trigger address has port 433")]
     PortTypo,
-    /// A `#` and what follows it.
     #[error("trigger address contains a '#', which ends an address before the trigger sees the rest")]
     Fragment,
-    /// A character that must be encoded in an address.
     #[error("trigger address contains {found:?}, which an address cannot hold unencoded")]
-    Character {
-        /// The character.
-        found: char,
-    },
-    /// `%` without two hexadecimal digits.
+    Character { found: char },
     #[error("trigger address has a '%' that is not followed by two hexadecimal digits")]
     Escape,
     /// Encoded once too often: `%252F`, or `?`, `=` and `&` themselves encoded.
@@ -82,55 +51,32 @@ pub enum TriggerUrlError {
     TwiceEncoded,
     /// `&amp;` or another spelling of `&` from HTML, XML or JSON.
     #[error("trigger address contains {spelling} in place of '&'")]
-    EscapedAmpersand {
-        /// The spelling found.
-        spelling: &'static str,
-    },
-    /// Parameters in the path.
+    EscapedAmpersand { spelling: &'static str },
     #[error("trigger address has its parameters in the path, the '?' before them is missing")]
     QuestionMarkLost,
-    /// A dot segment or a doubled slash in the path of a trigger.
     #[error("trigger address has a doubled slash or a dot segment in its path")]
     BadPath,
-    /// A page of a designer or a portal.
     #[error("{host} is where flows are designed, not where they are called")]
-    DesignerAddress {
-        /// The host found.
-        host: String,
-    },
+    DesignerAddress { host: String },
     /// An API for managing flows, or the audience of its tokens.
     #[error("{host} belongs to the management of flows, not to a trigger")]
-    ManagementAddress {
-        /// The host found.
-        host: String,
-    },
+    ManagementAddress { host: String },
     /// The trigger needs `api-version` and answers `MissingApiVersionParameter` without it.
     #[error("trigger address has no api-version")]
     MissingApiVersion,
     /// Other text was appended to the value of `api-version`.
     #[error("trigger address has an api-version that is neither a date nor a number")]
     BadApiVersion,
-    /// A key without a value.
     #[error("trigger address has an empty {key}")]
-    EmptyValue {
-        /// The key.
-        key: &'static str,
-    },
-    /// A key that may appear only once is repeated.
+    EmptyValue { key: &'static str },
     #[error("trigger address has {key} more than once")]
-    RepeatedKey {
-        /// The key.
-        key: &'static str,
-    },
-    /// The route needs a signature and the address has no part of one.
+    RepeatedKey { key: &'static str },
     #[error(
         "trigger address carries no signature (sp, sv and sig are missing) and the route has no identity"
     )]
     CutAtAmpersand,
-    /// The route needs a signature and the address has only parts of one.
     #[error("trigger address carries sp or sv but no sig")]
     SignatureTorn,
-    /// The route uses an identity and the address is signed.
     #[error("trigger address carries a signature (sig) although the route uses an identity")]
     SignedAndIdentity,
     /// Not usable for a request, for a reason none of the other variants names.

@@ -57,9 +57,6 @@ impl TriggerUrl {
     ///
     /// Any https address is accepted; one that no known flow has gets a [`TriggerUrl::warning`]. An explicit
     /// `:443` is dropped from the authority; path and query are kept unchanged.
-    ///
-    /// # Errors
-    /// [`TriggerUrlError`] names what happened to the address, and [`TriggerUrlError::hint`] how to fix it.
     pub fn parse(text: &str) -> Result<TriggerUrl, TriggerUrlError> {
         check_surroundings(text)?;
         let rest = after_scheme(text)?;
@@ -122,7 +119,6 @@ impl TriggerUrl {
         &self.host
     }
 
-    /// The port to connect to.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -132,7 +128,6 @@ impl TriggerUrl {
         &self.authority
     }
 
-    /// The path as configured.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -164,10 +159,6 @@ impl TriggerUrl {
     }
 
     /// For a route without an identity: the signature must be present.
-    ///
-    /// # Errors
-    /// [`TriggerUrlError::CutAtAmpersand`] without any part of a signature,
-    /// [`TriggerUrlError::SignatureTorn`] with some.
     pub fn require_signed(&self) -> Result<(), TriggerUrlError> {
         match self.signature {
             Signature::Whole => Ok(()),
@@ -178,9 +169,6 @@ impl TriggerUrl {
 
     /// For a route with an identity: the signature must be absent. A trigger refuses a request that carries
     /// both (Microsoft Learn, "Secure access and data in Azure Logic Apps").
-    ///
-    /// # Errors
-    /// [`TriggerUrlError::SignedAndIdentity`].
     pub fn require_bearer(&self) -> Result<(), TriggerUrlError> {
         if self.is_signed() {
             return Err(TriggerUrlError::SignedAndIdentity);
@@ -188,7 +176,6 @@ impl TriggerUrl {
         Ok(())
     }
 
-    /// Whether the host is one of the platform's hosts for flows.
     pub fn has_known_host(&self) -> bool {
         self.site != Site::Unknown
     }
@@ -260,9 +247,6 @@ impl TriggerUrl {
     /// `rest` is percent-encoded and may begin with a slash; nothing in it is encoded or repaired here. Empty
     /// segments are refused, because the trigger does not match a doubled slash, and so are dot segments in
     /// every spelling, because a server that resolves them would reach another trigger.
-    ///
-    /// # Errors
-    /// [`RelativePathError`] names what the path must not contain.
     pub fn with_relative(&self, rest: &str) -> Result<PathAndQuery, RelativePathError> {
         let rest = rest.strip_prefix('/').unwrap_or(rest);
         if rest.is_empty() {

@@ -17,14 +17,10 @@ pub enum RelativePathError {
     /// A character that must be encoded in a path, `?` and `#` among them.
     #[error("relative path has a character that is not allowed in a path")]
     Character,
-    /// A control character in percent-encoding.
     #[error("relative path has an encoded control character")]
     Control,
-    /// `%` without two hexadecimal digits.
     #[error("relative path has a broken percent-encoding")]
     Escape,
-    /// The whole address would be longer than
-    /// [`ADDRESS_CHARS_MAX`](crate::model::trigger::ADDRESS_CHARS_MAX).
     #[error("relative path makes the address longer than 16384 characters")]
     TooLong,
 }

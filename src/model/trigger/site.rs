@@ -15,7 +15,6 @@ pub enum Family {
     PowerPlatformScaleUnit,
     /// `<app>.azurewebsites.net/api/<workflow>/triggers/<trigger>/invoke`: Logic Apps Standard.
     Standard,
-    /// Any other https address.
     Other,
 }
 

@@ -21,7 +21,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Reads the key from the places of one route.
 #[derive(Debug, Clone)]
 pub struct KeyReader {
     headers: Box<[HeaderName]>,
@@ -40,9 +39,7 @@ enum AuthorizationUse {
     Both,
 }
 
-/// What a request shows as its key.
 pub enum Candidate<'h> {
-    /// As written in the header.
     Plain(&'h [u8]),
     /// Decoded from Basic credentials; wiped when dropped.
     Password(Zeroizing<Vec<u8>>),
@@ -69,7 +66,6 @@ impl Candidate<'_> {
 }
 
 impl KeyReader {
-    /// Reads at these places.
     pub fn build(places: &[KeyPlace]) -> Self {
         let mut headers = Vec::new();
         let mut authorization = AuthorizationUse::Ignored;

@@ -17,7 +17,6 @@ impl Usage {
         }
     }
 
-    /// Notes that this key of this caller let somebody in.
     pub(super) fn note(&self, caller: usize, key: usize) {
         let Some((word, bit)) = self.place(caller, key) else {
             return;
@@ -28,7 +27,6 @@ impl Usage {
         }
     }
 
-    /// Whether that was ever noted.
     pub(super) fn is_noted(&self, caller: usize, key: usize) -> bool {
         self.place(caller, key)
             .is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)

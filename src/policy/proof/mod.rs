@@ -23,20 +23,15 @@ use crate::problem::Problem;
 /// What a request presents with its head.
 #[derive(Clone, Copy)]
 pub struct Shown<'r> {
-    /// Its fields.
     pub headers: &'r HeaderMap,
-    /// The address it comes from.
     pub origin: Origin,
-    /// Whether credentials that could be guessed are looked up.
     pub guesses: Guesses,
     /// The wall clock, read only for a credential that has dates.
     pub now: &'r (dyn Fn() -> SystemTime + Sync),
 }
 
-/// Whether keys that could be guessed are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guesses {
-    /// Every key is looked up.
     Allowed,
     /// Generated keys only. Any other is unknown without a look at it, so that neither the answer nor its
     /// time depends on whether it is right.

@@ -2,7 +2,6 @@
 
 use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 
-/// The subject of a limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Subject<'s> {
     Caller(&'s CallerSettings),
@@ -20,7 +19,6 @@ impl Subject<'_> {
     }
 }
 
-/// One kind of limit.
 #[derive(Debug)]
 pub(super) struct LimitKind {
     /// Its name in the log and in `RateLimit-Policy`.

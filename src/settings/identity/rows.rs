@@ -102,16 +102,12 @@ table! {
     }
 }
 
-/// Who issues the tokens of a managed identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceWord {
     /// What the environment variables of the platform say, else IMDS.
     Auto,
-    /// The Instance Metadata Service of virtual machines.
     Imds,
-    /// App Service, Functions and Container Apps.
     AppService,
-    /// The agent of Azure Arc.
     Arc,
 }
 

@@ -4,7 +4,6 @@ use crate::settings::findings::Mark;
 use crate::settings::identity::rows::IdentityTable;
 use crate::settings::table::Table;
 
-/// A way to get tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Secret,
@@ -29,7 +28,6 @@ impl Way {
         Self::SignIn,
     ];
 
-    /// Its key in the settings.
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::Secret => "client_secret",
@@ -73,7 +71,6 @@ impl Way {
     }
 }
 
-/// The ways that the settings of an identity ask for.
 pub(super) fn ways(identity: &Table<IdentityTable>) -> Vec<(Way, Mark)> {
     let ways = Way::ALL.into_iter();
     ways.filter_map(|way| Some((way, way.place(identity)?))).collect()
