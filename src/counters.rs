@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Metric, Registry};
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 pub use recent::{RECENT_MINUTES, Recent};
@@ -67,7 +67,7 @@ pub struct FetchLabels {
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// All metrics. Clones share them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Counters(Arc<Figures>);
 
 impl Deref for Counters {
@@ -109,57 +109,6 @@ pub struct Refused {
     pub recent: Recent,
 }
 
-/// The handles of all metrics.
-#[derive(Debug)]
-pub struct Figures {
-    registry: Registry,
-    started: Instant,
-    /// Requests of the last minutes without a route, whatever was answered.
-    pub without_route: Recent,
-    /// Requests by route and outcome.
-    pub requests: Family<OutcomeLabels, Counter>,
-    /// Requests and connections refused by the gateway, by reason.
-    pub refusals: Family<ReasonLabels, Counter>,
-    /// Open connections of callers.
-    pub connections: Gauge,
-    /// Open connections of callers by worker.
-    pub worker_connections: Family<WorkerLabels, Gauge>,
-    /// Connections accepted since the start.
-    pub connections_accepted: Counter,
-    /// Handshakes that failed, by reason.
-    pub handshakes_failed: Family<ReasonLabels, Counter>,
-    /// Token requests by identity and outcome.
-    pub token_fetches: Family<FetchLabels, Counter>,
-    /// Seconds until the current token of an identity expires; 0 without a token.
-    pub token_expires_in: Family<IdentityLabels, Seconds>,
-    /// Seconds since the current token of an identity was fetched; 0 without a token.
-    pub token_age: Family<IdentityLabels, Seconds>,
-    /// Connections opened to triggers.
-    pub upstream_opened: Counter,
-    /// Requests that went over a connection already open.
-    pub upstream_reused: Counter,
-    /// Open connections to triggers.
-    pub upstream_connections: Gauge,
-    /// Requests sent once more with a fresh token.
-    pub token_retries: Counter,
-    /// Time spent in the gateway itself, in seconds.
-    pub own_time: Histogram,
-    /// Time from the request's last byte to the head of the trigger's answer, in seconds.
-    pub flow_time: Family<RouteLabels, Histogram, fn() -> Histogram>,
-    /// Addresses whose failed authentications are remembered.
-    pub limiter_entries: Gauge,
-    /// Bytes of held bodies in memory.
-    pub held_bytes: Gauge,
-    /// Log lines dropped because the writer could not keep up, or because the system did not accept them.
-    pub log_dropped: Gauge,
-    /// 1 while the gateway is ready.
-    pub ready: Gauge,
-    /// Days until a credential of an identity expires, if known; negative once it has expired.
-    pub credential_days_left: Family<CredentialLabels, Seconds>,
-    /// Days until the certificate of a listener expires, by its first name.
-    pub certificate_days: Family<NameLabels, Seconds>,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct NameLabels {
     pub name: Arc<str>,
@@ -177,137 +126,81 @@ fn flow_buckets() -> Histogram {
     ])
 }
 
-/// Registers a metric and returns it.
-fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
-    registry.register(name, help, metric.clone());
-    metric
+/// A row for each metric: the field that code uses, name and help for scrapers, type and first value.
+macro_rules! figures {
+    ($($(#[$doc:meta])* $field:ident $name:literal $help:literal: $kind:ty = $first:expr;)+) => {
+        /// The handles of all metrics.
+        #[derive(Debug)]
+        pub struct Figures {
+            registry: Registry,
+            started: Instant,
+            /// Requests of the last minutes without a route, whatever was answered.
+            pub without_route: Recent,
+            $($(#[$doc])* pub $field: $kind,)+
+        }
+
+        impl Default for Figures {
+            fn default() -> Self {
+                let mut registry = Registry::with_prefix("flowgate");
+                $(
+                    let $field: $kind = $first;
+                    registry.register($name, $help, $field.clone());
+                )+
+                Self {
+                    registry,
+                    started: clock::now(),
+                    without_route: Recent::default(),
+                    $($field,)+
+                }
+            }
+        }
+    };
 }
 
-impl Default for Counters {
-    fn default() -> Self {
-        Self::new()
-    }
+figures! {
+    requests "requests" "Requests by route and outcome":
+        Family<OutcomeLabels, Counter> = Family::default();
+    refusals "refusals" "Requests and connections refused":
+        Family<ReasonLabels, Counter> = Family::default();
+    connections "connections" "Open connections of callers": Gauge = Gauge::default();
+    worker_connections "worker_connections" "Open connections of each worker":
+        Family<WorkerLabels, Gauge> = Family::default();
+    connections_accepted "connections_accepted" "Connections accepted": Counter = Counter::default();
+    handshakes_failed "handshakes_failed" "TLS handshakes that failed":
+        Family<ReasonLabels, Counter> = Family::default();
+    token_fetches "token_fetches" "Token requests by outcome":
+        Family<FetchLabels, Counter> = Family::default();
+    /// 0 without a token.
+    token_expires_in "token_expires_in_seconds" "Seconds until the current token expires":
+        Family<IdentityLabels, Seconds> = Family::default();
+    /// 0 without a token.
+    token_age "token_age_seconds" "Seconds since the current token was fetched":
+        Family<IdentityLabels, Seconds> = Family::default();
+    upstream_opened "upstream_opened" "Connections opened to triggers": Counter = Counter::default();
+    upstream_reused "upstream_reused" "Requests sent over an open connection": Counter = Counter::default();
+    upstream_connections "upstream_connections" "Open connections to triggers": Gauge = Gauge::default();
+    token_retries "token_retries" "Requests sent once more with a fresh token": Counter = Counter::default();
+    own_time "own_time_seconds" "Time spent in the gateway itself": Histogram = own_buckets();
+    /// From the request's last byte to the head of the answer.
+    flow_time "flow_time_seconds" "Time the trigger took to answer":
+        Family<RouteLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(flow_buckets);
+    limiter_entries "limiter_entries" "Addresses with remembered failures": Gauge = Gauge::default();
+    held_bytes "held_body_bytes" "Bytes of held bodies in memory": Gauge = Gauge::default();
+    /// Because the writer could not keep up, or because the system did not accept them.
+    log_dropped "log_lines_dropped" "Log lines dropped under pressure": Gauge = Gauge::default();
+    ready "ready" "1 while the gateway is ready": Gauge = Gauge::default();
+    /// If known; negative once it has expired.
+    credential_days_left "credential_days_left" "Days until a credential of an identity expires":
+        Family<CredentialLabels, Seconds> = Family::default();
+    /// By the first name of the certificate.
+    certificate_days "certificate_days_left" "Days until a certificate expires":
+        Family<NameLabels, Seconds> = Family::default();
 }
 
 impl Counters {
-    /// Fresh counters, all at zero.
-    #[expect(clippy::too_many_lines, reason = "a list: one entry for each figure")]
+    /// All at zero.
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("flowgate");
-        let r = &mut registry;
-        let flow_times = Family::new_with_constructor(flow_buckets as fn() -> Histogram);
-        let figures = Figures {
-            registry: Registry::default(),
-            started: clock::now(),
-            without_route: Recent::default(),
-            requests: add(r, "requests", "Requests by route and outcome", Family::default()),
-            refusals: add(
-                r,
-                "refusals",
-                "Requests and connections refused",
-                Family::default(),
-            ),
-            connections: add(r, "connections", "Open connections of callers", Gauge::default()),
-            worker_connections: add(
-                r,
-                "worker_connections",
-                "Open connections of each worker",
-                Family::default(),
-            ),
-            connections_accepted: add(
-                r,
-                "connections_accepted",
-                "Connections accepted",
-                Counter::default(),
-            ),
-            handshakes_failed: add(
-                r,
-                "handshakes_failed",
-                "TLS handshakes that failed",
-                Family::default(),
-            ),
-            token_fetches: add(r, "token_fetches", "Token requests by outcome", Family::default()),
-            token_expires_in: add(
-                r,
-                "token_expires_in_seconds",
-                "Seconds until the current token expires",
-                Family::default(),
-            ),
-            token_age: add(
-                r,
-                "token_age_seconds",
-                "Seconds since the current token was fetched",
-                Family::default(),
-            ),
-            upstream_opened: add(
-                r,
-                "upstream_opened",
-                "Connections opened to triggers",
-                Counter::default(),
-            ),
-            upstream_reused: add(
-                r,
-                "upstream_reused",
-                "Requests sent over an open connection",
-                Counter::default(),
-            ),
-            upstream_connections: add(
-                r,
-                "upstream_connections",
-                "Open connections to triggers",
-                Gauge::default(),
-            ),
-            token_retries: add(
-                r,
-                "token_retries",
-                "Requests sent once more with a fresh token",
-                Counter::default(),
-            ),
-            own_time: add(
-                r,
-                "own_time_seconds",
-                "Time spent in the gateway itself",
-                own_buckets(),
-            ),
-            flow_time: add(
-                r,
-                "flow_time_seconds",
-                "Time the trigger took to answer",
-                flow_times,
-            ),
-            limiter_entries: add(
-                r,
-                "limiter_entries",
-                "Addresses with remembered failures",
-                Gauge::default(),
-            ),
-            held_bytes: add(
-                r,
-                "held_body_bytes",
-                "Bytes of held bodies in memory",
-                Gauge::default(),
-            ),
-            log_dropped: add(
-                r,
-                "log_lines_dropped",
-                "Log lines dropped under pressure",
-                Gauge::default(),
-            ),
-            ready: add(r, "ready", "1 while the gateway is ready", Gauge::default()),
-            credential_days_left: add(
-                r,
-                "credential_days_left",
-                "Days until a credential of an identity expires",
-                Family::default(),
-            ),
-            certificate_days: add(
-                r,
-                "certificate_days_left",
-                "Days until a certificate expires",
-                Family::default(),
-            ),
-        };
-        Self(Arc::new(Figures { registry, ..figures }))
+        Self::default()
     }
 
     /// The metrics of one route, looked up once. `kinds` is the number of kinds of refusal.
