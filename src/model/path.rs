@@ -79,7 +79,7 @@ fn check_template(text: &str) -> Result<PathEnd, Flaw> {
             Segment::Plain => {}
             Segment::Parameter(name) if names.contains(&name) => {
                 return Err(Flaw::new(format!(
-                    "the parameter {{{name}}} stands in the path twice"
+                    "the parameter {{{name}}} is in the path twice"
                 )));
             }
             Segment::Parameter(name) => names.push(name),

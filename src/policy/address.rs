@@ -42,7 +42,7 @@ impl fmt::Display for Origin {
     }
 }
 
-// Buckets of IPv4 addresses lie where IPv6 has multicast groups (ff00::/8), which never are the source of a
+// Buckets of IPv4 addresses are where IPv6 has multicast groups (ff00::/8), which never are the source of a
 // connection.
 const IPV4_BUCKETS: u64 = 0xffff_ffff_0000_0000;
 

@@ -107,7 +107,7 @@ impl Check<'_> {
         let key = self.beside("key", table.key.as_ref());
         let password = self.beside("password", table.password.as_ref());
         let reference = Reference::parse(value, &self.folder).unwrap_or_else(|| {
-            let flaw = Flaw::new("`file` says where the certificate lies together with its key");
+            let flaw = Flaw::new("`file` says where the certificate is stored together with its key");
             Err(flaw.hint("write file = \"file:PATH\", \"env:NAME\" or \"keyvault:ADDRESS\""))
         });
         let reference = match self.findings.keep(value, reference)? {
@@ -495,7 +495,11 @@ mod tests {
                 strange.as_str(),
                 "either by `file` or by `chain`",
             ),
-            ("file = \"a\"", &strange, "`file` says where the certificate lies"),
+            (
+                "file = \"a\"",
+                &strange,
+                "`file` says where the certificate is stored",
+            ),
             (
                 "chain = \"a\"\nkey = \"file:a\"\npassword = \"env:PEPPER\"",
                 &strange,

@@ -81,7 +81,7 @@ impl Check<'_> {
     /// The certificate file. It may be world-readable if the private key is stored separately.
     fn certificate_file(&mut self, value: &At<String>, is_public: bool) -> Option<SecretSource> {
         let reference = Reference::parse(value, &self.folder).unwrap_or_else(|| {
-            let flaw = Flaw::new("`file` says where the certificate lies");
+            let flaw = Flaw::new("`file` says where the certificate is stored");
             Err(flaw.hint("write file = \"file:PATH\" or \"env:NAME\""))
         });
         let reference = self.findings.keep(value, reference)?;
@@ -399,7 +399,7 @@ mod tests {
         let lines = table("file = \"file:none\"");
         refused(&sample(&lines), "file ");
         let inline = table("file = \"\"\"-----BEGIN PRIVATE KEY-----\ncanary\n\"\"\"");
-        refused(&sample(&inline), "`file` says where the certificate lies");
+        refused(&sample(&inline), "`file` says where the certificate is stored");
         refused(&sample(&table("")), "`file` is missing");
         refused(
             &one(format!("{CERTIFICATE}{KEY}").as_bytes(), "algorithm = \"ES256\""),
