@@ -17,14 +17,13 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    pub(crate) fn new(about: About, what: &str, hint: Option<&str>) -> Self {
+    pub(crate) fn new(about: About, what: impl Into<String>) -> Self {
         let flaw = Flaw::new(what);
-        Self {
-            about,
-            flaw: match hint {
-                Some(hint) => flaw.hint(hint),
-                None => flaw,
-            },
-        }
+        Self { about, flaw }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.flaw = self.flaw.hint(hint);
+        self
     }
 }

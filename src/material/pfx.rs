@@ -41,15 +41,15 @@ fn explain(error: &p12_keystore::error::Error, password: Option<&Secret>) -> Fau
 
     match (error, password) {
         (Error::MacError(_), Some(_)) => {
-            Fault::new(About::Password, "the password does not open the PFX file", None)
+            Fault::new(About::Password, "the password does not open the PFX file")
         }
         (Error::MacError(_), None) => Fault::new(
             About::File,
             "the PFX file needs a password, or was written without any",
-            Some(&format!(
-                "name it with password = \"env:NAME\"; or convert the file to PEM: {CONVERT}"
-            )),
-        ),
+        )
+        .hint(format!(
+            "name it with password = \"env:NAME\"; or convert the file to PEM: {CONVERT}"
+        )),
         (
             Error::UnsupportedEncryptionScheme
             | Error::UnsupportedMacAlgorithm
@@ -61,20 +61,18 @@ fn explain(error: &p12_keystore::error::Error, password: Option<&Secret>) -> Fau
         ) => Fault::new(
             About::File,
             "the PFX file is protected in a way that cannot be read here",
-            Some(&format!("convert it to PEM: {CONVERT}")),
-        ),
-        _ => Fault::new(About::File, "the PFX file is damaged or cut short", None),
+        )
+        .hint(format!("convert it to PEM: {CONVERT}")),
+        _ => Fault::new(About::File, "the PFX file is damaged or cut short"),
     }
 }
 
 /// Refuses: this build lacks the library.
 #[cfg(not(feature = "pfx"))]
 pub(crate) fn open(_: &[u8], _: Option<&Secret>) -> Result<Opened, Fault> {
-    Err(Fault::new(
-        About::File,
-        "this build cannot read PFX files",
-        Some(&format!(
+    Err(
+        Fault::new(About::File, "this build cannot read PFX files").hint(format!(
             "build it with `--features pfx`, or convert the file to PEM: {CONVERT}"
         )),
-    ))
+    )
 }

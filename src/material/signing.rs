@@ -3,7 +3,7 @@
 //! what is logged about them, by the code that read it.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{KeyPair, RsaEncoding, RsaKeyPair, UnparsedPublicKey};
@@ -18,6 +18,7 @@ use x509_parser::public_key::PublicKey;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::material::fault::{About, Fault};
+use crate::material::pem::moment;
 use crate::material::pfx;
 use crate::model::Secret;
 
@@ -80,6 +81,25 @@ impl Drop for Parts {
     }
 }
 
+impl Parts {
+    /// The certificates, of which there is at least one; `hint` says where one belongs.
+    pub(crate) fn parsed(&self, hint: &str) -> Result<Vec<X509Certificate<'_>>, Fault> {
+        let certificates = self.certificates.iter();
+        let parsed = certificates.map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed));
+        match parsed.collect::<Result<Vec<_>, _>>() {
+            Ok(none) if none.is_empty() => {
+                let what = "there is a private key without its certificate";
+                Err(Fault::new(About::File, what).hint(hint))
+            }
+            Ok(parsed) => Ok(parsed),
+            Err(_) => {
+                let what = "the certificate is damaged: it is not X.509";
+                Err(Fault::new(About::File, what))
+            }
+        }
+    }
+}
+
 impl Texts<'_> {
     /// Whether any of them has changed.
     fn digest(&self) -> [u8; 32] {
@@ -108,19 +128,16 @@ impl Texts<'_> {
         );
         let der = STANDARD.decode(packed.as_slice()).map(Zeroizing::new).ok();
         let der = der.filter(|der| der.first() == Some(&0x30)).ok_or_else(|| {
-            Fault::new(
-                About::File,
-                "this is neither PEM nor a PFX file",
-                Some("a certificate in PEM form begins with -----BEGIN CERTIFICATE-----"),
-            )
+            Fault::new(About::File, "this is neither PEM nor a PFX file")
+                .hint("a certificate in PEM form begins with -----BEGIN CERTIFICATE-----")
         })?;
         if X509Certificate::from_der(&der).is_ok() {
             return Err(Fault::new(
                 About::File,
                 "this is a certificate in DER form, without its private key",
-                Some(
-                    "take the PFX file, or turn it into PEM with `openssl x509 -inform der` and name its `key`",
-                ),
+            )
+            .hint(
+                "take the PFX file, or turn it into PEM with `openssl x509 -inform der` and name its `key`",
             ));
         }
         self.pfx(&der)
@@ -128,12 +145,8 @@ impl Texts<'_> {
 
     fn pfx(&self, der: &[u8]) -> Result<Parts, Fault> {
         if self.key.is_some() {
-            let hint = Some("leave `key` out");
-            return Err(Fault::new(
-                About::Key,
-                "a PFX file holds its own private key",
-                hint,
-            ));
+            let hint = "leave `key` out";
+            return Err(Fault::new(About::Key, "a PFX file holds its own private key").hint(hint));
         }
         let mut opened = pfx::open(der, self.password)?;
         if opened.keys.len() > 1 {
@@ -141,15 +154,11 @@ impl Texts<'_> {
             return Err(Fault::new(
                 About::File,
                 "the PFX file holds several private keys, and one is needed",
-                None,
             ));
         }
         let Some(key) = opened.keys.pop() else {
-            return Err(Fault::new(
-                About::File,
-                "the PFX file holds no private key",
-                Some("export it again together with its private key"),
-            ));
+            return Err(Fault::new(About::File, "the PFX file holds no private key")
+                .hint("export it again together with its private key"));
         };
         Ok(Parts {
             certificates: opened.certificates,
@@ -163,8 +172,8 @@ impl Texts<'_> {
             return Err(Fault::new(
                 About::Password,
                 "a password goes with a PFX file, and the certificate is PEM",
-                Some("leave `password` out"),
-            ));
+            )
+            .hint("leave `password` out"));
         }
         // First, because the header lines of an old encrypted key are taken for damage below.
         refuse_encrypted(self.file, About::File)?;
@@ -174,7 +183,6 @@ impl Texts<'_> {
             Fault::new(
                 About::File,
                 "the certificate is damaged: its PEM cannot be decoded",
-                None,
             )
         })?;
         let within = key_in(self.file, About::File)?;
@@ -189,8 +197,8 @@ impl Texts<'_> {
                 return Err(Fault::new(
                     About::Key,
                     "the file of the certificate already holds a private key",
-                    Some("leave `key` out, or take the key out of that file"),
-                ));
+                )
+                .hint("leave `key` out, or take the key out of that file"));
             }
             (Some(key), None) => (key, About::File),
             (None, Some(key)) => (key, About::Key),
@@ -212,7 +220,7 @@ fn refuse_encrypted(text: &Secret, about: About) -> Result<(), Fault> {
     }
     let hint = "decrypt it, for example with `openssl pkey -in OLD -out NEW`, and protect the file by its mode; or \
                 take a PFX file with a password";
-    Err(Fault::new(about, "the private key is encrypted", Some(hint)))
+    Err(Fault::new(about, "the private key is encrypted").hint(hint))
 }
 
 /// The private key of a PEM text, if there is one.
@@ -224,7 +232,6 @@ fn key_in(text: &Secret, about: About) -> Result<Option<PrivateKeyDer<'static>>,
         Err(_) => Err(Fault::new(
             about,
             "the private key is damaged: its PEM cannot be decoded",
-            None,
         )),
     }
 }
@@ -232,17 +239,11 @@ fn key_in(text: &Secret, about: About) -> Result<Option<PrivateKeyDer<'static>>,
 /// Why there is no key where one was named.
 fn no_key(text: &Secret) -> Fault {
     if text.expose().contains("-----BEGIN CERTIFICATE-----") {
-        return Fault::new(
-            About::Key,
-            "there is a certificate in place of the private key",
-            Some("perhaps the paths of certificate and key are swapped"),
-        );
+        return Fault::new(About::Key, "there is a certificate in place of the private key")
+            .hint("perhaps the paths of certificate and key are swapped");
     }
-    Fault::new(
-        About::Key,
-        "there is no private key in PEM form",
-        Some("a key begins with -----BEGIN PRIVATE KEY-----"),
-    )
+    Fault::new(About::Key, "there is no private key in PEM form")
+        .hint("a key begins with -----BEGIN PRIVATE KEY-----")
 }
 
 /// Why a PEM text without a private key is not enough.
@@ -251,14 +252,11 @@ fn lonely(certificates: &[CertificateDer<'_>]) -> Fault {
         return Fault::new(
             About::File,
             "there is neither a certificate nor a private key in PEM form",
-            Some("a certificate begins with -----BEGIN CERTIFICATE-----"),
-        );
+        )
+        .hint("a certificate begins with -----BEGIN CERTIFICATE-----");
     }
-    Fault::new(
-        About::File,
-        "there is a certificate without its private key",
-        Some("name the key with key = \"file:PATH\", or put both into one file"),
-    )
+    Fault::new(About::File, "there is a certificate without its private key")
+        .hint("name the key with key = \"file:PATH\", or put both into one file")
 }
 
 pub struct SigningCertificate {
@@ -281,21 +279,10 @@ impl fmt::Debug for SigningCertificate {
 impl SigningCertificate {
     pub(crate) fn read(texts: &Texts<'_>) -> Result<Self, Fault> {
         let parts = texts.parts()?;
-        let parsed: Result<Vec<_>, _> = parts
-            .certificates
-            .iter()
-            .map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed))
-            .collect();
-        let parsed = parsed
-            .map_err(|_| Fault::new(About::File, "the certificate is damaged: it is not X.509", None))?;
-        let Some(first) = parsed.first() else {
-            return Err(Fault::new(
-                About::File,
-                "there is a private key without its certificate",
-                Some("put the certificate into the same file, or name it with `file` and the key with `key`"),
-            ));
-        };
-        let key = rsa_key(&parts, first)?;
+        let parsed = parts.parsed(
+            "put the certificate into the same file, or name it with `file` and the key with `key`",
+        )?;
+        let key = rsa_key(&parts, parsed.first())?;
         let public = key.public_key().as_ref();
         let all = || parts.certificates.iter().zip(&parsed);
         let own = all().find(|(_, parsed)| parsed.public_key().subject_public_key.data == public);
@@ -303,8 +290,8 @@ impl SigningCertificate {
             return Err(Fault::new(
                 parts.key_about,
                 "the private key does not belong to the certificate",
-                Some("take the key that the certificate was made with"),
-            ));
+            )
+            .hint("take the key that the certificate was made with"));
         };
         Ok(Self {
             chain: chain((der, own), &all().collect::<Vec<_>>()),
@@ -359,7 +346,7 @@ impl SigningCertificate {
 }
 
 /// The private key, if it is one that Entra takes.
-fn rsa_key(parts: &Parts, first: &X509Certificate<'_>) -> Result<RsaKeyPair, Fault> {
+fn rsa_key(parts: &Parts, first: Option<&X509Certificate<'_>>) -> Result<RsaKeyPair, Fault> {
     let read = match &parts.key {
         PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()).ok(),
         PrivateKeyDer::Pkcs8(key) => RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).ok(),
@@ -380,23 +367,22 @@ fn rsa_key(parts: &Parts, first: &X509Certificate<'_>) -> Result<RsaKeyPair, Fau
         return Err(Fault::new(
             parts.key_about,
             "the private key is an EC key, and Entra takes RSA keys only",
-            Some("make a certificate with an RSA key of 2048 bits or more"),
-        ));
+        )
+        .hint("make a certificate with an RSA key of 2048 bits or more"));
     }
-    if let Ok(PublicKey::RSA(public)) = first.public_key().parsed()
+    if let Some(Ok(PublicKey::RSA(public))) = first.map(|first| first.public_key().parsed())
         && public.key_size() < KEY_BITS_MIN
     {
         let what = format!(
             "the certificate has an RSA key of {} bits, and {KEY_BITS_MIN} is the least that is safe",
             public.key_size()
         );
-        let hint = Some("make a certificate with an RSA key of 2048 bits or more");
-        return Err(Fault::new(About::File, &what, hint));
+        let hint = "make a certificate with an RSA key of 2048 bits or more";
+        return Err(Fault::new(About::File, what).hint(hint));
     }
     Err(Fault::new(
         parts.key_about,
         "the private key is damaged, or no RSA key of 2048 to 8192 bits",
-        None,
     ))
 }
 
@@ -439,14 +425,6 @@ pub(crate) fn chain(own: DerAndParsed<'_>, all: &[DerAndParsed<'_>]) -> Vec<Cert
         last = issuer;
     }
     chain
-}
-
-/// A date of a certificate; none is before 1970.
-fn moment(seconds: i64) -> SystemTime {
-    let distance = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    SystemTime::UNIX_EPOCH
-        .checked_add(distance)
-        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 pub(crate) fn day(moment: SystemTime) -> String {

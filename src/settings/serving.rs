@@ -7,8 +7,6 @@ use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
 
 use crate::material;
 use crate::material::{
@@ -73,7 +71,7 @@ impl CertificateSource {
     /// Parses the contents of its sources and checks that they belong together.
     pub(super) fn pair(&self, texts: &[Secret]) -> Result<Pair, Fault> {
         let mut texts = texts.iter();
-        let missing = || Fault::new(About::File, "a part of the certificate was not read", None);
+        let missing = || Fault::new(About::File, "a part of the certificate was not read");
         let first = texts.next().ok_or_else(missing)?;
         match &self.places {
             Places::Apart { chain, .. } => apart(first, &chain.place(), texts.next().ok_or_else(missing)?),
@@ -174,20 +172,8 @@ fn apart(chain: &Secret, place: &str, key: &Secret) -> Result<Pair, Fault> {
 fn together(texts: &Texts<'_>) -> Result<Pair, Fault> {
     let parts = texts.parts()?;
     let provider = provider();
-    let parsed: Result<Vec<_>, _> = parts
-        .certificates
-        .iter()
-        .map(|der| X509Certificate::from_der(der).map(|(_, parsed)| parsed))
-        .collect();
-    let parsed =
-        parsed.map_err(|_| Fault::new(About::File, "the certificate is damaged: it is not X.509", None))?;
-    if parsed.is_empty() {
-        return Err(Fault::new(
-            About::File,
-            "there is a private key without its certificate",
-            Some("put the certificate into the same file, or name it with `chain` and the key with `key`"),
-        ));
-    }
+    let parsed = parts
+        .parsed("put the certificate into the same file, or name it with `chain` and the key with `key`")?;
     let all: Vec<DerAndParsed<'_>> = parts.certificates.iter().zip(&parsed).collect();
     let belongs = |der: &CertificateDer<'static>| {
         CertifiedKey::from_der(vec![der.clone()], parts.key.clone_key(), &provider).is_ok()
