@@ -18,6 +18,7 @@ use x509_parser::prelude::FromDer;
 use crate::doctor::advice;
 use crate::doctor::report::{Check, Group, Verdict, count};
 use crate::model::claims::safe;
+use crate::model::host::{read_port, split_port};
 use crate::model::{FixedBy, Remedy, clock};
 use crate::outbound::Trust;
 
@@ -337,12 +338,11 @@ fn host_of(address: &str) -> (&str, u16) {
         None => (address.strip_prefix("https://").unwrap_or(address), 443),
     };
     let authority = rest.split('/').next().unwrap_or(rest);
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => {
-            (host.trim_matches(['[', ']']), port.parse().unwrap_or(usual))
-        }
-        _ => (authority.trim_matches(['[', ']']), usual),
-    }
+    let (host, port) = split_port(authority);
+    (
+        host.trim_matches(['[', ']']),
+        port.and_then(read_port).unwrap_or(usual),
+    )
 }
 
 pub(super) fn days(left: Duration) -> String {

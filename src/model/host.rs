@@ -33,18 +33,35 @@ impl Host {
 
     /// The host of an authority, whatever its port is.
     pub(crate) fn of_authority(authority: &str) -> Option<Self> {
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (authority, None),
-        };
-        let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-        (port.is_none_or(is_port) && is_host(host)).then(|| Self(host.to_ascii_lowercase().into()))
+        let (host, port) = split_port(authority);
+        let is_good = port.is_none_or(|port| read_port(port).is_some()) && is_host(host);
+        is_good.then(|| Self(host.to_ascii_lowercase().into()))
     }
 
     /// The address, if the host is one and no name.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         self.trim_matches(['[', ']']).parse().ok()
     }
+
+    /// Whether it names this machine.
+    pub(crate) fn is_here(&self) -> bool {
+        &**self == "localhost" || self.address().is_some_and(|address| address.is_loopback())
+    }
+}
+
+/// Host and port of an authority as they are written; the colons of an IPv6 address are within its brackets.
+pub(crate) fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+/// A port from 1 to 65535, in digits alone: `parse` would take a plus sign.
+pub(crate) fn read_port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = text.parse().ok().filter(|_| digits);
+    port.filter(|port| *port > 0)
 }
 
 fn check_host(host: String) -> Result<Host, Flaw> {
@@ -73,29 +90,45 @@ fn check_host(host: String) -> Result<Host, Flaw> {
     Ok(Host(host.into()))
 }
 
-fn is_host(text: &str) -> bool {
+/// Whether this is a DNS name, an IPv4 address, or an IPv6 address in brackets.
+pub(crate) fn is_host(text: &str) -> bool {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(address) => address.parse::<Ipv6Addr>().is_ok(),
         None => text.parse::<Ipv4Addr>().is_ok() || is_domain(text),
     }
 }
 
-/// Whether this is a DNS name: labels of up to 63 bytes, 253 altogether (RFC 1035 section 2.3.4).
+/// Longest DNS name, without a final dot (RFC 1035 section 2.3.4).
+pub(crate) const NAME_BYTES_MAX: usize = 253;
+
+/// Whether this is a DNS name, of labels of up to 63 bytes.
 pub(crate) fn is_domain(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let fits =
         |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(plain) && !label.starts_with('-');
-    // A last label of digits would be half an IPv4 address.
-    let numeric = text
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
-    text.len() <= 253 && text.split('.').all(fits) && !numeric
+    // Some parsers read a name whose last label is a number as an IPv4 address, and others do not.
+    let last = text.rsplit('.').next().unwrap_or(text);
+    let is_hex = last.get(..2).is_some_and(|mark| mark.eq_ignore_ascii_case("0x"));
+    let is_number = is_hex || last.bytes().all(|byte| byte.is_ascii_digit());
+    text.len() <= NAME_BYTES_MAX && text.split('.').all(fits) && !is_number
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Host;
+    use super::{Host, read_port, split_port};
+
+    #[test]
+    fn a_port_is_digits_behind_the_last_colon() {
+        assert_eq!(split_port("a.example:443"), ("a.example", Some("443")));
+        assert_eq!(split_port("[::1]:80"), ("[::1]", Some("80")));
+        assert_eq!(split_port("[::1]"), ("[::1]", None));
+        assert_eq!(split_port("[::1]x"), ("[::1]x", None));
+        assert_eq!(read_port("65535"), Some(65535));
+        for bad in ["", "0", "+1", "-1", "65536", "1a"] {
+            assert_eq!(read_port(bad), None, "{bad}");
+        }
+        assert!(Host::of_authority("a.example:+443").is_none());
+    }
 
     #[test]
     fn a_host_is_a_name_in_lower_case_without_port() {
@@ -116,6 +149,7 @@ mod tests {
             ("a..b", "hooks.example.com"),
             ("2001:db8::1", "hooks.example.com"),
             ("1.2.3", "hooks.example.com"),
+            ("a.0x7f", "hooks.example.com"),
         ] {
             let hint = Host::parse(bad).unwrap_err().hint.unwrap();
             assert!(hint.contains(correction), "{bad}: {hint}");

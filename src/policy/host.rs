@@ -5,10 +5,8 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
+use crate::model::host::{NAME_BYTES_MAX, read_port, split_port};
 use crate::problem::{Kind, Problem};
-
-/// Longest DNS name in its text form, without the final dot (RFC 1035 section 2.3.4).
-const NAME_BYTES_MAX: usize = 253;
 
 /// Why a value does not name one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,10 +54,7 @@ pub fn parse(value: &str) -> Result<&str, HostFault> {
 /// The host in the form the route table uses: lower-case, without port and final dot; copied only if it must
 /// change.
 pub(super) fn fold(host: &str) -> Cow<'_, str> {
-    let bare = match host.rsplit_once(':') {
-        Some((name, _)) if !host.ends_with(']') => name,
-        _ => host,
-    };
+    let (bare, _) = split_port(host);
     let bare = bare.strip_suffix('.').unwrap_or(bare);
     if bare.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Cow::Owned(bare.to_ascii_lowercase());
@@ -93,15 +88,7 @@ fn check_name(host: &str) -> Result<(), HostFault> {
 }
 
 fn check_port(port: &str) -> Result<(), HostFault> {
-    // `parse` alone would take a plus sign.
-    let number = port
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| port.parse::<u16>());
-    match number {
-        Some(Ok(1..)) => Ok(()),
-        _ => Err(HostFault::Port),
-    }
+    read_port(port).map(drop).ok_or(HostFault::Port)
 }
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 //! requires. `secrets/vault.rs` reads the secrets.
 
 use std::fmt;
-use std::net::IpAddr;
 
-use crate::model::Flaw;
+use crate::model::{Flaw, Host};
 
 /// What a reference begins with.
 pub(super) const PREFIX: &str = "keyvault:";
@@ -168,7 +167,7 @@ fn resource_of(authority: &str) -> Result<&'static str, Flaw> {
             return Ok(resource);
         }
     }
-    if is_here(authority) {
+    if Host::of_authority(authority).is_some_and(|host| host.is_here()) {
         // A vault emulator on this machine; it uses tokens of the public cloud.
         return Ok("https://vault.azure.net");
     }
@@ -188,18 +187,6 @@ fn is_vault_name(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-}
-
-fn is_here(authority: &str) -> bool {
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
-    };
-    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
-        return false;
-    }
-    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-    host == "localhost" || address.is_some_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! Detects copying mistakes in an address: quotes around it, escapes of another language, fragments of two
 //! addresses.
 
-use crate::model::trigger::TriggerUrlError;
 use crate::model::trigger::escape::is_twice_encoded;
-use crate::model::trigger::site::Shape;
+use crate::model::trigger::{Family, TriggerUrlError};
 
 /// Longest address that a trigger accepts, in characters (Microsoft Learn, "Limits of automated, scheduled,
 /// and instant flows", and the same number for Logic Apps).
@@ -93,7 +92,7 @@ pub(super) fn check_single(target: &str) -> Result<(), TriggerUrlError> {
     Ok(())
 }
 
-pub(super) fn check_path(path: &str, shape: Shape) -> Result<(), TriggerUrlError> {
+pub(super) fn check_path(path: &str, shape: Family) -> Result<(), TriggerUrlError> {
     let lower = path.to_ascii_lowercase();
     if lower.contains("%3fapi-version") || lower.contains("%26sig") {
         return Err(TriggerUrlError::TwiceEncoded);
@@ -105,7 +104,7 @@ pub(super) fn check_path(path: &str, shape: Shape) -> Result<(), TriggerUrlError
     {
         return Err(TriggerUrlError::QuestionMarkLost);
     }
-    if shape == Shape::Unknown {
+    if shape == Family::Other {
         return Ok(());
     }
     let dots = |segment: &str| matches!(segment, "." | "..");

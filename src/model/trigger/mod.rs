@@ -22,7 +22,7 @@ pub use site::Family;
 use crate::model::trigger::authority::{print_authority, read_authority};
 use crate::model::trigger::copied::{after_scheme, check_copy, check_path, check_single, check_surroundings};
 use crate::model::trigger::relative::check_relative;
-use crate::model::trigger::site::{Shape, Site, family_of, refuse_portal, shape_of, site_of};
+use crate::model::trigger::site::{Site, family_of, refuse_portal, shape_of, site_of};
 use crate::model::trigger::target::{Keys, Signature, check_target, key_of};
 use crate::model::{Cloud, Secret};
 
@@ -72,12 +72,12 @@ impl TriggerUrl {
         let path = if path.is_empty() { "/" } else { path };
         let shape = shape_of(path);
         let (site, cloud) = site_of(&host);
-        if shape != Shape::Unknown {
+        if shape != Family::Other {
             check_single(target)?;
         }
         check_path(path, shape)?;
         let keys = Keys::read(query.strip_prefix('?').unwrap_or(""))?;
-        if shape != Shape::Unknown {
+        if shape != Family::Other {
             keys.check_trigger(target)?;
         }
         if site != Site::Unknown && port == 433 {

@@ -27,16 +27,6 @@ pub(super) enum Site {
     Unknown,
 }
 
-/// The form of a path, regardless of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
-    Consumption,
-    PowerPlatform,
-    PowerPlatformScaleUnit,
-    Standard,
-    Unknown,
-}
-
 /// Clouds by the suffix of an environment's host (Microsoft Learn, "IP address configuration" of Power
 /// Automate).
 const ENVIRONMENTS: [(&str, Cloud); 5] = [
@@ -50,17 +40,18 @@ const ENVIRONMENTS: [(&str, Cloud); 5] = [
     ),
 ];
 
-pub(super) fn shape_of(path: &str) -> Shape {
+/// The form of a path, regardless of the host.
+pub(super) fn shape_of(path: &str) -> Family {
     let lower = path.to_ascii_lowercase();
     let segments: Vec<&str> = lower.trim_start_matches('/').split('/').collect();
     match segments.as_slice() {
         ["powerautomate", "automations", "direct", "cu", _, rest @ ..] if is_invocation(rest) => {
-            Shape::PowerPlatformScaleUnit
+            Family::PowerPlatformScaleUnit
         }
-        ["powerautomate", "automations", "direct", rest @ ..] if is_invocation(rest) => Shape::PowerPlatform,
-        ["api", _, "triggers", _, "invoke", ..] => Shape::Standard,
-        rest if is_invocation(rest) => Shape::Consumption,
-        _ => Shape::Unknown,
+        ["powerautomate", "automations", "direct", rest @ ..] if is_invocation(rest) => Family::PowerPlatform,
+        ["api", _, "triggers", _, "invoke", ..] => Family::Standard,
+        rest if is_invocation(rest) => Family::Consumption,
+        _ => Family::Other,
     }
 }
 
@@ -92,12 +83,11 @@ pub(super) fn site_of(host: &str) -> (Site, Option<Cloud>) {
     (Site::Unknown, None)
 }
 
-pub(super) fn family_of(site: Site, shape: Shape) -> Family {
+pub(super) fn family_of(site: Site, shape: Family) -> Family {
     match (site, shape) {
-        (Site::LogicApps, Shape::Consumption) => Family::Consumption,
-        (Site::Environment, Shape::PowerPlatform) => Family::PowerPlatform,
-        (Site::Environment, Shape::PowerPlatformScaleUnit) => Family::PowerPlatformScaleUnit,
-        (Site::AppService, Shape::Standard) => Family::Standard,
+        (Site::LogicApps, Family::Consumption)
+        | (Site::Environment, Family::PowerPlatform | Family::PowerPlatformScaleUnit)
+        | (Site::AppService, Family::Standard) => shape,
         _ => Family::Other,
     }
 }

@@ -111,8 +111,7 @@ pub(super) fn check_authority(text: &str) -> Result<String, Flaw> {
     }
     let host = Host::of_authority(rest);
     let host = host.ok_or_else(|| Flaw::new("the authority has no valid host and port"))?;
-    let is_here = &*host == "localhost" || host.address().is_some_and(|address| address.is_loopback());
-    if !is_secure && !is_here {
+    if !is_secure && !host.is_here() {
         return Err(Flaw::new(
             "an authority must start with https://: the client secret would be sent in clear text",
         ));
