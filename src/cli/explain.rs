@@ -32,17 +32,6 @@ enum Table {
 }
 
 impl Table {
-    const ALL: [Self; 8] = [
-        Self::Problems,
-        Self::Endings,
-        Self::Entra,
-        Self::Tokens,
-        Self::Platform,
-        Self::Vaults,
-        Self::Trigger,
-        Self::Connections,
-    ];
-
     const fn title(self) -> &'static str {
         match self {
             Self::Problems => "Answers of the gateway",
@@ -238,18 +227,30 @@ const fn again_word(again: Again) -> &'static str {
     }
 }
 
+fn tables() -> [(Table, Vec<Entry>); 8] {
+    let of = |table, rows: &[&'static FailureRow]| {
+        let entries = rows.iter().map(|row| Entry::of(table, row));
+        (table, entries.collect())
+    };
+    let entra: Vec<_> = (NUMBERS.iter().map(|row| &row.failure))
+        .chain(ERRORS.iter().map(|row| &row.failure))
+        .chain(BY_STATUS.iter().map(|row| &row.failure))
+        .collect();
+    let problems = Kind::ALL.iter().map(|kind| Entry::of_problem(*kind));
+    [
+        (Table::Problems, problems.collect()),
+        of(Table::Endings, ENDINGS),
+        of(Table::Entra, &entra),
+        of(Table::Tokens, TOKEN),
+        of(Table::Platform, PLATFORM),
+        of(Table::Vaults, VAULT),
+        (Table::Trigger, fault::rows().map(Entry::of_fault).collect()),
+        of(Table::Connections, CONNECTIONS),
+    ]
+}
+
 fn entries() -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Kind::ALL.iter().map(|kind| Entry::of_problem(*kind)).collect();
-    entries.extend(ENDINGS.iter().map(|row| Entry::of(Table::Endings, row)));
-    entries.extend(NUMBERS.iter().map(|row| Entry::of(Table::Entra, &row.failure)));
-    entries.extend(ERRORS.iter().map(|row| Entry::of(Table::Entra, &row.failure)));
-    entries.extend(BY_STATUS.iter().map(|row| Entry::of(Table::Entra, &row.failure)));
-    entries.extend(TOKEN.iter().map(|row| Entry::of(Table::Tokens, row)));
-    entries.extend(PLATFORM.iter().map(|row| Entry::of(Table::Platform, row)));
-    entries.extend(VAULT.iter().map(|row| Entry::of(Table::Vaults, row)));
-    entries.extend(fault::rows().map(Entry::of_fault));
-    entries.extend(CONNECTIONS.iter().map(|row| Entry::of(Table::Connections, row)));
-    entries
+    tables().into_iter().flat_map(|(_, entries)| entries).collect()
 }
 
 /// Whether a row has this code, with or without `AADSTS` or a link to it.
@@ -298,8 +299,7 @@ pub fn failures_page() -> String {
          same tables. Callers get `code` and a sentence of the first table ([callers.md](callers.md)), and \
          nothing of the others.\n",
     );
-    let entries = entries();
-    for table in Table::ALL {
+    for (table, entries) in tables() {
         let head = match table {
             Table::Problems => {
                 "| code | fixed by | what happened, and what to do | run started | send again |"
@@ -320,8 +320,7 @@ pub fn failures_page() -> String {
             table.title(),
             table.about()
         ));
-        let rows = entries.iter().filter(|entry| entry.table == table);
-        text.extend(rows.map(Entry::cells));
+        text.extend(entries.iter().map(Entry::cells));
     }
     text
 }

@@ -61,10 +61,10 @@ impl<S: Subscriber> Layer<S> for Libraries {
         let Some(suppressed) = self.throttle.admit(&location, Instant::now()) else {
             return;
         };
-        let mut text = Text::default();
+        let mut text = Bounded::new(TEXT_BYTES_MAX);
         event.record(&mut text);
         let level = *event.metadata().level();
-        let mut notice = Notice::new(level, &location.target.text, &text.text.text);
+        let mut notice = Notice::new(level, &location.target.text, &text.text);
         notice.suppressed = (suppressed > 0).then_some(suppressed);
         self.out.minor(&notice.line(self.form));
     }
@@ -100,31 +100,6 @@ impl Visit for CodeLocation {
         if field.name() == "log.line" {
             self.line = value;
         }
-    }
-}
-
-/// The text of a line: its message, then its other fields.
-struct Text {
-    text: Bounded,
-}
-
-impl Default for Text {
-    fn default() -> Self {
-        Self {
-            text: Bounded::new(TEXT_BYTES_MAX),
-        }
-    }
-}
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let gap = if self.text.text.is_empty() { "" } else { " " };
-        // A full text returns an error, which stops the formatting of a long one.
-        let _ = match field.name() {
-            name if name.starts_with("log.") => Ok(()),
-            "message" => write!(self.text, "{gap}{value:?}"),
-            name => write!(self.text, "{gap}{name}={value:?}"),
-        };
     }
 }
 
@@ -170,6 +145,19 @@ impl fmt::Write for Bounded {
             }
         }
         Ok(())
+    }
+}
+
+/// The text of a line: its message, then its other fields.
+impl Visit for Bounded {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let gap = if self.text.is_empty() { "" } else { " " };
+        // A full text returns an error, which stops the formatting of a long one.
+        let _ = match field.name() {
+            name if name.starts_with("log.") => Ok(()),
+            "message" => write!(self, "{gap}{value:?}"),
+            name => write!(self, "{gap}{name}={value:?}"),
+        };
     }
 }
 

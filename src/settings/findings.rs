@@ -88,33 +88,31 @@ impl Findings {
         }
     }
 
-    /// The flaw without anything that must not be printed.
-    fn discreet(&self, flaw: Flaw) -> Flaw {
+    /// A finding without anything that must not be printed.
+    fn finding(&self, severity: Severity, mark: Mark, flaw: Flaw) -> Mistake {
         let words = || self.sources.first().map(Source::hidden_words).unwrap_or_default();
         let hidden = self.hidden.get_or_init(words);
-        Flaw {
+        let flaw = Flaw {
             what: hidden.hide_in(flaw.what),
             hint: flaw.hint.map(|hint| hidden.hide_in(hint)),
-        }
+        };
+        Mistake::new(severity, flaw, self.place(mark))
     }
 
     pub(crate) fn mistake(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
-        if !self.has_room() {
-            return;
+        if self.has_room() {
+            let mistake = self.finding(Severity::Mistake, mark.into(), flaw);
+            self.mistakes.push(mistake);
         }
-        let (place, flaw) = (self.place(mark.into()), self.discreet(flaw));
-        self.mistakes.push(Mistake::new(Severity::Mistake, flaw, place));
     }
 
     /// A mistake with two places; `label` describes the second.
     pub(crate) fn clash(&mut self, mark: impl Into<Mark>, flaw: Flaw, other: impl Into<Mark>, label: &str) {
-        if !self.has_room() {
-            return;
+        if self.has_room() {
+            let mistake = self.finding(Severity::Mistake, mark.into(), flaw);
+            self.mistakes
+                .push(mistake.beside(self.place(other.into()), label));
         }
-        let (place, other) = (self.place(mark.into()), self.place(other.into()));
-        let flaw = self.discreet(flaw);
-        self.mistakes
-            .push(Mistake::new(Severity::Mistake, flaw, place).beside(other, label));
     }
 
     pub(crate) fn warn(&mut self, mark: impl Into<Mark>, flaw: Flaw) {
@@ -131,8 +129,8 @@ impl Findings {
             self.more_warnings = More::Cut;
             return;
         }
-        let (place, flaw) = (self.place(mark.into()), self.discreet(flaw));
-        self.warnings.push(Mistake::new(severity, flaw, place));
+        let warning = self.finding(severity, mark.into(), flaw);
+        self.warnings.push(warning);
     }
 
     /// Keeps a good value and reports a bad one.

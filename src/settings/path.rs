@@ -8,6 +8,7 @@ use matchit::{InsertError, Router};
 use crate::settings::findings::Mark;
 
 /// A route that is in the way of another.
+#[derive(Default)]
 pub(super) struct Rival {
     pub(super) name: String,
     /// Where its path is set; nothing if only its template is known.
@@ -53,11 +54,10 @@ impl Paths {
         if let Some(places) = host.templates.get_mut(path) {
             for other in places.iter() {
                 if let Some(method) = other.methods.iter().find(|method| methods.contains(method)) {
-                    let why = format!("both answer {method} at the same path");
                     return Err(Rival {
                         name: other.name.clone(),
                         mark: Some(other.mark),
-                        why,
+                        why: format!("both answer {method} at the same path"),
                     });
                 }
             }
@@ -71,9 +71,8 @@ impl Paths {
             }
             Err(InsertError::Conflict { with }) => Err(host.rival(&with)),
             Err(error) => Err(Rival {
-                name: String::new(),
-                mark: None,
                 why: error.to_string(),
+                ..Rival::default()
             }),
         }
     }
@@ -82,18 +81,10 @@ impl Paths {
 impl Host {
     fn rival(&self, template: &str) -> Rival {
         let first = self.templates.get(template).and_then(|places| places.first());
-        let why = format!("{template} and this path match the same requests");
-        match first {
-            Some(place) => Rival {
-                name: place.name.clone(),
-                mark: Some(place.mark),
-                why,
-            },
-            None => Rival {
-                name: String::new(),
-                mark: None,
-                why,
-            },
+        Rival {
+            name: first.map(|place| place.name.clone()).unwrap_or_default(),
+            mark: first.map(|place| place.mark),
+            why: format!("{template} and this path match the same requests"),
         }
     }
 }
