@@ -27,16 +27,13 @@ pub struct KeyReader {
     authorization: AuthorizationUse,
 }
 
-/// What `Authorization` means on a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AuthorizationUse {
-    Ignored,
-    /// The key follows the scheme, whatever that is.
-    Key,
-    /// Basic has the key as its password; other schemes are not for us.
-    Password,
-    /// Basic has the key as its password, after other schemes it follows plainly.
-    Both,
+/// What `Authorization` means on a route. Without either it is ignored.
+#[derive(Debug, Clone, Copy, Default)]
+struct AuthorizationUse {
+    /// The key follows the scheme, whatever that is; but Basic, where that has its own use.
+    behind_scheme: bool,
+    /// Basic has the key as its password.
+    in_basic: bool,
 }
 
 pub enum Candidate<'h> {
@@ -68,21 +65,13 @@ impl Candidate<'_> {
 impl KeyReader {
     pub fn build(places: &[KeyPlace]) -> Self {
         let mut headers = Vec::new();
-        let mut authorization = AuthorizationUse::Ignored;
+        let mut authorization = AuthorizationUse::default();
         for place in places {
-            authorization = match (place, authorization) {
-                (KeyPlace::Header(name), reading) => {
-                    headers.push(name.clone());
-                    reading
-                }
-                (KeyPlace::Authorization, AuthorizationUse::Ignored | AuthorizationUse::Key) => {
-                    AuthorizationUse::Key
-                }
-                (KeyPlace::Basic, AuthorizationUse::Ignored | AuthorizationUse::Password) => {
-                    AuthorizationUse::Password
-                }
-                (KeyPlace::Authorization | KeyPlace::Basic, _) => AuthorizationUse::Both,
-            };
+            match place {
+                KeyPlace::Header(name) => headers.push(name.clone()),
+                KeyPlace::Authorization => authorization.behind_scheme = true,
+                KeyPlace::Basic => authorization.in_basic = true,
+            }
         }
         Self {
             headers: headers.into_boxed_slice(),
@@ -98,11 +87,11 @@ impl KeyReader {
 
     /// Where a key is read, for people who have to put one there.
     pub fn places(&self) -> String {
-        let authorization = match self.authorization {
-            AuthorizationUse::Ignored => None,
-            AuthorizationUse::Key => Some("authorization, behind any scheme"),
-            AuthorizationUse::Password => Some("authorization, as the password of Basic"),
-            AuthorizationUse::Both => Some("authorization, behind a scheme or as the password of Basic"),
+        let authorization = match (self.authorization.behind_scheme, self.authorization.in_basic) {
+            (false, false) => None,
+            (true, false) => Some("authorization, behind any scheme"),
+            (false, true) => Some("authorization, as the password of Basic"),
+            (true, true) => Some("authorization, behind a scheme or as the password of Basic"),
         };
         let headers = self.headers.iter().map(HeaderName::as_str);
         headers.chain(authorization).collect::<Vec<_>>().join(" or ")
@@ -119,10 +108,8 @@ impl KeyReader {
                 found = merge(found, plain(value.as_bytes()))?;
             }
         }
-        if self.authorization != AuthorizationUse::Ignored {
-            for value in headers.get_all(AUTHORIZATION) {
-                found = merge(found, self.authorization.read(value.as_bytes()))?;
-            }
+        for value in headers.get_all(AUTHORIZATION) {
+            found = merge(found, self.authorization.read(value.as_bytes()))?;
         }
         Ok(found)
     }
@@ -133,18 +120,13 @@ impl AuthorizationUse {
         let value = value.trim_ascii();
         let Some((scheme, rest)) = split_scheme(value) else {
             // Without a space there is no scheme, so there cannot be Basic credentials either.
-            return if self == Self::Password {
-                None
-            } else {
-                plain(value)
-            };
+            return plain(value).filter(|_| self.behind_scheme);
         };
         // Schemes are compared without case (RFC 9110 section 11.1).
-        match (self, scheme.eq_ignore_ascii_case(b"basic")) {
-            (Self::Ignored, _) | (Self::Password, false) => None,
-            (Self::Password | Self::Both, true) => password(rest),
-            (Self::Key, _) | (Self::Both, false) => plain(rest),
+        if self.in_basic && scheme.eq_ignore_ascii_case(b"basic") {
+            return password(rest);
         }
+        plain(rest).filter(|_| self.behind_scheme)
     }
 }
 
