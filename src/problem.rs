@@ -119,24 +119,18 @@ macro_rules! problems {
 
 problems! {
     MalformedRequest BAD_REQUEST "malformed-request" Request No
-        "The request is malformed or ambiguous."
-        Caller REQUEST;
+        "The request is malformed or ambiguous." Caller REQUEST;
     /// The flow's own schema refused the body (`TriggerInputSchemaMismatch`).
     BodyRefusedByFlow BAD_REQUEST "body-refused-by-flow" Request No
-        "The body does not match the schema that the flow expects; no run was started."
-        Caller REQUEST;
+        "The body does not match the schema that the flow expects; no run was started." Caller REQUEST;
     KeyMissing UNAUTHORIZED "key-missing" Credential No
-        "This address needs an API key and the request carries none where it is read."
-        Caller KEY;
+        "This address needs an API key and the request carries none where it is read." Caller KEY;
     KeyUnknown UNAUTHORIZED "key-unknown" Credential No
-        "The API key is not known."
-        Caller KEY;
+        "The API key is not known." Caller KEY;
     KeyExpired UNAUTHORIZED "key-expired" Credential No
-        "The API key has expired, is not valid yet or was switched off."
-        Caller KEY;
+        "The API key has expired, is not valid yet or was switched off." Caller KEY;
     KeysDiffer UNAUTHORIZED "keys-differ" Credential No
-        "The request carries two different API keys; send exactly one."
-        Caller KEY;
+        "The request carries two different API keys; send exactly one." Caller KEY;
     CallerNotAllowed FORBIDDEN "caller-not-allowed" Policy No
         "The API key is valid, but its owner may not call this address."
         Operator "Add the caller to `callers` of the route if it may call it; the access log names it as `caller`.";
@@ -145,42 +139,31 @@ problems! {
         Operator "Add the caller's network to `networks` of the route or the caller; the access log has its `address`. \
             Behind a load balancer it is the balancer's.";
     RouteUnknown NOT_FOUND "route-unknown" Request No
-        "There is nothing at this address."
-        Caller REQUEST;
+        "There is nothing at this address." Caller REQUEST;
     MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" Request No
-        "This address does not accept this method; see the Allow header."
-        Caller REQUEST;
+        "This address does not accept this method; see the Allow header." Caller REQUEST;
     BodyTimeout REQUEST_TIMEOUT "body-timeout" Time Later
-        "The body of the request did not arrive in time."
-        Caller REQUEST;
+        "The body of the request did not arrive in time." Caller REQUEST;
     BodyTooLarge PAYLOAD_TOO_LARGE "body-too-large" Policy No
-        "The body is larger than this address accepts."
-        Caller REQUEST;
+        "The body is larger than this address accepts." Caller REQUEST;
     TargetTooLong URI_TOO_LONG "target-too-long" Request No
-        "The address of the request is too long."
-        Caller REQUEST;
+        "The address of the request is too long." Caller REQUEST;
     ExpectationFailed EXPECTATION_FAILED "expectation-failed" Request No
-        "The Expect header asks for something other than 100-continue."
-        Caller REQUEST;
+        "The Expect header asks for something other than 100-continue." Caller REQUEST;
     RateLimited TOO_MANY_REQUESTS "rate-limited" Time Later
         "Too many requests; wait for the time in Retry-After."
         Operator "Raise the limit that the access log names as `limit`, or have the caller slow down.";
     HeadTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "head-too-large" Request No
-        "The request has too many or too large header fields."
-        Caller REQUEST;
+        "The request has too many or too large header fields." Caller REQUEST;
     Internal INTERNAL_SERVER_ERROR "internal" NotYourFault No
-        "The gateway failed to handle the request."
-        Operator CAUSE;
+        "The gateway failed to handle the request." Operator CAUSE;
     TokenRefused BAD_GATEWAY "token-refused" NotYourFault Later
-        "The gateway could not sign in to the flow service; its operator must act."
-        Operator CAUSE;
+        "The gateway could not sign in to the flow service; its operator must act." Operator CAUSE;
     /// The token cannot be what the trigger compares with, and the route refuses calls then.
     TokenUnfit BAD_GATEWAY "token-unfit" NotYourFault Later
-        "The sign-in of the gateway does not fit the flow; its operator must act."
-        Operator CAUSE;
+        "The sign-in of the gateway does not fit the flow; its operator must act." Operator CAUSE;
     TokenUnavailable SERVICE_UNAVAILABLE "token-unavailable" NotYourFault Later
-        "The gateway cannot sign in to the flow service right now."
-        Operator CAUSE;
+        "The gateway cannot sign in to the flow service right now." Operator CAUSE;
     FlowRefusedToken BAD_GATEWAY "flow-refused-token" NotYourFault Later
         "The flow does not accept the sign-in of the gateway; its operator or the flow's owner must act."
         Operator CAUSE;
@@ -188,50 +171,37 @@ problems! {
         "The API behind this address does not accept the sign-in of the gateway; its operator must act."
         Operator CAUSE;
     FlowMisconfigured BAD_GATEWAY "flow-misconfigured" NotYourFault Later
-        "The flow behind this address is not set up for the gateway; its operator must act."
-        Operator CAUSE;
+        "The flow behind this address is not set up for the gateway; its operator must act." Operator CAUSE;
     FlowOff SERVICE_UNAVAILABLE "flow-off" NotYourFault Later
-        "The flow behind this address is switched off; no run was started."
-        FlowOwner RUNS;
+        "The flow behind this address is switched off; no run was started." FlowOwner RUNS;
     FlowGone BAD_GATEWAY "flow-gone" NotYourFault Later
-        "The flow behind this address does not exist any more; its operator must act."
-        Operator CAUSE;
+        "The flow behind this address does not exist any more; its operator must act." Operator CAUSE;
     FlowThrottled SERVICE_UNAVAILABLE "flow-throttled" Time Later
-        "The flow platform accepts no more requests for this flow at the moment."
-        Operator CAUSE;
+        "The flow platform accepts no more requests for this flow at the moment." Operator CAUSE;
     /// The flow ran and did not answer (`NoResponse`).
     FlowNoResponse BAD_GATEWAY "flow-no-response" NotYourFault No
-        "The flow did not give an answer; a run has probably started."
-        FlowOwner RUNS;
+        "The flow did not give an answer; a run has probably started." FlowOwner RUNS;
     FlowTimeout GATEWAY_TIMEOUT "flow-timeout" NotYourFault No
-        "The flow did not answer in time; a run may have started."
-        FlowOwner RUNS;
+        "The flow did not answer in time; a run may have started." FlowOwner RUNS;
     /// The platform failed, or its answer says nothing known.
     FlowFailed BAD_GATEWAY "flow-failed" NotYourFault No
-        "The flow platform failed; a run may have started."
-        Operator CAUSE;
+        "The flow platform failed; a run may have started." Operator CAUSE;
     FlowUnreachable BAD_GATEWAY "flow-unreachable" NotYourFault Later
-        "The flow platform cannot be reached; nothing was sent."
-        Operator CAUSE;
+        "The flow platform cannot be reached; nothing was sent." Operator CAUSE;
     FlowConnectTimeout GATEWAY_TIMEOUT "flow-connect-timeout" NotYourFault Later
-        "The flow platform did not accept a connection in time; nothing was sent."
-        Operator CAUSE;
+        "The flow platform did not accept a connection in time; nothing was sent." Operator CAUSE;
     /// The answer is not valid HTTP, or can be read in two ways.
     FlowAnswerInvalid BAD_GATEWAY "flow-answer-invalid" NotYourFault No
-        "The flow platform gave an answer that cannot be trusted; a run may have started."
-        Operator CAUSE;
+        "The flow platform gave an answer that cannot be trusted; a run may have started." Operator CAUSE;
     /// The connection to the trigger was lost after the request had begun to leave.
     FlowConnectionLost BAD_GATEWAY "flow-connection-lost" NotYourFault No
-        "The connection to the flow platform was lost; a run may have started."
-        Operator CAUSE;
+        "The connection to the flow platform was lost; a run may have started." Operator CAUSE;
     /// Every permit and every waiting place of the trigger is taken.
     FlowBusy SERVICE_UNAVAILABLE "flow-busy" Time Later
-        "Too many requests for this flow are under way."
-        Operator CAUSE;
+        "Too many requests for this flow are under way." Operator CAUSE;
     /// The memory for held bodies is spent.
     GatewayBusy SERVICE_UNAVAILABLE "gateway-busy" Time Later
-        "The gateway is handling too much at the moment."
-        Operator CAUSE;
+        "The gateway is handling too much at the moment." Operator CAUSE;
 }
 
 failures! {
