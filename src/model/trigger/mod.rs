@@ -137,14 +137,6 @@ impl TriggerUrl {
         self.api_version.as_deref()
     }
 
-    /// The part of the query that may be shown, without its question mark; empty if there is none.
-    pub fn public_query(&self) -> String {
-        self.api_version
-            .as_ref()
-            .map(|version| format!("api-version={version}"))
-            .unwrap_or_default()
-    }
-
     /// Whether the address carries a shared access signature (`sig`).
     pub fn is_signed(&self) -> bool {
         self.signature == Signature::Whole

@@ -151,7 +151,7 @@ pub(crate) fn trigger_url(data: &[u8]) {
     let shown = match TriggerUrl::parse(text) {
         Ok(url) => {
             kept(text, &url);
-            format!("{url} {url:?} {} {:?}", url.public_query(), url.warning())
+            format!("{url} {url:?} {:?} {:?}", url.api_version(), url.warning())
         }
         Err(error) => format!("{error} {error:?} {:?}", error.hint()),
     };
