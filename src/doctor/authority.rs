@@ -12,7 +12,7 @@ use crate::settings::EndpointSettings;
 
 /// Entra refuses assertions and tokens whose clock is further off than this.
 const SKEW_MAX: Duration = Duration::from_secs(300);
-/// Checks the connection to an authority, and compares its clock with ours.
+
 pub(super) async fn authority(endpoint: &EndpointSettings, group: &mut Group, seen: &mut CheckedHosts) {
     if group.skips(&["dns", "tcp", "tls", "clock"]) {
         return;

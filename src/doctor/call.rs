@@ -42,7 +42,6 @@ impl Mode {
     }
 }
 
-/// Calls one trigger with the same code that serves.
 pub(super) struct Caller<'a> {
     pub(super) config: &'a Config,
     pub(super) route: &'a RouteSettings,

@@ -112,29 +112,25 @@ pub(super) async fn reach(place: &Destination<'_>) -> Result<Check, Check> {
 }
 
 async fn walk(place: &Destination<'_>, group: &mut Group) {
-    let mut addresses = Vec::new();
-    match resolve(place).await {
-        Ok((check, found)) => {
-            group.add(check);
-            addresses = found;
-        }
-        Err(check) => group.add(check),
-    }
-    if group.skips(&["tcp", "tls"]) {
+    let Some(addresses) = step(resolve(place).await, group, &["tcp", "tls"]) else {
         return;
-    }
-    let stream = match connect(place, &addresses).await {
-        Ok((check, stream)) => {
-            group.add(check);
-            stream
-        }
-        Err(check) => {
-            group.add(check);
-            group.skips(&["tls"]);
-            return;
-        }
     };
-    group.add(handshake(place, stream).await);
+    if let Some(stream) = step(connect(place, &addresses).await, group, &["tls"]) {
+        group.add(handshake(place, stream).await);
+    }
+}
+
+/// Adds a check; those after it are skipped if it, or an earlier one, failed.
+fn step<T>(made: Result<(Check, T), Check>, group: &mut Group, later: &[&'static str]) -> Option<T> {
+    let (check, found) = match made {
+        Ok((check, found)) => (check, Some(found)),
+        Err(check) => (check, None),
+    };
+    group.add(check);
+    match group.skips(later) {
+        true => None,
+        false => found,
+    }
 }
 
 async fn resolve(place: &Destination<'_>) -> Result<(Check, Vec<SocketAddr>), Check> {

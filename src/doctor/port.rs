@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::doctor::network::CertificateFacts;
 use crate::doctor::report::Check;
-use crate::doctor::running::{Running, at_home, holds};
+use crate::doctor::running::{Running, at_home, holds, unconnected};
 use crate::model::{FixedBy, Remedy};
 use crate::outbound::provider;
 use crate::settings::{Certificate, Config, ListenerSettings, TlsSettings, Transport};
@@ -50,7 +50,8 @@ pub(super) async fn examine(config: &Config, running: &Running) -> Vec<Check> {
             continue;
         }
         let looked = tokio::time::timeout(TIMEOUT, look(listener, at_home(address))).await;
-        let found = looked.unwrap_or_else(|_| PortState::Foreign(format!("no answer within {TIMEOUT:?}")));
+        let looked = looked.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}")));
+        let found = looked.unwrap_or_else(PortState::Foreign);
         checks.push(judge(found, at_home(address), running, bound.is_some()));
     }
     checks
@@ -68,30 +69,21 @@ enum PortState {
     KeptOut,
 }
 
-async fn look(listener: &ListenerSettings, address: SocketAddr) -> PortState {
+/// What serves there, or how it is known that another program does.
+async fn look(listener: &ListenerSettings, address: SocketAddr) -> Result<PortState, String> {
     let tcp = match TcpStream::connect(address).await {
         Ok(tcp) => tcp,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            return PortState::Nothing("connection refused".to_owned());
-        }
-        Err(error) => return PortState::Nothing(error.to_string()),
+        Err(error) => return Ok(PortState::Nothing(unconnected(&error))),
     };
-    let tls = match &listener.transport {
+    match &listener.transport {
         Transport::Plain { from, .. } => {
             let ours = tcp.local_addr().map(|local| local.ip().to_canonical());
             if !ours.is_ok_and(|ours| from.iter().any(|network| network.contains(&ours))) {
-                return PortState::KeptOut;
+                return Ok(PortState::KeptOut);
             }
-            return match question(tcp).await {
-                Ok(()) => PortState::Gateway,
-                Err(why) => PortState::Foreign(why),
-            };
+            question(tcp).await.map(|()| PortState::Gateway)
         }
-        Transport::Tls(tls) => tls,
-    };
-    match look_at_certificates(tls, tcp, address).await {
-        Ok(found) => found,
-        Err(why) => PortState::Foreign(why),
+        Transport::Tls(tls) => look_at_certificates(tls, tcp, address).await,
     }
 }
 

@@ -253,9 +253,8 @@ impl NoAnswer {
 
 pub(super) async fn ask<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T, NoAnswer> {
     let asking = async {
-        let tcp = TcpStream::connect(address)
-            .await
-            .map_err(|error| refused(&error))?;
+        let tcp = TcpStream::connect(address).await;
+        let tcp = tcp.map_err(|error| NoAnswer::Refused(unconnected(&error)))?;
         answer(tcp, address, path).await.map_err(NoAnswer::Unanswered)
     };
     match tokio::time::timeout(TIMEOUT, asking).await {
@@ -264,10 +263,11 @@ pub(super) async fn ask<T: DeserializeOwned>(address: SocketAddr, path: &str) ->
     }
 }
 
-fn refused(error: &io::Error) -> NoAnswer {
+/// Why a connection was not made.
+pub(super) fn unconnected(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => NoAnswer::Refused("connection refused".to_owned()),
-        _ => NoAnswer::Refused(error.to_string()),
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        _ => error.to_string(),
     }
 }
 
