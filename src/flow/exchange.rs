@@ -327,16 +327,17 @@ pub(super) async fn send(
         // A connection that may be in use for long keeps no memory that it does not need.
         lease.link.space = upload.outbox.into_space();
     }
+    let mut body = AnswerBody {
+        decoder: Decoder::new(head.framing),
+        held: download.held,
+        lease: Some(lease),
+        persists,
+    };
+    body.settle();
     Ok(Answer {
         status: head.status,
         fields: head.fields,
-        body: AnswerBody {
-            decoder: Decoder::new(head.framing),
-            held: download.held,
-            lease: Some(lease),
-            persists,
-        }
-        .settled(),
+        body,
     })
 }
 
@@ -392,11 +393,6 @@ impl AnswerBody {
             Decoder::Length(left) => Some(*left),
             Decoder::Chunked(_) | Decoder::UntilClose => None,
         }
-    }
-
-    fn settled(mut self) -> Self {
-        self.settle();
-        self
     }
 
     /// Gives the connection back once the body is over.
