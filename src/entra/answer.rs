@@ -13,6 +13,7 @@ use crate::entra::failure::Failure;
 use crate::entra::refused::Refusal;
 use crate::model::claims::Claims;
 use crate::model::{FailureRow, Outlook, Page, Secret, failures, fill};
+use crate::outbound::FetchFault;
 use crate::secrets::VaultError;
 
 /// Longest token that is used; a request head with a longer one would be refused upstream.
@@ -74,51 +75,22 @@ failures! {
 
 #[derive(Debug, Clone)]
 pub enum TokenError {
-    Unreachable(String),
-    Timeout(Duration),
-    Cut,
-    TooLarge,
-    Empty,
-    /// A web page, as a captive portal or a proxy sends it.
-    Html,
-    NotJson,
-    NoToken,
-    BornExpired,
-    NotBearer,
-    /// A redirect, which a token request must not follow.
-    Redirected(u16),
-    File(String),
-    FileExpired,
-    /// There is nothing to sign with, or no random numbers to sign with.
-    Unsigned,
+    /// A row of [`TOKEN`], with the `{detail}` of its text.
+    Own(&'static FailureRow, String),
     /// What the platform should have given is not there, or not good for anything.
     Platform(Box<Failure>),
-    Credential(String),
     Vault(Box<VaultError>),
-    Refused(Box<Refused>),
-    /// Nobody has signed in for an identity that needs it, or what is kept of it cannot be used.
-    NotSignedIn(String),
+    Refused(Box<RefusedToken>),
 }
 
 impl TokenError {
+    pub(crate) fn own(row: &'static FailureRow, detail: impl Into<String>) -> Self {
+        Self::Own(row, detail.into())
+    }
+
     pub fn row(&self) -> &'static FailureRow {
         match self {
-            Self::Unreachable(_) => UNREACHABLE,
-            Self::Timeout(_) => TIMEOUT,
-            Self::Cut => CUT,
-            Self::TooLarge => TOO_LARGE,
-            Self::Empty => EMPTY,
-            Self::Html => HTML,
-            Self::NotJson => NOT_JSON,
-            Self::NoToken => NO_TOKEN,
-            Self::BornExpired => BORN_EXPIRED,
-            Self::NotBearer => NOT_BEARER,
-            Self::Redirected(_) => REDIRECTED,
-            Self::File(_) => FILE,
-            Self::FileExpired => FILE_EXPIRED,
-            Self::Unsigned => UNSIGNED,
-            Self::Credential(_) => CREDENTIAL,
-            Self::NotSignedIn(_) => NOT_SIGNED_IN,
+            Self::Own(row, _) => row,
             Self::Platform(failure) => failure.row,
             Self::Vault(error) => error.row,
             Self::Refused(refused) => refused.refusal.row,
@@ -141,20 +113,19 @@ impl TokenError {
         }
     }
 
+    /// Whether no answer came to a question that may have arrived.
+    pub(crate) fn is_silence(&self) -> bool {
+        [UNREACHABLE, TIMEOUT, CUT].contains(&self.row())
+    }
+
     /// What was seen, without what to do about it.
     pub fn seen(&self) -> String {
-        let detail = match self {
-            Self::Platform(failure) => return failure.seen.clone(),
-            Self::Vault(error) => return error.seen.clone(),
-            Self::Refused(refused) => return refused.refusal.to_string(),
-            Self::Unreachable(why) | Self::File(why) | Self::Credential(why) | Self::NotSignedIn(why) => {
-                why.clone()
-            }
-            Self::Timeout(timeout) => format!("{timeout:?}"),
-            Self::Redirected(status) => status.to_string(),
-            _ => String::new(),
-        };
-        fill(self.row().seen, &[("detail", &detail)]).into_owned()
+        match self {
+            Self::Own(row, detail) => fill(row.seen, &[("detail", detail)]).into_owned(),
+            Self::Platform(failure) => failure.seen.clone(),
+            Self::Vault(error) => error.seen.clone(),
+            Self::Refused(refused) => refused.refusal.to_string(),
+        }
     }
 }
 
@@ -164,13 +135,30 @@ impl fmt::Display for TokenError {
             Self::Platform(failure) => f.write_str(&failure.sentence),
             Self::Vault(error) => write!(f, "{error}"),
             Self::Refused(refused) => write!(f, "the token endpoint refused: {refused}"),
-            // They name the next step by themselves.
-            Self::Credential(why) | Self::NotSignedIn(why) => f.write_str(why),
-            _ => {
-                let row = self.row();
+            // The detail names the next step by itself.
+            Self::Own(row, detail) if row.seen == "{detail}" => f.write_str(detail),
+            Self::Own(row, _) => {
                 let (who, outlook) = (row.fixed_by.must_fix(), row.outlook.clause());
                 write!(f, "{}. {} {who}; {outlook}", self.seen(), row.what)
             }
+        }
+    }
+}
+
+impl From<&'static FailureRow> for TokenError {
+    fn from(row: &'static FailureRow) -> Self {
+        Self::own(row, "")
+    }
+}
+
+impl From<FetchFault> for TokenError {
+    fn from(fault: FetchFault) -> Self {
+        match fault {
+            FetchFault::Unreachable(why) => Self::own(UNREACHABLE, why),
+            FetchFault::Timeout(timeout) => Self::own(TIMEOUT, format!("{timeout:?}")),
+            FetchFault::Cut => CUT.into(),
+            FetchFault::TooLarge => TOO_LARGE.into(),
+            FetchFault::Redirected(status) => Self::own(REDIRECTED, status.to_string()),
         }
     }
 }
@@ -179,13 +167,13 @@ impl std::error::Error for TokenError {}
 
 /// A refusal with the sentence for the log.
 #[derive(Debug, Clone)]
-pub struct Refused {
+pub struct RefusedToken {
     pub refusal: Refusal,
     /// Names identity, tenant and client id, the cause and who fixes it.
     pub sentence: String,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentence)
     }
@@ -241,32 +229,28 @@ struct Fields {
 
 /// Reads the body of a 200.
 pub fn read(body: &[u8]) -> Result<Granted, TokenError> {
-    read_until(body, None)
+    read_dated(body, None)
 }
 
-/// Reads the body of a 200 that may give the expiry only as a date, as managed identities do.
-pub(crate) fn read_dated(body: &[u8], now: Clocks) -> Result<Granted, TokenError> {
-    read_until(body, Some(now))
-}
-
-fn read_until(body: &[u8], now: Option<Clocks>) -> Result<Granted, TokenError> {
+/// Reads the body of a 200 that may give the expiry only as a date, as managed identities do; that takes the clocks.
+pub(crate) fn read_dated(body: &[u8], now: Option<Clocks>) -> Result<Granted, TokenError> {
     let text = body.trim_ascii();
     if text.is_empty() {
-        return Err(TokenError::Empty);
+        return Err(EMPTY.into());
     }
     if text.starts_with(b"<") {
-        return Err(TokenError::Html);
+        return Err(HTML.into());
     }
-    let fields: Fields = serde_json::from_slice(text).map_err(|_| TokenError::NotJson)?;
-    let token = fields.access_token.map(Secret::new).ok_or(TokenError::NoToken)?;
+    let fields: Fields = serde_json::from_slice(text).map_err(|_| NOT_JSON)?;
+    let token = fields.access_token.map(Secret::new).ok_or(NO_TOKEN)?;
     if !usable(token.expose()) {
-        return Err(TokenError::NoToken);
+        return Err(NO_TOKEN.into());
     }
     if fields
         .token_type
         .is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer"))
     {
-        return Err(TokenError::NotBearer);
+        return Err(NOT_BEARER.into());
     }
     let seconds = |field: &Option<Seconds>| field.as_ref().and_then(Seconds::duration);
     // The token's own dates are compared with each other, not with our clock, which may be wrong by years.
@@ -326,7 +310,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::proptest;
 
-    use super::{Clocks, TokenError, expires, own_life, read};
+    use super::{Clocks, NOT_BEARER, expires, own_life, read};
 
     fn jwt(payload: &str) -> String {
         format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload))
@@ -358,7 +342,7 @@ mod tests {
     fn an_expiry_date_counts_where_no_life_is_given() {
         let now = Duration::from_secs(1_586_984_735 - 600);
         let life = |body: &str| {
-            super::read_dated(body.as_bytes(), Clocks::agreed(now))
+            super::read_dated(body.as_bytes(), Some(Clocks::agreed(now)))
                 .unwrap()
                 .life
         };
@@ -412,10 +396,8 @@ mod tests {
         assert!(name(b"{}").contains("no usable access_token"));
         assert!(name(br#"{"access_token":"a b"}"#).contains("no usable access_token"));
         assert!(name(br#"{"access_token":"a\nb"}"#).contains("no usable access_token"));
-        assert!(matches!(
-            read(br#"{"access_token":"a","token_type":"PoP"}"#),
-            Err(TokenError::NotBearer)
-        ));
+        let proof = read(br#"{"access_token":"a","token_type":"PoP"}"#).unwrap_err();
+        assert_eq!(proof.row(), NOT_BEARER);
     }
 
     #[test]

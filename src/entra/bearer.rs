@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::entra::answer::TokenError;
+use crate::entra::answer::{TokenError, UNREACHABLE};
 use crate::entra::cache::{Forgotten, Slot};
 use crate::secrets::{Bearer, NoBearer, SecretError};
 
@@ -32,8 +32,8 @@ impl From<SecretError> for TokenError {
     fn from(error: SecretError) -> Self {
         match error {
             SecretError::Vault(error) => Self::Vault(error),
-            SecretError::Unreadable(why) => Self::Unreachable(why),
-            SecretError::Stopping => Self::Unreachable("the gateway is stopping".to_owned()),
+            SecretError::Unreadable(why) => Self::own(UNREACHABLE, why),
+            SecretError::Stopping => Self::own(UNREACHABLE, "the gateway is stopping"),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::counters::{Counters, FetchLabels, IdentityLabels};
-use crate::entra::answer::{Granted, LIFE_MAX, TokenError};
+use crate::entra::answer::{BORN_EXPIRED, Granted, LIFE_MAX, NO_TOKEN, TokenError, UNREACHABLE};
 use crate::entra::claims::Inspector;
 use crate::entra::grant::Grant;
 use crate::entra::refused::RETRY_AFTER_MAX;
@@ -201,7 +201,7 @@ impl Slot {
             }),
             // The control runtime is going down, or a fetch panicked: both are over for this request.
             Err(_) => Err(Unavailable {
-                error: Arc::new(TokenError::Unreachable("the gateway is stopping".to_owned())),
+                error: Arc::new(TokenError::own(UNREACHABLE, "the gateway is stopping")),
                 wait: FAILED_PAUSE,
             }),
         }
@@ -355,14 +355,14 @@ impl Slot {
     }
 
     fn accept(&self, granted: Granted, asked: Instant) -> Result<Arc<Token>, TokenError> {
-        let mut header = HeaderValue::try_from(format!("Bearer {}", granted.token.expose()))
-            .map_err(|_| TokenError::NoToken)?;
+        let mut header =
+            HeaderValue::try_from(format!("Bearer {}", granted.token.expose())).map_err(|_| NO_TOKEN)?;
         header.set_sensitive(true);
         let life = granted.life.min(LIFE_MAX);
         let life = life - (life / 2).min(ROUNDING);
         let expires = asked + life;
         if expires <= Instant::now() {
-            return Err(TokenError::BornExpired);
+            return Err(BORN_EXPIRED.into());
         }
         let wanted = granted.refresh_in.unwrap_or(life).min(life * 4 / 5);
         let refresh_at = asked + jittered(wanted).max(RENEW_MIN);
@@ -451,19 +451,11 @@ fn jittered(time: Duration) -> Duration {
 
 fn pause(error: &TokenError, failures: u32) -> Duration {
     let (base, most, asked) = match error {
-        TokenError::Refused(refused) if refused.refusal.outlook == Outlook::AfterFix => {
-            (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None)
-        }
-        TokenError::Platform(failure) if failure.outlook == Outlook::AfterFix => {
-            (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None)
-        }
+        TokenError::Own(..) => (FAILED_PAUSE, FAILED_PAUSE_MAX, None),
+        _ if error.outlook() == Outlook::AfterFix => (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None),
         TokenError::Platform(failure) => (PASSING_PAUSE, PASSING_PAUSE_MAX, failure.wait),
         TokenError::Refused(refused) => (FAILED_PAUSE, FAILED_PAUSE_MAX, refused.refusal.retry_after),
-        TokenError::Vault(error) if error.outlook == Outlook::AfterFix => {
-            (REFUSED_PAUSE, REFUSED_PAUSE_MAX, None)
-        }
         TokenError::Vault(error) => (FAILED_PAUSE, FAILED_PAUSE_MAX, error.retry_after),
-        _ => (FAILED_PAUSE, FAILED_PAUSE_MAX, None),
     };
     let doubled = base
         .saturating_mul(1 << failures.saturating_sub(1).min(6))
@@ -485,7 +477,7 @@ mod tests {
 
     use super::{Forgotten, Slot};
     use crate::counters::Counters;
-    use crate::entra::answer::{Granted, TokenError};
+    use crate::entra::answer::{CREDENTIAL, EMPTY, Granted, TokenError};
     use crate::entra::failure::{Trouble, UNKNOWN, UPDATED};
     use crate::entra::grant::{Asked, Grant};
     use crate::model::{IdentityName, Secret};
@@ -551,8 +543,8 @@ mod tests {
             match step {
                 Step::Token(text, life) => granted(text, life),
                 // A credential that an operator has to fix.
-                Step::Refuse => Err(TokenError::Credential("it is wrong".to_owned())),
-                Step::Fail => Err(TokenError::Empty),
+                Step::Refuse => Err(TokenError::own(CREDENTIAL, "it is wrong")),
+                Step::Fail => Err(EMPTY.into()),
                 Step::Platform(trouble, wait) => {
                     let failure = trouble().of("contoso", "here", wait);
                     Err(TokenError::Platform(Box::new(failure)))

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::entra::answer::{Granted, Refused, TokenError};
+use crate::entra::answer::{Granted, RefusedToken, TokenError};
 use crate::entra::{answer, refused};
-use crate::outbound::{FetchFault, Fetcher, TrustError};
+use crate::outbound::{Fetcher, TrustError};
 use crate::settings::{EndpointSettings, IdentitySettings};
 
 // The bytes that application/x-www-form-urlencoded leaves as they are; a space becomes %20, which every server reads.
@@ -93,7 +93,7 @@ impl Endpoint {
         }
         let refusal = refused::read(answer.status, &answer.body, answer.retry_after());
         let sentence = refusal.sentence(&self.identity, &self.tenant, &self.settings.client_id);
-        Err(TokenError::Refused(Box::new(Refused { refusal, sentence })))
+        Err(TokenError::Refused(Box::new(RefusedToken { refusal, sentence })))
     }
 
     /// The form. Each value is encoded once: a scope encoded twice is refused with AADSTS1002012.
@@ -107,18 +107,6 @@ impl Endpoint {
             .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, FORM)))
             .collect();
         all.join("&")
-    }
-}
-
-impl From<FetchFault> for TokenError {
-    fn from(fault: FetchFault) -> Self {
-        match fault {
-            FetchFault::Unreachable(why) => Self::Unreachable(why),
-            FetchFault::Timeout(timeout) => Self::Timeout(timeout),
-            FetchFault::Cut => Self::Cut,
-            FetchFault::TooLarge => Self::TooLarge,
-            FetchFault::Redirected(status) => Self::Redirected(status),
-        }
     }
 }
 

@@ -178,49 +178,27 @@ pub const ERRORS: &[ErrorRow] = errors! {
         "The token endpoint does not offer this response. Check the authority of the identity.";
 };
 
-/// Answers without a known `error`, by their status.
-pub(super) const THROTTLED: &ErrorRow = &ErrorRow {
-    kind: RefusalKind::Throttled,
-    failure: row(
-        "entra-throttled",
-        FixedBy::Nobody,
-        Outlook::BackOff,
-        STATUS,
-        "Entra was asked for too many tokens. The gateway waits and asks again.",
-    ),
-};
-pub(super) const FAILED: &ErrorRow = &ErrorRow {
-    kind: RefusalKind::Unavailable,
-    failure: row(
-        "entra-failed",
-        FixedBy::Nobody,
-        Outlook::Transient,
-        STATUS,
-        "Entra itself failed or is busy. The gateway asks again.",
-    ),
-};
-pub(super) const NOT_FOUND: &ErrorRow = &ErrorRow {
-    kind: RefusalKind::Unknown,
-    failure: row(
-        "no-token-endpoint",
-        FixedBy::Operator,
-        Outlook::AfterFix,
-        NONE,
-        "There is no token endpoint at this address. Compare authority and tenant.",
-    ),
-};
-pub(super) const UNKNOWN: &ErrorRow = &ErrorRow {
-    kind: RefusalKind::Unknown,
-    failure: row(
-        "refused-unknown",
-        FixedBy::Operator,
-        Outlook::AfterFix,
-        NONE,
-        "Entra refused for a reason that Flowgate does not know. Compare the identity with its registration.",
-    ),
-};
-/// Those for every status.
-pub const BY_STATUS: &[&ErrorRow] = &[THROTTLED, FAILED, NOT_FOUND, UNKNOWN];
+macro_rules! statuses {
+    ($($name:ident $code:literal $kind:ident $fixed_by:ident $outlook:ident $page:ident $what:literal;)+) => {
+        $(pub(super) const $name: &ErrorRow = &ErrorRow {
+            kind: RefusalKind::$kind,
+            failure: row($code, FixedBy::$fixed_by, Outlook::$outlook, $page, $what),
+        };)+
+        /// Answers without a known `error`, by their status.
+        pub const BY_STATUS: &[&ErrorRow] = &[$($name),+];
+    };
+}
+
+statuses! {
+    THROTTLED "entra-throttled" Throttled Nobody BackOff STATUS
+        "Entra was asked for too many tokens. The gateway waits and asks again.";
+    FAILED "entra-failed" Unavailable Nobody Transient STATUS
+        "Entra itself failed or is busy. The gateway asks again.";
+    NOT_FOUND "no-token-endpoint" Unknown Operator AfterFix NONE
+        "There is no token endpoint at this address. Compare authority and tenant.";
+    UNKNOWN "refused-unknown" Unknown Operator AfterFix NONE
+        "Entra refused for a reason that Flowgate does not know. Compare the identity with its registration.";
+}
 
 /// AADSTS numbers. Meanings are from Microsoft Learn, "Microsoft Entra authentication and
 /// authorization error codes"; those missing there are from the troubleshooting pages of

@@ -50,7 +50,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{BAR_PAUSE, Bar};
-    use crate::entra::answer::TokenError;
+    use crate::entra::answer::EMPTY;
     use crate::model::Secret;
 
     #[tokio::test(start_paused = true)]
@@ -58,7 +58,7 @@ mod tests {
         let bar = Bar::default();
         let (old, new) = (Secret::new("old"), Secret::new("new"));
         assert!(bar.standing(&old).is_none());
-        bar.raise(&old, TokenError::Empty);
+        bar.raise(&old, EMPTY.into());
         assert!(bar.standing(&old).is_some());
         assert!(bar.standing(&new).is_none());
         tokio::time::advance(BAR_PAUSE - Duration::from_secs(1)).await;

@@ -9,7 +9,6 @@ use crate::entra::application::Application;
 use crate::entra::endpoint::Endpoint;
 use crate::entra::failure::{Failure, NOTHING_THERE};
 use crate::entra::grant::{Asked, Grant};
-use crate::entra::grants::client::ClientCredentials;
 use crate::entra::grants::managed::Managed;
 use crate::entra::proof::Proof;
 use crate::entra::proof::federated::Federated;
@@ -19,7 +18,7 @@ use crate::settings::{AssertionSource, DefaultSettings, IdentitySettings};
 pub(crate) struct Chain {
     identity: String,
     /// The call and where its token comes from, or why there is none.
-    federated: Result<(ClientCredentials, String), String>,
+    federated: Result<(Application, String), String>,
     managed: Result<Managed, String>,
     chosen: OnceLock<Link>,
 }
@@ -42,10 +41,10 @@ impl Chain {
                 AssertionSource::File(path) => {
                     let proof = Federated::of_file(path.clone(), name);
                     let place = proof.place();
-                    let call = ClientCredentials(Application {
+                    let call = Application {
                         endpoint: Endpoint::new(endpoint, identity, scope)?,
                         proof: Proof::Federated(proof),
-                    });
+                    };
                     Ok((call, place))
                 }
                 AssertionSource::Identity { .. } => Err("it takes tokens from a file only".to_owned()),
@@ -69,11 +68,8 @@ impl Chain {
             // The variables say which identity this pod is meant to have. While its file is missing, the managed identity
             // of the node must not take its place.
             Ok((call, place)) => {
-                self.choose(
-                    Link::Federated,
-                    place,
-                    "managed identity comes after it and was not asked",
-                );
+                let others = "managed identity comes after it and was not asked";
+                self.choose(Link::Federated, place, others);
                 return call.ask().await;
             }
             Err(why) => why,
@@ -109,8 +105,8 @@ impl Chain {
     fn nothing(&self, federated: &str, managed: &str) -> TokenError {
         let row = NOTHING_THERE;
         let seen = format!(
-            "the default chain found no source. Workload identity: {federated}. Managed identity: {}",
-            ended(managed)
+            "the default chain found no source. Workload identity: {federated}. Managed identity: {}.",
+            managed.strip_suffix('.').unwrap_or(managed)
         );
         TokenError::Platform(Box::new(Failure {
             row,
@@ -133,13 +129,5 @@ impl Chain {
 impl Grant for Chain {
     fn ask(&self) -> Asked<'_> {
         Box::pin(self.ask_once())
-    }
-}
-
-fn ended(text: &str) -> String {
-    if text.ends_with('.') {
-        text.to_owned()
-    } else {
-        format!("{text}.")
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::entra::answer;
-use crate::entra::answer::{Granted, TokenError};
+use crate::entra::answer::{FILE, FILE_EXPIRED, Granted, TokenError};
 use crate::entra::date::Clocks;
 use crate::entra::grant::{Asked, Grant};
 use crate::files;
@@ -52,8 +52,8 @@ impl SeenToken {
         Self { mark, at, left }
     }
 
-    fn left_of(&self, mark: TokenMark) -> Option<Duration> {
-        (self.mark == mark).then(|| self.left.saturating_sub(self.at.elapsed()))
+    fn left_of(&self, mark: &TokenMark) -> Option<Duration> {
+        (self.mark == *mark).then(|| self.left.saturating_sub(self.at.elapsed()))
     }
 }
 
@@ -71,21 +71,19 @@ impl TokenFile {
     async fn read(&self) -> Result<Granted, TokenError> {
         let path = self.path.clone();
         let read = self.desk.work(move || read_small(&path)).await;
-        let stuck = |stuck| TokenError::File(format!("{}: {stuck}", self.path.display()));
+        let stuck = |stuck| TokenError::own(FILE, format!("{}: {stuck}", self.path.display()));
         let (text, changed) = read.map_err(stuck)??;
         let token = text.expose().trim();
         let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
         if !answer::usable(token) {
-            return Err(TokenError::File(
-                "it holds something other than one token".to_owned(),
-            ));
+            return Err(TokenError::own(FILE, "it holds something other than one token"));
         }
         let left = match answer::expires(token) {
             Some(expires) => self.left_until(expires),
             None => self.left_since(changed, clock::wall()),
         };
         if left.is_zero() {
-            return Err(TokenError::FileExpired);
+            return Err(FILE_EXPIRED.into());
         }
         Ok(Granted {
             token: Secret::new(token),
@@ -100,16 +98,14 @@ impl TokenFile {
     /// later ones; so the clocks are read when an expiry is first seen, and again only while it is implausible by both.
     fn left_until(&self, expires: Duration) -> Duration {
         let mut seen = locked(&self.seen);
-        if let Some(left) = seen
-            .as_ref()
-            .and_then(|seen| seen.left_of(TokenMark::Expires(expires)))
-        {
+        let mark = TokenMark::Expires(expires);
+        if let Some(left) = seen.as_ref().and_then(|seen| seen.left_of(&mark)) {
             return left;
         }
         let left = Clocks::read(&self.clock).left(expires, answer::LIFE_MAX);
         // What no clock can have right is asked again.
         let is_likely = !left.is_zero() && left <= answer::LIFE_MAX;
-        *seen = is_likely.then(|| SeenToken::new(TokenMark::Expires(expires), left));
+        *seen = is_likely.then(|| SeenToken::new(mark, left));
         left
     }
 
@@ -117,15 +113,13 @@ impl TokenFile {
     /// wall clock is asked once for each change, when both moments are on the same side of any jump.
     fn left_since(&self, changed: SystemTime, wall: SystemTime) -> Duration {
         let mut seen = locked(&self.seen);
-        if let Some(left) = seen
-            .as_ref()
-            .and_then(|seen| seen.left_of(TokenMark::Changed(changed)))
-        {
+        let mark = TokenMark::Changed(changed);
+        if let Some(left) = seen.as_ref().and_then(|seen| seen.left_of(&mark)) {
             return left;
         }
         let age = wall.duration_since(changed).unwrap_or_default();
         let left = self.life.saturating_sub(age);
-        *seen = Some(SeenToken::new(TokenMark::Changed(changed), left));
+        *seen = Some(SeenToken::new(mark, left));
         left
     }
 }
@@ -138,14 +132,14 @@ impl Grant for TokenFile {
 
 /// The text of a small file, and when it was changed last.
 fn read_small(path: &Path) -> Result<(Secret, SystemTime), TokenError> {
-    let failed = |error: std::io::Error| TokenError::File(format!("{}: {error}", path.display()));
+    let failed = |error: std::io::Error| TokenError::own(FILE, format!("{}: {error}", path.display()));
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let changed = metadata.modified().map_err(failed)?;
     let text = files::text(&file, FILE_BYTES_MAX).map_err(failed)?;
     let text = text.ok_or_else(|| {
         let shown = path.display();
-        TokenError::File(format!("{shown}: larger than {FILE_BYTES_MAX} bytes"))
+        TokenError::own(FILE, format!("{shown}: larger than {FILE_BYTES_MAX} bytes"))
     })?;
     Ok((Secret::new(text.as_str()), changed))
 }

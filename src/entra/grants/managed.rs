@@ -23,7 +23,7 @@ use crate::entra::refused::Refusal;
 use crate::entra::{answer, refused};
 use crate::model::clock::Steady;
 use crate::model::{FailureRow, clock};
-use crate::outbound::{Fetched, Fetcher, Trust, TrustError};
+use crate::outbound::{FetchFault, Fetched, Fetcher, Trust, TrustError};
 use crate::secrets::Desk;
 use crate::settings::{ManagedSettings, ManagedSource, Selector};
 
@@ -120,27 +120,27 @@ impl Managed {
             request = request.header("authorization", authorization);
         }
         let answer = self.fetcher.fetch(request).await;
-        answer.map_err(|error| self.silence(error.cause.into()))
+        answer.map_err(|error| self.silence(error.cause))
     }
 
     /// No answer, or none that could be read.
-    fn silence(&self, error: TokenError) -> Trouble {
-        let row = match (&error, &self.settings.source) {
-            (TokenError::Redirected(_), _) => REDIRECTS,
-            (TokenError::TooLarge, _) => OTHER,
+    fn silence(&self, fault: FetchFault) -> Trouble {
+        let row = match (&fault, &self.settings.source) {
+            (FetchFault::Redirected(_), _) => REDIRECTS,
+            (FetchFault::TooLarge, _) => OTHER,
             (_, ManagedSource::Imds { .. }) => IMDS_SILENT,
             (_, ManagedSource::AppService { .. }) => APP_SERVICE_SILENT,
             (_, ManagedSource::Arc { .. }) => ARC_SILENT,
         };
-        Trouble::new(row, error.seen()).labelled(error.label())
+        unread(row, &fault.into())
     }
 
     fn read(&self, answer: &Fetched) -> Result<Granted, Trouble> {
         if answer.status != 200 {
             return Err(self.refused(answer));
         }
-        let granted = answer::read_dated(&answer.body, Clocks::read(&self.clock))
-            .map_err(|error| Trouble::new(OTHER, error.seen()).labelled(error.label()))?;
+        let granted = answer::read_dated(&answer.body, Some(Clocks::read(&self.clock)));
+        let granted = granted.map_err(|error| unread(OTHER, &error))?;
         if let (ManagedSource::Arc { .. }, Some(selector)) = (&self.settings.source, &self.settings.selector)
             && !is_confirmed(selector, &answer.body, granted.token.expose())
         {
@@ -205,6 +205,11 @@ impl Grant for Managed {
             }
         })
     }
+}
+
+/// The row with what was seen, counted as what it is.
+fn unread(row: &'static FailureRow, error: &TokenError) -> Trouble {
+    Trouble::new(row, error.seen()).labelled(error.label())
 }
 
 fn plain(value: &'static str) -> HeaderValue {

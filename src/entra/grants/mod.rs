@@ -3,7 +3,6 @@
 mod arc;
 mod bar;
 mod chain;
-mod client;
 mod file;
 mod managed;
 mod password;
@@ -16,7 +15,6 @@ use crate::counters::Counters;
 use crate::entra::application::Application;
 use crate::entra::grant::Grant;
 use crate::entra::grants::chain::Chain;
-use crate::entra::grants::client::ClientCredentials;
 use crate::entra::grants::file::TokenFile;
 use crate::entra::grants::managed::Managed;
 use crate::entra::grants::password::PasswordCall;
@@ -43,8 +41,7 @@ fn grant(
     let name = &identity.name;
     Ok(match &identity.grant {
         GrantSettings::Client { endpoint, proof } => {
-            let application = Application::new(endpoint, proof, identity, scope, slots)?;
-            Box::new(ClientCredentials(application))
+            Box::new(Application::new(endpoint, proof, identity, scope, slots)?)
         }
         GrantSettings::TokenFile { path, life } => Box::new(TokenFile::new(path.clone(), *life)),
         GrantSettings::Managed(managed) => Box::new(Managed::new(managed, name.as_str(), scope)?),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::entra::answer::{Granted, Refused, TokenError};
+use crate::entra::answer::{Granted, TokenError};
 use crate::entra::application::Application;
 use crate::entra::failure::{PASSWORD_WAITS, Trouble};
 use crate::entra::grant::{Asked, Grant};
@@ -84,12 +84,12 @@ impl PasswordCall {
             ("password", password.expose()),
         ];
         self.application.endpoint.take_arrived();
-        let answer = self.application.ask(&pairs).await;
+        let answer = self.application.ask_with(&pairs).await;
         let arrived = self.application.endpoint.take_arrived();
         match &answer {
             // It was never sent.
             _ if !arrived => {}
-            Err(TokenError::Timeout(_) | TokenError::Cut | TokenError::Unreachable(_)) => {
+            Err(error) if error.is_silence() => {
                 self.account.lost();
                 if let Some(unheard) = self.account.unheard() {
                     return Err(self.waiting(unheard));
@@ -97,7 +97,7 @@ impl PasswordCall {
             }
             _ => self.account.heard(),
         }
-        let Err(TokenError::Refused(refused)) = answer else {
+        let Err(TokenError::Refused(mut refused)) = answer else {
             return answer;
         };
         if refused.refusal.kind != RefusalKind::InvalidGrant {
@@ -107,7 +107,11 @@ impl PasswordCall {
             true => &self.own,
             false => &self.account.bar,
         };
-        let error = TokenError::Refused(Box::new(self.last_word(*refused)));
+        refused.sentence.push_str(&format!(
+            " Lest the account be locked, this password is not sent again before {} or an hour has passed.",
+            self.until
+        ));
+        let error = TokenError::Refused(refused);
         bar.raise(&password, error.clone());
         Err(error)
     }
@@ -122,18 +126,6 @@ impl PasswordCall {
         let trouble = Trouble::new(PASSWORD_WAITS, seen).filled(&values);
         let failure = trouble.of(&self.identity, "password of its account", Some(unheard.left));
         TokenError::Platform(Box::new(failure))
-    }
-
-    fn last_word(&self, refused: Refused) -> Refused {
-        let Refused {
-            refusal,
-            mut sentence,
-        } = refused;
-        sentence.push_str(&format!(
-            " Lest the account be locked, this password is not sent again before {} or an hour has passed.",
-            self.until
-        ));
-        Refused { refusal, sentence }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::entra::answer::{Granted, Refused, TokenError};
+use crate::entra::answer::{Granted, NO_TOKEN, NOT_SIGNED_IN, TokenError};
 use crate::entra::application::Application;
 use crate::entra::grant::{Asked, Grant};
 use crate::entra::grants::bar::Bar;
@@ -106,20 +106,21 @@ impl SignInCall {
                 ("grant_type", "refresh_token"),
                 ("refresh_token", used.token.expose()),
             ];
-            match self.application.ask(&pairs).await {
+            match self.application.ask_with(&pairs).await {
                 Ok(granted) => {
                     self.keep(&granted, used, &stored).await;
                     return Ok(granted);
                 }
-                Err(TokenError::Refused(refused)) if is_over(&refused.refusal) => {
-                    let error = TokenError::Refused(Box::new(self.last_word(*refused)));
+                Err(TokenError::Refused(mut refused)) if is_over(&refused.refusal) => {
+                    refused.sentence.push_str(&format!(" {}", self.remedy()));
+                    let error = TokenError::Refused(refused);
                     self.bar.raise(&used.token, error.clone());
                     last = Some(error);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(last.unwrap_or(TokenError::NoToken))
+        Err(last.unwrap_or(NO_TOKEN.into()))
     }
 
     async fn stored(&self) -> Result<Kept, TokenError> {
@@ -134,12 +135,11 @@ impl SignInCall {
             }
             Err(stuck) => stuck.to_string(),
         };
-        Err(TokenError::NotSignedIn(format!(
-            "No token for identity {}: its sign-in is kept in file {}, and {why}. {}",
-            self.identity,
-            self.store.path().display(),
-            self.remedy()
-        )))
+        let (identity, path, remedy) = (&self.identity, self.store.path().display(), self.remedy());
+        let why = format!(
+            "No token for identity {identity}: its sign-in is kept in file {path}, and {why}. {remedy}"
+        );
+        Err(TokenError::own(NOT_SIGNED_IN, why))
     }
 
     fn unwritten(&self, stored: &Kept) -> Option<Unwritten> {
@@ -199,15 +199,6 @@ impl SignInCall {
 
     fn remedy(&self) -> String {
         format!("Sign in again with: flowgate login --identity {}", self.identity)
-    }
-
-    fn last_word(&self, refused: Refused) -> Refused {
-        let Refused {
-            refusal,
-            mut sentence,
-        } = refused;
-        sentence.push_str(&format!(" {}", self.remedy()));
-        Refused { refusal, sentence }
     }
 }
 

@@ -215,7 +215,7 @@ impl Login {
             ("redirect_uri", redirect.as_str()),
             ("code_verifier", browser.verifier.expose()),
         ];
-        let granted = self.application.ask(&pairs).await.map_err(failed)?;
+        let granted = self.application.ask_with(&pairs).await.map_err(failed)?;
         self.keep(&granted).await
     }
 
@@ -253,7 +253,7 @@ impl Login {
         let mut pause = device.pause;
         while Instant::now() + pause < device.until {
             tokio::time::sleep(pause).await;
-            match self.application.ask(&pairs).await {
+            match self.application.ask_with(&pairs).await {
                 Ok(granted) => return self.keep(&granted).await,
                 Err(error) => pause = next_pause(&error, pause)?,
             }
@@ -301,7 +301,7 @@ fn next_pause(error: &TokenError, pause: Duration) -> Result<Duration, LoginErro
     let refused = match error {
         TokenError::Refused(refused) => refused,
         // A network that is away for a moment (RFC 8628 section 3.5 wants the pace reduced).
-        TokenError::Unreachable(_) | TokenError::Timeout(_) | TokenError::Cut => return Ok(slower),
+        _ if error.is_silence() => return Ok(slower),
         _ => return Err(failed(error.clone())),
     };
     match refused.refusal.error.as_deref() {
@@ -367,7 +367,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{Login, LoginError, next_pause, read_device};
-    use crate::entra::answer::{Refused, TokenError};
+    use crate::entra::answer::{HTML, RefusedToken, TIMEOUT, TokenError};
     use crate::entra::refused;
     use crate::model::{Cloud, IdentityName};
     use crate::outbound::Trust;
@@ -378,7 +378,7 @@ mod tests {
     fn refused(status: u16, error: &str) -> TokenError {
         let refusal = refused::read(status, format!("{{\"error\":\"{error}\"}}").as_bytes(), None);
         let sentence = refusal.to_string();
-        TokenError::Refused(Box::new(Refused { refusal, sentence }))
+        TokenError::Refused(Box::new(RefusedToken { refusal, sentence }))
     }
 
     #[test]
@@ -388,7 +388,7 @@ mod tests {
             (refused(400, "slow_down"), 10),
             (refused(503, ""), 10),
             (refused(429, ""), 10),
-            (TokenError::Timeout(PAUSE), 10),
+            (TIMEOUT.into(), 10),
         ] {
             let next = next_pause(&error, PAUSE).unwrap();
             assert_eq!(next, Duration::from_secs(seconds), "{error}");
@@ -399,7 +399,7 @@ mod tests {
             (refused(400, "access_denied"), "declined"),
             (refused(400, "bad_verification_code"), "bad_verification_code"),
             (refused(401, "invalid_client"), "invalid_client"),
-            (TokenError::Html, "web page"),
+            (HTML.into(), "web page"),
         ] {
             let LoginError::Failed(why) = next_pause(&error, PAUSE).unwrap_err() else {
                 panic!("the settings are not to blame for {error}");

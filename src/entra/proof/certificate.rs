@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use crate::entra::answer::TokenError;
+use crate::entra::answer::{CREDENTIAL, TokenError, UNSIGNED};
 use crate::entra::endpoint::Endpoint;
 use crate::entra::proof::assertion::Assertion;
 use crate::material::SigningCertificate;
@@ -72,7 +72,7 @@ impl HeldCertificate {
     ) -> Result<(Secret, Arc<SigningCertificate>), TokenError> {
         let looked = self.look().await;
         let Some(certificate) = self.value() else {
-            return Err(looked.err().unwrap_or(TokenError::Unsigned));
+            return Err(looked.err().unwrap_or(UNSIGNED.into()));
         };
         let assertion = Assertion {
             client_id: endpoint.client_id(),
@@ -81,7 +81,7 @@ impl HeldCertificate {
             chain: self.settings.chain,
         };
         let signed = assertion.sign(&certificate, clock::wall());
-        let signed = signed.ok_or(TokenError::Unsigned)?;
+        let signed = signed.ok_or(UNSIGNED)?;
         Ok((signed, certificate))
     }
 
@@ -151,7 +151,7 @@ impl HeldCertificate {
                 if self.is_news(&why) {
                     tracing::warn!(%identity, "the certificate of identity {identity} cannot be read again, the last one serves on: {why}");
                 }
-                Err(TokenError::Credential(why))
+                Err(TokenError::own(CREDENTIAL, why))
             }
             // It is the same, or the runtime is going down.
             Ok(None) => {

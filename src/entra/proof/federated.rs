@@ -36,27 +36,27 @@ const SHOWN_CHARS_MAX: usize = 200;
 /// The federated tokens of one application.
 pub(crate) struct Federated {
     identity: String,
-    source: Source,
+    source: TokenSource,
     clock: Steady,
     desk: Desk,
     /// Whether a warning about an unusual audience was logged.
     warned: AtomicBool,
 }
 
-enum Source {
+enum TokenSource {
     File(PathBuf),
     Slot { slot: Option<Arc<Slot>>, name: String },
 }
 
 /// What a federated credential is matched with.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 struct Presented {
     iss: Option<String>,
     sub: Option<String>,
     aud: Option<Audience>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum Audience {
     One(String),
@@ -70,8 +70,8 @@ impl Federated {
         slots: &mut Slots<'_>,
     ) -> Result<Self, TrustError> {
         let source = match &settings.source {
-            AssertionSource::File(path) => Source::File(path.clone()),
-            AssertionSource::Identity { name, scope } => Source::Slot {
+            AssertionSource::File(path) => TokenSource::File(path.clone()),
+            AssertionSource::Identity { name, scope } => TokenSource::Slot {
                 slot: slots.slot_of(name, scope)?,
                 name: name.as_str().to_owned(),
             },
@@ -80,10 +80,10 @@ impl Federated {
     }
 
     pub(crate) fn of_file(path: PathBuf, identity: &str) -> Self {
-        Self::from(Source::File(path), identity)
+        Self::from(TokenSource::File(path), identity)
     }
 
-    fn from(source: Source, identity: &str) -> Self {
+    fn from(source: TokenSource, identity: &str) -> Self {
         Self {
             identity: identity.to_owned(),
             source,
@@ -96,8 +96,8 @@ impl Federated {
     /// Where its tokens come from, for people.
     pub(crate) fn place(&self) -> String {
         match &self.source {
-            Source::File(path) => format!("federated token in {}", path.display()),
-            Source::Slot { name, .. } => format!("federated token of managed identity {name}"),
+            TokenSource::File(path) => format!("federated token in {}", path.display()),
+            TokenSource::Slot { name, .. } => format!("federated token of managed identity {name}"),
         }
     }
 
@@ -112,7 +112,7 @@ impl Federated {
             Err(TokenError::Refused(why)) if why.refusal.outlook == Outlook::AfterFix => why,
             answer => return answer,
         };
-        if let Source::File(_) = &self.source
+        if let TokenSource::File(_) = &self.source
             && let Ok(second) = self.assertion().await
             && !second.same_as(first.expose())
         {
@@ -136,8 +136,8 @@ impl Federated {
         if let Err(TokenError::Refused(why)) = &mut answer
             && why.refusal.outlook == Outlook::AfterFix
         {
-            let presented = answer::payload(assertion.expose()).unwrap_or_default();
-            why.sentence.push_str(&presented_claims(&presented));
+            let presented = FederatedToken::of(assertion);
+            why.sentence.push_str(&presented.claims());
         }
         answer
     }
@@ -145,14 +145,14 @@ impl Federated {
     /// The token, good as far as can be seen from here.
     async fn assertion(&self) -> Result<Secret, TokenError> {
         let found = match &self.source {
-            Source::File(path) => {
+            TokenSource::File(path) => {
                 let now = Clocks::read(&self.clock);
                 read_at(&self.desk, path)
                     .await
                     .and_then(|text| check(text, now))
                     .map_err(|trouble| trouble.of(&self.identity, &self.place(), None))
             }
-            Source::Slot { slot, name } => self.vouched(slot.as_ref(), name).await,
+            TokenSource::Slot { slot, name } => self.vouched(slot.as_ref(), name).await,
         };
         let token = found.map_err(|failure| TokenError::Platform(Box::new(failure)))?;
         self.warn_of_audience(&token);
@@ -183,8 +183,8 @@ impl Federated {
 
     /// Entra compares the audience with the federated credential, which can have another one; it rarely has.
     fn warn_of_audience(&self, token: &Secret) {
-        let presented: Presented = answer::payload(token.expose()).unwrap_or_default();
-        if presented.is_for_exchange() {
+        let presented = FederatedToken::of(token);
+        if presented.fit == AudienceFit::Usual {
             self.warned.store(false, Ordering::Relaxed);
             return;
         }
@@ -194,30 +194,9 @@ impl Federated {
                 "the federated token of identity {} is for the audience {}, and federated credentials usually want \
                  {EXCHANGE_AUDIENCE}: the cluster administrator sets it where the token is projected",
                 self.identity,
-                presented.audience()
+                presented.audience
             );
         }
-    }
-}
-
-impl Presented {
-    fn audiences(&self) -> &[String] {
-        match &self.aud {
-            None => &[],
-            Some(Audience::One(one)) => std::slice::from_ref(one),
-            Some(Audience::Several(several)) => several,
-        }
-    }
-
-    fn is_for_exchange(&self) -> bool {
-        // Other clouds have endings of their own.
-        self.audiences()
-            .iter()
-            .any(|one| one.starts_with(EXCHANGE_AUDIENCE))
-    }
-
-    fn audience(&self) -> String {
-        shown(&self.audiences().join(" "))
     }
 }
 
@@ -248,14 +227,20 @@ pub enum AudienceFit {
 impl FederatedToken {
     /// What a token says of itself; it is not verified.
     pub fn of(token: &Secret) -> Self {
-        let presented: Presented = answer::payload(token.expose()).unwrap_or_default();
-        let text = |value: &Option<String>| shown(value.as_deref().unwrap_or_default());
+        let Presented { iss, sub, aud } = answer::payload(token.expose()).unwrap_or_default();
+        let audiences = match aud {
+            None => Vec::new(),
+            Some(Audience::One(one)) => vec![one],
+            Some(Audience::Several(several)) => several,
+        };
+        // Other clouds have endings of their own.
+        let is_usual = audiences.iter().any(|one| one.starts_with(EXCHANGE_AUDIENCE));
         let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
-            issuer: text(&presented.iss),
-            subject: text(&presented.sub),
-            audience: presented.audience(),
-            fit: match presented.is_for_exchange() {
+            issuer: shown(&iss.unwrap_or_default()),
+            subject: shown(&sub.unwrap_or_default()),
+            audience: shown(&audiences.join(" ")),
+            fit: match is_usual {
                 true => AudienceFit::Usual,
                 false => AudienceFit::Unusual,
             },
@@ -263,10 +248,15 @@ impl FederatedToken {
         }
     }
 
+    /// What the administrator of the tenant compares with the federated credential.
+    fn claims(&self) -> String {
+        format!(
+            " The presented token has the issuer {}, the subject {} and the audience {}.",
+            self.issuer, self.subject, self.audience
+        )
+    }
+
     /// What the file of an identity holds, checked as it is before Entra is asked.
-    ///
-    /// # Errors
-    /// Why it is not valid, and who fixes it.
     pub async fn in_file(path: &Path, identity: &str) -> Result<Self, Failure> {
         let now = Clocks::read(&Steady::from(clock::wall()));
         let read = read_at(&Desk::default(), path).await;
@@ -275,17 +265,6 @@ impl FederatedToken {
         let token = text.map_err(|trouble| trouble.of(identity, &place, None))?;
         Ok(Self::of(&token))
     }
-}
-
-/// What the administrator of the tenant compares with the federated credential.
-fn presented_claims(presented: &Presented) -> String {
-    let text = |value: &Option<String>| shown(value.as_deref().unwrap_or_default());
-    format!(
-        " The presented token has the issuer {}, the subject {} and the audience {}.",
-        text(&presented.iss),
-        text(&presented.sub),
-        presented.audience()
-    )
 }
 
 /// A claim for the log, in quotes and of bounded length; control characters are written out.
@@ -345,8 +324,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::proptest;
 
-    use super::{Clocks, Presented, check, presented_claims, read, shown};
-    use crate::entra::answer;
+    use super::{AudienceFit, Clocks, FederatedToken, check, read, shown};
     use crate::model::Secret;
 
     const NOW: Duration = Duration::from_secs(1_700_000_000);
@@ -355,8 +333,8 @@ mod tests {
         Secret::new(format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload)))
     }
 
-    fn presented(payload: &str) -> Presented {
-        answer::payload(jwt(payload).expose()).unwrap()
+    fn presented(payload: &str) -> FederatedToken {
+        FederatedToken::of(&jwt(payload))
     }
 
     #[test]
@@ -409,7 +387,8 @@ mod tests {
             (r#"{"aud":[]}"#, false),
             (r"{}", false),
         ] {
-            assert_eq!(presented(payload).is_for_exchange(), fits, "{payload}");
+            let is_usual = presented(payload).fit == AudienceFit::Usual;
+            assert_eq!(is_usual, fits, "{payload}");
         }
     }
 
@@ -419,7 +398,7 @@ mod tests {
             r#"{"iss":"https://issuer.example/","sub":"system:\nserviceaccount","aud":"x","jti":"canary"}"#,
         );
         assert_eq!(
-            presented_claims(&presented),
+            presented.claims(),
             " The presented token has the issuer \"https://issuer.example/\", the subject \
              \"system:\\nserviceaccount\" and the audience \"x\"."
         );

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use crate::entra::answer::{Granted, Refused, TokenError};
+use crate::entra::answer::{Granted, NO_TOKEN, RefusedToken, TokenError};
 use crate::entra::endpoint::Endpoint;
 use crate::entra::proof::certificate::HeldCertificate;
 use crate::entra::proof::federated::Federated;
@@ -151,7 +151,7 @@ impl Credential {
     }
 
     /// The refusal with what the operator needs to find the credential.
-    fn explain(&self, mut why: Box<Refused>) -> Box<Refused> {
+    fn explain(&self, mut why: Box<RefusedToken>) -> Box<RefusedToken> {
         if let Self::Certificate(held) = self {
             why.sentence
                 .push_str(&format!(" Entra was shown {}.", held.describe()));
@@ -188,7 +188,7 @@ impl Rotation {
     /// Asks with the credential that was good last, then with each other one. Each is read again once before it is
     /// given up.
     async fn ask(&self, endpoint: &Endpoint, pairs: &[(&str, &str)]) -> Result<Granted, TokenError> {
-        let mut refused: Option<(Box<Refused>, usize)> = None;
+        let mut refused: Option<(Box<RefusedToken>, usize)> = None;
         let mut failed = None;
         for index in self.order() {
             let Some(credential) = self.list.get(index) else {
@@ -224,11 +224,11 @@ impl Rotation {
             }
         }
         let refused = refused.map(|(why, _)| TokenError::Refused(why));
-        Err(refused.or(failed).unwrap_or(TokenError::NoToken))
+        Err(refused.or(failed).unwrap_or(NO_TOKEN.into()))
     }
 
     /// A credential that is refused while another works would go unnoticed until that one expires, too.
-    fn warn_of_refusal(&self, why: &Refused, before: usize) {
+    fn warn_of_refusal(&self, why: &RefusedToken, before: usize) {
         let identity = &self.identity;
         let what = self
             .list
