@@ -8,9 +8,9 @@ use crate::doctor::network::Destination;
 use crate::doctor::report::{Check, Group, Verdict};
 use crate::doctor::walk::Walk;
 use crate::doctor::{advice, credential};
-use crate::entra::{VaultReader, VaultSecret, VaultsError};
+use crate::entra::{VaultReader, VaultsError};
 use crate::model::{FixedBy, Remedy};
-use crate::settings::{Config, KeyVaultSettings, VaultReference};
+use crate::settings::{Config, KeyVaultSettings, VaultReference, VaultValue};
 
 /// Checks the vaults of these secrets that were not checked yet. The identities that read them must have been
 /// checked before.
@@ -63,7 +63,7 @@ async fn look(
     reader: &mut VaultReader<'_>,
     walk: &Walk,
     group: &mut Group,
-) -> Option<VaultSecret> {
+) -> Option<VaultValue> {
     let who = &settings.identity.name;
     if !walk.held.contains_key(who) {
         group.add(Check::skipped(
@@ -101,7 +101,7 @@ async fn look(
     None
 }
 
-fn readable(place: &VaultReference, found: &VaultSecret) -> Check {
+fn readable(place: &VaultReference, found: &VaultValue) -> Check {
     let Some(expires) = found.expires else {
         return Check::ok(
             "secret",

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::doctor::network::CheckedHosts;
 use crate::doctor::report::Group;
-use crate::entra::{Token, VaultSecret};
+use crate::entra::Token;
 use crate::model::{IdentityName, Secret};
-use crate::settings::{SecretSource, VaultReference};
+use crate::settings::{SecretSource, VaultReference, VaultValue};
 
 /// The tokens by identity, of those that got one.
 pub(crate) type HeldTokens = HashMap<IdentityName, Arc<Token>>;
@@ -37,7 +37,7 @@ impl fmt::Debug for Walk {
 #[derive(Debug, Default)]
 pub(super) struct Vaults(
     /// `None` for a secret that could not be read.
-    pub(super) HashMap<VaultReference, Option<VaultSecret>>,
+    pub(super) HashMap<VaultReference, Option<VaultValue>>,
 );
 
 impl Vaults {

@@ -1,40 +1,25 @@
 //! Key vaults that are read with the token of an identity by somebody who does not serve: the doctor, and the start.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use crate::counters::Counters;
 use crate::entra::grants;
 use crate::entra::slots::Slots;
-use crate::model::{Outlook, Secret};
+use crate::model::Outlook;
 use crate::outbound::TrustError;
-use crate::secrets::{Found, Vault, VaultError};
+use crate::secrets::{Vault, VaultError};
 use crate::settings::{IdentitySettings, KeyVaultSettings, VaultReference, VaultValue};
 
 /// A vault that is away for a moment does not keep the gateway from starting.
 const START_TRIES: u32 = 3;
 const START_PAUSE: Duration = Duration::from_secs(2);
 
-/// A secret that was read from a vault for somebody who looks, and does not serve.
-#[derive(Debug, Clone)]
-pub struct VaultSecret {
-    pub secret: Secret,
-    /// When it expires, if the vault knows.
-    pub expires: Option<SystemTime>,
-}
-
 /// Reads secrets one by one, each once and without patience.
 pub struct VaultReader<'a> {
     slots: Slots<'a>,
-}
-
-impl fmt::Debug for VaultReader<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VaultReader").finish_non_exhaustive()
-    }
 }
 
 impl<'a> VaultReader<'a> {
@@ -50,15 +35,11 @@ impl<'a> VaultReader<'a> {
     }
 
     /// Reads a secret; nothing if nobody reads vaults.
-    pub async fn read(&mut self, place: &VaultReference) -> Result<Option<VaultSecret>, VaultsError> {
+    pub async fn read(&mut self, place: &VaultReference) -> Result<Option<VaultValue>, VaultsError> {
         let Some(vault) = self.slots.vault(place)? else {
             return Ok(None);
         };
-        let found = vault.read(place).await?;
-        Ok(Some(VaultSecret {
-            secret: found.secret,
-            expires: found.expires,
-        }))
+        Ok(Some(vault.read(place).await?))
     }
 }
 
@@ -87,7 +68,7 @@ pub async fn read_vaults(
         }
         let Some(vault) = slots.vault(place)? else { break };
         let value = match (read_patiently(&vault, place).await, held.get(place)) {
-            (Ok(Found { secret, expires, .. }), _) => VaultValue { secret, expires },
+            (Ok(value), _) => value,
             (Err(error), Some(held)) => {
                 tracing::warn!("{error}; the value that was read before stays in use");
                 held.clone()
@@ -99,7 +80,7 @@ pub async fn read_vaults(
     Ok(values)
 }
 
-async fn read_patiently(vault: &Vault, place: &VaultReference) -> Result<Found, VaultError> {
+async fn read_patiently(vault: &Vault, place: &VaultReference) -> Result<VaultValue, VaultError> {
     let mut tries = 1;
     loop {
         match vault.read(place).await {

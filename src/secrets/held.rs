@@ -12,8 +12,8 @@ use crate::model::{Secret, locked};
 use crate::secrets::desk::{Desk, Stuck};
 use crate::secrets::expiry::Dated;
 use crate::secrets::owner::SecretOwner;
-use crate::secrets::vault::{Found, Vault, VaultError};
-use crate::settings::SecretSource;
+use crate::secrets::vault::{Vault, VaultError};
+use crate::settings::{SecretSource, VaultValue};
 
 /// A vault that failed is not asked again before this time, as long as there is a value that serves.
 const AWAY_PAUSE: Duration = Duration::from_secs(60);
@@ -210,14 +210,17 @@ impl Held {
 
     async fn read(&self) -> Result<(), Away> {
         let found = match (self.source.vault(), &self.vault, self.source.file()) {
-            (Some(place), Some(vault), _) => vault.read(place).await.map_err(Away::Vault),
+            (Some(place), Some(vault), _) => match vault.read(place).await {
+                Ok(value) => Ok((value, None)),
+                Err(error) => Err(Away::Vault(error)),
+            },
             (_, _, Some(_)) => self.read_file().await,
             // A variable of a running process cannot change.
             _ => return Ok(()),
         };
         match found {
-            Ok(found) => {
-                self.take(found);
+            Ok((value, remark)) => {
+                self.take(value, remark);
                 Ok(())
             }
             Err(away) => {
@@ -227,29 +230,22 @@ impl Held {
         }
     }
 
-    async fn read_file(&self) -> Result<Found, Away> {
+    /// The content of the file, and what is unexpected about its place.
+    async fn read_file(&self) -> Result<(VaultValue, Option<String>), Away> {
         let source = self.source.clone();
         // An empty file is an error here: it is about to be written.
         match self.desk.work(move || source.read_again()).await {
-            Ok(Ok((secret, remark))) => Ok(Found {
-                secret,
-                expires: None,
-                remark,
-            }),
+            Ok(Ok((secret, remark))) => Ok((secret.into(), remark)),
             Ok(Err(why)) => Err(Away::File(why)),
             Err(Stuck::Late) => Err(Away::File(format!("{}: {}", self.source.place(), Stuck::Late))),
             Err(Stuck::Over) => Err(Away::Over),
         }
     }
 
-    fn take(&self, found: Found) {
+    fn take(&self, value: VaultValue, remark: Option<String>) {
         let (holder, what) = (&self.holder, self.what);
         let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
-        let Found {
-            secret,
-            expires,
-            remark,
-        } = found;
+        let VaultValue { secret, expires } = value;
         // The first end counts: either side may stop accepting it.
         if let Some(dated) = &self.dated {
             dated.set([self.expires, expires].into_iter().flatten().min());

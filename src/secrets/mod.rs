@@ -14,5 +14,5 @@ pub(crate) use expiry::{Dated, Watch};
 pub(crate) use held::{Held, Renewed, SecretError, SecretName, Shown};
 pub use owner::SecretOwner;
 pub use rereading::{Followed, Following, Rereader, Taken, Verdict};
-pub(crate) use vault::{Bearer, Found, NoBearer, Vault};
+pub(crate) use vault::{Bearer, NoBearer, Vault};
 pub use vault::{VAULT, VaultError};

@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::model::{FailureRow, Outlook, Page, Remedy, Secret, failures, fill};
 use crate::outbound::{FailedBody, FetchFault, Fetcher, TrustError};
-use crate::settings::{GrantSettings, KeyVaultSettings, VaultReference};
+use crate::settings::{GrantSettings, KeyVaultSettings, VaultReference, VaultValue};
 
 /// Microsoft, "Get Secret", REST API of Azure Key Vault.
 const API_VERSION: &str = "2025-07-01";
@@ -137,16 +137,6 @@ failures! {
         "Give it one.";
 }
 
-/// What a vault holds under a name.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) secret: Secret,
-    /// When it expires, if the vault knows.
-    pub(crate) expires: Option<SystemTime>,
-    /// What is unexpected about the place it was found in.
-    pub(crate) remark: Option<String>,
-}
-
 /// The vaults of one cloud, and who reads them.
 pub(crate) struct Vault {
     fetcher: Fetcher,
@@ -180,7 +170,7 @@ impl Vault {
         self.period
     }
 
-    pub(crate) async fn read(&self, place: &VaultReference) -> Result<Found, VaultError> {
+    pub(crate) async fn read(&self, place: &VaultReference) -> Result<VaultValue, VaultError> {
         let read = async {
             let token = self
                 .token(None)
@@ -203,7 +193,7 @@ impl Vault {
         Ok((self.bearer)(refused).await?)
     }
 
-    async fn ask(&self, place: &VaultReference, token: HeaderValue) -> Result<Found, Cause> {
+    async fn ask(&self, place: &VaultReference, token: HeaderValue) -> Result<VaultValue, Cause> {
         let url = format!("{}?api-version={API_VERSION}{}", place.url(), place.query());
         let request = self
             .fetcher
@@ -216,7 +206,7 @@ impl Vault {
             return Err(Cause::status(WEB_PAGE, status, None));
         }
         match status {
-            200 => found(body),
+            200 => value_of(body),
             401 => Err(unauthorized(answer.header("www-authenticate"), place.resource())),
             403 => Err(forbidden(body)),
             404 => Err(Cause::new(MISSING, "")),
@@ -341,7 +331,7 @@ struct Attributes {
     exp: Option<f64>,
 }
 
-fn found(body: &[u8]) -> Result<Found, Cause> {
+fn value_of(body: &[u8]) -> Result<VaultValue, Cause> {
     let bundle: Bundle = serde_json::from_slice(body)
         .map_err(|_| Cause::new(INVALID, "the answer is something other than JSON with a secret"))?;
     let value = bundle
@@ -360,10 +350,9 @@ fn found(body: &[u8]) -> Result<Found, Cause> {
         let since = Duration::try_from_secs_f64(seconds).ok()?;
         UNIX_EPOCH.checked_add(since)
     });
-    Ok(Found {
+    Ok(VaultValue {
         secret: Secret::new(text),
         expires,
-        remark: None,
     })
 }
 
@@ -426,7 +415,7 @@ mod tests {
 
     use super::{
         DISABLED, EMPTY, FIREWALL, FORBIDDEN, INVALID, OTHER_RESOURCE, OWN_ADDRESS, UNAUTHORIZED,
-        VAULT as TABLE, forbidden, found, unauthorized,
+        VAULT as TABLE, forbidden, unauthorized, value_of,
     };
 
     const VAULT: &str = "https://vault.azure.net";
@@ -443,18 +432,18 @@ mod tests {
         let body =
             br#"{"value":"canary\n","contentType":"text/plain","id":"https://a.vault.azure.net/secrets/b/c",
             "attributes":{"enabled":true,"created":1493938410,"updated":1493938410,"exp":1893456000}}"#;
-        let good = found(body).unwrap();
+        let good = value_of(body).unwrap();
         assert_eq!(good.secret.expose(), "canary");
         assert_eq!(
             good.expires,
             Some(UNIX_EPOCH + Duration::from_secs(1_893_456_000))
         );
-        assert!(found(br#"{"value":"a"}"#).unwrap().expires.is_none());
+        assert!(value_of(br#"{"value":"a"}"#).unwrap().expires.is_none());
     }
 
     #[test]
     fn a_useless_answer_is_no_secret() {
-        let why = |body: &[u8]| found(body).unwrap_err().row;
+        let why = |body: &[u8]| value_of(body).unwrap_err().row;
         assert_eq!(why(b"ok"), INVALID);
         assert_eq!(why(br#"{"id":"a"}"#), EMPTY);
         assert_eq!(why(br#"{"value":"\n"}"#), EMPTY);
@@ -462,7 +451,7 @@ mod tests {
         assert_eq!(why(off), DISABLED);
         for exp in ["-1", "1e300"] {
             let body = format!(r#"{{"value":"a","attributes":{{"exp":{exp}}}}}"#);
-            assert!(found(body.as_bytes()).unwrap().expires.is_none(), "{exp}");
+            assert!(value_of(body.as_bytes()).unwrap().expires.is_none(), "{exp}");
         }
     }
 
@@ -516,7 +505,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_ends_the_reader(body in proptest::collection::vec(0u8..=255, 0..300), challenge in "[ -~]{0,200}") {
-            let _ = found(&body);
+            let _ = value_of(&body);
             let _ = forbidden(&body);
             let _ = unauthorized(&challenge, VAULT);
         }
