@@ -11,7 +11,7 @@ use crate::doctor::walk::Walk;
 use crate::entra;
 use crate::entra::answer::{CREDENTIAL, NOT_SIGNED_IN};
 use crate::entra::login::Protection;
-use crate::entra::{AudienceFit, FederatedToken, SignedInState};
+use crate::entra::{AudienceFit, FederatedToken, SignedInState, StoreError};
 use crate::material::SigningCertificate;
 use crate::model::{FixedBy, Remedy, clock};
 use crate::settings::{
@@ -132,25 +132,22 @@ fn unread(sources: &[&SecretSource], walk: &Walk, group: &mut Group) {
 
 fn certificates(list: &[ClientCertificate], endpoint: &EndpointSettings, walk: &Walk, group: &mut Group) {
     let client = &endpoint.client_id;
-    let mut checks: Vec<_> = list
+    let checks: Vec<_> = list
         .iter()
         .map(|certificate| judge(certificate, client, walk))
         .collect();
     let works = |check: &Check| matches!(check.verdict, Verdict::Ok | Verdict::Warn);
-    if checks.iter().any(works) {
-        // Another secret is used until then.
-        for check in &mut checks {
-            if check.verdict == Verdict::Fail {
-                check.verdict = Verdict::Warn;
-            }
-        }
-    }
     let serves = checks.iter().any(works);
-    for check in checks {
-        match serves {
-            true => group.aside(check),
-            false => group.add(check),
+    for mut check in checks {
+        if !serves {
+            group.add(check);
+            continue;
         }
+        // Another one is used until then.
+        if check.verdict == Verdict::Fail {
+            check.verdict = Verdict::Warn;
+        }
+        group.aside(check);
     }
 }
 
@@ -263,7 +260,7 @@ fn presented(settings: &IdentitySettings, place: &str, token: &FederatedToken) -
 
 fn sign_in(settings: &IdentitySettings, path: &str, state: &SignedInState) -> Check {
     match state {
-        SignedInState::Kept { account, protection } => {
+        Ok((account, protection)) => {
             let how = match protection {
                 Protection::Sealed => "encrypted under the seal",
                 Protection::OwnerOnly => "readable by its owner only",
@@ -273,12 +270,12 @@ fn sign_in(settings: &IdentitySettings, path: &str, state: &SignedInState) -> Ch
                 format!("{account} signed in, kept in file {path}, {how}"),
             )
         }
-        SignedInState::Missing => Check::fail(
+        Err(StoreError::Missing) => Check::fail(
             "sign-in",
             format!("nobody has signed in yet: there is no file {path}"),
             advice::of_row(NOT_SIGNED_IN, Some(settings)),
         ),
-        SignedInState::Unusable(why) => {
+        Err(StoreError::Unusable(why)) => {
             let mut remedy = advice::of_row(NOT_SIGNED_IN, Some(settings));
             remedy.what = format!(
                 "Correct that for the user the gateway runs as, or sign in again. {}",

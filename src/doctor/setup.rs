@@ -225,22 +225,20 @@ impl Setup<'_> {
             None | Some(UNRESOLVED) => "CLIENT_ID",
             Some(client) => client,
         };
-        let (environment, azure) = match identity.cloud {
-            Cloud::Public | Cloud::Gcc => ("Global", "AzureCloud"),
-            Cloud::GccHigh => ("USGov", "AzureUSGovernment"),
-            Cloud::Dod => ("USGovDoD", "AzureUSGovernment"),
-            Cloud::China => ("China", "AzureChinaCloud"),
+        // Microsoft Learn, "Microsoft Graph national cloud deployments".
+        let (environment, azure, graph) = match identity.cloud {
+            Cloud::Public | Cloud::Gcc => ("Global", "AzureCloud", "https://graph.microsoft.com"),
+            Cloud::GccHigh => ("USGov", "AzureUSGovernment", "https://graph.microsoft.us"),
+            Cloud::Dod => ("USGovDoD", "AzureUSGovernment", "https://dod-graph.microsoft.us"),
+            Cloud::China => (
+                "China",
+                "AzureChinaCloud",
+                "https://microsoftgraph.chinacloudapi.cn",
+            ),
         };
         let cloud = match azure {
             "AzureCloud" => String::new(),
             other => format!("az cloud set --name {other}\n"),
-        };
-        // Microsoft Learn, "Microsoft Graph national cloud deployments".
-        let graph = match identity.cloud {
-            Cloud::Public | Cloud::Gcc => "https://graph.microsoft.com",
-            Cloud::GccHigh => "https://graph.microsoft.us",
-            Cloud::Dod => "https://dod-graph.microsoft.us",
-            Cloud::China => "https://microsoftgraph.chinacloudapi.cn",
         };
         let api = match resource {
             Resource::PowerPlatform(address) => address,

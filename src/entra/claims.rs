@@ -17,11 +17,9 @@ const TIME: &str = "exp";
 
 #[derive(Debug, Clone)]
 pub struct Needs {
-    /// The audience, letter by letter.
     pub audience: String,
     /// The tenant's id or one of its domain names; empty if the settings name none.
     pub tenant: String,
-    /// The cloud of the flow.
     pub cloud: Cloud,
     /// Object ids on the trigger's list, as far as the settings know; empty if any will do.
     pub object_ids: Vec<String>,
@@ -251,7 +249,6 @@ impl Preflight {
         })
     }
 
-    /// From the next look on the route needs this.
     pub fn need(&self, needs: Needs) {
         *locked(&self.needs) = needs;
     }

@@ -17,7 +17,6 @@ pub(crate) const FORM: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'*');
 
-/// A token endpoint, asked in the name of one application.
 pub(crate) struct Endpoint {
     fetcher: Fetcher,
     settings: EndpointSettings,

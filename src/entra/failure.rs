@@ -98,7 +98,6 @@ pub struct Failure {
     /// The row of the table; of a refusal by Entra itself, that of Entra's.
     pub row: &'static FailureRow,
     pub sentence: String,
-    /// What was seen, and where.
     pub seen: String,
     /// What it means and what to do, in sentences.
     pub what: Cow<'static, str>,

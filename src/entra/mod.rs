@@ -34,6 +34,7 @@ pub use failure::{Failure, PLATFORM};
 pub use grants::sign_in::SignedInState;
 pub use grants::sign_in::state_of as sign_in_state;
 pub use proof::federated::{AudienceFit, FederatedToken};
+pub use store::StoreError;
 pub use vaults::{VaultReader, VaultsError, read_vaults};
 
 use crate::counters::{Counters, IdentityLabels};

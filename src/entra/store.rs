@@ -23,7 +23,6 @@ use crate::settings::SecretSource;
 
 /// Largest store that is read: a token, a name and an id, encrypted and written as text.
 const STORE_BYTES_MAX: u64 = 64 * 1024;
-/// What a sealed store begins with.
 const SEALED: &str = "flowgate-sealed-1:";
 /// Bound into the key, so that the same seal makes other keys elsewhere.
 const PURPOSE: &[u8] = b"flowgate sign-in store 1";
@@ -34,25 +33,19 @@ const SEAL_UNKNOWN: &str =
 const SEALS_MAX: usize = 4;
 /// How often it is written under a new seal, if others replace it at the same moment.
 const RESEALS_MAX: usize = 3;
-/// Why there is nothing to be had from a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum StoreError {
-    /// There is no file.
+pub enum StoreError {
     Missing,
-    /// There is one that cannot be used, for this reason.
     Unusable(String),
 }
 
-/// What a store keeps.
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
-    /// The refresh token.
     pub(crate) token: Secret,
     /// Who signed in, for people.
     pub(crate) account: String,
 }
 
-/// How a store is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
     /// Encrypted under the seal of the settings.
@@ -61,31 +54,11 @@ pub enum Protection {
     OwnerOnly,
 }
 
-impl Protection {
-    pub(crate) fn of(store: &Store) -> Self {
-        match store.is_sealed() {
-            true => Self::Sealed,
-            false => Self::OwnerOnly,
-        }
-    }
-}
-
-/// What a replacement came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replaced {
-    /// The store holds the new token.
     Yes,
     /// Another process replaced it first; its token is kept.
     ByAnother,
-}
-
-/// Whose place a new token takes.
-#[derive(Clone, Copy)]
-pub(crate) enum InPlaceOf<'a> {
-    /// Whatever is there.
-    Anything,
-    /// This refresh token only.
-    Token(&'a Secret),
 }
 
 #[derive(Serialize)]
@@ -106,15 +79,12 @@ struct StoredSignIn {
 
 /// What keeps others from reading a store.
 enum Cover {
-    /// The rights of the file.
     Rights,
-    /// Encryption.
     Key(Box<LessSafeKey>),
     /// A seal that is not known here: nothing is read or written under it.
     Unknown,
 }
 
-/// A store.
 pub(crate) struct Store {
     path: PathBuf,
     covers: Mutex<Covers>,
@@ -193,7 +163,7 @@ impl Store {
                 }
                 Err(StoreError::Unusable(why)) => return Err(why),
             };
-            if self.write(&kept, InPlaceOf::Token(&kept.token), &new)? == Replaced::Yes {
+            if self.write(&kept, Some(&kept.token), &new)? == Replaced::Yes {
                 self.switch(new);
                 return Ok(());
             }
@@ -209,14 +179,15 @@ impl Store {
         covers.others.truncate(SEALS_MAX);
     }
 
-    /// Where it is stored.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether it is encrypted.
-    pub(crate) fn is_sealed(&self) -> bool {
-        matches!(*self.cover(), Cover::Key(_))
+    pub(crate) fn protection(&self) -> Protection {
+        match *self.cover() {
+            Cover::Key(_) => Protection::Sealed,
+            Cover::Rights | Cover::Unknown => Protection::OwnerOnly,
+        }
     }
 
     /// Reads it. Blocks on the file.
@@ -287,15 +258,16 @@ impl Store {
         }
     }
 
-    /// Replaces what it keeps. Blocks on the file and on others who replace it at the same moment.
-    pub(crate) fn replace(&self, kept: &Kept, place: InPlaceOf<'_>) -> Result<Replaced, String> {
-        self.write(kept, place, &self.cover())
+    /// Replaces what it keeps: whatever that is, or this refresh token only. Blocks on the file and on others who replace
+    /// it at the same moment.
+    pub(crate) fn replace(&self, kept: &Kept, over: Option<&Secret>) -> Result<Replaced, String> {
+        self.write(kept, over, &self.cover())
     }
 
-    fn write(&self, kept: &Kept, place: InPlaceOf<'_>, cover: &Cover) -> Result<Replaced, String> {
+    fn write(&self, kept: &Kept, over: Option<&Secret>, cover: &Cover) -> Result<Replaced, String> {
         let draft = self.draft()?;
         let lock = draft.lock().map_err(said)?;
-        if let InPlaceOf::Token(old) = place {
+        if let Some(old) = over {
             match self.read() {
                 Ok(now) if now.token.same_as(old.expose()) => {}
                 // A store that was taken away was taken away on purpose.
@@ -395,7 +367,7 @@ mod tests {
 
     use proptest::prelude::{any, proptest};
 
-    use super::{Cover, InPlaceOf, Kept, Replaced, Store, StoreError, cover, open, seal};
+    use super::{Cover, Kept, Replaced, Store, StoreError, cover, open, seal};
     use crate::model::Secret;
 
     const CLIENT: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
@@ -443,15 +415,15 @@ mod tests {
         let (old, new) = ("canary-seal-of-20-bytes", "canary-seal-that-is-another");
         let changing = store(&path, Some(old));
         let unaware = store(&path, Some(old));
-        changing.replace(&kept("one"), InPlaceOf::Anything).unwrap();
+        changing.replace(&kept("one"), None).unwrap();
         changing.reseal(&Secret::new(new)).unwrap();
         let started = store(&path, Some(new));
         assert_eq!(started.read().unwrap().token.expose(), "one");
         assert!(unaware.read().is_err(), "the old seal is of no use any more");
         // Somebody who was slower to hear of it.
-        unaware.replace(&kept("two"), InPlaceOf::Anything).unwrap();
+        unaware.replace(&kept("two"), None).unwrap();
         assert_eq!(changing.read().unwrap().token.expose(), "two");
-        changing.replace(&kept("three"), InPlaceOf::Anything).unwrap();
+        changing.replace(&kept("three"), None).unwrap();
         assert_eq!(started.read().unwrap().token.expose(), "three");
     }
 
@@ -461,7 +433,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kept");
         let old = store(&path, Some("canary-seal-of-20-bytes"));
-        old.replace(&kept("one"), InPlaceOf::Anything).unwrap();
+        old.replace(&kept("one"), None).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(folder.path().join(".kept.lock")).unwrap();
         // A folder in place of the lock file prevents locking.
@@ -471,7 +443,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         assert_eq!(old.read().unwrap().token.expose(), "one");
         std::fs::remove_dir(folder.path().join(".kept.lock")).unwrap();
-        old.replace(&kept("two"), InPlaceOf::Anything).unwrap();
+        old.replace(&kept("two"), None).unwrap();
         let restarted = store(&path, Some("canary-seal-of-20-bytes"));
         assert_eq!(restarted.read().unwrap().token.expose(), "two");
     }
@@ -484,10 +456,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kept");
         let store = store(&path, None);
-        store.replace(&kept("old"), InPlaceOf::Anything).unwrap();
+        store.replace(&kept("old"), None).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let old = Secret::new("old");
-        let why = store.replace(&kept("new"), InPlaceOf::Token(&old)).unwrap_err();
+        let why = store.replace(&kept("new"), Some(&old)).unwrap_err();
         assert!(why.contains("open to other users"), "{why}");
     }
 
@@ -497,10 +469,10 @@ mod tests {
         let path = folder.path().join("kept");
         let unknown = store(&path, Some(""));
         assert!(unknown.probe().unwrap_err().contains("key vault"));
-        unknown.replace(&kept("a"), InPlaceOf::Anything).unwrap_err();
+        unknown.replace(&kept("a"), None).unwrap_err();
         assert!(!path.exists());
         store(&path, Some("canary-seal-of-20-bytes"))
-            .replace(&kept("a"), InPlaceOf::Anything)
+            .replace(&kept("a"), None)
             .unwrap();
         let StoreError::Unusable(why) = unknown.read().unwrap_err() else {
             panic!("it is there");
@@ -518,13 +490,13 @@ mod tests {
         let lock = folder.path().join(".kept.lock");
         let victim = elsewhere.path().join("victim");
         symlink(&victim, &lock).unwrap();
-        store.replace(&kept("a"), InPlaceOf::Anything).unwrap_err();
+        store.replace(&kept("a"), None).unwrap_err();
         assert!(!victim.exists(), "a file was made at the end of the link");
         std::fs::write(&victim, "theirs").unwrap();
         let owner = std::fs::metadata(&victim).unwrap().uid();
         // Only an administrator can give a folder away; for all others the rest says nothing.
         let _ = chown(folder.path(), Some(owner + 1), None);
-        store.replace(&kept("a"), InPlaceOf::Anything).unwrap();
+        store.replace(&kept("a"), None).unwrap();
         assert_eq!(
             std::fs::metadata(&victim).unwrap().uid(),
             owner,
@@ -545,13 +517,13 @@ mod tests {
         let store = store(&path, None);
         // Only an administrator can give a link away.
         if lchown(&path, Some(12_345), None).is_ok() {
-            let why = store.replace(&kept("a"), InPlaceOf::Anything).unwrap_err();
+            let why = store.replace(&kept("a"), None).unwrap_err();
             assert!(why.contains("link"), "{why}");
             store.probe().unwrap_err();
             assert_eq!(std::fs::read_to_string(&victim).unwrap(), "theirs");
             lchown(&path, Some(0), None).unwrap();
         }
-        store.replace(&kept("a"), InPlaceOf::Anything).unwrap();
+        store.replace(&kept("a"), None).unwrap();
         assert!(
             std::fs::read_to_string(&victim)
                 .unwrap()
@@ -567,7 +539,7 @@ mod tests {
             let path = folder.path().join("kept");
             let store = store(&path, with);
             assert_eq!(store.read().unwrap_err(), StoreError::Missing);
-            store.replace(&kept("canary-token"), InPlaceOf::Anything).unwrap();
+            store.replace(&kept("canary-token"), None).unwrap();
             let read = store.read().unwrap();
             assert_eq!(read.token.expose(), "canary-token");
             assert_eq!(read.account, "flows@contoso.example");
@@ -586,7 +558,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kept");
         let plain = store(&path, None);
-        plain.replace(&kept("a"), InPlaceOf::Anything).unwrap();
+        plain.replace(&kept("a"), None).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
@@ -605,12 +577,12 @@ mod tests {
             StoreError::Unusable(why) => why,
             StoreError::Missing => panic!("it is there"),
         };
-        plain.replace(&kept("canary"), InPlaceOf::Anything).unwrap();
+        plain.replace(&kept("canary"), None).unwrap();
         assert!(why(&sealed).contains("not sealed"));
         let mut other = store(&path, None);
         other.client_id = "another".to_owned();
         assert!(why(&other).contains("another client id"));
-        sealed.replace(&kept("canary"), InPlaceOf::Anything).unwrap();
+        sealed.replace(&kept("canary"), None).unwrap();
         assert!(why(&plain).contains("name no `seal`"));
         assert!(why(&store(&path, Some("another-seal-of-20-bytes"))).contains("does not fit"));
         for text in ["", "{}", "canary", "{\"version\":2}", "flowgate-sealed-1:canary"] {
@@ -631,10 +603,7 @@ mod tests {
 
     fn store_in_no_folder(folder: &Path) -> String {
         let store = store(&folder.join("none/kept"), None);
-        assert_eq!(
-            store.probe(),
-            store.replace(&kept("a"), InPlaceOf::Anything).map(|_| ())
-        );
+        assert_eq!(store.probe(), store.replace(&kept("a"), None).map(|_| ()));
         store.probe().unwrap_err()
     }
 
@@ -644,19 +613,16 @@ mod tests {
         let path = folder.path().join("kept");
         let store = store(&path, None);
         let (old, other) = (Secret::new("old"), Secret::new("other"));
-        store.replace(&kept("old"), InPlaceOf::Anything).unwrap();
+        store.replace(&kept("old"), None).unwrap();
+        assert_eq!(store.replace(&kept("new"), Some(&old)).unwrap(), Replaced::Yes);
         assert_eq!(
-            store.replace(&kept("new"), InPlaceOf::Token(&old)).unwrap(),
-            Replaced::Yes
-        );
-        assert_eq!(
-            store.replace(&kept("late"), InPlaceOf::Token(&other)).unwrap(),
+            store.replace(&kept("late"), Some(&other)).unwrap(),
             Replaced::ByAnother
         );
         assert_eq!(store.read().unwrap().token.expose(), "new");
         std::fs::remove_file(&path).unwrap();
         assert_eq!(
-            store.replace(&kept("late"), InPlaceOf::Token(&old)).unwrap(),
+            store.replace(&kept("late"), Some(&old)).unwrap(),
             Replaced::ByAnother
         );
         assert_eq!(store.read().unwrap_err(), StoreError::Missing);
@@ -666,16 +632,14 @@ mod tests {
     fn of_two_who_replace_the_same_token_at_once_one_does() {
         let folder = tempfile::tempdir().unwrap();
         let path = Arc::new(folder.path().join("kept"));
-        store(&path, None)
-            .replace(&kept("old"), InPlaceOf::Anything)
-            .unwrap();
+        store(&path, None).replace(&kept("old"), None).unwrap();
         let writers: Vec<_> = (0..8)
             .map(|number| {
                 let path = path.clone();
                 std::thread::spawn(move || {
                     let old = Secret::new("old");
                     store(&path, None)
-                        .replace(&kept(&format!("new-{number}")), InPlaceOf::Token(&old))
+                        .replace(&kept(&format!("new-{number}")), Some(&old))
                         .unwrap()
                 })
             })
@@ -702,13 +666,9 @@ mod tests {
     fn a_store_behind_a_link_is_replaced_where_it_lies() {
         let folder = tempfile::tempdir().unwrap();
         let (real, link) = (folder.path().join("real"), folder.path().join("link"));
-        store(&real, None)
-            .replace(&kept("old"), InPlaceOf::Anything)
-            .unwrap();
+        store(&real, None).replace(&kept("old"), None).unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        store(&link, None)
-            .replace(&kept("new"), InPlaceOf::Anything)
-            .unwrap();
+        store(&link, None).replace(&kept("new"), None).unwrap();
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(store(&real, None).read().unwrap().token.expose(), "new");
     }

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use crate::model::clock;
 use crate::wire::BodyError;
 
-/// A body that arrives while it is sent.
 pub type StreamedBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
 pub enum Outgoing {

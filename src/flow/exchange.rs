@@ -61,7 +61,6 @@ enum Broken {
     Connection(String),
 }
 
-/// The request while it leaves.
 struct Upload<'a> {
     outbox: Outbox,
     body: Option<StreamedBody>,
@@ -152,7 +151,6 @@ fn length(head: &mut Vec<u8>, bytes: u64) {
     let _ = write!(head, "{bytes}\r\n");
 }
 
-/// The answer while it arrives.
 struct Download {
     method: Method,
     held: BytesMut,

@@ -19,7 +19,6 @@ pub struct Row {
     pub failure: FailureRow,
     /// A lower-case part of the message that distinguishes rows of one code; empty in the row for all other messages.
     pub wording: &'static str,
-    /// The caller's answer.
     pub kind: Kind,
     pub run: Run,
     pub credential: Credential,

@@ -20,7 +20,6 @@ pub const REQUEST_ID: &str = "x-flowgate-request-id";
 pub const TRACKING_ID: &str = "x-ms-client-tracking-id";
 /// The id of a request by which Microsoft's APIs are asked about it (Microsoft Learn, "Microsoft Graph error responses").
 pub const CLIENT_REQUEST_ID: &str = "client-request-id";
-/// W3C Trace Context.
 pub const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 /// How much is quoted of a field's name, which may be as long as a whole head. Characters.
@@ -33,7 +32,6 @@ pub struct Introduction {
     pub caller: CallerName,
     /// Label of its key, if it showed one.
     pub key: Option<KeyLabel>,
-    /// The address it was judged by.
     pub origin: Arc<str>,
 }
 
@@ -100,7 +98,6 @@ pub struct Parcel<'a> {
     pub method: &'a Method,
     /// Path and query at the trigger.
     pub target: &'a PathAndQuery,
-    /// Fields of the caller.
     pub from: &'a HeaderMap,
     /// Fields in which callers show keys; they end here.
     pub credentials: &'a [HeaderName],
@@ -275,7 +272,6 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Writes bytes as lower-case hexadecimal digits.
 fn hex<'a>(mut to: impl Iterator<Item = &'a mut u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for nibble in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {

@@ -6,7 +6,6 @@ use http::StatusCode;
 use crate::model::TriggerUrl;
 use crate::wire::Fields;
 
-/// Names the run that a request started.
 const RUN_ID: &str = "x-ms-workflow-run-id";
 /// Longest run id that is logged; real ones have 33 characters.
 const RUN_ID_BYTES_MAX: usize = 64;

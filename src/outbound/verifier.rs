@@ -17,9 +17,7 @@ use crate::model::clock;
 
 /// How much of a name in a certificate is quoted. Characters.
 const NAME_CHARS_MAX: usize = 128;
-/// Names of a certificate that are quoted.
 const NAMES_MAX: usize = 4;
-/// Certificates of a chain that are read.
 const CHAIN_MAX: usize = 8;
 
 /// Verifies as webpki does, and explains what it refuses.
@@ -94,7 +92,6 @@ pub fn refused_certificate(error: &io::Error) -> Option<String> {
         .map(ToString::to_string)
 }
 
-/// What a certificate says of itself.
 struct Shown {
     subject: String,
     issuer: String,

@@ -26,7 +26,6 @@ pub(crate) struct SecretName {
     pub(crate) what: &'static str,
     /// Its place among those of its kind, counted from 1.
     pub(crate) number: usize,
-    /// What the log shows when it is replaced.
     pub(crate) shown: Shown,
 }
 
@@ -49,7 +48,6 @@ pub(crate) struct Held {
     dated: Option<Arc<Dated>>,
     desk: Desk,
     state: Mutex<State>,
-    /// One reads at a time.
     turn: tokio::sync::Mutex<()>,
 }
 

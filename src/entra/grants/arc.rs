@@ -14,7 +14,6 @@ use crate::secrets::Desk;
 /// A key of the agent has less than a hundred bytes.
 const KEY_BYTES_MAX: u64 = 4096;
 
-/// The key that the agent asks for.
 pub(crate) async fn key(challenges: &[String], folder: &Path, desk: &Desk) -> Result<Secret, Trouble> {
     let path = named(challenges)?;
     let folder = folder.to_owned();

@@ -23,14 +23,12 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 pub(crate) struct TokenFile {
     path: PathBuf,
-    /// Life of a token without an expiry.
     life: Duration,
     clock: Steady,
     desk: Desk,
     seen: Mutex<Option<SeenToken>>,
 }
 
-/// A token as it was first seen.
 struct SeenToken {
     mark: TokenMark,
     at: Instant,

@@ -10,7 +10,7 @@ use crate::entra::grant::{Asked, Grant};
 use crate::entra::grants::bar::Bar;
 use crate::entra::refusal::RefusalKind;
 use crate::entra::refused::Refusal;
-use crate::entra::store::{InPlaceOf, Kept, Protection, Replaced, Store, StoreError};
+use crate::entra::store::{Kept, Protection, Replaced, Store, StoreError};
 use crate::model::claims::printable;
 use crate::model::{IdentityName, Outlook, locked};
 use crate::secrets::Desk;
@@ -20,18 +20,8 @@ use crate::settings::{GrantSettings, IdentitySettings};
 const TRIES_MAX: usize = 3;
 const ACCOUNT_CHARS_MAX: usize = 200;
 
-/// What the store of a sign-in holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SignedInState {
-    /// A refresh token of this account that can be used.
-    Kept {
-        account: String,
-        protection: Protection,
-    },
-    /// Nothing: nobody has signed in yet.
-    Missing,
-    Unusable(String),
-}
+/// Who signed in, and how that is protected, or why there is nothing to be had.
+pub type SignedInState = Result<(String, Protection), StoreError>;
 
 /// Looks into the store of an identity, if it has one, without using what it finds. Blocks on the file.
 pub fn state_of(identity: &IdentitySettings) -> Option<SignedInState> {
@@ -45,14 +35,8 @@ pub fn state_of(identity: &IdentitySettings) -> Option<SignedInState> {
         return None;
     };
     let store = Store::new(store, seal.as_ref(), &endpoint.client_id);
-    Some(match store.read() {
-        Ok(kept) => SignedInState::Kept {
-            account: printable(&kept.account, ACCOUNT_CHARS_MAX),
-            protection: Protection::of(&store),
-        },
-        Err(StoreError::Missing) => SignedInState::Missing,
-        Err(StoreError::Unusable(why)) => SignedInState::Unusable(why),
-    })
+    let account = |kept: Kept| printable(&kept.account, ACCOUNT_CHARS_MAX);
+    Some(store.read().map(|kept| (account(kept), store.protection())))
 }
 
 /// The scope that also asks for a refresh token (OpenID Connect Core section 11).
@@ -71,7 +55,6 @@ pub(crate) struct SignInCall {
     unwritten: Mutex<Option<Unwritten>>,
 }
 
-/// A refresh token that the store would not take.
 #[derive(Clone)]
 struct Unwritten {
     new: Kept,
@@ -164,7 +147,7 @@ impl SignInCall {
             account: used.account.clone(),
         };
         let (store, writing, old) = (self.store.clone(), new.clone(), stored.clone());
-        let write = move || store.replace(&writing, InPlaceOf::Token(&old.token));
+        let write = move || store.replace(&writing, Some(&old.token));
         let why = match self.writes.work(write).await {
             Ok(Ok(Replaced::Yes)) => None,
             Ok(Ok(Replaced::ByAnother)) => {

@@ -25,14 +25,12 @@ pub(crate) struct Account {
     silence: Mutex<Silence>,
 }
 
-/// Tries in a row that had no answer.
 #[derive(Default)]
 struct Silence {
     tries: u32,
     pause: Option<(Instant, Duration)>,
 }
 
-/// Why the password must not be shown now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unheard {
     pub(crate) tries: u32,
@@ -42,7 +40,6 @@ pub(crate) struct Unheard {
 }
 
 impl Account {
-    /// Waits for the try that is under way.
     pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.turn.lock().await
     }
@@ -56,7 +53,6 @@ impl Account {
         (!left.is_zero()).then_some(Unheard { tries, pause, left })
     }
 
-    /// An answer came, whatever it was.
     pub(crate) fn heard(&self) {
         *locked(&self.silence) = Silence::default();
     }

@@ -24,7 +24,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at one time that have not sent a whole head. One more ends the oldest, so that silent ones keep nobody
 /// out.
 const SILENT_MAX: usize = 16;
-/// Connections at one time.
 const CONNECTIONS_MAX: usize = 4 * SILENT_MAX;
 /// How often another port is tried when somebody else has the same one for IPv6.
 const PORTS_MAX: usize = 10;
@@ -83,7 +82,6 @@ pub(crate) struct Loopback {
 }
 
 impl Loopback {
-    /// Listens on a free port.
     pub(crate) async fn open() -> io::Result<Self> {
         let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..PORTS_MAX {
@@ -224,7 +222,6 @@ async fn serve(
     }
 }
 
-/// The target of a GET.
 fn path_of(head: &str) -> &str {
     let mut line = head.lines().next().unwrap_or_default().split(' ');
     match (line.next(), line.next()) {

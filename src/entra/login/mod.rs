@@ -26,7 +26,7 @@ use crate::entra::answer::{Granted, TokenError};
 use crate::entra::application::Application;
 use crate::entra::grants::sign_in;
 use crate::entra::login::loopback::{Brought, Loopback, Opening};
-use crate::entra::store::{InPlaceOf, Kept, Store};
+use crate::entra::store::{Kept, Store};
 use crate::entra::{grants, refused};
 use crate::model::{Outlook, Secret};
 use crate::settings::{GrantSettings, IdentitySettings, KeyVaultSettings};
@@ -37,7 +37,6 @@ pub const BROWSER_TIMEOUT: Duration = Duration::from_secs(300);
 const DEVICE_LIFE_MAX: Duration = Duration::from_secs(900);
 /// Time between two questions where the endpoint names none, and what `slow_down` adds (RFC 8628 section 3.5).
 const POLL_PAUSE: Duration = Duration::from_secs(5);
-/// Bounds of that time, whatever the endpoint says.
 const POLL_PAUSE_MIN: Duration = Duration::from_secs(1);
 const POLL_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Longest code or address that is shown.
@@ -54,14 +53,11 @@ pub enum LoginError {
 #[derive(Debug, Clone)]
 pub struct SignedIn {
     pub account: Account,
-    /// Where the refresh token is kept.
     pub store: PathBuf,
     pub protection: Protection,
 }
 
-/// What a person types on another device.
 pub struct DeviceCode {
-    /// Where to go.
     pub address: String,
     pub user_code: String,
     code: Secret,
@@ -230,7 +226,6 @@ impl Login {
         ))
     }
 
-    /// Begins a sign-in on another device.
     pub async fn device(&self) -> Result<DeviceCode, LoginError> {
         let asked = Instant::now();
         let body = self
@@ -274,7 +269,7 @@ impl Login {
             token: token.clone(),
             account: account.name.clone().unwrap_or_default(),
         };
-        self.store.replace(&kept, InPlaceOf::Anything).map_err(|why| {
+        self.store.replace(&kept, None).map_err(|why| {
             LoginError::Failed(format!(
                 "{account} signed in, but the sign-in cannot be kept: {why}"
             ))
@@ -282,7 +277,7 @@ impl Login {
         Ok(SignedIn {
             account,
             store: self.store.path().to_owned(),
-            protection: Protection::of(&self.store),
+            protection: self.store.protection(),
         })
     }
 }

@@ -18,7 +18,6 @@ pub(crate) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-b
 /// Microsoft advises five to ten minutes; the longer forgives a clock that is slow.
 const LIFE: Duration = Duration::from_secs(600);
 
-/// What an assertion says.
 pub(crate) struct Assertion<'a> {
     /// Who signs, and for whom.
     pub(crate) client_id: &'a str,

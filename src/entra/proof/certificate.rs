@@ -12,7 +12,6 @@ use crate::model::{IdentityName, Secret, clock, locked};
 use crate::secrets::{Dated, Desk, Held, Renewed, Stuck};
 use crate::settings::ClientCertificate;
 
-/// A certificate and its source.
 pub(crate) struct HeldCertificate {
     identity: String,
     settings: ClientCertificate,
@@ -24,7 +23,6 @@ pub(crate) struct HeldCertificate {
     desk: Desk,
 }
 
-/// What a certificate is made of.
 pub(crate) struct HeldParts {
     pub(crate) file: Arc<Held>,
     pub(crate) key: Option<Arc<Held>>,

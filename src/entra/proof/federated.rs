@@ -33,7 +33,6 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Longest claim that is repeated in the log.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// The federated tokens of one application.
 pub(crate) struct Federated {
     identity: String,
     source: TokenSource,
@@ -203,15 +202,10 @@ impl Federated {
 /// A federated token as a federated credential is matched with it; every text is bounded and quoted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FederatedToken {
-    /// Who issued it.
     pub issuer: String,
-    /// Whom it is about.
     pub subject: String,
-    /// Whom it is for.
     pub audience: String,
-    /// Whether that is what federated credentials usually want.
     pub fit: AudienceFit,
-    /// What it has left to live, where it says so.
     pub left: Option<Duration>,
 }
 

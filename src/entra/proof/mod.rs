@@ -23,9 +23,7 @@ use crate::secrets::{Held, Renewed, SecretName, Shown};
 use crate::settings::{ClientProof, ClientSecret};
 
 pub(crate) enum Proof {
-    /// One of several credentials.
     Rotation(Rotation),
-    /// A token of another issuer.
     Federated(Federated),
     /// None: the application is a public client.
     Public,
