@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::entra::answer::{Granted, RefusedToken, TokenError};
+use crate::entra::refused::Refusal;
 use crate::entra::{answer, refused};
 use crate::outbound::{Fetcher, TrustError};
 use crate::settings::{EndpointSettings, IdentitySettings};
@@ -91,8 +92,12 @@ impl Endpoint {
             return Ok(answer.body);
         }
         let refusal = refused::read(answer.status, &answer.body, answer.retry_after());
-        let sentence = refusal.sentence(&self.identity, &self.tenant, &self.settings.client_id);
+        let sentence = self.sentence(&refusal);
         Err(TokenError::Refused(Box::new(RefusedToken { refusal, sentence })))
+    }
+
+    pub(crate) fn sentence(&self, refusal: &Refusal) -> String {
+        refusal.sentence(&self.identity, &self.tenant, &self.settings.client_id)
     }
 
     /// The form. Each value is encoded once: a scope encoded twice is refused with AADSTS1002012.
@@ -101,11 +106,13 @@ impl Endpoint {
             ("client_id", self.settings.client_id.as_str()),
             ("scope", self.scope.as_str()),
         ];
-        let all = pairs.iter().chain(&own);
-        let all: Vec<_> = all
-            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, FORM)))
-            .collect();
-        all.join("&")
+        let encoded = |(name, value): &(&str, &str)| format!("{name}={}", utf8_percent_encode(value, FORM));
+        pairs
+            .iter()
+            .chain(&own)
+            .map(encoded)
+            .collect::<Vec<_>>()
+            .join("&")
     }
 }
 

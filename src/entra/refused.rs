@@ -94,8 +94,6 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
-
 /// The row for a status and `error`. The status takes precedence: a throttled answer may carry any body, and a failure
 /// of Entra must not be blamed on the operator.
 fn base_of(status: u16, error: Option<&str>) -> &'static ErrorRow {

@@ -92,16 +92,6 @@ impl fmt::Debug for Browser {
 pub struct Login {
     application: Application,
     store: Store,
-    identity: String,
-    tenant: String,
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login")
-            .field("identity", &self.identity)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Login {
@@ -126,26 +116,17 @@ impl Login {
         };
         let scope = format!("{} openid profile", sign_in::lasting(&identity.scope));
         let store = Store::new(store, seal.as_ref(), &endpoint.client_id);
-        store.probe().map_err(|why| {
-            LoginError::Wrong(format!(
-                "the sign-in could not be kept, so it was not begun: {why}"
-            ))
-        })?;
+        let unkept = |why| format!("the sign-in could not be kept, so it was not begun: {why}");
+        store.probe().map_err(|why| LoginError::Wrong(unkept(why)))?;
         let (control, counters) = (Handle::current(), Counters::new());
         let slots = &mut grants::slots(all, keyvault, &control, &counters);
-        let application = Application::new(endpoint, proof, identity, &scope, slots);
-        Ok(Self {
-            application: application.map_err(|error| LoginError::Failed(error.to_string()))?,
-            store,
-            identity: name.to_owned(),
-            tenant: identity.tenant.clone(),
-        })
+        let application = Application::new(endpoint, proof, identity, &scope, slots).map_err(failed)?;
+        Ok(Self { application, store })
     }
 
     pub async fn browser(&self) -> Result<Browser, LoginError> {
-        let loopback = Loopback::open().await.map_err(|error| {
-            LoginError::Failed(format!("cannot listen for the browser's answer: {error}"))
-        })?;
+        let deaf = |error| failed(format!("cannot listen for the browser's answer: {error}"));
+        let loopback = Loopback::open().await.map_err(deaf)?;
         let (state, verifier, path) = (random()?, random()?, random()?);
         let challenge = digest::digest(&digest::SHA256, verifier.expose().as_bytes());
         let challenge = URL_SAFE_NO_PAD.encode(challenge.as_ref());
@@ -162,15 +143,10 @@ impl Login {
             // The person who sets up the gateway is usually signed in to the browser with a different account.
             ("prompt", "select_account"),
         ];
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
-            .collect();
-        let address = format!(
-            "{}?{}",
-            self.application.endpoint.beside("authorize"),
-            fields.join("&")
-        );
+        let fields =
+            fields.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
+        let page = self.application.endpoint.beside("authorize");
+        let address = format!("{page}?{}", fields.join("&"));
         let led = Arc::new(Opening::new(&path, &address));
         Ok(Browser {
             opening: format!("{redirect}{}", led.path().expose()),
@@ -186,20 +162,20 @@ impl Login {
     pub async fn finish(&self, browser: Browser) -> Result<SignedIn, LoginError> {
         let redirect = browser.loopback.address();
         let waiting = browser.loopback.wait(&browser.state, &browser.led);
-        let brought = tokio::time::timeout(BROWSER_TIMEOUT, waiting)
+        let minutes = BROWSER_TIMEOUT.as_secs() / 60;
+        let late = |_| {
+            failed(format!(
+                "nobody signed in within {minutes} minutes; run the command again"
+            ))
+        };
+        let code = match tokio::time::timeout(BROWSER_TIMEOUT, waiting)
             .await
-            .map_err(|_| {
-                LoginError::Failed(format!(
-                    "nobody signed in within {} minutes; run the command again",
-                    BROWSER_TIMEOUT.as_secs() / 60
-                ))
-            })?;
-        let code = match brought {
+            .map_err(late)?
+        {
             Brought::OpenedTwice => {
-                return Err(LoginError::Failed(
+                return Err(failed(
                     "the address for the browser was opened twice, perhaps by another user of this machine, so the sign-in \
-                     was ended; run the command again, with --no-browser or --device-code if it happens again"
-                        .to_owned(),
+                     was ended; run the command again, with --no-browser or --device-code if it happens again",
                 ));
             }
             Brought::Code(code) => code,
@@ -219,24 +195,18 @@ impl Login {
     fn refused(&self, error: &str, description: &str) -> LoginError {
         let body = serde_json::json!({"error": error, "error_description": description}).to_string();
         let refusal = refused::read(400, body.as_bytes(), None);
-        LoginError::Failed(refusal.sentence(
-            &self.identity,
-            &self.tenant,
-            self.application.endpoint.client_id(),
-        ))
+        LoginError::Failed(self.application.endpoint.sentence(&refusal))
     }
 
     pub async fn device(&self) -> Result<DeviceCode, LoginError> {
         let asked = Instant::now();
-        let body = self
-            .application
-            .endpoint
-            .post(&self.application.endpoint.beside("devicecode"), &[])
+        let endpoint = &self.application.endpoint;
+        let body = endpoint
+            .post(&endpoint.beside("devicecode"), &[])
             .await
             .map_err(failed)?;
-        read_device(&body, asked).ok_or_else(|| {
-            LoginError::Failed("the authority answered with something other than a device code".to_owned())
-        })
+        let other = || failed("the authority answered with something other than a device code");
+        read_device(&body, asked).ok_or_else(other)
     }
 
     /// Asks until the person has signed in, and stores what was granted.
@@ -258,10 +228,9 @@ impl Login {
 
     async fn keep(&self, granted: &Granted) -> Result<SignedIn, LoginError> {
         let Some(token) = &granted.refresh_token else {
-            return Err(LoginError::Failed(
+            return Err(failed(
                 "entra gave a token but no refresh token, so the gateway could not renew it; look whether a policy of \
-                 the tenant forbids offline_access"
-                    .to_owned(),
+                 the tenant forbids offline_access",
             ));
         };
         let account = Account::of(granted);
@@ -269,11 +238,12 @@ impl Login {
             token: token.clone(),
             account: account.name.clone().unwrap_or_default(),
         };
-        self.store.replace(&kept, None).map_err(|why| {
-            LoginError::Failed(format!(
+        let unkept = |why| {
+            failed(format!(
                 "{account} signed in, but the sign-in cannot be kept: {why}"
             ))
-        })?;
+        };
+        self.store.replace(&kept, None).map_err(unkept)?;
         Ok(SignedIn {
             account,
             store: self.store.path().to_owned(),
@@ -282,12 +252,12 @@ impl Login {
     }
 }
 
-fn failed(error: TokenError) -> LoginError {
-    LoginError::Failed(error.to_string())
+fn failed(why: impl ToString) -> LoginError {
+    LoginError::Failed(why.to_string())
 }
 
 fn expired() -> LoginError {
-    LoginError::Failed("the code has expired before anybody signed in; run the command again".to_owned())
+    failed("the code has expired before anybody signed in; run the command again")
 }
 
 /// When to ask again, if it is worth it.
@@ -297,17 +267,17 @@ fn next_pause(error: &TokenError, pause: Duration) -> Result<Duration, LoginErro
         TokenError::Refused(refused) => refused,
         // A network that is away for a moment (RFC 8628 section 3.5 wants the pace reduced).
         _ if error.is_silence() => return Ok(slower),
-        _ => return Err(failed(error.clone())),
+        _ => return Err(failed(error)),
     };
     match refused.refusal.error.as_deref() {
         Some("authorization_pending") => Ok(pause),
         Some("slow_down") => Ok(slower),
         Some("expired_token") => Err(expired()),
-        Some("authorization_declined" | "access_denied") => Err(LoginError::Failed(
-            "the person at the other device declined the sign-in".to_owned(),
-        )),
+        Some("authorization_declined" | "access_denied") => {
+            Err(failed("the person at the other device declined the sign-in"))
+        }
         _ if refused.refusal.outlook != Outlook::AfterFix => Ok(slower),
-        _ => Err(failed(error.clone())),
+        _ => Err(failed(error)),
     }
 }
 
@@ -350,8 +320,7 @@ fn is_shown(text: &str) -> bool {
 /// 256 random bits, as a verifier and a state want them.
 fn random() -> Result<Secret, LoginError> {
     let mut bytes = [0; 32];
-    aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| LoginError::Failed("the operating system gives no random bytes".to_owned()))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| failed("the operating system gives no random bytes"))?;
     Ok(Secret::new(URL_SAFE_NO_PAD.encode(bytes)))
 }
 
