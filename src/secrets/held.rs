@@ -80,19 +80,13 @@ pub(crate) enum Renewed {
     Same,
 }
 
+/// Why a source could not be read.
 #[derive(Debug)]
 pub(crate) enum SecretError {
     Vault(Box<VaultError>),
     Unreadable(String),
-    Stopping,
-}
-
-/// Why a source could not be read.
-enum Away {
-    File(String),
-    Vault(VaultError),
     /// The runtime is going down.
-    Over,
+    Stopping,
 }
 
 impl Held {
@@ -160,11 +154,7 @@ impl Held {
             }
         }
         let current = locked(&self.state).current.clone();
-        current.ok_or_else(|| match failed {
-            Some(Away::Vault(error)) => SecretError::Vault(Box::new(error)),
-            Some(Away::File(why)) => SecretError::Unreadable(why),
-            Some(Away::Over) | None => SecretError::Stopping,
-        })
+        current.ok_or_else(|| failed.unwrap_or(SecretError::Stopping))
     }
 
     /// Looks at once what the source has.
@@ -206,11 +196,11 @@ impl Held {
         state.current.is_none() || Instant::now() >= state.due
     }
 
-    async fn read(&self) -> Result<(), Away> {
+    async fn read(&self) -> Result<(), SecretError> {
         let found = match (self.source.vault(), &self.vault, self.source.file()) {
             (Some(place), Some(vault), _) => match vault.read(place).await {
                 Ok(value) => Ok((value, None)),
-                Err(error) => Err(Away::Vault(error)),
+                Err(error) => Err(SecretError::Vault(Box::new(error))),
             },
             (_, _, Some(_)) => self.read_file().await,
             // A variable of a running process cannot change.
@@ -229,14 +219,18 @@ impl Held {
     }
 
     /// The content of the file, and what is unexpected about its place.
-    async fn read_file(&self) -> Result<(VaultValue, Option<String>), Away> {
+    async fn read_file(&self) -> Result<(VaultValue, Option<String>), SecretError> {
         let source = self.source.clone();
         // An empty file is an error here: it is about to be written.
         match self.desk.work(move || source.read_again()).await {
             Ok(Ok((secret, remark))) => Ok((secret.into(), remark)),
-            Ok(Err(why)) => Err(Away::File(why)),
-            Err(Stuck::Late) => Err(Away::File(format!("{}: {}", self.source.place(), Stuck::Late))),
-            Err(Stuck::Over) => Err(Away::Over),
+            Ok(Err(why)) => Err(SecretError::Unreadable(why)),
+            Err(Stuck::Late) => Err(SecretError::Unreadable(format!(
+                "{}: {}",
+                self.source.place(),
+                Stuck::Late
+            ))),
+            Err(Stuck::Over) => Err(SecretError::Stopping),
         }
     }
 
@@ -275,10 +269,12 @@ impl Held {
         }
     }
 
-    fn miss(&self, away: &Away) {
+    fn miss(&self, away: &SecretError) {
         let mut state = locked(&self.state);
         let pause = match (&self.vault, away) {
-            (Some(vault), Away::Vault(error)) => error.retry_after.unwrap_or(AWAY_PAUSE).min(vault.period()),
+            (Some(vault), SecretError::Vault(error)) => {
+                error.retry_after.unwrap_or(AWAY_PAUSE).min(vault.period())
+            }
             _ => Duration::ZERO,
         };
         state.due = Instant::now() + pause;
@@ -290,9 +286,9 @@ impl Held {
         let (holder, what) = (&self.holder, self.what);
         let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
         let why = match away {
-            Away::File(why) => why.clone(),
-            Away::Vault(error) => error.to_string(),
-            Away::Over => return,
+            SecretError::Unreadable(why) => why.clone(),
+            SecretError::Vault(error) => error.to_string(),
+            SecretError::Stopping => return,
         };
         tracing::warn!(
             identity,
