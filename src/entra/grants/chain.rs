@@ -2,7 +2,7 @@
 //! them is there is found with the first token request, and kept: a source that only fails for the moment must not hand
 //! over to another identity.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::entra::answer::{Granted, TokenError};
 use crate::entra::application::Application;
@@ -20,13 +20,8 @@ pub(crate) struct Chain {
     /// The call and where its token comes from, or why there is none.
     federated: Result<(Application, String), String>,
     managed: Result<Managed, String>,
-    chosen: OnceLock<Link>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Link {
-    Federated,
-    Managed,
+    /// Whether a source was found.
+    chosen: AtomicBool,
 }
 
 impl Chain {
@@ -59,7 +54,7 @@ impl Chain {
             identity: name.to_owned(),
             federated,
             managed,
-            chosen: OnceLock::new(),
+            chosen: AtomicBool::new(false),
         })
     }
 
@@ -69,7 +64,7 @@ impl Chain {
             // of the node must not take its place.
             Ok((call, place)) => {
                 let others = "managed identity comes after it and was not asked";
-                self.choose(Link::Federated, place, others);
+                self.choose(place, others);
                 return call.ask().await;
             }
             Err(why) => why,
@@ -80,20 +75,20 @@ impl Chain {
         };
         let answer = managed.ask().await;
         match &answer {
-            Err(error) if self.chosen.get().is_none() && managed.is_absent(error) => {
+            Err(error) if !self.chosen.load(Ordering::Relaxed) && managed.is_absent(error) => {
                 Err(self.nothing(absent, &error.to_string()))
             }
             _ => {
                 let why = format!("workload identity is out: {absent}");
-                self.choose(Link::Managed, &managed.place(), &why);
+                self.choose(&managed.place(), &why);
                 answer
             }
         }
     }
 
     /// Keeps the source, and says once which one it is and why not another.
-    fn choose(&self, link: Link, place: &str, others: &str) {
-        if self.chosen.set(link).is_ok() {
+    fn choose(&self, place: &str, others: &str) {
+        if !self.chosen.swap(true, Ordering::Relaxed) {
             let identity = &self.identity;
             tracing::info!(
                 identity,
