@@ -1,5 +1,5 @@
 //! Secrets in Azure Key Vaults: asks a vault with the token of an identity, and names what went wrong by a row of its
-//! table. When to ask again is decided in `secret.rs`; how references are written, in `settings/vault.rs`.
+//! table. When to ask again is decided in `held.rs`; how references are written, in `settings/vault.rs`.
 
 use std::error::Error;
 use std::net::IpAddr;
@@ -172,25 +172,19 @@ impl Vault {
 
     pub(crate) async fn read(&self, place: &VaultReference) -> Result<VaultValue, VaultError> {
         let read = async {
-            let token = self
-                .token(None)
-                .await?
-                .ok_or_else(|| Cause::new(UNAUTHORIZED, ""))?;
+            let token = (self.bearer)(None).await?;
+            let token = token.ok_or_else(|| Cause::new(UNAUTHORIZED, ""))?;
             let refused = match self.ask(place, token.clone()).await {
                 Err(cause) if cause.row == UNAUTHORIZED => cause,
                 answer => return answer,
             };
             // A token may be withdrawn before its end, so another one is worth a try.
-            match self.token(Some(token)).await? {
+            match (self.bearer)(Some(token)).await? {
                 Some(token) => self.ask(place, token).await,
                 None => Err(refused),
             }
         };
         read.await.map_err(|cause| self.error(place, cause))
-    }
-
-    async fn token(&self, refused: Option<HeaderValue>) -> Result<Option<HeaderValue>, Cause> {
-        Ok((self.bearer)(refused).await?)
     }
 
     async fn ask(&self, place: &VaultReference, token: HeaderValue) -> Result<VaultValue, Cause> {
