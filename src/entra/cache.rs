@@ -59,7 +59,6 @@ impl Token {
         &self.header
     }
 
-    /// Whether its life is over.
     pub fn is_over(&self) -> bool {
         Instant::now() >= self.expires
     }
@@ -88,7 +87,6 @@ enum Outcome {
 /// Why a caller gets no token now, and how long that is remembered.
 #[derive(Debug, Clone)]
 pub struct Unavailable {
-    /// The failure.
     pub error: Arc<TokenError>,
     /// Time until the next try.
     pub wait: Duration,
@@ -123,7 +121,6 @@ enum Need {
     Renewed,
 }
 
-/// The token of one identity.
 pub(crate) struct Slot {
     name: IdentityName,
     label: Arc<str>,
@@ -180,10 +177,6 @@ impl Slot {
             .filter(|token| Instant::now() < token.expires)
     }
 
-    /// A token that has not expired.
-    ///
-    /// # Errors
-    /// The failure of the last try, while it is remembered.
     pub(crate) async fn token(self: &Arc<Self>) -> Result<Arc<Token>, Unavailable> {
         if let Some(token) = self.at_hand() {
             return Ok(token);
@@ -283,7 +276,6 @@ impl Slot {
         }
     }
 
-    /// What readiness says about this identity.
     pub(crate) fn health(&self) -> Health {
         let now = Instant::now();
         let token = self.current.load_full().filter(|token| now < token.expires);
@@ -295,7 +287,6 @@ impl Slot {
         }
     }
 
-    /// Writes age and remaining life into the gauges.
     pub(crate) fn gauge(&self) {
         let health = self.health();
         let labels = IdentityLabels {

@@ -77,9 +77,6 @@ impl fmt::Debug for Identity {
 impl Identity {
     /// An identity by itself, whose token is asked for only when somebody wants it; `all` are those of the same settings,
     /// some of which it may need.
-    ///
-    /// # Errors
-    /// When it has no certificate authority to trust.
     pub fn alone(
         settings: &IdentitySettings,
         all: &[IdentitySettings],
@@ -104,15 +101,10 @@ impl Identity {
         self.minder.get_or_init(mind);
     }
 
-    /// A token that has not expired, if there is one without asking.
     pub fn token_at_hand(&self) -> Option<Arc<Token>> {
         self.slot.at_hand()
     }
 
-    /// A token that has not expired.
-    ///
-    /// # Errors
-    /// The failure of the last try, while it is remembered.
     pub async fn token(&self) -> Result<Arc<Token>, Unavailable> {
         self.slot.token().await
     }
@@ -128,7 +120,6 @@ impl Identity {
         self.slot.doubt(token)
     }
 
-    /// How the identity is doing.
     pub fn health(&self) -> Health {
         self.slot.health()
     }
@@ -143,7 +134,6 @@ impl Identity {
         self.slot.look_again();
     }
 
-    /// Its settings.
     pub fn settings(&self) -> &IdentitySettings {
         &self.settings
     }
@@ -172,9 +162,6 @@ impl fmt::Debug for Tokens {
 impl Tokens {
     /// Makes all identities; no token is fetched before [`start`](Self::start). An identity of `earlier` settings that is
     /// still the same keeps its token.
-    ///
-    /// # Errors
-    /// When an identity has no certificate authority to trust.
     pub fn build(
         settings: &[IdentitySettings],
         keyvault: Option<&KeyVaultSettings>,
@@ -248,7 +235,6 @@ impl Tokens {
         &self.rereader
     }
 
-    /// The identity of this name.
     pub fn identity(&self, name: &IdentityName) -> Option<&Identity> {
         self.identities.get(name)
     }

@@ -20,7 +20,6 @@ use crate::outbound::TrustError;
 use crate::secrets::{Held, SecretName, SecretOwner, Shown, Vault, Watch};
 use crate::settings::{ClientCertificate, IdentitySettings, KeyVaultSettings, SecretSource, VaultReference};
 
-/// Makes the grant of an identity for a scope.
 pub(crate) type Maker = fn(&IdentitySettings, &str, &mut Slots<'_>) -> Result<Box<dyn Grant>, TrustError>;
 
 /// Makes slots out of the settings of all identities, and what they share.
@@ -77,9 +76,6 @@ impl<'a> Slots<'a> {
 
     /// The slot for tokens of this identity and scope. It fetches on demand; a caller that wants renewal ahead of expiry
     /// spawns its minder.
-    ///
-    /// # Errors
-    /// When there is no certificate authority to trust.
     pub(crate) fn slot(&mut self, identity: &IdentitySettings, scope: &str) -> Result<Arc<Slot>, TrustError> {
         let key = (identity.name.clone(), scope.to_owned());
         if let Some(slot) = self.made.get(&key) {
@@ -106,9 +102,6 @@ impl<'a> Slots<'a> {
     }
 
     /// The same for an identity of this name, if there is one.
-    ///
-    /// # Errors
-    /// When there is no certificate authority to trust.
     pub(crate) fn slot_of(
         &mut self,
         name: &IdentityName,
@@ -122,9 +115,6 @@ impl<'a> Slots<'a> {
     }
 
     /// The vaults of the cloud in which this one is; none if nobody reads vaults.
-    ///
-    /// # Errors
-    /// When there is no certificate authority to trust.
     pub(crate) fn vault(&mut self, place: &VaultReference) -> Result<Option<Arc<Vault>>, TrustError> {
         let Some(settings) = self.keyvault else {
             return Ok(None);
@@ -140,9 +130,6 @@ impl<'a> Slots<'a> {
     }
 
     /// A secret of an identity, kept up to date once for all scopes.
-    ///
-    /// # Errors
-    /// When the vault of a secret has no certificate authority to trust.
     pub(crate) fn held(
         &mut self,
         identity: &IdentityName,
@@ -177,9 +164,6 @@ impl<'a> Slots<'a> {
     }
 
     /// The certificate with this number among those of an identity, kept up to date once for all scopes.
-    ///
-    /// # Errors
-    /// When its vault has no certificate authority to trust.
     pub(crate) fn certificate(
         &mut self,
         identity: &IdentityName,

@@ -12,7 +12,6 @@ use crate::flow::error::FlowError;
 use crate::flow::shares::{Load, PermitLimits, Shares, Turn};
 use crate::model::Holder;
 
-/// The permits of one trigger.
 #[derive(Debug)]
 pub struct Permits(Mutex<State>);
 

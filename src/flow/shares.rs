@@ -37,7 +37,6 @@ impl PermitLimits {
     }
 }
 
-/// What a waiting request gets to hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
     Granted,
@@ -75,7 +74,6 @@ impl Share {
         }
     }
 
-    /// The one that came last.
     fn pop_newest(&mut self) -> Option<Waiter> {
         let number = |queue: &VecDeque<Waiter>| queue.back().map(|waiter| waiter.number);
         match number(&self.whole) > number(&self.uploads) {

@@ -33,20 +33,15 @@ impl Address {
         Ok(Arc::new(Self { url, host, authority }))
     }
 
-    /// The address itself.
     pub fn url(&self) -> &TriggerUrl {
         &self.url
     }
 
-    /// The `Host` field for it.
     pub fn authority(&self) -> &HeaderValue {
         &self.authority
     }
 
     /// A connection: one in the pool, or else a new one.
-    ///
-    /// # Errors
-    /// [`FlowError::Connect`]; nothing has been sent then.
     pub async fn connection(&self, worker: usize) -> Result<Lease, FlowError> {
         match self.host.take(worker) {
             Some(lease) => Ok(lease),
@@ -54,10 +49,6 @@ impl Address {
         }
     }
 
-    /// A new connection.
-    ///
-    /// # Errors
-    /// [`FlowError::Connect`]; nothing has been sent then.
     pub async fn new_connection(&self, worker: usize) -> Result<Lease, FlowError> {
         Ok(self.host.connect(worker).await?)
     }
@@ -73,7 +64,6 @@ pub struct Trigger {
 }
 
 impl Trigger {
-    /// Where it is now.
     pub fn address(&self) -> Arc<Address> {
         self.address.load_full()
     }
@@ -84,25 +74,15 @@ impl Trigger {
     }
 
     /// Waits, within bounds, for the right to send one request of this holder.
-    ///
-    /// # Errors
-    /// [`FlowError::Busy`].
     pub async fn permit(&self, holder: Holder, load: Load) -> Result<Permit, FlowError> {
         self.permits.acquire(holder, load).await
     }
 
-    /// A new connection to where it is now.
-    ///
-    /// # Errors
-    /// [`FlowError::Connect`]; nothing has been sent then.
     pub async fn new_connection(&self, worker: usize) -> Result<Lease, FlowError> {
         self.address().new_connection(worker).await
     }
 
     /// Sends a request and waits for the head of the answer. The deadline counts from the last piece of the body.
-    ///
-    /// # Errors
-    /// Each error says whether any byte has left.
     pub async fn send(
         &self,
         lease: Lease,
@@ -122,7 +102,6 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// Nothing yet.
     pub fn new(workers: usize, counters: &Counters) -> Self {
         Self {
             hosts: Hosts::new(workers, counters),
@@ -131,9 +110,6 @@ impl Flows {
     }
 
     /// The trigger of a route; routes on one host with the same trust share its connections.
-    ///
-    /// # Errors
-    /// When there is no certificate authority to trust.
     pub fn trigger(&self, route: &RouteSettings) -> Result<Arc<Trigger>, TrustError> {
         let upstream = &route.upstream;
         let host = self.hosts.host(&route.trigger, upstream)?;
@@ -187,7 +163,6 @@ impl Flows {
     }
 }
 
-/// Gives a trigger another address.
 #[derive(Debug)]
 pub struct Mover {
     trigger: Arc<Trigger>,
@@ -196,15 +171,11 @@ pub struct Mover {
 }
 
 impl Mover {
-    /// The trigger.
     pub fn trigger(&self) -> &Trigger {
         &self.trigger
     }
 
     /// An address to go to, with the connections there.
-    ///
-    /// # Errors
-    /// When its host is no name that a certificate can carry.
     pub fn reach(&self, url: TriggerUrl) -> Result<Arc<Address>, TrustError> {
         self.hosts.forget();
         let host = self.hosts.host(&url, &self.upstream)?;

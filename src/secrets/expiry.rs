@@ -20,7 +20,6 @@ const DAYS: [u32; 5] = [60, 30, 14, 7, 1];
 /// Warnings of one credential: one for each of the days, and one for the end.
 const STEPS: usize = DAYS.len() + 1;
 
-/// A credential and the time it has left.
 #[derive(Debug, Clone)]
 pub struct Life {
     /// Its name: `client-secret-1`.
@@ -68,7 +67,6 @@ impl Watch {
         }
     }
 
-    /// Writes the gauges.
     pub(crate) fn gauge(&self, counters: &Counters) {
         let now = clock::wall();
         let all = self.all();
@@ -114,7 +112,6 @@ impl Watch {
     }
 }
 
-/// A credential with its end.
 #[derive(Debug)]
 pub(crate) struct Dated {
     holder: SecretOwner,
@@ -140,7 +137,6 @@ impl Name {
 }
 
 impl Dated {
-    /// Calls it something else from now on.
     pub(crate) fn rename(&self, name: &str) {
         self.name().current = name.into();
     }

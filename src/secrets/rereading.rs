@@ -52,7 +52,6 @@ pub enum Verdict {
     Refused(String),
 }
 
-/// What serves from now on.
 #[derive(Debug)]
 pub struct Taken {
     /// The sentence for the log.
@@ -63,10 +62,8 @@ pub struct Taken {
     pub credential: Option<String>,
 }
 
-/// What is followed.
 #[derive(Debug, Clone)]
 pub struct Followed {
-    /// Whose it is.
     pub holder: SecretOwner,
     /// What it is called in sentences: `trigger`.
     pub what: &'static str,
@@ -241,10 +238,8 @@ impl Rereader {
     }
 }
 
-/// One thing that is followed.
 struct Follower {
     followed: Followed,
-    /// Where it is stored, for messages.
     places: Vec<String>,
     held: Vec<Arc<Held>>,
     /// What was judged last.
@@ -260,7 +255,6 @@ struct Follower {
     nudge: Arc<Notify>,
 }
 
-/// Content that cannot be used.
 struct UnusableContent {
     why: String,
     /// In how many looks it was seen.
@@ -270,7 +264,6 @@ struct UnusableContent {
     again: Instant,
 }
 
-/// Whether it was logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reported {
     Yes,
@@ -445,19 +438,16 @@ impl Follower {
     }
 }
 
-/// Of which places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Compared {
     All,
     Files,
 }
 
-/// When vaults are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Vaults {
     /// When their period is over.
     WhenDue,
-    /// At once.
     Now,
 }
 
