@@ -20,6 +20,8 @@ use super::wire::Wire;
 
 /// The emulator closes connections beyond this number at once.
 const CONNECTIONS_MAX: u64 = 16_384;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 4096;
 /// The answer of a server without TLS.
 const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 /// Minimum duration of a connection attempt on loopback when the queue is full.
@@ -95,7 +97,7 @@ impl Listener {
     /// # Errors
     /// If the system provides no port.
     pub async fn bind(leaf: &Leaf) -> io::Result<(Arc<Self>, TcpListener)> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
         let settings = Self {
             address: listener.local_addr()?,
             tls: Mutex::new(Arc::new(leaf.server_config(&["http/1.1"]))),
@@ -182,7 +184,7 @@ impl Listener {
                 // The port was ours a moment ago; if it cannot be bound again the next caller sees a refusal.
                 Door::Open | Door::Slam | Door::Silent | Door::Plain if listener.is_none() => {
                     drop(crowd.take());
-                    listener = TcpListener::bind(self.address).await.ok();
+                    listener = listen(self.address).ok();
                 }
                 Door::Open | Door::Slam | Door::Silent | Door::Plain => {}
             }
@@ -240,6 +242,15 @@ impl Listener {
         };
         serve(Wire::new(stream), connection).await;
     }
+}
+
+/// A socket that listens, with room for a thousand connections at once: one that finds no room is tried again by its
+/// system after one and three seconds, and the gateway gives an address less.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A socket that listens and never accepts, and the connections that fill its queue. The next connection
