@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -20,7 +20,7 @@ use crate::entra::answer::{BORN_EXPIRED, Granted, LIFE_MAX, NO_TOKEN, TokenError
 use crate::entra::claims::Inspector;
 use crate::entra::grant::Grant;
 use crate::entra::refused::RETRY_AFTER_MAX;
-use crate::model::{IdentityName, Outlook, Secret};
+use crate::model::{IdentityName, Outlook, Secret, locked};
 
 /// First pause after a refusal that is not transient.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
@@ -211,7 +211,7 @@ impl Slot {
     }
 
     fn take_away(&self, token: &Arc<Token>, doubted: Option<Arc<Token>>) -> Forgotten {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         let current = self.current.load_full();
         if !current.is_some_and(|current| Arc::ptr_eq(&current, token)) {
             return Forgotten::Yes;
@@ -259,7 +259,7 @@ impl Slot {
 
     /// Forgets a refusal: something else will be shown next time.
     async fn begin_anew(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).failures = 0;
+        locked(&self.state).failures = 0;
         self.outcomes.invalidate(&self.name).await;
     }
 
@@ -279,7 +279,7 @@ impl Slot {
     pub(crate) fn health(&self) -> Health {
         let now = Instant::now();
         let token = self.current.load_full().filter(|token| now < token.expires);
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = locked(&self.state);
         Health {
             expires_in: token.as_ref().map(|token| token.expires - now),
             age: token.as_ref().map(|token| now - token.asked),
@@ -379,7 +379,7 @@ impl Slot {
         {
             later.look(&token.text);
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         let healed = state.failure.take().is_some();
         state.doubted = None;
         state.failures = 0;
@@ -395,7 +395,7 @@ impl Slot {
 
     fn failed(&self, error: TokenError) -> Outcome {
         let text = error.to_string();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         let known = state.failure.as_deref() == Some(&text);
         state.failures = state.failures.saturating_add(1);
         let pause = pause(&error, state.failures);

@@ -3,14 +3,14 @@
 //! waiting room makes room. A body that is still arriving costs its sender next to nothing and may take long, so such
 //! requests never get all permits, and one sender never gets all of what they may have.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::flow::error::FlowError;
 use crate::flow::shares::{Load, PermitLimits, Shares, Turn};
-use crate::model::Holder;
+use crate::model::{Holder, locked};
 
 #[derive(Debug)]
 pub struct Permits(Mutex<State>);
@@ -135,7 +135,7 @@ impl Permits {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

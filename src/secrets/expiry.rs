@@ -2,14 +2,14 @@
 //! warnings ahead of time, each logged once. Expiry dates are compared with the wall clock, because people wrote them
 //! down; how often a warning is logged depends on the monotonic clock.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::counters::{Counters, CredentialLabels, NameLabels};
-use crate::model::clock;
+use crate::model::{clock, locked};
 use crate::secrets::owner::SecretOwner;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -70,7 +70,7 @@ impl Watch {
     pub(crate) fn gauge(&self, counters: &Counters) {
         let now = clock::wall();
         let all = self.all();
-        for dated in self.gone.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for dated in locked(&self.gone).drain(..) {
             dated.set(None);
             dated.clear(counters);
         }
@@ -104,10 +104,10 @@ impl Watch {
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Arc<Dated>>> {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = locked(&self.list);
         let unused = list.extract_if(.., |dated| Arc::strong_count(dated) == 1);
-        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        gone.extend(unused.filter(|dated| dated.name().gauged.is_some()));
+        let mut gone = locked(&self.gone);
+        gone.extend(unused.filter(|dated| locked(&dated.name).gauged.is_some()));
         list
     }
 }
@@ -138,24 +138,20 @@ impl Name {
 
 impl Dated {
     pub(crate) fn rename(&self, name: &str) {
-        self.name().current = name.into();
-    }
-
-    fn name(&self) -> MutexGuard<'_, Name> {
-        self.name.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.name).current = name.into();
     }
 
     fn life(&self, now: SystemTime) -> Option<Life> {
         let days = days_left(self.end()?, now);
         Some(Life {
-            credential: self.name().current.to_string(),
+            credential: locked(&self.name).current.to_string(),
             days,
         })
     }
 
     /// Takes out of the gauges what is there no more: its name is another one, or its end is not known.
     fn clear(&self, counters: &Counters) {
-        let mut name = self.name();
+        let mut name = locked(&self.name);
         let is_known = self.end().is_some();
         let current = name.current.clone();
         let Some(old) = name.gauged.take_if(|gauged| !is_known || *gauged != current) else {
@@ -171,7 +167,7 @@ impl Dated {
     fn gauge(&self, counters: &Counters, now: SystemTime) {
         let Some(end) = self.end() else { return };
         let days = seconds_left(end, now) / DAY.as_secs_f64();
-        let mut name = self.name();
+        let mut name = locked(&self.name);
         let current = name.current.clone();
         name.gauged = Some(current.clone());
         drop(name);
@@ -188,7 +184,7 @@ impl Dated {
 
     /// Sets another expiry, or none; a warning that is due is logged at once.
     pub(crate) fn set(&self, end: Option<SystemTime>) {
-        let mut course = self.course.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut course = locked(&self.course);
         if course.end == end {
             return;
         }
@@ -201,17 +197,17 @@ impl Dated {
     }
 
     fn end(&self) -> Option<SystemTime> {
-        self.course.lock().unwrap_or_else(PoisonError::into_inner).end
+        locked(&self.course).end
     }
 
     /// Logs the warning that is due at this moment.
     pub(crate) fn look(&self, now: SystemTime) {
-        let mut course = self.course.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut course = locked(&self.course);
         let (Some(end), Some(step)) = (course.end, course.step(now, Instant::now())) else {
             return;
         };
         drop(course);
-        let (holder, credential) = (&self.holder, self.name().current.clone());
+        let (holder, credential) = (&self.holder, locked(&self.name).current.clone());
         let (identity, route, listener) = (holder.identity(), holder.route(), holder.listener());
         let credential = &*credential;
         let what = match holder {
@@ -223,25 +219,19 @@ impl Dated {
             |end| end.strftime("%Y-%m-%d").to_string(),
         );
         let days = days_left(end, now);
-        if step == DAYS.len() {
-            tracing::warn!(
-                identity,
-                route,
-                listener,
-                credential,
-                days,
-                "{what} of {holder} expired on {date}; put a new one in its place"
-            );
-            return;
-        }
+        let said = match step == DAYS.len() {
+            true => format!("expired on {date}; put a new one in its place"),
+            false => format!(
+                "expires on {date}; make a new one in time, and put it beside the old one or in its place"
+            ),
+        };
         tracing::warn!(
             identity,
             route,
             listener,
             credential,
             days,
-            "{what} of {holder} expires on {date}; make a new one in time, and put it \
-             beside the old one or in its place"
+            "{what} of {holder} {said}"
         );
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::model::{Secret, clock};
+use crate::model::{Secret, clock, locked};
 use crate::secrets::desk::{Desk, Stuck};
 use crate::secrets::expiry::{Dated, Life, Watch};
 use crate::secrets::held::{Held, SecretName, Shown};
@@ -230,7 +230,7 @@ impl Rereader {
     }
 
     fn desk(&self, folder: &Path) -> Desk {
-        let mut desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut desks = locked(&self.desks);
         if desks.len() + 1 >= DESKS && !desks.contains_key(folder) {
             return self.shared_desk.clone();
         }
@@ -306,16 +306,12 @@ impl Follower {
         };
         let (judge, verdicts) = (self.judge.clone(), self.verdicts.clone());
         let judged = self.desk.work(move || {
-            let verdict = judge.lock().unwrap_or_else(PoisonError::into_inner)(&texts);
-            verdicts
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(verdict);
+            let verdict = locked(&judge)(&texts);
+            locked(&verdicts).push(verdict);
         });
         match judged.await {
             Ok(()) => {
-                let verdicts =
-                    std::mem::take(&mut *self.verdicts.lock().unwrap_or_else(PoisonError::into_inner));
+                let verdicts = std::mem::take(&mut *locked(&self.verdicts));
                 for verdict in verdicts {
                     self.report(verdict);
                 }
