@@ -4,19 +4,21 @@
 mod doctor;
 pub mod explain;
 mod import;
+mod kept;
 mod keys;
 mod libraries;
 mod lines;
 mod load;
 mod logging;
 mod login;
+mod operate;
 mod outcome;
 mod reload;
 mod routes;
 mod serve;
 mod signals;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -25,7 +27,9 @@ pub use outcome::Outcome;
 use crate::cli::doctor::{DoctorArguments, SetupStyle};
 use crate::cli::keys::KeyCommand;
 use crate::cli::load::{SettingsFile, load, style};
+use crate::cli::operate::{AuditCommand, Running};
 use crate::cli::outcome::WRONG;
+use crate::control::Request;
 use crate::doctor::count;
 use crate::settings;
 use crate::settings::{Environment, Report, Secrets};
@@ -48,6 +52,7 @@ Start here:
   flowgate key new --caller shop           make a key for a caller
   flowgate routes --config flowgate.toml   see who may call what
   flowgate serve  --config flowgate.toml   run the gateway
+  flowgate reload --config flowgate.toml   put changed settings in force
   flowgate doctor --config flowgate.toml   find the one thing that is wrong
   flowgate explain CODE                    see what a code in the log means
 
@@ -94,7 +99,33 @@ enum Command {
         #[arg(long, value_enum, default_value = "az")]
         style: SetupStyle,
     },
-    /// Create keys for callers, or hash existing ones.
+    /// Show which settings are in force, since when and by whom, and whether the files differ from them.
+    Status {
+        #[command(flatten)]
+        running: Running,
+    },
+    /// Show what a reload would change, without secrets, and a digest for `reload --digest`.
+    Plan {
+        #[command(flatten)]
+        running: Running,
+        /// Compare this settings file instead of the gateway's own.
+        #[arg(long, value_name = "FILE")]
+        candidate: Option<PathBuf>,
+    },
+    /// Put the changed settings in force; a mistake in them changes nothing.
+    Reload {
+        #[command(flatten)]
+        running: Running,
+        /// Only if the files are as `plan` saw them.
+        #[arg(long, value_name = "DIGEST")]
+        digest: Option<String>,
+    },
+    /// Check the trail of changes.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// Create keys for callers, hash existing ones, or revoke one in the running gateway.
     Key {
         #[command(subcommand)]
         command: KeyCommand,
@@ -148,6 +179,10 @@ pub fn run(cli: Cli) -> Outcome {
             identity,
             style,
         } => doctor::setup(&settings.config, &identity, style),
+        Command::Status { running } => operate::ask(&running, &Request::Status),
+        Command::Plan { running, candidate } => operate::plan(&running, candidate),
+        Command::Reload { running, digest } => operate::ask(&running, &Request::Reload { digest }),
+        Command::Audit { command } => operate::audit(&command),
         Command::Key { command } => keys::run(command),
         Command::Routes { settings } => match load(
             &settings.config,

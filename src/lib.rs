@@ -11,6 +11,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod control;
 pub mod counters;
 pub mod doctor;
 pub mod entra;
@@ -25,4 +26,5 @@ pub mod problem;
 pub mod secrets;
 pub mod server;
 pub mod settings;
+pub mod state;
 pub mod wire;

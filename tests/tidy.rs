@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("files", 1),
     ("material", 1),
     ("outbound", 1),
+    ("state", 1),
     ("settings", 2),
     ("secrets", 3),
     ("policy", 4),
@@ -29,6 +30,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("gateway", 5),
     ("server", 6),
     ("admin", 6),
+    ("control", 6),
     ("doctor", ROOF),
     ("cli", ROOF),
     ("main", ROOF),
@@ -37,7 +39,11 @@ const FLOORS: &[(&str, u8)] = &[
 /// The floor whose modules may name each other.
 const ROOF: u8 = 7;
 /// Modules that do not name these, although they are on lower floors: the gateway introduces them.
-const STRANGERS: &[(&str, &[&str])] = &[("server", &["entra", "flow"]), ("admin", &["entra", "flow"])];
+const STRANGERS: &[(&str, &[&str])] = &[
+    ("server", &["entra", "flow"]),
+    ("admin", &["entra", "flow"]),
+    ("control", &["entra", "flow"]),
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -6,7 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
 
+use crate::cli::operate;
+use crate::cli::operate::Running;
 use crate::cli::outcome::{FAILED, Outcome, WRONG};
+use crate::control::Request;
 use crate::model::{CallerName, KeyLabel, Secret, clock};
 use crate::policy::key::{GENERATED_PREFIX, KEY_BYTES_MAX, is_generated};
 use crate::settings::{Environment, KeyDigest};
@@ -24,6 +27,17 @@ pub(super) enum KeyCommand {
         label: Option<String>,
         #[command(flatten)]
         pepper: Pepper,
+    },
+    /// Refuse a key from now on in the gateway that runs, and after every reload and restart.
+    Revoke {
+        #[command(flatten)]
+        running: Running,
+        /// Name of the caller that has the key.
+        #[arg(long, value_name = "NAME")]
+        caller: String,
+        /// Label of the key.
+        #[arg(long)]
+        label: String,
     },
     /// Read existing keys from standard input, one per line, and print their digests for the settings.
     Hash {
@@ -53,6 +67,11 @@ pub(super) fn run(command: KeyCommand) -> Outcome {
             label,
             pepper,
         } => new(&caller, label, &pepper),
+        KeyCommand::Revoke {
+            running,
+            caller,
+            label,
+        } => operate::ask(&running, &Request::Revoke { caller, key: label }),
         KeyCommand::Hash { label, pepper } => hash(label.as_deref(), &pepper, std::io::stdin().lock()),
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use tokio::runtime::Builder;
 
 use crate::admin;
+use crate::cli::kept::Kept;
 use crate::cli::load::{Whole, load_for};
 use crate::cli::logging;
 use crate::cli::outcome::{FAILED, Outcome, WELL};
@@ -14,6 +15,7 @@ use crate::cli::reload::Reloader;
 use crate::cli::signals::{Notice, Notices, Signals};
 use crate::counters::Counters;
 use crate::server::Server;
+use crate::state::Actor;
 
 pub(super) fn serve(path: &Path) -> Outcome {
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -52,8 +54,13 @@ async fn run(path: &Path, mut whole: Whole, mut notices: Notices) -> Outcome {
         Ok(signals) => signals,
         Err(error) => return no_signals(&error),
     };
+    let (mut kept, revocations) = match Kept::open(whole.config.state_folder.as_deref()) {
+        Ok(kept) => kept,
+        Err(error) => return Outcome::failed(format!("flowgate: {error}\n"), FAILED),
+    };
     let mut reloader = Reloader::new(path.to_owned(), &mut whole);
-    let mut server = match Server::start(&whole.config, &Counters::new(), logging.log.clone()) {
+    let (config, log) = (&whole.config, logging.log.clone());
+    let mut server = match Server::start_with(config, &Counters::new(), log, revocations) {
         Ok(server) => server,
         Err(error) => return Outcome::failed(format!("flowgate: {error}\n"), FAILED),
     };
@@ -69,11 +76,21 @@ async fn run(path: &Path, mut whole: Whole, mut notices: Notices) -> Outcome {
     if let Some(address) = admin {
         tracing::info!(%address, "admin listening: /healthz /readyz /metrics /status /keys/unused");
     }
+    kept.listen();
+    let about = [
+        format!("version {}", env!("CARGO_PKG_VERSION")),
+        format!("settings {}", server.gateway().status().settings),
+    ];
+    kept.note(&Actor::Gateway, "start", "done", &about);
     let signal = tokio::select! {
         signal = signals.next() => signal,
-        never = reloader.run(&mut server, &mut notices) => match never {},
+        never = reloader.run(&mut server, &mut notices, &mut kept) => match never {},
     };
     tracing::info!(signal, "stopping");
+    let by = Actor::Signal {
+        name: signal.to_owned(),
+    };
+    kept.note(&by, "stop", "begun", &[]);
     let again = async {
         loop {
             tokio::select! {

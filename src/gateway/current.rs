@@ -1,6 +1,7 @@
 //! The gateway: what survives a reload, and the snapshot in force. It introduces policy, tokens and triggers to one another,
 //! which do not know each other.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,8 +16,10 @@ use crate::gateway::listeners::Judge;
 use crate::gateway::log::Log;
 use crate::gateway::reread;
 use crate::gateway::snapshot::{BuildError, Snapshot, Wanted};
+use crate::model::{CallerName, KeyLabel};
 use crate::secrets::Rereader;
 use crate::settings::{Config, ListenerSettings};
+use crate::state::{Revocations, RevokedKey};
 
 /// How often [`Gateway::sweep`] is worth calling.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(5);
@@ -55,6 +58,15 @@ impl Prepared {
 #[must_use]
 pub struct Retired(Arc<Snapshot>);
 
+/// What is wrong with a revocation.
+#[derive(Debug)]
+pub enum NotRevoked {
+    /// The settings in force have no such key.
+    NoKey,
+    /// The key is refused, until the next start.
+    NotKept(io::Error),
+}
+
 /// Whether new requests are welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serving {
@@ -74,14 +86,29 @@ impl Gateway {
         control: &Handle,
         counters: &Counters,
         log: Log,
+        revocations: Revocations,
     ) -> Result<Arc<Self>, BuildError> {
-        let estate = Estate::build(config, control, counters, log);
+        let estate = Estate::build(config, control, counters, log, revocations);
         let snapshot = Snapshot::build(config, &estate, None)?;
         take_effect(&snapshot, &estate, config);
         Ok(Arc::new(Self {
             estate,
             current: ArcSwap::from_pointee(snapshot),
         }))
+    }
+
+    /// Refuses a key from the next request on, whatever the settings say of it from now on.
+    ///
+    /// # Errors
+    /// When no caller has it, or it is not kept for the next start; then it is refused nevertheless.
+    pub fn revoke(&self, caller: &CallerName, label: &KeyLabel) -> Result<(), NotRevoked> {
+        let digest = self.snapshot().callers.revoke(caller, label);
+        let key = RevokedKey {
+            digest: digest.ok_or(NotRevoked::NoKey)?.to_setting(),
+            caller: caller.to_string(),
+            label: label.to_string(),
+        };
+        self.estate.revocations.add(&key).map_err(NotRevoked::NotKept)
     }
 
     /// Builds what these settings decide, and changes nothing. It may take a second: not for a worker.
@@ -104,6 +131,12 @@ impl Gateway {
         take_effect(&snapshot, &self.estate, config);
         let earlier = self.current.swap(Arc::from(snapshot));
         let now = self.snapshot();
+        // One that was revoked while this was built.
+        let revocations = &self.estate.revocations;
+        if !revocations.is_empty() {
+            now.callers
+                .revoke_all(|digest| revocations.has(&digest.to_setting()));
+        }
         now.callers.carry_over(&earlier.callers);
         earlier.tokens.clear_gauges(&now.tokens);
         (revision, Retired(earlier))

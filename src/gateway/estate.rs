@@ -19,6 +19,7 @@ use crate::model::{Registry, RouteName, clock};
 use crate::policy::{CallerNumbers, LimitStates};
 use crate::secrets::Rereader;
 use crate::settings::Config;
+use crate::state::Revocations;
 
 #[derive(Debug)]
 pub(super) struct Estate {
@@ -32,6 +33,7 @@ pub(super) struct Estate {
     pub flows: Flows,
     pub limits: LimitStates,
     pub callers: CallerNumbers,
+    pub revocations: Revocations,
     pub departed: Arc<Departed>,
     pub listeners: Listeners,
     /// Whether new requests are welcome.
@@ -42,7 +44,13 @@ pub(super) struct Estate {
 
 impl Estate {
     /// Makes all of it, with what is followed on `control`.
-    pub(super) fn build(config: &Config, control: &Handle, counters: &Counters, log: Log) -> Self {
+    pub(super) fn build(
+        config: &Config,
+        control: &Handle,
+        counters: &Counters,
+        log: Log,
+        revocations: Revocations,
+    ) -> Self {
         let bodies = &config.bodies;
         Self {
             rereader: Rereader::new(control.clone()),
@@ -56,6 +64,7 @@ impl Estate {
             flows: Flows::new(config.gateway.workers, counters),
             limits: LimitStates::new(config.quotas.addresses_max),
             callers: CallerNumbers::default(),
+            revocations,
             departed: Arc::default(),
             listeners: Listeners::default(),
             serving: AtomicBool::new(false),

@@ -27,7 +27,7 @@ mod usage;
 pub use answer::{AnswerBody, Passed};
 pub use arrival::Standstill;
 pub use connection::Connection;
-pub use current::{Gateway, LIMITS_SWEEP_PERIOD, Prepared, Retired, SWEEP_PERIOD, Serving};
+pub use current::{Gateway, LIMITS_SWEEP_PERIOD, NotRevoked, Prepared, Retired, SWEEP_PERIOD, Serving};
 pub use detach::Call;
 pub use listeners::{Judge, Validity};
 pub use payload::Inbound;

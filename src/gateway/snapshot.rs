@@ -126,6 +126,9 @@ impl Snapshot {
             earlier.map(|earlier| &earlier.tokens),
         )?;
         let callers = Callers::build(&config.callers, config.key_pepper.as_ref(), &estate.callers);
+        if !estate.revocations.is_empty() {
+            callers.revoke_all(|digest| estate.revocations.has(&digest.to_setting()));
+        }
         let callers = Arc::new(callers);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (index, settings) in config.routes.iter().enumerate() {

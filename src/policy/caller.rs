@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::model::{CallerName, Holder, KeyLabel, Registry, Secret};
 use crate::policy::address::{Networks, Origin, canonical};
 use crate::policy::key::{Identified, Keys};
-use crate::settings::CallerSettings;
+use crate::settings::{CallerSettings, KeyDigest};
 
 /// Who calls.
 #[derive(Debug, Clone)]
@@ -105,6 +105,16 @@ impl Callers {
     /// Whether a key has let anybody in since the gateway started.
     pub fn has_used(&self, key: &Identified<'_>) -> bool {
         self.keys.is_noted(key)
+    }
+
+    /// Refuses a key from now on; its digest, if the caller has it.
+    pub fn revoke(&self, caller: &CallerName, label: &KeyLabel) -> Option<KeyDigest> {
+        self.keys.revoke(*self.by_name.get(caller)?, label)
+    }
+
+    /// Refuses all keys whose digests fit.
+    pub fn revoke_all(&self, is_revoked: impl Fn(&KeyDigest) -> bool) {
+        self.keys.revoke_all(is_revoked);
     }
 
     /// Notes the keys that have let somebody in under earlier settings.

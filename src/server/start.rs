@@ -21,6 +21,7 @@ use crate::server::phase::{Course, Phase};
 use crate::server::seats::Seats;
 use crate::server::sockets::bind_all;
 use crate::settings::{Config, ConnectionSettings, ListenerSettings};
+use crate::state::Revocations;
 use crate::wire::BindError;
 
 /// Why the gateway does not start.
@@ -119,11 +120,24 @@ impl Server {
     /// # Errors
     /// Names the address that cannot be bound, or what is missing.
     pub fn start(config: &Config, counters: &Counters, log: Log) -> Result<Self, StartError> {
+        Self::start_with(config, counters, log, Revocations::default())
+    }
+
+    /// The same, with keys that were revoked before.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn start_with(
+        config: &Config,
+        counters: &Counters,
+        log: Log,
+        revocations: Revocations,
+    ) -> Result<Self, StartError> {
         let control = Control::start().map_err(StartError::Worker)?;
         let workers = config.gateway.workers;
         let bind = |listener: &ListenerSettings| bind_all(listener.address, workers);
         let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-        let gateway = Gateway::build(config, &control.handle, counters, log.clone())?;
+        let gateway = Gateway::build(config, &control.handle, counters, log.clone(), revocations)?;
         let seats = Seats::new(&config.connections, workers, counters);
         let (plan, handed) = Plan::new(workers, &gateway, &seats);
         let course = plan.phases.open();

@@ -1,6 +1,7 @@
 //! What differs between two settings in the tables that belong to no route, caller or identity, in words.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -18,6 +19,7 @@ pub struct Scalars {
     quotas: QuotaSettings,
     log: LogSettings,
     admin: Option<AdminSettings>,
+    state_folder: Option<PathBuf>,
 }
 
 /// A setting with another value.
@@ -53,6 +55,7 @@ impl Scalars {
             quotas: config.quotas.clone(),
             log: config.log.clone(),
             admin: config.admin.clone(),
+            state_folder: config.state_folder.clone(),
         }
     }
 
@@ -73,13 +76,19 @@ impl Scalars {
             let hosts = of.admin.iter().flat_map(|admin| admin.hosts.iter());
             hosts.map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
-        for (key, from, to) in [
-            ("address", address(self), address(later)),
-            ("hosts", hosts(self), hosts(later)),
+        let folder = |of: &Self| {
+            of.state_folder
+                .as_ref()
+                .map_or("not set".to_owned(), |folder| folder.display().to_string())
+        };
+        for (setting, from, to) in [
+            ("admin.address", address(self), address(later)),
+            ("admin.hosts", hosts(self), hosts(later)),
+            ("state.folder", folder(self), folder(later)),
         ] {
             if from != to {
                 all.push(Change {
-                    setting: format!("admin.{key}"),
+                    setting: setting.to_owned(),
                     from,
                     to,
                     class: Class::Restart,

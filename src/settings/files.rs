@@ -44,6 +44,11 @@ impl FileInForce {
         }
     }
 
+    /// Whether the other one is the same file with the same content.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.path == other.path && self.digest.as_ref() == other.digest.as_ref()
+    }
+
     /// How the file looks from outside; another look is reason to compare it. Nothing where there is none.
     pub fn look(&self) -> Look {
         Look(std::fs::metadata(&self.path).ok().map(|metadata| {

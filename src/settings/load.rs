@@ -128,6 +128,7 @@ impl Check<'_> {
             bodies: (*file.bodies).clone(),
             quotas: (*file.limits).clone(),
             log: (*file.log).clone(),
+            state_folder: file.state.folder.as_ref().and_then(|folder| self.path(folder)),
             key_pepper: key_pepper_source.as_ref().map(caller::pepper_of),
             key_pepper_source,
             keyvault,

@@ -10,6 +10,7 @@ mod changes;
 mod check;
 mod client_certificate;
 mod connections;
+mod difference;
 mod digest;
 pub mod edit;
 mod files;
@@ -40,6 +41,7 @@ mod schema;
 mod seal;
 mod serving;
 mod source;
+mod state;
 mod syntax;
 mod table;
 mod tls;
@@ -54,6 +56,7 @@ pub use caller::CallerSettings;
 pub use changes::{Change, Scalars};
 pub use client_certificate::ClientCertificate;
 pub use connections::ConnectionSettings;
+pub use difference::Difference;
 pub use digest::KeyDigest;
 pub use files::{FileInForce, FileState, Look};
 pub use fingerprint::SettingsDigest;
@@ -79,9 +82,12 @@ pub use schema::schema;
 pub use seal::check_seal;
 pub use serving::{Certificate, CertificateSource};
 pub use source::{Environment, SecretSource, Secrets, VaultValue};
+pub use state::state_folder;
 pub use trigger::{Proof, TriggerSource};
 pub use vault::VaultReference;
 pub use word::KeyPlace;
+
+use std::path::PathBuf;
 
 use crate::model::Secret;
 
@@ -102,6 +108,8 @@ pub struct Config {
     pub quotas: QuotaSettings,
     /// What is logged, and how.
     pub log: LogSettings,
+    /// The folder for what is kept on disk, if anything is.
+    pub state_folder: Option<PathBuf>,
     /// Secret mixed into key digests of the form `hmac-sha256:`.
     pub key_pepper: Option<Secret>,
     /// Where the pepper can be read again.

@@ -17,6 +17,7 @@ use crate::settings::listener::ListenerTable;
 use crate::settings::log::LogSettings;
 use crate::settings::mask::Vocabulary;
 use crate::settings::route::RouteTable;
+use crate::settings::state::StateTable;
 use crate::settings::table::{self, Table, table};
 
 table! {
@@ -34,6 +35,8 @@ table! {
         admin: Table<AdminTable> = Table::default(), ANY, Reload;
         /// What is logged, and how.
         log: Table<LogSettings> = Table::default(), ANY, Reload;
+        /// What is kept on disk.
+        state: Table<StateTable> = Table::default(), ANY, Reload;
         /// What all API keys have in common.
         keys: Table<KeysTable> = Table::default(), ANY, Reload;
         /// How secrets in Azure Key Vaults are read.

@@ -32,6 +32,8 @@ mod listening;
 #[cfg(unix)]
 mod logging;
 mod managed;
+#[cfg(unix)]
+mod operating;
 mod payloads;
 mod preflight;
 mod reading;

@@ -18,7 +18,7 @@ use crate::listening::order;
 use crate::program::Program;
 
 /// A key that `shop` gets with other settings.
-const NEXT_KEY: &str = "canary-next-key-of-shop-0123456789";
+pub const NEXT_KEY: &str = "canary-next-key-of-shop-0123456789";
 
 async fn accepting() -> (World, TriggerHandle) {
     let world = World::new().await;
@@ -389,7 +389,7 @@ async fn program(
     (world, program, admin, text)
 }
 
-async fn status(world: &World, program: &Program, key: &str) -> u16 {
+pub async fn status(world: &World, program: &Program, key: &str) -> u16 {
     let tls = Arc::new(world.emulator.ca.client_config(&["http/1.1"]));
     let tcp = TcpStream::connect(program.address.unwrap()).await.unwrap();
     let name = crate::emulator::certs::server_name("localhost");

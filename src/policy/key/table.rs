@@ -24,6 +24,8 @@ pub struct Keys {
     plain: Index,
     peppered: Option<Peppered>,
     usage: Usage,
+    /// Keys that were revoked, whatever the settings say of them.
+    revoked: Usage,
 }
 
 /// Keys whose digests are made with the pepper.
@@ -135,6 +137,8 @@ pub enum Lapse {
     NotYetValid,
     /// Its last day has passed.
     Expired,
+    /// It was revoked while the gateway ran.
+    Revoked,
 }
 
 impl fmt::Display for Lapse {
@@ -143,6 +147,7 @@ impl fmt::Display for Lapse {
             Self::Disabled => "is disabled",
             Self::NotYetValid => "is not valid yet",
             Self::Expired => "has expired",
+            Self::Revoked => "was revoked",
         })
     }
 }
@@ -160,6 +165,7 @@ impl Keys {
         });
         Self {
             usage: Usage::new(lists.iter().map(|list| list.len())),
+            revoked: Usage::new(lists.iter().map(|list| list.len())),
             lists,
             plain,
             peppered,
@@ -176,6 +182,10 @@ impl Keys {
         now: impl FnOnce() -> SystemTime,
     ) -> Result<Identified<'_>, KeyFault<'_>> {
         let key = self.look_up(candidate).map_err(KeyFault::Unknown)?;
+        if self.revoked.is_noted(key.caller, key.key) {
+            let why = Lapse::Revoked;
+            return Err(KeyFault::Lapsed { key, why });
+        }
         match key.list.terms(key.key).and_then(|terms| lapse(&terms, now)) {
             None => Ok(key),
             Some(why) => Err(KeyFault::Lapsed { key, why }),
@@ -190,6 +200,23 @@ impl Keys {
     /// Whether a key ever did.
     pub fn is_noted(&self, key: &Identified<'_>) -> bool {
         self.usage.is_noted(key.caller, key.key)
+    }
+
+    /// Refuses the key of this caller with this label from now on; its digest, if there is one.
+    pub(in crate::policy) fn revoke(&self, caller: usize, label: &KeyLabel) -> Option<KeyDigest> {
+        let mut all = self.all();
+        let key = all.find(|key| key.caller == caller && key.label().as_ref() == Some(label))?;
+        self.revoked.note(key.caller, key.key);
+        key.list.digest(key.key).copied()
+    }
+
+    /// Refuses all keys whose digests fit.
+    pub(in crate::policy) fn revoke_all(&self, is_revoked: impl Fn(&KeyDigest) -> bool) {
+        for key in self.all() {
+            if key.list.digest(key.key).is_some_and(&is_revoked) {
+                self.revoked.note(key.caller, key.key);
+            }
+        }
     }
 
     /// Notes the keys that were noted in an earlier table.

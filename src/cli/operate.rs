@@ -1,0 +1,96 @@
+//! Commands to a gateway that runs on this machine, over its control socket, and the check of its trail of changes.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::cli::kept::TRAIL;
+use crate::cli::load::SettingsFile;
+use crate::cli::outcome::{FAILED, Outcome, WELL, WRONG};
+use crate::control;
+use crate::control::{Request, SOCKET};
+use crate::settings;
+use crate::state::{Broken, verify};
+
+/// Which gateway.
+#[derive(Debug, clap::Args)]
+pub(super) struct Running {
+    #[command(flatten)]
+    settings: SettingsFile,
+    /// Its state folder; otherwise `folder` of [state] in the settings file.
+    #[arg(long, value_name = "FOLDER")]
+    state: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Check that no line of the trail was changed or removed, and print the hash of the last one.
+    Verify {
+        #[command(flatten)]
+        running: Running,
+    },
+}
+
+impl Running {
+    fn folder(&self) -> Result<PathBuf, Outcome> {
+        if let Some(folder) = &self.state {
+            return Ok(folder.clone());
+        }
+        let path = &self.settings.config;
+        let found = settings::read(path)
+            .ok()
+            .and_then(|text| settings::state_folder(&text, path));
+        found.ok_or_else(|| {
+            let path = path.display();
+            let text = format!(
+                "flowgate: {path} names no `folder` of [state], where the gateway takes commands: set it and restart the \
+                 gateway, or name the folder with --state\n"
+            );
+            Outcome::failed(text, WRONG)
+        })
+    }
+}
+
+/// Has a gateway carry out a command.
+pub(super) fn ask(running: &Running, request: &Request) -> Outcome {
+    let folder = match running.folder() {
+        Ok(folder) => folder,
+        Err(outcome) => return outcome,
+    };
+    match control::ask(&folder.join(SOCKET), request) {
+        Ok(reply) if reply.code == WELL => Outcome::out(reply.text),
+        Ok(reply) => Outcome::failed(reply.text, reply.code),
+        Err(error) => Outcome::failed(format!("flowgate: {error}\n"), FAILED),
+    }
+}
+
+/// What a gateway is asked to compare must be named as the gateway sees it.
+pub(super) fn plan(running: &Running, candidate: Option<PathBuf>) -> Outcome {
+    let config = match candidate.map(std::path::absolute).transpose() {
+        Ok(config) => config,
+        Err(error) => return Outcome::failed(format!("flowgate: {error}\n"), WRONG),
+    };
+    ask(running, &Request::Plan { config })
+}
+
+pub(super) fn audit(command: &AuditCommand) -> Outcome {
+    let AuditCommand::Verify { running } = command;
+    let path = match running.folder() {
+        Ok(folder) => folder.join(TRAIL),
+        Err(outcome) => return outcome,
+    };
+    let shown = path.display();
+    match verify(&path) {
+        Ok(verified) => Outcome::out(format!(
+            "{shown}: {} lines, none changed or removed before the last one, whose hash is\n{}\n",
+            verified.lines, verified.last
+        )),
+        Err(error @ Broken::Line { .. }) => Outcome::failed(
+            format!("flowgate: {shown}: {error}; lines before it are as they were written\n"),
+            FAILED,
+        ),
+        Err(Broken::Unreadable(error)) => {
+            Outcome::failed(format!("flowgate: {shown} cannot be read: {error}\n"), FAILED)
+        }
+    }
+}

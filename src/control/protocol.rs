@@ -1,0 +1,54 @@
+//! What is asked over the control socket, and answered.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest line in either direction.
+pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
+
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// What is in force, since when and by whom.
+    Status,
+    /// What a reload would change.
+    Plan {
+        /// Another settings file to compare; otherwise that of the gateway.
+        config: Option<PathBuf>,
+    },
+    /// Puts the files in force.
+    Reload {
+        /// Only if they have this digest.
+        digest: Option<String>,
+    },
+    /// Refuses a key from now on.
+    Revoke {
+        /// Whose it is.
+        caller: String,
+        /// Its label.
+        key: String,
+    },
+}
+
+impl Request {
+    /// Its name in the trail of changes.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Plan { .. } => "plan",
+            Self::Reload { .. } => "reload",
+            Self::Revoke { .. } => "key-revoke",
+        }
+    }
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Exit code of the command that asked.
+    pub code: u8,
+    /// What it prints.
+    pub text: String,
+}

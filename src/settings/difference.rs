@@ -1,0 +1,139 @@
+//! What differs between two settings files, in words. Secrets are not in them: an address of a trigger is shown without its
+//! query, a digest of a key not at all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use toml::{Table, Value};
+
+/// Lines that are shown; of more only the number is reported.
+const SHOWN_MAX: usize = 200;
+/// What names a table among others of its kind.
+const NAMES: [&str; 3] = ["name", "label", "address"];
+
+/// The differences between two settings files.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    lines: Vec<String>,
+    left_out: usize,
+}
+
+impl Difference {
+    /// Compares the texts of two files, which have been checked.
+    pub fn between(earlier: &str, later: &str) -> Self {
+        let (earlier, later) = (flat(earlier), flat(later));
+        let mut lines = Vec::new();
+        for (key, value) in &earlier {
+            match later.get(key) {
+                Some(new) if new == value => {}
+                Some(new) => lines.push(format!("{key}: {} -> {}", shown(key, value), shown(key, new))),
+                None => lines.push(format!("{key} removed, was {}", shown(key, value))),
+            }
+        }
+        for (key, value) in later.iter().filter(|(key, _)| !earlier.contains_key(*key)) {
+            lines.push(format!("{key} added: {}", shown(key, value)));
+        }
+        lines.sort();
+        let left_out = lines.len().saturating_sub(SHOWN_MAX);
+        lines.truncate(SHOWN_MAX);
+        Self { lines, left_out }
+    }
+
+    /// Adds a line about something that is in another file.
+    pub fn add(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// A line for each difference.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.lines {
+            writeln!(f, "  {line}")?;
+        }
+        match self.left_out {
+            0 => Ok(()),
+            more => writeln!(f, "  and {more} more"),
+        }
+    }
+}
+
+/// Every value under the path of its tables: `route orders.rate.burst`.
+fn flat(text: &str) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    if let Ok(table) = text.parse::<Table>() {
+        add(&mut all, "", &table);
+    }
+    all
+}
+
+fn add(all: &mut BTreeMap<String, Value>, path: &str, table: &Table) {
+    for (key, value) in table {
+        let at = match path {
+            "" => key.clone(),
+            path => format!("{path}.{key}"),
+        };
+        match value {
+            Value::Table(inner) => add(all, &at, inner),
+            Value::Array(list) if list.iter().any(Value::is_table) => {
+                for (number, inner) in (1..).zip(list.iter().filter_map(Value::as_table)) {
+                    let name = NAMES.iter().find_map(|name| inner.get(*name)?.as_str());
+                    let name = name.map_or_else(|| number.to_string(), str::to_owned);
+                    add(all, &format!("{at} {name}"), inner);
+                }
+            }
+            value => {
+                all.insert(at, value.clone());
+            }
+        }
+    }
+}
+
+fn shown(key: &str, value: &Value) -> String {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    match (last, value) {
+        ("digest", _) => "***".to_owned(),
+        ("trigger" | "upstream", Value::String(text)) => match text.split_once('?') {
+            Some((address, _)) => format!("\"{address}?***\""),
+            None => value.to_string(),
+        },
+        _ => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Difference;
+
+    const EARLIER: &str = "[connections]\nmax = 10\n[[caller]]\nname = \"shop\"\n[[caller.key]]\nlabel = \"a\"\n\
+                           digest = \"sha256:canary1\"\n[[route]]\nname = \"orders\"\ncallers = [\"shop\"]\n\
+                           trigger = \"https://a.example/x?sig=canary2\"\n";
+
+    #[test]
+    fn what_changed_is_named_and_no_secret_is_shown() {
+        let later = EARLIER
+            .replace("max = 10", "max = 20")
+            .replace("canary1", "canary3")
+            .replace("a.example/x?sig=canary2", "b.example/x?sig=canary4")
+            + "rate = { requests = 5, per = \"1s\" }\n[[route]]\nname = \"returns\"\npath = \"/r\"\n";
+        let difference = Difference::between(EARLIER, &later);
+        assert_eq!(
+            difference.lines(),
+            [
+                "caller shop.key a.digest: *** -> ***",
+                "connections.max: 10 -> 20",
+                "route orders.rate.per added: \"1s\"",
+                "route orders.rate.requests added: 5",
+                "route orders.trigger: \"https://a.example/x?***\" -> \"https://b.example/x?***\"",
+                "route returns.name added: \"returns\"",
+                "route returns.path added: \"/r\"",
+            ]
+        );
+        assert!(!difference.to_string().contains("canary"));
+        assert_eq!(Difference::between(&later, &later), Difference::default());
+    }
+}

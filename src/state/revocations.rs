@@ -1,0 +1,132 @@
+//! Keys that were revoked while the gateway ran. They stay refused whatever the settings say: after a reload, and after a
+//! restart if there is a state folder.
+
+use std::collections::HashSet;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{clock, locked};
+use crate::state::folder::owners_file;
+
+/// A key that was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedKey {
+    /// Its digest, as settings write it.
+    pub digest: String,
+    /// Whose it was.
+    pub caller: String,
+    /// Its label.
+    pub label: String,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    #[serde(flatten)]
+    key: &'a RevokedKey,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    /// Where they are kept, if anywhere.
+    path: Option<PathBuf>,
+    digests: Mutex<HashSet<String>>,
+}
+
+impl Revocations {
+    /// Those in this file, to which more are added.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has a line that is none of ours: a key might be let in again.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let mut digests = HashSet::new();
+        for (number, line) in BufReader::new(owners_file(&path)?).lines().enumerate() {
+            let line = line?;
+            if line.is_empty() {
+                continue;
+            }
+            let key: RevokedKey = serde_json::from_str(&line).map_err(|_| {
+                io::Error::other(format!(
+                    "line {} of {} is no revoked key; correct or remove it",
+                    number + 1,
+                    path.display()
+                ))
+            })?;
+            digests.insert(key.digest);
+        }
+        Ok(Self {
+            path: Some(path),
+            digests: Mutex::new(digests),
+        })
+    }
+
+    /// Whether the key with this digest, as settings write it, was revoked.
+    pub fn has(&self, digest: &str) -> bool {
+        locked(&self.digests).contains(digest)
+    }
+
+    /// Whether any key was revoked.
+    pub fn is_empty(&self) -> bool {
+        locked(&self.digests).is_empty()
+    }
+
+    /// Adds a key. In memory it is added first, whatever becomes of the disk.
+    ///
+    /// # Errors
+    /// When it is not on the disk: after a restart it counts again unless the settings have it no more.
+    pub fn add(&self, key: &RevokedKey) -> io::Result<()> {
+        locked(&self.digests).insert(key.digest.clone());
+        let Some(path) = &self.path else {
+            return Err(io::Error::other("there is no state folder to keep it in"));
+        };
+        let time = clock::stamp();
+        let line = serde_json::to_string(&Line { time, key })?;
+        let mut file = owners_file(path)?;
+        // An empty line is skipped: what a full disk has cut off before stays by itself.
+        file.write_all(format!("\n{line}\n").as_bytes())?;
+        file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Revocations, RevokedKey};
+
+    fn key(digest: &str) -> RevokedKey {
+        RevokedKey {
+            digest: digest.to_owned(),
+            caller: "shop".to_owned(),
+            label: "first".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_was_revoked_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revoked.jsonl");
+        let revoked = Revocations::open(path.clone()).unwrap();
+        assert!(revoked.is_empty());
+        revoked.add(&key("sha256:00")).unwrap();
+        revoked.add(&key("sha256:01")).unwrap();
+        let again = Revocations::open(path.clone()).unwrap();
+        assert!(again.has("sha256:00") && again.has("sha256:01") && !again.has("sha256:02"));
+        std::fs::write(&path, "sha256:00\n").unwrap();
+        assert!(
+            Revocations::open(path)
+                .unwrap_err()
+                .to_string()
+                .contains("line 1")
+        );
+    }
+
+    #[test]
+    fn without_a_disk_it_is_revoked_all_the_same() {
+        let revoked = Revocations::default();
+        assert!(revoked.add(&key("sha256:00")).is_err());
+        assert!(revoked.has("sha256:00"));
+    }
+}

@@ -1,0 +1,256 @@
+//! Commands to a running gateway, the keys they revoke, and the trail that all of it leaves.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::emulator::Answer as Flow;
+use crate::emulator::Trigger;
+use crate::harness::{KEY, TENANT, World, caller};
+use crate::program::Program;
+use crate::reloading::{NEXT_KEY, status};
+
+/// A program with a state folder and the route `/orders`, and its settings.
+async fn operated() -> (World, Program, String) {
+    let world = World::new().await;
+    let flow = &world.emulator.flow;
+    let trigger = flow.add(Trigger::any_user(TENANT).does(Flow::Accepted));
+    let text = format!(
+        "{}[state]\nfolder = \"state\"\n{}",
+        world.base(),
+        world.route("orders", "/orders", &trigger.url(), "")
+    );
+    let program = started(&world, &text).await;
+    (world, program, text)
+}
+
+async fn started(world: &World, text: &str) -> Program {
+    let mut program = Program::start(world, text);
+    program.address().await;
+    let taking = |line: &Value| {
+        line["message"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("taking commands"))
+    };
+    program.line(taking).await;
+    program
+}
+
+/// Runs a command for the gateway with these settings.
+async fn flowgate(world: &World, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate"));
+    command
+        .args(arguments)
+        .arg("--config")
+        .arg(world.dir().join("program.toml"));
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The trail of changes, as what happened and how it ended.
+fn trail(world: &World) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(world.dir().join("state/audit.jsonl")).unwrap();
+    let lines = text.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let field = |name: &str| line[name].as_str().unwrap().to_owned();
+        (field("action"), field("outcome"))
+    });
+    lines.collect()
+}
+
+async fn ended(program: &mut Program) {
+    program.signal("TERM");
+    assert_eq!(program.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_plan_names_what_would_change_and_a_reload_puts_just_that_in_force() {
+    let (world, mut program, text) = operated().await;
+    let shown = out(&flowgate(&world, &["status"]).await);
+    assert!(
+        shown.contains("revision     1 in force") && shown.contains("as in force"),
+        "{shown}"
+    );
+    assert_eq!(out(&flowgate(&world, &["plan"]).await), "nothing would change\n");
+
+    let other = text
+        .replace(&caller("shop", KEY), &caller("shop", NEXT_KEY))
+        .replace("workers = 2", "workers = 1");
+    world.file("program.toml", &other);
+    let plan = out(&flowgate(&world, &["plan"]).await);
+    assert!(
+        plan.contains("caller shop.key shop-1.digest: *** -> ***"),
+        "{plan}"
+    );
+    assert!(
+        plan.contains("needs a restart: gateway.workers: 2 -> 1"),
+        "{plan}"
+    );
+    let digest = plan.rsplit(' ').next().unwrap().trim().to_owned();
+    assert!(out(&flowgate(&world, &["status"]).await).contains("changed since"));
+    assert_eq!(
+        status(&world, &program, KEY).await,
+        202,
+        "nothing has changed yet"
+    );
+
+    // Somebody writes to the file in between.
+    world.file("program.toml", &other.replace("shop-1", "shop-2"));
+    let refused = err(&flowgate(&world, &["reload", "--digest", &digest]).await);
+    assert!(refused.contains("run `flowgate plan` again"), "{refused}");
+    assert_eq!(status(&world, &program, KEY).await, 202);
+
+    world.file("program.toml", &other);
+    let done = out(&flowgate(&world, &["reload", "--digest", &digest]).await);
+    assert!(done.starts_with("revision 2 is in force\n"), "{done}");
+    assert_eq!(status(&world, &program, KEY).await, 401);
+    assert_eq!(status(&world, &program, NEXT_KEY).await, 202);
+    ended(&mut program).await;
+    let expected = [
+        ("start", "done"),
+        (
+            "reload",
+            "refused: the files have changed since they were looked at; run `flowgate plan` again",
+        ),
+        ("reload", "begun"),
+        ("reload", "done"),
+        ("stop", "begun"),
+    ];
+    assert_eq!(
+        trail(&world),
+        expected.map(|(one, other)| (one.to_owned(), other.to_owned()))
+    );
+    let verified = out(&flowgate(&world, &["audit", "verify"]).await);
+    assert!(verified.contains("5 lines"), "{verified}");
+    let path = world.dir().join("state/audit.jsonl");
+    let changed = std::fs::read_to_string(&path).unwrap().replace("begun", "began");
+    std::fs::write(&path, changed).unwrap();
+    let broken = err(&flowgate(&world, &["audit", "verify"]).await);
+    assert!(broken.contains("line 4 does not follow"), "{broken}");
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_at_once_after_a_reload_and_after_a_restart() {
+    let (world, mut program, text) = operated().await;
+    assert_eq!(status(&world, &program, KEY).await, 202);
+    let revoke = ["key", "revoke", "--caller", "shop", "--label", "shop-1"];
+    // Settings that do not load are no reason to keep it.
+    world.file(
+        "program.toml",
+        &format!("[state]\nfolder = \"state\"\n[[route]]\n"),
+    );
+    let done = out(&flowgate(&world, &revoke).await);
+    assert!(
+        done.contains("refused from now on, also after a restart"),
+        "{done}"
+    );
+    assert_eq!(status(&world, &program, KEY).await, 401);
+    let none = err(&flowgate(&world, &["key", "revoke", "--caller", "shop", "--label", "other"]).await);
+    assert!(none.contains("not in the settings in force"), "{none}");
+
+    world.file(
+        "program.toml",
+        &format!("{text}# A comment.\n").replace("workers = 2", "workers = 2\nwatch = \"off\""),
+    );
+    program.signal("HUP");
+    program.line(|line| line["revision"] == 2).await;
+    assert_eq!(status(&world, &program, KEY).await, 401);
+    ended(&mut program).await;
+
+    let program = started(&world, &text).await;
+    assert_eq!(status(&world, &program, KEY).await, 401);
+}
+
+#[tokio::test]
+async fn nothing_changes_while_the_trail_cannot_be_written_and_a_key_is_refused_nevertheless() {
+    let (world, program, text) = operated().await;
+    let path = world.dir().join("state/audit.jsonl");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    world.file("program.toml", &text.replace("\"/orders\"", "\"/other\""));
+    let refused = err(&flowgate(&world, &["reload"]).await);
+    assert!(
+        refused.contains("the trail of changes cannot be written"),
+        "{refused}"
+    );
+    assert_eq!(status(&world, &program, KEY).await, 202, "the route is as it was");
+    let revoked = err(&flowgate(
+        &world,
+        &["key", "revoke", "--caller", "shop", "--label", "shop-1"],
+    )
+    .await);
+    assert!(revoked.contains("could not be written down"), "{revoked}");
+    assert_eq!(status(&world, &program, KEY).await, 401);
+}
+
+#[tokio::test]
+async fn a_state_folder_has_one_gateway_and_only_its_user() {
+    let (world, mut program, text) = operated().await;
+    world.file("second.toml", &text);
+    let second = Command::new(env!("CARGO_BIN_EXE_flowgate"))
+        .args(["serve", "--config"])
+        .arg(world.dir().join("second.toml"))
+        .envs(world.secrets.iter().cloned())
+        .output()
+        .unwrap();
+    assert!(err(&second).contains("used by another process"), "{second:?}");
+    let mode = |path: &Path| {
+        let metadata = std::fs::metadata(path).unwrap();
+        std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777
+    };
+    let state = world.dir().join("state");
+    assert_eq!(mode(&state), 0o700);
+    for name in ["audit.jsonl", "revoked.jsonl", "control.sock"] {
+        assert_eq!(mode(&state.join(name)), 0o600, "{name}");
+    }
+    ended(&mut program).await;
+    assert!(!state.join("control.sock").exists());
+    let gone = err(&flowgate(&world, &["status"]).await);
+    assert!(gone.contains("no gateway answers at"), "{gone}");
+    // A socket that a crash has left is replaced.
+    drop(std::os::unix::net::UnixListener::bind(state.join("control.sock")).unwrap());
+    let program = started(&world, &text).await;
+    assert!(out(&flowgate(&world, &["status"]).await).contains("revision     1"));
+    drop(program);
+}
+
+#[tokio::test]
+async fn what_is_no_command_is_refused_and_changes_nothing() {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    let (world, program, _) = operated().await;
+    let socket = world.dir().join("state/control.sock");
+    for line in [
+        "\n",
+        "{}\n",
+        "{\"do\":\"reload\",\"digest\":7}\n",
+        "{\"do\":\"stop\"}\n",
+    ] {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.contains("does not know this command"),
+            "{line:?}: {answer}"
+        );
+    }
+    let mut endless = UnixStream::connect(&socket).unwrap();
+    // The gateway closes it before all of it is written.
+    let _ = endless.write_all(&vec![b'x'; 4 * 1024 * 1024]);
+    assert_eq!(status(&world, &program, KEY).await, 202);
+    assert!(out(&flowgate(&world, &["status"]).await).contains("revision     1"));
+}
