@@ -21,7 +21,7 @@ use crate::wire::{Timer, ToServer};
 
 /// Idle connections kept for each host and worker; more are closed.
 const IDLE_MAX: usize = 256;
-/// Time an attempt at one address gets before the next address is tried.
+/// Time an attempt at one address gets before the next one is tried.
 const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// A host that triggers live on, with its connections.
@@ -188,8 +188,15 @@ impl Host {
 
     async fn tcp(&self) -> Result<TcpStream, ConnectError> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in self.addresses().await? {
-            match tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+        let addresses = self.addresses().await?;
+        let count = addresses.len();
+        for (number, address) in (1..).zip(addresses) {
+            // The last one has all the time that is left: the system tries again after 1 and after 3 seconds.
+            let patience = match number == count {
+                true => self.connect_timeout,
+                false => ADDRESS_TIMEOUT,
+            };
+            match tokio::time::timeout(patience, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = error,
                 Err(_) => {
