@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use comfy_table::{ContentArrangement, Table, presets};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::doctor::advice;
 use crate::entra::claims::Compared;
@@ -92,24 +92,24 @@ impl Check {
     }
 
     fn json(&self) -> Value {
-        let mut value = json!({
-            "check": self.name,
-            "verdict": self.verdict.as_str().to_ascii_lowercase(),
-            "says": self.says,
-        });
+        let mut value = Map::new();
+        let mut add = |key: &str, field: Value| value.insert(key.to_owned(), field);
+        add("check", self.name.into());
+        add("verdict", self.verdict.as_str().to_ascii_lowercase().into());
+        add("says", self.says.as_str().into());
         if let Some(remedy) = &self.remedy {
-            value["who"] = remedy.fixed_by.as_str().into();
-            value["do"] = remedy.what.as_ref().into();
-            value["portal"] = remedy.portal.as_ref().into();
-            value["command"] = remedy.command.as_ref().into();
+            add("who", remedy.fixed_by.as_str().into());
+            add("do", remedy.what.as_ref().into());
+            add("portal", remedy.portal.as_ref().into());
+            add("command", remedy.command.as_ref().into());
         }
         if !self.claims.is_empty() {
             let rows = self.claims.iter().map(|row| {
                 json!({"claim": row.claim, "wanted": row.wanted, "got": row.got, "verdict": row.fit.as_str()})
             });
-            value["claims"] = rows.collect();
+            add("claims", rows.collect());
         }
-        value
+        value.into()
     }
 
     /// Renders it as text. A table that was already printed is not repeated, so that a different one is

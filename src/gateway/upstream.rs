@@ -217,11 +217,7 @@ fn retry_after(fields: &Fields) -> Option<Duration> {
 
 /// The caller's problem and the operator's sentence for a fault of the platform.
 fn fault_problem(fault: &Fault, sent: &Dispatched<'_>) -> Problem {
-    let mut cause = format!(
-        "{} Fixed by: {}.",
-        fault.to_string(),
-        fault.row.failure.fixed_by.as_str()
-    );
+    let mut cause = format!("{fault} Fixed by: {}.", fault.row.failure.fixed_by.as_str());
     if let (Kind::FlowRefusedToken, Some((identity, token))) = (fault.row.kind, sent.token) {
         let settings = identity.settings();
         let expected = Expected {
