@@ -147,10 +147,7 @@ async fn a_revoked_key_is_refused_at_once_after_a_reload_and_after_a_restart() {
     assert_eq!(status(&world, &program, KEY).await, 202);
     let revoke = ["key", "revoke", "--caller", "shop", "--label", "shop-1"];
     // Settings that do not load are no reason to keep it.
-    world.file(
-        "program.toml",
-        &format!("[state]\nfolder = \"state\"\n[[route]]\n"),
-    );
+    world.file("program.toml", "[state]\nfolder = \"state\"\n[[route]]\n");
     let done = out(&flowgate(&world, &revoke).await);
     assert!(
         done.contains("refused from now on, also after a restart"),
