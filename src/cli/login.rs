@@ -12,7 +12,6 @@ use crate::cli::outcome::{FAILED, Outcome, WRONG};
 use crate::entra::login::{Login, LoginError, Protection, SignedIn};
 use crate::settings::{Config, IdentitySettings};
 
-/// How the person signs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignInMethod {
     /// A browser on this machine, which we open.

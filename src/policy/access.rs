@@ -28,7 +28,6 @@ impl Attempt {
     }
 }
 
-/// Who may call one route.
 #[derive(Debug)]
 pub struct Access {
     /// Never empty. The first kind whose proof a request has decides alone.

@@ -12,7 +12,6 @@ use crate::policy::address::{Networks, Origin, canonical};
 use crate::policy::key::{Identified, Keys};
 use crate::settings::{CallerSettings, KeyDigest};
 
-/// Who calls.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// Its name; `anonymous` on a route that is open to everybody.
@@ -54,7 +53,6 @@ impl CallerNumbers {
     }
 }
 
-/// All callers with their keys and networks.
 #[derive(Debug, Default)]
 pub struct Callers {
     members: Box<[Member]>,
@@ -62,7 +60,6 @@ pub struct Callers {
     pub(super) keys: Keys,
 }
 
-/// One caller of the settings.
 #[derive(Debug)]
 pub(super) struct Member {
     pub name: CallerName,

@@ -26,23 +26,16 @@ table! {
     }
 }
 
-/// The listener for health, readiness and metrics.
 #[derive(Debug, Clone)]
 pub struct AdminSettings {
-    /// Address to bind; loopback unless set otherwise.
     pub address: SocketAddr,
-    /// Names that it may be asked by, in lower case, besides IP addresses and `localhost`.
     pub hosts: Arc<[Host]>,
-    /// What `/readyz` asks for.
     pub ready_requires: ReadyRequires,
 }
 
-/// What must work before the gateway calls itself ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadyRequires {
-    /// At least one route can serve.
     AnyRoute,
-    /// Every route can serve.
     AllRoutes,
 }
 

@@ -6,7 +6,6 @@ use crate::material::{AssertionAlgorithm, ChainShown, SigningCertificate, Texts}
 use crate::model::Secret;
 use crate::settings::source::SecretSource;
 
-/// A certificate of an application, and where it can be read again when it has been replaced there.
 #[derive(Debug, Clone)]
 pub struct ClientCertificate {
     pub(crate) file: SecretSource,
@@ -14,9 +13,7 @@ pub struct ClientCertificate {
     pub(crate) password: Option<SecretSource>,
     /// Nothing only where secrets are not read.
     pub(crate) known: Option<Arc<SigningCertificate>>,
-    /// How assertions are signed.
     pub algorithm: AssertionAlgorithm,
-    /// Whether assertions carry the chain.
     pub chain: ChainShown,
 }
 
@@ -35,12 +32,10 @@ impl ClientCertificate {
         self.known.as_ref()
     }
 
-    /// Where it is stored, in words for messages.
     pub fn place(&self) -> String {
         self.file.place()
     }
 
-    /// Where its parts are stored.
     pub fn parts(&self) -> CertificateParts<'_> {
         CertificateParts {
             file: &self.file,
@@ -50,9 +45,6 @@ impl ClientCertificate {
     }
 
     /// Builds the certificate from the current contents of its sources; nothing if it is still `last`.
-    ///
-    /// # Errors
-    /// Why it cannot be used, in words.
     pub fn read(
         &self,
         file: &Secret,
@@ -70,13 +62,10 @@ impl ClientCertificate {
     }
 }
 
-/// Where the parts of a certificate are stored.
 #[derive(Debug, Clone, Copy)]
 pub struct CertificateParts<'a> {
     /// The certificate, and its key unless that is stored separately.
     pub file: &'a SecretSource,
-    /// The key.
     pub key: Option<&'a SecretSource>,
-    /// The password of a PFX file.
     pub password: Option<&'a SecretSource>,
 }

@@ -11,10 +11,8 @@ use aws_lc_rs::digest::{Context, Digest, SHA256};
 use crate::files;
 use crate::settings::lists;
 
-/// Bytes read at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// A file whose content is in force.
 #[derive(Debug, Clone)]
 pub struct FileInForce {
     path: PathBuf,
@@ -25,14 +23,10 @@ pub struct FileInForce {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look(Option<(u64, Option<SystemTime>, u64)>);
 
-/// How a file compares with what is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileState {
-    /// It has the same content.
     Same,
-    /// It has other content.
     Differs,
-    /// It cannot be read; the text says why.
     Unreadable(String),
 }
 

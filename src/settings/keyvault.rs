@@ -30,16 +30,11 @@ table! {
     }
 }
 
-/// How secrets in key vaults are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyVaultSettings {
-    /// The identity that reads them.
     pub identity: Box<IdentitySettings>,
-    /// How often values are read again.
     pub period: Duration,
-    /// Time for one answer of a vault.
     pub timeout: Duration,
-    /// Certificate authorities trusted for the vaults.
     pub trust: Trust,
     /// Secrets that must be there before anything can be served; they are read again as well.
     pub at_start: Vec<VaultReference>,

@@ -52,7 +52,6 @@ impl<'a> Field<'a> {
         self.value.get_ref().as_str()
     }
 
-    /// The text that must be here.
     pub(super) fn string(&self, findings: &mut Findings) -> Option<&'a str> {
         self.expect("a string", self.text(), findings)
     }
@@ -209,7 +208,6 @@ macro_rules! choice {
 pub(super) use choice;
 
 impl Field<'_> {
-    /// The value of the word that is here, one of a closed set.
     pub(super) fn choose<T: Copy>(&self, words: &[(&str, T)], findings: &mut Findings) -> Option<T> {
         let text = self.string(findings)?;
         let value = words

@@ -32,32 +32,21 @@ table! {
     }
 }
 
-/// One address on which callers are served.
 #[derive(Debug, Clone)]
 pub struct ListenerSettings {
-    /// Address to bind.
     pub address: SocketAddr,
-    /// TLS or, when asked for explicitly, plain HTTP.
     pub transport: Transport,
-    /// Path answered with 200 while the gateway is ready and 503 otherwise, without any check of the caller.
     pub health_path: Option<FixedPath>,
 }
 
-/// What a listener speaks.
 #[derive(Debug, Clone)]
 pub enum Transport {
     /// TLS 1.2 and 1.3; HTTP by ALPN.
     Tls(TlsSettings),
     /// HTTP/1.1 without TLS, for peers of these networks only.
-    Plain {
-        /// Networks whose peers are served; everybody else is cut at once.
-        from: Vec<IpNet>,
-        /// Who these peers are.
-        peers: Peers,
-    },
+    Plain { from: Vec<IpNet>, peers: Peers },
 }
 
-/// Who connects to a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peers {
     /// Callers themselves: the address of the peer is the caller's.
@@ -66,23 +55,19 @@ pub enum Peers {
     Balancer,
 }
 
-/// Certificates and protocols of a TLS listener.
 #[derive(Debug, Clone)]
 pub struct TlsSettings {
     /// Certificates; the first with `default` set, or else the first of all, serves unknown names.
     pub certificates: Vec<Certificate>,
     /// Index in `certificates` of the one that serves unknown names and callers without SNI.
     pub default_certificate: usize,
-    /// Whether HTTP/2 is offered by ALPN beside HTTP/1.1.
     pub http2: Http2,
 }
 
-/// Whether HTTP/2 is offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Http2 {
     /// Offered by ALPN, preferred over HTTP/1.1.
     Offered,
-    /// Not offered.
     Off,
 }
 

@@ -20,9 +20,6 @@ use crate::settings::{Config, Environment, bodies, caller, identity, syntax};
 const SETTINGS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Reads and checks a settings file. Beside the settings come the warnings.
-///
-/// # Errors
-/// The report of all mistakes, if there is one.
 pub fn load(path: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Report> {
     parse_file(&read(path)?, path, environment)
 }
@@ -55,9 +52,6 @@ pub fn parse_file(
 }
 
 /// Checks the text of a settings file. `origin` names it in reports, and relative paths start at its folder.
-///
-/// # Errors
-/// The report of all mistakes, if there is one.
 pub fn parse(text: &str, origin: &Path, environment: &Environment) -> Result<(Config, Vec<Mistake>), Report> {
     let name = origin.display().to_string();
     let mut check = Check {

@@ -98,27 +98,18 @@ pub struct Config {
     pub listeners: Vec<ListenerSettings>,
     /// The admin listener, unless it is switched off.
     pub admin: Option<AdminSettings>,
-    /// The process as a whole.
     pub gateway: GatewaySettings,
-    /// Limits and deadlines of connections.
     pub connections: ConnectionSettings,
-    /// Limits and deadlines of bodies.
     pub bodies: BodySettings,
-    /// Limits that do not belong to one route or caller.
     pub quotas: QuotaSettings,
-    /// What is logged, and how.
     pub log: LogSettings,
     /// The folder for what is kept on disk, if anything is.
     pub state_folder: Option<PathBuf>,
     /// Secret mixed into key digests of the form `hmac-sha256:`.
     pub key_pepper: Option<Secret>,
-    /// Where the pepper can be read again.
     pub key_pepper_source: Option<SecretSource>,
-    /// How secrets in key vaults are read, if there are any.
     pub keyvault: Option<KeyVaultSettings>,
-    /// Entra identities.
     pub identities: Vec<IdentitySettings>,
-    /// Callers.
     pub callers: Vec<CallerSettings>,
     /// Routes; at least one.
     pub routes: Vec<RouteSettings>,

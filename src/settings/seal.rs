@@ -6,9 +6,6 @@ use crate::model::Secret;
 const SEAL_BYTES_MIN: usize = 16;
 
 /// Whether a store may be sealed with this secret.
-///
-/// # Errors
-/// Why not.
 pub fn check_seal(seal: &Secret) -> Result<(), &'static str> {
     if seal.expose().len() < SEAL_BYTES_MIN {
         return Err("the seal has fewer than 16 bytes and could be guessed");

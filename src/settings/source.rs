@@ -20,7 +20,6 @@ pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// Largest PEM file: the bundle of a whole operating system is a quarter of it.
 pub(super) const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Whether secrets are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrets {
     /// They are read and must be there.
@@ -40,12 +39,9 @@ pub struct Environment {
     now: SystemTime,
 }
 
-/// What a key vault holds under a name.
 #[derive(Debug, Clone)]
 pub struct VaultValue {
-    /// The value.
     pub secret: Secret,
-    /// When it expires, if the vault knows.
     pub expires: Option<SystemTime>,
 }
 
@@ -75,7 +71,6 @@ impl Environment {
         }
     }
 
-    /// An environment with these variables alone.
     pub fn from_pairs<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Self
     where
         N: Into<String>,
@@ -93,7 +88,6 @@ impl Environment {
         }
     }
 
-    /// The same environment, with or without its secrets.
     #[must_use]
     pub fn with(mut self, secrets: Secrets) -> Self {
         self.secrets = secrets;
@@ -108,14 +102,12 @@ impl Environment {
         self
     }
 
-    /// The same environment at another time.
     #[must_use]
     pub fn at(mut self, now: SystemTime) -> Self {
         self.now = now;
         self
     }
 
-    /// Whether secrets are read.
     pub fn secrets(&self) -> Secrets {
         self.secrets
     }
@@ -136,9 +128,6 @@ impl Environment {
 
     /// Reads the secret of a reference that did not come from a settings file; `folder` is where relative
     /// paths begin.
-    ///
-    /// # Errors
-    /// What is wrong with the reference or with its target, in words.
     pub fn secret(&self, reference: &str, folder: &Path) -> Result<Secret, String> {
         let reference = Reference::parse(reference, folder)
             .ok_or("a secret is named as env:NAME or file:PATH, never given itself")?;
@@ -167,12 +156,10 @@ impl Environment {
         known.into_iter().filter(set).collect()
     }
 
-    /// Reads what a reference points to.
     pub(super) fn resolve(&self, reference: &Reference) -> Result<Resolved, Flaw> {
         self.resolve_as(reference, Holds::Text)
     }
 
-    /// Reads what a reference to something of this kind points to.
     pub(super) fn resolve_as(&self, reference: &Reference, holds: Holds) -> Result<Resolved, Flaw> {
         match reference {
             Reference::Variable(name) => {
@@ -235,7 +222,6 @@ impl Environment {
     }
 }
 
-/// Where a secret is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reference {
     Variable(String),
@@ -267,7 +253,6 @@ impl Reference {
 /// What a reference may point to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holds {
-    /// Text alone.
     Text,
     /// Text, or bytes that are none, such as a PFX file. Those are kept as base64, the form in which a variable or a
     /// vault holds them, so that a secret is text wherever it comes from.
@@ -302,13 +287,11 @@ impl SecretSource {
         }
     }
 
-    /// The same source with an expiry.
     pub(super) fn until(mut self, expires: Option<SystemTime>) -> Self {
         self.expires = expires;
         self
     }
 
-    /// The same source, which may contain something other than text.
     pub(super) fn holding(mut self, holds: Holds) -> Self {
         self.holds = holds;
         self
@@ -324,7 +307,6 @@ impl SecretSource {
         self.expires
     }
 
-    /// Where it is stored, in words for messages.
     pub fn place(&self) -> String {
         match &self.reference {
             Reference::Variable(name) => format!("environment variable {name}"),
@@ -333,7 +315,6 @@ impl SecretSource {
         }
     }
 
-    /// The file, if it is stored in one.
     pub fn file(&self) -> Option<&Path> {
         match &self.reference {
             Reference::File(path) => Some(path),
@@ -341,7 +322,6 @@ impl SecretSource {
         }
     }
 
-    /// The secret of a key vault, if it is stored in one.
     pub fn vault(&self) -> Option<&VaultReference> {
         match &self.reference {
             Reference::Vault(place) => Some(place),
@@ -350,9 +330,6 @@ impl SecretSource {
     }
 
     /// Reads it again from its file, and returns a warning about the file, if any. Blocks.
-    ///
-    /// # Errors
-    /// Why it cannot be read, in words; always the case for a secret that is not stored in a file.
     pub fn read_again(&self) -> Result<(Secret, Option<String>), String> {
         match &self.reference {
             Reference::Variable(_) | Reference::Vault(_) => Err(format!("{} is no file", self.place())),
@@ -363,13 +340,10 @@ impl SecretSource {
     }
 }
 
-/// A secret that was found.
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) secret: Secret,
-    /// When it expires, where its key vault knows.
     pub(super) expires: Option<SystemTime>,
-    /// A warning about the place it was found in.
     pub(super) warning: Option<Flaw>,
 }
 

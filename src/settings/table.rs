@@ -13,14 +13,12 @@ use crate::settings::findings::{Findings, Mark};
 use crate::settings::kinds::{Field, Setting};
 use crate::settings::near::closest;
 
-/// Whether a change of a setting takes effect on reload or only on restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Reload,
     Restart,
 }
 
-/// One setting of the table `T`.
 pub(super) struct Row<T> {
     pub(super) key: &'static str,
     about: &'static [&'static str],
@@ -241,7 +239,6 @@ impl<T: Rows> Setting for Table<T> {
     }
 }
 
-/// The JSON Schema of a table.
 pub(super) fn schema<T: Rows>() -> Value {
     let defaults = T::default();
     let mut properties = Map::new();

@@ -28,12 +28,10 @@ pub struct TriggerSource {
 }
 
 impl TriggerSource {
-    /// The place.
     pub fn source(&self) -> &SecretSource {
         &self.source
     }
 
-    /// The reference as written in the settings.
     pub fn written(&self) -> &str {
         &self.written
     }
@@ -41,9 +39,6 @@ impl TriggerSource {
     /// Reads the address that takes the place of `current`. A token follows only to the same host and port,
     /// or from one host of Microsoft's flow service to another of the same cloud: anyone can have an app
     /// under `azurewebsites.net`, and nobody sees the warning about other hosts that the start gives.
-    ///
-    /// # Errors
-    /// Why the route cannot use it, in words.
     pub fn succeed(&self, text: &Secret, current: &TriggerUrl) -> Result<TriggerUrl, String> {
         let url = read_address(text.expose(), Some(&self.proof)).map_err(|flaw| flaw.what)?;
         self.check_move(&url, current)?;
@@ -67,7 +62,6 @@ impl TriggerSource {
         Ok(())
     }
 
-    /// Warnings about a usable address.
     pub fn remarks(&self, url: &TriggerUrl) -> Vec<String> {
         remarks(url, self.cloud.as_ref())
     }
@@ -87,7 +81,6 @@ fn may_follow(next: &TriggerUrl, current: &TriggerUrl) -> bool {
     next.is_on_flow_service() && current.is_on_flow_service() && is_same_cloud
 }
 
-/// The cloud that the tokens of a route are for.
 #[derive(Debug, Clone)]
 pub(super) struct TokenCloud {
     identity: IdentityName,

@@ -43,7 +43,6 @@ struct Index {
     hasher: RandomState,
 }
 
-/// Where a key is.
 #[derive(Debug, Clone, Copy)]
 struct KeySlot {
     caller: u32,
@@ -54,7 +53,6 @@ struct KeySlot {
 // A hundred thousand times over.
 const _: () = assert!(size_of::<KeySlot>() == 8);
 
-/// A key that is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Identified<'k> {
     /// Index of its caller in the settings.
@@ -64,7 +62,6 @@ pub struct Identified<'k> {
 }
 
 impl Identified<'_> {
-    /// Its label.
     #[inline]
     pub fn label(&self) -> Option<KeyLabel> {
         self.list.label(self.key)
@@ -80,16 +77,12 @@ impl fmt::Display for Identified<'_> {
     }
 }
 
-/// Why a key identifies nobody.
 #[derive(Debug)]
 pub enum KeyFault<'k> {
     /// No caller has it. What is there of its digest lets an operator recognise it, and nobody recover it.
     Unknown(Trace),
-    /// A caller has it, but it does not hold.
     Lapsed {
-        /// Which it is.
         key: Identified<'k>,
-        /// Why it does not hold.
         why: Lapse,
     },
 }
@@ -97,13 +90,10 @@ pub enum KeyFault<'k> {
 /// The beginning of the digest of an unknown key, or why there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trace {
-    /// First bytes of its SHA-256.
     Sha256([u8; 4]),
     /// First bytes of its HMAC-SHA-256 under the pepper.
     HmacSha256([u8; 4]),
-    /// It is longer than [`KEY_BYTES_MAX`].
     TooLong,
-    /// It could not be decoded.
     Unreadable,
 }
 
@@ -128,14 +118,10 @@ impl fmt::Display for Trace {
     }
 }
 
-/// Why a known key does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lapse {
-    /// It is switched off.
     Disabled,
-    /// Its first day has not come.
     NotYetValid,
-    /// Its last day has passed.
     Expired,
     /// It was revoked while the gateway ran.
     Revoked,
@@ -173,9 +159,6 @@ impl Keys {
     }
 
     /// Says whose key it is. The clock is read only for a key that has dates.
-    ///
-    /// # Errors
-    /// [`KeyFault`] for a key that nobody has, or that does not hold now.
     pub fn identify(
         &self,
         candidate: &Candidate<'_>,
@@ -192,12 +175,10 @@ impl Keys {
         }
     }
 
-    /// Notes that a key let somebody in.
     pub fn note(&self, key: &Identified<'_>) {
         self.usage.note(key.caller, key.key);
     }
 
-    /// Whether a key ever did.
     pub fn is_noted(&self, key: &Identified<'_>) -> bool {
         self.usage.is_noted(key.caller, key.key)
     }

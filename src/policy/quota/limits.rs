@@ -130,7 +130,6 @@ impl Quotas {
         })
     }
 
-    /// Remembers that an address has presented a wrong key.
     pub fn count_failure(&self, origin: Origin) {
         // If others have just exhausted the limit, the next request is refused; this one is already refused.
         let _ = self.addresses.take(origin.bucket(), &self.failures_pace);

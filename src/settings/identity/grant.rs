@@ -11,9 +11,7 @@ use crate::settings::{ClientCertificate, SecretSource};
 /// An identity whose tokens the flow service accepts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IdentitySettings {
-    /// Its name.
     pub name: IdentityName,
-    /// Where its tokens come from.
     pub grant: GrantSettings,
     /// The cloud whose presets fill authority and scope.
     pub cloud: Cloud,
@@ -23,12 +21,10 @@ pub struct IdentitySettings {
     pub audience: String,
     /// Tenant id or domain; empty for a token file that does not name one.
     pub tenant: String,
-    /// Whom it is there for.
     pub role: IdentityRole,
 }
 
 impl IdentitySettings {
-    /// Where the secrets of this identity are stored.
     pub fn secret_sources(&self) -> Vec<&SecretSource> {
         match &self.grant {
             GrantSettings::Client { proof, .. } | GrantSettings::SignIn { proof, .. } => {
@@ -84,7 +80,6 @@ impl IdentitySettings {
     }
 }
 
-/// Whom an identity is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityRole {
     /// For routes: its token is kept fresh.
@@ -93,43 +88,32 @@ pub enum IdentityRole {
     Helps,
 }
 
-/// Where the tokens of an identity come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GrantSettings {
     /// OAuth 2.0 client credentials (RFC 6749 section 4.4).
     Client {
-        /// Where they are asked for.
         endpoint: EndpointSettings,
-        /// How the application proves who it is.
         proof: ClientProof,
     },
     /// A file that another program keeps fresh.
     TokenFile {
-        /// Path of the file.
         path: PathBuf,
         /// Life of a token whose own expiry cannot be read, counted from when the file was seen to change.
         life: Duration,
     },
-    /// A managed identity of the machine or platform.
     Managed(ManagedSettings),
     /// The first source that is there.
     Default(Box<DefaultSettings>),
     /// The resource owner password credentials grant (RFC 6749 section 4.3).
     Password {
-        /// Where they are asked for.
         endpoint: EndpointSettings,
-        /// How the application proves who it is.
         proof: ClientProof,
-        /// User name of the account.
         user: String,
-        /// Its password.
         password: SecretSource,
     },
     /// The refresh token of an account that a person signed in (RFC 6749 section 6).
     SignIn {
-        /// Where they are asked for.
         endpoint: EndpointSettings,
-        /// How the application proves who it is.
         proof: ClientProof,
         /// The file that keeps the refresh token.
         store: PathBuf,
@@ -151,22 +135,18 @@ impl GrantSettings {
     }
 }
 
-/// A token endpoint, and the application that asks there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndpointSettings {
     /// Scheme, host and port of the authority.
     pub authority: String,
     /// Token endpoint: `{authority}/{tenant}/oauth2/v2.0/token`.
     pub token_url: String,
-    /// Application (client) id.
     pub client_id: String,
-    /// Certificate authorities trusted for it.
     pub trust: Trust,
     /// Time for one token request from its start to the last byte of the answer.
     pub timeout: Duration,
 }
 
-/// How an application proves to the token endpoint who it is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClientProof {
     /// One of several client secrets; at least one.
@@ -180,7 +160,6 @@ pub enum ClientProof {
 }
 
 impl ClientProof {
-    /// Where its secrets are stored.
     pub fn secret_sources(&self) -> Vec<&SecretSource> {
         match self {
             Self::Secrets(secrets) => secrets.iter().map(|secret| &secret.source).collect(),
@@ -196,12 +175,9 @@ impl ClientProof {
     }
 }
 
-/// A client secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClientSecret {
-    /// Its value, and where it can be read again.
     pub source: SecretSource,
-    /// When Entra stops accepting it, if the settings give a date.
     pub expires: Option<SystemTime>,
 }
 
@@ -211,14 +187,11 @@ pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 /// Placeholder for a value from the pod's environment variables when those are not read.
 pub const UNRESOLVED: &str = "unresolved";
 
-/// A managed identity of the machine or platform.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ManagedSettings {
-    /// Who hands its tokens out.
     pub source: ManagedSource,
     /// Which of the user-assigned identities; none means the system-assigned one.
     pub selector: Option<Selector>,
-    /// Certificate authorities trusted for an endpoint with TLS.
     pub trust: Trust,
     /// Time for one request from its start to the last byte of the answer.
     pub timeout: Duration,
@@ -226,7 +199,6 @@ pub struct ManagedSettings {
     pub origin: String,
 }
 
-/// Who hands out the tokens of a managed identity.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ManagedSource {
     /// The Instance Metadata Service of virtual machines.
@@ -251,7 +223,6 @@ pub enum ManagedSource {
 }
 
 impl ManagedSource {
-    /// Its display name.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Imds { .. } => "IMDS",
@@ -260,7 +231,6 @@ impl ManagedSource {
         }
     }
 
-    /// Where it is asked.
     pub fn endpoint(&self) -> &str {
         match self {
             Self::Imds { endpoint } | Self::AppService { endpoint, .. } | Self::Arc { endpoint, .. } => {
@@ -273,11 +243,9 @@ impl ManagedSource {
 /// A user-assigned identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
-    /// By its client id.
     ClientId(String),
     /// By its object (principal) id.
     ObjectId(String),
-    /// By its path in Azure Resource Manager.
     ResourceId(String),
 }
 
@@ -291,35 +259,25 @@ impl fmt::Display for Selector {
     }
 }
 
-/// A token of another issuer with which an application proves who it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FederatedSettings {
-    /// Where the token comes from.
     pub source: AssertionSource,
     /// Which settings were taken from environment variables, in words.
     pub origins: Vec<String>,
 }
 
-/// Where a federated token comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AssertionSource {
     /// A file that the platform keeps fresh.
     File(PathBuf),
     /// A managed identity of the same settings.
-    Identity {
-        /// Its name.
-        name: IdentityName,
-        /// The scope its token is asked for.
-        scope: String,
-    },
+    Identity { name: IdentityName, scope: String },
 }
 
 /// The sources that the default chain looks at, in its order; where one is out of the question, the reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DefaultSettings {
-    /// Workload identity.
     pub federated: Result<(EndpointSettings, FederatedSettings), String>,
-    /// Managed identity.
     pub managed: Result<ManagedSettings, String>,
 }
 
