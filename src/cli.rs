@@ -26,7 +26,7 @@ pub use outcome::Outcome;
 
 use crate::cli::doctor::{DoctorArguments, SetupStyle};
 use crate::cli::keys::KeyCommand;
-use crate::cli::load::{SettingsFile, load, style};
+use crate::cli::load::{SettingsFile, load, rendered, style};
 use crate::cli::operate::{AuditCommand, Running};
 use crate::cli::outcome::WRONG;
 use crate::control::Request;
@@ -166,33 +166,35 @@ enum Command {
 
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> Outcome {
-    match cli.command {
+    outcome(cli.command).unwrap_or_else(|failed| failed)
+}
+
+fn outcome(command: Command) -> Result<Outcome, Outcome> {
+    match command {
         Command::Serve { settings } => serve::serve(&settings.config),
         Command::Check {
             settings,
             without_secrets,
         } => check(&settings.config, without_secrets),
         Command::Doctor { settings, words } => doctor::doctor(&settings.config, words),
-        Command::Explain { code } => explain::explain(&code),
+        Command::Explain { code } => Ok(explain::explain(&code)),
         Command::Setup {
             settings,
             identity,
             style,
         } => doctor::setup(&settings.config, &identity, style),
-        Command::Status { running } => operate::ask(&running, &Request::Status),
-        Command::Plan { running, candidate } => operate::plan(&running, candidate),
-        Command::Reload { running, digest } => operate::ask(&running, &Request::Reload { digest }),
-        Command::Audit { command } => operate::audit(&command),
+        Command::Status { running } => Ok(operate::ask(&running, &Request::Status)),
+        Command::Plan { running, candidate } => Ok(operate::plan(&running, candidate)),
+        Command::Reload { running, digest } => Ok(operate::ask(&running, &Request::Reload { digest })),
+        Command::Audit { command } => Ok(operate::audit(&command)),
         Command::Key { command } => keys::run(command),
-        Command::Routes { settings } => match load(
-            &settings.config,
-            &Environment::of_process().with(Secrets::Unresolved),
-        ) {
-            Ok((config, _)) => Outcome::out(routes::table(&config)),
-            Err(outcome) => outcome,
-        },
-        Command::Import(task) => import::import(&task),
-        Command::Relink(task) => import::relink(&task),
+        Command::Routes { settings } => {
+            let environment = Environment::of_process().with(Secrets::Unresolved);
+            let (config, _) = load(&settings.config, &environment)?;
+            Ok(Outcome::out(routes::table(&config)))
+        }
+        Command::Import(task) => Ok(import::import(&task)),
+        Command::Relink(task) => Ok(import::relink(&task)),
         Command::Login {
             settings,
             identity,
@@ -208,31 +210,25 @@ pub fn run(cli: Cli) -> Outcome {
         }
         Command::Schema => {
             let text = serde_json::to_string_pretty(&settings::schema()).unwrap_or_default();
-            Outcome::out(text + "\n")
+            Ok(Outcome::out(text + "\n"))
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "flowgate", &mut script);
-            Outcome::out(String::from_utf8_lossy(&script))
+            Ok(Outcome::out(String::from_utf8_lossy(&script)))
         }
     }
 }
 
-fn check(path: &Path, without_secrets: bool) -> Outcome {
+fn check(path: &Path, without_secrets: bool) -> Result<Outcome, Outcome> {
     let secrets = if without_secrets {
         Secrets::Unresolved
     } else {
         Secrets::Resolved
     };
-    let environment = Environment::of_process().with(secrets);
-    let (config, warnings) = match load(path, &environment) {
-        Ok(loaded) => loaded,
-        Err(outcome) => return outcome,
-    };
-    let warnings = match Report::strict(warnings) {
-        Ok(warnings) => warnings,
-        Err(report) => return Outcome::failed(report.render(style()), WRONG),
-    };
+    let (config, warnings) = load(path, &Environment::of_process().with(secrets))?;
+    let warnings =
+        Report::strict(warnings).map_err(|report| Outcome::failed(report.render(style()), WRONG))?;
     let mut outcome = Outcome::out(format!(
         "{}: no mistakes. {}, {}, {}, {}.\n",
         path.display(),
@@ -255,9 +251,6 @@ fn check(path: &Path, without_secrets: bool) -> Outcome {
             keyvault.identity.name
         ));
     }
-    for warning in warnings {
-        outcome.err.push_str(&warning.render(style()));
-        outcome.err.push_str("\n\n");
-    }
-    outcome
+    outcome.err = rendered(&warnings);
+    Ok(outcome)
 }

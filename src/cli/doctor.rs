@@ -4,9 +4,9 @@
 use std::io::Write;
 use std::path::Path;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
-use crate::cli::load::{load, style};
+use crate::cli::load::{load, rendered, runtime};
 use crate::cli::outcome::{FAILED, Outcome, WELL, WRONG};
 use crate::doctor::live::RUN_WORDS;
 use crate::doctor::{Live, Privileges, Questions, Report, Selection, SignedUrl, Walk, advice, setup};
@@ -53,10 +53,10 @@ pub(super) enum SetupStyle {
     Bicep,
 }
 
-pub(super) fn doctor(path: &Path, words: DoctorArguments) -> Outcome {
+pub(super) fn doctor(path: &Path, words: DoctorArguments) -> Result<Outcome, Outcome> {
     if words.audit {
         let why = "`doctor --audit` is now `doctor --privileges`; it does the same\n";
-        return Outcome::failed(why, WRONG);
+        return Err(Outcome::failed(why, WRONG));
     }
     let live = match (words.live, words.run.as_deref()) {
         (false, None) => Live::No,
@@ -64,16 +64,14 @@ pub(super) fn doctor(path: &Path, words: DoctorArguments) -> Outcome {
         (true, Some(RUN_WORDS)) => Live::Run,
         (_, Some(_)) => {
             let why = format!("a run is started only with --live --run \"{RUN_WORDS}\"\n");
-            return Outcome::failed(why, WRONG);
+            return Err(Outcome::failed(why, WRONG));
         }
     };
-    let mut signed = Vec::new();
-    for reference in &words.signed_url {
-        match SignedUrl::read(reference, &Environment::of_process()) {
-            Ok(url) => signed.push(url),
-            Err(why) => return Outcome::failed(format!("--signed-url: {why}\n"), WRONG),
-        }
-    }
+    let signed = words.signed_url.iter().map(|reference| {
+        SignedUrl::read(reference, &Environment::of_process())
+            .map_err(|why| Outcome::failed(format!("--signed-url: {why}\n"), WRONG))
+    });
+    let signed = signed.collect::<Result<_, _>>()?;
     let questions = Questions {
         route: words.route,
         identity: words.identity,
@@ -85,35 +83,24 @@ pub(super) fn doctor(path: &Path, words: DoctorArguments) -> Outcome {
         },
         signed,
     };
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
-    };
+    let runtime = runtime()?;
     let found = examine(path, &questions, &runtime);
     // A pending name lookup must not delay the exit.
     runtime.shutdown_background();
-    let (mut report, warnings) = match found {
-        Ok(found) => found,
-        Err(outcome) => return outcome,
-    };
+    let (mut report, warnings) = found?;
     report.name_settings(path);
     let out = match words.json {
         true => serde_json::to_string_pretty(&report.json()).unwrap_or_default() + "\n",
         false => report.text(),
     };
-    let mut err = String::new();
-    for warning in warnings {
-        err.push_str(&warning.render(style()));
-        err.push_str("\n\n");
-    }
+    let err = rendered(&warnings);
     let code = if report.has_failed() { FAILED } else { WELL };
-    Outcome { out, err, code }
+    Ok(Outcome { out, err, code })
 }
 
 /// Runs all checks. Settings that need secrets from key vaults at the start are parsed twice, as `serve`
 /// does; a secret that cannot be read is reported.
 fn examine(path: &Path, questions: &Questions, runtime: &Runtime) -> Result<(Report, Vec<Mistake>), Outcome> {
-    let wrong = |why: String| Outcome::failed(format!("{why}\n"), WRONG);
     let mut environment = Environment::of_process();
     let (mut config, mut warnings) = load(path, &environment)?;
     Selection::of(&config, questions).map_err(wrong)?;
@@ -133,6 +120,10 @@ fn examine(path: &Path, questions: &Questions, runtime: &Runtime) -> Result<(Rep
     Ok((report.map_err(wrong)?, warnings))
 }
 
+fn wrong(why: String) -> Outcome {
+    Outcome::failed(why + "\n", WRONG)
+}
+
 /// Prints what will be sent before it is sent: the outcome of a command is printed only at its end.
 fn announce(plan: &[String]) {
     if plan.is_empty() {
@@ -146,37 +137,26 @@ fn announce(plan: &[String]) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-pub(super) fn setup(path: &Path, identity: &str, style: SetupStyle) -> Outcome {
+pub(super) fn setup(path: &Path, identity: &str, style: SetupStyle) -> Result<Outcome, Outcome> {
     // The announcement comes before secrets are read from vaults; the pod's environment is known only with
     // them.
     let whole = settings::load(path, &Environment::of_process());
-    let config = match whole {
-        Ok((config, _)) => config,
-        Err(_) => match load(path, &Environment::of_process().with(Secrets::Unresolved)) {
-            Ok((config, _)) => config,
-            Err(outcome) => return outcome,
-        },
-    };
+    let without = |_| load(path, &Environment::of_process().with(Secrets::Unresolved));
+    let (config, _) = whole.or_else(without)?;
     let questions = Questions {
         identity: Some(identity.to_owned()),
         ..Questions::default()
     };
-    let selection = match Selection::of(&config, &questions) {
-        Ok(selection) => selection,
-        Err(why) => return Outcome::failed(format!("{why}\n"), WRONG),
-    };
+    let selection = Selection::of(&config, &questions).map_err(wrong)?;
     let style = match style {
         SetupStyle::Az => setup::Style::Az,
         SetupStyle::Powershell => setup::Style::PowerShell,
         SetupStyle::Bicep => setup::Style::Bicep,
     };
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
-    };
+    let runtime = runtime()?;
     let mut text = String::new();
     for identity in &selection.identities {
         text.push_str(&runtime.block_on(setup::lines(identity, &config, style)));
     }
-    Outcome::out(advice::with_settings(&text, path))
+    Ok(Outcome::out(advice::with_settings(&text, path)))
 }

@@ -60,7 +60,7 @@ const KEY_BYTES: usize = 32;
 /// A shorter text is more likely a password, a label or part of a line than a key.
 const KEY_CHARS_LIKELY: usize = 16;
 
-pub(super) fn run(command: KeyCommand) -> Outcome {
+pub(super) fn run(command: KeyCommand) -> Result<Outcome, Outcome> {
     match command {
         KeyCommand::New {
             caller,
@@ -71,75 +71,57 @@ pub(super) fn run(command: KeyCommand) -> Outcome {
             running,
             caller,
             label,
-        } => operate::ask(&running, &Request::Revoke { caller, key: label }),
+        } => Ok(operate::ask(&running, &Request::Revoke { caller, key: label })),
         KeyCommand::Hash { label, pepper } => hash(label.as_deref(), &pepper, std::io::stdin().lock()),
     }
 }
 
-fn new(caller: &str, label: Option<String>, pepper: &Pepper) -> Outcome {
-    let Ok(caller) = CallerName::parse(caller) else {
-        return wrong(format!(
-            "\"{caller}\" is not a valid caller name: {}",
-            crate::model::NameError
-        ));
-    };
+fn new(caller: &str, label: Option<String>, pepper: &Pepper) -> Result<Outcome, Outcome> {
+    let caller = CallerName::parse(caller)
+        .map_err(|error| wrong(format!("\"{caller}\" is not a valid caller name: {error}")))?;
     let label = label.unwrap_or_else(|| clock::stamp().chars().take(10).collect());
-    let Ok(label) = KeyLabel::parse(&label) else {
-        return not_a_label(&label);
-    };
-    let pepper = match read_pepper(pepper) {
-        Ok(pepper) => pepper,
-        Err(outcome) => return outcome,
-    };
+    let label = parse_label(&label)?;
+    let pepper = read_pepper(pepper)?;
     let mut random = [0u8; KEY_BYTES];
     if aws_lc_rs::rand::fill(&mut random).is_err() {
-        return Outcome::failed(
-            "the operating system provides no random bytes
-",
-            FAILED,
-        );
+        let why = "the operating system provides no random bytes\n";
+        return Err(Outcome::failed(why, FAILED));
     }
     let key = Secret::new(format!("{GENERATED_PREFIX}{}", URL_SAFE_NO_PAD.encode(random)));
     let digest = KeyDigest::of(key.expose().as_bytes(), pepper.as_ref()).to_setting();
-    Outcome::out(format!(
+    Ok(Outcome::out(format!(
         "The key, printed only this once; pass it to {caller} over a secure channel:\n\n    {}\n\n\
          The lines for the settings:\n\n    [[caller]]\n    name = \"{caller}\"\n\n    [[caller.key]]\n    \
          label = \"{label}\"\n    digest = \"{}\"\n",
         key.expose(),
         digest
-    ))
+    )))
 }
 
-fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
-    if let Some(label) = label.filter(|label| KeyLabel::parse(label).is_err()) {
-        return not_a_label(label);
-    }
-    let pepper = match read_pepper(pepper) {
-        Ok(pepper) => pepper,
-        Err(outcome) => return outcome,
-    };
+fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Result<Outcome, Outcome> {
+    label.map(parse_label).transpose()?;
+    let pepper = read_pepper(pepper)?;
     let mut out = String::new();
     let mut warnings = String::new();
     let mut count = 0;
     for line in input.lines() {
-        let Ok(line) = line.map(Secret::new) else {
-            return wrong("standard input is not UTF-8 text".to_owned());
-        };
+        let line = line.map(Secret::new);
+        let line = line.map_err(|_| wrong("standard input is not UTF-8 text".to_owned()))?;
         let key = line.expose().trim();
         if key.is_empty() {
             continue;
         }
         count += 1;
         if key.len() > KEY_BYTES_MAX {
-            return wrong(format!("key {count} is longer than {KEY_BYTES_MAX} bytes"));
+            return Err(wrong(format!("key {count} is longer than {KEY_BYTES_MAX} bytes")));
         }
         if key.starts_with(GENERATED_PREFIX) && !is_generated(key.as_bytes()) {
-            return wrong(format!(
+            return Err(wrong(format!(
                 "key {count} begins with {GENERATED_PREFIX} but does not have the form of a key from \
                  `flowgate key new`, which has 43 of the characters A-Z, a-z, 0-9, \"-\" and \"_\" after \
                  that. Only such keys are exempt from the limit of wrong keys, so no other key may look like \
                  one: copy the whole key, or create another with `flowgate key new`"
-            ));
+            )));
         }
         if let Some(why) = unlikely(key) {
             warnings.push_str(&format!(
@@ -147,22 +129,20 @@ fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Outcome {
             ));
         }
         let digest = KeyDigest::of(key.as_bytes(), pepper.as_ref()).to_setting();
-        match label.map(|label| format!("{label}-{count}")) {
+        out.push_str(&match label {
             // The appended number may make the label too long.
-            Some(label) if KeyLabel::parse(&label).is_err() => return not_a_label(&label),
-            Some(label) => out.push_str(&format!("{label} {digest}\n")),
-            None => out.push_str(&format!("digest = \"{digest}\"\n")),
-        }
+            Some(label) => format!("{} {digest}\n", parse_label(&format!("{label}-{count}"))?),
+            None => format!("digest = \"{digest}\"\n"),
+        });
     }
     if count == 0 {
-        return wrong(
-            "there is no key on standard input; try: flowgate key hash < file-with-the-key".to_owned(),
-        );
+        let why = "there is no key on standard input; try: flowgate key hash < file-with-the-key";
+        return Err(wrong(why.to_owned()));
     }
-    Outcome {
+    Ok(Outcome {
         err: warnings,
         ..Outcome::out(out)
-    }
+    })
 }
 
 /// Why a line is probably not a key, without quoting it.
@@ -177,17 +157,14 @@ fn read_pepper(pepper: &Pepper) -> Result<Option<Secret>, Outcome> {
     let Some(reference) = &pepper.pepper else {
         return Ok(None);
     };
-    match Environment::of_process().secret(reference, std::path::Path::new("")) {
-        Ok(secret) => Ok(Some(secret)),
-        Err(error) => Err(wrong(format!("--pepper: {error}"))),
-    }
+    let secret = Environment::of_process().secret(reference, std::path::Path::new(""));
+    secret
+        .map(Some)
+        .map_err(|error| wrong(format!("--pepper: {error}")))
 }
 
-fn not_a_label(label: &str) -> Outcome {
-    wrong(format!(
-        "{label:?} is not a valid key label: {}",
-        crate::model::NameError
-    ))
+fn parse_label(label: &str) -> Result<KeyLabel, Outcome> {
+    KeyLabel::parse(label).map_err(|error| wrong(format!("{label:?} is not a valid key label: {error}")))
 }
 
 fn wrong(text: String) -> Outcome {
@@ -196,12 +173,16 @@ fn wrong(text: String) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::Pepper;
-    use super::hash;
+    use super::{Outcome, Pepper};
+
+    fn hash(label: Option<&str>, input: &str) -> Outcome {
+        let pepper = Pepper { pepper: None };
+        super::hash(label, &pepper, input.as_bytes()).unwrap_or_else(|failed| failed)
+    }
 
     #[test]
     fn an_existing_key_becomes_its_digest() {
-        let outcome = hash(None, &Pepper { pepper: None }, "abc\n".as_bytes());
+        let outcome = hash(None, "abc\n");
         assert_eq!(
             outcome.out,
             "digest = \"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n"
@@ -210,7 +191,7 @@ mod tests {
 
     #[test]
     fn many_keys_become_lines_for_a_file() {
-        let outcome = hash(Some("k"), &Pepper { pepper: None }, "a\n\nb\n".as_bytes());
+        let outcome = hash(Some("k"), "a\n\nb\n");
         assert_eq!(outcome.out.lines().count(), 2);
         assert!(outcome.out.starts_with("k-1 sha256:"));
     }
@@ -218,7 +199,7 @@ mod tests {
     #[test]
     fn a_line_that_does_not_look_like_a_key_is_hashed_with_a_warning() {
         let lines = "canary-0123456789\ncanary-01234567\ncanary 0123456789 = x\ncanary-012345678\n";
-        let outcome = hash(None, &Pepper { pepper: None }, lines.as_bytes());
+        let outcome = hash(None, lines);
         assert_eq!(outcome.code, 0);
         assert_eq!(outcome.out.lines().count(), 4);
         assert_eq!(
@@ -231,7 +212,7 @@ mod tests {
     #[test]
     fn only_generated_keys_may_have_their_prefix() {
         let random = "0123456789-abcdefghijklmnopqrstuvwxyz_ABCDE";
-        let code = |key: &str| hash(None, &Pepper { pepper: None }, key.as_bytes()).code;
+        let code = |key: &str| hash(None, key).code;
         assert_eq!(code(&format!("flowgate_{random}")), 0);
         assert_eq!(
             code(&format!("Flowgate_{random}x")),
@@ -251,7 +232,7 @@ mod tests {
 
     #[test]
     fn input_without_keys_is_refused() {
-        let outcome = hash(None, &Pepper { pepper: None }, "\n".as_bytes());
+        let outcome = hash(None, "\n");
         assert_eq!(outcome.code, 2);
     }
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use tokio::runtime::{Builder, Runtime};
+
 use crate::cli::outcome::{FAILED, Outcome, WRONG};
 use crate::entra::VaultsError;
 use crate::settings::{Config, Environment, Mistake, Report, Style, VaultReference, VaultValue};
@@ -96,6 +98,17 @@ pub(super) async fn load_for(path: &Path, what: &str) -> Result<Whole, Outcome> 
         NotLoaded::Vaults(error) => Outcome::failed(format!("flowgate: cannot {what}: {error}\n"), FAILED),
         NotLoaded::Stopping => Outcome::failed(format!("flowgate: cannot {what}\n"), FAILED),
     })
+}
+
+pub(super) fn runtime() -> Result<Runtime, Outcome> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Outcome::failed(format!("cannot start: {error}\n"), FAILED))
+}
+
+/// Warnings for standard error.
+pub(super) fn rendered(warnings: &[Mistake]) -> String {
+    let texts = warnings.iter().map(|warning| warning.render(style()) + "\n\n");
+    texts.collect()
 }
 
 /// Colour only on a terminal.

@@ -5,9 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tokio::runtime::Builder;
-
-use crate::cli::load::load_for;
+use crate::cli::load::{load_for, runtime};
 use crate::cli::outcome::{FAILED, Outcome, WRONG};
 use crate::entra::login::{Login, LoginError, Protection, SignedIn};
 use crate::settings::{Config, IdentitySettings};
@@ -22,31 +20,23 @@ pub(super) enum SignInMethod {
     DeviceCode,
 }
 
-pub(super) fn login(path: &Path, name: &str, way: SignInMethod) -> Outcome {
-    let runtime = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return Outcome::failed(format!("cannot start: {error}\n"), FAILED),
-    };
-    let config = match runtime.block_on(load_for(path, "sign in")) {
-        Ok(whole) => whole.config,
-        Err(outcome) => return outcome,
-    };
+pub(super) fn login(path: &Path, name: &str, way: SignInMethod) -> Result<Outcome, Outcome> {
+    let runtime = runtime()?;
+    let config = runtime.block_on(load_for(path, "sign in"))?.config;
     let identities = &config.identities;
     let Some(identity) = identities.iter().find(|identity| identity.name.as_str() == name) else {
         let known: Vec<_> = identities.iter().map(|identity| identity.name.as_str()).collect();
-        return Outcome::failed(
-            format!(
-                "flowgate: there is no identity {name:?} in {}; there are: {}\n",
-                path.display(),
-                known.join(", ")
-            ),
-            WRONG,
+        let why = format!(
+            "flowgate: there is no identity {name:?} in {}; there are: {}\n",
+            path.display(),
+            known.join(", ")
         );
+        return Err(Outcome::failed(why, WRONG));
     };
     match runtime.block_on(sign_in(identity, &config, way)) {
-        Ok(signed_in) => Outcome::out(report(name, &signed_in)),
-        Err(LoginError::Wrong(why)) => Outcome::failed(format!("flowgate: {why}\n"), WRONG),
-        Err(LoginError::Failed(why)) => Outcome::failed(format!("flowgate: {why}\n"), FAILED),
+        Ok(signed_in) => Ok(Outcome::out(report(name, &signed_in))),
+        Err(LoginError::Wrong(why)) => Err(Outcome::failed(format!("flowgate: {why}\n"), WRONG)),
+        Err(LoginError::Failed(why)) => Err(Outcome::failed(format!("flowgate: {why}\n"), FAILED)),
     }
 }
 
