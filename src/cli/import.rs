@@ -168,11 +168,11 @@ fn try_relink(task: &Relink) -> Result<String, Refusal> {
             route.name
         ));
     }
-    let written = edit::trigger_of(&settings.text, folder(&task.settings.config), &task.route)
+    let place = edit::trigger_of(&settings.text, folder(&task.settings.config), &task.route)
         .ok_or_else(|| format!("The trigger of \"{}\" was not found in the settings.", route.name))?;
     let address = fitting(&url, route)?;
     let mut said = describe(&url) + &left_behind(&task.address, &url);
-    let change = match &written.place {
+    let change = match &place {
         TriggerPlace::Variable(name) => {
             return Err(format!(
                 "The trigger of \"{}\" is in the environment variable {name}: set it to the new address where the gateway \

@@ -189,11 +189,10 @@ fn from_vaults(
     certificate: &ClientCertificate,
     walk: &Walk,
 ) -> Result<Result<SigningCertificate, String>, String> {
-    let parts = certificate.parts();
     let value = |source: &SecretSource| walk.vaults.get(source);
-    let file = value(parts.file)?;
-    let key = parts.key.map(value).transpose()?;
-    let password = parts.password.map(value).transpose()?;
+    let file = value(&certificate.file)?;
+    let key = certificate.key.as_ref().map(value).transpose()?;
+    let password = certificate.password.as_ref().map(value).transpose()?;
     let read = certificate.read(&file, key.as_ref(), password.as_ref(), None);
     Ok(read.and_then(|found| found.ok_or_else(|| "it is empty".to_owned())))
 }

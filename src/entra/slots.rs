@@ -182,13 +182,16 @@ impl<'a> Slots<'a> {
             };
             self.held(identity, name, source, None)
         };
-        let parts = settings.parts();
         let key_of = "key of the certificate";
         let password_of = "password of the certificate";
         let held = HeldParts {
-            file: held("certificate", parts.file)?,
-            key: parts.key.map(|key| held(key_of, key)).transpose()?,
-            password: parts.password.map(|text| held(password_of, text)).transpose()?,
+            file: held("certificate", &settings.file)?,
+            key: settings.key.as_ref().map(|key| held(key_of, key)).transpose()?,
+            password: settings
+                .password
+                .as_ref()
+                .map(|text| held(password_of, text))
+                .transpose()?,
         };
         let dated = self.watch.add(
             SecretOwner::Identity(identity.as_str().into()),

@@ -39,7 +39,7 @@ fn follow_trigger(
         credential: format!("trigger-{}", route.name),
         until: None,
     };
-    let places = [source.source()];
+    let places = [&source.source];
     let (source, mut settings) = (source.clone(), settings.clone());
     let preflight = route.preflight.clone().zip(route.identity.clone());
     rereader.follow(followed, &places, move |texts| {

@@ -23,7 +23,7 @@ use crate::settings::network::NetworkKeys;
 use crate::settings::rings::{KeyMarks, Pepper, Ring, Shared};
 use crate::settings::scalars::Rate;
 use crate::settings::table::{Table, table};
-use crate::settings::value::PLACEHOLDER;
+use crate::settings::value::UNRESOLVED;
 use crate::settings::{
     KeyDigest, KeyList, KeySettings, KeyState, NetworkSettings, SecretSource, Secrets, lists,
 };
@@ -295,7 +295,7 @@ impl Check<'_> {
 /// The pepper; a placeholder where it is not read, because keys are then not compared.
 pub(super) fn pepper_of(source: &SecretSource) -> Secret {
     let known = source.known().cloned();
-    known.unwrap_or_else(|| Secret::new(PLACEHOLDER))
+    known.unwrap_or_else(|| Secret::new(UNRESOLVED))
 }
 
 #[cfg(test)]

@@ -101,13 +101,13 @@ impl Scalars {
 
 fn compare<T: Rows>(table: &str, earlier: &T, later: &T, all: &mut Vec<Change>) {
     for row in T::ROWS {
-        let (from, to) = (row.value(earlier), row.value(later));
+        let (from, to) = ((row.show)(earlier), (row.show)(later));
         if from != to {
             all.push(Change {
                 setting: format!("{table}.{}", row.key),
                 from: word(&from),
                 to: word(&to),
-                class: row.class(),
+                class: row.class,
             });
         }
     }

@@ -106,6 +106,20 @@ pub(super) trait Word: Sized {
     }
 }
 
+/// Makes types words: `word!(Host: Self::parse, ["hooks.example.com"]);`
+macro_rules! word {
+    ($($name:ty: $parse:expr, $examples:expr;)+) => {$(
+        impl $crate::settings::kinds::Word for $name {
+            const EXAMPLES: &'static [&'static str] = &$examples;
+
+            fn parse(text: &str) -> Result<Self, $crate::model::Flaw> {
+                $parse(text)
+            }
+        }
+    )+};
+}
+pub(super) use word;
+
 impl<W: Word> Setting for W {
     type Bounds = ();
 

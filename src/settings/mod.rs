@@ -8,7 +8,6 @@ mod brackets;
 mod caller;
 mod changes;
 mod check;
-mod client_certificate;
 mod connections;
 mod difference;
 mod digest;
@@ -54,17 +53,17 @@ pub use admin::{AdminSettings, ReadyRequires};
 pub use bodies::BodySettings;
 pub use caller::CallerSettings;
 pub use changes::{Change, Scalars};
-pub use client_certificate::ClientCertificate;
 pub use connections::ConnectionSettings;
 pub use difference::Difference;
 pub use digest::KeyDigest;
 pub use files::{FileInForce, FileState, Look};
 pub use fingerprint::SettingsDigest;
 pub use gateway::{GatewaySettings, Watched};
+pub use identity::certificate::ClientCertificate;
 pub use identity::grant::{
     AssertionSource, ClientProof, ClientSecret, DefaultSettings, EXCHANGE_AUDIENCE, EndpointSettings,
     FederatedSettings, GrantSettings, IdentityRole, IdentitySettings, ManagedSettings, ManagedSource,
-    Selector, UNRESOLVED,
+    Selector,
 };
 pub use keys::{Dates, KeyList, KeySettings, KeyState, Terms};
 pub use keyvault::KeyVaultSettings;
@@ -84,6 +83,7 @@ pub use serving::{Certificate, CertificateSource};
 pub use source::{Environment, SecretSource, Secrets, VaultValue};
 pub use state::state_folder;
 pub use trigger::{Proof, TriggerSource};
+pub use value::UNRESOLVED;
 pub use vault::VaultReference;
 pub use word::KeyPlace;
 

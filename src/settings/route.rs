@@ -13,6 +13,7 @@ use crate::model::{
 use crate::outbound::Trust;
 use crate::settings::bodies::BODY_SIZE_CEILING;
 use crate::settings::check::Check;
+use crate::settings::findings::Mark;
 use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::limits::ROUTE_RATE;
 use crate::settings::name::Names;
@@ -148,7 +149,7 @@ impl RouteSettings {
     /// settings.
     pub fn trigger_shown(&self) -> String {
         match &self.trigger_source {
-            Some(source) if source.source().known().is_none() => mask::reference(source.written()),
+            Some(source) if source.source.known().is_none() => mask::reference(&source.written),
             _ => self.trigger.to_string(),
         }
     }
@@ -349,17 +350,25 @@ impl Check<'_> {
                 Flaw::new("no method is listed, so nothing could be called"),
             );
         }
-        let mut methods = Vec::new();
-        for value in values.iter() {
-            match methods.contains(&**value) {
-                true => {
-                    let flaw = Flaw::new(format!("{} is listed twice", **value));
-                    self.findings.mistake(value, flaw);
-                }
-                false => methods.push((**value).clone()),
+        let methods = values.iter().map(|value| (value.into(), (**value).clone()));
+        self.each_once(methods, |method| format!("{method} is listed twice"))
+    }
+
+    /// Values of a list; one that repeats another is reported.
+    fn each_once<T: PartialEq>(
+        &mut self,
+        values: impl IntoIterator<Item = (Mark, T)>,
+        twice: impl Fn(&T) -> String,
+    ) -> Vec<T> {
+        let mut once = Vec::new();
+        for (mark, value) in values {
+            if once.contains(&value) {
+                self.findings.mistake(mark, Flaw::new(twice(&value)));
+            } else {
+                once.push(value);
             }
         }
-        methods
+        once
     }
 
     fn callers_of(&mut self, route: &Table<RouteTable>, names: &mut Names) -> Option<CallersSettings> {
@@ -386,21 +395,12 @@ impl Check<'_> {
                     let flaw = Flaw::new("no caller is listed, so nobody could call");
                     self.findings.mistake(values, flaw);
                 }
-                let mut callers: Vec<CallerName> = Vec::new();
-                for value in values.iter() {
-                    if !names.use_of(value, &mut self.findings) {
-                        continue;
-                    }
-                    let Ok(name) = CallerName::parse(value) else {
-                        continue;
-                    };
-                    if callers.contains(&name) {
-                        self.findings
-                            .mistake(value, Flaw::new(format!("the caller \"{name}\" is listed twice")));
-                        continue;
-                    }
-                    callers.push(name);
-                }
+                let known = values
+                    .iter()
+                    .filter(|value| names.use_of(value, &mut self.findings))
+                    .filter_map(|value| Some((value.into(), CallerName::parse(value).ok()?)));
+                let known: Vec<_> = known.collect();
+                let callers = self.each_once(known, |name| format!("the caller \"{name}\" is listed twice"));
                 Some(CallersSettings::Named(callers))
             }
         }
@@ -419,16 +419,8 @@ impl Check<'_> {
             self.findings
                 .mistake(values, flaw.hint("remove the key for the usual places"));
         }
-        let mut places = Vec::new();
-        for value in values.iter() {
-            match places.contains(&**value) {
-                true => self
-                    .findings
-                    .mistake(value, Flaw::new("the place is listed twice")),
-                false => places.push((**value).clone()),
-            }
-        }
-        places
+        let places = values.iter().map(|value| (value.into(), (**value).clone()));
+        self.each_once(places, |_| "the place is listed twice".to_owned())
     }
 
     fn proof(&mut self, route: &Table<RouteTable>, names: &mut Names) -> Option<Proof> {
@@ -524,23 +516,16 @@ impl Check<'_> {
             }
             return QueryPass::All;
         }
-        let mut names: Vec<String> = Vec::new();
-        for value in values.iter() {
-            let Some(name) = self.findings.keep(value, word::read_parameter(value, is_api)) else {
-                continue;
-            };
-            if names.contains(&name) {
-                self.findings
-                    .mistake(value, Flaw::new(format!("\"{name}\" is listed twice")));
-                continue;
-            }
-            names.push(name);
-        }
+        let read = values.iter().filter_map(|value| {
+            let name = self.findings.keep(value, word::read_parameter(value, is_api))?;
+            Some((value.into(), name))
+        });
+        let read: Vec<_> = read.collect();
+        let names = self.each_once(read, |name| format!("\"{name}\" is listed twice"));
         if names.is_empty() {
-            QueryPass::None
-        } else {
-            QueryPass::Named(names)
+            return QueryPass::None;
         }
+        QueryPass::Named(names)
     }
 
     fn upstream(&mut self, route: &RouteTable) -> UpstreamSettings {

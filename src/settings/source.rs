@@ -76,15 +76,11 @@ impl Environment {
         N: Into<String>,
         V: Into<String>,
     {
-        let pairs = pairs
-            .into_iter()
-            .map(|(name, value)| (name.into(), Secret::new(value)))
-            .collect();
+        let pairs = pairs.into_iter();
+        let pairs = pairs.map(|(name, value)| (name.into(), Secret::new(value)));
         Self {
-            variables: Variables::Pairs(pairs),
-            secrets: Secrets::Resolved,
-            vaults: None,
-            now: clock::wall(),
+            variables: Variables::Pairs(pairs.collect()),
+            ..Self::of_process()
         }
     }
 
@@ -168,11 +164,7 @@ impl Environment {
                     Flaw::new(format!("environment variable {name} is empty"))
                         .hint("set it before starting Flowgate")
                 })?;
-                Ok(Resolved {
-                    secret,
-                    expires: None,
-                    warning: None,
-                })
+                Ok(secret.into())
             }
             Reference::File(path) => read_secret(path, holds),
             Reference::Vault(place) => {
@@ -183,9 +175,8 @@ impl Environment {
                     ))
                 })?;
                 Ok(Resolved {
-                    secret: value.secret,
                     expires: value.expires,
-                    warning: None,
+                    ..value.secret.into()
                 })
             }
         }
@@ -347,6 +338,16 @@ pub(super) struct Resolved {
     pub(super) warning: Option<Flaw>,
 }
 
+impl From<Secret> for Resolved {
+    fn from(secret: Secret) -> Self {
+        Self {
+            secret,
+            expires: None,
+            warning: None,
+        }
+    }
+}
+
 /// Without the newline that editors and `echo` leave at the end; nothing if nothing remains.
 fn tidy(text: &str) -> Option<Secret> {
     let text = text.trim_end_matches(['\r', '\n']);
@@ -355,11 +356,7 @@ fn tidy(text: &str) -> Option<Secret> {
 
 fn read_secret(path: &Path, holds: Holds) -> Result<Resolved, Flaw> {
     if holds == Holds::Chain {
-        return read_chain(path).map(|secret| Resolved {
-            secret,
-            expires: None,
-            warning: None,
-        });
+        return read_chain(path).map(Resolved::from);
     }
     let shown = path.display();
     let file = files::open(path)?;
@@ -373,13 +370,10 @@ fn read_secret(path: &Path, holds: Holds) -> Result<Resolved, Flaw> {
         }
     };
     let secret = secret.ok_or_else(|| Flaw::new(format!("secret file {shown} is empty")))?;
+    let metadata = file.metadata().ok();
     Ok(Resolved {
-        secret,
-        expires: None,
-        warning: file
-            .metadata()
-            .ok()
-            .and_then(|metadata| files::exposure(&metadata, path)),
+        warning: metadata.and_then(|metadata| files::exposure(&metadata, path)),
+        ..secret.into()
     })
 }
 

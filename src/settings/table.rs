@@ -21,13 +21,13 @@ pub(super) enum Class {
 
 pub(super) struct Row<T> {
     pub(super) key: &'static str,
-    about: &'static [&'static str],
-    class: Class,
+    pub(super) about: &'static [&'static str],
+    pub(super) class: Class,
     /// Whether the value could be read.
-    read: fn(&mut T, Field<'_>, &mut Findings) -> bool,
+    pub(super) read: fn(&mut T, Field<'_>, &mut Findings) -> bool,
     /// The value for the schema; null where nothing is set.
-    show: fn(&T) -> Value,
-    schema: fn() -> Value,
+    pub(super) show: fn(&T) -> Value,
+    pub(super) schema: fn() -> Value,
 }
 
 /// A struct with a row for each of its fields.
@@ -52,58 +52,22 @@ macro_rules! table {
 
         impl $crate::settings::table::Rows for $name {
             const ROWS: &'static [$crate::settings::table::Row<Self>] = &[$(
-                $crate::settings::table::Row::new(
-                    stringify!($key),
-                    &[$($doc),+],
-                    $crate::settings::table::Class::$class,
-                    |table, field, findings| {
-                        match <$kind as $crate::settings::kinds::Setting>::read(field, &$bounds, findings) {
-                            Some(value) => {
-                                table.$key = value;
-                                true
-                            }
-                            None => false,
-                        }
+                $crate::settings::table::Row {
+                    key: stringify!($key),
+                    about: &[$($doc),+],
+                    class: $crate::settings::table::Class::$class,
+                    read: |table, field, findings| {
+                        let read = <$kind as $crate::settings::kinds::Setting>::read(field, &$bounds, findings);
+                        read.map(|value| table.$key = value).is_some()
                     },
-                    |table| $crate::settings::kinds::Setting::show(&table.$key),
-                    || <$kind as $crate::settings::kinds::Setting>::schema(&$bounds),
-                ),
+                    show: |table| $crate::settings::kinds::Setting::show(&table.$key),
+                    schema: || <$kind as $crate::settings::kinds::Setting>::schema(&$bounds),
+                },
             )+];
         }
     };
 }
 pub(super) use table;
-
-impl<T> Row<T> {
-    pub(super) const fn new(
-        key: &'static str,
-        about: &'static [&'static str],
-        class: Class,
-        read: fn(&mut T, Field<'_>, &mut Findings) -> bool,
-        show: fn(&T) -> Value,
-        schema: fn() -> Value,
-    ) -> Self {
-        Self {
-            key,
-            about,
-            class,
-            read,
-            show,
-            schema,
-        }
-    }
-}
-
-impl<T> Row<T> {
-    /// The value that a table has for it; null where nothing is set.
-    pub(super) fn value(&self, table: &T) -> Value {
-        (self.show)(table)
-    }
-
-    pub(super) fn class(&self) -> Class {
-        self.class
-    }
-}
 
 /// A table as it was read, and where it and its keys are in the file.
 #[derive(Debug, Clone, Default)]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
 
-use crate::material::{About, Leaf, certificates_in, placeholder, read_leaf};
+use crate::material::{About, Fault, Leaf, certificates_in, day, placeholder, read_leaf};
 use crate::model::host::is_domain;
 use crate::model::{Flaw, Secret};
 use crate::outbound::{Trust, provider};
@@ -16,6 +16,7 @@ use crate::settings::scalars::DAY;
 use crate::settings::serving::{Pair, Places, covers};
 use crate::settings::source::{Holds, Reference};
 use crate::settings::table::{Table, table};
+use crate::settings::value::optional;
 use crate::settings::{Certificate, CertificateSource, SecretSource, source};
 
 /// Warn about a certificate that expires within this time: a working renewal would have replaced it earlier.
@@ -104,8 +105,10 @@ impl Check<'_> {
             self.findings.clash(chain, flaw, value, "`file` here");
             return None;
         }
-        let key = self.beside("key", table.key.as_ref());
-        let password = self.beside("password", table.password.as_ref());
+        let key = optional(table.key.as_ref(), |value| self.secret_at_start("key", value));
+        let password = optional(table.password.as_ref(), |value| {
+            self.secret_at_start("password", value)
+        });
         let reference = Reference::parse(value, &self.folder).unwrap_or_else(|| {
             let flaw = Flaw::new("`file` says where the certificate is stored together with its key");
             Err(flaw.hint("write file = \"file:PATH\", \"env:NAME\" or \"keyvault:ADDRESS\""))
@@ -126,14 +129,6 @@ impl Check<'_> {
         })
     }
 
-    /// A secret that need not be there. Nothing means a mistake.
-    fn beside(&mut self, key: &str, value: Option<&At<String>>) -> Option<Option<SecretSource>> {
-        match value {
-            Some(value) => self.secret_at_start(key, value).map(Some),
-            None => Some(None),
-        }
-    }
-
     /// A certificate of which every part was read.
     fn whole(
         &mut self,
@@ -142,18 +137,8 @@ impl Check<'_> {
         source: CertificateSource,
         texts: &[Secret],
     ) -> Option<Certificate> {
-        let Pair { key, leaf } = match source.pair(texts) {
-            Ok(pair) => pair,
-            Err(fault) => {
-                let own = match fault.about {
-                    About::File => None,
-                    About::Key => table.key.as_ref(),
-                    About::Password => table.password.as_ref(),
-                };
-                self.findings.mistake(own.unwrap_or(place), fault.flaw);
-                return None;
-            }
-        };
+        let pair = source.pair(texts);
+        let Pair { key, leaf } = self.keep_part((place, &table.key, &table.password), pair)?;
         self.judge_dates(place, &leaf);
         let names = self.served_names(table, place, &source, &leaf)?;
         Some(Certificate {
@@ -163,6 +148,25 @@ impl Check<'_> {
             not_after: leaf.not_after,
             source: Arc::new(source),
         })
+    }
+
+    /// Keeps what was made of a certificate, or reports the part that is wrong where it is set.
+    pub(super) fn keep_part<T>(
+        &mut self,
+        (file, key, password): (&At<String>, &Option<At<String>>, &Option<At<String>>),
+        read: Result<T, Fault>,
+    ) -> Option<T> {
+        let fault = match read {
+            Ok(value) => return Some(value),
+            Err(fault) => fault,
+        };
+        let own = match fault.about {
+            About::File => None,
+            About::Key => key.as_ref(),
+            About::Password => password.as_ref(),
+        };
+        self.findings.mistake(own.unwrap_or(file), fault.flaw);
+        None
     }
 
     /// A certificate of which a part was not read, with an unrelated key as a placeholder.
@@ -180,10 +184,7 @@ impl Check<'_> {
             Some((text, shown)) => self.findings.keep(place, certificates_in(text, &shown))?,
             None => Vec::new(),
         };
-        let leaf = match chain.first() {
-            Some(leaf) => Some(self.findings.keep(place, read_leaf(leaf))?),
-            None => None,
-        };
+        let leaf = optional(chain.first(), |leaf| self.findings.keep(place, read_leaf(leaf)))?;
         if let Some(leaf) = &leaf {
             self.judge_dates(place, leaf);
         }
@@ -235,12 +236,8 @@ impl Check<'_> {
 
     fn judge_dates(&mut self, chain: &At<String>, leaf: &Leaf) {
         let now = self.environment.now();
-        let date = |moment| match jiff::Timestamp::try_from(moment) {
-            Ok(moment) => moment.strftime("%Y-%m-%d").to_string(),
-            Err(_) => "a date far away".to_owned(),
-        };
         if leaf.not_after <= now {
-            let flaw = Flaw::new(format!("the certificate expired on {}", date(leaf.not_after)));
+            let flaw = Flaw::new(format!("the certificate expired on {}", day(leaf.not_after)));
             let hint = "renew it; callers refuse it, and `serve` counts its listener as not ready until then";
             self.findings.lapse(chain, flaw.hint(hint));
             return;
@@ -248,7 +245,7 @@ impl Check<'_> {
         if leaf.not_before > now {
             let flaw = Flaw::new(format!(
                 "the certificate is not valid before {}",
-                date(leaf.not_before)
+                day(leaf.not_before)
             ));
             let hint = "check the clock of this machine, or use the previous certificate until then; callers refuse this one";
             self.findings.lapse(chain, flaw.hint(hint));
@@ -260,7 +257,7 @@ impl Check<'_> {
         let days = leaf.not_after.duration_since(now).unwrap_or_default().as_secs() / DAY.as_secs();
         let flaw = Flaw::new(format!(
             "the certificate expires in {days} days, on {}",
-            date(leaf.not_after)
+            day(leaf.not_after)
         ));
         self.findings.warn(chain, flaw);
     }

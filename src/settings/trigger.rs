@@ -22,20 +22,12 @@ pub enum Proof {
 pub struct TriggerSource {
     /// As written in the settings.
     pub(super) written: String,
-    pub(super) source: SecretSource,
-    pub(super) proof: Proof,
-    pub(super) cloud: Option<TokenCloud>,
+    pub(crate) source: SecretSource,
+    proof: Proof,
+    cloud: Option<TokenCloud>,
 }
 
 impl TriggerSource {
-    pub fn source(&self) -> &SecretSource {
-        &self.source
-    }
-
-    pub fn written(&self) -> &str {
-        &self.written
-    }
-
     /// Reads the address that takes the place of `current`. A token follows only to the same host and port,
     /// or from one host of Microsoft's flow service to another of the same cloud: anyone can have an app
     /// under `azurewebsites.net`, and nobody sees the warning about other hosts that the start gives.

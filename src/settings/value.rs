@@ -11,12 +11,20 @@ use serde_json::Value;
 use crate::files;
 use crate::model::{FixedPath, Flaw, Host, KeyLabel, PathTemplate, Secret};
 use crate::settings::check::Check;
-use crate::settings::kinds::{At, Word};
+use crate::settings::kinds::{At, Word, word};
 use crate::settings::source::{Holds, Reference};
 use crate::settings::{KeyDigest, SecretSource, Secrets, lists};
 
-/// Takes the place of a secret that is not read.
-pub(super) const PLACEHOLDER: &str = "unresolved";
+/// Takes the place of a secret, or of a value from the pod's environment variables, that is not read.
+pub const UNRESOLVED: &str = "unresolved";
+
+/// A value that may be left out; nothing after a mistake in it.
+pub(super) fn optional<T, V>(value: Option<T>, read: impl FnOnce(T) -> Option<V>) -> Option<Option<V>> {
+    match value {
+        Some(value) => read(value).map(Some),
+        None => Some(None),
+    }
+}
 
 impl Check<'_> {
     /// A path, relative to the folder of the settings file.
@@ -106,12 +114,7 @@ impl Check<'_> {
     /// What a reference points to, or a placeholder if secrets are not read.
     pub(super) fn resolve(&mut self, value: &At<String>, reference: &Reference) -> Option<Secret> {
         let source = self.at_start(value, reference.clone(), Holds::Text)?;
-        Some(
-            source
-                .known()
-                .cloned()
-                .unwrap_or_else(|| Secret::new(PLACEHOLDER)),
-        )
+        Some(source.known().cloned().unwrap_or_else(|| Secret::new(UNRESOLVED)))
     }
 
     /// Whether a file may be left unread because this machine is not the one that will run the gateway.
@@ -173,44 +176,16 @@ impl Word for IpNet {
     }
 }
 
-impl Word for Host {
-    const EXAMPLES: &'static [&'static str] = &["hooks.example.com"];
-
-    fn parse(text: &str) -> Result<Self, Flaw> {
-        Self::parse(text)
-    }
+word! {
+    Host: Self::parse, ["hooks.example.com"];
+    PathTemplate: Self::parse, ["/orders", "/orders/{id}", "/files/{*rest}"];
+    FixedPath: Self::parse, ["/health"];
+    KeyDigest: lists::digest, [];
+    KeyLabel: parse_label, ["2026"];
 }
 
-impl Word for PathTemplate {
-    const EXAMPLES: &'static [&'static str] = &["/orders", "/orders/{id}", "/files/{*rest}"];
-
-    fn parse(text: &str) -> Result<Self, Flaw> {
-        Self::parse(text)
-    }
-}
-
-impl Word for FixedPath {
-    const EXAMPLES: &'static [&'static str] = &["/health"];
-
-    fn parse(text: &str) -> Result<Self, Flaw> {
-        Self::parse(text)
-    }
-}
-
-impl Word for KeyDigest {
-    const EXAMPLES: &'static [&'static str] = &[];
-
-    fn parse(text: &str) -> Result<Self, Flaw> {
-        lists::digest(text)
-    }
-}
-
-impl Word for KeyLabel {
-    const EXAMPLES: &'static [&'static str] = &["2026"];
-
-    fn parse(text: &str) -> Result<Self, Flaw> {
-        Self::parse(text).map_err(|error| Flaw::new(error.to_string()))
-    }
+fn parse_label(text: &str) -> Result<KeyLabel, Flaw> {
+    KeyLabel::parse(text).map_err(|error| Flaw::new(error.to_string()))
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, Flaw> {

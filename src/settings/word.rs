@@ -5,7 +5,7 @@ use http::{HeaderName, Method};
 
 use crate::model::Flaw;
 use crate::model::trigger::OWN_PARAMETERS;
-use crate::settings::kinds::Word;
+use crate::settings::kinds::word;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyPlace {
@@ -35,12 +35,9 @@ const HEADERS_REFUSED: [&str; 11] = [
     "upgrade",
 ];
 
-impl Word for Method {
-    const EXAMPLES: &'static [&'static str] = &["POST"];
-
-    fn parse(text: &str) -> Result<Self, Flaw> {
-        read_method(text)
-    }
+word! {
+    Method: read_method, ["POST"];
+    KeyPlace: read_place, ["header:x-api-key", "authorization", "basic"];
 }
 
 fn read_method(text: &str) -> Result<Method, Flaw> {
@@ -66,14 +63,6 @@ fn read_method(text: &str) -> Result<Method, Flaw> {
         return Err(Flaw::new("methods are written in capitals").hint(format!("write \"{method}\"")));
     }
     Ok(method.clone())
-}
-
-impl Word for KeyPlace {
-    const EXAMPLES: &'static [&'static str] = &["header:x-api-key", "authorization", "basic"];
-
-    fn parse(text: &str) -> Result<Self, Flaw> {
-        read_place(text)
-    }
 }
 
 fn read_place(text: &str) -> Result<KeyPlace, Flaw> {

@@ -43,7 +43,7 @@ impl Check<'_> {
             Some(why) => Err(why),
             None => Ok(self.workload(identity, values)?),
         };
-        let managed = self.managed(identity, client_id)?.map_err(|(what, _)| what);
+        let managed = self.managed(identity, client_id)?.map_err(|flaw| flaw.what);
         (self.findings.len() == mistakes)
             .then(|| GrantSettings::Default(Box::new(DefaultSettings { federated, managed })))
     }

@@ -3,17 +3,70 @@
 
 use std::sync::Arc;
 
-use crate::material::{About, SigningCertificate, Texts};
+use crate::material::{AssertionAlgorithm, ChainShown, SigningCertificate, Texts};
 use crate::model::{Flaw, Secret};
 use crate::settings::check::Check;
 use crate::settings::identity::rows::{ClientCertificateTable, IdentityTable};
 use crate::settings::kinds::At;
 use crate::settings::source::{Holds, Reference};
 use crate::settings::table::Table;
-use crate::settings::{ClientCertificate, ClientProof, SecretSource, Secrets};
+use crate::settings::value::{UNRESOLVED, optional};
+use crate::settings::{ClientProof, SecretSource, Secrets};
 
-/// Takes the place of a certificate that is not read.
-const PLACEHOLDER: &str = "unresolved";
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// The certificate, and its key unless that is stored separately.
+    pub(crate) file: SecretSource,
+    pub(crate) key: Option<SecretSource>,
+    pub(crate) password: Option<SecretSource>,
+    /// Nothing only where secrets are not read.
+    pub(crate) known: Option<Arc<SigningCertificate>>,
+    pub algorithm: AssertionAlgorithm,
+    pub chain: ChainShown,
+}
+
+/// Whether both are read from the same places: what is there is followed by itself.
+impl PartialEq for ClientCertificate {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.file, &self.key, &self.password, self.algorithm, self.chain)
+            == (
+                &other.file,
+                &other.key,
+                &other.password,
+                other.algorithm,
+                other.chain,
+            )
+    }
+}
+
+impl ClientCertificate {
+    /// The certificate that was read with the settings; nothing where secrets are not read, or are stored in
+    /// a key vault, which is read when a token is needed.
+    pub fn known(&self) -> Option<&Arc<SigningCertificate>> {
+        self.known.as_ref()
+    }
+
+    pub fn place(&self) -> String {
+        self.file.place()
+    }
+
+    /// Builds the certificate from the current contents of its sources; nothing if it is still `last`.
+    pub fn read(
+        &self,
+        file: &Secret,
+        key: Option<&Secret>,
+        password: Option<&Secret>,
+        last: Option<&SigningCertificate>,
+    ) -> Result<Option<SigningCertificate>, String> {
+        let texts = Texts { file, key, password };
+        if last.is_some_and(|last| last.is_of(&texts)) {
+            return Ok(None);
+        }
+        SigningCertificate::read(&texts)
+            .map(Some)
+            .map_err(|fault| format!("{}: {}", self.place(), fault.flaw.what))
+    }
+}
 
 impl Check<'_> {
     pub(super) fn certificates(&mut self, identity: &Table<IdentityTable>) -> Option<ClientProof> {
@@ -25,8 +78,10 @@ impl Check<'_> {
     }
 
     fn client_certificate(&mut self, table: &Table<ClientCertificateTable>) -> Option<ClientCertificate> {
-        let key = self.secret_beside("key", table.key.as_ref());
-        let password = self.secret_beside("password", table.password.as_ref());
+        let key = optional(table.key.as_ref(), |value| self.secret_source("key", value));
+        let password = optional(table.password.as_ref(), |value| {
+            self.secret_source("password", value)
+        });
         let hint = "write for example file = \"file:secrets/contoso.pem\"";
         let place = table.require(("file", &table.file), hint, &mut self.findings)?;
         let file = self.certificate_file(place, table.key.is_some());
@@ -36,7 +91,10 @@ impl Check<'_> {
             at_hand(&file, key.as_ref(), password.as_ref()),
         ) {
             (Secrets::Resolved, Some(texts)) => {
-                Some(Arc::new(self.signing_certificate(table, place, &texts)?))
+                let read = SigningCertificate::read(&texts);
+                Some(Arc::new(
+                    self.keep_part((place, &table.key, &table.password), read)?,
+                ))
             }
             _ => None,
         };
@@ -48,34 +106,6 @@ impl Check<'_> {
             algorithm: table.algorithm,
             chain: table.send_chain,
         })
-    }
-
-    fn signing_certificate(
-        &mut self,
-        table: &ClientCertificateTable,
-        file: &At<String>,
-        texts: &Texts<'_>,
-    ) -> Option<SigningCertificate> {
-        match SigningCertificate::read(texts) {
-            Ok(certificate) => Some(certificate),
-            Err(fault) => {
-                let place = match fault.about {
-                    About::File => None,
-                    About::Key => table.key.as_ref(),
-                    About::Password => table.password.as_ref(),
-                };
-                self.findings.mistake(place.unwrap_or(file), fault.flaw);
-                None
-            }
-        }
-    }
-
-    /// A secret that need not be there. Nothing means a mistake.
-    fn secret_beside(&mut self, key: &str, value: Option<&At<String>>) -> Option<Option<SecretSource>> {
-        match value {
-            Some(value) => self.secret_source(key, value).map(Some),
-            None => Some(None),
-        }
     }
 
     /// The certificate file. It may be world-readable if the private key is stored separately.
@@ -91,7 +121,7 @@ impl Check<'_> {
             return Some(SecretSource::new(Reference::Vault(place), None).holding(Holds::Bytes));
         }
         if self.environment.secrets() == Secrets::Unresolved {
-            let source = SecretSource::new(reference, Some(Secret::new(PLACEHOLDER)));
+            let source = SecretSource::new(reference, Some(Secret::new(UNRESOLVED)));
             return Some(source.holding(Holds::Bytes));
         }
         let resolved = self.environment.resolve_as(&reference, Holds::Bytes);
@@ -144,14 +174,10 @@ fn at_hand<'a>(
     key: Option<&'a SecretSource>,
     password: Option<&'a SecretSource>,
 ) -> Option<Texts<'a>> {
-    let known = |source: Option<&'a SecretSource>| match source {
-        Some(source) => source.known().map(Some),
-        None => Some(None),
-    };
     Some(Texts {
         file: file.known()?,
-        key: known(key)?,
-        password: known(password)?,
+        key: optional(key, SecretSource::known)?,
+        password: optional(password, SecretSource::known)?,
     })
 }
 

@@ -12,7 +12,7 @@ use crate::settings::identity::words::{check_authority, check_client_id, check_t
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
 use crate::settings::{
-    AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets,
+    AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets, UNRESOLVED,
 };
 
 /// The variables of azure-workload-identity.
@@ -161,7 +161,7 @@ impl Check<'_> {
         check: fn(&str) -> Result<String, Flaw>,
     ) -> Option<String> {
         if self.environment.secrets() == Secrets::Unresolved {
-            return Some(grant::UNRESOLVED.to_owned());
+            return Some(UNRESOLVED.to_owned());
         }
         let Some(value) = self.environment.platform_variable(variable) else {
             values.lacking.get_or_insert((key, variable));

@@ -164,11 +164,11 @@ impl ClientProof {
         match self {
             Self::Secrets(secrets) => secrets.iter().map(|secret| &secret.source).collect(),
             Self::Certificates(certificates) => {
-                let parts = certificates.iter().map(ClientCertificate::parts);
-                parts
-                    .flat_map(|parts| [Some(parts.file), parts.key, parts.password])
-                    .flatten()
-                    .collect()
+                let sources = certificates.iter().flat_map(|certificate| {
+                    let beside = [certificate.key.as_ref(), certificate.password.as_ref()];
+                    [Some(&certificate.file)].into_iter().chain(beside)
+                });
+                sources.flatten().collect()
             }
             Self::Federated(_) | Self::Public => Vec::new(),
         }
@@ -183,9 +183,6 @@ pub struct ClientSecret {
 
 /// The audience of a federated token in the public cloud; those of other clouds begin with it.
 pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
-
-/// Placeholder for a value from the pod's environment variables when those are not read.
-pub const UNRESOLVED: &str = "unresolved";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct ManagedSettings {

@@ -10,6 +10,7 @@ use crate::settings::identity::rows::{IdentityTable, ManagedTable, SourceWord};
 use crate::settings::identity::words::check_client_id;
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
+use crate::settings::value::optional;
 use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Secrets, Selector, mask};
 
 /// The link-local address of IMDS is the same on every virtual machine.
@@ -34,7 +35,6 @@ impl Check<'_> {
             self.findings.mistake(mark, flaw);
         }
         let found = self.managed(identity, None)?;
-        let found = found.map_err(|why| Flaw::new(why.0).hint(why.1));
         self.findings
             .keep(identity.managed.as_ref()?, found)
             .map(GrantSettings::Managed)
@@ -46,20 +46,17 @@ impl Check<'_> {
         &mut self,
         identity: &Table<IdentityTable>,
         usual: Option<String>,
-    ) -> Option<Result<ManagedSettings, (String, &'static str)>> {
+    ) -> Option<Result<ManagedSettings, Flaw>> {
         let empty = ManagedTable::default();
         let table = identity.managed.as_deref().unwrap_or(&empty);
         let selector = self.selector(table);
-        let endpoint = table.endpoint.as_ref();
-        let endpoint = endpoint.map(|value| self.override_address(table, value));
+        let endpoint = optional(table.endpoint.as_ref(), |value| {
+            self.override_address(table, value)
+        });
         let folder = self.arc_folder(table);
         let trust = self.trust(identity.ca_file.as_ref());
-        let endpoint = match endpoint {
-            Some(endpoint) => Some(endpoint?),
-            None => None,
-        };
         let selector = selector?.or(usual.map(Selector::ClientId));
-        let source = self.source(table, endpoint, folder?);
+        let source = self.source(table, endpoint?, folder?);
         Some(source.map(|(source, origin)| ManagedSettings {
             source,
             selector,
@@ -150,7 +147,7 @@ impl Check<'_> {
         table: &ManagedTable,
         endpoint: Option<String>,
         token_folder: PathBuf,
-    ) -> Result<(ManagedSource, String), (String, &'static str)> {
+    ) -> Result<(ManagedSource, String), Flaw> {
         let imds = |endpoint: Option<String>, why: &str| {
             let endpoint = endpoint.unwrap_or_else(|| IMDS.to_owned());
             Ok((
@@ -182,7 +179,7 @@ impl Check<'_> {
         }
     }
 
-    fn app_service(&self, why: &str) -> Result<(ManagedSource, String), (String, &'static str)> {
+    fn app_service(&self, why: &str) -> Result<(ManagedSource, String), Flaw> {
         let origin = format!("managed identity from App Service: {why}");
         if self.environment.secrets() == Secrets::Unresolved {
             let source = ManagedSource::AppService {
@@ -196,32 +193,22 @@ impl Check<'_> {
             .platform_variable("IDENTITY_SERVER_THUMBPRINT")
             .is_some()
         {
-            return Err((
-                "IDENTITY_SERVER_THUMBPRINT is set, so this is Service Fabric, which is not supported"
-                    .to_owned(),
-                "use a client secret, a certificate or a federated token",
-            ));
+            let what = "IDENTITY_SERVER_THUMBPRINT is set, so this is Service Fabric, which is not supported";
+            return Err(Flaw::new(what).hint("use a client secret, a certificate or a federated token"));
         }
         let required = |name: &'static str| {
-            self.environment.platform_variable(name).ok_or_else(|| {
-                (
-                    format!("environment variable {name} is not set"),
-                    "App Service, Functions and Container Apps set it once the app has an identity: switch one on \
-                     under Identity, and restart the app",
-                )
-            })
+            let hint = "App Service, Functions and Container Apps set it once the app has an identity: switch one on \
+                        under Identity, and restart the app";
+            let missing = || Flaw::new(format!("environment variable {name} is not set")).hint(hint);
+            self.environment.platform_variable(name).ok_or_else(missing)
         };
         let endpoint = required("IDENTITY_ENDPOINT")?;
         let header = required("IDENTITY_HEADER")?;
-        let endpoint = check_address(endpoint.expose(), Behind::Any).map_err(|flaw| {
-            (
-                format!("environment variable IDENTITY_ENDPOINT: {}", flaw.what),
-                PLATFORM_VARIABLE_HINT,
-            )
-        })?;
+        let endpoint = check_address(endpoint.expose(), Behind::Any)
+            .map_err(|flaw| in_platform_variable("IDENTITY_ENDPOINT:", &flaw.what))?;
         if !header.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
-            let what = "environment variable IDENTITY_HEADER cannot be sent in a header field";
-            return Err((what.to_owned(), PLATFORM_VARIABLE_HINT));
+            let what = "cannot be sent in a header field";
+            return Err(in_platform_variable("IDENTITY_HEADER", what));
         }
         Ok((ManagedSource::AppService { endpoint, header }, origin))
     }
@@ -231,16 +218,12 @@ impl Check<'_> {
         endpoint: Option<String>,
         token_folder: PathBuf,
         why: &str,
-    ) -> Result<(ManagedSource, String), (String, &'static str)> {
+    ) -> Result<(ManagedSource, String), Flaw> {
         let variable = self.environment.platform_variable("IMDS_ENDPOINT");
         let endpoint = match (endpoint, variable) {
             (Some(endpoint), _) => endpoint,
-            (None, Some(variable)) => check_address(variable.expose(), Behind::None).map_err(|flaw| {
-                (
-                    format!("environment variable IMDS_ENDPOINT: {}", flaw.what),
-                    PLATFORM_VARIABLE_HINT,
-                )
-            })?,
+            (None, Some(variable)) => check_address(variable.expose(), Behind::None)
+                .map_err(|flaw| in_platform_variable("IMDS_ENDPOINT:", &flaw.what))?,
             (None, None) => ARC.to_owned(),
         };
         let origin = format!("managed identity from the Azure Arc agent: {why}");
@@ -254,7 +237,10 @@ impl Check<'_> {
     }
 }
 
-const PLATFORM_VARIABLE_HINT: &str = "the platform sets this variable; remove any other setting of it";
+fn in_platform_variable(name: &str, what: &str) -> Flaw {
+    Flaw::new(format!("environment variable {name} {what}"))
+        .hint("the platform sets this variable; remove any other setting of it")
+}
 
 /// What may follow host and port in an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! before the first request.
 
 mod ambient;
-mod certificate;
+pub(super) mod certificate;
 mod federated;
 pub(super) mod grant;
 mod links;

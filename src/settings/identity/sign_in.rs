@@ -11,6 +11,7 @@ use crate::settings::identity::rows::{IdentityTable, SignInTable};
 use crate::settings::identity::words::{DEFAULT, check_scope, is_near};
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
+use crate::settings::value::optional;
 use crate::settings::{GrantSettings, SecretSource, Secrets, check_seal};
 
 impl Check<'_> {
@@ -21,21 +22,17 @@ impl Check<'_> {
         cloud: Option<Cloud>,
     ) -> Option<GrantSettings> {
         self.without_token_life(identity);
-        let seal = table.seal.as_ref().map(|value| self.seal(value));
+        let seal = optional(table.seal.as_ref(), |value| self.seal(value));
         let hint = "name a file in a folder that the gateway may write to";
         let store = table.require(("store", &table.store), hint, &mut self.findings);
         let store = store.and_then(|value| self.store(value, identity, table));
         let proof = self.proof_beside(identity);
         let endpoint = self.endpoint(identity, cloud);
-        let seal = match seal {
-            Some(seal) => Some(seal?),
-            None => None,
-        };
         Some(GrantSettings::SignIn {
             endpoint: endpoint?,
             proof: proof?,
             store: store?,
-            seal,
+            seal: seal?,
         })
     }
 

@@ -29,29 +29,24 @@ impl Way {
     ];
 
     pub(super) fn key(self) -> &'static str {
-        match self {
-            Self::Secret => "client_secret",
-            Self::Certificate => "certificate",
-            Self::TokenFile => "token_file",
-            Self::Managed => "managed",
-            Self::Federated => "federated",
-            Self::Default => "default",
-            Self::Password => "password",
-            Self::SignIn => "sign_in",
-        }
+        self.named().0
     }
 
     /// Its name in a sentence.
     pub(super) fn words(self) -> &'static str {
+        self.named().1
+    }
+
+    fn named(self) -> (&'static str, &'static str) {
         match self {
-            Self::Secret => "a client secret",
-            Self::Certificate => "a certificate",
-            Self::TokenFile => "a token file",
-            Self::Managed => "a managed identity",
-            Self::Federated => "a federated token",
-            Self::Default => "the default chain",
-            Self::Password => "a user name and password",
-            Self::SignIn => "a person's sign-in",
+            Self::Secret => ("client_secret", "a client secret"),
+            Self::Certificate => ("certificate", "a certificate"),
+            Self::TokenFile => ("token_file", "a token file"),
+            Self::Managed => ("managed", "a managed identity"),
+            Self::Federated => ("federated", "a federated token"),
+            Self::Default => ("default", "the default chain"),
+            Self::Password => ("password", "a user name and password"),
+            Self::SignIn => ("sign_in", "a person's sign-in"),
         }
     }
 
