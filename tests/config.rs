@@ -483,7 +483,7 @@ error: a trigger address with a signature must not be written into the settings 
 25 | trigger = "https://t.example/?sp=1&sig=******"
    |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
    |
-   = help: whoever has the signature can start the flow; keep the address in an environment variable or a file, and write trigger = "env:NAME" or "file:PATH" here
+   = help: anyone who has the signature can start the flow; keep the address in an environment variable or a file, and write trigger = "env:NAME" or "file:PATH" here
 
 error: the route clashes with the route "orders"
   --> flowgate.toml:29:8

@@ -81,7 +81,7 @@ impl Check<'_> {
         let Some((mark, _)) = uses.next().cloned() else {
             return;
         };
-        let flaw = Flaw::new("this secret lies in a key vault, and nothing says who reads it");
+        let flaw = Flaw::new("this secret is stored in a key vault, and nothing says who reads it");
         self.findings.mistake(
             mark,
             flaw.hint(
@@ -106,7 +106,7 @@ impl Check<'_> {
             && seal.vault().is_some()
         {
             let flaw = Flaw::new(format!(
-                "a cycle: the seal of identity \"{name}\" lies in a key vault, and key vaults are read with identity \
+                "a cycle: the seal of identity \"{name}\" is stored in a key vault, and key vaults are read with identity \
                  \"{name}\""
             ));
             self.findings.mistake(
@@ -193,7 +193,7 @@ mod tests {
         let lone = Sample::default().with("identity", &identity("contoso", PLACE));
         assert_eq!(
             lone.mistakes(),
-            ["this secret lies in a key vault, and nothing says who reads it"]
+            ["this secret is stored in a key vault, and nothing says who reads it"]
         );
         assert_eq!(sample("").mistakes(), ["`identity` is missing"]);
         assert_eq!(
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(
             sample.mistakes(),
             [
-                "a cycle: the seal of identity \"contoso\" lies in a key vault, and key vaults are read with identity \
+                "a cycle: the seal of identity \"contoso\" is stored in a key vault, and key vaults are read with identity \
               \"contoso\""
             ]
         );

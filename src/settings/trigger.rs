@@ -195,7 +195,7 @@ fn inline_signature(proof: Option<&Proof>) -> Flaw {
     match proof {
         Some(Proof::Identity(_)) => flaw.hint("take sp, sv and sig off: the identity takes their place"),
         _ => flaw.hint(
-            "whoever has the signature can start the flow; keep the address in an environment variable or a \
+            "anyone who has the signature can start the flow; keep the address in an environment variable or a \
              file, and write trigger = \"env:NAME\" or \"file:PATH\" here",
         ),
     }
