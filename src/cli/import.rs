@@ -3,12 +3,14 @@
 //! its owner can read.
 
 use std::fmt::Write as _;
+use std::io;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::cli::load::SettingsFile;
 use crate::cli::outcome::{Outcome, WRONG};
 use crate::cli::routes;
+use crate::cli::routes::shortened;
 use crate::model::trigger::{ADDRESS_CHARS_MAX, Family};
 use crate::model::{Cloud, RouteName, Secret, TriggerUrl};
 use crate::settings;
@@ -127,7 +129,8 @@ fn try_import(task: &Import) -> Result<String, Refusal> {
         if path.exists() {
             return Err(format!("{} already exists; move it away first.", path.display()));
         }
-        let readers = write_secret(&path, &signature, &task.settings.config)?;
+        let readers = edit::replace_secret(&path, &signature, &task.settings.config)
+            .map_err(|error| unwritten(&path, &error))?;
         let _ = writeln!(
             said,
             "Signature   stored in {}, readable by its owner only",
@@ -135,7 +138,8 @@ fn try_import(task: &Import) -> Result<String, Refusal> {
         );
         said.push_str(&readable_by(readers, &path));
     }
-    write_settings(&task.settings.config, &text)?;
+    edit::replace_settings(&task.settings.config, &text)
+        .map_err(|error| unwritten(&task.settings.config, &error))?;
     let _ = writeln!(
         said,
         "Added       route \"{name}\" to {}",
@@ -204,12 +208,14 @@ fn try_relink(task: &Relink) -> Result<String, Refusal> {
     }
     let next = match change {
         Change::Secret(path, address) => {
-            let readers = write_secret(&path, &address, &task.settings.config)?;
+            let readers = edit::replace_secret(&path, &address, &task.settings.config)
+                .map_err(|error| unwritten(&path, &error))?;
             said.push_str(&readable_by(readers, &path));
             "A running gateway uses it within seconds."
         }
         Change::Settings(text) => {
-            write_settings(&task.settings.config, &text)?;
+            edit::replace_settings(&task.settings.config, &text)
+                .map_err(|error| unwritten(&task.settings.config, &error))?;
             "Restart the gateway to use the new address."
         }
     };
@@ -273,16 +279,20 @@ impl Settings {
             .find(|route| route.name.as_str() == name)
     }
 
+    fn caller_names(&self) -> Vec<&str> {
+        let callers = self.config.callers.iter();
+        callers.map(|caller| caller.name.as_str()).collect()
+    }
+
     /// Checks the caller names early: the check of the whole text would report a line that is never written.
     fn know_callers(&self, named: &[String]) -> Result<(), Refusal> {
-        let callers = &self.config.callers;
-        let known: Vec<_> = callers.iter().map(|caller| caller.name.as_str()).collect();
+        let known = self.caller_names();
         let Some(stranger) = named.iter().find(|name| !known.contains(&name.as_str())) else {
             return Ok(());
         };
         let list = match known.is_empty() {
             true => "The settings have none: add [[caller]] first; flowgate key new --caller NAME prints its lines.".to_owned(),
-            false => format!("Known are: {}.", shortened(&known)),
+            false => format!("Known are: {}.", shortened(&known, NAMES_SHOWN)),
         };
         Err(format!(
             "--caller {stranger}: there is no caller \"{stranger}\". {list}"
@@ -323,15 +333,8 @@ impl Settings {
     }
 }
 
-/// Lists the first of these names.
-fn shortened(names: &[&str]) -> String {
-    const SHOWN: usize = 20;
-    let first: Vec<_> = names.iter().copied().take(SHOWN).collect();
-    match names.len().saturating_sub(SHOWN) {
-        0 => first.join(", "),
-        more => format!("{} and {more} more", first.join(", ")),
-    }
-}
+/// Names that a refusal lists at most.
+const NAMES_SHOWN: usize = 20;
 
 fn read(path: &Path) -> Result<String, Refusal> {
     std::fs::read_to_string(path)
@@ -358,20 +361,13 @@ fn block(
     if task.anonymous {
         block.push_str("anonymous = true\n");
     } else if task.callers.is_empty() {
-        let known: Vec<_> = settings
-            .config
-            .callers
-            .iter()
-            .map(|caller| caller.name.as_str())
-            .collect();
+        let known = match settings.caller_names().as_slice() {
+            [] => "none".to_owned(),
+            known => shortened(known, NAMES_SHOWN),
+        };
         return Err(format!(
             "A route needs callers: name them with --caller NAME, or open it with --anonymous. Known are: \
-             {}.",
-            if known.is_empty() {
-                "none".to_owned()
-            } else {
-                shortened(&known)
-            }
+             {known}."
         ));
     } else {
         let callers: Vec<_> = task.callers.iter().map(|caller| edit::quoted(caller)).collect();
@@ -396,7 +392,7 @@ fn read_address(argument: &str) -> Result<TriggerUrl, Refusal> {
     if argument == "-" {
         let mut line = String::new();
         let limit = 4 * ADDRESS_CHARS_MAX as u64;
-        let read = std::io::stdin().take(limit).read_to_string(&mut line);
+        let read = io::stdin().take(limit).read_to_string(&mut line);
         read.map_err(|error| format!("Standard input cannot be read: {error}."))?;
         text = Secret::new(line.trim());
     }
@@ -482,9 +478,8 @@ fn folder(settings: &Path) -> &Path {
     settings.parent().unwrap_or(Path::new(""))
 }
 
-fn write_settings(path: &Path, text: &str) -> Result<(), Refusal> {
-    edit::replace_settings(path, text)
-        .map_err(|error| format!("{} cannot be written: {error}.", path.display()))
+fn unwritten(path: &Path, error: &io::Error) -> Refusal {
+    format!("{} cannot be written: {error}.", path.display())
 }
 
 /// Describes who can read the file, and what to do if that does not include the gateway's user.
@@ -500,9 +495,4 @@ fn readable_by(readers: Readers, path: &Path) -> String {
         ),
         Readers::Unknown => String::new(),
     }
-}
-
-fn write_secret(path: &Path, secret: &Secret, settings: &Path) -> Result<Readers, Refusal> {
-    edit::replace_secret(path, secret, settings)
-        .map_err(|error| format!("{} cannot be written: {error}.", path.display()))
 }

@@ -47,27 +47,20 @@ pub(super) fn start(settings: &LogSettings) -> io::Result<Logging> {
         tracing_subscriber::registry().with(Libraries::new(sink.clone(), form).with_filter(libraries));
     let ours = Targets::new().with_target(OURS, settings.level);
     let lines = sink.clone();
-    // This is the only place that sets the subscriber.
-    let _ = match form {
-        Form::Json => registry
-            .with(
-                fmt::layer()
-                    .json()
-                    .flatten_event(true)
-                    .with_writer(move || lines.clone())
-                    .with_filter(ours),
-            )
-            .try_init(),
-        Form::Text => registry
-            .with(
-                fmt::layer()
-                    .with_target(false)
-                    .with_ansi(io::stdout().is_terminal())
-                    .with_writer(move || lines.clone())
-                    .with_filter(ours),
-            )
-            .try_init(),
+    let layer = match form {
+        Form::Json => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || lines.clone())
+            .boxed(),
+        Form::Text => fmt::layer()
+            .with_target(false)
+            .with_ansi(io::stdout().is_terminal())
+            .with_writer(move || lines.clone())
+            .boxed(),
     };
+    // This is the only place that sets the subscriber.
+    let _ = registry.with(layer.with_filter(ours)).try_init();
     let sink = Arc::new(sink);
     let log = match settings.access {
         AccessLog::On => Log::new(sink, form),

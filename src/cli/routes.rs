@@ -42,10 +42,7 @@ pub(super) fn addresses(config: &Config, route: &RouteSettings) -> String {
             Transport::Plain { .. } => "http",
         };
         let usual = matches!((scheme, listener.address.port()), ("https", 443) | ("http", 80));
-        let host = match &route.host {
-            Some(host) => host.to_string(),
-            None => "*".to_owned(),
-        };
+        let host = route.host.as_deref().unwrap_or("*");
         let port = if usual {
             String::new()
         } else {
@@ -60,18 +57,21 @@ pub(super) fn addresses(config: &Config, route: &RouteSettings) -> String {
     )
 }
 
+/// Lists the first of these names.
+pub(super) fn shortened(names: &[&str], shown: usize) -> String {
+    let first: Vec<_> = names.iter().copied().take(shown).collect();
+    match names.len().saturating_sub(shown) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
 fn callers(route: &RouteSettings) -> String {
     let mut text = match &route.callers {
         CallersSettings::Anonymous => "everybody".to_owned(),
         CallersSettings::Named(names) => {
-            let shown: Vec<&str> = names.iter().take(5).map(|name| name.as_str()).collect();
-            let more = names.len().saturating_sub(shown.len());
-            let more = if more == 0 {
-                String::new()
-            } else {
-                format!(" and {more} more")
-            };
-            format!("{}{more}", shown.join(", "))
+            let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+            shortened(&names, 5)
         }
     };
     let networks = &route.networks;

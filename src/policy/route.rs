@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use http::{HeaderValue, Method};
 use matchit::Router;
 
+use crate::model::PathEnd;
 use crate::policy::path::PathFault;
 use crate::policy::{host, path};
 use crate::problem::{Kind, Problem};
@@ -61,18 +62,11 @@ struct PathEntry<T> {
     methods: Vec<(Method, T)>,
     // `None` only for methods that are no header value, which the type of a method rules out.
     allow: Option<HeaderValue>,
-    tail: Tail,
+    end: PathEnd,
 }
 
 /// Methods by host and template.
 type Drafts<'a, T> = BTreeMap<(Option<String>, &'a str), Vec<(Method, T)>>;
-
-/// Whether a template ends in `{*rest}`.
-#[derive(Debug, Clone, Copy)]
-enum Tail {
-    Fixed,
-    Rest,
-}
 
 #[derive(Debug)]
 pub struct RouteMatch<'r, 'p, T> {
@@ -156,15 +150,15 @@ impl<T> Routes<T> {
 impl<T> PathEntry<T> {
     fn new(template: &str, methods: Vec<(Method, T)>) -> Self {
         let last = template.rsplit('/').next().unwrap_or_default();
-        let tail = if last.starts_with("{*") {
-            Tail::Rest
+        let end = if last.starts_with("{*") {
+            PathEnd::Open
         } else {
-            Tail::Fixed
+            PathEnd::Fixed
         };
         let mut names: Vec<_> = methods.iter().map(|(method, _)| method.as_str()).collect();
         names.sort_unstable();
         let allow = HeaderValue::try_from(names.join(", ")).ok();
-        Self { methods, allow, tail }
+        Self { methods, allow, end }
     }
 
     fn refuse(&self) -> Problem {
@@ -197,9 +191,9 @@ fn locate<'r, 'p, T>(
         Some(matched) => matched,
         None => anywhere.at(path).ok()?,
     };
-    let rest = match matched.value.tail {
-        Tail::Fixed => None,
-        Tail::Rest => matched.params.iter().last().map(|(_, value)| value),
+    let rest = match matched.value.end {
+        PathEnd::Fixed => None,
+        PathEnd::Open => matched.params.iter().last().map(|(_, value)| value),
     };
     Some((matched.value, rest))
 }

@@ -3,17 +3,14 @@
 
 use std::collections::HashMap;
 use std::hash::RandomState;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
-use crate::files;
 use crate::model::{CallerName, Flaw, KeyLabel, Secret};
 use crate::settings::check::Check;
-use crate::settings::files::FileInForce;
 use crate::settings::findings::{Findings, Mark};
 use crate::settings::kinds::{ANY, At, switch};
 use crate::settings::limits::CALLER_RATE;
@@ -222,16 +219,9 @@ impl Check<'_> {
             self.findings.clash(value, flaw, first, "first here");
             return;
         }
-        if self.is_elsewhere(value, &path) {
-            return;
-        }
-        let read = files::read_text(&path, lists::LIST_BYTES_MAX);
-        let Some(text) = self.findings.keep(value, read) else {
+        let Some(text) = self.list(value, &path) else {
             return;
         };
-        self.fingerprint.text(&text);
-        self.files.push(FileInForce::new(&path, text.as_bytes()));
-        let text = Rc::new(text);
         shared.reserve(lists::keys_max(&text));
         let source = self
             .findings

@@ -75,21 +75,13 @@ pub fn parse(text: &str, origin: &Path, environment: &Environment) -> Result<(Co
 
 impl Check<'_> {
     fn config(&mut self, file: &Table<File>) -> Config {
-        for (list, is_empty, hint) in [
-            (
-                "listener",
-                file.listener.is_empty(),
-                "add [[listener]] with an address and a certificate",
-            ),
-            (
-                "route",
-                file.route.is_empty(),
-                "add [[route]] with a name, a path, callers and the address of a trigger",
-            ),
-        ] {
-            if is_empty {
-                file.missing(list, hint, &mut self.findings);
-            }
+        if file.listener.is_empty() {
+            let hint = "add [[listener]] with an address and a certificate";
+            file.missing("listener", hint, &mut self.findings);
+        }
+        if file.route.is_empty() {
+            let hint = "add [[route]] with a name, a path, callers and the address of a trigger";
+            file.missing("route", hint, &mut self.findings);
         }
         bodies::check(&file.bodies, &mut self.findings);
         let key_pepper_source = self.pepper(&file.keys);

@@ -1,14 +1,11 @@
 //! Networks of callers, routes and plain listeners, from the settings file and from list files.
 
 use std::path::Path;
-use std::rc::Rc;
 
 use ipnet::IpNet;
 
-use crate::files;
 use crate::model::Flaw;
 use crate::settings::check::Check;
-use crate::settings::files::FileInForce;
 use crate::settings::findings::Findings;
 use crate::settings::kinds::At;
 use crate::settings::lists;
@@ -63,15 +60,7 @@ impl Check<'_> {
     }
 
     fn read_networks(&mut self, value: &At<String>, path: &Path) -> Option<Vec<IpNet>> {
-        if self.is_elsewhere(value, path) {
-            return None;
-        }
-        let text = self
-            .findings
-            .keep(value, files::read_text(path, lists::LIST_BYTES_MAX))?;
-        self.fingerprint.text(&text);
-        self.files.push(FileInForce::new(path, text.as_bytes()));
-        let text = Rc::new(text);
+        let text = self.list(value, path)?;
         let mut networks = Vec::new();
         let mut misplaced = Vec::new();
         for entry in lists::networks(&text) {

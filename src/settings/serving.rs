@@ -59,13 +59,24 @@ impl CertificateSource {
     pub fn read(&self, texts: &[Secret]) -> Result<Certificate, String> {
         let pair = self.pair(texts).map_err(|fault| fault.flaw.what)?;
         let names = self.served(&pair.leaf).map_err(|flaw| flaw.what)?;
-        Ok(Certificate {
-            key: Arc::new(pair.key),
+        Ok(self.clone().certificate(pair.key, names, Some(&pair.leaf)))
+    }
+
+    /// A certificate from here; one whose leaf was not read has no dates.
+    pub(super) fn certificate(
+        self,
+        key: CertifiedKey,
+        names: Vec<String>,
+        leaf: Option<&Leaf>,
+    ) -> Certificate {
+        let date = |of: fn(&Leaf) -> SystemTime| leaf.map_or(SystemTime::UNIX_EPOCH, of);
+        Certificate {
+            key: Arc::new(key),
             names,
-            not_before: pair.leaf.not_before,
-            not_after: pair.leaf.not_after,
-            source: Arc::new(self.clone()),
-        })
+            not_before: date(|leaf| leaf.not_before),
+            not_after: date(|leaf| leaf.not_after),
+            source: Arc::new(self),
+        }
     }
 
     /// Parses the contents of its sources and checks that they belong together.

@@ -1,8 +1,7 @@
 //! Certificates and keys: parses PEM, checks that certificate and key match, and reads their names and dates.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
@@ -141,13 +140,7 @@ impl Check<'_> {
         let Pair { key, leaf } = self.keep_part((place, &table.key, &table.password), pair)?;
         self.judge_dates(place, &leaf);
         let names = self.served_names(table, place, &source, &leaf)?;
-        Some(Certificate {
-            key: Arc::new(key),
-            names,
-            not_before: leaf.not_before,
-            not_after: leaf.not_after,
-            source: Arc::new(source),
-        })
+        Some(source.certificate(key, names, Some(&leaf)))
     }
 
     /// Keeps what was made of a certificate, or reports the part that is wrong where it is set.
@@ -180,10 +173,8 @@ impl Check<'_> {
             Places::Apart { chain, .. } => chain.known().map(|text| (text, chain.place())),
             Places::Together { .. } => None,
         };
-        let chain = match chain {
-            Some((text, shown)) => self.findings.keep(place, certificates_in(text, &shown))?,
-            None => Vec::new(),
-        };
+        let read = chain.map_or(Ok(Vec::new()), |(text, shown)| certificates_in(text, &shown));
+        let chain = self.findings.keep(place, read)?;
         let leaf = optional(chain.first(), |leaf| self.findings.keep(place, read_leaf(leaf)))?;
         if let Some(leaf) = &leaf {
             self.judge_dates(place, leaf);
@@ -193,14 +184,7 @@ impl Check<'_> {
             Some(leaf) => self.served_names(table, place, &source, leaf)?,
             None => source.names.clone(),
         };
-        let date = |of: fn(&Leaf) -> SystemTime| leaf.as_ref().map_or(SystemTime::UNIX_EPOCH, of);
-        Some(Certificate {
-            key: Arc::new(key),
-            names,
-            not_before: date(|leaf| leaf.not_before),
-            not_after: date(|leaf| leaf.not_after),
-            source: Arc::new(source),
-        })
+        Some(source.certificate(key, names, leaf.as_ref()))
     }
 
     /// The names in the settings, lower-case; nothing if one of them is wrong.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use crate::files;
 use crate::model::{FixedPath, Flaw, Host, KeyLabel, PathTemplate, Secret};
 use crate::settings::check::Check;
+use crate::settings::files::FileInForce;
 use crate::settings::kinds::{At, Word, word};
 use crate::settings::source::{Holds, Reference};
 use crate::settings::{KeyDigest, SecretSource, Secrets, lists};
@@ -128,6 +130,18 @@ impl Check<'_> {
         ));
         self.findings.warn(value, flaw);
         true
+    }
+
+    /// Reads a list that the settings name; nothing on another machine, or after a mistake.
+    pub(super) fn list(&mut self, value: &At<String>, path: &Path) -> Option<Rc<String>> {
+        if self.is_elsewhere(value, path) {
+            return None;
+        }
+        let read = files::read_text(path, lists::LIST_BYTES_MAX);
+        let text = self.findings.keep(value, read)?;
+        self.fingerprint.text(&text);
+        self.files.push(FileInForce::new(path, text.as_bytes()));
+        Some(Rc::new(text))
     }
 
     /// Warns of a file that must be there when the gateway runs, but may appear later than the settings are
