@@ -24,13 +24,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub use outcome::Outcome;
 
-use crate::cli::doctor::{DoctorArguments, SetupStyle};
+use crate::cli::doctor::DoctorArguments;
 use crate::cli::keys::KeyCommand;
 use crate::cli::load::{SettingsFile, load, rendered, style};
 use crate::cli::operate::{AuditCommand, Running};
 use crate::cli::outcome::WRONG;
 use crate::control::Request;
-use crate::doctor::count;
+use crate::doctor::{count, setup};
 use crate::settings;
 use crate::settings::{Environment, Report, Secrets};
 
@@ -97,7 +97,7 @@ enum Command {
         identity: String,
         /// The tool that the commands are for.
         #[arg(long, value_enum, default_value = "az")]
-        style: SetupStyle,
+        style: setup::Style,
     },
     /// Show which settings are in force, since when and by whom, and whether the files differ from them.
     Status {

@@ -43,16 +43,6 @@ pub(super) struct DoctorArguments {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(super) enum SetupStyle {
-    /// Azure CLI.
-    Az,
-    /// Microsoft Graph PowerShell.
-    Powershell,
-    /// Bicep with the Microsoft Graph extension.
-    Bicep,
-}
-
 pub(super) fn doctor(path: &Path, words: DoctorArguments) -> Result<Outcome, Outcome> {
     if words.audit {
         let why = "`doctor --audit` is now `doctor --privileges`; it does the same\n";
@@ -137,7 +127,7 @@ fn announce(plan: &[String]) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-pub(super) fn setup(path: &Path, identity: &str, style: SetupStyle) -> Result<Outcome, Outcome> {
+pub(super) fn setup(path: &Path, identity: &str, style: setup::Style) -> Result<Outcome, Outcome> {
     // The announcement comes before secrets are read from vaults; the pod's environment is known only with
     // them.
     let whole = settings::load(path, &Environment::of_process());
@@ -148,11 +138,6 @@ pub(super) fn setup(path: &Path, identity: &str, style: SetupStyle) -> Result<Ou
         ..Questions::default()
     };
     let selection = Selection::of(&config, &questions).map_err(wrong)?;
-    let style = match style {
-        SetupStyle::Az => setup::Style::Az,
-        SetupStyle::Powershell => setup::Style::PowerShell,
-        SetupStyle::Bicep => setup::Style::Bicep,
-    };
     let runtime = runtime()?;
     let mut text = String::new();
     for identity in &selection.identities {

@@ -11,11 +11,12 @@ use crate::settings::{
 };
 
 /// The tool that the commands are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Style {
     /// Azure CLI.
     Az,
     /// Microsoft Graph PowerShell.
+    #[value(name = "powershell")]
     PowerShell,
     /// Bicep with the Microsoft Graph extension.
     Bicep,
