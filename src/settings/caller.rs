@@ -20,9 +20,8 @@ use crate::settings::network::NetworkKeys;
 use crate::settings::rings::{KeyMarks, Pepper, Ring, Shared};
 use crate::settings::scalars::Rate;
 use crate::settings::table::{Table, table};
-use crate::settings::value::UNRESOLVED;
 use crate::settings::{
-    KeyDigest, KeyList, KeySettings, KeyState, NetworkSettings, SecretSource, Secrets, lists,
+    KeyDigest, KeyList, KeySettings, KeyState, NetworkSettings, SecretSource, Secrets, UNRESOLVED, lists,
 };
 
 table! {
@@ -227,20 +226,16 @@ impl Check<'_> {
             .findings
             .add_source(&path.display().to_string(), &text, TextKind::KeyList);
         for entry in lists::keys(&text) {
-            let entry = match entry {
-                Ok(entry) => entry,
-                Err(found) => {
-                    self.findings
-                        .mistake(Findings::mark(source, found.span), found.flaw);
-                    continue;
+            match entry {
+                Ok(((key, digest), label)) => {
+                    let marks = KeyMarks {
+                        label: Findings::mark(source, label),
+                        digest: Findings::mark(source, digest),
+                    };
+                    self.add_key(&key, marks, shared);
                 }
-            };
-            let (key, digest) = entry.value;
-            let marks = KeyMarks {
-                label: Findings::mark(source, entry.span),
-                digest: Findings::mark(source, digest),
-            };
-            self.add_key(&key, marks, shared);
+                Err((flaw, span)) => self.findings.mistake(Findings::mark(source, span), flaw),
+            }
         }
     }
 

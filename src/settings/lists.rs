@@ -105,32 +105,21 @@ pub(super) fn moment(text: &str) -> Result<SystemTime, Flaw> {
         .hint("write a date such as 2027-01-31, or a moment such as 2027-01-31T12:00:00Z"))
 }
 
-/// A parsed line of a list, with the span of its first word.
-pub(super) struct Entry<T> {
-    pub(super) span: Range<usize>,
-    pub(super) value: T,
-}
-
-pub(super) struct Misplaced {
-    pub(super) span: Range<usize>,
-    pub(super) flaw: Flaw,
-}
+/// A line of a list: what it says, or what is wrong, with the place of the word that it is about.
+pub(super) type Line<T> = Result<(T, Range<usize>), (Flaw, Range<usize>)>;
 
 /// The networks of a file: one a line, `#` begins a comment.
-pub(super) fn networks(text: &str) -> impl Iterator<Item = Result<Entry<IpNet>, Misplaced>> {
+pub(super) fn networks(text: &str) -> impl Iterator<Item = Line<IpNet>> {
     entries(text).map(|(start, line)| {
         let words = mask::words(line);
         let span = span_of(start, words.first());
         if let Some(word) = words.get(1) {
             let flaw = Flaw::new("a line holds one network");
-            return Err(Misplaced {
-                span: span_of(start, Some(word)),
-                flaw,
-            });
+            return Err((flaw, span_of(start, Some(word))));
         }
         match network(line.trim()) {
-            Ok(value) => Ok(Entry { span, value }),
-            Err(flaw) => Err(Misplaced { span, flaw }),
+            Ok(value) => Ok((value, span)),
+            Err(flaw) => Err((flaw, span)),
         }
     })
 }
@@ -140,16 +129,13 @@ type KeyLine = (KeySettings, Range<usize>);
 
 /// The keys of a file: `LABEL DIGEST [not_before=..] [expires=..] [enabled=false]` a line, `#` begins a
 /// comment.
-pub(super) fn keys(text: &str) -> impl Iterator<Item = Result<Entry<KeyLine>, Misplaced>> {
+pub(super) fn keys(text: &str) -> impl Iterator<Item = Line<KeyLine>> {
     entries(text).map(|(start, line)| key(start, line))
 }
 
-fn key(start: usize, line: &str) -> Result<Entry<KeyLine>, Misplaced> {
+fn key(start: usize, line: &str) -> Line<KeyLine> {
     let words = mask::words(line);
-    let misplaced = |word: Option<&(usize, &str)>, flaw| Misplaced {
-        span: span_of(start, word),
-        flaw,
-    };
+    let misplaced = |word: Option<&(usize, &str)>, flaw| (flaw, span_of(start, word));
     let [first @ (_, label), rest @ ..] = words.as_slice() else {
         return Err(misplaced(None, Flaw::new("the line is empty")));
     };
@@ -170,10 +156,7 @@ fn key(start: usize, line: &str) -> Result<Entry<KeyLine>, Misplaced> {
         seen.push(name);
         set(&mut key, name, value).map_err(|flaw| misplaced(Some(option), flaw))?;
     }
-    Ok(Entry {
-        span: span_of(start, Some(first)),
-        value: (key, span_of(start, Some(second))),
-    })
+    Ok(((key, span_of(start, Some(second))), span_of(start, Some(first))))
 }
 
 fn set(key: &mut KeySettings, name: &str, value: &str) -> Result<(), Flaw> {
@@ -307,7 +290,7 @@ mod tests {
             "\u{feff}# all keys\n\nerp sha256:{hex}\r\n\
                old hmac-sha256:{hex} expires=2020-01-01 enabled=false # x\n"
         );
-        let keys: Vec<_> = keys(&text).map(|entry| entry.ok().unwrap().value.0).collect();
+        let keys: Vec<_> = keys(&text).map(|entry| entry.ok().unwrap().0.0).collect();
         assert_eq!(keys.len(), 2);
         assert_eq!(keys_max(&text), 2);
         assert_eq!((keys_max(""), keys_max(&"\n".repeat(73))), (0, 1));
@@ -333,12 +316,12 @@ mod tests {
             ),
         ] {
             let text = format!("# first\n{line}\n");
-            let misplaced = keys(&text).next().unwrap().err().unwrap();
-            assert_eq!(&text[misplaced.span], word);
+            let (_, span) = keys(&text).next().unwrap().err().unwrap();
+            assert_eq!(&text[span], word);
         }
         let text = "10.0.0.0/8\n10.1.0.0/16 10.2.0.0/16\n";
         assert_eq!(
-            &text[networks(text).nth(1).unwrap().err().unwrap().span],
+            &text[networks(text).nth(1).unwrap().err().unwrap().1],
             "10.2.0.0/16"
         );
     }
@@ -347,11 +330,11 @@ mod tests {
         #[test]
         fn any_text_is_a_list_or_a_mistake_in_it(text in any::<String>()) {
             prop_assert!(keys(&text).filter(Result::is_ok).count() <= keys_max(&text));
-            for misplaced in keys(&text).filter_map(Result::err) {
-                prop_assert!(text.get(misplaced.span).is_some());
+            for (_, span) in keys(&text).filter_map(Result::err) {
+                prop_assert!(text.get(span).is_some());
             }
-            for misplaced in networks(&text).filter_map(Result::err) {
-                prop_assert!(text.get(misplaced.span).is_some());
+            for (_, span) in networks(&text).filter_map(Result::err) {
+                prop_assert!(text.get(span).is_some());
             }
             let _ = moment(&text);
         }

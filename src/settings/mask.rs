@@ -168,14 +168,13 @@ pub(super) fn is_variable(name: &str) -> bool {
 
 /// Whether this is a GUID in its usual form, hyphens included.
 pub(super) fn is_guid(text: &str) -> bool {
-    let mut groups = text.split('-');
-    let hex = |group: Option<&str>, length: usize| {
-        group.is_some_and(|group| group.len() == length && group.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    };
-    [8, 4, 4, 4, 12]
-        .into_iter()
-        .all(|length| hex(groups.next(), length))
-        && groups.next().is_none()
+    is_grouped(text, &[8, 4, 4, 4, 12], u8::is_ascii_hexdigit)
+}
+
+/// Whether a text is groups of these lengths with hyphens between them.
+fn is_grouped(text: &str, lengths: &[usize], is_digit: fn(&u8) -> bool) -> bool {
+    let groups = || text.split('-').map(str::as_bytes);
+    groups().map(<[u8]>::len).eq(lengths.iter().copied()) && groups().flatten().all(is_digit)
 }
 
 /// A text on its way to being masked.
@@ -505,21 +504,12 @@ fn is_short_value(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_digit() || b"-:.+TZ".contains(&byte))
-        && text.get(..10).is_some_and(is_day);
+        && text
+            .get(..10)
+            .is_some_and(|day| is_grouped(day, &[4, 2, 2], u8::is_ascii_digit));
     let number = text.trim_start_matches(['+', '-']);
     let parts = number.split(['.', '_']);
     is_date || (number.len() <= 2 * SHORT_RUN && parts.into_iter().all(is_amount))
-}
-
-fn is_day(text: &str) -> bool {
-    let mut groups = text.split('-');
-    let digits = |group: Option<&str>, length: usize| {
-        group.is_some_and(|group| group.len() == length && group.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    digits(groups.next(), 4)
-        && digits(groups.next(), 2)
-        && digits(groups.next(), 2)
-        && groups.next().is_none()
 }
 
 /// Digits, perhaps with a unit behind them.

@@ -37,7 +37,6 @@ mod route;
 mod sample;
 mod scalars;
 mod schema;
-mod seal;
 mod serving;
 mod source;
 mod state;
@@ -65,6 +64,7 @@ pub use identity::grant::{
     FederatedSettings, GrantSettings, IdentityRole, IdentitySettings, ManagedSettings, ManagedSource,
     Selector,
 };
+pub use identity::sign_in::check_seal;
 pub use keys::{Dates, KeyList, KeySettings, KeyState, Terms};
 pub use keyvault::KeyVaultSettings;
 pub use limits::QuotaSettings;
@@ -78,12 +78,10 @@ pub use route::{
 };
 pub use scalars::{Rate, Size};
 pub use schema::schema;
-pub use seal::check_seal;
 pub use serving::{Certificate, CertificateSource};
-pub use source::{Environment, SecretSource, Secrets, VaultValue};
+pub use source::{Environment, SecretSource, Secrets, UNRESOLVED, VaultValue};
 pub use state::state_folder;
 pub use trigger::{Proof, TriggerSource};
-pub use value::UNRESOLVED;
 pub use vault::VaultReference;
 pub use word::KeyPlace;
 

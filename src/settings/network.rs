@@ -65,7 +65,7 @@ impl Check<'_> {
         let mut misplaced = Vec::new();
         for entry in lists::networks(&text) {
             match entry {
-                Ok(entry) => networks.push(entry.value),
+                Ok((network, _)) => networks.push(network),
                 Err(found) => misplaced.push(found),
             }
         }
@@ -76,9 +76,8 @@ impl Check<'_> {
         let source = self
             .findings
             .add_source(&path.display().to_string(), &text, TextKind::NetworkList);
-        for found in misplaced {
-            self.findings
-                .mistake(Findings::mark(source, found.span), found.flaw);
+        for (flaw, span) in misplaced {
+            self.findings.mistake(Findings::mark(source, span), flaw);
         }
         None
     }

@@ -20,6 +20,9 @@ pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// Largest PEM file: the bundle of a whole operating system is a quarter of it.
 pub(super) const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Takes the place of a secret, or of a value from the pod's environment variables, that is not read.
+pub const UNRESOLVED: &str = "unresolved";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrets {
     /// They are read and must be there.
@@ -133,7 +136,7 @@ impl Environment {
         {
             return Err(format!("{} is not a regular file", path.display()));
         }
-        let resolved = reference.and_then(|reference| self.resolve(&reference));
+        let resolved = reference.and_then(|reference| self.resolve(&reference, Holds::Text));
         resolved.map(|resolved| resolved.secret).map_err(|flaw| flaw.what)
     }
 
@@ -152,11 +155,7 @@ impl Environment {
         known.into_iter().filter(set).collect()
     }
 
-    pub(super) fn resolve(&self, reference: &Reference) -> Result<Resolved, Flaw> {
-        self.resolve_as(reference, Holds::Text)
-    }
-
-    pub(super) fn resolve_as(&self, reference: &Reference, holds: Holds) -> Result<Resolved, Flaw> {
+    pub(super) fn resolve(&self, reference: &Reference, holds: Holds) -> Result<Resolved, Flaw> {
         match reference {
             Reference::Variable(name) => {
                 let secret = self.variable(name)?;
@@ -283,6 +282,12 @@ impl SecretSource {
         self
     }
 
+    /// The same source, with a placeholder where its value was not read.
+    pub(super) fn or_unresolved(mut self) -> Self {
+        self.known.get_or_insert_with(|| Secret::new(UNRESOLVED));
+        self
+    }
+
     pub(super) fn holding(mut self, holds: Holds) -> Self {
         self.holds = holds;
         self
@@ -387,13 +392,15 @@ pub(super) fn read_chain(path: &Path) -> Result<Secret, Flaw> {
 mod tests {
     use std::path::Path;
 
-    use super::{Environment, Reference};
+    use super::{Environment, Holds, Reference};
 
     fn resolve(environment: &Environment, text: &str, folder: &Path) -> Result<String, String> {
         let reference = Reference::parse(text, folder)
             .unwrap()
             .map_err(|flaw| flaw.what)?;
-        let resolved = environment.resolve(&reference).map_err(|flaw| flaw.what)?;
+        let resolved = environment
+            .resolve(&reference, Holds::Text)
+            .map_err(|flaw| flaw.what)?;
         Ok(resolved.secret.expose().to_owned())
     }
 
@@ -463,7 +470,9 @@ mod tests {
         for (mode, warned) in [(0o600, false), (0o640, true), (0o604, true)] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let reference = Reference::parse("file:secret", folder.path()).unwrap().unwrap();
-            let resolved = Environment::of_process().resolve(&reference).unwrap();
+            let resolved = Environment::of_process()
+                .resolve(&reference, Holds::Text)
+                .unwrap();
             assert_eq!(resolved.warning.is_some(), warned, "{mode:o}");
         }
     }

@@ -7,6 +7,7 @@ use crate::settings::IdentitySettings;
 use crate::settings::check::Check;
 use crate::settings::kinds::At;
 use crate::settings::source::{Holds, Reference, SecretSource};
+use crate::settings::value::optional;
 
 /// How a route authenticates to its trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,22 +144,19 @@ impl Check<'_> {
         proof: Option<&Proof>,
         identities: &[IdentitySettings],
     ) -> Option<Address> {
-        let reference = match Reference::parse(value, &self.folder) {
-            Some(reference) => Some(self.findings.keep(value, reference)?),
-            None => None,
-        };
+        let reference = Reference::parse(value, &self.folder);
+        let reference = optional(reference, |reference| self.findings.keep(value, reference))?;
+        let cloud = cloud_of(proof, identities);
         let Some(reference) = reference else {
             if mentions_signature(value) {
                 self.findings.mistake(value, inline_signature(proof));
                 return None;
             }
             let url = self.findings.keep(value, read_address(value, proof))?;
-            let cloud = cloud_of(proof, identities);
             self.judge(value, &url, cloud.as_ref());
             return Some((url, None));
         };
         let source = self.at_start(value, reference, Holds::Text)?;
-        let cloud = cloud_of(proof, identities);
         let url = match source.known() {
             Some(text) => {
                 let url = self.findings.keep(value, read_address(text.expose(), proof))?;

@@ -10,15 +10,12 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::files;
-use crate::model::{FixedPath, Flaw, Host, KeyLabel, PathTemplate, Secret};
+use crate::model::{FixedPath, Flaw, Host, KeyLabel, PathTemplate};
 use crate::settings::check::Check;
 use crate::settings::files::FileInForce;
 use crate::settings::kinds::{At, Word, word};
 use crate::settings::source::{Holds, Reference};
 use crate::settings::{KeyDigest, SecretSource, Secrets, lists};
-
-/// Takes the place of a secret, or of a value from the pod's environment variables, that is not read.
-pub const UNRESOLVED: &str = "unresolved";
 
 /// A value that may be left out; nothing after a mistake in it.
 pub(super) fn optional<T, V>(value: Option<T>, read: impl FnOnce(T) -> Option<V>) -> Option<Option<V>> {
@@ -69,8 +66,8 @@ impl Check<'_> {
             self.vaults.later.push((value.into(), place.clone()));
             return Some(SecretSource::new(reference, None));
         }
-        let secret = self.resolve(value, &reference)?;
-        Some(SecretSource::new(reference, Some(secret)))
+        let source = self.at_start(value, reference, Holds::Text)?;
+        Some(source.or_unresolved())
     }
 
     /// A secret that is required before anything is served, with the place where it can be read again. Its value is
@@ -107,16 +104,10 @@ impl Check<'_> {
         if !self.environment.is_at_hand(&reference) {
             return Some((SecretSource::new(reference, None).holding(holds), None));
         }
-        let resolved = self.environment.resolve_as(&reference, holds);
+        let resolved = self.environment.resolve(&reference, holds);
         let resolved = self.findings.keep(value, resolved)?;
         let source = SecretSource::new(reference, Some(resolved.secret)).holding(holds);
         Some((source.until(resolved.expires), resolved.warning))
-    }
-
-    /// What a reference points to, or a placeholder if secrets are not read.
-    pub(super) fn resolve(&mut self, value: &At<String>, reference: &Reference) -> Option<Secret> {
-        let source = self.at_start(value, reference.clone(), Holds::Text)?;
-        Some(source.known().cloned().unwrap_or_else(|| Secret::new(UNRESOLVED)))
     }
 
     /// Whether a file may be left unread because this machine is not the one that will run the gateway.

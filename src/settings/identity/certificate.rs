@@ -10,8 +10,8 @@ use crate::settings::identity::rows::{ClientCertificateTable, IdentityTable};
 use crate::settings::kinds::At;
 use crate::settings::source::{Holds, Reference};
 use crate::settings::table::Table;
-use crate::settings::value::{UNRESOLVED, optional};
-use crate::settings::{ClientProof, SecretSource, Secrets};
+use crate::settings::value::optional;
+use crate::settings::{ClientProof, SecretSource, Secrets, UNRESOLVED};
 
 #[derive(Debug, Clone)]
 pub struct ClientCertificate {
@@ -124,7 +124,7 @@ impl Check<'_> {
             let source = SecretSource::new(reference, Some(Secret::new(UNRESOLVED)));
             return Some(source.holding(Holds::Bytes));
         }
-        let resolved = self.environment.resolve_as(&reference, Holds::Bytes);
+        let resolved = self.environment.resolve(&reference, Holds::Bytes);
         let resolved = self.findings.keep(value, resolved)?;
         if let Some(flaw) = resolved.warning.filter(|_| !is_public) {
             self.findings.warn(value, flaw);

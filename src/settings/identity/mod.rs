@@ -9,9 +9,11 @@ mod links;
 mod managed;
 mod password;
 pub(super) mod rows;
-mod sign_in;
+pub(super) mod sign_in;
 mod way;
 mod words;
+
+use std::time::SystemTime;
 
 pub(super) use links::give_roles;
 
@@ -26,8 +28,7 @@ use crate::settings::kinds::{At, Word};
 use crate::settings::name::Names;
 use crate::settings::table::Table;
 use crate::settings::{
-    ClientProof, ClientSecret, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings, SecretSource,
-    mask, near,
+    ClientProof, ClientSecret, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings, mask, near,
 };
 
 impl Check<'_> {
@@ -220,23 +221,16 @@ impl Check<'_> {
     fn secrets(&mut self, identity: &Table<IdentityTable>) -> Option<ClientProof> {
         let mut secrets = Vec::new();
         if let Some(value) = &identity.client_secret {
-            let source = self.secret_source("client_secret", value);
-            secrets.push(source.map(|source| {
-                self.judge_secret(value, &source);
-                ClientSecret {
-                    source,
-                    expires: None,
-                }
-            }));
+            secrets.push(self.client_secret("client_secret", value, None));
         }
         for table in &identity.secret {
-            secrets.push(self.client_secret(table));
+            secrets.push(self.dated_secret(table));
         }
         let secrets: Option<Vec<_>> = secrets.into_iter().collect();
         secrets.map(ClientProof::Secrets)
     }
 
-    fn client_secret(&mut self, table: &Table<SecretTable>) -> Option<ClientSecret> {
+    fn dated_secret(&mut self, table: &Table<SecretTable>) -> Option<ClientSecret> {
         let hint = "write for example value = \"env:CONTOSO_SECRET\"";
         let value = table.require(("value", &table.value), hint, &mut self.findings)?;
         let expires = table.expires.as_deref().copied();
@@ -249,13 +243,17 @@ impl Check<'_> {
             self.findings
                 .warn(at, flaw.hint("create a new one in Entra, and take this one out"));
         }
-        let source = self.secret_source("value", value)?;
-        self.judge_secret(value, &source);
-        Some(ClientSecret { source, expires })
+        self.client_secret("value", value, expires)
     }
 
     /// Warns of a secret's id in the place of its value: Entra shows both side by side, and the value only once.
-    fn judge_secret(&mut self, place: &At<String>, source: &SecretSource) {
+    fn client_secret(
+        &mut self,
+        key: &str,
+        place: &At<String>,
+        expires: Option<SystemTime>,
+    ) -> Option<ClientSecret> {
+        let source = self.secret_source(key, place)?;
         if source
             .known()
             .is_some_and(|secret| mask::is_guid(secret.expose()))
@@ -266,6 +264,7 @@ impl Check<'_> {
             let hint = "copy the column Value, which Entra shows only when the secret is made; if it was not kept, create a new secret";
             self.findings.warn(place, flaw.hint(hint));
         }
+        Some(ClientSecret { source, expires })
     }
 
     fn token_file(&mut self, identity: &Table<IdentityTable>, value: &At<String>) -> Option<GrantSettings> {

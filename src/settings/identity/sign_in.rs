@@ -5,14 +5,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::model::{Cloud, Flaw};
+use crate::model::{Cloud, Flaw, Secret};
 use crate::settings::check::Check;
 use crate::settings::identity::rows::{IdentityTable, SignInTable};
 use crate::settings::identity::words::{DEFAULT, check_scope, is_near};
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
 use crate::settings::value::optional;
-use crate::settings::{GrantSettings, SecretSource, Secrets, check_seal};
+use crate::settings::{GrantSettings, SecretSource, Secrets};
+
+/// Anyone who has the sealed store must not be able to guess the seal.
+const SEAL_BYTES_MIN: usize = 16;
+
+/// Whether a store may be sealed with this secret: asked at the start, and whenever the secret is replaced.
+pub fn check_seal(seal: &Secret) -> Result<(), &'static str> {
+    if seal.expose().len() < SEAL_BYTES_MIN {
+        return Err("the seal has fewer than 16 bytes and could be guessed");
+    }
+    Ok(())
+}
 
 impl Check<'_> {
     pub(super) fn sign_in(
