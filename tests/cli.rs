@@ -787,7 +787,7 @@ fn a_route_gets_a_new_trigger_and_keeps_its_address() {
     );
     let said = well(&flowgate(&["relink", "--config", &config, "invoices", &moved]));
     assert!(said.contains("Public") && said.contains("/invoices"), "{said}");
-    assert!(said.contains("Restart the gateway"), "{said}");
+    assert!(said.contains("flowgate reload"), "{said}");
     let after = std::fs::read_to_string(&config).unwrap();
     assert_eq!(
         after,

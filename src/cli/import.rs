@@ -146,7 +146,7 @@ fn try_import(task: &Import) -> Result<String, Refusal> {
         task.settings.config.display()
     );
     said.push_str(&public_address(&config, &task.name));
-    said.push_str("Restart the gateway to serve it.\n");
+    said.push_str("Run `flowgate reload`, or send SIGHUP to the gateway, to serve it.\n");
     Ok(said)
 }
 
@@ -176,28 +176,7 @@ fn try_relink(task: &Relink) -> Result<String, Refusal> {
         .ok_or_else(|| format!("The trigger of \"{}\" was not found in the settings.", route.name))?;
     let address = fitting(&url, route)?;
     let mut said = describe(&url) + &left_behind(&task.address, &url);
-    let change = match &place {
-        TriggerPlace::Variable(name) => {
-            return Err(format!(
-                "The trigger of \"{}\" is in the environment variable {name}: set it to the new address where the gateway \
-                 is started.",
-                route.name
-            ));
-        }
-        TriggerPlace::Vault(place) => {
-            return Err(format!(
-                "The trigger of \"{}\" is {place}: store the new address there.",
-                route.name
-            ));
-        }
-        TriggerPlace::File(path) => Change::Secret(path.clone(), address),
-        TriggerPlace::Inline(span) => {
-            let text = edit::with(&settings.text, span.clone(), address.expose())
-                .ok_or_else(|| "The settings cannot be changed at this place.".to_owned())?;
-            check(&text, &task.settings.config)?;
-            Change::Settings(text)
-        }
-    };
+    let change = change_at(&place, address, &settings.text, task)?;
     let place = match &change {
         Change::Secret(path, _) => path.display().to_string(),
         Change::Settings(_) => task.settings.config.display().to_string(),
@@ -216,13 +195,39 @@ fn try_relink(task: &Relink) -> Result<String, Refusal> {
         Change::Settings(text) => {
             edit::replace_settings(&task.settings.config, &text)
                 .map_err(|error| unwritten(&task.settings.config, &error))?;
-            "Restart the gateway to use the new address."
+            "Run `flowgate reload`, or send SIGHUP to the gateway, to use the new address."
         }
     };
     let _ = writeln!(said, "Replaced    the trigger of \"{}\" in {place}", route.name);
     said.push_str(&public_address(&settings.config, &task.route));
     let _ = writeln!(said, "Callers notice nothing. {next}");
     Ok(said)
+}
+
+/// What is written where the trigger is.
+fn change_at(place: &TriggerPlace, address: Secret, text: &str, task: &Relink) -> Result<Change, Refusal> {
+    Ok(match place {
+        TriggerPlace::Variable(name) => {
+            return Err(format!(
+                "The trigger of \"{}\" is in the environment variable {name}: set it to the new address where the gateway \
+                 is started.",
+                task.route
+            ));
+        }
+        TriggerPlace::Vault(place) => {
+            return Err(format!(
+                "The trigger of \"{}\" is {place}: store the new address there.",
+                task.route
+            ));
+        }
+        TriggerPlace::File(path) => Change::Secret(path.clone(), address),
+        TriggerPlace::Inline(span) => {
+            let changed = edit::with(text, span.clone(), address.expose())
+                .ok_or_else(|| "The settings cannot be changed at this place.".to_owned())?;
+            check(&changed, &task.settings.config)?;
+            Change::Settings(changed)
+        }
+    })
 }
 
 enum Change {
