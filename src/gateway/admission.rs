@@ -175,3 +175,112 @@ impl<'s> Attempts<'s> {
         self.spent.unwrap_or(problem)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use allocation_counter::measure;
+    use bytes::Bytes;
+    use futures_util::FutureExt;
+    use http::Request;
+    use http::request::Parts;
+
+    use super::{Arrived, admit};
+    use crate::counters::Counters;
+    use crate::flow::Progress;
+    use crate::gateway::connection::Connection;
+    use crate::gateway::current::Gateway;
+    use crate::gateway::journal::Journal;
+    use crate::gateway::log::Log;
+    use crate::gateway::payload::Inbound;
+    use crate::settings::{Environment, KeyDigest, Peers, parse};
+    use crate::state::Revocations;
+
+    const KEY: &str = "canary-key-0123456789";
+    const TRIGGER: &str = "https://prod-01.westeurope.logic.azure.com/workflows/\
+        0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-10-01\
+        &sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=canary";
+
+    /// One caller with a key, and all limits that a request can meet.
+    fn gateway() -> Arc<Gateway> {
+        let text = format!(
+            "[[listener]]\n\
+             address = \"127.0.0.1:0\"\n\
+             plain_http = \"private-networks\"\n\
+             plain_http_from = [\"127.0.0.0/8\"]\n\
+             [[caller]]\n\
+             name = \"shop\"\n\
+             networks = [\"10.0.0.0/8\"]\n\
+             [[caller.key]]\n\
+             label = \"first\"\n\
+             digest = \"{}\"\n\
+             expires = 2099-01-01\n\
+             [[route]]\n\
+             name = \"orders\"\n\
+             host = \"hooks.example.com\"\n\
+             path = \"/orders/{{id}}\"\n\
+             callers = [\"shop\"]\n\
+             networks = [\"10.0.0.0/8\"]\n\
+             signed = true\n\
+             trigger = \"env:TRIGGER\"\n",
+            KeyDigest::of(KEY.as_bytes(), None).to_setting()
+        );
+        let environment = Environment::from_pairs([("TRIGGER", TRIGGER)]);
+        let (config, _) = parse(&text, Path::new("flowgate.toml"), &environment)
+            .unwrap_or_else(|report| panic!("{report}"));
+        let control = tokio::runtime::Handle::current();
+        let revocations = Revocations::default();
+        Gateway::build(&config, &control, &Counters::new(), Log::off(), revocations).unwrap()
+    }
+
+    fn head(length: usize) -> Parts {
+        let request = Request::post("/orders/17")
+            .header("host", "hooks.example.com")
+            .header("x-api-key", KEY)
+            .header("user-agent", "Vendor-Hook/1.0")
+            .header("content-type", "application/json")
+            .header("content-length", length);
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// Admits a request whose body came with its head. Returns how often it allocated, from the load of the snapshot until
+    /// what it took was given back.
+    fn allocations_of_one(gateway: &Gateway, body: &'static str) -> u64 {
+        let head = head(body.len());
+        let peer = "10.0.0.7:4242".parse().unwrap();
+        let via = Connection::new(peer, 0, "h1", None, Peers::Callers);
+        let estate = &gateway.estate;
+        let mut journal = Journal::open(&estate.log, &estate.counters, peer.ip(), "h1", &head.method);
+        let progress = Progress::new();
+        let body = Inbound::Whole(Bytes::from_static(body.as_bytes()));
+        let mut is_admitted = false;
+        let allocated = measure(|| {
+            let snapshot = gateway.snapshot();
+            let mut arrived = Arrived {
+                head: &head,
+                defect: None,
+                body: Some(body),
+                via: &via,
+                progress: &progress,
+            };
+            let admitted = admit(estate, &snapshot, &mut arrived, &mut journal).now_or_never();
+            is_admitted = matches!(admitted, Some(Ok(_)));
+        });
+        assert!(is_admitted);
+        allocated.count_total
+    }
+
+    #[tokio::test]
+    async fn a_plain_keyed_request_is_admitted_without_an_allocation() {
+        assert_eq!(measure(|| drop(black_box(Box::new(17)))).count_total, 1);
+        let gateway = gateway();
+        for body in ["", r#"{"order":17}"#] {
+            // The first request makes what all later ones use, such as the table of shares of memory.
+            allocations_of_one(&gateway, body);
+            assert_eq!(allocations_of_one(&gateway, body), 0, "{body}");
+        }
+    }
+}
