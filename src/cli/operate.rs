@@ -17,7 +17,7 @@ use crate::state::{Broken, verify};
 pub(super) struct Running {
     #[command(flatten)]
     settings: SettingsFile,
-    /// Its state folder; otherwise `folder` of [state] in the settings file.
+    /// Its state folder; otherwise the one that the settings file names.
     #[arg(long, value_name = "FOLDER")]
     state: Option<PathBuf>,
 }

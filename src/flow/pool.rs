@@ -191,12 +191,13 @@ impl Host {
         let addresses = self.addresses().await?;
         let count = addresses.len();
         for (number, address) in (1..).zip(addresses) {
-            // The last one has all the time that is left: the system tries again after 1 and after 3 seconds.
-            let patience = match number == count {
-                true => self.connect_timeout,
-                false => ADDRESS_TIMEOUT,
+            let connecting = TcpStream::connect(address);
+            let connected = match number == count {
+                // All the time that is left: the system tries again after 1 and after 3 seconds.
+                true => Ok(connecting.await),
+                false => tokio::time::timeout(ADDRESS_TIMEOUT, connecting).await,
             };
-            match tokio::time::timeout(patience, TcpStream::connect(address)).await {
+            match connected {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = error,
                 Err(_) => {
