@@ -28,7 +28,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a whole connection: a scraper comes back, a stuck one goes.
 const AGE_MAX: Duration = Duration::from_secs(300);
 
-/// An open connection.
 struct Open {
     /// When it was used last, on a clock that counts connections and requests.
     used: Arc<AtomicU64>,
@@ -49,9 +48,6 @@ fn make_room(open: &mut Vec<Open>) {
 }
 
 /// Listens, unless the settings switch that off, and serves on this runtime until it ends.
-///
-/// # Errors
-/// Names the address that cannot be bound.
 pub fn start(
     config: &Config,
     control: &Handle,

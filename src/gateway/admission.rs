@@ -24,7 +24,6 @@ use crate::wire::Defect;
 /// A request that passed every check. Only [`admit`] makes one: its field is private to this file.
 pub(super) struct Admitted<'r>(AdmittedParts<'r>);
 
-/// What is known of an admitted request, for the one who sends it on.
 pub(super) struct AdmittedParts<'r> {
     pub head: &'r Parts,
     pub payload: Payload,
@@ -38,18 +37,15 @@ pub(super) struct AdmittedParts<'r> {
 }
 
 impl<'r> Admitted<'r> {
-    /// Whether its body is sent on while it arrives.
     pub(super) fn is_streamed(&self) -> bool {
         matches!(self.0.payload, Payload::Streamed(_))
     }
 
-    /// Takes it apart for the one who sends it on.
     pub(super) fn into_parts(self) -> AdmittedParts<'r> {
         self.0
     }
 }
 
-/// A request as it came.
 pub(super) struct Arrived<'r> {
     pub head: &'r Parts,
     /// What is wrong with the head that this one replaces.

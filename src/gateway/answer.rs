@@ -22,7 +22,6 @@ use crate::wire::{BodyError, Fields};
 
 /// How much of a failed answer is read to find out whose it is; every fault of the platform is far smaller. Bytes.
 const JUDGED_BYTES_MAX: usize = 64 * 1024;
-/// Time for that much.
 const JUDGED_TIME: Duration = Duration::from_secs(10);
 
 /// Id of the request, for the caller's support ticket.
@@ -30,7 +29,6 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Who gave the answer: `gateway`, `platform`, `flow` or `api`.
 pub(super) const ANSWER: HeaderName = HeaderName::from_static("x-flowgate-answer");
 
-/// The body of an answer.
 pub struct AnswerBody {
     source: AnswerSource,
     journal: Option<Journal>,
@@ -40,9 +38,7 @@ pub struct AnswerBody {
 /// The fields of a flow's answer beside those in the head itself: they pass as they are, and no map is made of them.
 #[derive(Debug)]
 pub struct Passed {
-    /// What passes of the trigger's fields.
     pub fields: Fields,
-    /// Id of the request.
     request: RequestId,
     by: AnsweredBy,
 }
@@ -60,7 +56,6 @@ impl Passed {
         take(ANSWER.as_str().as_bytes(), self.by.as_str().as_bytes());
     }
 
-    /// Puts the fields into the map of a head.
     pub fn append_to(&self, headers: &mut HeaderMap) {
         self.fields.append_to(headers);
         headers.insert(REQUEST_ID, outbound::format_id(self.request));
@@ -69,13 +64,10 @@ impl Passed {
 }
 
 enum AnswerSource {
-    /// The gateway's own words.
     Own(Option<Bytes>),
-    /// The flow's.
     Flow(Box<FlowBody>),
 }
 
-/// The body of a flow's answer while it arrives.
 pub(super) struct FlowBody {
     /// Pieces read ahead while the answer was being judged.
     pub first: VecDeque<Bytes>,
@@ -87,7 +79,6 @@ pub(super) struct FlowBody {
     pub timeout: Duration,
     /// Runs while nothing arrives.
     pub timer: Option<Pin<Box<Sleep>>>,
-    /// What the request took of its limits.
     pub taken: Option<Taken>,
 }
 
@@ -100,7 +91,6 @@ impl fmt::Debug for AnswerBody {
     }
 }
 
-/// The answer for a problem, with its line.
 pub(super) fn problem(problem: &Problem, by: AnsweredBy, mut journal: Journal) -> Response<AnswerBody> {
     journal.problem(problem);
     own(problem.answer(journal.request()), by, journal)
@@ -115,7 +105,6 @@ pub(super) fn without_line(problem: &Problem, request: RequestId) -> Response<An
     })
 }
 
-/// An answer of the gateway itself.
 pub(super) fn own(answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal) -> Response<AnswerBody> {
     let (mut head, bytes) = answer.into_parts();
     journal.answered(head.status.as_u16(), by);

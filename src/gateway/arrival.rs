@@ -42,7 +42,6 @@ impl Default for Standstill {
 }
 
 impl Standstill {
-    /// It begins now.
     pub fn begin(&self) {
         self.since.store(self.stamp(clock::now()) + 1, Ordering::Relaxed);
     }
@@ -55,7 +54,6 @@ impl Standstill {
         self.since.store(0, Ordering::Relaxed);
     }
 
-    /// Whether it is stalled now.
     pub fn is_on(&self) -> bool {
         self.since.load(Ordering::Relaxed) > 0
     }
@@ -120,7 +118,6 @@ pub enum Stop {
     Overdue {
         /// Bytes a second.
         rate: NonZeroU64,
-        /// Time beside that.
         grace: Duration,
         /// Its size, or as much of it as had come.
         bytes: u64,
@@ -158,7 +155,6 @@ impl From<&Stop> for Problem {
     }
 }
 
-/// The time that so many bytes take.
 fn time_for(bytes: u64, rate: NonZeroU64) -> Duration {
     Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate)
 }
@@ -183,7 +179,6 @@ pub(super) struct Arrival<B> {
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Arrival<B> {
-    /// A body that arrives over a connection which may stand still.
     pub(super) fn new(body: B, stated: Option<u64>, pace: Pace, standstill: Option<Arc<Standstill>>) -> Self {
         Self {
             body,
@@ -315,7 +310,6 @@ mod tests {
     use crate::problem::Problem;
     use crate::wire::BodyError;
 
-    /// A body of frames that the test sends.
     struct Frames(mpsc::UnboundedReceiver<Frame<Bytes>>);
 
     impl Body for Frames {

@@ -32,7 +32,6 @@ impl fmt::Display for Owner<'_> {
     }
 }
 
-/// Memory for held bodies, over all requests.
 #[derive(Debug)]
 pub(super) struct Budget {
     uses: Mutex<(Limits, Uses)>,
@@ -105,7 +104,6 @@ impl Limits {
 }
 
 impl Budget {
-    /// A budget of so many bytes, for bodies that have at most `body_bytes_max` each.
     pub(super) fn new(bytes_max: usize, body_bytes_max: usize, counters: Counters) -> Arc<Self> {
         Arc::new(Self {
             uses: Mutex::new((Limits::new(bytes_max, body_bytes_max), Uses::default())),
@@ -169,10 +167,6 @@ impl Reservation {
         }
     }
 
-    /// Takes so many bytes more.
-    ///
-    /// # Errors
-    /// [`Kind::GatewayBusy`].
     pub(super) fn grow(&mut self, bytes: usize, owner: Owner<'_>) -> Result<(), Problem> {
         if bytes == 0 {
             return Ok(());

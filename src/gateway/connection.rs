@@ -7,14 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::policy::Origin;
 use crate::settings::Peers;
 
-/// The facts about the connection of a request; made once for all its requests.
 #[derive(Debug)]
 pub struct Connection {
-    /// The peer.
     pub peer: SocketAddr,
     /// The address by which it is judged, as text.
     pub origin: Arc<str>,
-    /// The worker that serves it.
     pub worker: usize,
     /// `h1` or `h2`.
     pub protocol: &'static str,
@@ -31,12 +28,10 @@ impl Connection {
         self.known.load(Ordering::Relaxed)
     }
 
-    /// Notes that.
     pub(super) fn set_known(&self) {
         self.known.store(true, Ordering::Relaxed);
     }
 
-    /// The facts about a peer's connection.
     pub fn new(
         peer: SocketAddr,
         worker: usize,

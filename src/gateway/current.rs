@@ -42,12 +42,10 @@ pub struct Gateway {
 pub struct Prepared(Box<Snapshot>);
 
 impl Prepared {
-    /// The listeners of these settings.
     pub fn listeners(&self) -> &[ListenerSettings] {
         &self.0.listeners
     }
 
-    /// What looks for successors of certificates and other secrets, for these settings.
     pub fn rereader(&self) -> &Rereader {
         self.0.tokens.rereader()
     }
@@ -58,7 +56,6 @@ impl Prepared {
 #[must_use]
 pub struct Retired(Arc<Snapshot>);
 
-/// What is wrong with a revocation.
 #[derive(Debug)]
 pub enum NotRevoked {
     /// The settings in force have no such key.
@@ -70,7 +67,6 @@ pub enum NotRevoked {
 /// Whether new requests are welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serving {
-    /// They are.
     Yes,
     /// The gateway is starting or draining.
     No,
@@ -78,9 +74,6 @@ pub enum Serving {
 
 impl Gateway {
     /// Builds the gateway and starts to fetch tokens on `control`.
-    ///
-    /// # Errors
-    /// When this machine has no certificate authorities to trust.
     pub fn build(
         config: &Config,
         control: &Handle,
@@ -98,9 +91,6 @@ impl Gateway {
     }
 
     /// Refuses a key from the next request on, whatever the settings say of it from now on.
-    ///
-    /// # Errors
-    /// When no caller has it, or it is not kept for the next start; then it is refused nevertheless.
     pub fn revoke(&self, caller: &CallerName, label: &KeyLabel) -> Result<(), NotRevoked> {
         let digest = self.snapshot().callers.revoke(caller, label);
         let key = RevokedKey {
@@ -112,9 +102,6 @@ impl Gateway {
     }
 
     /// Builds what these settings decide, and changes nothing. It may take a second: not for a worker.
-    ///
-    /// # Errors
-    /// When settings that are right in themselves cannot be served.
     pub fn prepare(&self, config: &Config, wanted: Wanted) -> Result<Prepared, BuildError> {
         let current = self.snapshot();
         if wanted == Wanted::ByItself {
@@ -161,12 +148,10 @@ impl Gateway {
         self.current.load_full()
     }
 
-    /// The listeners of the settings in force.
     pub fn listeners(&self) -> Vec<ListenerSettings> {
         self.snapshot().listeners.clone()
     }
 
-    /// What looks for successors of certificates and other secrets, for the settings in force.
     pub fn rereader(&self) -> Rereader {
         self.snapshot().tokens.rereader().clone()
     }
@@ -189,12 +174,10 @@ impl Gateway {
         self.estate.departed.none().await;
     }
 
-    /// Where lines about connections go.
     pub fn log(&self) -> &Log {
         &self.estate.log
     }
 
-    /// What is counted.
     pub fn counters(&self) -> &Counters {
         &self.estate.counters
     }

@@ -39,7 +39,6 @@ impl Departed {
     }
 }
 
-/// One of them.
 struct Orphan(Arc<Departed>);
 
 impl Orphan {

@@ -24,7 +24,6 @@ use crate::state::Revocations;
 #[derive(Debug)]
 pub(super) struct Estate {
     pub counters: Counters,
-    /// The figures of each route.
     pub figures: Registry<RouteName, RouteFigures>,
     pub log: Log,
     pub budget: Arc<Budget>,
@@ -36,7 +35,6 @@ pub(super) struct Estate {
     pub revocations: Revocations,
     pub departed: Arc<Departed>,
     pub listeners: Listeners,
-    /// Whether new requests are welcome.
     pub serving: AtomicBool,
     pub started: Instant,
     pub reloads: Reloads,

@@ -38,7 +38,6 @@ enum Next {
     Again,
 }
 
-/// A request on its way.
 struct Departure<'r> {
     admitted: AdmittedParts<'r>,
     progress: &'r Arc<Progress>,

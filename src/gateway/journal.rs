@@ -23,11 +23,9 @@ const METHOD_BYTES_MAX: usize = 32;
 /// Longest cause that is written. The longest of ours, with what a platform says of it, has about 2,000 characters.
 const CAUSE_CHARS_MAX: usize = 4096;
 
-/// Who gave the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AnsweredBy {
-    /// The gateway itself.
     Gateway,
     /// The flow platform, translated by the gateway.
     Platform,
@@ -49,13 +47,11 @@ impl AnsweredBy {
     }
 }
 
-/// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum End {
     /// The last byte of the answer has left.
     Complete,
-    /// The caller went first.
     CallerGone,
     /// The answer broke off on the flow's side.
     FlowCut,
@@ -140,7 +136,6 @@ struct Line {
 }
 
 impl Journal {
-    /// Opens the line of a request.
     pub fn open(
         log: &Log,
         counters: &Counters,
@@ -178,17 +173,14 @@ impl Journal {
         }))
     }
 
-    /// Id of the request.
     pub fn request(&self) -> RequestId {
         self.0.request
     }
 
-    /// Notes the route.
     pub fn route(&mut self, figures: &Arc<RouteFigures>) {
         self.0.route = Some(figures.clone());
     }
 
-    /// Notes who calls.
     pub fn caller(&mut self, name: &CallerName, key: Option<&KeyLabel>) {
         self.0.caller = Some(name.clone());
         self.0.key = key.cloned();
@@ -250,12 +242,10 @@ impl Journal {
         self.0.body_time += time;
     }
 
-    /// Notes how long the token took.
     pub fn token_time(&mut self, time: Duration) {
         self.0.token_time = Some(self.0.token_time.unwrap_or_default() + time);
     }
 
-    /// Notes how long the trigger took, and over which connection it was called.
     pub fn flow_time(&mut self, time: Duration, age: Age) {
         if let Some(figures) = &self.0.route {
             figures.flow_time.observe(time.as_secs_f64());
@@ -279,7 +269,6 @@ impl Journal {
         self.0.run_started = Some(Run::No);
     }
 
-    /// Notes the run that was started.
     pub fn run(&mut self, run: Option<String>) {
         if run.is_some() {
             self.0.run_started = Some(Run::Yes);
@@ -302,12 +291,10 @@ impl Journal {
         line.counters.own_time.observe(own.as_secs_f64());
     }
 
-    /// Notes bytes of the answer's body.
     pub fn sent(&mut self, bytes: u64) {
         self.0.bytes_out += bytes;
     }
 
-    /// Notes that the whole answer has left.
     pub fn complete(&mut self) {
         // The answer of a call whose caller has gone is read to its end, but nobody got it.
         let abandoned = self

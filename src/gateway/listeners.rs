@@ -37,7 +37,6 @@ impl fmt::Debug for Listeners {
 }
 
 impl Listeners {
-    /// Notes where callers are served, and who judges the certificates there.
     pub(super) fn set(&self, bound: Vec<SocketAddr>, with_tls: Vec<(SocketAddr, Judge)>) {
         *self.state() = State { bound, with_tls };
     }

@@ -52,12 +52,9 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// Form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// One JSON object.
     Json,
-    /// Text for people.
     Text,
 }
 
@@ -72,7 +69,6 @@ impl Log {
         Self::with(Some(sink), form, AccessLog::Off)
     }
 
-    /// No lines.
     pub fn off() -> Self {
         Self::with(None, Form::Json, AccessLog::Off)
     }
@@ -94,7 +90,6 @@ impl Log {
         }
     }
 
-    /// Lines that were dropped because the writer could not keep up.
     pub fn dropped(&self) -> u64 {
         self.0.sink.as_ref().map_or(0, |sink| sink.dropped())
     }
@@ -112,7 +107,6 @@ impl Log {
         self.0.form
     }
 
-    /// Writes the line of a connection that ended below HTTP, or was refused there.
     pub fn connection(&self, line: &ConnectionLine<'_>) {
         let Some(sink) = &self.0.sink else { return };
         let bytes = match self.0.form {
@@ -143,7 +137,6 @@ pub struct ConnectionLine<'a> {
     pub time: String,
     /// Always `connection`.
     pub kind: &'static str,
-    /// The peer's address.
     pub address: IpAddr,
     /// A word from the code.
     pub reason: &'static str,
@@ -153,7 +146,6 @@ pub struct ConnectionLine<'a> {
 }
 
 impl<'a> ConnectionLine<'a> {
-    /// A line about this peer, now.
     pub fn new(address: IpAddr, reason: &'static str, detail: Option<Cow<'a, str>>) -> Self {
         Self {
             v: SCHEMA_VERSION,

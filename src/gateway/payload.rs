@@ -84,14 +84,10 @@ impl Body for Inbound {
 /// Bytes of a refused body that are taken before the answer, of those that have arrived.
 const DISCARDED_BYTES_MAX: u64 = 64 * 1024;
 
-/// The rules for one body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// Largest body, bytes.
     pub bytes_max: u64,
-    /// Bodies up to this size are held, bytes.
     pub hold_bytes_max: usize,
-    /// How long the caller may take.
     pub pace: Pace,
 }
 
@@ -102,7 +98,6 @@ pub(super) enum Payload {
         Bytes,
         #[expect(dead_code, reason = "it goes back to the budget when dropped")] Option<Reservation>,
     ),
-    /// Still arriving.
     Streamed(Box<Streamed>),
 }
 
@@ -121,9 +116,6 @@ pub(super) fn stated_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Why a body cannot be accepted, known before any of it is read.
-///
-/// # Errors
-/// [`Kind::BodyTooLarge`] with both sizes.
 pub(super) fn check_length(headers: &HeaderMap, rules: &Rules) -> Result<(), Problem> {
     match stated_length(headers) {
         Some(length) if length > rules.bytes_max => Err(too_large(Some(length), rules.bytes_max)),
@@ -262,7 +254,6 @@ impl Pieces {
 pub enum Ending {
     /// More bytes than the route accepts.
     TooLarge(u64),
-    /// Its caller's doing.
     Stopped(Stop),
 }
 

@@ -21,31 +21,24 @@ use crate::settings::ReadyRequires;
 pub struct Readiness {
     /// `ready`, `not-serving` (starting or draining), `no-token` or `no-certificate`.
     pub status: &'static str,
-    /// Counts the settings that were in force since the start, from 1 on.
     pub revision: u64,
     /// The last try to put other settings in force, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<LastReload>,
     /// What the settings ask for: `any-route` or `all-routes`.
     pub requires: &'static str,
-    /// Each identity.
     pub identities: Vec<IdentityState>,
     /// What belongs to no identity, such as certificates of listeners, and ends one day.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<HeldState>,
-    /// Each route whose token has a claim that the flow cannot accept.
     pub claim_mismatches: Vec<MismatchState>,
-    /// Each route that cannot serve.
     pub routes_not_ready: Vec<RouteState>,
-    /// Each certificate of a listener that callers refuse because of its dates.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub certificates_not_ready: Vec<CertificateState>,
 }
 
-/// How an identity is doing.
 #[derive(Debug, Serialize)]
 pub struct IdentityState {
-    /// Its name.
     pub name: String,
     /// Whether it has a token that has not expired.
     pub ready: bool,
@@ -69,21 +62,18 @@ pub struct CredentialState {
     pub days_left: i64,
 }
 
-/// Something that ends one day, and belongs to no identity.
 #[derive(Debug, Serialize)]
 pub struct HeldState {
     /// Whose it is: `listener 0.0.0.0:8443`, `route orders`, `the gateway`.
     pub of: String,
     /// The name of a certificate, or what it is.
     pub credential: String,
-    /// Whole days until it expires; below zero when it is over.
     pub days_left: i64,
 }
 
 /// A route whose token has a claim that the flow cannot accept.
 #[derive(Debug, Serialize)]
 pub struct MismatchState {
-    /// The route.
     pub route: String,
     /// Each such claim, and how to fix it.
     pub findings: Vec<String>,
@@ -92,23 +82,19 @@ pub struct MismatchState {
 /// A route that cannot serve.
 #[derive(Debug, Serialize)]
 pub struct RouteState {
-    /// Its name.
     pub name: String,
-    /// What it lacks.
     pub why: String,
 }
 
 /// A certificate of a listener that is outside of its dates.
 #[derive(Debug, Serialize)]
 pub struct CertificateState {
-    /// The listener.
     pub listener: String,
     /// Which certificate it is, and what is wrong with it.
     pub why: String,
 }
 
 impl Readiness {
-    /// Whether the gateway is ready.
     pub fn is_ready(&self) -> bool {
         self.status == "ready"
     }
@@ -222,7 +208,6 @@ fn state_of(identity: &Identity, tokens: &Tokens) -> IdentityState {
     }
 }
 
-/// What ends one day and belongs to no identity.
 fn held(snapshot: &Snapshot) -> Vec<HeldState> {
     let lives = snapshot.tokens.rereader().lives().into_iter();
     lives

@@ -16,12 +16,9 @@ pub struct LastReload {
     pub refused: Option<String>,
 }
 
-/// How a reload ended.
 #[derive(Debug)]
 pub enum ReloadOutcome {
-    /// The new settings are in force.
     InForce,
-    /// They are not, for this reason.
     Refused(String),
 }
 

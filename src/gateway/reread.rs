@@ -25,7 +25,6 @@ pub(super) fn follow(estate: &Estate, snapshot: &Snapshot, config: &Config) -> V
     following
 }
 
-/// Follows the address of a route's trigger.
 fn follow_trigger(
     rereader: &Rereader,
     route: &Route,

@@ -72,13 +72,11 @@ pub enum Wanted {
 /// Why a gateway cannot be built from settings that are right in themselves.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// Nothing to trust, or not usable.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// A token would go to another host, and nobody asked for that.
     #[error("route {route}: {why}")]
     Moved {
-        /// The route.
         route: RouteName,
         /// Where it would go.
         why: String,
@@ -89,7 +87,6 @@ pub enum BuildError {
 }
 
 impl Snapshot {
-    /// Keeps what follows the places of its secrets.
     pub(super) fn keep(&self, following: Vec<Following>) {
         // It is put in force once.
         let _ = self.following.set(following);
@@ -225,7 +222,6 @@ impl Route {
     }
 }
 
-/// How large a head may be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeadLimits {
     fields_max: usize,

@@ -20,11 +20,9 @@ const ROUTES_MAX: usize = 1000;
 pub struct Status {
     /// Always `flowgate`.
     pub service: String,
-    /// Version of the program.
     pub version: String,
     /// Digest of the settings in force. It covers no secret.
     pub settings: String,
-    /// Counts the settings that were in force since the start, from 1 on.
     pub revision: u64,
     /// The last try to put other settings in force, if there was one since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,7 +35,6 @@ pub struct Status {
     pub minutes: u32,
     /// Routes with requests in this time, at most 1,000.
     pub routes: Vec<RouteStatus>,
-    /// Routes beyond those.
     pub routes_left_out: usize,
     /// Requests that found no route, or were refused before one was looked for.
     pub without_route: u64,
@@ -46,7 +43,6 @@ pub struct Status {
 /// How the recent requests of a route ended.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RouteStatus {
-    /// Name of the route.
     pub route: String,
     /// Answers of the flow that reached their callers whole.
     pub answered: u64,
@@ -54,22 +50,17 @@ pub struct RouteStatus {
     pub failed: Vec<FailureCount>,
 }
 
-/// How often requests ended in a way.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct FailureCount {
-    /// Code of the problem, or `flow-cut`, `caller-gone`.
     pub code: String,
-    /// Requests that ended so.
     pub count: u64,
 }
 
 impl Gateway {
-    /// Notes how a reload ended, for those who ask.
     pub fn note_reload(&self, outcome: ReloadOutcome) {
         self.estate.reloads.note(outcome);
     }
 
-    /// What this gateway knows of itself.
     pub fn status(&self) -> Status {
         let minute = self.estate.counters.minute();
         let snapshot = self.snapshot();

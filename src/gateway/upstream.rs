@@ -48,7 +48,6 @@ pub(super) struct Dispatched<'r> {
 
 /// What an answer means.
 pub(super) enum Judgement {
-    /// It goes to the caller.
     Pass(AnsweredBy),
     /// It was not the flow's: the caller gets a problem, unless the request can go once more.
     Refused(Refusal),
@@ -186,7 +185,6 @@ impl Refusal {
         forgotten == Forgotten::Yes
     }
 
-    /// The caller's problem, with the operator's sentence.
     pub(super) fn problem(&self, sent: &Dispatched<'_>) -> Problem {
         match self {
             Self::ByPlatform(fault, wait) => wait
@@ -215,7 +213,6 @@ fn retry_after(fields: &Fields) -> Option<Duration> {
     Some(clock::retry_after(fields.text("retry-after")?)?.min(Duration::from_secs(86_400)))
 }
 
-/// The caller's problem and the operator's sentence for a fault of the platform.
 fn fault_problem(fault: &Fault, sent: &Dispatched<'_>) -> Problem {
     let mut cause = format!("{fault} Fixed by: {}.", fault.row.failure.fixed_by.as_str());
     if let (Kind::FlowRefusedToken, Some((identity, token))) = (fault.row.kind, sent.token) {

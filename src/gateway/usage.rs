@@ -13,7 +13,7 @@ const NAMED_MAX: usize = 1000;
 pub struct KeyUsage {
     /// Seconds since the gateway started.
     pub since_seconds: u64,
-    /// Keys that hold now.
+    /// Keys in force.
     pub keys: usize,
     /// Those of them that have let nobody in since.
     pub unused: usize,
@@ -21,17 +21,13 @@ pub struct KeyUsage {
     pub named: Vec<UnusedKey>,
 }
 
-/// A key that nobody has used.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UnusedKey {
-    /// Whose it is.
     pub caller: String,
-    /// Its label.
     pub key: String,
 }
 
 impl Gateway {
-    /// Which keys have let nobody in since the start.
     pub fn key_usage(&self) -> KeyUsage {
         let mut usage = KeyUsage {
             since_seconds: self.estate.started.elapsed().as_secs(),

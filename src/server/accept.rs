@@ -111,7 +111,6 @@ impl Plan {
     }
 }
 
-/// The door of one worker.
 pub(super) struct Door {
     worker: usize,
     plan: Arc<Plan>,

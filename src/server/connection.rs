@@ -16,7 +16,6 @@ use crate::server::tls::Offer;
 use crate::server::{http1, http2, tls};
 use crate::wire::{NoHandshake, OfCaller};
 
-/// Serves one connection to its end.
 pub(super) async fn serve_tls(
     tcp: TcpStream,
     peer: SocketAddr,

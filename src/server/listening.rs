@@ -61,7 +61,6 @@ impl Listening {
         })
     }
 
-    /// What is spoken there now.
     pub(super) fn speaks(&self) -> Arc<Speaks> {
         self.speaks.load_full()
     }
@@ -91,7 +90,6 @@ impl Listening {
 }
 
 impl Speaks {
-    /// What judges its certificates, if it has any.
     pub(super) fn judge(&self) -> Option<Judge> {
         match &self.transport {
             Spoken::Tls(secured) => Some(secured.judge()),

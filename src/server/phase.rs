@@ -6,7 +6,6 @@ use tokio::sync::watch;
 
 use crate::model::locked;
 
-/// What the whole gateway is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// New connections and requests are welcome.

@@ -12,10 +12,8 @@ use crate::server::sockets::bind_all;
 use crate::server::start::{Server, StartError};
 use crate::settings::Config;
 
-/// What a reload has done.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// Counts the settings that were in force since the start, from 1 on.
     pub revision: u64,
     /// Where callers are served now and were not before.
     pub opened: Vec<SocketAddr>,
@@ -38,9 +36,6 @@ enum NextListener {
 impl Server {
     /// Puts these settings in force. Requests that are running end as they began; the next one of an open connection finds
     /// the new settings. What needs a restart stays as it was started.
-    ///
-    /// # Errors
-    /// Why they cannot be served; those in force stay.
     pub async fn reload(&mut self, config: &Arc<Config>, wanted: Wanted) -> Result<Reloaded, StartError> {
         let (gateway, plan, serving) = (self.gateway.clone(), self.plan.clone(), self.listenings.clone());
         let settings = config.clone();

@@ -65,9 +65,7 @@ pub(super) enum Counting {
 /// Why there is no seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
-    /// All seats are taken.
     Everywhere,
-    /// The address has as many as one may have.
     OfAddress,
 }
 
@@ -110,10 +108,6 @@ impl Seats {
         })
     }
 
-    /// Takes a seat on a worker.
-    ///
-    /// # Errors
-    /// [`Full`] says what is.
     pub(super) fn take(
         self: &Arc<Self>,
         worker: usize,
@@ -143,12 +137,10 @@ impl Seats {
         })
     }
 
-    /// Seats that are taken.
     pub(super) fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Ends when no seat is taken.
     pub(super) async fn emptied(&self) {
         loop {
             let changed = self.changed.notified();

@@ -21,13 +21,11 @@ pub(super) const LAST_CALL: Duration = Duration::from_secs(2);
 /// anyway, unless the peer asks for larger ones (RFC 9113 section 4.2).
 pub(super) const PIECE_BYTES: usize = 16 * 1024;
 
-/// What connections of one listener share within a worker.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub gateway: Arc<Gateway>,
     pub worker: usize,
     pub settings: Arc<ConnectionSettings>,
-    /// Path answered with the gateway's health.
     pub health_path: Option<Arc<str>>,
     pub peers: Peers,
     pub refusals: Arc<Refusals>,

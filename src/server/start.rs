@@ -24,19 +24,15 @@ use crate::settings::{Config, ConnectionSettings, ListenerSettings};
 use crate::state::Revocations;
 use crate::wire::BindError;
 
-/// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// A thread or runtime cannot be made.
     #[error("cannot start a worker: {0}")]
     Worker(io::Error),
-    /// TLS settings are refused by the library.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
-    /// The gateway cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// It does not run any more.
@@ -44,7 +40,6 @@ pub enum StartError {
     Stopping,
 }
 
-/// A running gateway.
 pub struct Server {
     pub(super) gateway: Arc<Gateway>,
     pub(super) plan: Arc<Plan>,
@@ -116,17 +111,11 @@ impl Drop for Control {
 
 impl Server {
     /// Binds every listener, builds the gateway and starts its workers.
-    ///
-    /// # Errors
-    /// Names the address that cannot be bound, or what is missing.
     pub fn start(config: &Config, counters: &Counters, log: Log) -> Result<Self, StartError> {
         Self::start_with(config, counters, log, Revocations::default())
     }
 
     /// The same, with keys that were revoked before.
-    ///
-    /// # Errors
-    /// Likewise.
     pub fn start_with(
         config: &Config,
         counters: &Counters,
@@ -194,7 +183,6 @@ impl Server {
         self.listenings.iter().map(|listening| listening.bound).collect()
     }
 
-    /// The gateway itself.
     pub fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
     }

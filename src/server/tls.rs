@@ -174,7 +174,6 @@ impl Certificates {
     }
 }
 
-/// Whether another certificate took the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Replaced {
     Yes,
@@ -227,7 +226,6 @@ pub(super) fn secured(
     })
 }
 
-/// TLS on a listener.
 pub(super) struct Secured {
     pub config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
@@ -235,7 +233,6 @@ pub(super) struct Secured {
 }
 
 impl Secured {
-    /// Judges the certificates that are served at a moment.
     pub(super) fn judge(&self) -> Judge {
         let certificates = self.certificates.clone();
         Box::new(move |now| certificates.validity(now))
@@ -251,7 +248,6 @@ pub(super) struct Offer {
     tls13: Tls13,
 }
 
-/// Whether a peer offered TLS 1.3.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Tls13 {
     #[default]

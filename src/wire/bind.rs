@@ -3,15 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 
-/// An address that cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}, the `address` of {table}: {error}{}", remedy(*.address, .error))]
 pub struct BindError {
     /// The table of the settings that names it.
     pub table: &'static str,
-    /// The address.
     pub address: SocketAddr,
-    /// What the system says.
     pub error: io::Error,
 }
 

@@ -10,18 +10,15 @@ use crate::wire::piece::{Piece, take};
 /// Extracts one body from a stream of bytes.
 #[derive(Debug)]
 pub enum Decoder {
-    /// The body is over.
     Done,
     /// This many bytes are still to come.
     Length(u64),
-    /// Chunks are still to come.
     Chunked(Box<Chunks>),
     /// Everything until the connection ends.
     UntilClose,
 }
 
 impl Decoder {
-    /// A decoder for this framing.
     pub fn new(framing: Framing) -> Self {
         match framing {
             Framing::None | Framing::Length(0) => Self::Done,
@@ -31,7 +28,6 @@ impl Decoder {
         }
     }
 
-    /// Whether the body is over.
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
@@ -75,10 +71,7 @@ impl Decoder {
         }
     }
 
-    /// Handles the end of the connection.
-    ///
-    /// # Errors
-    /// If the body is incomplete.
+    /// Handles the end of the connection; fails if the body is incomplete.
     pub fn ended(&mut self) -> Result<(), &'static str> {
         match self {
             Self::Done => Ok(()),

@@ -14,7 +14,6 @@ const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// Data of a chunk that is passed on without a copy; smaller pieces are collected. Bytes.
 const WORTH_BYTES: usize = 2 * 1024;
 
-/// The state of a chunked body.
 #[derive(Debug)]
 pub struct Chunks {
     part: Part,
@@ -56,7 +55,6 @@ enum Part {
 }
 
 impl Chunks {
-    /// Takes the bytes that have arrived.
     pub(super) fn next(&mut self, held: &mut BytesMut) -> Result<Piece, &'static str> {
         let mut joined = BytesMut::new();
         loop {

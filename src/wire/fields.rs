@@ -19,7 +19,6 @@ struct FieldSpan {
     value: (u32, u32),
 }
 
-/// The error for a line without a colon.
 pub(super) const NO_COLON: &str = "a line of the head has no colon";
 pub(super) const SPACE_BEFORE_COLON: &str = "a header field has a space before its colon";
 pub(super) const NO_NAME: &str = "the name of a header field is empty or has characters that no name has";
@@ -71,10 +70,7 @@ impl Fields {
         }
     }
 
-    /// Adds a field that is part of the head.
-    ///
-    /// # Errors
-    /// If the name or the value has invalid characters.
+    /// Adds a field that is part of the head; fails if the name or the value has invalid characters.
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
         if !is_token(name) {
             return Err(NO_NAME);
@@ -102,14 +98,12 @@ impl Fields {
         self.text.get(start as usize..end as usize).unwrap_or_default()
     }
 
-    /// Names and values in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.spans
             .iter()
             .map(|place| (self.part(place.name), self.part(place.value)))
     }
 
-    /// All values of a field.
     pub fn get_all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.iter()
             .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
@@ -125,7 +119,6 @@ impl Fields {
             .flatten()
     }
 
-    /// Keeps only the fields that pass.
     pub fn retain(&mut self, mut passes: impl FnMut(&[u8], &[u8]) -> bool) {
         let mut spans = std::mem::take(&mut self.spans);
         spans.retain(|place| passes(self.part(place.name), self.part(place.value)));

@@ -8,12 +8,9 @@ use memchr::memchr;
 use crate::wire::fields;
 use crate::wire::fields::Fields;
 
-/// How large a head may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes.
     pub bytes_max: usize,
-    /// Header fields.
     pub fields_max: usize,
 }
 
@@ -22,18 +19,15 @@ pub struct Limits {
 pub enum Defect {
     /// It is invalid or ambiguous; the text says where.
     Malformed(&'static str),
-    /// It is larger than the limits.
     TooLarge,
 }
 
 /// How the end of a body is determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// There is no body.
     None,
     /// By its length in bytes.
     Length(u64),
-    /// By its last chunk.
     Chunked,
     /// By the end of the connection; answers only.
     UntilClose,
@@ -102,7 +96,6 @@ impl Scan {
     }
 }
 
-/// The end of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadEnd {
     /// Its length in bytes, the empty line included.
@@ -111,40 +104,29 @@ pub struct HeadEnd {
     pub fields: usize,
 }
 
-/// The head of a request.
 #[derive(Debug)]
 pub struct RequestHead {
     /// Its method; never CONNECT or TRACE.
     pub method: Method,
-    /// Its target.
     pub target: Uri,
     /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
-    /// Its fields.
     pub headers: HeaderMap,
-    /// Its body.
     pub framing: Framing,
     /// Whether another request may follow on the connection.
     pub persists: bool,
 }
 
-/// The head of an answer.
 #[derive(Debug)]
 pub struct ResponseHead {
     /// Its status, 100 to 599.
     pub status: StatusCode,
-    /// Its fields.
     pub fields: Fields,
-    /// Its body.
     pub framing: Framing,
-    /// Whether the connection may serve another request.
     pub persists: bool,
 }
 
 /// Parses the head of a request whose end [`Scan`] has found; `fields` is their estimated number.
-///
-/// # Errors
-/// [`Defect::Malformed`] if it is invalid or ambiguous.
 pub fn request(head: &Bytes, fields: usize) -> Result<RequestHead, Defect> {
     read_request(head, fields).map_err(Defect::Malformed)
 }

@@ -34,7 +34,6 @@ impl Outbox {
         self.body = data;
     }
 
-    /// Adds a piece of a body as a chunk.
     pub fn chunk(&mut self, data: Bytes) {
         if data.is_empty() {
             // An empty chunk would end the body.
@@ -96,9 +95,6 @@ impl Outbox {
     }
 
     /// Passes everything to the stream; `sent` grows by what it accepts.
-    ///
-    /// # Errors
-    /// Those of the stream.
     pub fn poll_send(
         &mut self,
         stream: &mut (impl AsyncWrite + Unpin),

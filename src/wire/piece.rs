@@ -2,10 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// The next part of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// This data.
     Data(Bytes),
     /// Nothing yet: more bytes must arrive.
     More,

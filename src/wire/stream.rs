@@ -25,7 +25,6 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn poll_more(&mut self, cx: &mut Context<'_>, into: &mut BytesMut, max: usize)
     -> Poll<io::Result<usize>>;
 
-    /// The socket underneath.
     fn socket(&self) -> &TcpStream;
 
     /// Whether nothing waits to be read, here or in the socket. The socket is asked directly: the runtime may
@@ -39,9 +38,6 @@ thread_local! {
 }
 
 /// Reads once and discards what has arrived; 0 at the end.
-///
-/// # Errors
-/// Those of the socket.
 pub fn poll_discard(socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     SPACE.with_borrow_mut(|space| {
         loop {

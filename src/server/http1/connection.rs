@@ -33,7 +33,6 @@ const HALF_CLOSED_TIME: Duration = Duration::from_millis(400);
 /// Of a refused body so much may still be to come for the connection to serve on, as many bytes as a held body has: to
 /// read them costs less than another handshake.
 const SETTLED_BYTES_MAX: u64 = 64 * 1024;
-/// Time for them.
 const SETTLED_TIME: Duration = Duration::from_secs(10);
 
 /// Serves one connection to its end. Each time it is woken the clock is read once.
@@ -154,7 +153,6 @@ enum Awaited {
 }
 
 impl Awaited {
-    /// How long, and how the connection ends then.
     fn deadline(self, born: Instant, settings: &ConnectionSettings) -> (Instant, End) {
         match self {
             Self::Rest { since } => (since + settings.head_timeout, End::Late("head-timeout")),

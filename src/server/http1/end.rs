@@ -17,7 +17,6 @@ use crate::wire::Stream;
 /// Time in which a peer may take in that an idle connection is closed.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
-/// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// It is idle, and too old or no longer wanted: TLS says goodbye.

@@ -58,7 +58,6 @@ impl<S: Stream> Wire<S> {
         Ok(())
     }
 
-    /// The next piece of the request's body.
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             match self.body.next(&mut self.held) {
@@ -103,7 +102,6 @@ impl<S> Lent<S> {
     }
 }
 
-/// The body of a request that is still arriving.
 struct Arriving<S> {
     lent: Arc<Lent<S>>,
     length: Option<u64>,

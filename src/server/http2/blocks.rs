@@ -86,7 +86,6 @@ pub struct Blocks {
     held: Vec<u8>,
     /// Bytes of its last frame that are still to come.
     missing: usize,
-    /// Why h2 ends the connection, where it cannot know that.
     defect: Option<BlockDefect>,
     /// Whether h2 is to end the connection with the next frame.
     is_over: bool,
@@ -126,7 +125,6 @@ impl Blocks {
         });
     }
 
-    /// Why h2 ends the connection, where it cannot know that.
     pub(super) fn defect(&self) -> Option<BlockDefect> {
         self.defect
     }

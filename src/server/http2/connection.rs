@@ -49,7 +49,6 @@ fn stalled(signs: &Signs, settings: &ConnectionSettings, now: Instant) -> bool {
         .is_some_and(|since| now >= since + settings.write_timeout)
 }
 
-/// Serves one connection to its end.
 pub(in crate::server) async fn serve(
     stream: Box<OfCaller>,
     peer: SocketAddr,

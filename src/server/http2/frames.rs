@@ -44,7 +44,6 @@ impl Credit {
         credit > 0
     }
 
-    /// Notes a request that reached us.
     pub(super) fn request(&self) {
         self.earn(PER_REQUEST);
     }
@@ -89,12 +88,10 @@ impl Frames {
         }
     }
 
-    /// What the peer may still send.
     pub(super) fn credit(&self) -> &Arc<Credit> {
         &self.credit
     }
 
-    /// Notes bytes sent to the peer.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
         if self.sent >= BYTES_PER_FRAME {
@@ -109,7 +106,6 @@ impl Frames {
         std::mem::take(&mut self.data)
     }
 
-    /// Looks at bytes from the peer.
     pub(super) fn look(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
         while !bytes.is_empty() {
             let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());

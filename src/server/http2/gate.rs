@@ -86,7 +86,6 @@ impl Gate {
         })
     }
 
-    /// The connection whose gate this is.
     pub(super) fn via(&self) -> &Arc<Connection> {
         &self.via
     }

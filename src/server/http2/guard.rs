@@ -45,17 +45,14 @@ impl Signs {
         })
     }
 
-    /// Whether the connection was ended because of a flood of frames.
     pub(super) fn is_flooded(&self) -> bool {
         self.flooded.load(Ordering::Relaxed)
     }
 
-    /// What was wrong with the header block for which the connection was ended.
     pub(super) fn block_defect(&self) -> Option<BlockDefect> {
         self.block_defect.get().copied()
     }
 
-    /// Streams that h2 has refused by itself.
     pub(super) fn refused_streams(&self) -> u32 {
         self.refused_streams.load(Ordering::Relaxed)
     }
@@ -98,7 +95,6 @@ impl<S> Guard<S> {
         }
     }
 
-    /// The time in which the peer could send no more.
     pub(super) fn standstill(&self) -> &Arc<Standstill> {
         self.window.standstill()
     }
@@ -181,7 +177,6 @@ impl<S> Guard<S> {
         }
     }
 
-    /// Counts what the peer sends.
     fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.frames.look(bytes).is_err() {
             self.signs.flooded.store(true, Ordering::Relaxed);

@@ -12,7 +12,6 @@ use crate::server::http2::unread::{Discarding, Rest};
 use crate::server::seats::Seat;
 use crate::server::shared::{Shared, refused};
 
-/// What all requests of one connection share.
 pub(super) struct Line {
     pub(super) shared: Arc<Shared>,
     pub(super) via: Arc<Connection>,
@@ -21,9 +20,7 @@ pub(super) struct Line {
     pub(super) gate: Arc<Gate>,
     /// What the peer may send without asking for anything.
     pub(super) credit: Arc<Credit>,
-    /// The time in which the peer could send no more of any body.
     pub(super) standstill: Arc<Standstill>,
-    /// Bodies that nobody reads.
     pub(super) discarding: Arc<Discarding>,
     /// Kept until the last request has ended: an HTTP/2 request may outlive its connection for a moment.
     _seat: Seat,

@@ -79,7 +79,6 @@ fn defect_of(fields: &HeaderMap) -> Option<Defect> {
     defect.map(Defect::Malformed)
 }
 
-/// A request that is being answered.
 pub(super) struct Answering {
     step: Step,
     running: Option<Running>,

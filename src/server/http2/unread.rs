@@ -86,7 +86,6 @@ impl Discarding {
             .retain_mut(|discard| discard.poll(deadline, cx).is_pending());
     }
 
-    /// How many bodies are being discarded.
     pub(super) fn count(&self) -> usize {
         self.discards().bodies.len()
     }
@@ -125,7 +124,6 @@ enum State {
     Wanted,
     /// Nobody reads it, and no answer is on its way.
     Left(Incoming),
-    /// The answer is on its way.
     Answered,
     /// The stream ends without a whole answer.
     GivenUp,

@@ -28,12 +28,10 @@ impl Window {
         }
     }
 
-    /// The time in which it was shut.
     pub(super) fn standstill(&self) -> &Arc<Standstill> {
         &self.standstill
     }
 
-    /// Notes data from the peer.
     pub(super) fn used(&mut self, bytes: u64) {
         self.changed(-i64::try_from(bytes).unwrap_or(i64::MAX));
     }

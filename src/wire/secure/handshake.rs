@@ -26,10 +26,6 @@ const PATIENT_MAX: usize = 1024;
 const GOODBYE: &[u8] = &[21, 3, 3, 0, 2, 1, 0];
 
 impl ToServer {
-    /// Makes a connection secure.
-    ///
-    /// # Errors
-    /// Those of the socket and of TLS.
     pub async fn connect(
         tcp: TcpStream,
         config: Arc<ClientConfig>,
@@ -70,9 +66,6 @@ impl OfCaller {
     /// At the end a caller that has begun and was not answered gets a goodbye: no alert names a time that is over (RFC 8446
     /// section 6). One that has sent nothing may not speak TLS, and after an answer only the library has the keys, which
     /// says no goodbye before the handshake is over: these see the end of the connection, as with nginx.
-    ///
-    /// # Errors
-    /// Those of the socket and of TLS, and what `end` comes with.
     pub async fn accept(
         tcp: TcpStream,
         config: Arc<ServerConfig>,

@@ -46,7 +46,6 @@ thread_local! {
     });
 }
 
-/// A side of TLS.
 pub trait Side: Send + Unpin + 'static {
     /// What the library knows of this side alone.
     type Data;
@@ -86,9 +85,7 @@ impl Side for UnbufferedServerConnection {
     }
 }
 
-/// A connection to a server.
 pub type ToServer = Secure<UnbufferedClientConnection>;
-/// A connection of a caller.
 pub type OfCaller = Secure<UnbufferedServerConnection>;
 
 /// A connection on which the handshake is done.
@@ -114,10 +111,8 @@ pub struct Secure<T> {
     refusal: Option<Box<Refusal>>,
 }
 
-/// A handshake that failed.
 #[derive(Debug)]
 pub struct NoHandshake {
-    /// The error.
     pub why: io::Error,
     /// What the caller has said before it was answered.
     pub said: Vec<u8>,
@@ -169,7 +164,6 @@ impl<T: Side> Secure<T> {
         }
     }
 
-    /// The socket underneath.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
