@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::counters::Counters;
 use crate::flow::outbound::Introduction;
-use crate::model::Holder;
+use crate::model::{Holder, locked};
 use crate::problem::{Kind, Problem};
 
 /// Addresses of unknown callers may use one part in so many.
@@ -113,15 +113,11 @@ impl Budget {
 
     /// Changes how many bytes there are; bodies that are held stay.
     pub(super) fn resize(&self, bytes_max: usize, body_bytes_max: usize) {
-        self.uses().0 = Limits::new(bytes_max, body_bytes_max);
-    }
-
-    fn uses(&self) -> MutexGuard<'_, (Limits, Uses)> {
-        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.uses).0 = Limits::new(bytes_max, body_bytes_max);
     }
 
     fn take(&self, holder: Holder, bytes: usize) -> Result<(), Full> {
-        let mut guard = self.uses();
+        let mut guard = locked(&self.uses);
         let (limits, uses) = &mut *guard;
         let own = uses.holders.get(&holder).copied().unwrap_or_default();
         limits.check(uses, holder, own, bytes)?;
@@ -134,7 +130,7 @@ impl Budget {
     }
 
     fn give_back(&self, holder: Holder, bytes: usize) {
-        let mut guard = self.uses();
+        let mut guard = locked(&self.uses);
         let (_, uses) = &mut *guard;
         if let Entry::Occupied(mut own) = uses.holders.entry(holder) {
             *own.get_mut() = own.get().saturating_sub(bytes);
@@ -198,7 +194,7 @@ mod tests {
 
     use super::{Budget, Full};
     use crate::counters::Counters;
-    use crate::model::Holder;
+    use crate::model::{Holder, locked};
 
     const BODY: usize = 10;
     const ALL: usize = 64 * BODY;
@@ -229,7 +225,7 @@ mod tests {
         for index in 0..5 {
             fill(&budget, Holder::Caller(index));
         }
-        assert_eq!(budget.uses().1.all, ALL - 2 * BODY);
+        assert_eq!(locked(&budget.uses).1.all, ALL - 2 * BODY);
         assert_eq!(fill(&budget, Holder::Caller(5)), BODY);
         for holder in [Holder::Caller(0), Holder::Address(0)] {
             let narrow = Budget::new(BODY, BODY, Counters::new());
@@ -244,7 +240,7 @@ mod tests {
         for address in 1..100 {
             fill(&budget, Holder::Address(address));
         }
-        assert_eq!(budget.uses().1.unknown, ALL / 4);
+        assert_eq!(locked(&budget.uses).1.unknown, ALL / 4);
         assert_eq!(
             budget.take(Holder::Address(100), BODY),
             Err(Full::Unknown {
@@ -262,7 +258,7 @@ mod tests {
             let bytes = fill(&budget, holder);
             budget.give_back(holder, bytes);
         }
-        let uses = &budget.uses().1;
+        let uses = &locked(&budget.uses).1;
         assert_eq!((uses.all, uses.unknown, uses.holders.len()), (0, 0, 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use crate::model::locked;
@@ -38,15 +38,11 @@ impl fmt::Debug for Listeners {
 
 impl Listeners {
     pub(super) fn set(&self, bound: Vec<SocketAddr>, with_tls: Vec<(SocketAddr, Judge)>) {
-        *self.state() = State { bound, with_tls };
+        *locked(&self.0) = State { bound, with_tls };
     }
 
     pub(super) fn bound(&self) -> Vec<SocketAddr> {
-        self.state().bound.clone()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        locked(&self.0)
+        locked(&self.0).bound.clone()
     }
 
     /// Whether callers can connect at all, or on each name; and what is wrong with each certificate that they refuse.
@@ -55,7 +51,7 @@ impl Listeners {
         now: SystemTime,
         requires: ReadyRequires,
     ) -> (bool, Vec<(SocketAddr, String)>) {
-        let state = self.state();
+        let state = locked(&self.0);
         let list = &state.with_tls;
         let mut serving = state.bound.len().saturating_sub(list.len());
         let mut lapsed = Vec::new();

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::locked;
 use crate::policy::Origin;
 use crate::policy::address::Bucket;
 
@@ -95,7 +96,7 @@ impl Refusals {
         lines: Lines,
         now: Instant,
     ) -> Option<AdmittedLine> {
-        let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut book = locked(&self.0);
         book.tidy(now);
         let burst = match lines {
             Lines::Alike => 1,

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
 use crate::counters::{Counters, WorkerLabels};
+use crate::model::locked;
 use crate::policy::address::Bucket;
 use crate::policy::{Networks, Origin};
 use crate::settings::{ConnectionSettings, NetworkSettings};
@@ -168,12 +169,8 @@ impl Seats {
             .is_some_and(|exempt| exempt.admit(origin).is_ok())
     }
 
-    fn addresses(&self) -> MutexGuard<'_, HashMap<Bucket, Taken>> {
-        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn take_of_address(&self, bucket: Bucket) -> bool {
-        let mut addresses = self.addresses();
+        let mut addresses = locked(&self.by_address);
         let taken = addresses.entry(bucket).or_default();
         let free = taken.seats < self.per_address_max;
         taken.seats += usize::from(free);
@@ -181,7 +178,7 @@ impl Seats {
     }
 
     fn linger_of_address(&self, bucket: Bucket) -> bool {
-        let mut addresses = self.addresses();
+        let mut addresses = locked(&self.by_address);
         let Some(taken) = addresses.get_mut(&bucket) else {
             return false;
         };
@@ -191,7 +188,7 @@ impl Seats {
     }
 
     fn leave_address(&self, bucket: Bucket) {
-        let mut addresses = self.addresses();
+        let mut addresses = locked(&self.by_address);
         if let Entry::Occupied(mut taken) = addresses.entry(bucket) {
             taken.get_mut().seats -= 1;
             if taken.get().seats == 0 {
@@ -233,7 +230,7 @@ impl Drop for Lingering<'_> {
         let seats = &*self.0.seats;
         seats.lingering.fetch_sub(1, Ordering::Relaxed);
         if let Some(bucket) = self.0.bucket
-            && let Some(taken) = seats.addresses().get_mut(&bucket)
+            && let Some(taken) = locked(&seats.by_address).get_mut(&bucket)
         {
             taken.lingering -= 1;
         }
@@ -262,6 +259,7 @@ pub(super) mod tests {
 
     use super::{ADDRESSES_KEPT, Counting, Full, Seats};
     use crate::counters::Counters;
+    use crate::model::locked;
     use crate::settings::ConnectionSettings;
 
     pub(in crate::server) fn seats(max: usize, per_address_max: usize, exempt: &[&str]) -> Arc<Seats> {
@@ -338,9 +336,9 @@ pub(super) mod tests {
                 seats.take(0, address, Counting::ByAddress).unwrap()
             })
             .collect();
-        assert_eq!(seats.addresses().len(), 100_000);
+        assert_eq!(locked(&seats.by_address).len(), 100_000);
         drop(all);
-        let addresses = seats.addresses();
+        let addresses = locked(&seats.by_address);
         assert_eq!(addresses.len(), 0);
         assert!(
             addresses.capacity() <= 4 * ADDRESSES_KEPT,

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 use std::{fmt, io};
 
@@ -14,7 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible, ServerConfig};
 
 use crate::gateway::{Judge, Validity};
-use crate::model::clock;
+use crate::model::{clock, locked};
 use crate::outbound::provider;
 use crate::secrets::{Followed, Following, Rereader, SecretOwner, Taken, Verdict};
 use crate::server::reason;
@@ -83,7 +83,7 @@ impl Certificates {
     /// # Errors
     /// The last one serves on, and why.
     fn replace(&self, index: usize, new: Certificate, now: SystemTime) -> Result<Replaced, String> {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = locked(&self.list);
         let others = list.iter().enumerate().filter(|(other, _)| *other != index);
         let mut taken = others.flat_map(|(_, other)| &other.names);
         if let Some(name) = taken.find(|name| new.names.contains(name)) {
@@ -131,7 +131,7 @@ impl Certificates {
 
     /// Which of them callers can accept at this moment.
     fn validity(&self, now: SystemTime) -> Validity {
-        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = locked(&self.list);
         let mut found = Validity::default();
         for certificate in list.iter() {
             if certificate.is_valid(now) {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::gateway::Inbound;
-use crate::model::clock;
+use crate::model::{clock, locked};
 use crate::wire::{BodyError, Decoder, Framing, Piece, Stream};
 
 /// Bytes read at once, of heads and of bodies.
@@ -96,12 +96,6 @@ impl<S: Stream> Wire<S> {
 /// A stream that the body of a request and the connection use in turn.
 pub(super) struct Lent<S>(Mutex<Option<Wire<S>>>);
 
-impl<S> Lent<S> {
-    fn lock(&self) -> MutexGuard<'_, Option<Wire<S>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 struct Arriving<S> {
     lent: Arc<Lent<S>>,
     length: Option<u64>,
@@ -115,7 +109,7 @@ impl<S: Stream> Body for Arriving<S> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self.lent.lock() {
+        match &mut *locked(&self.lent.0) {
             Some(wire) => wire
                 .poll_body(cx)
                 .map(|piece| piece.map(|data| data.map(Frame::data))),
@@ -124,7 +118,9 @@ impl<S: Stream> Body for Arriving<S> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lent.lock().as_ref().is_some_and(|wire| wire.body.is_done())
+        locked(&self.lent.0)
+            .as_ref()
+            .is_some_and(|wire| wire.body.is_done())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -168,14 +164,14 @@ impl<S: Stream> Hands<S> {
         let mut watched = |wire: &mut Wire<S>| (wire.watch(cx), wire.closed_since);
         match self {
             Self::Own(wire) => watched(wire),
-            Self::Lent(lent) => lent.lock().as_mut().map_or((Ok(()), None), watched),
+            Self::Lent(lent) => locked(&lent.0).as_mut().map_or((Ok(()), None), watched),
         }
     }
 
     pub(super) fn back(self) -> Option<Wire<S>> {
         match self {
             Self::Own(wire) => Some(wire),
-            Self::Lent(lent) => lent.lock().take(),
+            Self::Lent(lent) => locked(&lent.0).take(),
         }
     }
 }

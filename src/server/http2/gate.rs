@@ -3,12 +3,13 @@
 //! bytes behind the head of one request too many stay in the socket until another has ended. The first
 //! credential that is accepted opens the gate for good, so that known callers wait for nothing but their own identification.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::ReadBuf;
 
 use crate::gateway::Connection;
+use crate::model::locked;
 use crate::server::http2::blocks::Longest;
 
 /// Requests that may be under way before that. They end at once for a caller that reads its answers.
@@ -93,25 +94,21 @@ impl Gate {
     /// Notes what is under way. It is exact between two polls of the connection: hyper has made requests of all heads
     /// that passed, save those that h2 has reset.
     pub(super) fn settle(&self, under_way: UnderWay) {
-        self.state().under_way = under_way;
+        locked(&self.state).under_way = under_way;
     }
 
     /// Whether something is held back that may pass by now.
     pub(super) fn is_late(&self, under_way: UnderWay) -> bool {
-        let state = self.state();
+        let state = locked(&self.state);
         let holds = state.holds.as_ref();
         holds.is_some_and(|(kind, _)| self.via.is_known() || under_way.admits(*kind))
     }
 
     /// Notes that a request has ended, or that its credential was accepted.
     pub(super) fn changed(&self) {
-        if let Some((_, waker)) = &self.state().holds {
+        if let Some((_, waker)) = &locked(&self.state).holds {
             waker.wake_by_ref();
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a frame with this header may pass now.
@@ -119,7 +116,7 @@ impl Gate {
         if !matches!(kind, HEADERS | CONTINUATION) {
             return true;
         }
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         if !state.under_way.admits(kind) && !self.via.is_known() {
             state.holds = Some((kind, cx.waker().clone()));
             return false;
@@ -161,7 +158,7 @@ impl Door {
         if self.gate.via.is_known() {
             return Longest::Refused;
         }
-        match self.gate.state().heads {
+        match locked(&self.gate.state).heads {
             Heads::None | Heads::One => Longest::Most,
             Heads::More => Longest::Head,
         }
@@ -196,7 +193,7 @@ impl Door {
         let bytes = held.get(..most).unwrap_or_default();
         let passed = match self.gate.via.is_known() {
             true => {
-                self.gate.state().holds = None;
+                locked(&self.gate.state).holds = None;
                 bytes.len()
             }
             false => self.pass(bytes, cx),

@@ -4,7 +4,7 @@
 //! bytes, time and number; what is beyond them is dropped, for which h2 resets the stream with NO_ERROR.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::model::locked;
 use crate::wire::BodyError;
 
 /// A caller may send what nobody reads for so long, as with nginx's `lingering_time`.
@@ -75,7 +76,7 @@ impl Discard {
 impl Discarding {
     /// Reads what has arrived, and drops what is over.
     pub(super) fn poll(&self, cx: &mut Context<'_>) {
-        let mut discards = self.discards();
+        let mut discards = locked(&self.0);
         let deadline = discards.deadline;
         let is_known = |waker: &Waker| waker.will_wake(cx.waker());
         if !discards.waker.as_ref().is_some_and(is_known) {
@@ -87,17 +88,17 @@ impl Discarding {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.discards().bodies.len()
+        locked(&self.0).bodies.len()
     }
 
     /// Notes that the connection is to end.
     pub(super) fn hurry(&self) {
-        self.discards().deadline = Some(Instant::now() + BRIEF_TIME);
+        locked(&self.0).deadline = Some(Instant::now() + BRIEF_TIME);
     }
 
     fn add(&self, body: Incoming, rest: &Arc<Rest>) {
         let now = Instant::now();
-        let mut discards = self.discards();
+        let mut discards = locked(&self.0);
         if discards.bodies.len() >= AT_ONCE_MAX {
             return;
         }
@@ -111,10 +112,6 @@ impl Discarding {
         if let Some(waker) = &discards.waker {
             waker.wake_by_ref();
         }
-    }
-
-    fn discards(&self) -> MutexGuard<'_, Discards> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,7 +148,7 @@ impl Rest {
 
     /// Notes that the answer is on its way: from now on what nobody reads is discarded.
     pub(super) fn answered(self: &Arc<Self>, discarding: &Discarding) {
-        let before = std::mem::replace(&mut *self.state(), State::Answered);
+        let before = std::mem::replace(&mut *locked(&self.0), State::Answered);
         if let State::Left(body) = before {
             discarding.add(body, self);
         }
@@ -159,15 +156,11 @@ impl Rest {
 
     /// Notes that the stream ends without a whole answer: the caller shall see that.
     pub(super) fn give_up(&self) {
-        *self.state() = State::GivenUp;
+        *locked(&self.0) = State::GivenUp;
     }
 
     fn is_given_up(&self) -> bool {
-        matches!(*self.state(), State::GivenUp)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        matches!(*locked(&self.0), State::GivenUp)
     }
 }
 
@@ -219,7 +212,7 @@ impl Drop for Arriving {
         let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else {
             return;
         };
-        let mut state = self.rest.state();
+        let mut state = locked(&self.rest.0);
         match *state {
             State::Wanted => *state = State::Left(body),
             State::Answered => {
