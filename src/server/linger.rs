@@ -16,14 +16,15 @@ use crate::wire;
 use crate::wire::Stream;
 
 /// A caller may send what nobody reads for so long, as with nginx's `lingering_time`: 5 MB at 1.5 Mbit/s.
-const LINGER_TIME: Duration = Duration::from_secs(30);
+pub(super) const LINGER_TIME: Duration = Duration::from_secs(30);
 /// And may pause for so long, as with nginx's `lingering_timeout`.
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Time where no body is on its way, where others linger already, or where the gateway stops.
-const BRIEF_TIME: Duration = Duration::from_secs(2);
+/// Time where no body is on its way, where others linger already, or where the gateway stops. Over HTTP/2 it is left
+/// to bodies once their connection is to end.
+pub(super) const BRIEF_TIME: Duration = Duration::from_secs(2);
 /// Bytes that are thrown away at most: no trigger takes a body of more than 100 MB, so no caller has a larger one to
 /// send, and a quarter is room for encryption and chunks. They cost us a copy within memory, and the caller its line.
-const LINGER_BYTES_MAX: u64 = 128 * 1024 * 1024;
+pub(super) const LINGER_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// What a caller may still be sending after its last answer.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -6,14 +6,14 @@
 use crate::server::http2::fragment;
 
 /// Length of the connection preface (RFC 9113 section 3.4).
-const PREFACE_BYTES: usize = 24;
+pub(super) const PREFACE_BYTES: usize = 24;
 pub(super) const HEADER_BYTES: usize = 9;
 /// No peer may send frames with a longer payload, because the SETTINGS that it gets say so (RFC 9113 section 4.2).
 pub(super) const PAYLOAD_BYTES_MAX: usize = 16_384;
 
-const HEADERS: u8 = 0x1;
-const CONTINUATION: u8 = 0x9;
-const END_HEADERS: u8 = 0x4;
+pub(super) const HEADERS: u8 = 0x1;
+pub(super) const CONTINUATION: u8 = 0x9;
+pub(super) const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// Of the stream dependency in front of a block (RFC 9113 section 6.2).

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::server::http2::blocks::{HEADER_BYTES, PREFACE_BYTES, length};
+
 /// Such frames a peer may send at once.
 const BURST: u32 = 1_000;
 /// And in each second after that.
@@ -22,9 +24,6 @@ const BYTES_PER_FRAME: u64 = 2 * 1024;
 /// However well a peer has behaved, its flood ends after so many.
 const CREDIT_MAX: u32 = 10_000;
 
-/// Length of the connection preface (RFC 9113 section 3.4).
-const PREFACE_BYTES: u64 = 24;
-const HEADER_BYTES: usize = 9;
 const DATA: u8 = 0x0;
 
 /// How many such frames a peer may send. Its requests and the frames of its connection share it.
@@ -60,7 +59,7 @@ impl Credit {
 #[derive(Debug)]
 pub(super) struct Frames {
     /// Bytes of the preface or of a payload that are still to come.
-    skip: u64,
+    skip: usize,
     header: [u8; HEADER_BYTES],
     have: usize,
     credit: Arc<Credit>,
@@ -108,8 +107,8 @@ impl Frames {
 
     pub(super) fn look(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
         while !bytes.is_empty() {
-            let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
-            self.skip -= skipped as u64;
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
             bytes = bytes.get(skipped..).unwrap_or_default();
             let Some((first, rest)) = bytes.split_first() else {
                 break;
@@ -128,12 +127,11 @@ impl Frames {
     }
 
     fn frame(&mut self) -> Result<(), Flood> {
-        let [high, middle, low, kind, ..] = self.header;
-        let length = u64::from(high) << 16 | u64::from(middle) << 8 | u64::from(low);
-        self.skip = length;
-        match (kind, length) {
+        let [_, _, _, kind, ..] = self.header;
+        self.skip = length(&self.header);
+        match (kind, self.skip) {
             (DATA, 1..) => {
-                self.data += length;
+                self.data += self.skip as u64;
                 Ok(())
             }
             _ => self.spend(),
@@ -178,7 +176,7 @@ mod tests {
 
     fn opened() -> Frames {
         let mut frames = Frames::new();
-        frames.look(&[0; PREFACE_BYTES as usize]).unwrap();
+        frames.look(&[0; PREFACE_BYTES]).unwrap();
         frames
     }
 

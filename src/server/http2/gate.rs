@@ -10,19 +10,14 @@ use tokio::io::ReadBuf;
 
 use crate::gateway::Connection;
 use crate::model::locked;
-use crate::server::http2::blocks::Longest;
+use crate::server::http2::blocks::{
+    CONTINUATION, END_HEADERS, HEADER_BYTES, HEADERS, Longest, PREFACE_BYTES, length,
+};
 
 /// Requests that may be under way before that. They end at once for a caller that reads its answers.
 const REQUESTS_MAX: usize = 4;
 /// Refused bodies that may still be arriving before that.
 const BODIES_MAX: usize = 6;
-
-/// Length of the connection preface (RFC 9113 section 3.4).
-const PREFACE_BYTES: usize = 24;
-const HEADER_BYTES: usize = 9;
-const HEADERS: u8 = 0x1;
-const CONTINUATION: u8 = 0x9;
-const END_HEADERS: u8 = 0x4;
 
 /// What is under way on a connection.
 #[derive(Debug, Clone, Copy, Default)]
@@ -219,12 +214,12 @@ impl Door {
             }
             // The last byte of a header decides: without it nobody can do anything with the others.
             if self.have + 1 == HEADER_BYTES {
-                let [high, middle, low, kind, flags, ..] = self.header;
+                let [_, _, _, kind, flags, ..] = self.header;
                 if !self.gate.admits(kind, flags, cx) {
                     return at;
                 }
                 self.have = 0;
-                self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+                self.skip = length(&self.header);
             } else {
                 if let Some(place) = self.header.get_mut(self.have) {
                     *place = *byte;

@@ -2,9 +2,9 @@
 //! (RFC 9113 section 8.1.1), answers a head that decodes to more than it takes with a bare 431, ends the connection for one
 //! that decodes to four times that, and reports none of it. It also adds up how far the connection's window is opened.
 
+use crate::server::http2::blocks::{END_HEADERS, HEADER_BYTES, HEADERS, length};
 use crate::server::http2::fragment;
 
-const HEADER_BYTES: usize = 9;
 /// Payload of RST_STREAM and of WINDOW_UPDATE: a number.
 const NUMBER_BYTES: usize = 4;
 /// The longest payload of a head with nothing but a status: two changes of the table's size, and a literal.
@@ -15,12 +15,10 @@ const GOAWAY_BYTES: usize = 8;
 const TOO_LARGE: &[u8] = b"header_list_way_too_large";
 /// The longest payload that is looked at.
 const PAYLOAD_BYTES_MAX: usize = GOAWAY_BYTES + TOO_LARGE.len();
-const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
 const GOAWAY: u8 = 0x7;
 const WINDOW_UPDATE: u8 = 0x8;
 const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
 /// Codes by which a stream is refused for what its peer did: PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR and
 /// COMPRESSION_ERROR (RFC 9113 section 7).
 const BLAMING: [u32; 4] = [0x1, 0x3, 0x6, 0x9];
@@ -88,8 +86,8 @@ impl Resets {
         let Some((header, rest)) = self.frame.split_first_chunk::<HEADER_BYTES>() else {
             return false;
         };
-        let [high, middle, low, kind, flags, stream @ ..] = *header;
-        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        let [_, _, _, kind, flags, stream @ ..] = *header;
+        let length = length(header);
         let of_connection = kind == WINDOW_UPDATE && stream == [0; 4];
         let wanted = match kind {
             RST_STREAM => NUMBER_BYTES,

@@ -6,7 +6,6 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -14,19 +13,12 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::model::locked;
+use crate::server::linger::{BRIEF_TIME, LINGER_BYTES_MAX, LINGER_TIME, PAUSE_MAX};
 use crate::wire::BodyError;
 
-/// A caller may send what nobody reads for so long, as with nginx's `lingering_time`.
-const TIME: Duration = Duration::from_secs(30);
-/// And may pause for so long, as with nginx's `lingering_timeout`.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Time that is left once the connection is to end.
-const BRIEF_TIME: Duration = Duration::from_secs(2);
 /// Bodies of one connection that are discarded at one time; more are dropped. Each keeps its stream open, and a caller
 /// whose bodies were all refused must have streams left for its next requests.
 const AT_ONCE_MAX: usize = 32;
-/// Bytes of one body: more than any trigger takes (100 MB), so no caller has more to send.
-const BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// The bodies of one connection that are being discarded. The task of the connection
 /// reads them: a task for each would cost more memory than all else that h2 keeps of the stream.
@@ -62,11 +54,11 @@ impl Discard {
             };
             self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             self.moved = now;
-            if self.bytes > BYTES_MAX {
+            if self.bytes > LINGER_BYTES_MAX {
                 return Poll::Ready(());
             }
         }
-        let is_late = now >= self.began + TIME
+        let is_late = now >= self.began + LINGER_TIME
             || now >= self.moved + PAUSE_MAX
             || deadline.is_some_and(|deadline| now >= deadline);
         if is_late { Poll::Ready(()) } else { Poll::Pending }
