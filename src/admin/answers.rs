@@ -74,29 +74,25 @@ fn ready(gateway: &Gateway, query: Option<&str>) -> Response<Full<Bytes>> {
 
 fn json(status: StatusCode, what: &impl Serialize) -> Response<Full<Bytes>> {
     let body = serde_json::to_vec_pretty(what).unwrap_or_default();
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    reply(status, "application/json", body)
 }
 
 fn metrics(gateway: &Gateway) -> Response<Full<Bytes>> {
     gateway.gauge();
-    let mut response = Response::new(Full::new(Bytes::from(gateway.counters().render())));
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    reply(StatusCode::OK, kind, gateway.counters().render())
 }
 
 fn text(status: StatusCode, words: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(words.as_bytes())));
+    reply(status, "text/plain; charset=utf-8", words)
+}
+
+fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
