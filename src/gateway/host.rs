@@ -9,9 +9,7 @@ use http::{Method, Version, header};
 
 use crate::policy::host;
 use crate::problem::{Kind, Problem};
-
-/// Digits of the longest length; one more could overflow somebody's number.
-const LENGTH_DIGITS_MAX: usize = 18;
+use crate::wire::is_plain_length;
 
 /// Returns the host; empty for an HTTP/1.0 request without one, which only routes for every host answer.
 ///
@@ -81,15 +79,14 @@ fn check_http2(head: &Parts) -> Result<(), Problem> {
         ));
     }
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
-    if lengths.next().is_some_and(|length| !is_plain(length.as_bytes())) || lengths.next().is_some() {
+    if lengths
+        .next()
+        .is_some_and(|length| !is_plain_length(length.as_bytes()))
+        || lengths.next().is_some()
+    {
         return Err(malformed("Content-Length is not one plain number"));
     }
     Ok(())
-}
-
-fn is_plain(length: &[u8]) -> bool {
-    let zeros = length.len() > 1 && length.starts_with(b"0");
-    (1..=LENGTH_DIGITS_MAX).contains(&length.len()) && length.iter().all(u8::is_ascii_digit) && !zeros
 }
 
 fn malformed(what: &'static str) -> Problem {

@@ -3,6 +3,7 @@
 
 use bytes::{Buf, BytesMut};
 
+use crate::wire::fields::is_token_byte;
 use crate::wire::piece::{Piece, take};
 
 /// Longest extension of one chunk, bytes; no legitimate sender uses them.
@@ -14,7 +15,7 @@ const TRAILER_BYTES_MAX: usize = 8 * 1024;
 /// Data of a chunk that is passed on without a copy; smaller pieces are collected. Bytes.
 const WORTH_BYTES: usize = 2 * 1024;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Chunks {
     part: Part,
     size: u64,
@@ -24,21 +25,9 @@ pub struct Chunks {
     trailer_bytes: usize,
 }
 
-impl Default for Chunks {
-    fn default() -> Self {
-        Self {
-            part: Part::Size,
-            size: 0,
-            digits: 0,
-            extension_bytes: 0,
-            extensions_bytes: 0,
-            trailer_bytes: 0,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Part {
+    #[default]
     Size,
     Extension,
     Quoted,
@@ -180,8 +169,7 @@ impl Chunks {
         if self.part == Part::TrailerValue {
             return Ok(Part::TrailerValue);
         }
-        let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if !token {
+        if !is_token_byte(byte) {
             return Err("a line of the trailer is no header field");
         }
         Ok(Part::TrailerName)

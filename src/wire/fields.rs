@@ -53,12 +53,9 @@ pub(super) fn has_control(text: &[u8]) -> bool {
     })
 }
 
-/// A token of RFC 9110 section 5.6.2.
-fn is_token(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+/// RFC 9110 section 5.6.2.
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 impl Fields {
@@ -72,7 +69,7 @@ impl Fields {
 
     /// Adds a field that is part of the head; fails if the name or the value has invalid characters.
     pub(super) fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        if !is_token(name) {
+        if name.is_empty() || !name.iter().copied().all(is_token_byte) {
             return Err(NO_NAME);
         }
         if has_control(value) {

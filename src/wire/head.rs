@@ -287,6 +287,14 @@ fn each_field<'a>(
     Ok(declared)
 }
 
+/// Whether every server reads the same number in a value of Content-Length.
+pub fn is_plain_length(value: &[u8]) -> bool {
+    // One digit more could overflow somebody's number.
+    matches!(value.len(), 1..=18)
+        && value.iter().all(u8::is_ascii_digit)
+        && (value.len() == 1 || !value.starts_with(b"0"))
+}
+
 impl FramingFields {
     /// Compares lengths first, which decides nearly every name without a comparison.
     fn note(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
@@ -305,11 +313,7 @@ impl FramingFields {
         if self.length.is_some() {
             return Err("there are two Content-Length fields");
         }
-        let canonical = !value.is_empty()
-            && value.len() <= 18
-            && value.iter().all(u8::is_ascii_digit)
-            && (value.len() == 1 || value.first() != Some(&b'0'));
-        if !canonical {
+        if !is_plain_length(value) {
             return Err("Content-Length is not one plain number");
         }
         let digits = value.iter().map(|digit| u64::from(digit - b'0'));

@@ -18,7 +18,9 @@ pub use bind::BindError;
 pub use body::Decoder;
 pub use errors::{BodyError, describe};
 pub use fields::Fields;
-pub use head::{Defect, Framing, HeadEnd, Limits, RequestHead, ResponseHead, Scan, request, response};
+pub use head::{
+    Defect, Framing, HeadEnd, Limits, RequestHead, ResponseHead, Scan, is_plain_length, request, response,
+};
 pub use outbox::Outbox;
 pub use piece::{Piece, take};
 pub use secure::{NoHandshake, OfCaller, ToServer};
