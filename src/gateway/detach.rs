@@ -29,8 +29,6 @@ impl Departed {
     pub(super) async fn none(&self) {
         loop {
             let ended = self.ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
             if self.count.load(Ordering::Acquire) == 0 {
                 return;
             }

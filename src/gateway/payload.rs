@@ -306,13 +306,11 @@ impl Streamed {
         Some(Self {
             first: std::mem::take(&mut self.first),
             arrival: Some(arrival),
-            left: self.left,
-            bytes_max: self.bytes_max,
-            stated: self.stated,
             progress: self.progress.clone(),
             ending: self.ending.clone(),
             reservation: self.reservation.take(),
             arriving: self.arriving.take(),
+            ..*self
         })
     }
 
