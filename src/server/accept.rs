@@ -20,7 +20,7 @@ use crate::server::refusals::Refusals;
 use crate::server::seats::{Counting, Seat, Seats};
 use crate::server::shared::{Shared, refused};
 use crate::server::sockets::BACKLOG;
-use crate::server::{connection, tls};
+use crate::server::{connection, http1, tls};
 use crate::settings::{ConnectionSettings, ListenerSettings, Peers, Transport};
 
 /// Pause after a failed accept: out of file descriptors, nothing gets better by trying at once.
@@ -257,7 +257,8 @@ impl Door {
                 tokio::spawn(connection::serve_tls(tcp, peer, config, shared, phase, seat));
             }
             Spoken::Plain(_) => {
-                tokio::spawn(connection::serve_plain(tcp, peer, shared, phase, seat));
+                // HTTP/2 is spoken over TLS only.
+                tokio::spawn(http1::serve(tcp, peer, shared, phase, seat));
             }
         }
     }

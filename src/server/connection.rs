@@ -53,17 +53,6 @@ pub(super) async fn serve_tls(
     http1::serve(stream, peer, shared, phase, seat).await;
 }
 
-/// Serves one connection without TLS, HTTP/1 only.
-pub(super) async fn serve_plain(
-    tcp: TcpStream,
-    peer: SocketAddr,
-    shared: Arc<Shared>,
-    phase: watch::Receiver<Phase>,
-    seat: Seat,
-) {
-    http1::serve(tcp, peer, shared, phase, seat).await;
-}
-
 fn handshake_failed(shared: &Shared, peer: SocketAddr, failed: &NoHandshake, deadline: Duration) {
     if failed.is_cut {
         let detail = format!("no whole handshake within {deadline:?}");

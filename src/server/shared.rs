@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::gateway::Gateway;
 use crate::gateway::log::ConnectionLine;
+use crate::gateway::{Connection, Gateway};
 use crate::model::clock;
 use crate::server::phase::Course;
 use crate::server::reason::CONNECTIONS;
@@ -31,6 +31,12 @@ pub(super) struct Shared {
     pub refusals: Arc<Refusals>,
     /// What connections follow. They keep it, because they take its end for theirs.
     pub course: Course,
+}
+
+impl Shared {
+    pub(super) fn connection(&self, peer: SocketAddr, protocol: &'static str) -> Arc<Connection> {
+        Connection::new(peer, self.worker, protocol, self.health_path.as_ref(), self.peers)
+    }
 }
 
 /// Counts a connection that was turned away or did not end as it should, and writes its line unless there are too many

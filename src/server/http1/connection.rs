@@ -58,13 +58,7 @@ async fn live<S: Stream>(
         timer: Timer::default(),
         halt: Halt::new(phase),
         born: Instant::now(),
-        via: Connection::new(
-            peer,
-            shared.worker,
-            "h1",
-            shared.health_path.as_ref(),
-            shared.peers,
-        ),
+        via: shared.connection(peer, "h1"),
         shared,
     };
     let mut wire = Wire::new(stream);

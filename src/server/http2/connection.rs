@@ -12,7 +12,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::gateway::Connection;
 use crate::server::http2::blocks;
 use crate::server::http2::blocks::{BlockDefect, Blocks};
 use crate::server::http2::frames::Frames;
@@ -58,13 +57,7 @@ pub(in crate::server) async fn serve(
 ) {
     let frames = Frames::new();
     let credit = frames.credit().clone();
-    let via = Connection::new(
-        peer,
-        shared.worker,
-        "h2",
-        shared.health_path.as_ref(),
-        shared.peers,
-    );
+    let via = shared.connection(peer, "h2");
     let gate = Gate::new(&via);
     let blocks = Blocks::new(shared.settings.head_size_max.bytes());
     let guard = Guard::new(stream, frames, blocks, &gate);
@@ -89,7 +82,7 @@ type Fault = (&'static str, Option<String>);
 fn protocol(line: &Arc<Line>, settings: &ConnectionSettings) -> http2::Builder<Streams> {
     let head_bytes = blocks::decoded_bytes_max(settings.head_size_max.bytes());
     let frame_bytes = u32::try_from(blocks::frame_bytes_max(settings.head_size_max.bytes())).ok();
-    let mut builder = http2::Builder::new(Streams::of(line));
+    let mut builder = http2::Builder::new(Streams(line.clone()));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.http2_streams_max)

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use crate::gateway::{Connection, Standstill};
 use crate::server::http2::frames::Credit;
@@ -64,11 +63,6 @@ impl Line {
 
     pub(super) fn served(&self) -> usize {
         self.served.load(Ordering::Relaxed)
-    }
-
-    /// Time in which a reader must move on.
-    pub(super) fn write_timeout(&self) -> Duration {
-        self.shared.settings.write_timeout
     }
 
     /// A stream is reset because its reader did not move on.

@@ -45,13 +45,7 @@ pub(super) fn piece(bytes: &mut Bytes) -> Bytes {
 
 /// Runs the streams of one connection.
 #[derive(Clone)]
-pub(super) struct Streams(Arc<Line>);
-
-impl Streams {
-    pub(super) fn of(line: &Arc<Line>) -> Self {
-        Self(line.clone())
-    }
-}
+pub(super) struct Streams(pub(super) Arc<Line>);
 
 impl<F: Future<Output = ()> + Send + Unpin + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
@@ -87,7 +81,7 @@ impl<F: Future<Output = ()> + Unpin> Future for Paced<F> {
         if me.turn == Turn::Ours {
             return Poll::Pending;
         }
-        let patience = me.line.write_timeout();
+        let patience = me.line.shared.settings.write_timeout;
         let timer = me
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
