@@ -102,8 +102,12 @@ impl Watching {
 
 /// How a try to reload ended.
 enum Ended {
+    /// A file that was touched has the content it had.
     Unchanged,
-    InForce { revision: u64, changes: Vec<String> },
+    InForce {
+        revision: u64,
+        changes: Vec<String>,
+    },
     Refused(String),
 }
 
@@ -145,14 +149,7 @@ impl Reloader {
                 }
                 watched = self.changed() => Reason::Files(watched),
             };
-            let ended = self.reload(server, kept, &reason, None).await;
-            if let (Ended::Unchanged, Reason::Operator(_)) = (ended, &reason) {
-                let signal = reason.word();
-                tracing::info!(
-                    signal,
-                    "the settings and their list files have not changed; nothing to reload"
-                );
-            }
+            self.reload(server, kept, &reason, None).await;
         }
     }
 
@@ -209,7 +206,9 @@ impl Reloader {
     ) -> Ended {
         tokio::time::sleep_until(self.built + BUILD_PERIOD).await;
         self.built = Instant::now();
-        if self.differing(reason.is_of_lists()).await.is_empty() {
+        // Somebody who asks for it may have changed what is not watched: a trigger, certificate authorities.
+        let by_itself = matches!(reason, Reason::Files(_));
+        if by_itself && self.differing(reason.is_of_lists()).await.is_empty() {
             return Ended::Unchanged;
         }
         let text = reason.is_of_lists().then(|| self.text.clone());
@@ -316,7 +315,7 @@ impl Reloader {
             Request::Reload { digest } => {
                 let reason = Reason::Operator(by);
                 match self.reload(server, kept, &reason, digest.as_deref()).await {
-                    Ended::Unchanged => reply(WELL, "the settings and their list files have not changed"),
+                    Ended::Unchanged => reply(WELL, "nothing has changed"),
                     Ended::Refused(why) => reply(WRONG, &format!("flowgate: not reloaded: {why}")),
                     Ended::InForce { revision, changes } => {
                         let lines: String = changes.iter().map(|line| format!("\n  {line}")).collect();

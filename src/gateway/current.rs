@@ -124,6 +124,8 @@ impl Gateway {
             now.callers
                 .revoke_all(|digest| revocations.has(&digest.to_setting()));
         }
+        // Requests that are running may need it for long, and its followers would report everything twice.
+        earlier.keep(Vec::new());
         now.callers.carry_over(&earlier.callers);
         earlier.tokens.clear_gauges(&now.tokens);
         (revision, Retired(earlier))

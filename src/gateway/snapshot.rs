@@ -1,7 +1,7 @@
 //! What the settings decide: immutable, built whole, replaced in one store. A request loads it once and keeps it to its
 //! end.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use http::request::Parts;
 use http::{HeaderName, Version, header};
@@ -14,7 +14,7 @@ use crate::gateway::arrival::Pace;
 use crate::gateway::estate::Estate;
 use crate::gateway::payload::Rules;
 use crate::gateway::upstream::{Passes, Upstream};
-use crate::model::RouteName;
+use crate::model::{RouteName, locked};
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
 use crate::policy::{Access, Callers, Matching, Networks, Quotas, Routes};
@@ -38,7 +38,7 @@ pub(super) struct Snapshot {
     pub ready_requires: ReadyRequires,
     pub digest: SettingsDigest,
     /// What follows the places of triggers and of the pepper, once this is in force.
-    following: OnceLock<Vec<Following>>,
+    following: Mutex<Vec<Following>>,
 }
 
 /// A public address and all that is decided for it.
@@ -87,9 +87,9 @@ pub enum BuildError {
 }
 
 impl Snapshot {
+    /// Keeps what follows the places of its secrets while it is in force, in place of what it kept before.
     pub(super) fn keep(&self, following: Vec<Following>) {
-        // It is put in force once.
-        let _ = self.following.set(following);
+        *locked(&self.following) = following;
     }
 
     /// Checks that no token goes to another host than under these settings unless an operator wants that: the address of a
@@ -152,7 +152,7 @@ impl Snapshot {
             listeners: config.listeners.clone(),
             ready_requires: admin.map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
             digest: config.digest.clone(),
-            following: OnceLock::new(),
+            following: Mutex::default(),
         })
     }
 

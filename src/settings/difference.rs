@@ -8,6 +8,8 @@ use toml::{Table, Value};
 
 /// Lines that are shown; of more only the number is reported.
 const SHOWN_MAX: usize = 200;
+/// Characters of a value that are shown.
+const VALUE_CHARS_MAX: usize = 200;
 /// What names a table among others of its kind.
 const NAMES: [&str; 3] = ["name", "label", "address"];
 
@@ -95,13 +97,17 @@ fn add(all: &mut BTreeMap<String, Value>, path: &str, table: &Table) {
 
 fn shown(key: &str, value: &Value) -> String {
     let last = key.rsplit('.').next().unwrap_or(key);
-    match (last, value) {
+    let text = match (last, value) {
         ("digest", _) => "***".to_owned(),
         ("trigger" | "upstream", Value::String(text)) => match text.split_once('?') {
             Some((address, _)) => format!("\"{address}?***\""),
             None => value.to_string(),
         },
         _ => value.to_string(),
+    };
+    match text.char_indices().nth(VALUE_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
     }
 }
 
@@ -135,5 +141,8 @@ mod tests {
         );
         assert!(!difference.to_string().contains("canary"));
         assert_eq!(Difference::between(&later, &later), Difference::default());
+        let long = format!("networks = {:?}", vec!["192.0.2.0/24"; 1_000]);
+        let line = &Difference::between("", &long).lines()[0].clone();
+        assert!(line.len() < 300 && line.ends_with("..."), "{line}");
     }
 }
