@@ -41,7 +41,6 @@ pub(super) struct Estate {
 }
 
 impl Estate {
-    /// Makes all of it, with what is followed on `control`.
     pub(super) fn build(
         config: &Config,
         control: &Handle,

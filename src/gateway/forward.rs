@@ -44,7 +44,6 @@ struct Departure<'r> {
     worker: usize,
 }
 
-/// Gets a token, calls the upstream, reads what comes back.
 pub(super) async fn forward(
     admitted: Admitted<'_>,
     worker: usize,

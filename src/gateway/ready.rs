@@ -22,7 +22,6 @@ pub struct Readiness {
     /// `ready`, `not-serving` (starting or draining), `no-token` or `no-certificate`.
     pub status: &'static str,
     pub revision: u64,
-    /// The last try to put other settings in force, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<LastReload>,
     /// What the settings ask for: `any-route` or `all-routes`.
@@ -53,7 +52,6 @@ pub struct IdentityState {
     pub credentials: Vec<CredentialState>,
 }
 
-/// A credential of an identity and the time it has left.
 #[derive(Debug, Serialize)]
 pub struct CredentialState {
     /// Kind and number, such as `client-secret-1`.
@@ -79,7 +77,6 @@ pub struct MismatchState {
     pub findings: Vec<String>,
 }
 
-/// A route that cannot serve.
 #[derive(Debug, Serialize)]
 pub struct RouteState {
     pub name: String,

@@ -13,7 +13,6 @@ use crate::server::phase::{Course, Phase, Phases};
 use crate::server::shared::Shared;
 use crate::server::tls::Secured;
 
-/// An address on which callers are served.
 pub(super) struct Listening {
     /// As in the settings; with port 0 it is bound elsewhere.
     pub address: SocketAddr,

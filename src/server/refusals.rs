@@ -25,7 +25,6 @@ const PEER_PERIOD: Duration = Duration::from_secs(1);
 /// Rest after which a reason has a line whatever else is written.
 const REASON_PERIOD: Duration = Duration::from_secs(1);
 
-/// Which of these lines are written.
 #[derive(Debug)]
 pub(super) struct Refusals(Mutex<Book>);
 

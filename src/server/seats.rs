@@ -31,7 +31,6 @@ struct Taken {
     lingering: usize,
 }
 
-/// The seats of all workers.
 #[derive(Debug)]
 pub(super) struct Seats {
     max: usize,

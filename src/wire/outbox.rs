@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
-/// The bytes to be sent next.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// Bytes created here: heads and sizes of chunks.

@@ -15,7 +15,6 @@ use tokio::net::TcpStream;
 /// Bytes read from a plain socket at once.
 const PLAIN_READ_BYTES: usize = 16 * 1024;
 
-/// A stream of bytes over a socket.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// Appends what arrives to `into`, at most `max` bytes or the content of one TLS record; 0 at the end.
     /// Memory is allocated only when bytes have arrived.

@@ -28,7 +28,6 @@ pub(super) enum Ending {
     Close,
 }
 
-/// The head of an answer as it will leave.
 pub(super) struct Plan {
     status: StatusCode,
     pub(super) ending: Ending,

@@ -55,7 +55,6 @@ impl Credit {
     }
 }
 
-/// Follows the frames of one connection.
 #[derive(Debug)]
 pub(super) struct Frames {
     /// Bytes of the preface or of a payload that are still to come.

@@ -61,7 +61,7 @@ impl Heads {
 /// What the connection, its requests and its guard know of it.
 #[derive(Debug)]
 pub(super) struct Gate {
-    via: Arc<Connection>,
+    pub(super) via: Arc<Connection>,
     state: Mutex<State>,
 }
 
@@ -80,10 +80,6 @@ impl Gate {
             via: via.clone(),
             state: Mutex::default(),
         })
-    }
-
-    pub(super) fn via(&self) -> &Arc<Connection> {
-        &self.via
     }
 
     /// Notes what is under way. It is exact between two polls of the connection: hyper has made requests of all heads

@@ -68,7 +68,6 @@ impl Signs {
     }
 }
 
-/// A stream that is watched.
 pub(super) struct Guard<S> {
     stream: S,
     frames: Frames,
@@ -81,7 +80,6 @@ pub(super) struct Guard<S> {
 }
 
 impl<S> Guard<S> {
-    /// Watches a connection from its preface on.
     pub(super) fn new(stream: S, frames: Frames, blocks: Blocks, gate: &Arc<Gate>) -> Self {
         Self {
             stream,

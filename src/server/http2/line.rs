@@ -38,7 +38,7 @@ impl Line {
     ) -> Arc<Self> {
         Arc::new(Self {
             shared: shared.clone(),
-            via: gate.via().clone(),
+            via: gate.via.clone(),
             gate: gate.clone(),
             signs: guard.signs().clone(),
             credit: credit.clone(),

@@ -58,7 +58,6 @@ impl<F: Future<Output = ()> + Send + Unpin + 'static> Executor<F> for Streams {
     }
 }
 
-/// One stream and its deadline.
 struct Paced<F> {
     stream: F,
     turn: Turn,

@@ -24,7 +24,6 @@ const QUOTED_NAME: &str = "the name of a header field has a quotation mark";
 /// Stated length of bodies of which the first piece is taken with the head: what one frame has room for.
 const WHOLE_BYTES_MAX: u64 = 16 * 1024;
 
-/// Hands requests of one connection to the gateway.
 pub(super) struct Requests(pub(super) Arc<Line>);
 
 impl Service<Request<Incoming>> for Requests {

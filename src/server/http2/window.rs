@@ -11,7 +11,6 @@ const FIRST_BYTES: i64 = 65_535;
 /// for moments only: h2 opens the window again before half of it is used.
 const SHUT_BYTES: i64 = 4 * 1024;
 
-/// Follows the window of one connection.
 #[derive(Debug)]
 pub(super) struct Window {
     bytes: i64,
