@@ -1,5 +1,5 @@
-//! The checks of one request without I/O: networks, route, key, limits, and the forwarded head. Run with few
-//! and with many entries, because the number must not affect the cost.
+//! The steps of one request without I/O: the load of the snapshot, networks, route, key, limits, and the forwarded head. Run
+//! with few and with many entries, because the number must not affect the cost.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use criterion::{Criterion, criterion_group, criterion_main};
 use flowgate::flow::outbound::{Audience, Introduction, Parcel};
 use flowgate::flow::{Load, Permits, outbound};
@@ -74,6 +75,26 @@ fn headers() -> HeaderMap {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     headers
+}
+
+/// Loads and drops what stands for the snapshot as the gateway does for each request, on one worker alone and beside another
+/// that does the same: both count in one place.
+fn snapshot(criterion: &mut Criterion) {
+    let current = ArcSwap::from_pointee(headers());
+    criterion.bench_function("snapshot", |bench| {
+        bench.iter(|| black_box(&current).load_full());
+    });
+    criterion.bench_function("snapshot/two workers", |bench| {
+        bench.iter_custom(|count| {
+            let turns = || (0..count).for_each(|_| drop(black_box(black_box(&current).load_full())));
+            let began = Instant::now();
+            std::thread::scope(|scope| {
+                scope.spawn(turns);
+                scope.spawn(turns);
+            });
+            began.elapsed()
+        });
+    });
 }
 
 fn networks(criterion: &mut Criterion) {
@@ -237,5 +258,5 @@ fn permits(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(decisions, networks, routes, keys, limits, permits, head);
+criterion_group!(decisions, snapshot, networks, routes, keys, limits, permits, head);
 criterion_main!(decisions);
