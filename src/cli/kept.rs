@@ -2,8 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::control::{Asked, ControlSocket, SOCKET};
+use tokio::sync::mpsc;
+
+use crate::cli::outcome::{FAILED, WELL, WRONG};
+use crate::control::{Asked, ControlSocket, Reply, Request, SOCKET};
+use crate::gateway::{Gateway, NotRevoked};
+use crate::model::{CallerName, KeyLabel};
 use crate::state::{Actor, Revocations, StateError, StateFolder, Trail};
 
 /// Name of the trail in the state folder.
@@ -13,8 +19,8 @@ const REVOKED: &str = "revoked.jsonl";
 /// The open state folder; without one nothing is kept.
 #[derive(Default)]
 pub(super) struct Kept {
-    trail: Option<Trail>,
-    socket: Option<ControlSocket>,
+    trail: Option<Arc<Trail>>,
+    commands: Option<mpsc::Receiver<Asked>>,
     folder: Option<StateFolder>,
 }
 
@@ -36,15 +42,15 @@ impl Kept {
         let folder = StateFolder::open(folder)?;
         let revocations = Revocations::open(folder.join(REVOKED))?;
         let kept = Self {
-            trail: Some(Trail::open(folder.join(TRAIL))?),
-            socket: None,
+            trail: Some(Arc::new(Trail::open(folder.join(TRAIL))?)),
+            commands: None,
             folder: Some(folder),
         };
         Ok((kept, revocations))
     }
 
     /// Takes commands from now on; logs why not, where that fails.
-    pub(super) fn listen(&mut self) {
+    pub(super) fn listen(&mut self, gateway: &Arc<Gateway>) {
         let Some(folder) = &self.folder else {
             tracing::info!(
                 "no state folder: revoked keys and the trail of changes are not kept, and there is no control socket; set \
@@ -57,7 +63,9 @@ impl Kept {
             Ok(socket) => {
                 let path = socket.path().display();
                 tracing::info!("taking commands at {path}");
-                self.socket = Some(socket);
+                let (sender, commands) = mpsc::channel(1);
+                tokio::spawn(dispatch(socket, gateway.clone(), self.trail.clone(), sender));
+                self.commands = Some(commands);
             }
             Err(error) => {
                 let path = folder.join(SOCKET);
@@ -68,13 +76,17 @@ impl Kept {
             }
         }
         #[cfg(not(unix))]
-        let _ = (folder, SOCKET);
+        let _ = (folder, gateway, SOCKET);
     }
 
     /// The next command.
     pub(super) async fn command(&mut self) -> Asked {
-        match &mut self.socket {
-            Some(socket) => socket.next().await,
+        let asked = match &mut self.commands {
+            Some(commands) => commands.recv().await,
+            None => None,
+        };
+        match asked {
+            Some(asked) => asked,
             None => std::future::pending().await,
         }
     }
@@ -90,12 +102,7 @@ impl Kept {
         outcome: &str,
         what: &[String],
     ) -> Result<(), String> {
-        let Some(trail) = &self.trail else {
-            return Ok(());
-        };
-        trail
-            .record(by, action, outcome, what)
-            .map_err(|error| format!("the trail of changes cannot be written: {error}"))
+        record(self.trail.as_deref(), by, action, outcome, what)
     }
 
     /// The same for what has happened already.
@@ -103,5 +110,99 @@ impl Kept {
         if let Err(why) = self.record(by, action, outcome, what) {
             tracing::error!("{why}; {action} ({outcome}) is missing there");
         }
+    }
+}
+
+fn record(
+    trail: Option<&Trail>,
+    by: &Actor,
+    action: &str,
+    outcome: &str,
+    what: &[String],
+) -> Result<(), String> {
+    let recorded = trail.map(|trail| trail.record(by, action, outcome, what));
+    recorded
+        .unwrap_or(Ok(()))
+        .map_err(|error| format!("the trail of changes cannot be written: {error}"))
+}
+
+/// Passes commands on, and carries out at once what must not wait for a reload that takes long.
+#[cfg(unix)]
+async fn dispatch(
+    mut socket: ControlSocket,
+    gateway: Arc<Gateway>,
+    trail: Option<Arc<Trail>>,
+    commands: mpsc::Sender<Asked>,
+) {
+    loop {
+        let asked = socket.next().await;
+        if let Request::Revoke { caller, key } = &asked.request {
+            let (gateway, trail) = (gateway.clone(), trail.clone());
+            let (caller, key, by) = (caller.clone(), key.clone(), asked.by.clone());
+            let revoking = move || revoke(&gateway, trail.as_deref(), &by, &caller, &key);
+            // The disk may hang: the key is refused before that.
+            tokio::spawn(async move {
+                if let Ok(reply) = tokio::task::spawn_blocking(revoking).await {
+                    asked.answer(reply);
+                }
+            });
+            continue;
+        }
+        let commands = commands.clone();
+        tokio::spawn(async move {
+            // Nobody takes it any more: the asker is told so when it is dropped.
+            let _ = commands.send(asked).await;
+        });
+    }
+}
+
+/// Denies a key first, then notes it: what the disk says must not keep a leaked key working.
+fn revoke(gateway: &Gateway, trail: Option<&Trail>, by: &Actor, caller: &str, key: &str) -> Reply {
+    let (Ok(name), Ok(label)) = (CallerName::parse(caller), KeyLabel::parse(key)) else {
+        return reply(
+            WRONG,
+            "flowgate: this is no name of a caller, or no label of a key",
+        );
+    };
+    let what = format!("key {label} of caller {name}");
+    let note = |outcome: &str| record(trail, by, "key-revoke", outcome, std::slice::from_ref(&what));
+    let kept = match gateway.revoke(&name, &label) {
+        Err(NotRevoked::NoKey) => {
+            if let Err(why) = note("refused: there is no such key") {
+                tracing::error!("{why}");
+            }
+            return reply(
+                WRONG,
+                &format!("flowgate: {what} is not in the settings in force"),
+            );
+        }
+        Err(NotRevoked::NotKept(error)) => Err(error),
+        Ok(()) => Ok(()),
+    };
+    tracing::warn!(caller = %name, key = %label, "{what} was revoked and is refused from now on");
+    match (kept, note("done")) {
+        (Ok(()), Ok(())) => reply(
+            WELL,
+            &format!("{what} is refused from now on, also after a restart"),
+        ),
+        (Ok(()), Err(why)) => reply(
+            FAILED,
+            &format!("{what} is refused from now on, also after a restart, but {why}"),
+        ),
+        (Err(error), _) => reply(
+            FAILED,
+            &format!(
+                "{what} is refused until the gateway is restarted, but that could not be written down: {error}; remove the \
+                 key from the settings before the next start"
+            ),
+        ),
+    }
+}
+
+/// An answer to a command.
+pub(super) fn reply(code: u8, text: &str) -> Reply {
+    Reply {
+        code,
+        text: format!("{}\n", text.trim_end()),
     }
 }

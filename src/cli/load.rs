@@ -50,7 +50,12 @@ pub(super) async fn load_whole(
 ) -> Result<Whole, NotLoaded> {
     let text = match text {
         Some(text) => text,
-        None => settings::read(path).map_err(NotLoaded::Settings)?,
+        None => {
+            let path = path.to_owned();
+            let reading = move || settings::read(&path).map_err(NotLoaded::Settings);
+            let read = tokio::task::spawn_blocking(reading).await;
+            read.unwrap_or(Err(NotLoaded::Stopping))?
+        }
     };
     let environment = Environment::of_process();
     let (text, parsed) = parse(path, text, environment).await?;

@@ -8,18 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use tokio::time::Instant;
 
-use crate::cli::kept::Kept;
+use crate::cli::kept::{Kept, reply};
 use crate::cli::load::{NotLoaded, Whole, load_whole};
-use crate::cli::outcome::{FAILED, WELL, WRONG};
+use crate::cli::outcome::{WELL, WRONG};
 use crate::cli::signals::{Notice, Notices};
 use crate::control::{Asked, Reply, Request};
-use crate::gateway::{NotRevoked, ReloadOutcome, Wanted};
-use crate::model::{CallerName, KeyLabel, clock};
+use crate::gateway::{ReloadOutcome, Wanted};
+use crate::model::clock;
 use crate::server::Server;
 use crate::settings::{
-    Difference, FileInForce, FileState, Look, Mistake, Scalars, Severity, VaultReference, VaultValue, Watched,
+    Difference, FileInForce, FileState, Look, Mistake, Scalars, Severity, UNSEEN, VaultReference, VaultValue,
+    Watched,
 };
 use crate::state::Actor;
 
@@ -28,6 +30,12 @@ use crate::state::Actor;
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// A file that was changed may still be half written: it is read once it has stayed the same for so long.
 const QUIET: Duration = Duration::from_secs(1);
+/// A file that never becomes quiet is read nevertheless.
+const RESTLESS_MAX: Duration = Duration::from_secs(30);
+/// Files that could not be put in force are tried again: what was wrong may have been the disk, or a vault.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Time for reading and checking all files.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time from one build to the next.
 const BUILD_PERIOD: Duration = Duration::from_secs(2);
 
@@ -74,11 +82,14 @@ pub(super) struct Reloader {
     text: String,
     vaults: HashMap<VaultReference, VaultValue>,
     files: Vec<Watching>,
-    digest: String,
     /// What needs a restart keeps the value of the start.
     started: Scalars,
     watched: Watched,
     built: Instant,
+    /// Files that were changed, and are waited for until they are quiet.
+    restless: Option<Restless>,
+    /// When files that could not be put in force are tried again.
+    again: Option<Instant>,
     /// When these settings came into force, and by whom.
     since: String,
     by: Actor,
@@ -90,12 +101,18 @@ struct Watching {
     look: Look,
 }
 
+/// Looks at files that are changing.
+struct Restless {
+    looks: Vec<Look>,
+    /// When they were first seen, and when they changed last.
+    since: Instant,
+    changed: Instant,
+}
+
 impl Watching {
+    /// The first look is reason to compare them: they may have changed since they were read.
     fn all(files: Vec<FileInForce>) -> Vec<Self> {
-        let watch = |file: FileInForce| Self {
-            look: file.look(),
-            file,
-        };
+        let watch = |file: FileInForce| Self { look: UNSEEN, file };
         files.into_iter().map(watch).collect()
     }
 }
@@ -118,10 +135,11 @@ impl Reloader {
             text: mem::take(&mut whole.text),
             vaults: mem::take(&mut whole.vaults),
             files: Watching::all(mem::take(&mut whole.config.files)),
-            digest: whole.config.digest.to_string(),
             started: Scalars::of(&whole.config),
             watched: whole.config.gateway.watch,
             built: Instant::now(),
+            restless: None,
+            again: None,
             since: clock::stamp(),
             by: Actor::Gateway,
         }
@@ -153,47 +171,63 @@ impl Reloader {
         }
     }
 
-    /// Ends when a file that is watched was changed and has become quiet.
+    /// Ends when a file that is watched was changed and has become quiet, or is to be tried again. Dropped, it goes on where
+    /// it was.
     async fn changed(&mut self) -> Watched {
         loop {
             tokio::time::sleep(LOOK_PERIOD).await;
-            let Some(mut seen) = self.news() else { continue };
-            loop {
-                tokio::time::sleep(QUIET).await;
-                let again = self.looks();
-                if again == seen {
-                    break;
-                }
-                seen = again;
+            if self.watched == Watched::Off {
+                continue;
             }
-            let settings = self.files.first().zip(seen.first());
-            let is_settings = settings.is_some_and(|(watching, look)| watching.look != *look);
-            for (watching, look) in self.files.iter_mut().zip(seen) {
+            let now = Instant::now();
+            if self.again.take_if(|again| now >= *again).is_some() {
+                return self.watched;
+            }
+            let looks = self.looks().await;
+            let Some(restless) = &mut self.restless else {
+                let known = self.watching().map(|watching| &watching.look);
+                if !looks.iter().eq(known) {
+                    let (since, changed) = (now, now);
+                    self.restless = Some(Restless {
+                        looks,
+                        since,
+                        changed,
+                    });
+                }
+                continue;
+            };
+            let is_quiet = restless.looks == looks;
+            if !is_quiet {
+                restless.looks = looks;
+                restless.changed = now;
+            }
+            if now < restless.changed + QUIET && now < restless.since + RESTLESS_MAX {
+                continue;
+            }
+            let seen = self.restless.take().map(|restless| restless.looks);
+            let skipped = self.skipped();
+            let watched = self.files.iter_mut().skip(skipped);
+            for (watching, look) in watched.zip(seen.unwrap_or_default()) {
                 watching.look = look;
             }
-            if is_settings && self.watched == Watched::All {
-                return Watched::All;
-            }
-            return Watched::Lists;
+            return self.watched;
         }
     }
 
-    /// All looks, if one of a file that is watched is another one than before.
-    fn news(&self) -> Option<Vec<Look>> {
-        let first = match self.watched {
-            Watched::Off => return None,
-            Watched::Lists => 1,
-            Watched::All => 0,
-        };
-        let looks = self.looks();
-        let mut watched = self.files.iter().zip(&looks).skip(first);
-        watched
-            .any(|(watching, look)| watching.look != *look)
-            .then_some(looks)
+    /// How many files before the watched ones are not.
+    fn skipped(&self) -> usize {
+        usize::from(self.watched != Watched::All)
     }
 
-    fn looks(&self) -> Vec<Look> {
-        self.files.iter().map(|watching| watching.file.look()).collect()
+    fn watching(&self) -> impl Iterator<Item = &Watching> {
+        self.files.iter().skip(self.skipped())
+    }
+
+    /// A disk may hang, so not here.
+    async fn looks(&self) -> Vec<Look> {
+        let files: Vec<_> = self.watching().map(|watching| watching.file.clone()).collect();
+        let look = move || files.iter().map(FileInForce::look).collect();
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }
 
     /// Reads the files and puts them in force. With `digest` only if they still have it.
@@ -209,17 +243,21 @@ impl Reloader {
         // Somebody who asks for it may have changed what is not watched: a trigger, certificate authorities.
         let by_itself = matches!(reason, Reason::Files(_));
         if by_itself && self.differing(reason.is_of_lists()).await.is_empty() {
+            if server.gateway().is_reload_refused() {
+                tracing::info!("the files are as in force again");
+                server.gateway().note_reload(ReloadOutcome::InForce);
+            }
             return Ended::Unchanged;
         }
         let text = reason.is_of_lists().then(|| self.text.clone());
-        let ended = match load_whole(&self.path, text, &self.vaults).await {
-            Ok(whole) => match digest.filter(|digest| *digest != whole.config.digest.to_string()) {
+        let ended = match self.load(&self.path, text).await {
+            Ok(whole) => match digest.filter(|digest| *digest != digest_of(&whole)) {
                 Some(_) => Err(
                     "the files have changed since they were looked at; run `flowgate plan` again".to_owned(),
                 ),
                 None => self.apply(server, kept, whole, reason).await,
             },
-            Err(failed) => Err(not_loaded(failed)),
+            Err(why) => Err(why),
         };
         match ended {
             Ok(ended) => ended,
@@ -232,8 +270,19 @@ impl Reloader {
                 server.gateway().note_reload(ReloadOutcome::Refused(why.clone()));
                 // Nothing was changed, so it is only worth a line in the log if this fails.
                 kept.note(&reason.actor(), "reload", &format!("refused: {why}"), &[]);
+                self.again = by_itself.then(|| Instant::now() + AGAIN);
                 Ended::Refused(why)
             }
+        }
+    }
+
+    async fn load(&self, path: &Path, text: Option<String>) -> Result<Whole, String> {
+        match tokio::time::timeout(LOAD_TIMEOUT, load_whole(path, text, &self.vaults)).await {
+            Ok(loaded) => loaded.map_err(not_loaded),
+            Err(_) => Err(format!(
+                "the files could not be read within {} s; one may be on a disk that hangs, or be no regular file",
+                LOAD_TIMEOUT.as_secs()
+            )),
         }
     }
 
@@ -251,14 +300,13 @@ impl Reloader {
     }
 
     /// What would change with these settings, in words.
-    fn difference(&self, later: &Whole) -> Difference {
+    fn difference(&self, server: &Server, later: &Whole) -> Vec<String> {
         let mut difference = Difference::between(&self.text, &later.text);
-        for file in later.config.files.iter().skip(1) {
-            if !self.files.iter().any(|watching| watching.file.is_same(file)) {
-                difference.add(format!("list {file}: other content"));
-            }
-        }
-        difference
+        let lists = later.config.files.iter().skip(1);
+        let other = lists.filter(|file| !self.files.iter().any(|watching| watching.file.is_same(file)));
+        difference.add(other.map(|file| format!("list {file}: other content")));
+        difference.add(server.gateway().moves(&later.config));
+        difference.lines()
     }
 
     async fn apply(
@@ -269,7 +317,7 @@ impl Reloader {
         reason: &Reason,
     ) -> Result<Ended, String> {
         whole.warnings.iter().for_each(log);
-        let changes = self.difference(&whole).lines().to_vec();
+        let changes = self.difference(server, &whole);
         let by = reason.actor();
         kept.record(&by, "reload", "begun", &changes)?;
         let files = mem::take(&mut whole.config.files);
@@ -285,7 +333,6 @@ impl Reloader {
         self.text = whole.text;
         self.vaults = whole.vaults;
         self.files = Watching::all(files);
-        self.digest = config.digest.to_string();
         self.watched = config.gateway.watch;
         self.since = clock::stamp();
         self.by = by.clone();
@@ -311,7 +358,7 @@ impl Reloader {
         let by = asked.by.clone();
         let reply = match asked.request.clone() {
             Request::Status => self.status(server).await,
-            Request::Plan { config } => self.plan(config.as_deref()).await,
+            Request::Plan { config } => self.plan(server, config.as_deref()).await,
             Request::Reload { digest } => {
                 let reason = Reason::Operator(by);
                 match self.reload(server, kept, &reason, digest.as_deref()).await {
@@ -323,7 +370,8 @@ impl Reloader {
                     }
                 }
             }
-            Request::Revoke { caller, key } => revoke(server, kept, &by, &caller, &key),
+            // Carried out where commands arrive.
+            Request::Revoke { .. } => return,
         };
         asked.answer(reply);
     }
@@ -359,81 +407,45 @@ impl Reloader {
         )
     }
 
-    async fn plan(&self, other: Option<&Path>) -> Reply {
-        match load_whole(other.unwrap_or(&self.path), None, &self.vaults).await {
-            Ok(whole) => {
-                let difference = self.difference(&whole);
-                let digest = whole.config.digest.to_string();
-                if difference.lines().is_empty() {
-                    return reply(WELL, "nothing would change");
-                }
-                let restart = self.started.changes(&Scalars::of(&whole.config));
-                let restart = restart.iter().filter(|change| change.needs_restart());
-                let restart: String = restart
-                    .map(|change| format!("  needs a restart: {change}\n"))
-                    .collect();
-                let next = match other {
-                    Some(_) => String::new(),
-                    None => format!("\nTo put this in force: flowgate reload --digest {digest}"),
-                };
-                reply(WELL, &format!("would change:\n{difference}{restart}{next}"))
-            }
-            Err(failed) => reply(
-                WRONG,
-                &format!("flowgate: these settings cannot be used: {}", not_loaded(failed)),
-            ),
+    async fn plan(&self, server: &Server, other: Option<&Path>) -> Reply {
+        let whole = match self.load(other.unwrap_or(&self.path), None).await {
+            Ok(whole) => whole,
+            Err(why) => return reply(WRONG, &format!("flowgate: these settings cannot be used: {why}")),
+        };
+        let difference = self.difference(server, &whole);
+        if difference.is_empty() {
+            return reply(WELL, "nothing would change");
         }
+        let restart = self.started.changes(&Scalars::of(&whole.config));
+        let restart = restart.iter().filter(|change| change.needs_restart());
+        let restart = restart.map(|change| format!("needs a restart: {change}"));
+        let lines = difference.into_iter().chain(restart);
+        let lines: String = lines.map(|line| format!("  {line}\n")).collect();
+        let next = match other {
+            Some(_) => String::new(),
+            None => format!(
+                "\nTo put this in force: flowgate reload --digest {}",
+                digest_of(&whole)
+            ),
+        };
+        reply(WELL, &format!("would change:\n{lines}{next}"))
     }
 }
 
-fn reply(code: u8, text: &str) -> Reply {
-    Reply {
-        code,
-        text: format!("{}\n", text.trim_end()),
+/// A digest of everything that settings were read from and of the hosts that they call. It covers no secret but those in
+/// whole files, which it does not give away.
+fn digest_of(whole: &Whole) -> String {
+    let mut context = Context::new(&SHA256);
+    for file in &whole.config.files {
+        context.update(file.digest());
     }
-}
-
-/// Denies a key first, then notes it: what the disk says must not keep a leaked key working.
-fn revoke(server: &Server, kept: &Kept, by: &Actor, caller: &str, key: &str) -> Reply {
-    let (Ok(name), Ok(label)) = (CallerName::parse(caller), KeyLabel::parse(key)) else {
-        return reply(
-            WRONG,
-            "flowgate: this is no name of a caller, or no label of a key",
-        );
-    };
-    let revoked = server.gateway().revoke(&name, &label);
-    let what = format!("key {label} of caller {name}");
-    let kept_it = match revoked {
-        Err(NotRevoked::NoKey) => {
-            kept.note(
-                by,
-                "key-revoke",
-                "refused: there is no such key",
-                std::slice::from_ref(&what),
-            );
-            return reply(
-                WRONG,
-                &format!("flowgate: {what} is not in the settings in force"),
-            );
-        }
-        Err(NotRevoked::NotKept(error)) => Err(error.to_string()),
-        Ok(()) => Ok(()),
-    };
-    tracing::warn!(caller = %name, key = %label, "{what} was revoked and is refused from now on");
-    let recorded = kept.record(by, "key-revoke", "done", std::slice::from_ref(&what));
-    match kept_it.and(recorded) {
-        Ok(()) => reply(
-            WELL,
-            &format!("{what} is refused from now on, also after a restart"),
-        ),
-        Err(why) => reply(
-            FAILED,
-            &format!(
-                "{what} is refused until the gateway is restarted, but that could not be written down: {why}; remove the \
-                 key from the settings before the next start"
-            ),
-        ),
+    for route in &whole.config.routes {
+        context.update(route.name.as_str().as_bytes());
+        context.update(route.trigger.authority().as_bytes());
+        context.update(b"\n");
     }
+    let digest = context.finish();
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Logs what is wrong with settings, and returns the first of it.

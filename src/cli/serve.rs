@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::admin;
-use crate::cli::kept::Kept;
+use crate::cli::kept::{Kept, reply};
 use crate::cli::load::{Whole, load_for, runtime};
 use crate::cli::logging;
 use crate::cli::outcome::{FAILED, Outcome};
@@ -25,7 +26,10 @@ pub(super) fn serve(path: &Path) -> Result<Outcome, Outcome> {
     };
     let notices = notices.map_err(no_signals)?;
     let whole = runtime.block_on(load_for(path, "start"))?;
-    runtime.block_on(run(path, whole, notices))
+    let outcome = runtime.block_on(run(path, whole, notices));
+    // A file that hangs in the system must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome
 }
 
 fn no_signals(error: io::Error) -> Outcome {
@@ -54,7 +58,7 @@ async fn run(path: &Path, mut whole: Whole, mut notices: Notices) -> Result<Outc
     if let Some(address) = admin {
         tracing::info!(%address, "admin listening: /healthz /readyz /metrics /status /keys/unused");
     }
-    kept.listen();
+    kept.listen(server.gateway());
     let about = [
         format!("version {}", env!("CARGO_PKG_VERSION")),
         format!("settings {}", server.gateway().status().settings),
@@ -73,6 +77,7 @@ async fn run(path: &Path, mut whole: Whole, mut notices: Notices) -> Result<Outc
         loop {
             tokio::select! {
                 _ = signals.next() => return,
+                asked = kept.command() => asked.answer(reply(FAILED, "flowgate: the gateway is stopping")),
                 notice = notices.next() => match notice {
                     Notice::Hangup => tracing::warn!(signal = "SIGHUP", "SIGHUP is ignored: the gateway is stopping"),
                     Notice::Other(ignored) => ignored.log(),

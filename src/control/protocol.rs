@@ -32,18 +32,6 @@ pub enum Request {
     },
 }
 
-impl Request {
-    /// Its name in the trail of changes.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Status => "status",
-            Self::Plan { .. } => "plan",
-            Self::Reload { .. } => "reload",
-            Self::Revoke { .. } => "key-revoke",
-        }
-    }
-}
-
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {

@@ -92,13 +92,23 @@ impl Gateway {
 
     /// Refuses a key from the next request on, whatever the settings say of it from now on.
     pub fn revoke(&self, caller: &CallerName, label: &KeyLabel) -> Result<(), NotRevoked> {
-        let digest = self.snapshot().callers.revoke(caller, label);
+        let digest = self.snapshot().callers.digest(caller, label);
         let key = RevokedKey {
             digest: digest.ok_or(NotRevoked::NoKey)?.to_setting(),
             caller: caller.to_string(),
             label: label.to_string(),
         };
-        self.estate.revocations.add(&key).map_err(NotRevoked::NotKept)
+        // Noted first: settings that come into force meanwhile look there.
+        let kept = self.estate.revocations.add(&key);
+        self.snapshot()
+            .callers
+            .revoke_all(|digest| digest.to_setting() == key.digest);
+        kept.map_err(NotRevoked::NotKept)
+    }
+
+    /// Where tokens or signatures would go under these settings and do not go now, in words.
+    pub fn moves(&self, config: &Config) -> Vec<String> {
+        self.snapshot().moves(config)
     }
 
     /// Builds what these settings decide, and changes nothing. It may take a second: not for a worker.

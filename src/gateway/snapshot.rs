@@ -14,7 +14,7 @@ use crate::gateway::arrival::Pace;
 use crate::gateway::estate::Estate;
 use crate::gateway::payload::Rules;
 use crate::gateway::upstream::{Passes, Upstream};
-use crate::model::{RouteName, locked};
+use crate::model::{RouteName, Secret, locked};
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
 use crate::policy::{Access, Callers, Matching, Networks, Quotas, Routes};
@@ -37,6 +37,7 @@ pub(super) struct Snapshot {
     pub listeners: Vec<ListenerSettings>,
     pub ready_requires: ReadyRequires,
     pub digest: SettingsDigest,
+    pepper: Option<Secret>,
     /// What follows the places of triggers and of the pepper, once this is in force.
     following: Mutex<Vec<Following>>,
 }
@@ -74,6 +75,9 @@ pub enum Wanted {
 pub enum BuildError {
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// Other digests of keys would be needed, and nobody asked for that.
+    #[error("the pepper was changed as well: send SIGHUP once the digests of keys are made with the new one")]
+    Pepper,
     /// A token would go to another host, and nobody asked for that.
     #[error("route {route}: {why}")]
     Moved {
@@ -95,6 +99,9 @@ impl Snapshot {
     /// Checks that no token goes to another host than under these settings unless an operator wants that: the address of a
     /// trigger may be in a file that others can write.
     pub(super) fn check_moves(&self, config: &Config) -> Result<(), BuildError> {
+        if self.pepper.is_some() && self.pepper != config.key_pepper {
+            return Err(BuildError::Pepper);
+        }
         for settings in &config.routes {
             let current = self.routes.iter().find(|route| route.name == settings.name);
             let Some((source, current)) = settings.trigger_source.as_ref().zip(current) else {
@@ -107,6 +114,19 @@ impl Snapshot {
             })?;
         }
         Ok(())
+    }
+
+    /// Where tokens or signatures would go under these settings and do not go now, in words.
+    pub(super) fn moves(&self, config: &Config) -> Vec<String> {
+        let moves = config.routes.iter().filter_map(|settings| {
+            let current = self.routes.iter().find(|route| route.name == settings.name)?;
+            let (from, to) = (current.trigger.address(), &settings.trigger);
+            (from.url().authority() != to.authority()).then(|| {
+                let (name, from, to) = (&settings.name, from.url().authority(), to.authority());
+                format!("route {name} would call {to}, not {from}")
+            })
+        });
+        moves.collect()
     }
 
     /// Builds all of it, or nothing. Parts of the estate are looked up and not changed, so that a snapshot that is not used
@@ -152,6 +172,7 @@ impl Snapshot {
             listeners: config.listeners.clone(),
             ready_requires: admin.map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
             digest: config.digest.clone(),
+            pepper: config.key_pepper.clone(),
             following: Mutex::default(),
         })
     }

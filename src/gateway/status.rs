@@ -61,6 +61,14 @@ impl Gateway {
         self.estate.reloads.note(outcome);
     }
 
+    /// Whether the last reload was refused.
+    pub fn is_reload_refused(&self) -> bool {
+        self.estate
+            .reloads
+            .last()
+            .is_some_and(|last| last.refused.is_some())
+    }
+
     pub fn status(&self) -> Status {
         let minute = self.estate.counters.minute();
         let snapshot = self.snapshot();

@@ -104,9 +104,9 @@ impl Callers {
         self.keys.is_noted(key)
     }
 
-    /// Refuses a key from now on; its digest, if the caller has it.
-    pub fn revoke(&self, caller: &CallerName, label: &KeyLabel) -> Option<KeyDigest> {
-        self.keys.revoke(*self.by_name.get(caller)?, label)
+    /// The digest of a key, if the caller has it.
+    pub fn digest(&self, caller: &CallerName, label: &KeyLabel) -> Option<KeyDigest> {
+        self.keys.digest(*self.by_name.get(caller)?, label)
     }
 
     /// Refuses all keys whose digests fit.

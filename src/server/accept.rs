@@ -83,12 +83,12 @@ impl Plan {
             Transport::Tls(tls) => {
                 let earlier = earlier.and_then(|earlier| match &earlier.transport {
                     Spoken::Tls(secured) => Some(secured),
-                    Spoken::Plain(_) => None,
+                    Spoken::Plain(..) => None,
                 });
                 let secured = tls::secured(tls, listener.address, rereader, earlier)?;
                 (Spoken::Tls(secured), Peers::Callers)
             }
-            Transport::Plain { from, peers } => (Spoken::Plain(from.clone().into()), *peers),
+            Transport::Plain { from, peers } => (Spoken::Plain(from.clone().into(), *peers), *peers),
         };
         let health_path: Option<Arc<str>> = listener.health_path.as_deref().map(Into::into);
         let course = self.phases.open();
@@ -192,7 +192,7 @@ impl Door {
         self.plan.gateway.counters().connections_accepted.inc();
         let counting = match &speaks.transport {
             Spoken::Tls(_) => Counting::ByAddress,
-            Spoken::Plain(from) => {
+            Spoken::Plain(from, _) => {
                 let address = peer.ip().to_canonical();
                 if !from.iter().any(|network| network.contains(&address)) {
                     return self.turn_away(peer, &speaks, "plain-http-address");
@@ -256,7 +256,7 @@ impl Door {
                 let config = secured.config.clone();
                 tokio::spawn(connection::serve_tls(tcp, peer, config, shared, phase, seat));
             }
-            Spoken::Plain(_) => {
+            Spoken::Plain(..) => {
                 // HTTP/2 is spoken over TLS only.
                 tokio::spawn(http1::serve(tcp, peer, shared, phase, seat));
             }

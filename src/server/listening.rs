@@ -12,6 +12,7 @@ use crate::gateway::Judge;
 use crate::server::phase::{Course, Phase, Phases};
 use crate::server::shared::Shared;
 use crate::server::tls::Secured;
+use crate::settings::Peers;
 
 pub(super) struct Listening {
     /// As in the settings; with port 0 it is bound elsewhere.
@@ -34,7 +35,7 @@ pub(super) struct Speaks {
 pub(super) enum Spoken {
     Tls(Secured),
     /// Peers outside of these networks are cut at once.
-    Plain(Arc<[IpNet]>),
+    Plain(Arc<[IpNet]>, Peers),
 }
 
 impl Spoken {
@@ -42,10 +43,11 @@ impl Spoken {
     fn is_within(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tls(_), Self::Tls(_)) => true,
-            (Self::Plain(ours), Self::Plain(theirs)) => ours
-                .iter()
-                .all(|network| theirs.iter().any(|wide| wide.contains(network))),
-            (Self::Tls(_), Self::Plain(_)) | (Self::Plain(_), Self::Tls(_)) => false,
+            (Self::Plain(ours, peers), Self::Plain(theirs, others)) => {
+                let is_within = |network| theirs.iter().any(|wide| wide.contains(network));
+                peers == others && ours.iter().all(is_within)
+            }
+            (Self::Tls(_), Self::Plain(..)) | (Self::Plain(..), Self::Tls(_)) => false,
         }
     }
 }
@@ -92,7 +94,15 @@ impl Speaks {
     pub(super) fn judge(&self) -> Option<Judge> {
         match &self.transport {
             Spoken::Tls(secured) => Some(secured.judge()),
-            Spoken::Plain(_) => None,
+            Spoken::Plain(..) => None,
+        }
+    }
+
+    /// What is wrong with a certificate, where those spoken with so far are all valid.
+    pub(super) fn lapse(&self, earlier: &Self) -> Option<String> {
+        match (&self.transport, &earlier.transport) {
+            (Spoken::Tls(now), Spoken::Tls(earlier)) => now.lapse(earlier),
+            _ => None,
         }
     }
 

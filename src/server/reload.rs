@@ -11,6 +11,7 @@ use crate::server::listening::{Listening, Speaks};
 use crate::server::sockets::bind_all;
 use crate::server::start::{Server, StartError};
 use crate::settings::Config;
+use crate::wire::BindError;
 
 #[derive(Debug)]
 pub struct Reloaded {
@@ -88,6 +89,7 @@ impl Next {
         wanted: Wanted,
     ) -> Result<Self, StartError> {
         let prepared = gateway.prepare(config, wanted)?;
+        let taken: Vec<_> = serving.iter().map(|listening| listening.bound).collect();
         let settings = Arc::new(config.connections.clone());
         let mut listeners = Vec::new();
         for listener in prepared.listeners() {
@@ -96,10 +98,14 @@ impl Next {
             let known = known.map(|index| serving.remove(index));
             let earlier = known.as_ref().map(|listening| listening.speaks());
             let speaks = plan.speaks(listener, &settings, prepared.rereader(), earlier.as_deref())?;
+            if let Some(why) = earlier.and_then(|earlier| speaks.lapse(&earlier)) {
+                return Err(StartError::Lapsed { address, why });
+            }
             listeners.push(match known {
                 Some(listening) => NextListener::Kept(listening, speaks),
                 None => {
-                    let (bound, sockets) = bind_all(address, plan.workers())?;
+                    let (bound, sockets) =
+                        bind_all(address, plan.workers()).map_err(|error| overlapping(&taken, error))?;
                     let listening = Listening::new(address, bound, speaks, &plan.phases);
                     NextListener::Opened(listening, sockets)
                 }
@@ -110,5 +116,20 @@ impl Next {
             listeners,
             closed: serving,
         })
+    }
+}
+
+/// An address that one of our own listeners has in part.
+fn overlapping(taken: &[SocketAddr], error: BindError) -> StartError {
+    let port = error.address.port();
+    let ours = taken
+        .iter()
+        .find(|ours| ours.port() == port && **ours != error.address);
+    match ours {
+        Some(ours) => StartError::Overlap {
+            address: error.address,
+            ours: *ours,
+        },
+        None => error.into(),
     }
 }

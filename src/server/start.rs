@@ -35,6 +35,22 @@ pub enum StartError {
     Tls(#[from] rustls::Error),
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// A certificate that callers refuse would take the place of one that they accept.
+    #[error("listener {address}: {why}; the one in force is valid")]
+    Lapsed {
+        /// The listener.
+        address: SocketAddr,
+        /// What is wrong with the certificate.
+        why: String,
+    },
+    /// A listener that is added has a part of the address of one that serves.
+    #[error("listener {address} overlaps with {ours}, which serves: that change needs a restart")]
+    Overlap {
+        /// The one that is added.
+        address: SocketAddr,
+        /// The one that serves.
+        ours: SocketAddr,
+    },
     /// It does not run any more.
     #[error("the gateway is stopping")]
     Stopping,

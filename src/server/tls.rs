@@ -233,6 +233,14 @@ pub(super) struct Secured {
 }
 
 impl Secured {
+    /// What is wrong with a certificate, where those served so far are all valid.
+    pub(super) fn lapse(&self, earlier: &Self) -> Option<String> {
+        let now = clock::wall();
+        let mut lapsed = self.certificates.validity(now).lapsed;
+        let were_valid = earlier.certificates.validity(now).lapsed.is_empty();
+        lapsed.pop().filter(|_| were_valid)
+    }
+
     pub(super) fn judge(&self) -> Judge {
         let certificates = self.certificates.clone();
         Box::new(move |now| certificates.validity(now))

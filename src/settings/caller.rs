@@ -176,6 +176,19 @@ impl Check<'_> {
         let by_address = caller.networks.is_some() || caller.networks_file.is_some();
         let sources = ["key", "keys_file", "networks", "networks_file"];
         let reported = sources.iter().any(|key| caller.is_reported(key));
+        // Its networks alone would let everybody in them in, because somebody has emptied a file.
+        if let Some(value) = caller
+            .keys_file
+            .as_ref()
+            .filter(|_| keyless && by_address && !unread && !reported)
+            && mistakes == self.findings.len()
+        {
+            let flaw = Flaw::new("the file has no keys, and the caller has no other");
+            self.findings.mistake(
+                value,
+                flaw.hint("add a key, or remove `keys_file` to know the caller by its networks alone"),
+            );
+        }
         if keyless && !by_address && !unread && mistakes == self.findings.len() && !reported {
             let mark = caller.keys_file.as_ref().map_or(Mark::from(caller), Mark::from);
             let flaw = Flaw::new("the caller has neither keys nor networks, so nobody would be it");

@@ -2,7 +2,6 @@
 //! query, a digest of a key not at all.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use toml::{Table, Value};
 
@@ -17,7 +16,6 @@ const NAMES: [&str; 3] = ["name", "label", "address"];
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     lines: Vec<String>,
-    left_out: usize,
 }
 
 impl Difference {
@@ -28,6 +26,15 @@ impl Difference {
         for (key, value) in &earlier {
             match later.get(key) {
                 Some(new) if new == value => {}
+                Some(Value::Array(new)) if value.is_array() => {
+                    let earlier = value.as_array().map(Vec::as_slice).unwrap_or_default();
+                    for (sign, these, those) in
+                        [("removed", earlier, new.as_slice()), ("added", new, earlier)]
+                    {
+                        let only = these.iter().filter(|value| !those.contains(value));
+                        lines.extend(only.map(|value| format!("{key}: {value} {sign}")));
+                    }
+                }
                 Some(new) => lines.push(format!("{key}: {} -> {}", shown(key, value), shown(key, new))),
                 None => lines.push(format!("{key} removed, was {}", shown(key, value))),
             }
@@ -36,31 +43,22 @@ impl Difference {
             lines.push(format!("{key} added: {}", shown(key, value)));
         }
         lines.sort();
-        let left_out = lines.len().saturating_sub(SHOWN_MAX);
-        lines.truncate(SHOWN_MAX);
-        Self { lines, left_out }
+        Self { lines }
     }
 
-    /// Adds a line about something that is in another file.
-    pub fn add(&mut self, line: String) {
-        self.lines.push(line);
+    /// Adds lines about what is in other files; they come first.
+    pub fn add(&mut self, lines: impl IntoIterator<Item = String>) {
+        self.lines.splice(0..0, lines);
     }
 
-    /// A line for each difference.
-    pub fn lines(&self) -> &[String] {
-        &self.lines
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.lines {
-            writeln!(f, "  {line}")?;
+    /// A line for each difference, and one about those that are left out.
+    pub fn lines(mut self) -> Vec<String> {
+        let more = self.lines.len().saturating_sub(SHOWN_MAX);
+        if more > 0 {
+            self.lines.truncate(SHOWN_MAX);
+            self.lines.push(format!("and {more} more"));
         }
-        match self.left_out {
-            0 => Ok(()),
-            more => writeln!(f, "  and {more} more"),
-        }
+        self.lines
     }
 }
 
@@ -139,10 +137,20 @@ mod tests {
                 "route returns.path added: \"/r\"",
             ]
         );
-        assert!(!difference.to_string().contains("canary"));
         assert_eq!(Difference::between(&later, &later), Difference::default());
-        let long = format!("networks = {:?}", vec!["192.0.2.0/24"; 1_000]);
-        let line = &Difference::between("", &long).lines()[0].clone();
+        let list = |networks: &[&str]| format!("networks = {networks:?}");
+        let lines =
+            |earlier: &[&str], later: &[&str]| Difference::between(&list(earlier), &list(later)).lines();
+        let long = vec!["192.0.2.0/24"; 1_000];
+        assert_eq!(
+            lines(&long, &[&long[..], &["0.0.0.0/0"]].concat()),
+            ["networks: \"0.0.0.0/0\" added"]
+        );
+        let all: Vec<_> = (0..1_000).map(|number| number.to_string()).collect();
+        let all: Vec<_> = all.iter().map(String::as_str).collect();
+        let many = lines(&[], &all);
+        assert_eq!((many.len(), many[200].as_str()), (201, "and 800 more"));
+        let line = &Difference::between("", &list(&long)).lines()[0].clone();
         assert!(line.len() < 300 && line.ends_with("..."), "{line}");
     }
 }

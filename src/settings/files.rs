@@ -19,6 +19,9 @@ pub struct FileInForce {
     digest: Digest,
 }
 
+/// What no look is like, so that the first one is reason to compare.
+pub const UNSEEN: Look = Look(Some((u64::MAX, None, 0)));
+
 /// Size, time of the last change and number of a file: what changes with its content, also where a link is set anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look(Option<(u64, Option<SystemTime>, u64)>);
@@ -36,6 +39,11 @@ impl FileInForce {
             path: path.to_owned(),
             digest: aws_lc_rs::digest::digest(&SHA256, content),
         }
+    }
+
+    /// The digest of its content.
+    pub fn digest(&self) -> &[u8] {
+        self.digest.as_ref()
     }
 
     /// Whether the other one is the same file with the same content.

@@ -55,7 +55,7 @@ pub use changes::{Change, Scalars};
 pub use connections::ConnectionSettings;
 pub use difference::Difference;
 pub use digest::KeyDigest;
-pub use files::{FileInForce, FileState, Look};
+pub use files::{FileInForce, FileState, Look, UNSEEN};
 pub use fingerprint::SettingsDigest;
 pub use gateway::{GatewaySettings, Watched};
 pub use identity::certificate::ClientCertificate;

@@ -3,7 +3,7 @@
 //! the last line, which `flowgate audit verify` prints, with one that was kept elsewhere.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -11,14 +11,12 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{clock, locked};
-use crate::state::folder::owners_file;
+use crate::state::folder::{LINE_BYTES_MAX, append, owners_file};
 
 /// The version of a line.
 const VERSION: u8 = 1;
 /// What the first line has in place of the hash of one before it.
 const NO_LINE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-/// Longest line; a longer one is no line of ours.
-const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Who or what changed something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +45,7 @@ pub struct Entry {
     v: u8,
     seq: u64,
     time: String,
-    /// `start`, `stop`, `reload`, `key-revoke`, `control`.
+    /// `start`, `stop`, `reload`, `key-revoke`.
     action: String,
     by: Actor,
     /// `done`, or why it was refused.
@@ -70,8 +68,6 @@ pub struct Trail {
 struct End {
     seq: u64,
     prev: String,
-    /// Whether the last line was cut off, by a full disk or a crash.
-    is_cut: bool,
 }
 
 impl Trail {
@@ -83,13 +79,13 @@ impl Trail {
         let mut end = End {
             seq: 0,
             prev: NO_LINE.to_owned(),
-            is_cut: false,
         };
         let mut lines = BufReader::new(owners_file(&path)?);
-        while let Some(line) = next_line(&mut lines)? {
-            end.seq += 1;
+        // A line that a crash cut off never counted.
+        while let Some(line) = next_line(&mut lines)?.filter(|line| line.is_whole) {
+            let entry: Option<Entry> = serde_json::from_slice(&line.bytes).ok();
+            end.seq = entry.map_or(end.seq + 1, |entry| entry.seq);
             end.prev = hash(&line.bytes);
-            end.is_cut = !line.is_whole;
         }
         Ok(Self {
             path,
@@ -113,27 +109,13 @@ impl Trail {
             what: what.to_vec(),
             prev: end.prev.clone(),
         };
-        let line = serde_json::to_vec(&entry)?;
-        // Opened each time: a trail that was moved away is followed by a new one, whose first line shows that.
-        let mut file = owners_file(&self.path)?;
-        let written = append(&mut file, &line, end.is_cut);
-        end.is_cut = written.is_err();
-        written?;
+        let line = serde_json::to_string(&entry)?;
+        // Opened each time: a trail that was moved away goes on in a new file, whose first line follows from its last.
+        append(&mut owners_file(&self.path)?, &line)?;
         end.seq = entry.seq;
-        end.prev = hash(&line);
+        end.prev = hash(line.as_bytes());
         Ok(())
     }
-}
-
-fn append(file: &mut File, line: &[u8], is_cut: bool) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(line.len() + 2);
-    if is_cut {
-        bytes.push(b'\n');
-    }
-    bytes.extend_from_slice(line);
-    bytes.push(b'\n');
-    file.write_all(&bytes)?;
-    file.sync_data()
 }
 
 struct Line {
@@ -261,9 +243,8 @@ mod tests {
         assert_eq!(broken_at(&path), 1);
         fs::write(&path, format!("{text}{{\"v\"")).unwrap();
         assert_eq!(broken_at(&path), 5);
-        // It goes on behind the cut line, which stays visible.
+        // A line that was never whole goes with the next one.
         written(&path, 1);
-        assert_eq!(broken_at(&path), 5);
-        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 6);
+        assert_eq!(verify(&path).unwrap().lines, 5);
     }
 }

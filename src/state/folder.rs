@@ -1,8 +1,11 @@
 //! The state folder: made for its owner alone, and locked for as long as its process runs.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+/// Longest line that is written to a file of the folder.
+pub(super) const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The folder of `[state]`, while this process has it.
 #[derive(Debug)]
@@ -76,6 +79,31 @@ pub(super) fn owners_file(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
+}
+
+/// Adds a line to a file, down to the disk, or nothing. What an earlier crash has cut off is removed.
+pub(super) fn append(file: &mut File, line: &str) -> io::Result<()> {
+    let end = whole_lines(file)?;
+    file.set_len(end)?;
+    let written = file
+        .write_all(format!("{line}\n").as_bytes())
+        .and_then(|()| file.sync_data());
+    if written.is_err() {
+        // A full disk lets a file become shorter.
+        let _ = file.set_len(end);
+    }
+    written
+}
+
+/// Where the last whole line of a file ends.
+fn whole_lines(file: &mut File) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    let begin = length.saturating_sub(LINE_BYTES_MAX);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut last = Vec::new();
+    Read::by_ref(file).take(LINE_BYTES_MAX).read_to_end(&mut last)?;
+    let end = last.iter().rposition(|byte| *byte == b'\n');
+    Ok(end.map_or(begin, |end| begin + end as u64 + 1))
 }
 
 fn make(path: &Path) -> io::Result<()> {

@@ -2,14 +2,14 @@
 //! restart if there is a state folder.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{clock, locked};
-use crate::state::folder::owners_file;
+use crate::state::folder::{append, owners_file};
 
 /// A key that was revoked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,12 +44,9 @@ impl Revocations {
     /// When it cannot be read, or has a line that is none of ours: a key might be let in again.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         let mut digests = HashSet::new();
-        for (number, line) in BufReader::new(owners_file(&path)?).lines().enumerate() {
-            let line = line?;
-            if line.is_empty() {
-                continue;
-            }
-            let key: RevokedKey = serde_json::from_str(&line).map_err(|_| {
+        let text = read_lines(&path)?;
+        for (number, line) in text.lines().enumerate() {
+            let key: RevokedKey = serde_json::from_str(line).map_err(|_| {
                 io::Error::other(format!(
                     "line {} of {} is no revoked key; correct or remove it",
                     number + 1,
@@ -85,11 +82,16 @@ impl Revocations {
         };
         let time = clock::stamp();
         let line = serde_json::to_string(&Line { time, key })?;
-        let mut file = owners_file(path)?;
-        // An empty line is skipped: what a full disk has cut off before stays by itself.
-        file.write_all(format!("\n{line}\n").as_bytes())?;
-        file.sync_data()
+        append(&mut owners_file(path)?, &line)
     }
+}
+
+/// The lines that were written whole: the rest of one that a crash cut off is no key.
+fn read_lines(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    owners_file(path)?.read_to_string(&mut text)?;
+    text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -114,6 +116,12 @@ mod tests {
         revoked.add(&key("sha256:01")).unwrap();
         let again = Revocations::open(path.clone()).unwrap();
         assert!(again.has("sha256:00") && again.has("sha256:01") && !again.has("sha256:02"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{text}{{\"digest")).unwrap();
+        assert!(
+            Revocations::open(path.clone()).unwrap().has("sha256:01"),
+            "a cut line is no key"
+        );
         std::fs::write(&path, "sha256:00\n").unwrap();
         assert!(
             Revocations::open(path)

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -188,7 +189,10 @@ async fn nothing_changes_while_the_trail_cannot_be_written_and_a_key_is_refused_
         &["key", "revoke", "--caller", "shop", "--label", "shop-1"],
     )
     .await);
-    assert!(revoked.contains("could not be written down"), "{revoked}");
+    assert!(
+        revoked.contains("also after a restart, but the trail of changes cannot be written"),
+        "{revoked}"
+    );
     assert_eq!(status(&world, &program, KEY).await, 401);
 }
 
@@ -250,4 +254,51 @@ async fn what_is_no_command_is_refused_and_changes_nothing() {
     let _ = endless.write_all(&vec![b'x'; 4 * 1024 * 1024]);
     assert_eq!(status(&world, &program, KEY).await, 202);
     assert!(out(&flowgate(&world, &["status"]).await).contains("revision     1"));
+}
+
+#[tokio::test]
+async fn a_key_is_revoked_while_a_reload_hangs_and_the_gateway_still_stops() {
+    let (world, mut program, text) = operated().await;
+    world.file("partners", "127.0.0.0/8\n");
+    let listed = text.replace(
+        "name = \"shop\"\n",
+        "name = \"shop\"\nnetworks_file = \"partners\"\n",
+    );
+    std::fs::remove_file(world.dir().join("partners")).unwrap();
+    let made = Command::new("mkfifo").arg(world.dir().join("partners")).status();
+    assert!(made.unwrap().success());
+    world.file("program.toml", &listed);
+    program.signal("HUP");
+    // It opens the list, and nobody writes to it.
+    let began = std::time::Instant::now();
+    let revoke = ["key", "revoke", "--caller", "shop", "--label", "shop-1"];
+    out(&flowgate(&world, &revoke).await);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(status(&world, &program, KEY).await, 401);
+    ended(&mut program).await;
+}
+
+#[tokio::test]
+async fn a_plan_names_the_host_that_a_trigger_file_moves_to() {
+    let (world, program, text) = operated().await;
+    let trigger = world
+        .emulator
+        .flow
+        .add(Trigger::any_user(TENANT).does(Flow::Accepted));
+    world.file("trigger", &trigger.url());
+    let inline = text
+        .lines()
+        .find(|line| line.starts_with("trigger = "))
+        .unwrap()
+        .to_owned();
+    let text = text.replace(&inline, "trigger = \"file:trigger\"");
+    world.file("program.toml", &text);
+    out(&flowgate(&world, &["reload"]).await);
+    world.file(
+        "trigger",
+        &trigger.url().replace("https://", "https://elsewhere."),
+    );
+    let plan = out(&flowgate(&world, &["plan"]).await);
+    assert!(plan.contains("route orders would call elsewhere."), "{plan}");
+    drop(program);
 }

@@ -517,3 +517,35 @@ async fn the_settings_file_is_followed_where_the_settings_say_so() {
         .await;
     assert_eq!(status(&world, &program, NEXT_KEY).await, 202);
 }
+
+#[tokio::test]
+async fn an_emptied_list_of_keys_does_not_let_a_whole_network_in() {
+    let (world, mut program, admin, _) = program(|world, trigger| {
+        world.file("keys", &format!("first {}\n", crate::harness::digest(KEY)));
+        let inline = format!(
+            "[[caller.key]]\nlabel = \"shop-1\"\ndigest = \"{}\"\n",
+            crate::harness::digest(KEY)
+        );
+        format!(
+            "{}{}",
+            world.base(),
+            world.route("orders", "/orders", &trigger.url(), "")
+        )
+        .replace(&inline, "keys_file = \"keys\"\nnetworks = [\"127.0.0.0/8\"]\n")
+    })
+    .await;
+    world.file("keys", "");
+    let line = program.line(|line| line["level"] == "ERROR").await;
+    assert!(
+        line["message"].as_str().unwrap().contains("the file has no keys"),
+        "{line}"
+    );
+    assert_eq!(status(&world, &program, "canary-wrong-key-0123456789").await, 401);
+    assert_eq!(status(&world, &program, KEY).await, 202);
+    // Put back, it is as in force, and nothing is wrong any more.
+    world.file("keys", &format!("first {}\n", crate::harness::digest(KEY)));
+    program
+        .line(|line| line["message"] == "the files are as in force again")
+        .await;
+    assert!(program.readiness(admin).await["last_reload"]["refused"].is_null());
+}

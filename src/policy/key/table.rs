@@ -183,11 +183,10 @@ impl Keys {
         self.usage.is_noted(key.caller, key.key)
     }
 
-    /// Refuses the key of this caller with this label from now on; its digest, if there is one.
-    pub(in crate::policy) fn revoke(&self, caller: usize, label: &KeyLabel) -> Option<KeyDigest> {
+    /// The digest of the key of this caller with this label.
+    pub(in crate::policy) fn digest(&self, caller: usize, label: &KeyLabel) -> Option<KeyDigest> {
         let mut all = self.all();
         let key = all.find(|key| key.caller == caller && key.label().as_ref() == Some(label))?;
-        self.revoked.note(key.caller, key.key);
         key.list.digest(key.key).copied()
     }
 
