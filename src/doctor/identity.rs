@@ -25,13 +25,12 @@ pub(super) async fn examine(settings: &IdentitySettings, config: &Config, walk: 
     match &settings.grant {
         GrantSettings::Managed(managed) => platform::managed(managed, &mut group).await,
         GrantSettings::Default(chain) => platform::chain(settings, chain, walk, &mut group).await,
-        GrantSettings::Client { endpoint, .. }
-        | GrantSettings::Password { endpoint, .. }
-        | GrantSettings::SignIn { endpoint, .. } => {
-            credential::examine(settings, walk, &mut group).await;
-            authority(endpoint, &mut group, &mut walk.seen).await;
+        other => {
+            if let Some((endpoint, _)) = other.application() {
+                credential::examine(settings, walk, &mut group).await;
+                authority(endpoint, &mut group, &mut walk.seen).await;
+            }
         }
-        GrantSettings::TokenFile { .. } => {}
     }
     if !group.skips(&["token"]) {
         let asked = as_asked(settings, config);

@@ -116,7 +116,7 @@ impl<'a> PrincipalOf<'a> {
                 Ok(managed) if chain.federated.is_err() => Self::Machine(managed),
                 _ => Self::Application,
             },
-            GrantSettings::TokenFile { .. } => Self::Unknown,
+            _ => Self::Unknown,
         }
     }
 

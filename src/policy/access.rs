@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crate::policy::caller::{Caller, Callers};
-use crate::policy::proof::{Anyone, ByKey, ByNetwork, Proof, Shown};
+use crate::policy::proof;
+use crate::policy::proof::{Proof, Shown};
 use crate::problem::{Kind, Problem};
 use crate::settings::{CallersSettings, KeyPlace};
 
@@ -35,22 +36,9 @@ pub struct Access {
 }
 
 impl Access {
-    /// Builds the rule of a route: the one place that knows all kinds of proof. A listed name that no caller has lets
-    /// nobody in, and so does a caller without keys whose networks are not narrowed down.
     pub fn build(listed: &CallersSettings, places: &[KeyPlace], callers: &Arc<Callers>) -> Self {
-        let mut proofs: Vec<Box<dyn Proof>> = Vec::new();
-        match listed {
-            CallersSettings::Anonymous => proofs.push(Box::new(Anyone::new())),
-            CallersSettings::Named(names) => {
-                let listed = callers.named(names);
-                if let Some(by_key) = ByKey::build(&listed, places, callers) {
-                    proofs.push(Box::new(by_key));
-                }
-                proofs.push(Box::new(ByNetwork::build(&listed, callers)));
-            }
-        }
         Self {
-            proofs: proofs.into_boxed_slice(),
+            proofs: proof::accepted(listed, places, callers).into_boxed_slice(),
         }
     }
 

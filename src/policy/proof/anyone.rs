@@ -3,7 +3,7 @@
 use crate::model::CallerName;
 use crate::policy::address::Origin;
 use crate::policy::caller::Caller;
-use crate::policy::proof::{Proof, Shown};
+use crate::policy::proof::shown::{Proof, Shown};
 use crate::problem::{Kind, Problem};
 
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::policy::address::Origin;
 use crate::policy::caller::{Caller, Callers};
 use crate::policy::key::{Candidate, KeyFault, KeyReader, is_generated};
-use crate::policy::proof::{Guesses, Proof, Shown};
+use crate::policy::proof::shown::{Guesses, Proof, Shown};
 use crate::problem::{Kind, Problem};
 use crate::settings::KeyPlace;
 

@@ -1,4 +1,4 @@
-//! How a caller proves who it is: one file a kind of proof. Which kinds a route accepts is decided in `access.rs`.
+//! How a caller proves who it is: one file a kind of proof, and here the one place that knows all of them.
 //!
 //! A kind that needs the body (a signature) will return a pending result here, which `gateway/admission.rs` confirms once
 //! the body was read; the limits of such a caller are taken after that, or anybody could spend them in its name.
@@ -6,43 +6,34 @@
 mod anyone;
 mod key;
 mod network;
+mod shown;
 
-use std::fmt;
-use std::time::SystemTime;
+use std::sync::Arc;
 
-use http::HeaderMap;
+pub(super) use shown::Proof;
+pub use shown::{Guesses, Shown};
 
-pub(super) use anyone::Anyone;
-pub(super) use key::ByKey;
-pub(super) use network::ByNetwork;
+use crate::policy::caller::Callers;
+use crate::policy::proof::anyone::Anyone;
+use crate::policy::proof::key::ByKey;
+use crate::policy::proof::network::ByNetwork;
+use crate::settings::{CallersSettings, KeyPlace};
 
-use crate::policy::address::Origin;
-use crate::policy::caller::Caller;
-use crate::problem::Problem;
-
-/// What a request presents with its head.
-#[derive(Clone, Copy)]
-pub struct Shown<'r> {
-    pub headers: &'r HeaderMap,
-    pub origin: Origin,
-    pub guesses: Guesses,
-    /// The wall clock, read only for a credential that has dates.
-    pub now: &'r (dyn Fn() -> SystemTime + Sync),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Guesses {
-    Allowed,
-    /// Generated keys only. Any other is unknown without a look at it, so that neither the answer nor its
-    /// time depends on whether it is right.
-    Refused,
-}
-
-/// One kind of proof on one route.
-pub(super) trait Proof: fmt::Debug + Send + Sync {
-    /// Identifies the caller; none where the request has no proof of this kind, so that the next kind is asked.
-    fn identify(&self, shown: &Shown<'_>) -> Option<Result<Caller, Problem>>;
-
-    /// The answer where this kind is the first of a route, and the request has no proof of any.
-    fn missing(&self, origin: Origin) -> Problem;
+/// The kinds that a route accepts, in the order in which they are asked; never none. A listed name that no caller has lets
+/// nobody in, and so does a caller without keys whose networks are not narrowed down.
+pub(super) fn accepted(
+    listed: &CallersSettings,
+    places: &[KeyPlace],
+    callers: &Arc<Callers>,
+) -> Vec<Box<dyn Proof>> {
+    let names = match listed {
+        CallersSettings::Anonymous => return vec![Box::new(Anyone::new())],
+        CallersSettings::Named(names) => callers.named(names),
+    };
+    let mut proofs: Vec<Box<dyn Proof>> = Vec::new();
+    if let Some(by_key) = ByKey::build(&names, places, callers) {
+        proofs.push(Box::new(by_key));
+    }
+    proofs.push(Box::new(ByNetwork::build(&names, callers)));
+    proofs
 }

@@ -7,7 +7,7 @@ use prefix_trie::joint::JointPrefixMap;
 
 use crate::policy::address::Origin;
 use crate::policy::caller::{Caller, Callers};
-use crate::policy::proof::{Proof, Shown};
+use crate::policy::proof::shown::{Proof, Shown};
 use crate::problem::{Kind, Problem};
 
 #[derive(Debug)]
