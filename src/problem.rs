@@ -199,6 +199,10 @@ problems! {
     /// Every permit and every waiting place of the trigger is taken.
     FlowBusy SERVICE_UNAVAILABLE "flow-busy" Time Later
         "Too many requests for this flow are under way." Operator CAUSE;
+    /// The settings have `enabled = false` for it.
+    RouteDisabled SERVICE_UNAVAILABLE "route-disabled" Time Later
+        "This address is switched off at the moment." Operator
+        "Set `enabled = true` for the route, or remove the line, and reload.";
     /// The memory for held bodies is spent.
     GatewayBusy SERVICE_UNAVAILABLE "gateway-busy" Time Later
         "The gateway is handling too much at the moment." Operator CAUSE;

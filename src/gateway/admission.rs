@@ -2,6 +2,7 @@
 //! first, and nothing of a body is read before the caller is known.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -20,6 +21,9 @@ use crate::policy::{Attempt, Guesses, Origin, Quotas, Shown, Taken};
 use crate::problem::{Kind, Problem};
 use crate::settings::Peers;
 use crate::wire::Defect;
+
+/// When callers of a route that is switched off are asked to come again.
+const DISABLED_WAIT: Duration = Duration::from_secs(60);
 
 /// A request that passed every check. Only [`admit`] makes one: its field is private to this file.
 pub(super) struct Admitted<'r>(AdmittedParts<'r>);
@@ -88,6 +92,9 @@ pub(super) async fn admit<'r>(
     via.set_known();
     journal.caller(&caller.name, caller.label.as_ref());
 
+    if !route.enabled {
+        return Err(Problem::from(Kind::RouteDisabled).wait(DISABLED_WAIT));
+    }
     let taken = snapshot.quotas.take(caller.index, route.index)?;
     payload::check_length(&head.headers, &route.rules)?;
     // Looked up once: whatever replaces it, this request goes where its target belongs.

@@ -47,6 +47,7 @@ pub(super) struct Snapshot {
 pub(super) struct Route {
     pub index: usize,
     pub name: RouteName,
+    pub enabled: bool,
     pub access: Access,
     pub networks: Networks,
     pub rules: Rules,
@@ -217,6 +218,7 @@ impl Route {
         Ok(Self {
             index,
             name: settings.name.clone(),
+            enabled: settings.enabled,
             access,
             networks: Networks::build(&settings.networks),
             rules: Rules {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::RandomState;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -38,6 +39,8 @@ table! {
     pub(crate) struct CallerTable {
         /// Name by which routes refer to it; it appears in logs and metrics.
         name: Option<At<String>> = None, ANY, Reload;
+        /// Whether it may call at all; if not, its keys are refused and its networks identify nobody.
+        enabled: KeyState = KeyState::Enabled, ANY, Reload;
         /// Networks it may call from; default: any.
         networks: Option<At<Vec<IpNet>>> = None, ANY, Reload;
         /// File with more such networks, one a line.
@@ -125,6 +128,7 @@ impl Check<'_> {
             hasher: RandomState::new(),
             files: HashMap::new(),
             pepper,
+            state: KeyState::Enabled,
         };
         let callers: Vec<_> = list
             .iter()
@@ -159,6 +163,7 @@ impl Check<'_> {
         }
         let mistakes = self.findings.len();
         shared.rings.push(Ring::default());
+        shared.state = caller.enabled;
         for table in &caller.key {
             self.key(table, shared);
         }
@@ -166,12 +171,21 @@ impl Check<'_> {
             self.key_file(value, shared);
         }
         let keyless = shared.rings.last().is_none_or(|ring| ring.keys.is_empty());
-        let networks = self.networks(&NetworkKeys {
+        let mut networks = self.networks(&NetworkKeys {
             allow: caller.networks.as_ref(),
             allow_file: caller.networks_file.as_ref(),
             deny: &caller.deny_networks,
             deny_file: caller.deny_networks_file.as_ref(),
         });
+        if caller.enabled == KeyState::Disabled {
+            let everything = [
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            ];
+            networks
+                .deny
+                .extend(everything.map(|address| IpNet::new_assert(address, 0)));
+        }
         let unread = caller.keys_file.is_some() && self.environment.secrets() == Secrets::Unresolved;
         let by_address = caller.networks.is_some() || caller.networks_file.is_some();
         let sources = ["key", "keys_file", "networks", "networks_file"];
@@ -273,7 +287,13 @@ impl Check<'_> {
             ));
             self.findings.clash(marks.label, flaw, first, "first here");
         }
-        ring.keys.push(key);
+        match shared.state {
+            KeyState::Enabled => ring.keys.push(key),
+            KeyState::Disabled => ring.keys.push(&KeySettings {
+                state: KeyState::Disabled,
+                ..key.clone()
+            }),
+        }
         ring.marks.push(marks);
         self.judge_dates_of_key(key, marks.label);
     }

@@ -10,7 +10,7 @@ use hashbrown::hash_table::Entry;
 
 use crate::model::{KeyLabel, room};
 use crate::settings::findings::Mark;
-use crate::settings::{KeyDigest, KeyList};
+use crate::settings::{KeyDigest, KeyList, KeyState};
 
 /// What callers have to agree about.
 pub(super) struct Shared {
@@ -21,6 +21,8 @@ pub(super) struct Shared {
     pub(super) hasher: RandomState,
     pub(super) files: HashMap<PathBuf, Mark>,
     pub(super) pepper: Pepper,
+    /// That of the caller that is looked at.
+    pub(super) state: KeyState,
 }
 
 /// A key among those of all callers.

@@ -32,6 +32,8 @@ table! {
         name: Option<At<String>> = None, ANY, Reload;
         /// Host it answers for, without port; default: any.
         host: Option<Host> = None, ANY, Reload;
+        /// Whether it serves; if not, its callers get 503 and are asked to repeat.
+        enabled: bool = true, ANY, Reload;
         /// Path, for example "/orders", "/orders/{id}" or "/files/{*rest}".
         path: Option<At<PathTemplate>> = None, ANY, Reload;
         /// Methods; default ["POST"].
@@ -120,6 +122,7 @@ switch!(RelativePath: Appended = true, Dropped = false);
 #[derive(Debug, Clone)]
 pub struct RouteSettings {
     pub name: RouteName,
+    pub enabled: bool,
     pub host: Option<Host>,
     pub path: PathTemplate,
     /// Methods; at least one.
@@ -270,6 +273,7 @@ impl Check<'_> {
         self.place(route, path, &methods, known);
         Some(RouteSettings {
             name: name?,
+            enabled: route.enabled,
             host: route.host.clone(),
             path: (**path).clone(),
             methods,

@@ -207,6 +207,60 @@ async fn a_changed_list_moves_no_token_to_another_host() {
     assert_eq!(gateway.reload(&world, &settings).await, Ok(2));
 }
 
+#[tokio::test]
+async fn a_route_and_a_caller_are_switched_off_and_on() {
+    let (world, trigger) = accepting().await;
+    let orders = world.route("orders", "/orders", &trigger.url(), "");
+    let on = format!("{}{orders}", world.base());
+    let mut gateway = world.start(&on);
+    let off = |name: &str| on.replace(name, &format!("{name}enabled = false\n"));
+    assert_eq!(gateway.send(order()).await.status, 202);
+
+    gateway.reload(&world, &off("name = \"orders\"\n")).await.unwrap();
+    let answer = gateway.send(order()).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (503, "route-disabled")
+    );
+    assert_eq!(answer.header("retry-after"), Some("60"));
+    let unknown = gateway
+        .send(with_key("canary-unknown-key-0123456789", "/orders"))
+        .await;
+    assert_eq!(unknown.code(), "key-unknown", "strangers learn nothing");
+
+    gateway.reload(&world, &off("name = \"shop\"\n")).await.unwrap();
+    let answer = gateway.send(order()).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (401, "key-expired")
+    );
+    let line = gateway.lines.of(&answer).await;
+    assert!(line["cause"].as_str().unwrap().contains("is disabled"), "{line}");
+
+    gateway.reload(&world, &on).await.unwrap();
+    assert_eq!(gateway.send(order()).await.status, 202);
+}
+
+#[tokio::test]
+async fn the_network_of_a_caller_that_is_switched_off_lets_nobody_in() {
+    let (world, trigger) = accepting().await;
+    let orders = world.route("orders", "/orders", &trigger.url(), "callers = [\"branch\"]");
+    let branch = |more: &str| {
+        format!(
+            "{}[[caller]]\nname = \"branch\"\nnetworks = [\"127.0.0.0/8\"]\n{more}{orders}",
+            world.base()
+        )
+    };
+    let mut gateway = world.start(&branch(""));
+    let plain = || post("/orders").body(Full::from("{}")).unwrap();
+    assert_eq!(gateway.send(plain()).await.status, 202);
+    gateway
+        .reload(&world, &branch("enabled = false\n"))
+        .await
+        .unwrap();
+    assert_eq!(gateway.send(plain()).await.status, 403);
+}
+
 /// An address of loopback that nobody has at the moment.
 fn free() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0")
