@@ -69,11 +69,11 @@ pub async fn read_vaults(
         let Some(vault) = slots.vault(place)? else { break };
         let value = match (read_patiently(&vault, place).await, held.get(place)) {
             (Ok(value), _) => value,
-            (Err(error), Some(held)) => {
+            (Err(error), Some(held)) if error.outlook != Outlook::AfterFix => {
                 tracing::warn!("{error}; the value that was read before stays in use");
                 held.clone()
             }
-            (Err(error), None) => return Err(error.into()),
+            (Err(error), _) => return Err(error.into()),
         };
         values.insert(place.clone(), value);
     }

@@ -39,15 +39,21 @@ pub(crate) struct Watch {
 impl Watch {
     /// Watches a credential. Its end may be set later, and again.
     pub(crate) fn add(&self, holder: SecretOwner, credential: &str, end: Option<SystemTime>) -> Arc<Dated> {
+        let mut all = self.all();
+        // Settings that come into force have it anew: what was logged for those before is not logged again.
+        let same =
+            |other: &&Arc<Dated>| other.holder == holder && *locked(&other.name).current == *credential;
+        let known = all.iter().find(same).map(|other| locked(&other.course).clone());
+        let course = known.filter(|course| course.end == end).unwrap_or(Course {
+            end,
+            ..Course::default()
+        });
         let dated = Arc::new(Dated {
             holder,
             name: Mutex::new(Name::new(credential)),
-            course: Mutex::new(Course {
-                end,
-                ..Course::default()
-            }),
+            course: Mutex::new(course),
         });
-        self.all().push(dated.clone());
+        all.push(dated.clone());
         dated
     }
 
@@ -245,7 +251,7 @@ fn labels(holder: &SecretOwner, credential: Arc<str>) -> CredentialLabels {
 }
 
 /// An expiry, and what was logged about it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Course {
     end: Option<SystemTime>,
     /// The step that was reached when it was last looked at.
@@ -305,9 +311,9 @@ mod tests {
     use tokio::runtime::Handle;
     use tokio::time::Instant;
 
-    use super::{Course, DAY, DAYS, PERIOD, Watch, days_left};
+    use super::{Course, DAY, DAYS, Dated, PERIOD, Watch, days_left};
     use crate::counters::Counters;
-    use crate::model::clock;
+    use crate::model::{clock, locked};
     use crate::secrets::owner::SecretOwner;
     use crate::secrets::rereading::{Followed, Rereader, Verdict};
 
@@ -364,7 +370,17 @@ mod tests {
         };
         let following = rereader.follow(followed, &[], |_| Verdict::Same);
         assert_eq!(watch.all()[0].course.lock().unwrap().reached, Some(1));
-        drop(following);
+        let until = Some(clock::wall() + 20 * DAY);
+        let end = watch.all()[0].end();
+        let same = watch.add(SecretOwner::Gateway, "pepper", end);
+        let other = watch.add(SecretOwner::Gateway, "pepper", until);
+        let reached = |dated: &Dated| locked(&dated.course).reached;
+        assert_eq!(
+            (reached(&same), reached(&other)),
+            (Some(1), None),
+            "a reload logs nothing again"
+        );
+        drop((following, same, other));
         assert!(watch.all().is_empty());
     }
 
