@@ -48,6 +48,7 @@ async fn run(path: &Path, mut whole: Whole, mut notices: Notices) -> Result<Outc
     let (config, log) = (&whole.config, logging.log.clone());
     let mut server = Server::start_with(config, &Counters::new(), log, revocations)
         .map_err(|error| Outcome::failed(format!("flowgate: {error}\n"), FAILED))?;
+    kept.listen(server.gateway());
     let admin = admin::start(&whole.config, server.control(), server.gateway())
         .map_err(|error| Outcome::failed(format!("flowgate: {error}\n"), FAILED))?;
     // The settings' own copies of lists and secrets are no longer needed.
@@ -58,7 +59,6 @@ async fn run(path: &Path, mut whole: Whole, mut notices: Notices) -> Result<Outc
     if let Some(address) = admin {
         tracing::info!(%address, "admin listening: /healthz /readyz /metrics /status /keys/unused");
     }
-    kept.listen(server.gateway());
     let about = [
         format!("version {}", env!("CARGO_PKG_VERSION")),
         format!("settings {}", server.gateway().status().settings),

@@ -29,13 +29,13 @@ async fn operated() -> (World, Program, String) {
 
 async fn started(world: &World, text: &str) -> Program {
     let mut program = Program::start(world, text);
-    program.address().await;
     let taking = |line: &Value| {
         line["message"]
             .as_str()
             .is_some_and(|text| text.starts_with("taking commands"))
     };
     program.line(taking).await;
+    program.address().await;
     program
 }
 
