@@ -145,12 +145,12 @@ async fn call(
     latencies
 }
 
-/// Calls from all callers while `meanwhile` runs.
+/// Calls from all callers while `work` runs.
 async fn under_load<T>(
     emulator: &Emulator,
     server: &mut Server,
     pause: Duration,
-    meanwhile: impl AsyncFnOnce(&mut Server) -> T,
+    work: impl AsyncFnOnce(&mut Server) -> T,
 ) -> (T, Vec<Duration>) {
     let done = Arc::new(AtomicBool::new(false));
     let mut callers = Vec::new();
@@ -161,7 +161,7 @@ async fn under_load<T>(
             done.clone(),
         )));
     }
-    let result = meanwhile(server).await;
+    let result = work(server).await;
     done.store(true, Ordering::Relaxed);
     let mut latencies = Vec::new();
     for caller in callers {

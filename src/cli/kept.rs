@@ -150,7 +150,7 @@ async fn dispatch(
         }
         let commands = commands.clone();
         tokio::spawn(async move {
-            // Nobody takes it any more: the asker is told so when it is dropped.
+            // Dropped when nobody takes it any more, which answers that the gateway is stopping.
             let _ = commands.send(asked).await;
         });
     }

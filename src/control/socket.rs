@@ -86,7 +86,7 @@ mod unix {
     }
 
     impl ControlSocket {
-        /// Listens at this path. A socket that was left there is replaced: whoever has the state folder is alone in it.
+        /// Listens at this path. A socket that was left there is replaced: the process that has the state folder is alone in it.
         ///
         /// # Errors
         /// When the system refuses it, for example because the path is longer than 107 bytes.
@@ -126,7 +126,7 @@ mod unix {
             };
             let commands = commands.clone();
             tokio::spawn(async move {
-                // A peer that goes away is told nothing.
+                // A peer that goes away gets no answer.
                 let _ = serve(stream, owner, commands).await;
                 drop(place);
             });

@@ -1,5 +1,5 @@
 //! The trail of changes: who or what changed something, when, and what. Each line carries the hash of the line before it, so
-//! that a line that was changed or removed shows. Whoever can write the file can also write all of it anew: compare the hash of
+//! that a line that was changed or removed shows. Anyone who can write the file can also write all of it anew: compare the hash of
 //! the last line, which `flowgate audit verify` prints, with one that was kept elsewhere.
 
 use std::fs::File;
