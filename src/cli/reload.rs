@@ -243,14 +243,19 @@ impl Reloader {
         // Somebody who asks for it may have changed what is not watched: a trigger, certificate authorities.
         let by_itself = matches!(reason, Reason::Files(_));
         if by_itself && self.differing(reason.is_of_lists()).await.is_empty() {
-            if server.gateway().is_reload_refused() {
+            // The refusal may be about the settings file, which is not watched.
+            if server.gateway().is_reload_refused() && self.differing(false).await.is_empty() {
                 tracing::info!("the files are as in force again");
                 server.gateway().note_reload(ReloadOutcome::InForce);
             }
             return Ended::Unchanged;
         }
         let text = reason.is_of_lists().then(|| self.text.clone());
-        let ended = match self.load(&self.path, text).await {
+        let loaded = match self.unreadable(reason).await {
+            Some(why) => Err(why),
+            None => self.load(&self.path, text).await,
+        };
+        let ended = match loaded {
             Ok(whole) => match digest.filter(|digest| *digest != digest_of(&whole)) {
                 Some(_) => Err(
                     "the files have changed since they were looked at; run `flowgate plan` again".to_owned(),
@@ -297,6 +302,22 @@ impl Reloader {
             other.map(ToString::to_string).collect()
         };
         tokio::task::spawn_blocking(compare).await.unwrap_or_default()
+    }
+
+    /// Why a list cannot be read, where all lists stay those they are. A pipe would never end, at each try another one.
+    async fn unreadable(&self, reason: &Reason) -> Option<String> {
+        if !reason.is_of_lists() {
+            return None;
+        }
+        let lists = self.files.iter().skip(1);
+        let files: Vec<_> = lists.map(|watching| watching.file.clone()).collect();
+        let find = move || {
+            files.iter().find_map(|file| match file.compare() {
+                FileState::Unreadable(why) => Some(why),
+                FileState::Same | FileState::Differs => None,
+            })
+        };
+        tokio::task::spawn_blocking(find).await.unwrap_or_default()
     }
 
     /// What would change with these settings, in words.

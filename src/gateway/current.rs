@@ -98,7 +98,7 @@ impl Gateway {
             caller: caller.to_string(),
             label: label.to_string(),
         };
-        // Noted first: settings that come into force meanwhile look there.
+        // Noted first: settings that come into force at the same time look there.
         let kept = self.estate.revocations.add(&key);
         self.snapshot()
             .callers

@@ -1,4 +1,4 @@
-//! The one reader of the body of a failed answer, whoever gave it: a token endpoint, a platform, a key vault, a trigger.
+//! The one reader of the body of a failed answer, given by a token endpoint, a platform, a key vault or a trigger.
 //! Which member means what is said by the table of each. Nothing in a body is trusted: it is read up to a bound, and a
 //! member that is no text is as good as absent.
 

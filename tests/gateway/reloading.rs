@@ -603,3 +603,38 @@ async fn an_emptied_list_of_keys_does_not_let_a_whole_network_in() {
         .await;
     assert!(program.readiness(admin).await["last_reload"]["refused"].is_null());
 }
+
+#[tokio::test]
+async fn a_list_that_became_a_pipe_is_refused_and_not_waited_for() {
+    let (world, mut program, admin, _) = program(|world, trigger| {
+        world.file("keys", &format!("first {}\n", crate::harness::digest(KEY)));
+        let inline = format!(
+            "[[caller.key]]\nlabel = \"shop-1\"\ndigest = \"{}\"\n",
+            crate::harness::digest(KEY)
+        );
+        let route = world.route("orders", "/orders", &trigger.url(), "");
+        format!("{}{route}", world.base()).replace(&inline, "keys_file = \"keys\"\n")
+    })
+    .await;
+    std::fs::remove_file(world.dir().join("keys")).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(world.dir().join("keys"))
+        .status();
+    assert!(made.unwrap().success());
+    let line = program.line(|line| line["because"] == "a list file").await;
+    assert!(
+        line["message"]
+            .as_str()
+            .unwrap()
+            .contains("is not a file that can be read again"),
+        "{line}"
+    );
+    assert!(
+        program.readiness(admin).await["last_reload"]["refused"]
+            .as_str()
+            .is_some()
+    );
+    assert_eq!(status(&world, &program, KEY).await, 202);
+    program.signal("TERM");
+    assert_eq!(program.exit().await.code(), Some(0));
+}
