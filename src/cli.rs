@@ -1,6 +1,7 @@
 //! The command line: parses a command, calls one library function and returns what to print and the exit
 //! code. `main` prints it and ends the process; only `login` prints while it runs.
 
+mod commands;
 mod doctor;
 pub mod explain;
 mod import;
@@ -18,7 +19,7 @@ mod routes;
 mod serve;
 mod signals;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -53,6 +54,7 @@ Start here:
   flowgate routes --config flowgate.toml   see who may call what
   flowgate serve  --config flowgate.toml   run the gateway
   flowgate reload --config flowgate.toml   put changed settings in force
+  flowgate rollback 7                      put those of revision 7 in force again
   flowgate doctor --config flowgate.toml   find the one thing that is wrong
   flowgate explain CODE                    see what a code in the log means
 
@@ -104,13 +106,14 @@ enum Command {
         #[command(flatten)]
         running: Running,
     },
-    /// Show what a reload would change, without secrets, and a digest for `reload --digest`.
+    /// Show what a reload would change, without secrets, and a digest for `reload --digest`. Compares the file of `--config`,
+    /// which may be another than the gateway's own.
     Plan {
         #[command(flatten)]
         running: Running,
-        /// Compare this settings file instead of the gateway's own.
-        #[arg(long, value_name = "FILE")]
-        candidate: Option<PathBuf>,
+        /// Show what a rollback to this revision would change.
+        #[arg(long, value_name = "NUMBER")]
+        revision: Option<u64>,
     },
     /// Put the changed settings in force; a mistake in them changes nothing.
     Reload {
@@ -119,6 +122,17 @@ enum Command {
         /// Only if the files are as `plan` saw them.
         #[arg(long, value_name = "DIGEST")]
         digest: Option<String>,
+    },
+    /// Put the settings of an earlier revision in force, also over restarts, until the next reload. Without a number, list the
+    /// revisions that are kept.
+    Rollback {
+        #[command(flatten)]
+        running: Running,
+        /// The revision.
+        revision: Option<u64>,
+        /// Also if it lets in what is kept out now. Keys that were revoked with `key revoke` stay refused.
+        #[arg(long, requires = "revision")]
+        readmit: bool,
     },
     /// Check the trail of changes.
     Audit {
@@ -184,8 +198,13 @@ fn outcome(command: Command) -> Result<Outcome, Outcome> {
             style,
         } => doctor::setup(&settings.config, &identity, style),
         Command::Status { running } => Ok(operate::ask(&running, &Request::Status)),
-        Command::Plan { running, candidate } => Ok(operate::plan(&running, candidate)),
+        Command::Plan { running, revision } => Ok(operate::plan(&running, revision)),
         Command::Reload { running, digest } => Ok(operate::ask(&running, &Request::Reload { digest })),
+        Command::Rollback {
+            running,
+            revision,
+            readmit,
+        } => Ok(operate::ask(&running, &Request::Rollback { revision, readmit })),
         Command::Audit { command } => Ok(operate::audit(&command)),
         Command::Key { command } => keys::run(command),
         Command::Routes { settings } => {

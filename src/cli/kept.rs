@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::cli::load::Given;
 use crate::cli::outcome::{FAILED, WELL, WRONG};
 use crate::control::{Asked, ControlSocket, Reply, Request, SOCKET};
 use crate::gateway::{Gateway, NotRevoked};
 use crate::model::{CallerName, KeyLabel};
-use crate::state::{Actor, Revocations, StateError, StateFolder, Trail};
+use crate::settings;
+use crate::state::{Actor, Revision, Revisions, Revocations, StateError, StateFolder, Trail};
 
 /// Name of the trail in the state folder.
 pub(super) const TRAIL: &str = "audit.jsonl";
 const REVOKED: &str = "revoked.jsonl";
+const REVISIONS: &str = "revisions";
 
 /// The open state folder; without one nothing is kept.
 #[derive(Default)]
@@ -22,6 +25,7 @@ pub(super) struct Kept {
     trail: Option<Arc<Trail>>,
     commands: Option<mpsc::Receiver<Asked>>,
     folder: Option<StateFolder>,
+    revisions: Option<Arc<Revisions>>,
 }
 
 /// Why the state folder cannot be used.
@@ -44,9 +48,109 @@ impl Kept {
         let kept = Self {
             trail: Some(Arc::new(Trail::open(folder.join(TRAIL))?)),
             commands: None,
+            revisions: Some(Arc::new(Revisions::at(folder.join(REVISIONS)))),
             folder: Some(folder),
         };
         Ok((kept, revocations))
+    }
+
+    /// Opens the folder before the settings are read, if an operator has rolled back to a revision in it: the settings file
+    /// may be the reason.
+    pub(super) fn open_pinned(path: &Path) -> Result<Option<(Self, Revocations)>, String> {
+        let text = settings::read(path).ok();
+        let folder = text.and_then(|text| settings::state_folder(&text, path));
+        let Some(folder) = folder.filter(|folder| Revisions::at(folder.join(REVISIONS)).pin_path().exists())
+        else {
+            return Ok(None);
+        };
+        Self::open(Some(&folder))
+            .map(Some)
+            .map_err(|error| error.to_string())
+    }
+
+    /// The revision that a start takes in place of the settings file, if an operator has rolled back to one.
+    pub(super) async fn pinned(&self) -> Result<Option<(u64, Given)>, String> {
+        let Some(revisions) = &self.revisions else {
+            return Ok(None);
+        };
+        let Some(number) = revisions.pinned()? else {
+            return Ok(None);
+        };
+        let pin = revisions.pin_path();
+        let read = self.revision(number).await.map_err(|why| {
+            format!(
+                "revision {number}, to which the settings were rolled back, cannot be used: {why}; to start with the \
+                 settings file, remove {}",
+                pin.display()
+            )
+        });
+        read.map(|(_, given)| Some((number, given)))
+    }
+
+    /// The number of the settings of a start: that of the last ones if they are the same.
+    pub(super) fn number_of(&self, started: &Revision) -> u64 {
+        let Some(revisions) = &self.revisions else {
+            return started.number;
+        };
+        let numbers = revisions.numbers();
+        match (numbers.last(), revisions.last()) {
+            (Some(number), Some(last)) if last.is_same(started) => *number,
+            (Some(number), _) => number + 1,
+            (None, _) => started.number,
+        }
+    }
+
+    /// Keeps what is in force. Without it there is no way back to it, and nothing else is wrong.
+    pub(super) async fn keep(&self, revision: Revision) {
+        let Some(revisions) = self.revisions.clone() else {
+            return;
+        };
+        let number = revision.number;
+        let keeping = move || match revisions.numbers().contains(&revision.number) {
+            true => Ok(()),
+            false => revisions.keep(&revision),
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(keeping).await {
+            tracing::error!("revision {number} is in force but cannot be kept for a rollback: {error}");
+        }
+    }
+
+    /// A revision that is kept, and what settings are loaded from it.
+    pub(super) async fn revision(&self, number: u64) -> Result<(Revision, Given), String> {
+        let revisions = self.revisions.clone();
+        let revisions = revisions.ok_or("revisions are kept only with `folder` of [state]")?;
+        let reading = move || {
+            let revision = revisions.read(number)?;
+            let given = Given {
+                text: Some(revision.settings.clone()),
+                lists: Arc::new(revisions.lists(&revision)?),
+            };
+            Ok((revision, given))
+        };
+        let read = tokio::task::spawn_blocking(reading).await;
+        read.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()))
+    }
+
+    /// The revisions that are kept.
+    pub(super) async fn revisions(&self) -> Vec<Revision> {
+        let Some(revisions) = self.revisions.clone() else {
+            return Vec::new();
+        };
+        let reading = move || {
+            let numbers = revisions.numbers();
+            let read = numbers.iter().filter_map(|number| revisions.read(*number).ok());
+            read.collect::<Vec<_>>()
+        };
+        tokio::task::spawn_blocking(reading).await.unwrap_or_default()
+    }
+
+    /// Has a start take this revision, or the settings file.
+    pub(super) fn pin(&self, number: Option<u64>) -> Result<(), String> {
+        let Some(revisions) = &self.revisions else {
+            return Ok(());
+        };
+        let pinned = revisions.pin(number);
+        pinned.map_err(|error| format!("{} cannot be changed: {error}", revisions.pin_path().display()))
     }
 
     /// Takes commands from now on; logs why not, where that fails.

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::outcome::{FAILED, Outcome, WRONG};
@@ -31,6 +33,32 @@ pub(super) struct Whole {
     pub(super) vaults: HashMap<VaultReference, VaultValue>,
 }
 
+impl Whole {
+    /// A digest of everything that settings were read from and of the hosts that they call. It covers no secret but those in
+    /// whole files, which it does not give away.
+    pub(super) fn digest(&self) -> String {
+        let mut context = Context::new(&SHA256);
+        for file in &self.config.files {
+            context.update(file.digest());
+        }
+        for route in &self.config.routes {
+            context.update(route.name.as_str().as_bytes());
+            context.update(route.trigger.authority().as_bytes());
+            context.update(b"\n");
+        }
+        let digest = context.finish();
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// What is not read from its file.
+#[derive(Default)]
+pub(super) struct Given {
+    /// The settings file.
+    pub(super) text: Option<String>,
+    pub(super) lists: Arc<HashMap<PathBuf, String>>,
+}
+
 /// Why settings cannot be loaded with their secrets.
 #[derive(Debug)]
 pub(super) enum NotLoaded {
@@ -42,13 +70,14 @@ pub(super) enum NotLoaded {
 
 /// Loads the settings with their secrets. Secrets in key vaults can be read only with the settings that say
 /// how to reach the vault, so the settings are then parsed a second time, with those values; a value that is `held` stays
-/// while its vault is away. `text` is the settings file, if it is not to be read.
+/// while its vault is away.
 pub(super) async fn load_whole(
     path: &Path,
-    text: Option<String>,
+    given: Given,
     held: &HashMap<VaultReference, VaultValue>,
 ) -> Result<Whole, NotLoaded> {
-    let text = match text {
+    let process = || Environment::of_process().with_lists(given.lists.clone());
+    let text = match given.text {
         Some(text) => text,
         None => {
             let path = path.to_owned();
@@ -57,8 +86,7 @@ pub(super) async fn load_whole(
             read.unwrap_or(Err(NotLoaded::Stopping))?
         }
     };
-    let environment = Environment::of_process();
-    let (text, parsed) = parse(path, text, environment).await?;
+    let (text, parsed) = parse(path, text, process()).await?;
     let (config, warnings) = parsed;
     let mut whole = Whole {
         config,
@@ -73,7 +101,7 @@ pub(super) async fn load_whole(
     whole.vaults = entra::read_vaults(keyvault, &whole.config.identities, held)
         .await
         .map_err(|error| NotLoaded::Vaults(error.into()))?;
-    let environment = Environment::of_process().with_vaults(whole.vaults.clone());
+    let environment = process().with_vaults(whole.vaults.clone());
     let (text, parsed) = parse(path, whole.text, environment).await?;
     (whole.config, whole.warnings) = parsed;
     whole.text = text;
@@ -81,7 +109,7 @@ pub(super) async fn load_whole(
 }
 
 /// Parses where it blocks nothing: lists may have many megabytes.
-async fn parse(
+pub(super) async fn parse(
     path: &Path,
     text: String,
     environment: Environment,
@@ -96,8 +124,8 @@ async fn parse(
 }
 
 /// The same for a command: `what` is the action that fails without them.
-pub(super) async fn load_for(path: &Path, what: &str) -> Result<Whole, Outcome> {
-    let loaded = load_whole(path, None, &HashMap::new()).await;
+pub(super) async fn load_for(path: &Path, given: Given, what: &str) -> Result<Whole, Outcome> {
+    let loaded = load_whole(path, given, &HashMap::new()).await;
     loaded.map_err(|failed| match failed {
         NotLoaded::Settings(report) => Outcome::failed(report.render(style()), WRONG),
         NotLoaded::Vaults(error) => Outcome::failed(format!("flowgate: cannot {what}: {error}\n"), FAILED),

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::cli::load::{load_for, runtime};
+use crate::cli::load::{Given, load_for, runtime};
 use crate::cli::outcome::{FAILED, Outcome, WRONG};
 use crate::entra::login::{Login, LoginError, Protection, SignedIn};
 use crate::settings::{Config, IdentitySettings};
@@ -22,7 +22,9 @@ pub(super) enum SignInMethod {
 
 pub(super) fn login(path: &Path, name: &str, way: SignInMethod) -> Result<Outcome, Outcome> {
     let runtime = runtime()?;
-    let config = runtime.block_on(load_for(path, "sign in"))?.config;
+    let config = runtime
+        .block_on(load_for(path, Given::default(), "sign in"))?
+        .config;
     let identities = &config.identities;
     let Some(identity) = identities.iter().find(|identity| identity.name.as_str() == name) else {
         let known: Vec<_> = identities.iter().map(|identity| identity.name.as_str()).collect();

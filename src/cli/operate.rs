@@ -65,12 +65,17 @@ pub(super) fn ask(running: &Running, request: &Request) -> Outcome {
 }
 
 /// What a gateway is asked to compare must be named as the gateway sees it.
-pub(super) fn plan(running: &Running, candidate: Option<PathBuf>) -> Outcome {
-    let config = match candidate.map(std::path::absolute).transpose() {
-        Ok(config) => config,
-        Err(error) => return Outcome::failed(format!("flowgate: {error}\n"), WRONG),
+pub(super) fn plan(running: &Running, revision: Option<u64>) -> Outcome {
+    let path = &running.settings.config;
+    // With --state nobody need name a file: then it is the gateway's own.
+    let config = match running.state.is_some() && !path.exists() {
+        true => None,
+        false => match std::path::absolute(path) {
+            Ok(path) => Some(path),
+            Err(error) => return Outcome::failed(format!("flowgate: {error}\n"), WRONG),
+        },
     };
-    ask(running, &Request::Plan { config })
+    ask(running, &Request::Plan { config, revision })
 }
 
 pub(super) fn audit(command: &AuditCommand) -> Outcome {

@@ -8,22 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use tokio::time::Instant;
 
-use crate::cli::kept::{Kept, reply};
-use crate::cli::load::{NotLoaded, Whole, load_whole};
-use crate::cli::outcome::{WELL, WRONG};
+use crate::cli::kept::Kept;
+use crate::cli::load::{Given, NotLoaded, Whole, load_whole};
 use crate::cli::signals::{Notice, Notices};
-use crate::control::{Asked, Reply, Request};
 use crate::gateway::{ReloadOutcome, Wanted};
 use crate::model::clock;
 use crate::server::Server;
+use crate::settings;
 use crate::settings::{
     Difference, FileInForce, FileState, Look, Mistake, Scalars, Severity, UNSEEN, VaultReference, VaultValue,
     Watched,
 };
-use crate::state::Actor;
+use crate::state::{Actor, ListVersion, Revision};
 
 /// How often files are looked at. Folders are not subscribed to: a look costs a microsecond, finds what a subscription
 /// misses on network disks, and follows links that are set anew.
@@ -39,10 +37,15 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time from one build to the next.
 const BUILD_PERIOD: Duration = Duration::from_secs(2);
 
-/// Why settings are read again.
+/// Why other settings come into force.
 #[derive(Debug, Clone)]
-enum Reason {
+pub(super) enum Reason {
     Operator(Actor),
+    /// Back to a revision that is kept.
+    Rollback {
+        by: Actor,
+        to: u64,
+    },
     /// A file was changed. Of list files only, the settings file counts as it was read last.
     Files(Watched),
 }
@@ -52,14 +55,23 @@ impl Reason {
         match self {
             Self::Operator(Actor::Signal { .. }) => "SIGHUP",
             Self::Operator(_) => "a command",
+            Self::Rollback { .. } => "a rollback",
             Self::Files(Watched::All) => "a settings file",
             Self::Files(_) => "a list file",
         }
     }
 
-    fn actor(&self) -> Actor {
+    /// Its name in the trail of changes.
+    pub(super) fn action(&self) -> &'static str {
         match self {
-            Self::Operator(by) => by.clone(),
+            Self::Operator(_) | Self::Files(_) => "reload",
+            Self::Rollback { .. } => "rollback",
+        }
+    }
+
+    pub(super) fn actor(&self) -> Actor {
+        match self {
+            Self::Operator(by) | Self::Rollback { by, .. } => by.clone(),
             Self::Files(_) => Actor::Gateway,
         }
     }
@@ -78,21 +90,23 @@ impl Reason {
 
 /// The settings in force, as far as the next ones are compared with them.
 pub(super) struct Reloader {
-    path: PathBuf,
-    text: String,
+    pub(super) path: PathBuf,
+    pub(super) text: String,
     vaults: HashMap<VaultReference, VaultValue>,
     files: Vec<Watching>,
     /// What needs a restart keeps the value of the start.
-    started: Scalars,
+    pub(super) started: Scalars,
     watched: Watched,
+    /// The revision that was rolled back to: files are not followed until an operator asks for a reload.
+    pub(super) pinned: Option<u64>,
     built: Instant,
     /// Files that were changed, and are waited for until they are quiet.
     restless: Option<Restless>,
     /// When files that could not be put in force are tried again.
     again: Option<Instant>,
     /// When these settings came into force, and by whom.
-    since: String,
-    by: Actor,
+    pub(super) since: String,
+    pub(super) by: Actor,
 }
 
 /// A file and its last look.
@@ -118,7 +132,7 @@ impl Watching {
 }
 
 /// How a try to reload ended.
-enum Ended {
+pub(super) enum Ended {
     /// A file that was touched has the content it had.
     Unchanged,
     InForce {
@@ -129,7 +143,7 @@ enum Ended {
 }
 
 impl Reloader {
-    pub(super) fn new(path: PathBuf, whole: &mut Whole) -> Self {
+    pub(super) fn new(path: PathBuf, whole: &mut Whole, pinned: Option<u64>) -> Self {
         Self {
             path,
             text: mem::take(&mut whole.text),
@@ -137,6 +151,7 @@ impl Reloader {
             files: Watching::all(mem::take(&mut whole.config.files)),
             started: Scalars::of(&whole.config),
             watched: whole.config.gateway.watch,
+            pinned,
             built: Instant::now(),
             restless: None,
             again: None,
@@ -176,7 +191,7 @@ impl Reloader {
     async fn changed(&mut self) -> Watched {
         loop {
             tokio::time::sleep(LOOK_PERIOD).await;
-            if self.watched == Watched::Off {
+            if self.watched == Watched::Off || self.pinned.is_some() {
                 continue;
             }
             let now = Instant::now();
@@ -231,7 +246,7 @@ impl Reloader {
     }
 
     /// Reads the files and puts them in force. With `digest` only if they still have it.
-    async fn reload(
+    pub(super) async fn reload(
         &mut self,
         server: &mut Server,
         kept: &Kept,
@@ -251,12 +266,16 @@ impl Reloader {
             return Ended::Unchanged;
         }
         let text = reason.is_of_lists().then(|| self.text.clone());
+        let given = Given {
+            text,
+            ..Given::default()
+        };
         let loaded = match self.unreadable(reason).await {
             Some(why) => Err(why),
-            None => self.load(&self.path, text).await,
+            None => self.load(&self.path, given).await,
         };
         let ended = match loaded {
-            Ok(whole) => match digest.filter(|digest| *digest != digest_of(&whole)) {
+            Ok(whole) => match digest.filter(|digest| *digest != whole.digest()) {
                 Some(_) => Err(
                     "the files have changed since they were looked at; run `flowgate plan` again".to_owned(),
                 ),
@@ -274,15 +293,15 @@ impl Reloader {
                 );
                 server.gateway().note_reload(ReloadOutcome::Refused(why.clone()));
                 // Nothing was changed, so it is only worth a line in the log if this fails.
-                kept.note(&reason.actor(), "reload", &format!("refused: {why}"), &[]);
+                kept.note(&reason.actor(), reason.action(), &format!("refused: {why}"), &[]);
                 self.again = by_itself.then(|| Instant::now() + AGAIN);
                 Ended::Refused(why)
             }
         }
     }
 
-    async fn load(&self, path: &Path, text: Option<String>) -> Result<Whole, String> {
-        match tokio::time::timeout(LOAD_TIMEOUT, load_whole(path, text, &self.vaults)).await {
+    pub(super) async fn load(&self, path: &Path, given: Given) -> Result<Whole, String> {
+        match tokio::time::timeout(LOAD_TIMEOUT, load_whole(path, given, &self.vaults)).await {
             Ok(loaded) => loaded.map_err(not_loaded),
             Err(_) => Err(format!(
                 "the files could not be read within {} s; one may be on a disk that hangs, or be no regular file",
@@ -293,7 +312,7 @@ impl Reloader {
 
     /// The files with other content than what is in force, the settings file first. One that cannot be read is reported by
     /// the load.
-    async fn differing(&self, only_lists: bool) -> Vec<String> {
+    pub(super) async fn differing(&self, only_lists: bool) -> Vec<String> {
         let first = usize::from(only_lists);
         let watched = self.files.iter().skip(first);
         let files: Vec<_> = watched.map(|watching| watching.file.clone()).collect();
@@ -320,8 +339,20 @@ impl Reloader {
         tokio::task::spawn_blocking(find).await.unwrap_or_default()
     }
 
+    /// The settings in force, as they are kept.
+    pub(super) fn revision(&self, number: u64, changes: Vec<String>) -> Revision {
+        let lists = self.files.iter().skip(1).map(|watching| ListVersion {
+            path: watching.file.path().to_owned(),
+            sha256: watching.file.sha256(),
+        });
+        let settings = settings::without_comments(&self.text);
+        let mut revision = Revision::new(number, self.by.clone(), settings, lists.collect());
+        revision.changes = changes;
+        revision
+    }
+
     /// What would change with these settings, in words.
-    fn difference(&self, server: &Server, later: &Whole) -> Vec<String> {
+    pub(super) fn difference(&self, server: &Server, later: &Whole) -> Vec<String> {
         let mut difference = Difference::between(&self.text, &later.text);
         let lists = later.config.files.iter().skip(1);
         let other = lists.filter(|file| !self.files.iter().any(|watching| watching.file.is_same(file)));
@@ -330,7 +361,7 @@ impl Reloader {
         difference.lines()
     }
 
-    async fn apply(
+    pub(super) async fn apply(
         &mut self,
         server: &mut Server,
         kept: &Kept,
@@ -340,7 +371,7 @@ impl Reloader {
         whole.warnings.iter().for_each(log);
         let changes = self.difference(server, &whole);
         let by = reason.actor();
-        kept.record(&by, "reload", "begun", &changes)?;
+        kept.record(&by, reason.action(), "begun", &changes)?;
         let files = mem::take(&mut whole.config.files);
         let config = Arc::new(whole.config);
         let reloaded = server.reload(&config, reason.wanted()).await;
@@ -370,103 +401,20 @@ impl Reloader {
             "settings reloaded: revision {revision} is in force"
         );
         server.gateway().note_reload(ReloadOutcome::InForce);
-        kept.note(&by, "reload", "done", &[format!("revision {revision}")]);
+        kept.note(&by, reason.action(), "done", &[format!("revision {revision}")]);
+        self.pinned = match reason {
+            Reason::Rollback { to, .. } => Some(*to),
+            Reason::Operator(_) | Reason::Files(_) => None,
+        };
+        server.gateway().note_pinned(self.pinned);
+        if self.pinned.is_none()
+            && let Err(why) = kept.pin(None)
+        {
+            tracing::error!("{why}: a restart would take the settings that were rolled back to");
+        }
+        kept.keep(self.revision(revision, changes.clone())).await;
         Ok(Ended::InForce { revision, changes })
     }
-
-    /// Carries out a command.
-    async fn carry_out(&mut self, server: &mut Server, kept: &Kept, asked: Asked) {
-        let by = asked.by.clone();
-        let reply = match asked.request.clone() {
-            Request::Status => self.status(server).await,
-            Request::Plan { config } => self.plan(server, config.as_deref()).await,
-            Request::Reload { digest } => {
-                let reason = Reason::Operator(by);
-                match self.reload(server, kept, &reason, digest.as_deref()).await {
-                    Ended::Unchanged => reply(WELL, "nothing has changed"),
-                    Ended::Refused(why) => reply(WRONG, &format!("flowgate: not reloaded: {why}")),
-                    Ended::InForce { revision, changes } => {
-                        let lines: String = changes.iter().map(|line| format!("\n  {line}")).collect();
-                        reply(WELL, &format!("revision {revision} is in force{lines}"))
-                    }
-                }
-            }
-            // Carried out where commands arrive.
-            Request::Revoke { .. } => return,
-        };
-        asked.answer(reply);
-    }
-
-    async fn status(&self, server: &Server) -> Reply {
-        let status = server.gateway().status();
-        let listeners: Vec<_> = status.listeners.iter().map(ToString::to_string).collect();
-        let by = match &self.by {
-            Actor::Gateway if status.revision == 1 => "at the start".to_owned(),
-            Actor::Gateway => "because a file was changed".to_owned(),
-            Actor::Signal { name } => format!("by {name}"),
-            Actor::User { uid, .. } => format!("by user {uid}"),
-        };
-        let differing = self.differing(false).await;
-        let files = match differing.as_slice() {
-            [] => "as in force".to_owned(),
-            names => format!("changed since, see `flowgate plan`: {}", names.join(", ")),
-        };
-        let reload = match status.last_reload.and_then(|last| last.refused) {
-            Some(why) => format!("\nlast reload  refused: {why}"),
-            None => String::new(),
-        };
-        reply(
-            WELL,
-            &format!(
-                "revision     {} in force since {} {by}\nfiles        {files}\nlisteners    {}\nserving for  {} s, version {}{reload}",
-                status.revision,
-                self.since,
-                listeners.join(" "),
-                status.since_seconds,
-                status.version
-            ),
-        )
-    }
-
-    async fn plan(&self, server: &Server, other: Option<&Path>) -> Reply {
-        let whole = match self.load(other.unwrap_or(&self.path), None).await {
-            Ok(whole) => whole,
-            Err(why) => return reply(WRONG, &format!("flowgate: these settings cannot be used: {why}")),
-        };
-        let difference = self.difference(server, &whole);
-        if difference.is_empty() {
-            return reply(WELL, "nothing would change");
-        }
-        let restart = self.started.changes(&Scalars::of(&whole.config));
-        let restart = restart.iter().filter(|change| change.needs_restart());
-        let restart = restart.map(|change| format!("needs a restart: {change}"));
-        let lines = difference.into_iter().chain(restart);
-        let lines: String = lines.map(|line| format!("  {line}\n")).collect();
-        let next = match other {
-            Some(_) => String::new(),
-            None => format!(
-                "\nTo put this in force: flowgate reload --digest {}",
-                digest_of(&whole)
-            ),
-        };
-        reply(WELL, &format!("would change:\n{lines}{next}"))
-    }
-}
-
-/// A digest of everything that settings were read from and of the hosts that they call. It covers no secret but those in
-/// whole files, which it does not give away.
-fn digest_of(whole: &Whole) -> String {
-    let mut context = Context::new(&SHA256);
-    for file in &whole.config.files {
-        context.update(file.digest());
-    }
-    for route in &whole.config.routes {
-        context.update(route.name.as_str().as_bytes());
-        context.update(route.trigger.authority().as_bytes());
-        context.update(b"\n");
-    }
-    let digest = context.finish();
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Logs what is wrong with settings, and returns the first of it.

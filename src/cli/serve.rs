@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::admin;
 use crate::cli::kept::{Kept, reply};
-use crate::cli::load::{Whole, load_for, runtime};
+use crate::cli::load::{load_for, runtime};
 use crate::cli::logging;
 use crate::cli::outcome::{FAILED, Outcome};
 use crate::cli::reload;
@@ -14,7 +14,7 @@ use crate::cli::reload::Reloader;
 use crate::cli::signals::{Notice, Notices, Signals};
 use crate::counters::Counters;
 use crate::server::Server;
-use crate::state::Actor;
+use crate::state::{Actor, Recalled};
 
 pub(super) fn serve(path: &Path) -> Result<Outcome, Outcome> {
     let runtime = runtime()?;
@@ -25,8 +25,7 @@ pub(super) fn serve(path: &Path) -> Result<Outcome, Outcome> {
         Notices::register()
     };
     let notices = notices.map_err(no_signals)?;
-    let whole = runtime.block_on(load_for(path, "start"))?;
-    let outcome = runtime.block_on(run(path, whole, notices));
+    let outcome = runtime.block_on(run(path, notices));
     // A file that hangs in the system must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
@@ -36,21 +35,41 @@ fn no_signals(error: io::Error) -> Outcome {
     Outcome::failed(format!("cannot listen for signals: {error}\n"), FAILED)
 }
 
-async fn run(path: &Path, mut whole: Whole, mut notices: Notices) -> Result<Outcome, Outcome> {
+async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
+    let failed = |error: String| Outcome::failed(format!("flowgate: {error}\n"), FAILED);
+    let early = Kept::open_pinned(path).map_err(failed)?;
+    let pinned = match &early {
+        Some((kept, _)) => kept.pinned().await.map_err(failed)?,
+        None => None,
+    };
+    let (pinned, given) = pinned.unzip();
+    let mut whole = load_for(path, given.unwrap_or_default(), "start").await?;
     let logging = logging::start(&whole.config.log)
         .map_err(|error| Outcome::failed(format!("cannot write the log: {error}\n"), FAILED))?;
     whole.warnings.iter().for_each(reload::log);
     // Registered before anything is served, so that no signal meets the default action.
     let mut signals = Signals::register().map_err(no_signals)?;
-    let (mut kept, revocations) = Kept::open(whole.config.state_folder.as_deref())
-        .map_err(|error| Outcome::failed(format!("flowgate: {error}\n"), FAILED))?;
-    let mut reloader = Reloader::new(path.to_owned(), &mut whole);
+    let (mut kept, revocations) = match early {
+        Some(opened) => opened,
+        None => {
+            Kept::open(whole.config.state_folder.as_deref()).map_err(|error| failed(error.to_string()))?
+        }
+    };
+    let mut reloader = Reloader::new(path.to_owned(), &mut whole, pinned);
+    let mut revision = reloader.revision(1, Vec::new());
+    revision.number = kept.number_of(&revision);
+    let recalled = Recalled {
+        revocations,
+        revision: revision.number,
+    };
     let (config, log) = (&whole.config, logging.log.clone());
-    let mut server = Server::start_with(config, &Counters::new(), log, revocations)
-        .map_err(|error| Outcome::failed(format!("flowgate: {error}\n"), FAILED))?;
+    let mut server = Server::start_with(config, &Counters::new(), log, recalled)
+        .map_err(|error| failed(error.to_string()))?;
+    server.gateway().note_pinned(pinned);
+    kept.keep(revision).await;
     kept.listen(server.gateway());
     let admin = admin::start(&whole.config, server.control(), server.gateway())
-        .map_err(|error| Outcome::failed(format!("flowgate: {error}\n"), FAILED))?;
+        .map_err(|error| failed(error.to_string()))?;
     // The settings' own copies of lists and secrets are no longer needed.
     drop(whole);
     for address in server.addresses() {
@@ -59,10 +78,17 @@ async fn run(path: &Path, mut whole: Whole, mut notices: Notices) -> Result<Outc
     if let Some(address) = admin {
         tracing::info!(%address, "admin listening: /healthz /readyz /metrics /status /keys/unused");
     }
+    let status = server.gateway().status();
     let about = [
         format!("version {}", env!("CARGO_PKG_VERSION")),
-        format!("settings {}", server.gateway().status().settings),
+        format!("revision {}, settings {}", status.revision, status.settings),
     ];
+    if let Some(number) = pinned {
+        tracing::warn!(
+            "started with the settings of revision {number}, to which they were rolled back: files are not followed until \
+             `flowgate reload`"
+        );
+    }
     kept.note(&Actor::Gateway, "start", "done", &about);
     let signal = tokio::select! {
         signal = signals.next() => signal,
@@ -73,18 +99,21 @@ async fn run(path: &Path, mut whole: Whole, mut notices: Notices) -> Result<Outc
         name: signal.to_owned(),
     };
     kept.note(&by, "stop", "begun", &[]);
-    let again = async {
-        loop {
-            tokio::select! {
-                _ = signals.next() => return,
-                asked = kept.command() => asked.answer(reply(FAILED, "flowgate: the gateway is stopping")),
-                notice = notices.next() => match notice {
-                    Notice::Hangup => tracing::warn!(signal = "SIGHUP", "SIGHUP is ignored: the gateway is stopping"),
-                    Notice::Other(ignored) => ignored.log(),
-                },
-            }
-        }
-    };
+    let again = ended_early(&mut signals, &mut notices, &mut kept);
     server.stop(again).await;
     Ok(Outcome::default())
+}
+
+/// Ends with a second signal; answers until then that the gateway is stopping.
+async fn ended_early(signals: &mut Signals, notices: &mut Notices, kept: &mut Kept) {
+    loop {
+        tokio::select! {
+            _ = signals.next() => return,
+            asked = kept.command() => asked.answer(reply(FAILED, "flowgate: the gateway is stopping")),
+            notice = notices.next() => match notice {
+                Notice::Hangup => tracing::warn!(signal = "SIGHUP", "SIGHUP is ignored: the gateway is stopping"),
+                Notice::Other(ignored) => ignored.log(),
+            },
+        }
+    }
 }

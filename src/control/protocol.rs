@@ -17,11 +17,19 @@ pub enum Request {
     Plan {
         /// Another settings file to compare; otherwise that of the gateway.
         config: Option<PathBuf>,
+        /// A revision to compare in its place.
+        revision: Option<u64>,
     },
     /// Puts the files in force.
     Reload {
         /// Only if they have this digest.
         digest: Option<String>,
+    },
+    /// Puts a revision in force again; without a number, lists those that are kept.
+    Rollback {
+        revision: Option<u64>,
+        /// Also if it lets in what is kept out now.
+        readmit: bool,
     },
     /// Refuses a key from now on.
     Revoke {

@@ -200,7 +200,7 @@ mod tests {
     use crate::gateway::log::Log;
     use crate::gateway::payload::Inbound;
     use crate::settings::{Environment, KeyDigest, Peers, parse};
-    use crate::state::Revocations;
+    use crate::state::Recalled;
 
     const KEY: &str = "canary-key-0123456789";
     const TRIGGER: &str = "https://prod-01.westeurope.logic.azure.com/workflows/\
@@ -235,8 +235,8 @@ mod tests {
         let (config, _) = parse(&text, Path::new("flowgate.toml"), &environment)
             .unwrap_or_else(|report| panic!("{report}"));
         let control = tokio::runtime::Handle::current();
-        let revocations = Revocations::default();
-        Gateway::build(&config, &control, &Counters::new(), Log::off(), revocations).unwrap()
+        let recalled = Recalled::default();
+        Gateway::build(&config, &control, &Counters::new(), Log::off(), recalled).unwrap()
     }
 
     fn head(length: usize) -> Parts {

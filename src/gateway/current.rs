@@ -19,7 +19,7 @@ use crate::gateway::snapshot::{BuildError, Snapshot, Wanted};
 use crate::model::{CallerName, KeyLabel};
 use crate::secrets::Rereader;
 use crate::settings::{Config, ListenerSettings};
-use crate::state::{Revocations, RevokedKey};
+use crate::state::{Recalled, RevokedKey};
 
 /// How often [`Gateway::sweep`] is worth calling.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(5);
@@ -79,9 +79,9 @@ impl Gateway {
         control: &Handle,
         counters: &Counters,
         log: Log,
-        revocations: Revocations,
+        recalled: Recalled,
     ) -> Result<Arc<Self>, BuildError> {
-        let estate = Estate::build(config, control, counters, log, revocations);
+        let estate = Estate::build(config, control, counters, log, recalled);
         let snapshot = Snapshot::build(config, &estate, None)?;
         take_effect(&snapshot, &estate, config);
         Ok(Arc::new(Self {

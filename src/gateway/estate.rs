@@ -19,7 +19,7 @@ use crate::model::{Registry, RouteName, clock};
 use crate::policy::{CallerNumbers, LimitStates};
 use crate::secrets::Rereader;
 use crate::settings::Config;
-use crate::state::Revocations;
+use crate::state::{Recalled, Revocations};
 
 #[derive(Debug)]
 pub(super) struct Estate {
@@ -33,6 +33,7 @@ pub(super) struct Estate {
     pub limits: LimitStates,
     pub callers: CallerNumbers,
     pub revocations: Revocations,
+    pub first_revision: u64,
     pub departed: Arc<Departed>,
     pub listeners: Listeners,
     pub serving: AtomicBool,
@@ -46,7 +47,7 @@ impl Estate {
         control: &Handle,
         counters: &Counters,
         log: Log,
-        revocations: Revocations,
+        recalled: Recalled,
     ) -> Self {
         let bodies = &config.bodies;
         Self {
@@ -61,7 +62,8 @@ impl Estate {
             flows: Flows::new(config.gateway.workers, counters),
             limits: LimitStates::new(config.quotas.addresses_max),
             callers: CallerNumbers::default(),
-            revocations,
+            revocations: recalled.revocations,
+            first_revision: recalled.revision,
             departed: Arc::default(),
             listeners: Listeners::default(),
             serving: AtomicBool::new(false),

@@ -22,6 +22,9 @@ pub struct Readiness {
     /// `ready`, `not-serving` (starting or draining), `no-token` or `no-certificate`.
     pub status: &'static str,
     pub revision: u64,
+    /// The revision that was rolled back to: files are not followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<LastReload>,
     /// What the settings ask for: `any-route` or `all-routes`.
@@ -165,6 +168,7 @@ impl Gateway {
         Readiness {
             status,
             revision: snapshot.revision,
+            pinned: estate.reloads.pinned(),
             last_reload: estate.reloads.last(),
             requires,
             identities,

@@ -22,13 +22,16 @@ pub enum ReloadOutcome {
     Refused(String),
 }
 
-/// The last of them, once there was one.
+/// The last of them, once there was one, and the revision that was rolled back to.
 #[derive(Debug, Default)]
-pub(super) struct Reloads(Mutex<Option<LastReload>>);
+pub(super) struct Reloads {
+    last: Mutex<Option<LastReload>>,
+    pinned: Mutex<Option<u64>>,
+}
 
 impl Reloads {
     pub(super) fn note(&self, outcome: ReloadOutcome) {
-        *locked(&self.0) = Some(LastReload {
+        *locked(&self.last) = Some(LastReload {
             time: clock::stamp(),
             refused: match outcome {
                 ReloadOutcome::InForce => None,
@@ -38,6 +41,15 @@ impl Reloads {
     }
 
     pub(super) fn last(&self) -> Option<LastReload> {
-        locked(&self.0).clone()
+        locked(&self.last).clone()
+    }
+
+    /// Notes that files are not followed because of this revision, or that they are.
+    pub(super) fn pin(&self, revision: Option<u64>) {
+        *locked(&self.pinned) = revision;
+    }
+
+    pub(super) fn pinned(&self) -> Option<u64> {
+        *locked(&self.pinned)
     }
 }

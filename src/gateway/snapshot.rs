@@ -24,7 +24,7 @@ use crate::settings::{Config, ListenerSettings, Proof, ReadyRequires, RouteSetti
 
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    /// Counts the settings that were in force since the start, from 1 on.
+    /// Counts the settings that were in force: with a state folder over restarts, otherwise from 1 on.
     pub revision: u64,
     pub tokens: Tokens,
     pub table: Routes<Arc<Route>>,
@@ -159,7 +159,7 @@ impl Snapshot {
             .map_err(|error| BuildError::Routes(error.to_string()))?;
         let admin = config.admin.as_ref();
         Ok(Self {
-            revision: earlier.map_or(1, |earlier| earlier.revision + 1),
+            revision: earlier.map_or(estate.first_revision, |earlier| earlier.revision + 1),
             tokens,
             table,
             routes,

@@ -24,6 +24,9 @@ pub struct Status {
     /// Digest of the settings in force. It covers no secret.
     pub settings: String,
     pub revision: u64,
+    /// The revision that was rolled back to, until the next reload that an operator asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<u64>,
     /// The last try to put other settings in force, if there was one since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<LastReload>,
@@ -61,6 +64,11 @@ impl Gateway {
         self.estate.reloads.note(outcome);
     }
 
+    /// Notes the revision that was rolled back to, whose files are not followed.
+    pub fn note_pinned(&self, revision: Option<u64>) {
+        self.estate.reloads.pin(revision);
+    }
+
     /// Whether the last reload was refused.
     pub fn is_reload_refused(&self) -> bool {
         self.estate
@@ -82,6 +90,7 @@ impl Gateway {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             settings: snapshot.digest.to_string(),
             revision: snapshot.revision,
+            pinned: self.estate.reloads.pinned(),
             last_reload: self.estate.reloads.last(),
             since_seconds: self.estate.started.elapsed().as_secs(),
             listeners: self.estate.listeners.bound(),

@@ -21,7 +21,7 @@ use crate::server::phase::{Course, Phase};
 use crate::server::seats::Seats;
 use crate::server::sockets::bind_all;
 use crate::settings::{Config, ConnectionSettings, ListenerSettings};
-use crate::state::Revocations;
+use crate::state::Recalled;
 use crate::wire::BindError;
 
 #[derive(Debug, thiserror::Error)]
@@ -128,21 +128,21 @@ impl Drop for Control {
 impl Server {
     /// Binds every listener, builds the gateway and starts its workers.
     pub fn start(config: &Config, counters: &Counters, log: Log) -> Result<Self, StartError> {
-        Self::start_with(config, counters, log, Revocations::default())
+        Self::start_with(config, counters, log, Recalled::default())
     }
 
-    /// The same, with keys that were revoked before.
+    /// The same, with what was kept before.
     pub fn start_with(
         config: &Config,
         counters: &Counters,
         log: Log,
-        revocations: Revocations,
+        recalled: Recalled,
     ) -> Result<Self, StartError> {
         let control = Control::start().map_err(StartError::Worker)?;
         let workers = config.gateway.workers;
         let bind = |listener: &ListenerSettings| bind_all(listener.address, workers);
         let bound = config.listeners.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-        let gateway = Gateway::build(config, &control.handle, counters, log.clone(), revocations)?;
+        let gateway = Gateway::build(config, &control.handle, counters, log.clone(), recalled)?;
         let seats = Seats::new(&config.connections, workers, counters);
         let (plan, handed) = Plan::new(workers, &gateway, &seats);
         let course = plan.phases.open();

@@ -46,6 +46,16 @@ impl FileInForce {
         self.digest.as_ref()
     }
 
+    /// The same in hexadecimal digits.
+    pub fn sha256(&self) -> String {
+        self.digest().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether the other one is the same file with the same content.
     pub fn is_same(&self, other: &Self) -> bool {
         self.path == other.path && self.digest.as_ref() == other.digest.as_ref()

@@ -30,6 +30,7 @@ mod mistake;
 mod name;
 mod near;
 mod network;
+mod openings;
 mod path;
 mod rings;
 mod route;
@@ -73,6 +74,7 @@ pub use load::{load, parse, parse_file, read};
 pub use log::{AccessLog, LogFormat, LogSettings};
 pub use mistake::{Mistake, Report, Severity, Style};
 pub use network::NetworkSettings;
+pub use openings::openings;
 pub use route::{
     CallersSettings, ClaimMismatch, QueryPass, RelativePath, RouteKind, RouteSettings, UpstreamSettings,
 };
@@ -80,7 +82,7 @@ pub use scalars::{Rate, Size};
 pub use schema::schema;
 pub use serving::{Certificate, CertificateSource};
 pub use source::{Environment, SecretSource, Secrets, UNRESOLVED, VaultValue};
-pub use state::state_folder;
+pub use state::{state_folder, without_comments};
 pub use trigger::{Proof, TriggerSource};
 pub use vault::VaultReference;
 pub use word::KeyPlace;

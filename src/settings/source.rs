@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 use std::{fs, io};
 
@@ -13,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::files;
 use crate::model::{Flaw, Secret, clock};
 use crate::settings::vault::VaultReference;
-use crate::settings::{mask, vault};
+use crate::settings::{lists, mask, vault};
 
 /// Largest secret: a key with a long chain around it is far below.
 pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -39,6 +40,8 @@ pub struct Environment {
     secrets: Secrets,
     /// What was read from key vaults, if anybody has.
     vaults: Option<HashMap<VaultReference, VaultValue>>,
+    /// Lists of keys and networks that are not read from their files.
+    lists: Arc<HashMap<PathBuf, String>>,
     now: SystemTime,
 }
 
@@ -70,6 +73,7 @@ impl Environment {
             variables: Variables::Process,
             secrets: Secrets::Resolved,
             vaults: None,
+            lists: Arc::default(),
             now: clock::wall(),
         }
     }
@@ -99,6 +103,26 @@ impl Environment {
         let values = values.into_iter().map(|(place, value)| (place, value.into()));
         self.vaults = Some(values.collect());
         self
+    }
+
+    /// The same environment with other content for these lists than their files have.
+    #[must_use]
+    pub fn with_lists(mut self, lists: Arc<HashMap<PathBuf, String>>) -> Self {
+        self.lists = lists;
+        self
+    }
+
+    /// Whether a list is read from its file.
+    pub(super) fn is_file(&self, path: &Path) -> bool {
+        !self.lists.contains_key(path)
+    }
+
+    /// Reads a list of keys or networks.
+    pub(super) fn list(&self, path: &Path) -> Result<String, Flaw> {
+        match self.lists.get(path) {
+            Some(text) => Ok(text.clone()),
+            None => files::read_text(path, lists::LIST_BYTES_MAX),
+        }
     }
 
     #[must_use]

@@ -125,10 +125,10 @@ impl Check<'_> {
 
     /// Reads a list that the settings name; nothing on another machine, or after a mistake.
     pub(super) fn list(&mut self, value: &At<String>, path: &Path) -> Option<Rc<String>> {
-        if self.is_elsewhere(value, path) {
+        if self.environment.is_file(path) && self.is_elsewhere(value, path) {
             return None;
         }
-        let read = files::read_text(path, lists::LIST_BYTES_MAX);
+        let read = self.environment.list(path);
         let text = self.findings.keep(value, read)?;
         self.fingerprint.text(&text);
         self.files.push(FileInForce::new(path, text.as_bytes()));

@@ -133,7 +133,7 @@ fn next_line(lines: &mut impl BufRead) -> io::Result<Option<Line>> {
     Ok(Some(Line { bytes, is_whole }))
 }
 
-fn hash(line: &[u8]) -> String {
+pub(super) fn hash(line: &[u8]) -> String {
     let digest = digest(&SHA256, line);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -106,7 +106,7 @@ fn whole_lines(file: &mut File) -> io::Result<u64> {
     Ok(end.map_or(begin, |end| begin + end as u64 + 1))
 }
 
-fn make(path: &Path) -> io::Result<()> {
+pub(super) fn make(path: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

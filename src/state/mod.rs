@@ -1,9 +1,30 @@
-//! What the gateway keeps on disk: the trail of changes and the keys that were revoked. One process at a time has the folder.
+//! What the gateway keeps on disk: the trail of changes, the keys that were revoked, the settings that were in force. One
+//! process at a time has the folder.
 
 mod audit;
 mod folder;
+mod revisions;
 mod revocations;
 
 pub use audit::{Actor, Broken, Entry, Trail, Verified, verify};
 pub use folder::{StateError, StateFolder};
+pub use revisions::{ListVersion, Revision, Revisions};
 pub use revocations::{Revocations, RevokedKey};
+
+/// What was kept, for a gateway that starts.
+#[derive(Debug)]
+pub struct Recalled {
+    /// Keys that were revoked.
+    pub revocations: Revocations,
+    /// The number of the settings that it starts with.
+    pub revision: u64,
+}
+
+impl Default for Recalled {
+    fn default() -> Self {
+        Self {
+            revocations: Revocations::default(),
+            revision: 1,
+        }
+    }
+}

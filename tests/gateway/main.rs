@@ -40,6 +40,7 @@ mod reading;
 mod reloading;
 #[cfg(unix)]
 mod rereading;
+mod rollback;
 mod rotation;
 mod secrets;
 mod shutdown;

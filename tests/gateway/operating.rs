@@ -14,7 +14,7 @@ use crate::program::Program;
 use crate::reloading::{NEXT_KEY, status};
 
 /// A program with a state folder and the route `/orders`, and its settings.
-async fn operated() -> (World, Program, String) {
+pub async fn operated() -> (World, Program, String) {
     let world = World::new().await;
     let flow = &world.emulator.flow;
     let trigger = flow.add(Trigger::any_user(TENANT).does(Flow::Accepted));
@@ -27,7 +27,7 @@ async fn operated() -> (World, Program, String) {
     (world, program, text)
 }
 
-async fn started(world: &World, text: &str) -> Program {
+pub async fn started(world: &World, text: &str) -> Program {
     let mut program = Program::start(world, text);
     let taking = |line: &Value| {
         line["message"]
@@ -40,7 +40,7 @@ async fn started(world: &World, text: &str) -> Program {
 }
 
 /// Runs a command for the gateway with these settings.
-async fn flowgate(world: &World, arguments: &[&str]) -> Output {
+pub async fn flowgate(world: &World, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate"));
     command
         .args(arguments)
@@ -51,18 +51,18 @@ async fn flowgate(world: &World, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn out(output: &Output) -> String {
+pub fn out(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn err(output: &Output) -> String {
+pub fn err(output: &Output) -> String {
     assert!(!output.status.success(), "{output:?}");
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// The trail of changes, as what happened and how it ended.
-fn trail(world: &World) -> Vec<(String, String)> {
+pub fn trail(world: &World) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(world.dir().join("state/audit.jsonl")).unwrap();
     let lines = text.lines().map(|line| {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -72,7 +72,7 @@ fn trail(world: &World) -> Vec<(String, String)> {
     lines.collect()
 }
 
-async fn ended(program: &mut Program) {
+pub async fn ended(program: &mut Program) {
     program.signal("TERM");
     assert_eq!(program.exit().await.code(), Some(0));
 }

@@ -408,7 +408,7 @@ async fn no_request_fails_while_settings_are_reloaded_again_and_again() {
 }
 
 impl Program {
-    async fn readiness(&self, admin: SocketAddr) -> Value {
+    pub async fn readiness(&self, admin: SocketAddr) -> Value {
         let io = hyper_util::rt::TokioIo::new(TcpStream::connect(admin).await.unwrap());
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(async move { drop(connection.await) });
