@@ -5,6 +5,7 @@ mod commands;
 mod doctor;
 pub mod explain;
 mod import;
+mod init;
 mod kept;
 mod keys;
 mod libraries;
@@ -49,6 +50,7 @@ pub struct Cli {
 
 const START_HERE: &str = "\
 Start here:
+  flowgate init                            write settings, a certificate and a key to begin with
   flowgate check  --config flowgate.toml   find every mistake in the settings
   flowgate key new --caller shop           make a key for a caller
   flowgate routes --config flowgate.toml   see who may call what
@@ -67,6 +69,9 @@ enum Command {
         #[command(flatten)]
         settings: SettingsFile,
     },
+    /// Write a working folder to begin with: commented settings, a certificate for development, and a caller with a
+    /// key. No file is overwritten.
+    Init(init::Init),
     /// Check the settings and report every mistake with its line, its reason and, where it is known, the
     /// correction.
     Check {
@@ -186,6 +191,7 @@ pub fn run(cli: Cli) -> Outcome {
 fn outcome(command: Command) -> Result<Outcome, Outcome> {
     match command {
         Command::Serve { settings } => serve::serve(&settings.config),
+        Command::Init(task) => Ok(init::init(&task)),
         Command::Check {
             settings,
             without_secrets,

@@ -2,9 +2,9 @@
 //! emulator, and every link has a target. Only names of the reader's own tenant are replaced by those of the
 //! emulator.
 //!
-//! A block marked `sh azure` needs a tenant and is only parsed. The plain test replaces `cargo`, `curl` and
-//! `openssl` with stubs; with the real programs the same blocks run in `.ci/run`, or by `cargo test --test
-//! documents -- --ignored`.
+//! A block marked `sh azure` needs a tenant and is only parsed. The plain test replaces `cargo` and `curl` with stubs, and
+//! `flowgate-emulator` with its code in this process; with the real programs the same blocks run in `.ci/run`, or by
+//! `cargo test --test documents -- --ignored`.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -26,8 +26,10 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use emulator::standalone::Standalone;
 use emulator::{Answer, Emulator, Trigger, TriggerHandle};
 use serde_json::json;
+use tokio::runtime::Runtime;
 
 const TENANT: &str = "11111111-2222-4333-8444-555555555555";
 const CLIENT: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
@@ -37,7 +39,8 @@ const SECRET: &str = "the~secret~of~the~quick~start";
 /// Documents whose shell blocks run, in the order in which a reader meets them.
 const PASTED: [&str; 2] = ["README.md", "docs/start.md"];
 /// Commands that run until they are stopped, and what they print once they are ready.
-const SERVICES: [(&str, &str); 2] = [
+const SERVICES: [(&str, &str); 3] = [
+    ("flowgate-emulator", "Ready"),
     ("flowgate serve", "listening"),
     ("cargo run --example demo", "Ctrl-C ends the demo"),
 ];
@@ -89,13 +92,13 @@ enum Programs {
     Real,
 }
 
-/// A program in the background; it is stopped with the test.
-struct Service(Child);
+/// A program in the background, by its command; it is stopped with the test.
+struct Service(String, Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.1.kill();
+        let _ = self.1.wait();
     }
 }
 
@@ -105,11 +108,12 @@ struct Reader {
     _emulator: Emulator,
     trigger: TriggerHandle,
     folder: tempfile::TempDir,
-    /// The certificates that the stub for `openssl` creates.
-    certificates: tempfile::TempDir,
     /// Values of the documents, with those of this reader.
     replaced: Vec<(String, String)>,
     services: Vec<Service>,
+    /// In place of the program, and the threads it runs on.
+    standalone: Option<(Standalone, Runtime)>,
+    emulator_port: u16,
 }
 
 impl Reader {
@@ -121,39 +125,36 @@ impl Reader {
         let ca = emulator.ca_file();
         let authority = emulator.entra.authority();
         let tenant = format!("tenant = \"{TENANT}\"\nauthority = \"{authority}\"\nca_file = {ca:?}");
-        let trigger_address = document("README.md");
-        let trigger_address = trigger_address
-            .lines()
-            .find(|line| line.starts_with("trigger = "));
+        let emulator_port = free_ports();
         let replaced = [
-            (
-                "tenant = \"00000000-0000-0000-0000-000000000000\"",
-                tenant.as_str(),
-            ),
-            ("00000000-0000-0000-0000-000000000001", CLIENT),
+            ("tenant = \"<Directory (tenant) ID>\"", tenant.as_str()),
+            ("<Application (client) ID>", CLIENT),
             (
                 "FLOWGATE_CONTOSO_SECRET='...'",
                 &format!("FLOWGATE_CONTOSO_SECRET='{SECRET}'"),
             ),
             (
-                trigger_address.unwrap(),
+                "trigger = \"https://<HTTP URL>\"",
                 &format!("trigger = {:?}\nca_file = {ca:?}", trigger.url()),
+            ),
+            ("init --emulator", &format!("init --emulator={emulator_port}")),
+            (
+                "flowgate-emulator try",
+                &format!("flowgate-emulator --port {emulator_port} try"),
             ),
             ("8443", &free_port()),
             ("9464", &free_port()),
         ];
         let replaced = replaced.map(|(theirs, ours)| (theirs.to_owned(), ours.to_owned()));
-        let (folder, certificates) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let leaf = emulator.ca.leaf(&["hooks.example.com"]);
-        leaf.write(certificates.path(), "hooks").unwrap();
         Self {
             programs,
             _emulator: emulator,
             trigger,
-            folder,
-            certificates,
+            folder: tempfile::tempdir().unwrap(),
             replaced: replaced.into(),
             services: Vec::new(),
+            standalone: None,
+            emulator_port,
         }
     }
 
@@ -162,10 +163,30 @@ impl Reader {
         self.replaced.iter().fold(text.to_owned(), replace)
     }
 
-    fn learn(&mut self, theirs: &str, printed: &str, begin: &str) {
-        let mut words = printed.split(|c: char| c.is_whitespace() || c == '"');
-        let word = words.find(|word| word.starts_with(begin)).unwrap();
-        self.replaced.push((theirs.to_owned(), word.to_owned()));
+    /// Remembers the key that `init` has printed in place of an earlier one, and gives its settings our ports and tenant.
+    fn initialised(&mut self, script: &str, printed: &str) {
+        let mut words = printed.split_whitespace();
+        let key = words.find(|word| word.starts_with("flowgate_")).unwrap();
+        let folder = match script.contains("--emulator") {
+            true => "try",
+            false => ".",
+        };
+        let curl = printed
+            .lines()
+            .find_map(|line| line.strip_prefix(" 4. "))
+            .unwrap();
+        if folder == "try" {
+            let curl = curl.replace(key, "flowgate_...");
+            assert!(
+                document("README.md").contains(&curl),
+                "README has another line than {curl}"
+            );
+        }
+        self.replaced
+            .insert(0, ("flowgate_...".to_owned(), key.to_owned()));
+        let path = self.folder.path().join(folder).join("flowgate.toml");
+        let settings = fs::read_to_string(&path).unwrap() + "\n[admin]\naddress = \"127.0.0.1:9464\"\n";
+        fs::write(path, self.ours(&settings)).unwrap();
     }
 
     /// A shell in the reader's folder, with the program in `PATH`.
@@ -173,10 +194,7 @@ impl Reader {
         let program = Path::new(env!("CARGO_BIN_EXE_flowgate")).parent().unwrap();
         let prelude = match self.programs {
             Programs::Real => "cargo() ( cd \"$REPOSITORY\"; command cargo \"$@\"; )",
-            Programs::StandIns => {
-                "cargo() { echo cargo \"$@\"; }; curl() { echo curl \"$@\"; }\n\
-                 openssl() { cp \"$CERTIFICATES\"/hooks.* certs/; }"
-            }
+            Programs::StandIns => "cargo() { echo cargo \"$@\"; }; curl() { echo curl \"$@\"; }",
         };
         let mut shell = Command::new("sh");
         shell
@@ -184,7 +202,6 @@ impl Reader {
             .current_dir(self.folder.path())
             .env("PROGRAM", program)
             .env("REPOSITORY", root())
-            .env("CERTIFICATES", self.certificates.path())
             .env("FLOWGATE_CONTOSO_SECRET", SECRET);
         shell
     }
@@ -210,13 +227,24 @@ impl Reader {
         text
     }
 
-    /// Starts a service and waits until it is ready.
+    /// Starts a service and waits until it is ready. It takes the place of an earlier gateway.
     fn start(&mut self, command: &str, ready: &str) {
+        if command.starts_with("flowgate serve") {
+            self.services
+                .retain(|Service(earlier, _)| !earlier.starts_with("flowgate serve"));
+        }
+        if command.starts_with("flowgate-emulator") && self.programs == Programs::StandIns {
+            let threads = Runtime::new().unwrap();
+            let folder = self.folder.path().join("try");
+            let starting = Standalone::start(&folder, self.emulator_port);
+            self.standalone = Some((threads.block_on(starting).unwrap(), threads));
+            return;
+        }
         let mut shell =
             self.shell(&format!("exec {command}").replace("exec cargo", "cd \"$REPOSITORY\"; exec cargo"));
         let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        self.services.push(Service(child));
+        self.services.push(Service(command.to_owned(), child));
         let mut lines = out.lines().map_while(Result::ok);
         assert!(
             lines.any(|line| line.contains(ready)),
@@ -233,11 +261,6 @@ impl Reader {
             "sh azure" => {
                 let parsed = Command::new("sh").args(["-n", "-c", &text]).status().unwrap();
                 assert!(parsed.success(), "{text}");
-                return;
-            }
-            "toml" if text.starts_with("[[listener]]") => {
-                let admin = self.ours("[admin]\naddress = \"127.0.0.1:9464\"\n");
-                fs::write(self.folder.path().join("flowgate.toml"), format!("{admin}{text}")).unwrap();
                 return;
             }
             mark => {
@@ -267,23 +290,37 @@ impl Reader {
 
     /// Checks what a reader expects of a block.
     fn look(&mut self, script: &str, printed: &str) {
-        if script.contains("flowgate key new") {
-            self.learn("flowgate_...", printed, "flowgate_");
-            self.learn("sha256:...", printed, "sha256:");
+        if script.contains("flowgate init") {
+            self.initialised(script, printed);
         }
         if script.contains("flowgate routes") {
             assert!(printed.contains("/orders"), "{printed}");
         }
         if script.contains("curl -i") && self.programs == Programs::Real {
-            assert!(printed.contains("\"accepted\":true"), "{printed}");
             assert!(
                 printed.to_lowercase().contains("x-flowgate-answer: flow"),
                 "{printed}"
             );
+            if script.contains("try/") {
+                let status = printed.lines().next().unwrap_or_default();
+                return assert!(status.contains(" 202"), "{printed}");
+            }
+            assert!(printed.contains("\"accepted\":true"), "{printed}");
             assert!(printed.contains("contoso"), "{printed}");
             let seen = self.trigger.last_request();
             assert_eq!(seen.header("content-type"), Some("application/json"));
             assert_eq!(seen.text(), "{\"order\": 17}");
+        }
+    }
+}
+
+/// Two ports in a row that nothing listens on; the first of them.
+fn free_ports() -> u16 {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+            return port;
         }
     }
 }
@@ -310,7 +347,7 @@ fn every_command_works_as_it_is_pasted() {
 }
 
 #[test]
-#[ignore = "needs curl and openssl, and builds the program for release; .ci/run runs it"]
+#[ignore = "needs curl, and builds the program for release; .ci/run runs it"]
 fn every_command_works_with_the_real_programs() {
     read_and_paste(Programs::Real);
 }

@@ -2,6 +2,7 @@
 //! for another name, with ECDSA or RSA keys. Also the TLS configurations of the emulator's servers and of
 //! test clients.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +45,42 @@ impl Authority {
     /// A new root.
     pub fn new() -> Self {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let params = authority_params(&unique("Emulator Root"));
+        Self::of(&unique("Emulator Root"), key)
+    }
+
+    /// The root of this folder: its key and its certificate are kept there, so that a client that trusts it still does after a
+    /// restart.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, or has no key.
+    pub fn kept_in(folder: &Path) -> io::Result<Self> {
+        let path = folder.join("ca.key");
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let certificate = folder.join("ca.pem");
+        let mut is_written = certificate.exists();
+        let key = match fs::read_to_string(&path) {
+            Ok(pem) => KeyPair::from_pem(&pem).map_err(|error| named(io::Error::other(error)))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+                owners_file(&path)
+                    .and_then(|mut file| file.write_all(key.serialize_pem().as_bytes()))
+                    .map_err(named)?;
+                is_written = false;
+                key
+            }
+            Err(error) => return Err(named(error)),
+        };
+        // The name and the key are what is trusted.
+        let id = ids::sha256(key.public_key_pem().as_bytes());
+        let authority = Self::of(&format!("Flowgate emulator {}", &id[..16]), key);
+        if !is_written {
+            fs::write(&certificate, authority.pem()).map_err(named)?;
+        }
+        Ok(authority)
+    }
+
+    fn of(name: &str, key: KeyPair) -> Self {
+        let params = authority_params(name);
         let certificate = params.self_signed(&key).unwrap();
         Self {
             root: certificate.der().clone(),
@@ -272,6 +308,13 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 fn protocols(alpn: &[&str]) -> Vec<Vec<u8>> {
     alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect()
+}
+
+fn owners_file(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.write(true).create_new(true).open(path)
 }
 
 /// Two authorities must not share a name: an unknown authority's leaf would fail by its signature instead of

@@ -353,6 +353,11 @@ impl Entra {
         self.state.journal.lock().unwrap().all()
     }
 
+    /// The same, and forgets them.
+    pub fn take_requests(&self) -> Vec<Arc<TokenRequest>> {
+        self.state.journal.lock().unwrap().take()
+    }
+
     /// The tokens issued, oldest first.
     pub fn issued(&self) -> Vec<String> {
         self.state.mint.issued()

@@ -185,6 +185,11 @@ impl Flow {
         self.state.journal.lock().unwrap().all()
     }
 
+    /// The same, and forgets them.
+    pub fn take_requests(&self) -> Vec<Arc<Recorded>> {
+        self.state.journal.lock().unwrap().take()
+    }
+
     /// Heads read; the body may still be arriving.
     pub fn heads(&self) -> &Count {
         &self.state.heads

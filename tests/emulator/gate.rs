@@ -30,6 +30,11 @@ impl Count {
         *self.value.borrow()
     }
 
+    /// Every change from now on.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.value.subscribe()
+    }
+
     /// Waits until the number is at least `goal`.
     ///
     /// # Panics

@@ -56,6 +56,13 @@ impl<T> Journal<T> {
         self.bytes = 0;
     }
 
+    /// All entries, oldest first; they are no longer kept.
+    pub fn take(&mut self) -> Vec<Arc<T>> {
+        let all = self.all();
+        self.clear();
+        all
+    }
+
     /// All entries, oldest first.
     pub fn all(&self) -> Vec<Arc<T>> {
         self.entries.iter().map(|(_, entry)| Arc::clone(entry)).collect()

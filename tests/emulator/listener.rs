@@ -92,12 +92,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on a free port of 127.0.0.1.
+    /// Listens on this port of 127.0.0.1, for 0 on a free one.
     ///
     /// # Errors
-    /// If the system provides no port.
-    pub async fn bind(leaf: &Leaf) -> io::Result<(Arc<Self>, TcpListener)> {
-        let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
+    /// If the system does not provide the port, which the error names.
+    pub async fn bind(leaf: &Leaf, port: u16) -> io::Result<(Arc<Self>, TcpListener)> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("127.0.0.1:{port}: {error}"));
+        let listener = listen((Ipv4Addr::LOCALHOST, port).into()).map_err(named)?;
         let settings = Self {
             address: listener.local_addr()?,
             tls: Mutex::new(Arc::new(leaf.server_config(&["http/1.1"]))),

@@ -41,6 +41,7 @@ pub mod record;
 pub mod reply;
 pub mod script;
 mod session;
+pub mod standalone;
 pub mod steps;
 mod subject;
 pub mod tokens;
@@ -103,8 +104,17 @@ impl Emulator {
     /// # Panics
     /// If this machine has no free port or no writable folder for temporary files.
     pub async fn start() -> Self {
-        let (parts, tasks) = Parts::start().await.expect("the emulator can listen on loopback");
-        parts.into_emulator(Life::Tasks(tasks))
+        let started = Self::start_with(Authority::new(), [0, 0]).await;
+        started.expect("the emulator can listen on loopback")
+    }
+
+    /// Starts the servers with this authority, the token endpoint on the first port and the flows on the second.
+    ///
+    /// # Errors
+    /// If a port is taken, or there is no writable folder for temporary files.
+    pub async fn start_with(ca: Authority, ports: [u16; 2]) -> io::Result<Self> {
+        let (parts, tasks) = Parts::start(ca, ports).await?;
+        Ok(parts.into_emulator(Life::Tasks(tasks)))
     }
 
     /// Starts the servers on a thread and a runtime of their own, shared with nothing under test. May be
@@ -124,7 +134,8 @@ impl Emulator {
                     .unwrap();
                 runtime.block_on(async move {
                     // Dropping the runtime ends the tasks, so their handles are not needed.
-                    let (parts, _) = Parts::start().await.expect("the emulator can listen on loopback");
+                    let started = Parts::start(Authority::new(), [0, 0]).await;
+                    let (parts, _) = started.expect("the emulator can listen on loopback");
                     if ready.send(parts).is_ok() {
                         // A dropped sender means the same as a message.
                         let _ = stopped.await;
@@ -229,15 +240,15 @@ struct Parts {
 
 impl Parts {
     /// Binds the servers and starts them on the current runtime.
-    async fn start() -> io::Result<(Self, Vec<AbortHandle>)> {
-        let ca = Arc::new(Authority::new());
+    async fn start(ca: Authority, [entra_port, flow_port]: [u16; 2]) -> io::Result<(Self, Vec<AbortHandle>)> {
+        let ca = Arc::new(ca);
         let folder = TempDir::new()?;
         fs::write(folder.path().join("ca.pem"), ca.pem())?;
         let violations = Violations::default();
         let mint = Arc::new(Mint::default());
-        let (entra_listener, entra_socket) = Listener::bind(&ca.leaf(NAMES)).await?;
-        let (flow_listener, flow_socket) = Listener::bind(&ca.leaf(NAMES)).await?;
-        let (vault_listener, vault_socket) = Listener::bind(&ca.leaf(NAMES)).await?;
+        let (entra_listener, entra_socket) = Listener::bind(&ca.leaf(NAMES), entra_port).await?;
+        let (flow_listener, flow_socket) = Listener::bind(&ca.leaf(NAMES), flow_port).await?;
+        let (vault_listener, vault_socket) = Listener::bind(&ca.leaf(NAMES), 0).await?;
         let entra = Entra::new(Arc::clone(&entra_listener), Arc::clone(&mint), violations.clone());
         let vault = Vault::new(Arc::clone(&vault_listener), Arc::clone(&mint), violations.clone());
         let flow = Flow::new(Arc::clone(&flow_listener), mint, violations.clone());

@@ -5,6 +5,6 @@ mod reader;
 mod table;
 mod usage;
 
-pub use form::{GENERATED_PREFIX, KEY_BYTES_MAX, is_generated};
+pub use form::{GENERATED_PREFIX, KEY_BYTES_MAX, generate, is_generated};
 pub use reader::{Candidate, KeyReader};
 pub use table::{Identified, KeyFault, Keys, Lapse, Trace};
