@@ -1,6 +1,7 @@
 //! `cargo run --example demo`: the emulator of Entra and the trigger and a real gateway in one process. Real
-//! requests go through real TLS sockets; each row of the table compares the answer with what is promised.
-//! Without `--once` both keep running afterwards, with ready-made `curl` commands to try.
+//! requests go through real TLS sockets; each row of the table compares the answer with what is promised. Then a key is
+//! revoked, and settings are reloaded, while calls run. Without `--once` both keep running afterwards, with ready-made
+//! `curl` commands to try, and the log line of each call is printed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,56 +17,75 @@ mod emulator;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
-use emulator::{Answer, Condition, Emulator, Trigger};
+use emulator::{Answer, Condition, Count, Emulator, Trigger};
 use flowgate::counters::Counters;
 use flowgate::doctor::Questions;
+use flowgate::gateway::Wanted;
 use flowgate::gateway::log::{Form, Log, Sink};
+use flowgate::model::{CallerName, KeyLabel};
 use flowgate::server::Server;
 use flowgate::settings::{Config, Environment};
 use flowgate::{doctor, settings};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 const TENANT: &str = "11111111-2222-4333-8444-555555555555";
 const APP: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const OID: &str = "99999999-8888-4777-8666-555555555555";
 const SECRET: &str = "the-demo-secret";
 const KEY: &str = "demo-key-of-the-shop";
+/// A second key of the same caller, which is revoked.
+const LOST_KEY: &str = "lost-key-of-the-shop";
+/// Calls at one time while something changes, and how many are answered before and after each change.
+const CROWD: usize = 8;
+const CALLS: u64 = 100;
+const RELOADS: usize = 3;
 
 /// Log lines of the gateway, as an operator would read them.
 #[derive(Default)]
 struct Lines {
-    lines: Mutex<Vec<Value>>,
+    lines: Mutex<Vec<String>>,
     came: Notify,
 }
 
 impl Sink for Lines {
     fn line(&self, line: &[u8]) {
-        if let Ok(line) = serde_json::from_slice(line) {
-            self.lines.lock().unwrap().push(line);
-            self.came.notify_waiters();
-        }
+        let line = String::from_utf8_lossy(line).trim_end().to_owned();
+        self.lines.lock().unwrap().push(line);
+        self.came.notify_waiters();
     }
 }
 
 impl Lines {
+    /// All that came; waits if there is none.
+    async fn take(&self) -> Vec<String> {
+        loop {
+            let came = self.came.notified();
+            tokio::pin!(came);
+            came.as_mut().enable();
+            let lines = std::mem::take(&mut *self.lines.lock().unwrap());
+            if !lines.is_empty() {
+                return lines;
+            }
+            came.await;
+        }
+    }
+
     async fn of(&self, request: &str) -> Value {
         loop {
             let came = self.came.notified();
             tokio::pin!(came);
             came.as_mut().enable();
-            if let Some(line) = self
-                .lines
-                .lock()
-                .unwrap()
-                .iter()
-                .find(|line| line["request"] == request)
-            {
-                return line.clone();
+            let lines = self.lines.lock().unwrap().clone();
+            let mut lines = lines.iter().filter_map(|line| serde_json::from_str(line).ok());
+            if let Some(line) = lines.find(|line: &Value| line["request"] == request) {
+                return line;
             }
             came.await;
         }
@@ -187,6 +207,7 @@ fn settings(emulator: &Emulator) -> String {
         )
     };
     let mine = "identity = \"contoso\"";
+    let fast = "rate = { requests = 10000, per = \"1s\" }";
     [
         format!(
             "[admin]\naddress = \"127.0.0.1:0\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
@@ -202,10 +223,12 @@ fn settings(emulator: &Emulator) -> String {
         ),
         identity("wrong-secret", "DEMO_WRONG_SECRET", ""),
         format!(
-            "[[caller]]\nname = \"shop\"\n[[caller.key]]\nlabel = \"demo\"\ndigest = \"{}\"\n",
-            digest(KEY)
+            "[[caller]]\nname = \"shop\"\n{fast}\n[[caller.key]]\nlabel = \"demo\"\ndigest = \"{}\"\n\
+             [[caller.key]]\nlabel = \"lost\"\ndigest = \"{}\"\n",
+            digest(KEY),
+            digest(LOST_KEY)
         ),
-        route("orders", &orders.url(), mine),
+        route("orders", &orders.url(), &format!("{mine}\n{fast}")),
         route(
             "internal",
             &orders.url(),
@@ -338,14 +361,118 @@ async fn examine(config: &Config, environment: &Environment) -> usize {
     broken
 }
 
+/// Calls that run one after another in several connections, until they are stopped.
+struct Crowd {
+    calls: Count,
+    failed: Count,
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<()>,
+}
+
+impl Crowd {
+    fn gather(client: &reqwest::Client, address: &str) -> Self {
+        let mut crowd = Self {
+            calls: Count::new("answered calls"),
+            failed: Count::new("failed calls"),
+            stop: Arc::default(),
+            tasks: JoinSet::new(),
+        };
+        for _ in 0..CROWD {
+            let (client, address) = (client.clone(), address.to_owned());
+            let (calls, failed, stop) = (crowd.calls.clone(), crowd.failed.clone(), crowd.stop.clone());
+            crowd.tasks.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    if status(&client, &address, "/orders", KEY).await != 200 {
+                        failed.add(1);
+                    }
+                    calls.add(1);
+                }
+            });
+        }
+        crowd
+    }
+
+    /// Waits until more of them were answered.
+    async fn go_on(&self) {
+        self.calls.reached(self.calls.get() + CALLS).await;
+    }
+
+    /// Ends them: how many there were, and how many failed.
+    async fn end(mut self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        while self.tasks.join_next().await.is_some() {}
+        (self.calls.get(), self.failed.get())
+    }
+}
+
+/// The status of one call; 0 if there is no answer.
+async fn status(client: &reqwest::Client, address: &str, path: &str, key: &str) -> u16 {
+    let request = client.post(format!("{address}{path}")).header("x-api-key", key);
+    let answer = request.body("{}").send().await;
+    answer.map_or(0, |answer| answer.status().as_u16())
+}
+
+/// Revokes a key while calls run with another one.
+async fn revoke(server: &Server, client: &reqwest::Client, address: &str) -> usize {
+    let crowd = Crowd::gather(client, address);
+    crowd.go_on().await;
+    let before = status(client, address, "/orders", LOST_KEY).await;
+    let (caller, label) = (CallerName::parse("shop"), KeyLabel::parse("lost"));
+    // The error says that without a state folder it counts until the end only.
+    let _ = server.gateway().revoke(&caller.unwrap(), &label.unwrap());
+    let after = status(client, address, "/orders", LOST_KEY).await;
+    crowd.go_on().await;
+    let (calls, failed) = crowd.end().await;
+    println!(
+        "  a key is revoked    {before} before, {after} after; {calls} calls with another key, {failed} failed"
+    );
+    usize::from((before, after, failed) != (200, 401, 0))
+}
+
+/// Reloads while calls run: a route comes, and goes again; the key that was revoked stays so.
+async fn reload(
+    server: &mut Server,
+    client: &reqwest::Client,
+    address: &str,
+    (now, next): (Config, Config),
+) -> usize {
+    let (now, next) = (Arc::new(now), Arc::new(next));
+    let crowd = Crowd::gather(client, address);
+    crowd.go_on().await;
+    let mut broken = 0;
+    let mut statuses = vec![status(client, address, "/returns", KEY).await];
+    for turn in 0..RELOADS {
+        let config = [&next, &now][turn % 2];
+        broken += usize::from(server.reload(config, Wanted::ByOperator).await.is_err());
+        statuses.push(status(client, address, "/returns", KEY).await);
+        crowd.go_on().await;
+    }
+    let lost = status(client, address, "/orders", LOST_KEY).await;
+    let (calls, failed) = crowd.end().await;
+    println!(
+        "  {RELOADS} reloads           a route that comes and goes: {statuses:?}; the revoked key: {lost}; \
+         {calls} calls, {failed} failed"
+    );
+    broken + usize::from((statuses.as_slice(), lost, failed) != (&[404, 200, 404, 200], 401, 0))
+}
+
 fn try_it(emulator: &Emulator, address: &str) {
     let ca = emulator.ca_file();
     let ca = ca.display();
-    println!("\nTry it yourself (Ctrl-C ends the demo):\n");
+    println!("\nTry it yourself; the log line of each call appears here (Ctrl-C ends the demo):\n");
     println!("  curl -i --cacert {ca} {address}/orders -H 'X-API-Key: {KEY}' -d '{{\"order\": 18}}'");
     println!("  curl -i --cacert {ca} {address}/orders -u anyone:{KEY} -d '{{\"order\": 19}}'");
     println!("  curl -i --cacert {ca} {address}/orders -H 'X-API-Key: guessed' -d '{{}}'");
-    println!("  curl -i --cacert {ca} {address}/off -H 'X-API-Key: {KEY}' -d '{{}}'");
+    println!("  curl -i --cacert {ca} {address}/off -H 'X-API-Key: {KEY}' -d '{{}}'\n");
+}
+
+/// Prints the log lines of the reader's calls.
+async fn follow(lines: &Lines) {
+    loop {
+        for line in lines.take().await {
+            println!("{line}");
+        }
+    }
 }
 
 async fn demo() -> ExitCode {
@@ -354,8 +481,9 @@ async fn demo() -> ExitCode {
     emulator.register_app(TENANT, APP, SECRET, OID);
     emulator.entra.allow_audience("https://graph.microsoft.com");
     let lines = Arc::new(Lines::default());
-    let (config, environment) = load(emulator.dir(), &settings(&emulator));
-    let (server, admin) = start(&config, lines.clone());
+    let text = settings(&emulator);
+    let (config, environment) = load(emulator.dir(), &text);
+    let (mut server, admin) = start(&config, lines.clone());
     let address = format!("https://localhost:{}", server.addresses()[0].port());
     println!("The gateway listens on {address}, its admin listener on http://{admin}/readyz?verbose\n");
     let client = reqwest::Client::builder()
@@ -364,15 +492,28 @@ async fn demo() -> ExitCode {
         .timeout(Duration::from_secs(30))
         .build()
         .unwrap();
-    let broken = show(&client, &address, &lines).await + examine(&config, &environment).await;
+    let mut broken = show(&client, &address, &lines).await + examine(&config, &environment).await;
+    println!("\nWhile calls run:\n");
+    broken += revoke(&server, &client, &address).await;
+    let orders = text.split("[[route]]").nth(1).unwrap();
+    let (next, _) = load(
+        emulator.dir(),
+        &format!("{text}[[route]]{}", orders.replace("orders", "returns")),
+    );
+    broken += reload(&mut server, &client, &address, (config, next)).await;
     if !once {
+        // What was logged so far is about the demo's own calls.
+        lines.lines.lock().unwrap().clear();
         try_it(&emulator, &address);
         // An error means that the signal is not available; then there is nothing to wait for.
-        let _ = tokio::signal::ctrl_c().await;
+        tokio::select! {
+            () = follow(&lines) => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
     }
     server.stop(std::future::ready(())).await;
     if broken > 0 {
-        println!("{broken} rows differ from their promise");
+        println!("{broken} promises were not kept");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
