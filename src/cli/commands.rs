@@ -7,7 +7,7 @@ use crate::cli::kept::{Kept, reply};
 use crate::cli::load::{Given, NotLoaded, Whole, parse};
 use crate::cli::outcome::{WELL, WRONG};
 use crate::cli::reload::{Ended, Reason, Reloader};
-use crate::control::{Asked, Reply, Request};
+use crate::control::{Asked, Reply, Request, Right};
 use crate::model::clock;
 use crate::server::Server;
 use crate::settings;
@@ -26,7 +26,7 @@ impl Reloader {
             Request::Plan { config, revision } => {
                 let planned = match revision {
                     Some(number) => self.plan_rollback(server, kept, number).await,
-                    None => self.plan(server, config.as_deref()).await,
+                    None => self.plan(server, config.as_deref(), &asked).await,
                 };
                 planned.unwrap_or_else(|why| reply(WRONG, &format!("flowgate: {why}")))
             }
@@ -99,9 +99,15 @@ impl Reloader {
         )
     }
 
-    async fn plan(&self, server: &Server, other: Option<&Path>) -> Result<Reply, String> {
-        let is_other = |path: &&Path| !is_same_file(path, &self.path);
-        let other = other.filter(is_other);
+    /// A file of somebody else may send the secrets of the gateway anywhere, even if it is only looked at.
+    async fn plan(&self, server: &Server, other: Option<&Path>, asked: &Asked) -> Result<Reply, String> {
+        let other = other.filter(|path| !is_same_file(path, &self.path));
+        if other.is_some() && !asked.rights.allow(Right::Own) {
+            let own = self.path.display();
+            return Err(format!(
+                "only the gateway's own user and root may compare another file than {own}"
+            ));
+        }
         let whole = self
             .load(other.unwrap_or(&self.path), Given::default())
             .await
@@ -229,8 +235,7 @@ fn indented(lines: &[String]) -> String {
 fn by_whom(by: &Actor) -> String {
     match by {
         Actor::Gateway => "by the gateway: its start, or a file that was changed".to_owned(),
-        Actor::Signal { name } => format!("by {name}"),
-        Actor::User { uid, .. } => format!("by user {uid}"),
+        other => format!("by {other}"),
     }
 }
 

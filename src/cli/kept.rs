@@ -2,21 +2,27 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::cli::load::Given;
 use crate::cli::outcome::{FAILED, WELL, WRONG};
-use crate::control::{Asked, ControlSocket, Reply, Request, SOCKET};
+use crate::control;
+use crate::control::{Asked, ControlSocket, Granted, Refused, Reply, Request, SOCKET};
 use crate::gateway::{Gateway, NotRevoked};
-use crate::model::{CallerName, KeyLabel};
+use crate::model::{CallerName, KeyLabel, clock, locked};
 use crate::settings;
+use crate::settings::ControlSettings;
 use crate::state::{Actor, Revision, Revisions, Revocations, StateError, StateFolder, Trail};
 
 /// Name of the trail in the state folder.
 pub(super) const TRAIL: &str = "audit.jsonl";
 const REVOKED: &str = "revoked.jsonl";
+/// Time from one line about refused commands to the next.
+const REFUSALS_PERIOD: Duration = Duration::from_secs(1);
 const REVISIONS: &str = "revisions";
 
 /// The open state folder; without one nothing is kept.
@@ -24,6 +30,7 @@ const REVISIONS: &str = "revisions";
 pub(super) struct Kept {
     trail: Option<Arc<Trail>>,
     commands: Option<mpsc::Receiver<Asked>>,
+    granted: Granted,
     folder: Option<StateFolder>,
     revisions: Option<Arc<Revisions>>,
 }
@@ -48,6 +55,7 @@ impl Kept {
         let kept = Self {
             trail: Some(Arc::new(Trail::open(folder.join(TRAIL))?)),
             commands: None,
+            granted: Granted::default(),
             revisions: Some(Arc::new(Revisions::at(folder.join(REVISIONS)))),
             folder: Some(folder),
         };
@@ -162,8 +170,10 @@ impl Kept {
             );
             return;
         };
+        let path = self.granted.load().socket.clone();
+        let path = path.unwrap_or_else(|| folder.join(SOCKET));
         #[cfg(unix)]
-        match ControlSocket::open(&folder.join(SOCKET)) {
+        match ControlSocket::open(&path, self.granted.clone(), refused(self.trail.clone())) {
             Ok(socket) => {
                 let path = socket.path().display();
                 tracing::info!("taking commands at {path}");
@@ -172,7 +182,6 @@ impl Kept {
                 self.commands = Some(commands);
             }
             Err(error) => {
-                let path = folder.join(SOCKET);
                 let path = path.display();
                 tracing::error!(
                     "the control socket {path} cannot be opened, so no commands are taken: {error}"
@@ -180,7 +189,24 @@ impl Kept {
             }
         }
         #[cfg(not(unix))]
-        let _ = (folder, gateway, SOCKET);
+        let _ = (path, gateway, refused(self.trail.clone()));
+    }
+
+    /// Has these groups send commands from now on.
+    pub(super) fn grant(&self, settings: &ControlSettings) {
+        self.granted.store(Arc::new(settings.clone()));
+        #[cfg(unix)]
+        {
+            let settings = settings.clone();
+            // The system may ask a directory on the network.
+            tokio::task::spawn_blocking(move || {
+                for group in control::unknown_groups(&settings) {
+                    tracing::warn!(
+                        "there is no group \"{group}\", which [control] names, so it grants nothing"
+                    );
+                }
+            });
+        }
     }
 
     /// The next command.
@@ -215,6 +241,30 @@ impl Kept {
             tracing::error!("{why}; {action} ({outcome}) is missing there");
         }
     }
+}
+
+/// Notes commands that were refused. Anybody on this machine may cause them, so there are only so many lines.
+fn refused(trail: Option<Arc<Trail>>) -> Refused {
+    let last: Mutex<(Option<Instant>, u64)> = Mutex::default();
+    Arc::new(move |by: &Actor, what: &str| {
+        let unnoted = {
+            let mut last = locked(&last);
+            let now = clock::now();
+            if last.0.is_some_and(|last| now < last + REFUSALS_PERIOD) {
+                last.1 += 1;
+                return;
+            }
+            let unnoted = last.1;
+            *last = (Some(now), 0);
+            unnoted
+        };
+        tracing::warn!("a command by {by} on the control socket was refused ({what})");
+        let more = (unnoted > 0).then(|| format!("and {unnoted} more since the line before"));
+        let more = more.as_slice();
+        if let Err(why) = record(trail.as_deref(), by, what, "refused: no right to it", more) {
+            tracing::error!("{why}");
+        }
+    })
 }
 
 fn record(

@@ -20,6 +20,9 @@ pub(super) struct Running {
     /// Its state folder; otherwise the one that the settings file names.
     #[arg(long, value_name = "FOLDER")]
     state: Option<PathBuf>,
+    /// Its control socket; otherwise the one that the settings file names, or that of the state folder.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,6 +35,18 @@ pub(super) enum AuditCommand {
 }
 
 impl Running {
+    fn socket(&self) -> Result<PathBuf, Outcome> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let path = &self.settings.config;
+        let text = settings::read(path).ok().filter(|_| self.state.is_none());
+        match text.and_then(|text| settings::control_socket(&text, path)) {
+            Some(socket) => Ok(socket),
+            None => Ok(self.folder()?.join(SOCKET)),
+        }
+    }
+
     fn folder(&self) -> Result<PathBuf, Outcome> {
         if let Some(folder) = &self.state {
             return Ok(folder.clone());
@@ -53,11 +68,11 @@ impl Running {
 
 /// Has a gateway carry out a command.
 pub(super) fn ask(running: &Running, request: &Request) -> Outcome {
-    let folder = match running.folder() {
-        Ok(folder) => folder,
+    let socket = match running.socket() {
+        Ok(socket) => socket,
         Err(outcome) => return outcome,
     };
-    match control::ask(&folder.join(SOCKET), request) {
+    match control::ask(&socket, request) {
         Ok(reply) if reply.code == WELL => Outcome::out(reply.text),
         Ok(reply) => Outcome::failed(reply.text, reply.code),
         Err(error) => Outcome::failed(format!("flowgate: {error}\n"), FAILED),
@@ -67,8 +82,8 @@ pub(super) fn ask(running: &Running, request: &Request) -> Outcome {
 /// What a gateway is asked to compare must be named as the gateway sees it.
 pub(super) fn plan(running: &Running, revision: Option<u64>) -> Outcome {
     let path = &running.settings.config;
-    // With --state nobody need name a file: then it is the gateway's own.
-    let config = match running.state.is_some() && !path.exists() {
+    // With --state or --socket nobody need name a file: then it is the gateway's own.
+    let config = match (running.state.is_some() || running.socket.is_some()) && !path.exists() {
         true => None,
         false => match std::path::absolute(path) {
             Ok(path) => Some(path),

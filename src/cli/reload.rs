@@ -388,6 +388,7 @@ impl Reloader {
         self.watched = config.gateway.watch;
         self.since = clock::stamp();
         self.by = by.clone();
+        kept.grant(&config.control);
         let (revision, because) = (reloaded.revision, reason.word());
         for address in &reloaded.opened {
             tracing::info!(%address, "listening");

@@ -67,6 +67,7 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
         .map_err(|error| failed(error.to_string()))?;
     server.gateway().note_pinned(pinned);
     kept.keep(revision).await;
+    kept.grant(&whole.config.control);
     kept.listen(server.gateway());
     let admin = admin::start(&whole.config, server.control(), server.gateway())
         .map_err(|error| failed(error.to_string()))?;

@@ -1,10 +1,14 @@
-//! The control socket: commands of this machine's operators to a gateway that runs. One line of JSON asks, one answers. It is
-//! in the state folder, which only the owner and root can enter, and asks the system who is at the other end.
+//! The control socket: commands of this machine's operators to a gateway that runs. One line of JSON asks, one answers. The system
+//! says who is at the other end; unless the settings grant groups a part, that is the owner or root.
 
 mod client;
 mod protocol;
+mod rights;
 mod socket;
 
 pub use client::{Unreachable, ask};
 pub use protocol::{Reply, Request};
-pub use socket::{Asked, ControlSocket, SOCKET};
+#[cfg(unix)]
+pub use rights::unknown_groups;
+pub use rights::{Right, Rights};
+pub use socket::{Asked, ControlSocket, Granted, Refused, SOCKET};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::rights::Right;
+
 /// Longest line in either direction.
 pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
 
@@ -38,6 +40,28 @@ pub enum Request {
         /// Its label.
         key: String,
     },
+}
+
+impl Request {
+    /// Its name in the trail of changes.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Plan { .. } => "plan",
+            Self::Reload { .. } => "reload",
+            Self::Rollback { .. } => "rollback",
+            Self::Revoke { .. } => "key-revoke",
+        }
+    }
+
+    /// What it needs.
+    pub fn needs(&self) -> Right {
+        match self {
+            Self::Status | Self::Plan { .. } | Self::Rollback { revision: None, .. } => Right::Read,
+            Self::Reload { .. } | Self::Rollback { .. } => Right::Operate,
+            Self::Revoke { .. } => Right::Keys,
+        }
+    }
 }
 
 /// The answer to a command.

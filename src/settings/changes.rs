@@ -20,6 +20,7 @@ pub struct Scalars {
     log: LogSettings,
     admin: Option<AdminSettings>,
     state_folder: Option<PathBuf>,
+    socket: Option<PathBuf>,
 }
 
 /// A setting with another value.
@@ -56,6 +57,7 @@ impl Scalars {
             log: config.log.clone(),
             admin: config.admin.clone(),
             state_folder: config.state_folder.clone(),
+            socket: config.control.socket.clone(),
         }
     }
 
@@ -76,15 +78,19 @@ impl Scalars {
             let hosts = of.admin.iter().flat_map(|admin| admin.hosts.iter());
             hosts.map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
-        let folder = |of: &Self| {
-            of.state_folder
-                .as_ref()
-                .map_or("not set".to_owned(), |folder| folder.display().to_string())
+        let path = |path: &Option<PathBuf>| {
+            let path = path.as_ref();
+            path.map_or("not set".to_owned(), |path| path.display().to_string())
         };
         for (setting, from, to) in [
             ("admin.address", address(self), address(later)),
             ("admin.hosts", hosts(self), hosts(later)),
-            ("state.folder", folder(self), folder(later)),
+            (
+                "state.folder",
+                path(&self.state_folder),
+                path(&later.state_folder),
+            ),
+            ("control.socket", path(&self.socket), path(&later.socket)),
         ] {
             if from != to {
                 all.push(Change {

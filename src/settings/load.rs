@@ -114,6 +114,10 @@ impl Check<'_> {
             bodies: (*file.bodies).clone(),
             quotas: (*file.limits).clone(),
             log: (*file.log).clone(),
+            control: self.control(
+                &file.control,
+                file.state.folder.is_some() || file.is_reported("state"),
+            ),
             state_folder: file.state.folder.as_ref().and_then(|folder| self.path(folder)),
             key_pepper: key_pepper_source.as_ref().map(caller::pepper_of),
             key_pepper_source,

@@ -9,6 +9,7 @@ mod caller;
 mod changes;
 mod check;
 mod connections;
+mod control;
 mod difference;
 mod digest;
 pub mod edit;
@@ -54,6 +55,7 @@ pub use bodies::BodySettings;
 pub use caller::CallerSettings;
 pub use changes::{Change, Scalars};
 pub use connections::ConnectionSettings;
+pub use control::{ControlSettings, GroupName, control_socket};
 pub use difference::Difference;
 pub use digest::KeyDigest;
 pub use files::{FileInForce, FileState, Look, UNSEEN};
@@ -105,6 +107,7 @@ pub struct Config {
     pub log: LogSettings,
     /// The folder for what is kept on disk, if anything is.
     pub state_folder: Option<PathBuf>,
+    pub control: ControlSettings,
     /// Secret mixed into key digests of the form `hmac-sha256:`.
     pub key_pepper: Option<Secret>,
     pub key_pepper_source: Option<SecretSource>,

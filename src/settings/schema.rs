@@ -8,6 +8,7 @@ use crate::settings::admin::AdminTable;
 use crate::settings::bodies::BodySettings;
 use crate::settings::caller::{CallerTable, KeysTable};
 use crate::settings::connections::ConnectionSettings;
+use crate::settings::control::ControlTable;
 use crate::settings::gateway::GatewaySettings;
 use crate::settings::identity::rows::IdentityTable;
 use crate::settings::keyvault::KeyVaultTable;
@@ -37,6 +38,8 @@ table! {
         log: Table<LogSettings> = Table::default(), ANY, Reload;
         /// What is kept on disk.
         state: Table<StateTable> = Table::default(), ANY, Reload;
+        /// Who may send commands to the gateway that runs, besides its own user and root.
+        control: Table<ControlTable> = Table::default(), ANY, Reload;
         /// What all API keys have in common.
         keys: Table<KeysTable> = Table::default(), ANY, Reload;
         /// How secrets in Azure Key Vaults are read.

@@ -21,17 +21,23 @@ pub fn without_comments(text: &str) -> String {
 
 /// The folder that these settings name, also where they have mistakes elsewhere: what is there may be needed most then.
 pub fn state_folder(text: &str, path: &Path) -> Option<PathBuf> {
-    let table = text.parse().ok().unwrap_or_else(|| state_table(text));
-    let folder = table.get("state")?.get("folder")?.as_str()?;
-    Some(path.parent().unwrap_or(Path::new("")).join(folder))
+    path_in(text, path, "state", "folder")
 }
 
-/// The table of a file that is no TOML as a whole.
-fn state_table(text: &str) -> toml::Table {
+/// A path in a table of settings that may have mistakes elsewhere.
+pub(super) fn path_in(text: &str, path: &Path, table: &str, key: &str) -> Option<PathBuf> {
+    let all = text.parse().ok().unwrap_or_else(|| table_alone(text, table));
+    let found = all.get(table)?.get(key)?.as_str()?;
+    Some(path.parent().unwrap_or(Path::new("")).join(found))
+}
+
+/// A table of a file that is no TOML as a whole.
+fn table_alone(text: &str, table: &str) -> toml::Table {
+    let header = format!("[{table}]");
     let is_other = |line: &&str| !line.trim_start().starts_with('[');
-    let lines = text.lines().skip_while(|line| line.trim() != "[state]").skip(1);
+    let lines = text.lines().skip_while(|line| line.trim() != header).skip(1);
     let lines: Vec<_> = lines.take_while(is_other).collect();
-    format!("[state]\n{}", lines.join("\n"))
+    format!("{header}\n{}", lines.join("\n"))
         .parse()
         .unwrap_or_default()
 }

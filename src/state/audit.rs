@@ -2,6 +2,7 @@
 //! that a line that was changed or removed shows. Anyone who can write the file can also write all of it anew: compare the hash of
 //! the last line, which `flowgate audit verify` prints, with one that was kept elsewhere.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -33,10 +34,28 @@ pub enum Actor {
     User {
         /// Number of the user.
         uid: u32,
+        /// Its name, where the system knows one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
         /// Number of the process that asked.
         #[serde(skip_serializing_if = "Option::is_none")]
         pid: Option<i32>,
     },
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gateway => f.write_str("the gateway"),
+            Self::Signal { name } => f.write_str(name),
+            Self::User { uid, name: None, .. } => write!(f, "user {uid}"),
+            Self::User {
+                uid,
+                name: Some(name),
+                ..
+            } => write!(f, "user {name} ({uid})"),
+        }
+    }
 }
 
 /// One line of the trail.

@@ -303,3 +303,106 @@ async fn a_plan_names_the_host_that_a_trigger_file_moves_to() {
     assert!(plan.contains("route orders would call elsewhere."), "{plan}");
     drop(program);
 }
+
+/// Runs a command for the gateway at this socket as the user `nobody`, who has one group.
+fn as_nobody(program: &Path, socket: &Path, arguments: &[&str]) -> Output {
+    Command::new("setpriv")
+        .args(["--reuid=nobody", "--regid=nogroup", "--init-groups"])
+        .arg(program)
+        .args(arguments)
+        .arg("--socket")
+        .arg(socket)
+        .current_dir("/")
+        .output()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, setpriv and the user nobody with the group nogroup: cargo test --test gateway -- --ignored nobody"]
+async fn a_group_may_do_what_it_was_granted_and_nobody_else_anything() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (world, mut program, text) = operated().await;
+    let shared = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(shared.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let own = shared.path().join("flowgate");
+    std::fs::copy(env!("CARGO_BIN_EXE_flowgate"), &own).unwrap();
+    let socket = shared.path().join("control.sock");
+    ended(&mut program).await;
+    let granting = |groups: &str| format!("{text}[control]\nsocket = {socket:?}\n{groups}\n");
+    let mut program = started(&world, &granting("operate = [\"no-such-group-here\"]")).await;
+    program
+        .line(|line| {
+            line["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("no-such-group-here"))
+        })
+        .await;
+    let nobody = |arguments: &[&str]| as_nobody(&own, &socket, arguments);
+    let refused = err(&nobody(&["status"]));
+    assert!(
+        refused.contains("may send no command to this gateway"),
+        "{refused}"
+    );
+
+    // Grants change with a reload.
+    world.file("program.toml", &granting("operate = [\"nogroup\"]"));
+    out(&flowgate(&world, &["reload"]).await);
+    assert!(out(&nobody(&["status"])).contains("revision"));
+    assert!(out(&nobody(&["reload"])).contains("is in force"));
+    let refused = err(&nobody(&[
+        "key", "revoke", "--caller", "shop", "--label", "shop-1",
+    ]));
+    assert!(refused.contains("`keys` of [control]"), "{refused}");
+    let other = shared.path().join("other.toml");
+    std::fs::write(&other, &text).unwrap();
+    let refused = err(&nobody(&["plan", "--config", other.to_str().unwrap()]));
+    assert!(
+        refused.contains("only the gateway's own user and root"),
+        "{refused}"
+    );
+    assert_eq!(status(&world, &program, KEY).await, 202);
+
+    world.file("program.toml", &granting("keys = [\"nogroup\"]"));
+    out(&flowgate(&world, &["reload"]).await);
+    assert!(err(&nobody(&["reload"])).contains("`operate` of [control]"));
+    out(&nobody(&[
+        "key", "revoke", "--caller", "shop", "--label", "shop-1",
+    ]));
+    assert_eq!(status(&world, &program, KEY).await, 401);
+    ended(&mut program).await;
+
+    let trail = std::fs::read_to_string(world.dir().join("state/audit.jsonl")).unwrap();
+    for part in [
+        "\"name\":\"nobody\"",
+        "refused: no right to it",
+        "control.operate: \\\"nogroup\\\" added",
+    ] {
+        assert!(trail.contains(part), "{part}: {trail}");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_at_which_another_process_listens_is_left_alone() {
+    let (world, mut program, text) = operated().await;
+    ended(&mut program).await;
+    let socket = world.dir().join("taken.sock");
+    let other = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let taken = format!("{text}[control]\nsocket = {socket:?}\n");
+    let mut program = Program::start(&world, &taken);
+    let line = program
+        .line(|line| {
+            line["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("control socket"))
+        })
+        .await;
+    let message = line["message"].as_str().unwrap();
+    assert!(
+        message.contains("another process takes commands there"),
+        "{message}"
+    );
+    program.address().await;
+    assert_eq!(status(&world, &program, KEY).await, 202, "requests go on");
+    drop(other);
+}
