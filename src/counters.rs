@@ -247,6 +247,16 @@ impl Counters {
         }))
     }
 
+    /// Removes the series of a route that no settings have any more. `codes` are those of all refusals.
+    pub fn forget_route(&self, name: &str, codes: impl Iterator<Item = &'static str>) {
+        let route: Arc<str> = name.into();
+        for outcome in codes.chain(["answered", "caller-gone", "flow-cut"]) {
+            let route = route.clone();
+            self.requests.remove(&OutcomeLabels { route, outcome });
+        }
+        self.flow_time.remove(&RouteLabels { route });
+    }
+
     /// Minutes since the start, counted from 1, for [`Recent`].
     pub fn minute(&self) -> u32 {
         let minutes = clock::now().saturating_duration_since(self.started).as_secs() / 60;

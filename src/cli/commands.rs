@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::cli::kept::{Kept, reply};
 use crate::cli::load::{Given, NotLoaded, Whole, parse};
 use crate::cli::outcome::{WELL, WRONG};
-use crate::cli::reload::{Ended, Reason, Reloader};
+use crate::cli::reload::{Ended, Reason, Reloader, UNFINISHED};
 use crate::control::{Asked, Reply, Request, Right};
 use crate::model::clock;
 use crate::server::Server;
@@ -200,7 +200,7 @@ impl Reloader {
             .with_lists(given.lists);
         let parsed = parse(&self.path, revision.settings, environment).await;
         let (_, (current, _)): (String, (Config, _)) = parsed.map_err(|failed| match failed {
-            NotLoaded::Stopping => "the gateway is stopping".to_owned(),
+            NotLoaded::Unfinished => UNFINISHED.to_owned(),
             NotLoaded::Settings(_) | NotLoaded::Vaults(_) => {
                 format!("the kept settings of revision {number} cannot be read")
             }

@@ -64,8 +64,8 @@ pub(super) struct Given {
 pub(super) enum NotLoaded {
     Settings(Report),
     Vaults(Box<VaultsError>),
-    /// The program is ending.
-    Stopping,
+    /// The program is ending, or has a defect.
+    Unfinished,
 }
 
 /// Loads the settings with their secrets. Secrets in key vaults can be read only with the settings that say
@@ -83,7 +83,7 @@ pub(super) async fn load_whole(
             let path = path.to_owned();
             let reading = move || settings::read(&path).map_err(NotLoaded::Settings);
             let read = tokio::task::spawn_blocking(reading).await;
-            read.unwrap_or(Err(NotLoaded::Stopping))?
+            read.unwrap_or(Err(NotLoaded::Unfinished))?
         }
     };
     let (text, parsed) = parse(path, text, process()).await?;
@@ -120,7 +120,7 @@ pub(super) async fn parse(
         parsed.map(|parsed| (text, parsed)).map_err(NotLoaded::Settings)
     };
     let parsed = tokio::task::spawn_blocking(parsing).await;
-    parsed.unwrap_or(Err(NotLoaded::Stopping))
+    parsed.unwrap_or(Err(NotLoaded::Unfinished))
 }
 
 /// The same for a command: `what` is the action that fails without them.
@@ -129,7 +129,7 @@ pub(super) async fn load_for(path: &Path, given: Given, what: &str) -> Result<Wh
     loaded.map_err(|failed| match failed {
         NotLoaded::Settings(report) => Outcome::failed(report.render(style()), WRONG),
         NotLoaded::Vaults(error) => Outcome::failed(format!("flowgate: cannot {what}: {error}\n"), FAILED),
-        NotLoaded::Stopping => Outcome::failed(format!("flowgate: cannot {what}\n"), FAILED),
+        NotLoaded::Unfinished => Outcome::failed(format!("flowgate: cannot {what}\n"), FAILED),
     })
 }
 

@@ -104,6 +104,8 @@ pub(super) struct Reloader {
     restless: Option<Restless>,
     /// When files that could not be put in force are tried again.
     again: Option<Instant>,
+    /// Warnings that were logged.
+    warned: Vec<String>,
     /// When these settings came into force, and by whom.
     pub(super) since: String,
     pub(super) by: Actor,
@@ -155,6 +157,11 @@ impl Reloader {
             built: Instant::now(),
             restless: None,
             again: None,
+            warned: whole
+                .warnings
+                .iter()
+                .map(|warning| warning.what().to_owned())
+                .collect(),
             since: clock::stamp(),
             by: Actor::Gateway,
         }
@@ -339,6 +346,15 @@ impl Reloader {
         tokio::task::spawn_blocking(find).await.unwrap_or_default()
     }
 
+    /// Logs warnings that these settings have and those in force have not.
+    fn warn(&mut self, warnings: &[Mistake]) {
+        let new = warnings
+            .iter()
+            .filter(|warning| !self.warned.iter().any(|known| known == warning.what()));
+        new.for_each(log);
+        self.warned = warnings.iter().map(|warning| warning.what().to_owned()).collect();
+    }
+
     /// The settings in force, as they are kept.
     pub(super) fn revision(&self, number: u64, changes: Vec<String>) -> Revision {
         let lists = self.files.iter().skip(1).map(|watching| ListVersion {
@@ -368,7 +384,7 @@ impl Reloader {
         mut whole: Whole,
         reason: &Reason,
     ) -> Result<Ended, String> {
-        whole.warnings.iter().for_each(log);
+        self.warn(&whole.warnings);
         let changes = self.difference(server, &whole);
         let by = reason.actor();
         kept.record(&by, reason.action(), "begun", &changes)?;
@@ -418,10 +434,14 @@ impl Reloader {
     }
 }
 
+/// Why nothing came of a load.
+pub(super) const UNFINISHED: &str =
+    "they were not read to the end: the gateway is stopping, or has a defect that is in its log";
+
 /// Logs what is wrong with settings, and returns the first of it.
 fn not_loaded(failed: NotLoaded) -> String {
     match failed {
-        NotLoaded::Stopping => "the gateway is stopping".to_owned(),
+        NotLoaded::Unfinished => UNFINISHED.to_owned(),
         NotLoaded::Vaults(error) => error.to_string(),
         NotLoaded::Settings(report) => {
             report.mistakes().iter().for_each(log);

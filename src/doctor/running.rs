@@ -90,18 +90,18 @@ impl Running {
             Some(_) => Check::ok(
                 NAME,
                 format!(
-                    "version {}, started {age} ago with these settings",
+                    "version {}, started {age} ago, with these settings in force",
                     status.version
                 ),
             ),
             None => {
                 let says = format!(
-                    "the gateway at http://{address}, version {}, was started {age} ago with other settings",
+                    "the gateway at http://{address}, version {}, started {age} ago, has other settings in force",
                     status.version
                 );
-                let what = "Restart it so that it reads these settings, or name with --config those it was started with.";
+                let what = "Put these in force with `flowgate reload` or SIGHUP, or name with --config those that it has.";
                 Check::warn(NAME, says, Remedy::new(FixedBy::Operator, what))
-                    .untested("the gateway with these settings (restart it, then ask again)")
+                    .untested("the gateway with these settings (reload them, then ask again)")
             }
         }];
         if status.without_route > 0 {

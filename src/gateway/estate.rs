@@ -17,6 +17,7 @@ use crate::gateway::log::Log;
 use crate::gateway::reloads::Reloads;
 use crate::model::{Registry, RouteName, clock};
 use crate::policy::{CallerNumbers, LimitStates};
+use crate::problem::Kind;
 use crate::secrets::Rereader;
 use crate::settings::Config;
 use crate::state::{Recalled, Revocations};
@@ -75,7 +76,10 @@ impl Estate {
 
     /// Forgets the state of everything that no settings have any more.
     pub(super) fn sweep(&self) {
-        self.figures.sweep();
+        self.figures.sweep_with(|route| {
+            let codes = Kind::ALL.iter().map(|kind| kind.row().code);
+            self.counters.forget_route(route.as_str(), codes);
+        });
         self.callers.sweep();
         self.flows.sweep_names();
         self.limits.sweep_names();

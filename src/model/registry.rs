@@ -30,8 +30,19 @@ impl<K: Eq + Hash, V> Registry<K, V> {
 
     /// Forgets names whose parts nothing uses any more.
     pub fn sweep(&self) {
+        self.sweep_with(|_| ());
+    }
+
+    /// The same; each is passed to `forgotten` before it can be used anew.
+    pub fn sweep_with(&self, mut forgotten: impl FnMut(&K)) {
         let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.retain(|_, part| part.strong_count() > 0);
+        parts.retain(|name, part| {
+            let is_used = part.strong_count() > 0;
+            if !is_used {
+                forgotten(name);
+            }
+            is_used
+        });
     }
 
     /// The part with this name, if one is in use.

@@ -42,7 +42,7 @@ impl Server {
         let settings = config.clone();
         let building = move || Next::build((&gateway, &plan), serving, &settings, wanted);
         let built = self.control().spawn_blocking(building).await;
-        let next = built.map_err(|_| StartError::Stopping)??;
+        let next = built.map_err(|_| StartError::Unfinished)??;
         Ok(self.swap(next, config))
     }
 

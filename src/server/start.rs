@@ -51,9 +51,9 @@ pub enum StartError {
         /// The one that serves.
         ours: SocketAddr,
     },
-    /// It does not run any more.
-    #[error("the gateway is stopping")]
-    Stopping,
+    /// What was building did not end by itself.
+    #[error("they were not built to the end: the gateway is stopping, or has a defect that is in its log")]
+    Unfinished,
 }
 
 pub struct Server {

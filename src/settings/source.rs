@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::files;
 use crate::model::{Flaw, Secret, clock};
 use crate::settings::vault::VaultReference;
-use crate::settings::{lists, mask, vault};
+use crate::settings::{mask, vault};
 
 /// Largest secret: a key with a long chain around it is far below.
 pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -40,7 +40,7 @@ pub struct Environment {
     secrets: Secrets,
     /// What was read from key vaults, if anybody has.
     vaults: Option<HashMap<VaultReference, VaultValue>>,
-    /// Lists of keys and networks that are not read from their files.
+    /// Lists and other files without secrets that are not read from their places.
     lists: Arc<HashMap<PathBuf, String>>,
     now: SystemTime,
 }
@@ -105,23 +105,23 @@ impl Environment {
         self
     }
 
-    /// The same environment with other content for these lists than their files have.
+    /// The same environment with other content for these files than they have.
     #[must_use]
     pub fn with_lists(mut self, lists: Arc<HashMap<PathBuf, String>>) -> Self {
         self.lists = lists;
         self
     }
 
-    /// Whether a list is read from its file.
+    /// Whether a file is read from its place.
     pub(super) fn is_file(&self, path: &Path) -> bool {
         !self.lists.contains_key(path)
     }
 
-    /// Reads a list of keys or networks.
-    pub(super) fn list(&self, path: &Path) -> Result<String, Flaw> {
+    /// Reads a file that has no secret: a list of keys or networks, certificates.
+    pub(super) fn read(&self, path: &Path, bytes_max: u64) -> Result<Vec<u8>, Flaw> {
         match self.lists.get(path) {
-            Some(text) => Ok(text.clone()),
-            None => files::read_text(path, lists::LIST_BYTES_MAX),
+            Some(text) => Ok(text.clone().into_bytes()),
+            None => files::read(path, bytes_max),
         }
     }
 

@@ -43,10 +43,15 @@ impl Check<'_> {
     /// The certificates a connection of ours trusts: those of a file, or those of the system.
     pub(super) fn trust(&mut self, value: Option<&At<String>>) -> Trust {
         let Some(value) = value else { return Trust::System };
-        let Some(path) = self.path(value).filter(|path| !self.is_elsewhere(value, path)) else {
+        let Some(path) = self.path(value) else {
             return Trust::System;
         };
-        match self.findings.keep(value, read_authorities(&path)) {
+        if self.environment.is_file(&path) && self.is_elsewhere(value, &path) {
+            return Trust::System;
+        }
+        let read = self.follow(&path, source::PEM_BYTES_MAX);
+        let read = read.and_then(|bytes| authorities_in(&bytes, &path));
+        match self.findings.keep(value, read) {
             Some(certificates) => {
                 self.fingerprint.bytes(certificates.iter().map(|der| &**der));
                 Trust::Only(certificates.into())
@@ -247,8 +252,8 @@ impl Check<'_> {
     }
 }
 
-fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
-    let text = source::read_chain(path)?;
+fn authorities_in(bytes: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+    let text = Secret::new(String::from_utf8_lossy(bytes));
     let certificates = certificates_in(&text, &format!("file {}", path.display()))?;
     let mut store = rustls::RootCertStore::empty();
     for (index, certificate) in certificates.iter().enumerate() {

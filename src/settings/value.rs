@@ -128,11 +128,23 @@ impl Check<'_> {
         if self.environment.is_file(path) && self.is_elsewhere(value, path) {
             return None;
         }
-        let read = self.environment.list(path);
-        let text = self.findings.keep(value, read)?;
+        let text = self.follow(path, lists::LIST_BYTES_MAX).and_then(|bytes| {
+            let text = String::from_utf8(bytes);
+            text.map_err(|_| Flaw::new(format!("file {} is not UTF-8 text", path.display())))
+        });
+        let text = self.findings.keep(value, text)?;
         self.fingerprint.text(&text);
-        self.files.push(FileInForce::new(path, text.as_bytes()));
         Some(Rc::new(text))
+    }
+
+    /// Reads a file without secrets that is followed while the gateway runs.
+    pub(super) fn follow(&mut self, path: &Path, bytes_max: u64) -> Result<Vec<u8>, Flaw> {
+        let bytes = self.environment.read(path, bytes_max)?;
+        let file = FileInForce::new(path, &bytes);
+        if !self.files.iter().any(|known| known.is_same(&file)) {
+            self.files.push(file);
+        }
+        Ok(bytes)
     }
 
     /// Warns of a file that must be there when the gateway runs, but may appear later than the settings are

@@ -406,3 +406,19 @@ async fn a_socket_at_which_another_process_listens_is_left_alone() {
     assert_eq!(status(&world, &program, KEY).await, 202, "requests go on");
     drop(other);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_at_once_are_carried_out_one_after_the_other() {
+    let (world, mut program, text) = operated().await;
+    world.file("program.toml", &text.replace("\"/orders\"", "\"/other\""));
+    let both = tokio::join!(flowgate(&world, &["reload"]), flowgate(&world, &["reload"]));
+    let mut replies = [out(&both.0), out(&both.1)];
+    replies.sort();
+    assert!(replies[0].starts_with("revision 2 is in force"), "{replies:?}");
+    assert!(replies[1].starts_with("revision 3 is in force"), "{replies:?}");
+    assert_eq!(status(&world, &program, KEY).await, 404);
+    ended(&mut program).await;
+    let reloads = trail(&world).into_iter().filter(|(action, _)| action == "reload");
+    let outcomes: Vec<_> = reloads.map(|(_, outcome)| outcome).collect();
+    assert_eq!(outcomes, ["begun", "done", "begun", "done"]);
+}

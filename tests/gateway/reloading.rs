@@ -638,3 +638,181 @@ async fn a_list_that_became_a_pipe_is_refused_and_not_waited_for() {
     program.signal("TERM");
     assert_eq!(program.exit().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_settings_file_that_is_no_file_or_too_large_changes_nothing() {
+    let (world, mut program, admin, text) = program(|world, trigger| {
+        let route = world.route("orders", "/orders", &trigger.url(), "");
+        format!("{}{route}", world.base())
+    })
+    .await;
+    let path = world.dir().join("program.toml");
+    let large = std::fs::File::create(world.dir().join("large")).unwrap();
+    large.set_len(100 * 1024 * 1024).unwrap();
+    type Make<'a> = &'a dyn Fn();
+    let cases: [(Make<'_>, &str); 4] = [
+        (&|| drop(std::fs::remove_file(&path)), "does not exist"),
+        (&|| std::fs::create_dir(&path).unwrap(), "is a folder, not a file"),
+        (
+            &|| {
+                std::fs::remove_dir(&path).unwrap();
+                std::fs::rename(world.dir().join("large"), &path).unwrap();
+            },
+            "is larger than 64 MiB",
+        ),
+        (
+            &|| {
+                std::fs::remove_file(&path).unwrap();
+                std::fs::write(&path, b"[gateway]\n# \xff\n").unwrap();
+            },
+            "is not UTF-8 text",
+        ),
+    ];
+    for (make, why) in cases {
+        make();
+        program.signal("HUP");
+        let line = program.line(|line| line["because"] == "SIGHUP").await;
+        assert!(line["message"].as_str().unwrap().contains(why), "{why}: {line}");
+        assert_eq!(status(&world, &program, KEY).await, 202, "{why}");
+    }
+    std::fs::write(&path, &text).unwrap();
+    program.signal("HUP");
+    program.line(|line| line["revision"] == 2).await;
+    assert!(program.readiness(admin).await["last_reload"]["refused"].is_null());
+}
+
+#[tokio::test]
+async fn one_bad_line_among_a_hundred_thousand_keys_is_named_and_refuses_all() {
+    let list = |first: &str, bad: &str| {
+        let line = |number: usize| match number {
+            1 => format!("k1 {first}\n"),
+            77_777 => bad.to_owned(),
+            number => format!("k{number} {}\n", crate::harness::digest(&number.to_string())),
+        };
+        (1..=100_000).map(line).collect::<String>()
+    };
+    let (world, mut program, admin, _) = program(|world, trigger| {
+        world.file("keys", &list(&crate::harness::digest(KEY), ""));
+        let inline = format!(
+            "[[caller.key]]\nlabel = \"shop-1\"\ndigest = \"{}\"\n",
+            crate::harness::digest(KEY)
+        );
+        let route = world.route("orders", "/orders", &trigger.url(), "");
+        format!("{}{route}", world.base()).replace(&inline, "keys_file = \"keys\"\n")
+    })
+    .await;
+    let other = crate::harness::digest(NEXT_KEY);
+    world.file("keys", &list(&other, "k77777 sha256:canary\n"));
+    let mistake = program.line(|line| line["line"] == 77_777).await;
+    assert!(!mistake.to_string().contains("canary"), "{mistake}");
+    let line = program.line(|line| line["because"] == "a list file").await;
+    assert!(line["message"].as_str().unwrap().contains("keys:77777"), "{line}");
+    assert_eq!(
+        status(&world, &program, KEY).await,
+        202,
+        "none of the list is in force"
+    );
+    assert_eq!(program.readiness(admin).await["revision"], 1);
+    world.file("keys", &list(&other, ""));
+    program.line(|line| line["revision"] == 2).await;
+    assert_eq!(status(&world, &program, NEXT_KEY).await, 202);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_never_rests_is_built_seldom_and_nothing_is_lost() {
+    let keys = |key: &str| format!("first {}\n", crate::harness::digest(key));
+    let (world, mut program, admin, _) = program(|world, trigger| {
+        world.file("keys", &keys(KEY));
+        let inline = format!(
+            "[[caller.key]]\nlabel = \"shop-1\"\ndigest = \"{}\"\n",
+            crate::harness::digest(KEY)
+        );
+        let route = world.route("orders", "/orders", &trigger.url(), "");
+        format!("{}{route}", world.base()).replace(&inline, "keys_file = \"keys\"\n")
+    })
+    .await;
+    // A thousand changes a minute, for six seconds: what is moved into place is always whole.
+    let mut period = tokio::time::interval(Duration::from_millis(60));
+    for number in 0..100 {
+        period.tick().await;
+        world.file("keys.new", &format!("{}# {number}\n", keys(KEY)));
+        std::fs::rename(world.dir().join("keys.new"), world.dir().join("keys")).unwrap();
+        if number % 10 == 0 {
+            assert_eq!(status(&world, &program, KEY).await, 202);
+        }
+    }
+    let revision = program.readiness(admin).await["revision"].as_u64().unwrap();
+    assert!(revision <= 2, "{revision} builds while the file changed");
+    world.file("keys", &keys(NEXT_KEY));
+    program
+        .line(|line| {
+            line["message"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("settings reloaded"))
+        })
+        .await;
+    assert_eq!(
+        status(&world, &program, NEXT_KEY).await,
+        202,
+        "the last change counts"
+    );
+}
+
+#[tokio::test]
+async fn certificate_authorities_are_followed_like_lists() {
+    let (world, mut program, _, _) = program(|world, trigger| {
+        let authorities = std::fs::read_to_string(world.emulator.ca_file()).unwrap();
+        world.file("authorities.pem", &authorities);
+        let own = format!("{:?}", world.emulator.ca_file());
+        let route = world.route("orders", "/orders", &trigger.url(), "");
+        let route = route.replace(&own, "\"authorities.pem\"");
+        format!("{}{route}", world.base())
+    })
+    .await;
+    assert_eq!(status(&world, &program, KEY).await, 202);
+    let authorities = std::fs::read_to_string(world.dir().join("authorities.pem")).unwrap();
+    world.file("authorities.pem", "no certificate\n");
+    let line = program.line(|line| line["because"] == "a list file").await;
+    assert!(
+        line["message"]
+            .as_str()
+            .unwrap()
+            .contains("no certificate in PEM form"),
+        "{line}"
+    );
+    assert_eq!(status(&world, &program, KEY).await, 202);
+    world.file("authorities.pem", &format!("{authorities}# Another.\n"));
+    program.line(|line| line["revision"] == 2).await;
+    assert_eq!(status(&world, &program, KEY).await, 202);
+}
+
+#[tokio::test]
+async fn the_metrics_of_a_route_that_is_gone_go_with_it() {
+    let (world, trigger) = accepting().await;
+    let orders = world.route("orders", "/orders", &trigger.url(), "");
+    let returns = world.route("returns", "/returns", &trigger.url(), "");
+    let mut gateway = world.start_with(&format!("{orders}{returns}"));
+    let mut connection = gateway.connect().await;
+    assert_eq!(connection.send(with_key(KEY, "/returns")).await.status, 202);
+    assert_eq!(
+        connection
+            .send(with_key("canary-wrong-0123456789", "/returns"))
+            .await
+            .status,
+        401
+    );
+    assert_eq!(connection.send(order()).await.status, 202);
+    assert!(gateway.admin("/metrics").await.1.contains("route=\"returns\""));
+
+    gateway
+        .reload(&world, &format!("{}{orders}", world.base()))
+        .await
+        .unwrap();
+    let gone = async { while gateway.admin("/metrics").await.1.contains("route=\"returns\"") {} };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    let metrics = gateway.admin("/metrics").await.1;
+    assert!(
+        metrics.contains("flowgate_requests_total{route=\"orders\",outcome=\"answered\"} 1"),
+        "{metrics}"
+    );
+}

@@ -241,7 +241,7 @@ async fn a_gateway_with_other_settings_is_not_called_healthy() {
     let check = find(&report, "gateway", "running");
     assert_eq!(check.verdict, Verdict::Warn);
     assert!(
-        whole(check).contains("other settings") && whole(check).contains("Restart"),
+        whole(check).contains("other settings") && whole(check).contains("flowgate reload"),
         "{}",
         whole(check)
     );
