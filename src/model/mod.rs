@@ -14,6 +14,7 @@ mod registry;
 mod remedy;
 pub(crate) mod room;
 pub mod secret;
+pub mod signature;
 pub mod trigger;
 
 use std::fmt;

@@ -1,0 +1,20 @@
+//! How vendors sign their webhooks, as plain data: a recipe says where the signature is, what it covers and how it was made.
+//! A preset is the recipe of one vendor, and the settings write the same recipe by hand. `policy/proof/signature` is the
+//! machine that checks requests with it.
+
+#![allow(dead_code, reason = "the settings that read places and templates follow")]
+
+mod place;
+mod preset;
+mod recipe;
+mod shapes;
+mod template;
+mod vendors;
+
+pub use place::{Place, Pointer};
+pub use preset::{Habits, Preset};
+pub use recipe::{
+    Algorithm, CertificateRecipe, Content, Encoding, KeyForm, Recipe, SigningSecret, TimeUnit,
+    TimestampPlace, TimestampRecipe,
+};
+pub use template::{Piece, Template};

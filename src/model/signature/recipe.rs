@@ -1,0 +1,142 @@
+//! The recipe of one signing scheme. It is built by the settings or taken from a preset, and compiled together with secrets.
+
+use std::time::{Duration, SystemTime};
+
+use crate::model::signature::place::Place;
+use crate::model::signature::template::Template;
+use crate::model::{KeyLabel, Secret};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// Where signatures are; those of all places count. At least one.
+    pub signature: Vec<Place>,
+    /// What precedes each signature: `sha256=`. Compared without case. With a separator, items with another beginning are
+    /// ignored, because they are signatures of another version.
+    pub prefix: String,
+    /// What separates the items of one value: `,` in `t=1,v1=...`.
+    pub separator: Option<char>,
+    pub encoding: Encoding,
+    pub algorithm: Algorithm,
+    pub content: Content,
+    pub timestamp: Option<TimestampRecipe>,
+    /// Where the id of the delivery is, by which a repetition is recognised.
+    pub id: Option<Place>,
+    pub key_form: KeyForm,
+    /// What may precede the secret and is no part of the key: `whsec_`.
+    pub key_prefix: String,
+    /// Where the signing certificate is named, if there is no key of our own.
+    pub certificate: Option<CertificateRecipe>,
+}
+
+/// HMAC-SHA256 in hex over the body, which is what most vendors do.
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            signature: Vec::new(),
+            prefix: String::new(),
+            separator: None,
+            encoding: Encoding::Hex,
+            algorithm: Algorithm::HmacSha256,
+            content: Content::default(),
+            timestamp: None,
+            id: None,
+            key_form: KeyForm::Text,
+            key_prefix: String::new(),
+            certificate: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    HmacSha1,
+    HmacSha256,
+    HmacSha512,
+    Ed25519,
+    /// Over SHA-256, with the signature in ASN.1.
+    EcdsaP256,
+    /// RSA with PKCS#1 padding and the key of a certificate. The secret is what the content compares or covers.
+    RsaCertificate,
+    /// No signature: the value is the secret itself, and covers nothing.
+    Token,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Hex,
+    Base64,
+    Base64Url,
+    /// The bytes as they are, for tokens.
+    Plain,
+}
+
+/// How a secret is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyForm {
+    Text,
+    Hex,
+    Base64,
+    /// A public key: PEM, or its DER or its bytes in base64 or hex.
+    Public,
+}
+
+/// What was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    Template(Template),
+    /// The URL and the sorted parameters of a form, or the URL alone with a hash of the body in it.
+    Twilio,
+    /// Eight fields of the one notification in the body.
+    Adyen,
+    /// Fields of the body, which depend on its type; the secret is the ARN of the topic.
+    Sns,
+}
+
+/// The body and nothing else.
+impl Default for Content {
+    fn default() -> Self {
+        Self::Template(Template(vec![super::template::Piece::Body]))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimestampRecipe {
+    pub place: TimestampPlace,
+    pub unit: TimeUnit,
+    /// How far it may be from the wall clock, in both directions. None where repetitions have the first timestamp.
+    pub tolerance: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TimestampPlace {
+    At(Place),
+    /// An item of the signature's own value, with this prefix: `t=`.
+    Beside(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    Seconds,
+    Milliseconds,
+    /// A date of RFC 3339.
+    Rfc3339,
+}
+
+/// Where a certificate is fetched. Its owner is proven by the host alone, so hosts are fixed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateRecipe {
+    pub url: Place,
+    /// Hosts that may serve it; a label `*` is any one label.
+    pub hosts: Vec<String>,
+    pub path_prefix: String,
+    pub path_suffix: String,
+}
+
+/// One of the secrets of a scheme; several overlap while one replaces another.
+#[derive(Debug, Clone)]
+pub struct SigningSecret {
+    pub label: KeyLabel,
+    pub secret: Secret,
+    pub not_before: Option<SystemTime>,
+    pub expires: Option<SystemTime>,
+}
