@@ -29,6 +29,7 @@ pub use access::{Access, Attempt};
 pub use address::{Networks, Origin, OutsideNetworks};
 pub use caller::{Caller, CallerNumbers, Callers};
 pub use open_paths::OpenPaths;
+pub use proof::signature;
 pub use proof::{Guesses, Shown};
 pub use quota::{LimitStates, Quotas, Taken};
 pub use route::{Matching, RouteError, RouteMatch, Routes};

@@ -7,6 +7,7 @@ mod anyone;
 mod key;
 mod network;
 mod shown;
+pub mod signature;
 
 use std::sync::Arc;
 

@@ -1,0 +1,262 @@
+//! Takes single values out of a JSON body without building it in memory. Keys on the way to a value must not be there twice,
+//! because another reader could take the other one; what lies beside is only skipped.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::model::signature::Pointer;
+use crate::policy::proof::signature::refusal::Unverified;
+
+/// The values of some pointers. Their bytes are at most those of the body, because no two pointers are the same.
+#[derive(Debug, Default)]
+pub(super) struct BodyValues<'s> {
+    pointers: &'s [Pointer],
+    values: Vec<Option<String>>,
+}
+
+/// What is at a pointer that ends at an object or a list.
+const COMPOUND: &str = "{}";
+
+impl<'s> BodyValues<'s> {
+    /// Reads the values of all pointers in one pass. A body that does not begin as JSON has none.
+    pub(super) fn read(body: &[u8], pointers: &'s [Pointer]) -> Result<Self, Unverified> {
+        let mut found = Findings {
+            values: vec![None; pointers.len()],
+            refusal: None,
+        };
+        let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+        if is_json && !pointers.is_empty() {
+            let wanted = pointers.iter().map(Pointer::segments).enumerate().collect();
+            let mut reader = serde_json::Deserializer::from_slice(body);
+            let node = Node {
+                wanted,
+                found: &mut found,
+            };
+            let read = node.deserialize(&mut reader).and_then(|()| reader.end());
+            if let Err(error) = read {
+                let invalid = || {
+                    let place = format!("line {} column {}", error.line(), error.column());
+                    Unverified::Body(format!("is not valid JSON at {place}"))
+                };
+                return Err(found.refusal.unwrap_or_else(invalid));
+            }
+        }
+        Ok(Self {
+            pointers,
+            values: found.values,
+        })
+    }
+
+    pub(super) fn get(&self, pointer: &Pointer) -> Option<&str> {
+        let index = self.pointers.iter().position(|known| known == pointer)?;
+        self.values.get(index)?.as_deref()
+    }
+}
+
+struct Findings {
+    values: Vec<Option<String>>,
+    refusal: Option<Unverified>,
+}
+
+/// One value of the document, and what of the pointers is left to go below it.
+struct Node<'f, 'p> {
+    wanted: Vec<(usize, &'p [String])>,
+    found: &'f mut Findings,
+}
+
+impl<'p> Node<'_, 'p> {
+    fn below(&self, mut fits: impl FnMut(&str) -> bool) -> Vec<(usize, &'p [String])> {
+        let step = |&(index, path): &(usize, &'p [String])| {
+            let (first, rest) = path.split_first()?;
+            fits(first).then_some((index, rest))
+        };
+        self.wanted.iter().filter_map(step).collect()
+    }
+
+    fn refuse<E: Error>(&mut self, what: String) -> E {
+        self.found.refusal = Some(Unverified::Body(what));
+        E::custom("refused")
+    }
+
+    /// The value is what the pointers that end here point at.
+    fn set<E: Error>(mut self, value: &str) -> Result<(), E> {
+        for (index, path) in std::mem::take(&mut self.wanted) {
+            if !path.is_empty() {
+                continue;
+            }
+            let Some(slot) = self.found.values.get_mut(index) else {
+                continue;
+            };
+            if slot.as_deref().is_some_and(|other| other != value) {
+                return Err(
+                    self.refuse("has elements with different values where all must have the same".to_owned())
+                );
+            }
+            *slot = Some(value.to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        if self.wanted.is_empty() {
+            return reader.deserialize_ignored_any(IgnoredAny).map(drop);
+        }
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.set(value)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        self.set(if value { "true" } else { "false" })
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.set(&value.to_string())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.set(&value.to_string())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        self.set(&value.to_string())
+    }
+
+    /// `null` is no value.
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let mut index = 0_usize;
+        loop {
+            let number = index.to_string();
+            let wanted = self.below(|segment| segment == "*" || segment == number);
+            let node = Node {
+                wanted,
+                found: &mut *self.found,
+            };
+            if list.next_element_seed(node)?.is_none() {
+                break;
+            }
+            index = index.saturating_add(1);
+        }
+        self.set(COMPOUND)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let mut seen: Vec<String> = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let wanted = self.below(|segment| segment == key);
+            if !wanted.is_empty() {
+                if seen.contains(&key) {
+                    // The key is one of the recipe's, so it may be named.
+                    return Err(self.refuse(format!("has the key `{key}` twice")));
+                }
+                seen.push(key);
+            }
+            map.next_value_seed(Node {
+                wanted,
+                found: &mut *self.found,
+            })?;
+        }
+        self.set(COMPOUND)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::any;
+    use proptest::proptest;
+
+    use super::BodyValues;
+    use crate::model::signature::Pointer;
+    use crate::policy::proof::signature::Unverified;
+
+    fn values(body: &str, pointers: &[&str]) -> Result<Vec<Option<String>>, Unverified> {
+        let pointers: Vec<_> = pointers.iter().map(|text| Pointer::of(text)).collect();
+        let values = BodyValues::read(body.as_bytes(), &pointers)?;
+        Ok(pointers
+            .iter()
+            .map(|pointer| values.get(pointer).map(str::to_owned))
+            .collect())
+    }
+
+    #[test]
+    fn values_are_taken_from_where_pointers_lead() {
+        let body =
+            r#"{"a": {"b/c": "x", "n": -1, "t": true, "f": 1.5}, "l": [{"v": 7}, {"v": 7}], "z": null}"#;
+        let pointers = [
+            "/a/b~1c", "/a/n", "/a/t", "/a/f", "/l/1/v", "/l/*/v", "/z", "/l/1", "/l/2", "/none",
+        ];
+        let expected = [
+            Some("x"),
+            Some("-1"),
+            Some("true"),
+            Some("1.5"),
+            Some("7"),
+            Some("7"),
+            None,
+            Some("{}"),
+            None,
+            None,
+        ];
+        let expected: Vec<_> = expected.iter().map(|value| value.map(str::to_owned)).collect();
+        assert_eq!(values(body, &pointers), Ok(expected));
+    }
+
+    #[test]
+    fn a_key_on_the_way_is_there_once() {
+        for body in [
+            r#"{"a": {"b": 1}, "a": {"b": 1}}"#,
+            r#"{"a": {"b": 1, "b": 1}}"#,
+            r#"{"a": {"b": 1}, "\u0061": {}}"#,
+        ] {
+            let refusal = values(body, &["/a/b"]).unwrap_err();
+            assert!(refusal.to_string().contains("twice"), "{refusal}");
+        }
+        assert!(values(r#"{"a": {"b": 1}, "c": 1, "c": 2}"#, &["/a/b"]).is_ok());
+    }
+
+    #[test]
+    fn elements_that_differ_are_refused() {
+        assert!(values(r#"[{"s": "a"}, {"s": "b"}]"#, &["/*/s"]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_and_deep_nesting_ends() {
+        let deep = "[".repeat(100_000);
+        for body in ["{", "{\"a\": }", "[1] 2", "{\"a\": 1}}", deep.as_str()] {
+            assert!(
+                matches!(values(body, &["/a"]), Err(Unverified::Body(_))),
+                "{}",
+                body.len()
+            );
+        }
+        assert_eq!(values("a=1", &["/a"]), Ok(vec![None]));
+        assert_eq!(values("", &["/a"]), Ok(vec![None]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(body in any::<Vec<u8>>()) {
+            let pointers = [Pointer::of("/a/*/b"), Pointer::of("/0")];
+            let _ = BodyValues::read(&body, &pointers);
+        }
+    }
+}
