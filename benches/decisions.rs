@@ -1,5 +1,5 @@
-//! The steps of one request without I/O: the load of the snapshot, networks, route, key, limits, and the forwarded head. Run
-//! with few and with many entries, because the number must not affect the cost.
+//! The steps of one request without I/O: the load of the snapshot, networks, route, key, signature, limits, and the
+//! forwarded head. Run with few and with many entries, because the number must not affect the cost.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,10 +17,13 @@ use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
 use criterion::{Criterion, criterion_group, criterion_main};
 use flowgate::flow::outbound::{Audience, Introduction, Parcel};
 use flowgate::flow::{Load, Permits, outbound};
-use flowgate::model::{CallerName, Holder, KeyLabel, RequestId};
+use flowgate::model::signature::{Preset, SigningSecret};
+use flowgate::model::{CallerName, Holder, KeyLabel, RequestId, Secret};
+use flowgate::policy::signature::{Addition, Head, Scheme, Unsigned};
 use flowgate::policy::{
     Access, CallerNumbers, Callers, Guesses, LimitStates, Matching, Networks, Origin, Quotas, Routes, Shown,
 };
@@ -174,6 +177,49 @@ fn keys(criterion: &mut Criterion) {
     }
 }
 
+/// A signature over 64 KiB in full, and its bare hash: what is read of the head, and compared, must cost next to nothing.
+fn signature(criterion: &mut Criterion) {
+    const SECRET: &str = "canary-signing-secret";
+    let secret = SigningSecret {
+        label: KeyLabel::parse("current").unwrap(),
+        secret: Secret::new(SECRET),
+        not_before: None,
+        expires: None,
+    };
+    let scheme = Scheme::build(&Preset::named("stripe").unwrap().recipe, &[secret]).unwrap();
+    let lines = r#""line":{"amount":1200,"currency":"eur","description":"a thing"},"#.repeat(1040);
+    let body = format!(r#"{{"id":"evt_1",{lines}"object":"event"}}"#).into_bytes();
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+    let (url, method) = ("https://hooks.example/stripe", Method::POST);
+    let mut headers = headers();
+    let unsigned = Unsigned {
+        method: &method,
+        url,
+        headers: &headers,
+        body: &body,
+        id: "",
+        now,
+    };
+    for addition in scheme.sign(unsigned).unwrap() {
+        if let Addition::Header(name, value) = addition {
+            headers.insert(name, value);
+        }
+    }
+    let head = Head {
+        method: &method,
+        url,
+        headers: &headers,
+    };
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    criterion.bench_function("signature/64 KiB, bare hash", |bench| {
+        bench.iter(|| hmac::sign(&key, black_box(&body)));
+    });
+    criterion.bench_function("signature/64 KiB", |bench| {
+        bench.iter(|| scheme.verify(head, black_box(&body), now).is_ok());
+    });
+    assert!(scheme.verify(head, &body, now).is_ok());
+}
+
 fn limits(criterion: &mut Criterion) {
     let settings = QuotaSettings {
         gateway: Some(generous()),
@@ -258,5 +304,7 @@ fn permits(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(decisions, snapshot, networks, routes, keys, limits, permits, head);
+criterion_group!(
+    decisions, snapshot, networks, routes, keys, signature, limits, permits, head
+);
 criterion_main!(decisions);
