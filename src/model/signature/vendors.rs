@@ -178,6 +178,7 @@ fn messages() -> Vec<Preset> {
         twilio("twilio", Algorithm::HmacSha1),
         // Where a rule for webhooks signs with a key of its own.
         twilio("twilio-sha256", Algorithm::HmacSha256),
+        // It does not say whether repetitions have a new timestamp.
         row(
             "sendgrid",
             base64("x-twilio-email-event-webhook-signature", "")
@@ -187,7 +188,7 @@ fn messages() -> Vec<Preset> {
                 .time(
                     "header:x-twilio-email-event-webhook-timestamp",
                     TimeUnit::Seconds,
-                    Some(TOLERANCE),
+                    Some(hours(24)),
                 ),
             silent().retries(hours(24)),
         ),

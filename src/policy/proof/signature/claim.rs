@@ -9,7 +9,7 @@ use crate::model::signature::{Algorithm, Content, Encoding, Place, Recipe, Times
 use crate::model::{KeyLabel, clock};
 use crate::policy::proof::signature::certificate::{self, Certificate};
 use crate::policy::proof::signature::content::{Parts, Pieces};
-use crate::policy::proof::signature::json::BodyValues;
+use crate::policy::proof::signature::json::{BodyValues, Extent};
 use crate::policy::proof::signature::key::{decode, encode, encoding_name, signature_bytes};
 use crate::policy::proof::signature::refusal::{Checked, Unverified};
 use crate::policy::proof::signature::request::{Head, bounded};
@@ -95,7 +95,7 @@ impl Claim<'_> {
         let Some(recipe) = &self.scheme.recipe.certificate else {
             return Ok(None);
         };
-        let values = BodyValues::read(body, &self.scheme.pointers)?;
+        let values = BodyValues::read(body, &self.scheme.pointers, Extent::Whole)?;
         let url = match &recipe.url {
             Place::Body(pointer) => values.get(pointer).map(Cow::Borrowed),
             place => self.head.find(place)?,
@@ -113,7 +113,7 @@ impl Claim<'_> {
     /// Why it is not accepted; the body is hashed once more for the text.
     pub fn confirm(mut self, body: &[u8], certificate: Option<&Certificate>) -> Result<Verified, Unverified> {
         let scheme = self.scheme;
-        let values = BodyValues::read(body, &scheme.pointers)?;
+        let values = BodyValues::read(body, &scheme.pointers, Extent::Whole)?;
         self.read_body(&values)?;
         let parts = Parts {
             head: self.head,
@@ -205,7 +205,11 @@ impl Claim<'_> {
         let mut id = self.found.id;
         if let (None, Some(place), Some(pointer)) = (&id, &self.scheme.recipe.id, self.scheme.id_pointer()) {
             // Only now, so that nobody without a secret can make us read a body.
-            let values = BodyValues::read(body, std::slice::from_ref(pointer))?;
+            let extent = match self.scheme.covers_body() {
+                true => Extent::LastValue,
+                false => Extent::Whole,
+            };
+            let values = BodyValues::read(body, std::slice::from_ref(pointer), extent)?;
             let value = values.get(pointer).map(|value| Cow::Owned(value.to_owned()));
             id = value.map(|id| bounded_id(id, place)).transpose()?;
         }

@@ -1,5 +1,5 @@
 //! Takes single values out of a JSON body without building it in memory. Keys on the way to a value must not be there twice,
-//! because another reader could take the other one; what lies beside is only skipped.
+//! because another reader could take the other one; everything else is only skipped.
 
 use std::fmt;
 
@@ -18,12 +18,22 @@ pub(super) struct BodyValues<'s> {
 /// What is at a pointer that ends at an object or a list.
 const COMPOUND: &str = "{}";
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The whole body is valid and no key on the way is doubled.
+    Whole,
+    /// Reading ends at the last value. For bodies that a signature covers: reading all of one costs more than its hash.
+    LastValue,
+}
+
 impl<'s> BodyValues<'s> {
     /// Reads the values of all pointers in one pass. A body that does not begin as JSON has none.
-    pub(super) fn read(body: &[u8], pointers: &'s [Pointer]) -> Result<Self, Unverified> {
+    pub(super) fn read(body: &[u8], pointers: &'s [Pointer], extent: Extent) -> Result<Self, Unverified> {
         let mut found = Findings {
             values: vec![None; pointers.len()],
             refusal: None,
+            extent,
+            is_over: false,
         };
         let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
         if is_json && !pointers.is_empty() {
@@ -34,7 +44,9 @@ impl<'s> BodyValues<'s> {
                 found: &mut found,
             };
             let read = node.deserialize(&mut reader).and_then(|()| reader.end());
-            if let Err(error) = read {
+            if let Err(error) = read
+                && !found.is_over
+            {
                 let invalid = || {
                     let place = format!("line {} column {}", error.line(), error.column());
                     Unverified::Body(format!("is not valid JSON at {place}"))
@@ -57,6 +69,9 @@ impl<'s> BodyValues<'s> {
 struct Findings {
     values: Vec<Option<String>>,
     refusal: Option<Unverified>,
+    extent: Extent,
+    /// Reading ended early, with what it was for.
+    is_over: bool,
 }
 
 /// One value of the document, and what of the pointers is left to go below it.
@@ -94,6 +109,11 @@ impl<'p> Node<'_, 'p> {
                 );
             }
             *slot = Some(value.to_owned());
+            let found = &mut *self.found;
+            if found.extent == Extent::LastValue && found.values.iter().all(Option::is_some) {
+                found.is_over = true;
+                return Err(E::custom("over"));
+            }
         }
         Ok(())
     }
@@ -184,13 +204,13 @@ mod tests {
     use proptest::prelude::any;
     use proptest::proptest;
 
-    use super::BodyValues;
+    use super::{BodyValues, Extent};
     use crate::model::signature::Pointer;
     use crate::policy::proof::signature::Unverified;
 
     fn values(body: &str, pointers: &[&str]) -> Result<Vec<Option<String>>, Unverified> {
         let pointers: Vec<_> = pointers.iter().map(|text| Pointer::of(text)).collect();
-        let values = BodyValues::read(body.as_bytes(), &pointers)?;
+        let values = BodyValues::read(body.as_bytes(), &pointers, Extent::Whole)?;
         Ok(pointers
             .iter()
             .map(|pointer| values.get(pointer).map(str::to_owned))
@@ -234,6 +254,16 @@ mod tests {
     }
 
     #[test]
+    fn reading_ends_where_it_may() {
+        let pointers = [Pointer::of("/a/b"), Pointer::of("/c")];
+        let read = |body: &str| BodyValues::read(body.as_bytes(), &pointers, Extent::LastValue);
+        let values = read(r#"{"a": {"b": 1}, "c": "d", "#).unwrap();
+        let [b, c] = [0, 1].map(|index: usize| values.get(&pointers[index]));
+        assert_eq!((b, c), (Some("1"), Some("d")));
+        assert!(read(r#"{"a": {"b": 1}, "#).is_err());
+    }
+
+    #[test]
     fn elements_that_differ_are_refused() {
         assert!(values(r#"[{"s": "a"}, {"s": "b"}]"#, &["/*/s"]).is_err());
     }
@@ -256,7 +286,9 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_refused(body in any::<Vec<u8>>()) {
             let pointers = [Pointer::of("/a/*/b"), Pointer::of("/0")];
-            let _ = BodyValues::read(&body, &pointers);
+            for extent in [Extent::Whole, Extent::LastValue] {
+                let _ = BodyValues::read(&body, &pointers, extent);
+            }
         }
     }
 }

@@ -87,6 +87,17 @@ impl Scheme {
         !is_token || !self.pointers.is_empty() || self.id_pointer().is_some()
     }
 
+    /// Whether a signature covers every byte of the body. A token covers none, and some vendors sign single fields.
+    pub fn covers_body(&self) -> bool {
+        let is_signed = self.recipe.algorithm != Algorithm::Token;
+        is_signed
+            && match &self.recipe.content {
+                Content::Template(template) => template.0.contains(&Piece::Body),
+                Content::Twilio => true,
+                Content::Adyen | Content::Sns => false,
+            }
+    }
+
     /// The header fields and parameters of the query that are credentials: they are neither logged nor passed on. Signatures
     /// are among them because one in a query would be logged with it.
     pub fn credentials(&self) -> &[Place] {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::model::signature::{Algorithm, Place, TimeUnit, TimestampPlace};
 use crate::policy::proof::signature::content::Parts;
-use crate::policy::proof::signature::json::BodyValues;
+use crate::policy::proof::signature::json::{BodyValues, Extent};
 use crate::policy::proof::signature::key::encode;
 use crate::policy::proof::signature::request::Head;
 use crate::policy::proof::signature::scheme::Scheme;
@@ -76,7 +76,7 @@ impl Scheme {
         if let Some(place) = &recipe.id {
             add(place, request.id)?;
         }
-        let values = BodyValues::read(request.body, &self.pointers).ok()?;
+        let values = BodyValues::read(request.body, &self.pointers, Extent::Whole).ok()?;
         let parts = Parts {
             head: Head {
                 method: request.method,
