@@ -13,6 +13,7 @@
 
 #[path = "../emulator/mod.rs"]
 mod emulator;
+mod webhooks;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
