@@ -70,10 +70,14 @@ impl Scheme {
                 }
             }
         }
-        if let Some(place) = &recipe.id
-            && let Some(id) = head.find(place)?
-        {
-            found.id = Some(bounded_id(id, place)?);
+        if let Some(place) = &recipe.id {
+            match head.find(place)? {
+                Some(id) => found.id = Some(bounded_id(id, place)?),
+                None if self.covers_id() && !in_body(place) => {
+                    return Err(Unverified::Missing(place.to_string()));
+                }
+                None => {}
+            }
         }
         Ok(Claim {
             scheme: self,

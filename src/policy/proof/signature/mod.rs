@@ -20,7 +20,7 @@ mod vectors;
 
 pub use certificate::Certificate;
 pub use claim::{Claim, Verified};
-pub use refusal::Unverified;
+pub use refusal::{Checked, Unverified};
 pub use request::Head;
-pub use scheme::Scheme;
+pub use scheme::{Scheme, SchemeError};
 pub use sign::{Addition, Unsigned};

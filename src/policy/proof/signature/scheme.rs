@@ -90,12 +90,12 @@ impl Scheme {
     /// Whether a signature covers every byte of the body. A token covers none, and some vendors sign single fields.
     pub fn covers_body(&self) -> bool {
         let is_signed = self.recipe.algorithm != Algorithm::Token;
-        is_signed
-            && match &self.recipe.content {
-                Content::Template(template) => template.0.contains(&Piece::Body),
-                Content::Twilio => true,
-                Content::Adyen | Content::Sns => false,
-            }
+        let is_whole = self.recipe.content == Content::Twilio || has_piece(&self.recipe, &Piece::Body);
+        is_signed && is_whole
+    }
+
+    pub(super) fn covers_id(&self) -> bool {
+        has_piece(&self.recipe, &Piece::Id)
     }
 
     /// The header fields and parameters of the query that are credentials: they are neither logged nor passed on. Signatures
@@ -115,13 +115,19 @@ impl Scheme {
     }
 }
 
+fn has_piece(recipe: &Recipe, piece: &Piece) -> bool {
+    match &recipe.content {
+        Content::Template(template) => template.0.contains(piece),
+        Content::Twilio | Content::Adyen | Content::Sns => false,
+    }
+}
+
 fn check(recipe: &Recipe) -> Result<(), SchemeError> {
     let is_certificate = recipe.algorithm == Algorithm::RsaCertificate;
     let pieces = match &recipe.content {
         Content::Template(template) => template.0.as_slice(),
         Content::Twilio | Content::Adyen | Content::Sns => &[],
     };
-    let has = |wanted: &Piece| pieces.contains(wanted);
     if recipe.signature.is_empty() {
         return Err(SchemeError::NoPlace);
     }
@@ -138,13 +144,31 @@ fn check(recipe: &Recipe) -> Result<(), SchemeError> {
             "a certificate and its algorithm belong together",
         ));
     }
-    if has(&Piece::Timestamp) && recipe.timestamp.is_none() {
+    if pieces.contains(&Piece::Timestamp) && recipe.timestamp.is_none() {
         return Err(SchemeError::NoSource("{timestamp}"));
     }
-    if has(&Piece::Id) && recipe.id.is_none() {
+    if pieces.contains(&Piece::Id) && recipe.id.is_none() {
         return Err(SchemeError::NoSource("{id}"));
     }
-    Ok(())
+    match recipe.timestamp.as_ref().map(|timestamp| &timestamp.place) {
+        Some(TimestampPlace::Beside(_)) if recipe.separator.is_none() => Err(SchemeError::Unfit(
+            "a timestamp beside the signature needs a separator",
+        )),
+        // Anyone could replace it and send an old request again.
+        Some(place) if !pieces.is_empty() && !covers_timestamp(pieces, place) => {
+            Err(SchemeError::Unfit("the template does not cover the timestamp"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn covers_timestamp(pieces: &[Piece], place: &TimestampPlace) -> bool {
+    pieces.iter().any(|piece| match (piece, place) {
+        (Piece::Timestamp, _) => true,
+        (Piece::Body, TimestampPlace::At(place)) => place.pointer().is_some(),
+        (Piece::At(covered), TimestampPlace::At(place)) => covered == place,
+        _ => false,
+    })
 }
 
 /// Everything of the body that is read, each once.
@@ -156,10 +180,7 @@ fn pointers(recipe: &Recipe) -> Vec<Pointer> {
             TimestampPlace::At(place) => Some(place),
             TimestampPlace::Beside(_) => None,
         });
-    let signed_id = recipe.id.as_ref().filter(|_| match &recipe.content {
-        Content::Template(template) => template.0.contains(&Piece::Id),
-        Content::Twilio | Content::Adyen | Content::Sns => false,
-    });
+    let signed_id = recipe.id.as_ref().filter(|_| has_piece(recipe, &Piece::Id));
     let certificate = recipe.certificate.as_ref().map(|certificate| &certificate.url);
     let places = recipe
         .signature

@@ -617,6 +617,42 @@ fn a_wrong_signature_takes_nothing_from_a_right_one() {
 }
 
 #[test]
+fn a_signature_in_the_query_is_there_once() {
+    let parameter = &vector("pandadoc").url["https://hooks.example/in".len() + 1..];
+    let scheme = scheme("pandadoc", vector("pandadoc").secret);
+    let read = |query: &str| {
+        let mut request = vector("pandadoc").request();
+        request.url = format!("https://hooks.example/in?{query}");
+        verify(&scheme, &request, NOW)
+    };
+    assert!(read(&format!("a=1&{parameter}&b")).is_ok());
+    assert!(read(&parameter.replace("signature", "%73ignature")).is_ok());
+    let twice = read(&format!("{parameter}&{parameter}"));
+    assert!(matches!(twice, Err(Unverified::Doubled(_))), "{twice:?}");
+    assert!(matches!(read("signature="), Err(Unverified::Empty(_))));
+    assert!(matches!(read("signature=%ff"), Err(Unverified::NotText(_))));
+    assert!(matches!(
+        read(&format!("x#{parameter}")),
+        Err(Unverified::Missing(_))
+    ));
+}
+
+#[test]
+fn a_body_that_is_not_read_may_have_any_form() {
+    for (preset, is_accepted) in [("github", true), ("mailgun", false)] {
+        let vector = vector(preset);
+        let scheme = scheme(preset, vector.secret);
+        let mut request = vector.request();
+        request.body.splice(..0, *br#"{"signature":{},"signature":{}}"#);
+        if let Some(signed) = request.signed_by(&scheme, at(NOW)) {
+            request = signed;
+        }
+        let verified = verify(&scheme, &request, NOW);
+        assert_eq!(verified.is_ok(), is_accepted, "{preset}: {verified:?}");
+    }
+}
+
+#[test]
 fn secrets_overlap_while_one_replaces_another() {
     let recipe = &Preset::named("github").unwrap().recipe;
     let old = SigningSecret {
@@ -749,6 +785,20 @@ fn a_recipe_that_cannot_work_is_refused() {
         (
             Recipe {
                 algorithm: Algorithm::RsaCertificate,
+                ..good.clone()
+            },
+            &one[..],
+        ),
+        (
+            Recipe {
+                separator: None,
+                ..good.clone()
+            },
+            &one[..],
+        ),
+        (
+            Recipe {
+                content: Content::default(),
                 ..good.clone()
             },
             &one[..],
