@@ -2,8 +2,6 @@
 //! A preset is the recipe of one vendor, and the settings write the same recipe by hand. `policy/proof/signature` is the
 //! machine that checks requests with it.
 
-#![allow(dead_code, reason = "the settings that read places and templates follow")]
-
 mod place;
 mod preset;
 mod recipe;

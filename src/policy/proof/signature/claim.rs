@@ -46,7 +46,7 @@ impl Scheme {
     /// Reads the head of a request.
     ///
     /// # Errors
-    /// What shows without the body that the signature cannot be right.
+    /// Why the request cannot be accepted, whatever its body is.
     pub fn claim<'a>(&'a self, head: Head<'a>, now: SystemTime) -> Result<Claim<'a>, Unverified> {
         let mut found = Found::default();
         let recipe = &self.recipe;

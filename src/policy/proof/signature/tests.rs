@@ -836,3 +836,38 @@ fn a_body_is_not_copied() {
     });
     assert!(used.bytes_max < 4096, "{} bytes", used.bytes_max);
 }
+
+#[test]
+fn a_hostile_request_takes_bounded_memory() {
+    const BYTES: usize = 1024 * 1024;
+    let keys: String = (0..60_000)
+        .map(|number| format!("\"{number}\":[{number}],"))
+        .collect();
+    let bodies = [
+        ("twilio", b"a&".repeat(BYTES / 2)),
+        ("adyen", format!("{{\"{}\":1}}", "k".repeat(BYTES)).into_bytes()),
+        (
+            "adyen",
+            format!("{{{keys}\"notificationItems\":[{}0]}}", "{},".repeat(100_000)).into_bytes(),
+        ),
+        ("adyen", b"[".repeat(BYTES)),
+        (
+            "business-central",
+            format!("{{\"value\":[{}0]}}", "{\"clientState\":\"x\"},".repeat(50_000)).into_bytes(),
+        ),
+        (
+            "mailgun",
+            format!("{{\"signature\":{{\"token\":\"{}\"}}}}", "t".repeat(BYTES)).into_bytes(),
+        ),
+    ];
+    for (preset, body) in bodies {
+        let scheme = scheme(preset, vector(preset).secret);
+        let request = Request {
+            body,
+            ..vector(preset).request()
+        };
+        let used = measure(|| assert!(verify(&scheme, &request, NOW).is_err(), "{preset}"));
+        let most = 3 * request.body.len() as u64;
+        assert!(used.bytes_max < most, "{preset}: {} bytes", used.bytes_max);
+    }
+}
