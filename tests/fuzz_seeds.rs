@@ -69,6 +69,7 @@ targets! {
     request_head a_request_head_is_read_in_one_way;
     response_head the_head_of_an_answer_is_read_in_one_way;
     settings settings_are_read_to_the_end_and_show_no_secret;
+    signature a_signed_request_is_answered_and_none_is_accepted_without_the_secret;
     target a_target_is_forwarded_as_it_was_checked;
     trigger_url an_address_is_kept_byte_for_byte_and_shows_no_secret;
 }

@@ -6,6 +6,8 @@
 mod http2;
 #[path = "drivers/policy.rs"]
 mod policy;
+#[path = "drivers/signature.rs"]
+mod signature;
 #[path = "drivers/texts.rs"]
 mod texts;
 #[path = "drivers/wire.rs"]
@@ -13,6 +15,7 @@ mod wire;
 
 pub(crate) use http2::blocks;
 pub(crate) use policy::{header_policy, target};
+pub(crate) use signature::signature;
 pub(crate) use texts::{entra_answer, fault_body, pfx, settings, trigger_url};
 pub(crate) use wire::{chunks, request_head, response_head};
 

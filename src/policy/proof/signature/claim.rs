@@ -229,7 +229,7 @@ impl Claim<'_> {
         let recipe = &scheme.recipe;
         let content = match (&recipe.content, recipe.algorithm) {
             (_, Algorithm::Token) => "nothing: it is a token".to_owned(),
-            (Content::Template(template), _) => template.to_string(),
+            (Content::Template(template), _) => template.to_string().replace('\n', "\\n"),
             (Content::Twilio, _) => "the URL and the parameters of the form".to_owned(),
             (Content::Adyen | Content::Sns, _) => "fields of the body".to_owned(),
         };
