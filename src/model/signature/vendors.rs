@@ -1,5 +1,5 @@
-//! The presets, one row each. What the documents of a vendor do not state is left out, so that nothing here is a guess: a
-//! row without more is HMAC-SHA256 in hex over the body, without timestamp, id and habits.
+//! The presets, one row each. A row without more is HMAC-SHA256 in hex over the body, without timestamp and id. Habits are
+//! left out where they are not known.
 
 use std::sync::LazyLock;
 use std::time::Duration;
