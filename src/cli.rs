@@ -7,6 +7,7 @@ pub mod explain;
 mod import;
 mod init;
 mod kept;
+mod key_list;
 mod keys;
 mod libraries;
 mod lines;

@@ -60,7 +60,7 @@ impl Reloader {
                 }
             }
             // Carried out where commands arrive.
-            Request::Revoke { .. } => return,
+            Request::Keys { .. } | Request::Revoke { .. } => return,
         };
         asked.answer(reply);
     }

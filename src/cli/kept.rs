@@ -1,13 +1,15 @@
-//! What a gateway that serves keeps in its state folder: the trail of changes, revoked keys, the control socket.
+//! What a gateway that serves keeps in its state folder: the trail of changes, revoked keys, last uses of keys, the
+//! control socket.
 
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use std::{io, mem};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::cli::key_list;
 use crate::cli::load::Given;
 use crate::cli::outcome::{FAILED, WELL, WRONG};
 use crate::control;
@@ -16,7 +18,7 @@ use crate::gateway::{Gateway, NotRevoked};
 use crate::model::{CallerName, KeyLabel, clock, locked};
 use crate::settings;
 use crate::settings::ControlSettings;
-use crate::state::{Actor, Revision, Revisions, Revocations, StateError, StateFolder, Trail};
+use crate::state::{Actor, KeyUses, Revision, Revisions, Revocations, StateError, StateFolder, Trail};
 
 /// Name of the trail in the state folder.
 pub(super) const TRAIL: &str = "audit.jsonl";
@@ -24,6 +26,12 @@ const REVOKED: &str = "revoked.jsonl";
 /// Time from one line about refused commands to the next.
 const REFUSALS_PERIOD: Duration = Duration::from_secs(1);
 const REVISIONS: &str = "revisions";
+const KEY_USES: &str = "key-uses";
+
+/// How often the last uses of keys are written, if there were any.
+const KEY_USES_PERIOD: Duration = Duration::from_secs(300);
+/// Time for the last write, at the stop: a disk that hangs does not hold it up.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The open state folder; without one nothing is kept.
 #[derive(Default)]
@@ -33,6 +41,7 @@ pub(super) struct Kept {
     granted: Granted,
     folder: Option<StateFolder>,
     revisions: Option<Arc<Revisions>>,
+    key_uses: Option<Arc<KeyUses>>,
 }
 
 /// Why the state folder cannot be used.
@@ -57,6 +66,7 @@ impl Kept {
             commands: None,
             granted: Granted::default(),
             revisions: Some(Arc::new(Revisions::at(folder.join(REVISIONS)))),
+            key_uses: Some(Arc::new(KeyUses::new(folder.join(KEY_USES)))),
             folder: Some(folder),
         };
         Ok((kept, revocations))
@@ -159,6 +169,48 @@ impl Kept {
         };
         let pinned = revisions.pin(number);
         pinned.map_err(|error| format!("{} cannot be changed: {error}", revisions.pin_path().display()))
+    }
+
+    /// Notes the uses of keys that an earlier run has left, and keeps them from now on.
+    pub(super) fn keep_key_uses(&self, gateway: &Arc<Gateway>) {
+        let Some(uses) = self.key_uses.clone() else {
+            return;
+        };
+        match uses.read() {
+            Ok(read) => gateway.recall_key_uses(&read),
+            Err(error) => {
+                let path = uses.path().display();
+                tracing::warn!("the last uses of keys begin anew, because {path} cannot be read: {error}");
+            }
+        }
+        let gateway = gateway.clone();
+        tokio::spawn(async move {
+            let mut works = true;
+            loop {
+                tokio::time::sleep(KEY_USES_PERIOD).await;
+                let written = write_key_uses(uses.clone(), gateway.clone()).await;
+                // Once, not at each try.
+                if let Err(error) = written.as_ref().map_err(ToString::to_string)
+                    && mem::replace(&mut works, false)
+                {
+                    unwritten(&uses, &error);
+                }
+                works = written.is_ok();
+            }
+        });
+    }
+
+    /// Writes the last uses of keys at the end.
+    pub(super) async fn write_key_uses(&self, gateway: &Arc<Gateway>) {
+        let Some(uses) = self.key_uses.clone() else {
+            return;
+        };
+        let writing = write_key_uses(uses.clone(), gateway.clone());
+        match tokio::time::timeout(LAST_WRITE_TIMEOUT, writing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => unwritten(&uses, &error.to_string()),
+            Err(_) => unwritten(&uses, "the disk does not answer"),
+        }
     }
 
     /// Takes commands from now on; logs why not, where that fails.
@@ -267,6 +319,17 @@ fn refused(trail: Option<Arc<Trail>>) -> Refused {
     })
 }
 
+/// Off the workers: there may be a hundred thousand keys.
+async fn write_key_uses(uses: Arc<KeyUses>, gateway: Arc<Gateway>) -> io::Result<()> {
+    let written = tokio::task::spawn_blocking(move || uses.write(&gateway.key_uses())).await;
+    written.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn unwritten(uses: &KeyUses, why: &str) {
+    let path = uses.path().display();
+    tracing::warn!("the last uses of keys are not kept, because {path} cannot be written: {why}");
+}
+
 fn record(
     trail: Option<&Trail>,
     by: &Actor,
@@ -297,6 +360,19 @@ async fn dispatch(
             // The disk may hang: the key is refused before that.
             tokio::spawn(async move {
                 if let Ok(reply) = tokio::task::spawn_blocking(revoking).await {
+                    asked.answer(reply);
+                }
+            });
+            continue;
+        }
+        if let Request::Keys { caller } = &asked.request {
+            let (gateway, caller) = (gateway.clone(), caller.clone());
+            let listing = move || match key_list::list(&gateway, caller.as_deref()) {
+                Ok(table) => reply(WELL, &table),
+                Err(why) => reply(WRONG, &format!("flowgate: {why}")),
+            };
+            tokio::spawn(async move {
+                if let Ok(reply) = tokio::task::spawn_blocking(listing).await {
                     asked.answer(reply);
                 }
             });

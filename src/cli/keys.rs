@@ -16,6 +16,14 @@ use crate::settings::{Environment, KeyDigest};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
+    /// List the keys in force: state, expiry, and when each was used last.
+    List {
+        #[command(flatten)]
+        running: Running,
+        /// Only those of this caller.
+        #[arg(long, value_name = "NAME")]
+        caller: Option<String>,
+    },
     /// Generate a key of 256 random bits, print it once, and print the lines for the settings, which contain
     /// only its digest.
     New {
@@ -62,6 +70,7 @@ const KEY_CHARS_LIKELY: usize = 16;
 
 pub(super) fn run(command: KeyCommand) -> Result<Outcome, Outcome> {
     match command {
+        KeyCommand::List { running, caller } => Ok(operate::ask(&running, &Request::Keys { caller })),
         KeyCommand::New {
             caller,
             label,

@@ -67,6 +67,7 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
         .map_err(|error| failed(error.to_string()))?;
     server.gateway().note_pinned(pinned);
     kept.keep(revision).await;
+    kept.keep_key_uses(server.gateway());
     kept.grant(&whole.config.control);
     kept.listen(server.gateway());
     let admin = admin::start(&whole.config, server.control(), server.gateway())
@@ -100,8 +101,10 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
         name: signal.to_owned(),
     };
     kept.note(&by, "stop", "begun", &[]);
+    let gateway = server.gateway().clone();
     let again = ended_early(&mut signals, &mut notices, &mut kept);
     server.stop(again).await;
+    kept.write_key_uses(&gateway).await;
     Ok(Outcome::default())
 }
 

@@ -33,6 +33,11 @@ pub enum Request {
         /// Also if it lets in what is kept out now.
         readmit: bool,
     },
+    /// What is known of keys.
+    Keys {
+        /// Whose; otherwise those of all callers.
+        caller: Option<String>,
+    },
     /// Refuses a key from now on.
     Revoke {
         /// Whose it is.
@@ -50,6 +55,7 @@ impl Request {
             Self::Plan { .. } => "plan",
             Self::Reload { .. } => "reload",
             Self::Rollback { .. } => "rollback",
+            Self::Keys { .. } => "key-list",
             Self::Revoke { .. } => "key-revoke",
         }
     }
@@ -57,7 +63,9 @@ impl Request {
     /// What it needs.
     pub fn needs(&self) -> Right {
         match self {
-            Self::Status | Self::Plan { .. } | Self::Rollback { revision: None, .. } => Right::Read,
+            Self::Status | Self::Plan { .. } | Self::Keys { .. } | Self::Rollback { revision: None, .. } => {
+                Right::Read
+            }
             Self::Reload { .. } | Self::Rollback { .. } => Right::Operate,
             Self::Revoke { .. } => Right::Keys,
         }

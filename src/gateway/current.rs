@@ -16,14 +16,14 @@ use crate::gateway::listeners::Judge;
 use crate::gateway::log::Log;
 use crate::gateway::reread;
 use crate::gateway::snapshot::{BuildError, Snapshot, Wanted};
-use crate::model::{CallerName, KeyLabel};
+use crate::model::{CallerName, KeyLabel, Minute, clock};
 use crate::secrets::Rereader;
 use crate::settings::{Config, ListenerSettings};
 use crate::state::{Recalled, RevokedKey};
 
 /// How often [`Gateway::sweep`] is worth calling.
 pub const SWEEP_PERIOD: Duration = Duration::from_secs(5);
-/// How often [`Gateway::sweep_limits`] is worth calling.
+/// How often [`Gateway::sweep_limits`] is worth calling; the uses of keys are noted to this.
 pub const LIMITS_SWEEP_PERIOD: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether what is retired can go.
@@ -199,9 +199,10 @@ impl Gateway {
         self.estate.flows.sweep(worker);
     }
 
-    /// Forgets addresses whose failures have all been forgiven.
+    /// Forgets addresses whose failures have all been forgiven, and advances the minute with which uses of keys are noted.
     pub fn sweep_limits(&self) {
         self.estate.limits.sweep();
+        self.snapshot().callers.advance(Minute::of(clock::wall()));
     }
 }
 

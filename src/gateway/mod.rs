@@ -35,4 +35,4 @@ pub use ready::Readiness;
 pub use reloads::{LastReload, ReloadOutcome};
 pub use snapshot::{BuildError, Wanted};
 pub use status::{FailureCount, RouteStatus, SERVICE, Status};
-pub use usage::{KeyUsage, UnusedKey};
+pub use usage::{KeyFacts, KeyUsage, UnusedKey};

@@ -14,7 +14,7 @@ use crate::gateway::arrival::Pace;
 use crate::gateway::estate::Estate;
 use crate::gateway::payload::Rules;
 use crate::gateway::upstream::{Passes, Upstream};
-use crate::model::{RouteName, Secret, locked};
+use crate::model::{Minute, RouteName, Secret, clock, locked};
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
 use crate::policy::{Access, Callers, Matching, Networks, Quotas, Routes};
@@ -147,6 +147,7 @@ impl Snapshot {
         if !estate.revocations.is_empty() {
             callers.revoke_all(|digest| estate.revocations.has(&digest.to_setting()));
         }
+        callers.advance(Minute::of(clock::wall()));
         let callers = Arc::new(callers);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (index, settings) in config.routes.iter().enumerate() {

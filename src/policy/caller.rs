@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use crate::model::{CallerName, Holder, KeyLabel, Registry, Secret};
+use crate::model::{CallerName, Holder, KeyLabel, Minute, Registry, Secret};
 use crate::policy::address::{Networks, Origin, canonical};
-use crate::policy::key::{Identified, Keys};
+use crate::policy::key::{DigestStart, Identified, Keys, Lapse};
 use crate::settings::{CallerSettings, KeyDigest};
 
 #[derive(Debug, Clone)]
@@ -95,8 +95,43 @@ impl Callers {
 
     /// All keys that are valid at this time, and whose they are.
     pub fn keys_in_force(&self, now: SystemTime) -> impl Iterator<Item = (&CallerName, Identified<'_>)> {
-        let all = self.keys.in_force(now);
-        all.filter_map(|key| Some((&self.members.get(key.caller)?.name, key)))
+        self.with_names(self.keys.in_force(now))
+    }
+
+    /// All keys in the order of the settings, and whose they are.
+    pub fn all_keys(&self) -> impl Iterator<Item = (&CallerName, Identified<'_>)> {
+        self.with_names(self.keys.all())
+    }
+
+    fn with_names<'k>(
+        &'k self,
+        keys: impl Iterator<Item = Identified<'k>>,
+    ) -> impl Iterator<Item = (&'k CallerName, Identified<'k>)> {
+        keys.filter_map(|key| Some((&self.members.get(key.caller)?.name, key)))
+    }
+
+    pub fn has(&self, caller: &CallerName) -> bool {
+        self.by_name.contains_key(caller)
+    }
+
+    /// Why a key is refused at this time, if it is.
+    pub fn lapse(&self, key: &Identified<'_>, now: SystemTime) -> Option<Lapse> {
+        self.keys.lapse(key, now)
+    }
+
+    /// When a key let somebody in last, as far as that is known.
+    pub fn last_use(&self, key: &Identified<'_>) -> Option<Minute> {
+        self.keys.last_use(key)
+    }
+
+    /// Uses of keys are noted with this minute from now on.
+    pub fn advance(&self, minute: Minute) {
+        self.keys.advance(minute);
+    }
+
+    /// Notes when the key whose digest begins like this was used in an earlier run.
+    pub fn recall(&self, start: &DigestStart, minute: Minute) {
+        self.keys.recall(start, minute);
     }
 
     /// Whether a key has let anybody in since the gateway started.
@@ -114,7 +149,7 @@ impl Callers {
         self.keys.revoke_all(is_revoked);
     }
 
-    /// Notes the keys that have let somebody in under earlier settings.
+    /// Takes over what is known of the uses of keys under earlier settings.
     pub fn carry_over(&self, earlier: &Self) {
         self.keys.carry_over(&earlier.keys);
     }

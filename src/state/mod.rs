@@ -1,15 +1,17 @@
-//! What the gateway keeps on disk: the trail of changes, the keys that were revoked, the settings that were in force. One
-//! process at a time has the folder.
+//! What the gateway keeps on disk: the trail of changes, the keys that were revoked and when keys were used last, the
+//! settings that were in force. One process at a time has the folder.
 
 mod audit;
 mod folder;
 mod revisions;
 mod revocations;
+mod uses;
 
 pub use audit::{Actor, Broken, Entry, Trail, Verified, verify};
 pub use folder::{StateError, StateFolder};
 pub use revisions::{ListVersion, Revision, Revisions};
 pub use revocations::{Revocations, RevokedKey};
+pub use uses::{KeyUse, KeyUses};
 
 /// What was kept, for a gateway that starts.
 #[derive(Debug)]

@@ -27,6 +27,8 @@ mod faults;
 mod federated;
 mod forwarding;
 mod guessing;
+#[cfg(unix)]
+mod keys;
 mod limits;
 mod listening;
 #[cfg(unix)]

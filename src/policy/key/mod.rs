@@ -7,4 +7,4 @@ mod usage;
 
 pub use form::{GENERATED_PREFIX, KEY_BYTES_MAX, generate, is_generated};
 pub use reader::{Candidate, KeyReader};
-pub use table::{Identified, KeyFault, Keys, Lapse, Trace};
+pub use table::{DigestStart, Identified, KeyFault, Keys, Lapse, Trace};

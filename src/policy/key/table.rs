@@ -10,10 +10,10 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, hmac};
 use hashbrown::HashTable;
 
-use crate::model::{KeyLabel, Secret};
+use crate::model::{KeyLabel, Minute, Secret};
 use crate::policy::key::form::KEY_BYTES_MAX;
 use crate::policy::key::reader::Candidate;
-use crate::policy::key::usage::Usage;
+use crate::policy::key::usage::{LastUses, Marks};
 use crate::settings::{CallerSettings, Dates, KeyDigest, KeyList, KeyState, Terms};
 
 /// All keys of all callers, by digest.
@@ -23,9 +23,9 @@ pub struct Keys {
     lists: Box<[Arc<KeyList>]>,
     plain: Index,
     peppered: Option<Peppered>,
-    usage: Usage,
+    uses: LastUses,
     /// Keys that were revoked, whatever the settings say of them.
-    revoked: Usage,
+    revoked: Marks,
 }
 
 /// Keys whose digests are made with the pepper.
@@ -65,6 +65,14 @@ impl Identified<'_> {
     #[inline]
     pub fn label(&self) -> Option<KeyLabel> {
         self.list.label(self.key)
+    }
+
+    pub fn terms(&self) -> Option<Terms> {
+        self.list.terms(self.key)
+    }
+
+    pub fn digest_start(&self) -> Option<DigestStart> {
+        self.list.digest(self.key)?.as_bytes().first_chunk().copied()
     }
 }
 
@@ -150,8 +158,8 @@ impl Keys {
             keys,
         });
         Self {
-            usage: Usage::new(lists.iter().map(|list| list.len())),
-            revoked: Usage::new(lists.iter().map(|list| list.len())),
+            uses: LastUses::new(lists.iter().map(|list| list.len())),
+            revoked: Marks::new(lists.iter().map(|list| list.len())),
             lists,
             plain,
             peppered,
@@ -165,7 +173,7 @@ impl Keys {
         now: impl FnOnce() -> SystemTime,
     ) -> Result<Identified<'_>, KeyFault<'_>> {
         let key = self.look_up(candidate).map_err(KeyFault::Unknown)?;
-        if self.revoked.is_noted(key.caller, key.key) {
+        if self.revoked.is_set(key.caller, key.key) {
             let why = Lapse::Revoked;
             return Err(KeyFault::Lapsed { key, why });
         }
@@ -176,11 +184,43 @@ impl Keys {
     }
 
     pub fn note(&self, key: &Identified<'_>) {
-        self.usage.note(key.caller, key.key);
+        self.uses.note(key.caller, key.key);
     }
 
     pub fn is_noted(&self, key: &Identified<'_>) -> bool {
-        self.usage.is_noted(key.caller, key.key)
+        self.uses.is_noted(key.caller, key.key)
+    }
+
+    /// When a key let somebody in last, as far as that is known.
+    pub(in crate::policy) fn last_use(&self, key: &Identified<'_>) -> Option<Minute> {
+        self.uses.last(key.caller, key.key)
+    }
+
+    /// Uses are noted with this minute from now on.
+    pub(in crate::policy) fn advance(&self, minute: Minute) {
+        self.uses.advance(minute);
+    }
+
+    /// Notes when the key whose digest begins like this was used in an earlier run.
+    pub(in crate::policy) fn recall(&self, start: &DigestStart, minute: Minute) {
+        let peppered = self.peppered.as_ref().map(|peppered| &peppered.keys);
+        let indices = [Some(&self.plain), peppered];
+        let mut found = indices
+            .into_iter()
+            .flatten()
+            .filter_map(|index| index.find_start(&self.lists, start));
+        if let Some(place) = found.next() {
+            self.uses
+                .recall(place.caller as usize, place.key as usize, minute);
+        }
+    }
+
+    /// Why a key is refused at this time, if it is.
+    pub(in crate::policy) fn lapse(&self, key: &Identified<'_>, now: SystemTime) -> Option<Lapse> {
+        if self.revoked.is_set(key.caller, key.key) {
+            return Some(Lapse::Revoked);
+        }
+        lapse(&key.list.terms(key.key)?, || now)
     }
 
     /// The digest of the key of this caller with this label.
@@ -194,14 +234,15 @@ impl Keys {
     pub(in crate::policy) fn revoke_all(&self, is_revoked: impl Fn(&KeyDigest) -> bool) {
         for key in self.all() {
             if key.list.digest(key.key).is_some_and(&is_revoked) {
-                self.revoked.note(key.caller, key.key);
+                self.revoked.set(key.caller, key.key);
             }
         }
     }
 
-    /// Notes the keys that were noted in an earlier table.
+    /// Takes over what is known of the uses of keys from an earlier table.
     pub(in crate::policy) fn carry_over(&self, earlier: &Self) {
-        for key in earlier.all().filter(|key| earlier.is_noted(key)) {
+        let is_known = |key: &Identified<'_>| earlier.is_noted(key) || earlier.last_use(key).is_some();
+        for key in earlier.all().filter(is_known) {
             let Some(digest) = key.list.digest(key.key) else {
                 continue;
             };
@@ -211,12 +252,13 @@ impl Keys {
                 (KeyDigest::HmacSha256(_), None) => continue,
             };
             if let Some(same) = index.find(&self.lists, digest.as_bytes()) {
-                self.note(&same);
+                let (to, from) = ((same.caller, same.key), (key.caller, key.key));
+                self.uses.carry_over(to, &earlier.uses, from);
             }
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = Identified<'_>> {
+    pub(in crate::policy) fn all(&self) -> impl Iterator<Item = Identified<'_>> {
         self.lists.iter().enumerate().flat_map(|(caller, list)| {
             (0..list.len()).map(move |key| Identified {
                 caller,
@@ -226,12 +268,9 @@ impl Keys {
         })
     }
 
-    /// All keys that hold at this time.
+    /// All keys that are valid at this time.
     pub fn in_force(&self, now: SystemTime) -> impl Iterator<Item = Identified<'_>> {
-        self.all().filter(move |found| {
-            let terms = found.list.terms(found.key);
-            terms.is_some_and(|terms| lapse(&terms, || now).is_none())
-        })
+        self.all().filter(move |key| self.lapse(key, now).is_none())
     }
 
     fn look_up(&self, candidate: &Candidate<'_>) -> Result<Identified<'_>, Trace> {
@@ -274,7 +313,12 @@ impl Index {
         };
         let all = || all().filter(|(_, digest)| wanted(digest));
         let hasher = RandomState::new();
-        let hash = |digest: &KeyDigest| hash(&hasher, digest.as_bytes());
+        let hash = |digest: &KeyDigest| {
+            digest
+                .as_bytes()
+                .first_chunk()
+                .map_or(0, |start| hash(&hasher, start))
+        };
         // Counted first: a table that grows is up to twice too large, and leaves its smaller selves behind.
         let mut places = HashTable::with_capacity(all().count());
         for (place, digest) in all() {
@@ -297,18 +341,35 @@ impl Index {
                 .digest(lists)
                 .is_some_and(|known| verify_slices_are_equal(known.as_bytes(), digest).is_ok())
         };
-        let place = self.places.find(hash(&self.hasher, digest), same)?;
+        let place = self
+            .places
+            .find(hash(&self.hasher, digest.first_chunk()?), same)?;
         Some(Identified {
             caller: place.caller as usize,
             list: place.list(lists)?,
             key: place.key as usize,
         })
     }
+
+    /// The key whose digest begins like this.
+    fn find_start(&self, lists: &[Arc<KeyList>], start: &DigestStart) -> Option<KeySlot> {
+        let same = |place: &KeySlot| {
+            place
+                .digest(lists)
+                .is_some_and(|known| known.as_bytes().starts_with(start))
+        };
+        self.places
+            .find(hash(&self.hasher, start.first_chunk()?), same)
+            .copied()
+    }
 }
 
+/// Enough of a digest to distinguish any number of keys.
+pub type DigestStart = [u8; 16];
+
 // A digest is as good as random, so that its beginning distinguishes keys as well as the whole.
-fn hash(hasher: &RandomState, digest: &[u8; 32]) -> u64 {
-    hasher.hash_one(digest.first_chunk().copied().map_or(0, u64::from_ne_bytes))
+fn hash(hasher: &RandomState, start: &[u8; 8]) -> u64 {
+    hasher.hash_one(u64::from_ne_bytes(*start))
 }
 
 impl KeySlot {
