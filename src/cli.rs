@@ -3,11 +3,14 @@
 
 mod commands;
 mod doctor;
+mod edited;
 pub mod explain;
 mod import;
 mod init;
 mod kept;
+mod key_edits;
 mod key_list;
+mod key_maker;
 mod keys;
 mod libraries;
 mod lines;
@@ -53,7 +56,7 @@ const START_HERE: &str = "\
 Start here:
   flowgate init                            write settings, a certificate and a key to begin with
   flowgate check  --config flowgate.toml   find every mistake in the settings
-  flowgate key new --caller shop           make a key for a caller
+  flowgate key new --caller shop           make a key for a caller; --write adds it
   flowgate routes --config flowgate.toml   see who may call what
   flowgate serve  --config flowgate.toml   run the gateway
   flowgate reload --config flowgate.toml   put changed settings in force
@@ -145,7 +148,7 @@ enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
-    /// Create keys for callers, hash existing ones, or revoke one in the running gateway.
+    /// List, make, rotate and revoke keys of callers, and hash existing ones.
     Key {
         #[command(subcommand)]
         command: KeyCommand,

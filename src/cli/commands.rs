@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::cli::edited::FileEdit;
 use crate::cli::kept::{Kept, reply};
 use crate::cli::load::{Given, NotLoaded, Whole, parse};
 use crate::cli::outcome::{WELL, WRONG};
@@ -58,6 +59,10 @@ impl Reloader {
                         reply(WELL, &format!("revision {revision} is in force{lines}"))
                     }
                 }
+            }
+            Request::Edited { file, before, after } => {
+                self.edited(server, kept, by, &FileEdit { file, before, after })
+                    .await
             }
             // Carried out where commands arrive.
             Request::Keys { .. } | Request::Revoke { .. } => return,

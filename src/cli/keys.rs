@@ -1,18 +1,20 @@
-//! Keys for callers: generated from the operating system's randomness, printed once, stored as digests.
+//! The commands about keys of callers: make, list, rotate and revoke them, and hash existing ones. Only digests are stored.
 
 use std::io::BufRead;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
 
+use crate::cli::key_edits;
+use crate::cli::key_edits::{Place, Rotation};
+use crate::cli::key_maker::{Made, Pepper, label_of_today, parse_caller, parse_label, read_pepper, wrong};
 use crate::cli::operate;
 use crate::cli::operate::Running;
-use crate::cli::outcome::{FAILED, Outcome, WRONG};
+use crate::cli::outcome::Outcome;
 use crate::control::Request;
-use crate::model::{CallerName, KeyLabel, Secret, clock};
+use crate::model::Secret;
 use crate::policy::key::{GENERATED_PREFIX, KEY_BYTES_MAX, is_generated};
-use crate::settings::{Environment, KeyDigest};
+use crate::settings::KeyDigest;
+use crate::settings::key_edit::{NewKey, settings_of};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -25,18 +27,28 @@ pub(super) enum KeyCommand {
         caller: Option<String>,
     },
     /// Generate a key of 256 random bits, print it once, and print the lines for the settings, which contain
-    /// only its digest.
+    /// only its digest; or write them there.
     New {
-        /// Name of the caller that will use the key.
-        #[arg(long, value_name = "NAME")]
-        caller: String,
+        #[command(flatten)]
+        place: Place,
         /// Label of the key, used in logs and headers; defaults to today's date.
         #[arg(long)]
         label: Option<String>,
-        #[command(flatten)]
-        pepper: Pepper,
+        /// When it expires: how long it lasts, such as 90d, or a date such as 2027-01-31. Default: never.
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+        /// Add it to the settings of the caller, and have the running gateway use it.
+        #[arg(long)]
+        write: bool,
     },
-    /// Refuse a key from now on in the gateway that runs, and after every reload and restart.
+    /// Make a key that replaces another one: both are accepted until the old one expires.
+    Rotate {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        rotation: Rotation,
+    },
+    /// Refuse a key from now on in the gateway that runs, and after every reload and restart; then disable it in the settings.
     Revoke {
         #[command(flatten)]
         running: Running,
@@ -57,14 +69,6 @@ pub(super) enum KeyCommand {
     },
 }
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Pepper {
-    /// Source of the pepper of `[keys]`, `env:NAME` or `file:PATH`: makes hmac-sha256 digests.
-    #[arg(long, value_name = "REFERENCE")]
-    pub(super) pepper: Option<String>,
-}
-
-const KEY_BYTES: usize = 32;
 /// A shorter text is more likely a password, a label or part of a line than a key.
 const KEY_CHARS_LIKELY: usize = 16;
 
@@ -72,39 +76,42 @@ pub(super) fn run(command: KeyCommand) -> Result<Outcome, Outcome> {
     match command {
         KeyCommand::List { running, caller } => Ok(operate::ask(&running, &Request::Keys { caller })),
         KeyCommand::New {
-            caller,
+            place,
             label,
-            pepper,
-        } => new(&caller, label, &pepper),
+            expires,
+            write: true,
+        } => key_edits::add(&place, label, expires.as_deref()),
+        KeyCommand::New {
+            place,
+            label,
+            expires,
+            write: false,
+        } => new(&place, label, expires.as_deref()),
+        KeyCommand::Rotate { place, rotation } => key_edits::rotate(&place, rotation),
         KeyCommand::Revoke {
             running,
             caller,
             label,
-        } => Ok(operate::ask(&running, &Request::Revoke { caller, key: label })),
+        } => key_edits::revoke(&running, &caller, &label),
         KeyCommand::Hash { label, pepper } => hash(label.as_deref(), &pepper, std::io::stdin().lock()),
     }
 }
 
-fn new(caller: &str, label: Option<String>, pepper: &Pepper) -> Result<Outcome, Outcome> {
-    let caller = CallerName::parse(caller)
-        .map_err(|error| wrong(format!("\"{caller}\" is not a valid caller name: {error}")))?;
-    let label = label.unwrap_or_else(|| clock::stamp().chars().take(10).collect());
-    let label = parse_label(&label)?;
-    let pepper = read_pepper(pepper)?;
-    let mut random = [0u8; KEY_BYTES];
-    if aws_lc_rs::rand::fill(&mut random).is_err() {
-        let why = "the operating system provides no random bytes\n";
-        return Err(Outcome::failed(why, FAILED));
-    }
-    let key = Secret::new(format!("{GENERATED_PREFIX}{}", URL_SAFE_NO_PAD.encode(random)));
-    let digest = KeyDigest::of(key.expose().as_bytes(), pepper.as_ref()).to_setting();
+fn new(place: &Place, label: Option<String>, expires: Option<&str>) -> Result<Outcome, Outcome> {
+    let caller = parse_caller(&place.caller)?;
+    let label = parse_label(&label.unwrap_or_else(label_of_today))?;
+    let pepper = read_pepper(&place.pepper)?;
+    let made = Made::new(label, expires, pepper.as_ref())?;
+    let lines = lines(&made.entry);
     Ok(Outcome::out(format!(
-        "The key, printed only this once; pass it to {caller} over a secure channel:\n\n    {}\n\n\
-         The lines for the settings:\n\n    [[caller]]\n    name = \"{caller}\"\n\n    [[caller.key]]\n    \
-         label = \"{label}\"\n    digest = \"{}\"\n",
-        key.expose(),
-        digest
+        "{}The lines for the settings:\n\n    [[caller]]\n    name = \"{caller}\"\n\n    [[caller.key]]\n{lines}",
+        made.shown(&caller)
     )))
+}
+
+fn lines(entry: &NewKey) -> String {
+    let settings = settings_of(entry).into_iter();
+    settings.map(|setting| format!("    {setting}\n")).collect()
 }
 
 fn hash(label: Option<&str>, pepper: &Pepper, input: impl BufRead) -> Result<Outcome, Outcome> {
@@ -160,24 +167,6 @@ fn unlikely(key: &str) -> Option<String> {
         return Some("contains spaces".to_owned());
     }
     (key.chars().count() < KEY_CHARS_LIKELY).then(|| format!("is shorter than {KEY_CHARS_LIKELY} characters"))
-}
-
-fn read_pepper(pepper: &Pepper) -> Result<Option<Secret>, Outcome> {
-    let Some(reference) = &pepper.pepper else {
-        return Ok(None);
-    };
-    let secret = Environment::of_process().secret(reference, std::path::Path::new(""));
-    secret
-        .map(Some)
-        .map_err(|error| wrong(format!("--pepper: {error}")))
-}
-
-fn parse_label(label: &str) -> Result<KeyLabel, Outcome> {
-    KeyLabel::parse(label).map_err(|error| wrong(format!("{label:?} is not a valid key label: {error}")))
-}
-
-fn wrong(text: String) -> Outcome {
-    Outcome::failed(text + "\n", WRONG)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Commands to a gateway that runs on this machine, over its control socket, and the check of its trail of changes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Subcommand;
 
@@ -8,7 +9,7 @@ use crate::cli::kept::TRAIL;
 use crate::cli::load::SettingsFile;
 use crate::cli::outcome::{FAILED, Outcome, WELL, WRONG};
 use crate::control;
-use crate::control::{Request, SOCKET};
+use crate::control::{Reply, Request, SOCKET, Unreachable};
 use crate::settings;
 use crate::state::{Broken, verify};
 
@@ -34,7 +35,28 @@ pub(super) enum AuditCommand {
     },
 }
 
+/// Why a command has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotSent {
+    /// It is not known where the gateway takes commands.
+    #[error("{0}")]
+    NoFolder(String),
+    #[error(transparent)]
+    Unreachable(Unreachable),
+}
+
 impl Running {
+    /// The settings file.
+    pub(super) fn config(&self) -> &Path {
+        &self.settings.config
+    }
+
+    /// Sends a command, and waits for its answer for so long.
+    pub(super) fn send(&self, request: &Request, patience: Duration) -> Result<Reply, NotSent> {
+        let socket = self.socket().map_err(|outcome| NotSent::NoFolder(outcome.err))?;
+        control::ask(&socket, request, patience).map_err(NotSent::Unreachable)
+    }
+
     fn socket(&self) -> Result<PathBuf, Outcome> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
@@ -72,7 +94,7 @@ pub(super) fn ask(running: &Running, request: &Request) -> Outcome {
         Ok(socket) => socket,
         Err(outcome) => return outcome,
     };
-    match control::ask(&socket, request) {
+    match control::ask(&socket, request, control::PATIENCE) {
         Ok(reply) if reply.code == WELL => Outcome::out(reply.text),
         Ok(reply) => Outcome::failed(reply.text, reply.code),
         Err(error) => Outcome::failed(format!("flowgate: {error}\n"), FAILED),

@@ -36,11 +36,15 @@ const AGAIN: Duration = Duration::from_secs(60);
 const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time from one build to the next.
 const BUILD_PERIOD: Duration = Duration::from_secs(2);
+/// The same for a command, whose effect somebody waits for.
+const COMMAND_PERIOD: Duration = Duration::from_millis(500);
 
 /// Why other settings come into force.
 #[derive(Debug, Clone)]
 pub(super) enum Reason {
     Operator(Actor),
+    /// A command has changed one file, and nothing else is meant.
+    Edit(Actor),
     /// Back to a revision that is kept.
     Rollback {
         by: Actor,
@@ -54,7 +58,7 @@ impl Reason {
     fn word(&self) -> &'static str {
         match self {
             Self::Operator(Actor::Signal { .. }) => "SIGHUP",
-            Self::Operator(_) => "a command",
+            Self::Operator(_) | Self::Edit(_) => "a command",
             Self::Rollback { .. } => "a rollback",
             Self::Files(Watched::All) => "a settings file",
             Self::Files(_) => "a list file",
@@ -64,14 +68,14 @@ impl Reason {
     /// Its name in the trail of changes.
     pub(super) fn action(&self) -> &'static str {
         match self {
-            Self::Operator(_) | Self::Files(_) => "reload",
+            Self::Operator(_) | Self::Edit(_) | Self::Files(_) => "reload",
             Self::Rollback { .. } => "rollback",
         }
     }
 
     pub(super) fn actor(&self) -> Actor {
         match self {
-            Self::Operator(by) | Self::Rollback { by, .. } => by.clone(),
+            Self::Operator(by) | Self::Edit(by) | Self::Rollback { by, .. } => by.clone(),
             Self::Files(_) => Actor::Gateway,
         }
     }
@@ -81,9 +85,16 @@ impl Reason {
     }
 
     fn wanted(&self) -> Wanted {
-        match self.is_of_lists() {
-            true => Wanted::ByItself,
-            false => Wanted::ByOperator,
+        match self {
+            Self::Edit(_) | Self::Files(Watched::Lists) => Wanted::ByItself,
+            Self::Operator(_) | Self::Rollback { .. } | Self::Files(_) => Wanted::ByOperator,
+        }
+    }
+
+    fn period(&self) -> Duration {
+        match self {
+            Self::Operator(Actor::User { .. }) | Self::Edit(_) => COMMAND_PERIOD,
+            Self::Operator(_) | Self::Rollback { .. } | Self::Files(_) => BUILD_PERIOD,
         }
     }
 }
@@ -252,6 +263,16 @@ impl Reloader {
         tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }
 
+    /// Waits until the next build may begin.
+    pub(super) async fn pause(&self, reason: &Reason) {
+        tokio::time::sleep_until(self.built + reason.period()).await;
+    }
+
+    /// The settings file and its lists, as they are in force.
+    pub(super) fn files(&self) -> Vec<FileInForce> {
+        self.files.iter().map(|watching| watching.file.clone()).collect()
+    }
+
     /// Reads the files and puts them in force. With `digest` only if they still have it.
     pub(super) async fn reload(
         &mut self,
@@ -260,7 +281,7 @@ impl Reloader {
         reason: &Reason,
         digest: Option<&str>,
     ) -> Ended {
-        tokio::time::sleep_until(self.built + BUILD_PERIOD).await;
+        self.pause(reason).await;
         self.built = Instant::now();
         // Somebody who asks for it may have changed what is not watched: a trigger, certificate authorities.
         let by_itself = matches!(reason, Reason::Files(_));
@@ -421,7 +442,7 @@ impl Reloader {
         kept.note(&by, reason.action(), "done", &[format!("revision {revision}")]);
         self.pinned = match reason {
             Reason::Rollback { to, .. } => Some(*to),
-            Reason::Operator(_) | Reason::Files(_) => None,
+            Reason::Operator(_) | Reason::Edit(_) | Reason::Files(_) => None,
         };
         server.gateway().note_pinned(self.pinned);
         if self.pinned.is_none()

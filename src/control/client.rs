@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::control::protocol::{Reply, Request};
 
@@ -17,24 +18,41 @@ pub struct Unreachable {
     error: io::Error,
 }
 
-/// Sends a command, and waits for its answer.
+impl Unreachable {
+    /// Whether no gateway is running there.
+    pub fn is_absent(&self) -> bool {
+        matches!(
+            self.error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        )
+    }
+
+    /// Whether a gateway has taken the command and not answered yet.
+    pub fn is_busy(&self) -> bool {
+        matches!(
+            self.error.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+        )
+    }
+}
+
+/// A gateway may read a hundred thousand keys, or wait for a vault.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Sends a command, and waits for its answer for so long.
 ///
 /// # Errors
 /// When no gateway is there, or it does not let this user in.
 #[cfg(unix)]
-pub fn ask(path: &Path, request: &Request) -> Result<Reply, Unreachable> {
+pub fn ask(path: &Path, request: &Request, patience: Duration) -> Result<Reply, Unreachable> {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
 
     use crate::control::protocol::LINE_BYTES_MAX;
 
-    /// A gateway may read a hundred thousand keys, or wait for a vault.
-    const PATIENCE: Duration = Duration::from_secs(120);
-
     let exchange = || -> io::Result<Reply> {
         let mut stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         stream.write_all(&line)?;
@@ -56,7 +74,7 @@ pub fn ask(path: &Path, request: &Request) -> Result<Reply, Unreachable> {
 /// # Errors
 /// Always.
 #[cfg(not(unix))]
-pub fn ask(path: &Path, _: &Request) -> Result<Reply, Unreachable> {
+pub fn ask(path: &Path, _: &Request, _: Duration) -> Result<Reply, Unreachable> {
     Err(Unreachable {
         path: path.to_owned(),
         error: io::ErrorKind::Unsupported.into(),

@@ -6,7 +6,7 @@ mod protocol;
 mod rights;
 mod socket;
 
-pub use client::{Unreachable, ask};
+pub use client::{PATIENCE, Unreachable, ask};
 pub use protocol::{Reply, Request};
 #[cfg(unix)]
 pub use rights::unknown_groups;

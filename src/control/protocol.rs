@@ -33,6 +33,13 @@ pub enum Request {
         /// Also if it lets in what is kept out now.
         readmit: bool,
     },
+    /// Puts a file in force that a command has changed, if no other file has changed.
+    Edited {
+        file: PathBuf,
+        /// SHA-256 of its content before and after, in hexadecimal digits.
+        before: String,
+        after: String,
+    },
     /// What is known of keys.
     Keys {
         /// Whose; otherwise those of all callers.
@@ -55,6 +62,7 @@ impl Request {
             Self::Plan { .. } => "plan",
             Self::Reload { .. } => "reload",
             Self::Rollback { .. } => "rollback",
+            Self::Edited { .. } => "reload-edited",
             Self::Keys { .. } => "key-list",
             Self::Revoke { .. } => "key-revoke",
         }
@@ -66,7 +74,7 @@ impl Request {
             Self::Status | Self::Plan { .. } | Self::Keys { .. } | Self::Rollback { revision: None, .. } => {
                 Right::Read
             }
-            Self::Reload { .. } | Self::Rollback { .. } => Right::Operate,
+            Self::Reload { .. } | Self::Edited { .. } | Self::Rollback { .. } => Right::Operate,
             Self::Revoke { .. } => Right::Keys,
         }
     }

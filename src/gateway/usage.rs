@@ -118,7 +118,9 @@ pub struct KeyFacts {
 impl KeyFacts {
     /// Whether it is accepted, and until when.
     pub fn state(&self) -> String {
-        let dated = |time: Option<SystemTime>| time.map_or_else(String::new, |time| dated(time, self.now));
+        let dated = |time: Option<SystemTime>| {
+            time.map_or_else(String::new, |time| clock::dated_time(time, self.now))
+        };
         let not_before = self.dates.and_then(|dates| dates.not_before);
         let expires = self.dates.and_then(|dates| dates.expires);
         match self.lapse {
@@ -135,13 +137,9 @@ impl KeyFacts {
         let begin = self
             .last_use
             .map(|minute| SystemTime::UNIX_EPOCH + minute.begin());
-        begin.map_or_else(|| "none known".to_owned(), |begin| dated(begin, self.now))
+        begin.map_or_else(
+            || "none known".to_owned(),
+            |begin| clock::dated_time(begin, self.now),
+        )
     }
-}
-
-/// A date with its distance from now.
-pub(super) fn dated(time: SystemTime, now: SystemTime) -> String {
-    let seconds =
-        |time: SystemTime| jiff::Timestamp::try_from(time).map_or(i64::MAX, jiff::Timestamp::as_second);
-    clock::dated(seconds(time), seconds(now))
 }

@@ -97,6 +97,12 @@ pub fn dated(seconds: i64, now: i64) -> String {
     }
 }
 
+/// The same for moments.
+pub fn dated_time(time: SystemTime, now: SystemTime) -> String {
+    let seconds = |time: SystemTime| Timestamp::try_from(time).map_or(i64::MAX, Timestamp::as_second);
+    dated(seconds(time), seconds(now))
+}
+
 /// The wall clock as an RFC 3339 text in UTC with milliseconds.
 pub fn stamp() -> String {
     stamp_of(wall())

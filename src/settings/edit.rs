@@ -79,6 +79,47 @@ pub fn replace_settings(path: &Path, text: &str) -> io::Result<()> {
     draft.put()
 }
 
+/// Replaces a file of the settings in one step if it still has the text that the new one was made from. It keeps its rights and
+/// its owner.
+///
+/// # Errors
+/// Why it cannot be replaced; then it is as it was.
+pub fn replace_same(path: &Path, before: &str, after: &str) -> io::Result<()> {
+    let path = files::behind(path)?;
+    let file = fs::File::open(&path)?;
+    // The lock is that of other commands; where locks are not known, the comparison remains.
+    if let Err(fs::TryLockError::WouldBlock) = file.try_lock() {
+        return Err(io::Error::other("another command is changing it"));
+    }
+    let old = file.metadata()?;
+    let draft = Draft::beside(&path)?;
+    let new = draft.write(after.as_bytes())?;
+    new.set_permissions(old.permissions())?;
+    if !is_of_same_owner(&old, &new.metadata()?) {
+        return Err(io::Error::other(
+            "it belongs to another user, and the gateway might not be able to read it after that: run this command as its owner or as root",
+        ));
+    }
+    if fs::read(&path)? != before.as_bytes() {
+        return Err(io::Error::other(
+            "it was changed in the meantime: run this command again",
+        ));
+    }
+    draft.put()
+}
+
+#[cfg(unix)]
+fn is_of_same_owner(old: &fs::Metadata, new: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    (old.uid(), old.gid()) == (new.uid(), new.gid())
+}
+
+#[cfg(not(unix))]
+fn is_of_same_owner(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    true
+}
+
 /// Who may read the file of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
@@ -129,7 +170,7 @@ mod tests {
 
     #[cfg(unix)]
     use super::Readers;
-    use super::{TriggerPlace, appended, replace_secret, replace_settings, trigger_of, with};
+    use super::{TriggerPlace, appended, replace_same, replace_secret, replace_settings, trigger_of, with};
     use crate::model::Secret;
 
     const TEXT: &str = "# kept\n[[route]]\nname = \"a\"\ntrigger = 'https://a.example/x' # kept too\n\
@@ -200,6 +241,26 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 
+    #[test]
+    fn a_file_is_replaced_only_while_it_is_the_same() {
+        use std::fs;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flowgate.toml");
+        fs::write(&path, "old").unwrap();
+        let refused = replace_same(&path, "older", "new").unwrap_err().to_string();
+        assert!(refused.contains("changed in the meantime"), "{refused}");
+        let other = fs::File::open(&path).unwrap();
+        other.lock().unwrap();
+        let refused = replace_same(&path, "old", "new").unwrap_err().to_string();
+        assert!(refused.contains("another command"), "{refused}");
+        drop(other);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        replace_same(&path, "old", "new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_file_that_is_replaced_keeps_its_owner() {
@@ -222,6 +283,7 @@ mod tests {
         };
         let (of_settings, of_secret) = (facts(&settings), facts(&secret));
         replace_settings(&settings, "new").unwrap();
+        replace_same(&settings, "new", "newer").unwrap();
         let readers = replace_secret(&secret, &Secret::new("new"), &settings).unwrap();
         assert_eq!(readers, Readers::OwnerOfSettings(of_settings.0));
         assert_eq!(facts(&settings), of_settings);

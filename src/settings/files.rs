@@ -48,12 +48,24 @@ impl FileInForce {
 
     /// The same in hexadecimal digits.
     pub fn sha256(&self) -> String {
-        self.digest().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(self.digest())
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the file has this digest now. It blocks.
+    pub fn is_now(&self, sha256: &str) -> bool {
+        let digest = digest_of(&self.path).ok().flatten();
+        digest.is_some_and(|digest| hex(digest.as_ref()) == sha256)
+    }
+
+    /// Whether it is the file at this path, also over links.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        self.path == path || real(path).is_some_and(|path| real(&self.path) == Some(path))
     }
 
     /// Whether the other one is the same file with the same content.
@@ -88,6 +100,15 @@ impl fmt::Display for FileInForce {
     }
 }
 
+/// The digest of a text, as that of its file.
+pub fn sha256_of(text: &str) -> String {
+    hex(aws_lc_rs::digest::digest(&SHA256, text.as_bytes()).as_ref())
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Nothing for a file that is larger than any that can be in force.
 fn digest_of(path: &Path) -> Result<Option<Digest>, String> {
     // Opening a pipe would wait for a writer, and what came out of one at the start cannot be read again.
@@ -111,7 +132,7 @@ fn digest_of(path: &Path) -> Result<Option<Digest>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FileInForce, FileState};
+    use super::{FileInForce, FileState, sha256_of};
 
     #[test]
     fn a_file_is_compared_with_what_was_read_of_it() {
@@ -120,6 +141,8 @@ mod tests {
         std::fs::write(&path, "one\n").unwrap();
         let file = FileInForce::new(&path, b"one\n");
         assert_eq!(file.compare(), FileState::Same);
+        assert!(file.is_now(&file.sha256()) && file.sha256() == sha256_of("one\n"));
+        assert!(file.is_at(&folder.path().join(".").join("list")) && !file.is_at(folder.path()));
         std::fs::write(&path, "two\n").unwrap();
         assert_eq!(file.compare(), FileState::Differs);
         std::fs::write(&path, "one\n").unwrap();

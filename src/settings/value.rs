@@ -112,13 +112,16 @@ impl Check<'_> {
 
     /// Whether a file may be left unread because this machine is not the one that will run the gateway.
     pub(super) fn is_elsewhere(&mut self, value: &At<String>, path: &Path) -> bool {
-        if self.environment.secrets() == Secrets::Resolved || path.exists() {
+        if self.environment.secrets() == Secrets::Resolved {
             return false;
         }
-        let flaw = Flaw::new(format!(
-            "file {} is not on this machine and was not checked",
-            path.display()
-        ));
+        // A pipe would be waited for without end.
+        let why = match fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() || metadata.is_dir() => return false,
+            Ok(_) => "is no regular file",
+            Err(_) => "is not on this machine",
+        };
+        let flaw = Flaw::new(format!("file {} {why} and was not checked", path.display()));
         self.findings.warn(value, flaw);
         true
     }
