@@ -199,10 +199,13 @@ impl Gateway {
         self.estate.flows.sweep(worker);
     }
 
-    /// Forgets addresses whose failures have all been forgiven, and advances the minute with which uses of keys are noted.
+    /// Forgets addresses whose failures have all been forgiven, advances the minute with which uses of keys are noted, and
+    /// warns of keys that expire.
     pub fn sweep_limits(&self) {
         self.estate.limits.sweep();
-        self.snapshot().callers.advance(Minute::of(clock::wall()));
+        let (snapshot, now) = (self.snapshot(), clock::wall());
+        snapshot.callers.advance(Minute::of(now));
+        self.estate.key_expiry.look(&snapshot.callers, now);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::counters::{Counters, RouteFigures};
 use crate::flow::Flows;
 use crate::gateway::budget::Budget;
 use crate::gateway::detach::Departed;
+use crate::gateway::key_expiry::KeyExpiry;
 use crate::gateway::listeners::Listeners;
 use crate::gateway::log::Log;
 use crate::gateway::reloads::Reloads;
@@ -35,6 +36,7 @@ pub(super) struct Estate {
     pub callers: CallerNumbers,
     pub revocations: Revocations,
     pub first_revision: u64,
+    pub key_expiry: KeyExpiry,
     pub departed: Arc<Departed>,
     pub listeners: Listeners,
     pub serving: AtomicBool,
@@ -65,6 +67,7 @@ impl Estate {
             callers: CallerNumbers::default(),
             revocations: recalled.revocations,
             first_revision: recalled.revision,
+            key_expiry: KeyExpiry::default(),
             departed: Arc::default(),
             listeners: Listeners::default(),
             serving: AtomicBool::new(false),

@@ -12,6 +12,7 @@ mod forward;
 mod handle;
 mod host;
 pub mod journal;
+mod key_expiry;
 mod listeners;
 pub mod log;
 mod payload;

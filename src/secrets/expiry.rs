@@ -280,13 +280,16 @@ impl Course {
 
 /// The last step that was reached: one of the days, or the end.
 fn step_of(end: SystemTime, now: SystemTime) -> Option<usize> {
-    let Ok(left) = end.duration_since(now) else {
-        return Some(DAYS.len());
-    };
+    step_to(&DAYS, end, now)
+}
+
+/// The same with other days.
+pub(crate) fn step_to(days: &[u32], end: SystemTime, now: SystemTime) -> Option<usize> {
+    let left = end.duration_since(now).unwrap_or_default();
     if left.is_zero() {
-        return Some(DAYS.len());
+        return Some(days.len());
     }
-    DAYS.iter().rposition(|days| left <= DAY * *days)
+    days.iter().rposition(|days| left <= DAY * *days)
 }
 
 fn seconds_left(end: SystemTime, now: SystemTime) -> f64 {

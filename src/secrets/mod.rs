@@ -10,7 +10,7 @@ mod vault;
 
 pub(crate) use desk::{Desk, Stuck};
 pub use expiry::Life;
-pub(crate) use expiry::{Dated, Watch};
+pub(crate) use expiry::{Dated, Watch, step_to};
 pub(crate) use held::{Held, Renewed, SecretError, SecretName, Shown};
 pub use owner::SecretOwner;
 pub use rereading::{Followed, Following, Rereader, Taken, Verdict};

@@ -424,3 +424,28 @@ async fn a_key_is_denied_while_its_file_cannot_be_edited() {
     );
     assert!(settings(&world, "program.toml").contains("enabled = false"));
 }
+
+#[tokio::test]
+async fn the_log_warns_of_keys_that_expire_soon_in_one_line_a_day() {
+    let (world, mut program, text) = operated().await;
+    ended(&mut program).await;
+    let at = flowgate::model::clock::wall() + Duration::from_secs(5 * 86_400 + 60);
+    let at = jiff::Timestamp::try_from(at)
+        .unwrap()
+        .strftime("%Y-%m-%dT%H:%M:%SZ");
+    let line = |label: &str| format!("{label} {} expires={at}\n", digest(label));
+    world.file("partners", &["a", "b", "c", "d", "e"].map(line).concat());
+    let listed = text.replace(
+        "[[caller]]\n",
+        "[[caller]]\nname = \"partners\"\nkeys_file = \"partners\"\n[[caller]]\n",
+    );
+    let mut program = crate::program::Program::start(&world, &listed);
+    let warned = |line: &serde_json::Value| {
+        let text = line["message"].as_str().unwrap_or_default();
+        text.starts_with("5 keys expire 20")
+            && text.contains("(in 5 days): key a of caller partners, ")
+            && text.contains(" and 2 more; ")
+            && line["level"] == "WARN"
+    };
+    program.line(warned).await;
+}
