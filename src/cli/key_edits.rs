@@ -162,8 +162,9 @@ pub(super) fn revoke(running: &Running, caller: &str, label: &str) -> Result<Out
         key: label.to_string(),
     };
     let denied = running.send(&request, REVOKE_PATIENCE);
-    let edited = disable(running.config(), &caller, &label);
-    let is_listed = matches!(edited, Ok(Some(_)));
+    let disabling = || disable(running.config(), &caller, &label);
+    let edited = running.has_settings().then(disabling);
+    let is_listed = matches!(edited, Some(Ok(Some(_))));
     let mut outcome = match &denied {
         Ok(reply) if reply.code == WELL => Outcome::out(reply.text.clone()),
         // The settings in force do not have it, or this user has no right to it.
@@ -181,7 +182,7 @@ pub(super) fn revoke(running: &Running, caller: &str, label: &str) -> Result<Out
     };
     let key = format!("key {label} of caller {caller}");
     match edited {
-        Ok(Some(edit)) => {
+        Some(Ok(Some(edit))) => {
             let file = edit.path.display();
             outcome.out.push_str(&format!("{key} is disabled in {file}\n"));
             if denied.is_ok() {
@@ -192,13 +193,17 @@ pub(super) fn revoke(running: &Running, caller: &str, label: &str) -> Result<Out
                 }
             }
         }
-        Ok(None) => {
+        None => outcome.err.push_str(&format!(
+            "flowgate: there is no {} here, so no settings were changed: set `enabled = false` on {key} there\n",
+            running.config().display()
+        )),
+        Some(Ok(None)) => {
             let file = running.config().display();
             outcome.err.push_str(&format!(
                 "flowgate: {file} has no {key}, so nothing was disabled there\n"
             ));
         }
-        Err(why) => {
+        Some(Err(why)) => {
             outcome.err.push_str(&format!(
                 "flowgate: the settings were not changed: {}\nSet `enabled = false` on {key} there, or remove it, or run this command \
                  again.\n",

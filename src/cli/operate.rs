@@ -51,6 +51,12 @@ impl Running {
         &self.settings.config
     }
 
+    /// Whether a settings file is meant: with --state or --socket nobody need name one.
+    pub(super) fn has_settings(&self) -> bool {
+        let is_named_otherwise = self.state.is_some() || self.socket.is_some();
+        !is_named_otherwise || self.settings.config.exists()
+    }
+
     /// Sends a command, and waits for its answer for so long.
     pub(super) fn send(&self, request: &Request, patience: Duration) -> Result<Reply, NotSent> {
         let socket = self.socket().map_err(|outcome| NotSent::NoFolder(outcome.err))?;
@@ -104,10 +110,10 @@ pub(super) fn ask(running: &Running, request: &Request) -> Outcome {
 /// What a gateway is asked to compare must be named as the gateway sees it.
 pub(super) fn plan(running: &Running, revision: Option<u64>) -> Outcome {
     let path = &running.settings.config;
-    // With --state or --socket nobody need name a file: then it is the gateway's own.
-    let config = match (running.state.is_some() || running.socket.is_some()) && !path.exists() {
-        true => None,
-        false => match std::path::absolute(path) {
+    let config = match running.has_settings() {
+        // Then it is the gateway's own.
+        false => None,
+        true => match std::path::absolute(path) {
             Ok(path) => Some(path),
             Err(error) => return Outcome::failed(format!("flowgate: {error}\n"), WRONG),
         },

@@ -449,3 +449,22 @@ async fn the_log_warns_of_keys_that_expire_soon_in_one_line_a_day() {
     };
     program.line(warned).await;
 }
+
+#[tokio::test]
+async fn without_a_settings_file_a_key_is_denied_and_no_more() {
+    let (world, program, text) = operated().await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowgate"));
+    command
+        .args(["key", "revoke", "--caller", "shop", "--label", "shop-1"])
+        .args(["--state", "state", "--config", "none.toml"])
+        .current_dir(world.dir());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = output.await.unwrap();
+    assert!(out(&output).contains("refused from now on"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("there is no none.toml here"),
+        "{output:?}"
+    );
+    assert_eq!(status(&world, &program, KEY).await, 401);
+    assert_eq!(settings(&world, "program.toml"), text);
+}
