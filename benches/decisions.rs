@@ -154,7 +154,7 @@ fn routes(criterion: &mut Criterion) {
 
 fn keys(criterion: &mut Criterion) {
     for size in SIZES {
-        let callers = Arc::new(Callers::build(&callers(size), None, &CallerNumbers::default()));
+        let callers = Arc::new(Callers::build(&callers(size), None, &CallerNumbers::default()).unwrap());
         let listed = CallersSettings::Named(vec![CallerName::parse("shop").unwrap()]);
         let places = [
             KeyPlace::Header(HeaderName::from_static("x-api-key")),
@@ -167,6 +167,9 @@ fn keys(criterion: &mut Criterion) {
                 access
                     .identify(&Shown {
                         headers: black_box(&headers),
+                        method: &Method::POST,
+                        target: "/orders",
+                        public_url: None,
                         origin: origin(),
                         guesses: Guesses::Allowed,
                         now: &|| SystemTime::UNIX_EPOCH,

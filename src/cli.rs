@@ -23,6 +23,7 @@ mod reload;
 mod routes;
 mod serve;
 mod signals;
+pub mod vendors;
 
 use std::path::Path;
 

@@ -131,6 +131,10 @@ problems! {
         "The API key has expired, is not valid yet or was switched off." Caller KEY;
     KeysDiffer UNAUTHORIZED "keys-differ" Credential No
         "The request carries two different API keys; send exactly one." Caller KEY;
+    SignatureInvalid UNAUTHORIZED "signature-invalid" Credential No
+        "The signature of the request is missing or not valid." Caller
+        "Read `cause` of these requests in the access log: it names what was checked and with which secret. Compare the secret \
+            with the one that the vendor shows, and `flowgate check` with the vendor's page in docs/vendors.md.";
     CallerNotAllowed FORBIDDEN "caller-not-allowed" Policy No
         "The API key is valid, but its owner may not call this address."
         Operator "Add the caller to `callers` of the route if it may call it; the access log names it as `caller`.";

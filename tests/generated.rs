@@ -10,9 +10,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use flowgate::cli::explain::{failures_page, problems_table};
+use flowgate::cli::vendors::presets_table;
 
-/// Where a generated part of a page begins and ends.
-const BEGIN: &str = "<!-- generated: problems -->\n";
+/// Where a generated part of a page ends.
 const END: &str = "<!-- end -->";
 
 fn page(name: &str) -> PathBuf {
@@ -31,6 +31,15 @@ fn compare(name: &str, expected: &str) {
     );
 }
 
+/// The same for a part of a page, behind a mark.
+fn compare_part(name: &str, part: &str, expected: &str) {
+    let begin = format!("<!-- generated: {part} -->\n");
+    let text = fs::read_to_string(page(name)).unwrap();
+    let (before, rest) = text.split_once(&begin).expect("the page has the mark");
+    let (_, after) = rest.split_once(END).expect("the generated part ends");
+    compare(name, &format!("{before}{begin}{expected}{END}{after}"));
+}
+
 #[test]
 fn the_page_of_failures_is_that_of_the_tables() {
     compare("failures.md", &failures_page());
@@ -38,11 +47,10 @@ fn the_page_of_failures_is_that_of_the_tables() {
 
 #[test]
 fn the_page_for_callers_has_the_table_of_problems() {
-    let text = fs::read_to_string(page("callers.md")).unwrap();
-    let (before, rest) = text.split_once(BEGIN).expect("callers.md has the mark");
-    let (_, after) = rest.split_once(END).expect("the generated part ends");
-    compare(
-        "callers.md",
-        &format!("{before}{BEGIN}{}{END}{after}", problems_table()),
-    );
+    compare_part("callers.md", "problems", &problems_table());
+}
+
+#[test]
+fn the_page_of_vendors_has_the_table_of_presets() {
+    compare_part("vendors.md", "presets", &presets_table());
 }

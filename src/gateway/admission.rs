@@ -13,11 +13,11 @@ use crate::gateway::budget::Owner;
 use crate::gateway::connection::Connection;
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
-use crate::gateway::payload::{Inbound, Payload};
+use crate::gateway::payload::{Inbound, Payload, Rules};
 use crate::gateway::snapshot::{Route, Snapshot};
 use crate::gateway::{host, payload};
-use crate::model::{Holder, clock};
-use crate::policy::{Attempt, Guesses, Origin, Quotas, Shown, Taken};
+use crate::model::{CallerName, Holder, clock};
+use crate::policy::{Attempt, Caller, Guesses, Identity, Origin, Pending, Quotas, Shown, Taken};
 use crate::problem::{Kind, Problem};
 use crate::settings::Peers;
 use crate::wire::Defect;
@@ -83,17 +83,27 @@ pub(super) async fn admit<'r>(
     let attempts = Attempts::of(&snapshot.quotas, origin, via.peers);
     let shown = Shown {
         headers: &head.headers,
+        method: &head.method,
+        target: head.uri.path_and_query().map_or(path, PathAndQuery::as_str),
+        public_url: route.public_url.as_ref(),
         origin,
         guesses: attempts.guesses(),
         now: &clock::wall,
     };
     let identified = route.access.identify(&shown);
-    let caller = identified.map_err(|problem| attempts.failed(problem))?;
+    let identity = identified.map_err(|problem| attempts.failed(problem))?;
+    let (caller, confirmed) = match identity {
+        Identity::Known(caller) => (caller, None),
+        Identity::Pending(pending) => {
+            let (caller, payload) = confirm(estate, route, arrived, journal, (pending, origin)).await?;
+            (caller, Some(payload))
+        }
+    };
     via.set_known();
     journal.caller(&caller.name, caller.label.as_ref());
 
     if !route.enabled {
-        return Err(Problem::from(Kind::RouteDisabled).wait(DISABLED_WAIT));
+        return Err(route_disabled());
     }
     let taken = snapshot.quotas.take(caller.index, route.index)?;
     payload::check_length(&head.headers, &route.rules)?;
@@ -111,14 +121,12 @@ pub(super) async fn admit<'r>(
         origin: via.origin.clone(),
     };
 
-    let started = clock::now();
-    let body = arrived.body.take().unwrap_or_default();
-    let owner = Owner { holder, who: &who };
-    let (rules, budget) = (route.rules, &estate.budget);
-    let read = Payload::read(body, &head.headers, rules, budget, owner, arrived.progress).await;
-    journal.body(arrived.progress, clock::now() - started);
+    let payload = match confirmed {
+        Some(payload) => payload,
+        None => read(estate, route.rules, arrived, journal, Owner { holder, who: &who }).await?,
+    };
     Ok(Admitted(AdmittedParts {
-        payload: read?,
+        payload,
         head,
         route,
         address,
@@ -127,6 +135,56 @@ pub(super) async fn admit<'r>(
         holder,
         taken,
     }))
+}
+
+async fn read(
+    estate: &Estate,
+    rules: Rules,
+    arrived: &mut Arrived<'_>,
+    journal: &mut Journal,
+    owner: Owner<'_>,
+) -> Result<Payload, Problem> {
+    let started = clock::now();
+    let body = arrived.body.take().unwrap_or_default();
+    let (headers, budget) = (&arrived.head.headers, &estate.budget);
+    let read = Payload::read(body, headers, rules, budget, owner, arrived.progress).await;
+    journal.body(arrived.progress, clock::now() - started);
+    read
+}
+
+/// Reads the body of a request whose signature says who sent it, and checks that. It is held whole, in the share of its
+/// address among those of unknown callers, and no limit of a caller is spent before its signature was right.
+async fn confirm(
+    estate: &Estate,
+    route: &Route,
+    arrived: &mut Arrived<'_>,
+    journal: &mut Journal,
+    (pending, origin): (Pending, Origin),
+) -> Result<(Caller, Payload), Problem> {
+    if !route.enabled {
+        return Err(route_disabled());
+    }
+    let head = arrived.head;
+    payload::check_length(&head.headers, &route.rules)?;
+    let who = Introduction {
+        request: journal.request(),
+        caller: CallerName::anonymous(),
+        key: None,
+        origin: arrived.via.origin.clone(),
+    };
+    let holder = origin.bucket().into();
+    let owner = Owner { holder, who: &who };
+    let payload = read(estate, route.rules.whole(), arrived, journal, owner).await?;
+    let Payload::Held(body, _) = &payload else {
+        // A body that is held whole has at most the bytes that a route accepts.
+        return Err(Kind::BodyTooLarge.into());
+    };
+    let caller = pending.confirm(&head.method, &head.headers, body, clock::wall())?;
+    Ok((caller, payload))
+}
+
+fn route_disabled() -> Problem {
+    Problem::from(Kind::RouteDisabled).wait(DISABLED_WAIT)
 }
 
 fn refuse_defect(defect: Option<Defect>) -> Result<(), Problem> {

@@ -148,7 +148,7 @@ mod tests {
             keys: Arc::new(keys.into_iter().collect()),
             ..CallerSettings::new(CallerName::parse("shop").unwrap())
         };
-        Callers::build(&[caller], None, &CallerNumbers::default())
+        Callers::build(&[caller], None, &CallerNumbers::default()).unwrap()
     }
 
     #[test]

@@ -91,6 +91,14 @@ pub(super) struct Rules {
     pub pace: Pace,
 }
 
+impl Rules {
+    /// The same for a body that is read here: none is streamed.
+    pub(super) fn whole(mut self) -> Self {
+        self.hold_bytes_max = usize::try_from(self.bytes_max).unwrap_or(usize::MAX);
+        self
+    }
+}
+
 /// A body that may go on.
 pub(super) enum Payload {
     /// Whole in memory; it can be sent again.

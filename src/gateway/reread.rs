@@ -1,13 +1,16 @@
 //! What the gateway itself keeps of the settings and reads again: addresses of triggers, which change under calls that are
 //! on their way, and the pepper, which does not.
 
+use std::sync::Arc;
+
 use crate::entra::claims::Needs;
 use crate::flow::Mover;
 use crate::gateway::estate::Estate;
 use crate::gateway::snapshot::{Route, Snapshot};
-use crate::model::Secret;
+use crate::model::{CallerName, Secret};
+use crate::policy::signature::Signer;
 use crate::secrets::{Followed, Following, Rereader, SecretOwner, Taken, Verdict};
-use crate::settings::{Config, RouteSettings, SecretSource, TriggerSource};
+use crate::settings::{Config, RouteSettings, SecretSource, SignatureSettings, TriggerSource};
 
 /// Follows what may change of these settings.
 pub(super) fn follow(estate: &Estate, snapshot: &Snapshot, config: &Config) -> Vec<Following> {
@@ -15,6 +18,18 @@ pub(super) fn follow(estate: &Estate, snapshot: &Snapshot, config: &Config) -> V
     let mut following = Vec::new();
     if let (Some(pepper), Some(source)) = (&config.key_pepper, &config.key_pepper_source) {
         following.push(follow_pepper(rereader, pepper, source));
+    }
+    for settings in &config.callers {
+        if let (Some(signature), Some(signer)) =
+            (&settings.signature, snapshot.callers.signer(&settings.name))
+        {
+            following.push(follow_secrets(
+                rereader,
+                &settings.name,
+                signature,
+                signer.clone(),
+            ));
+        }
     }
     for (route, settings) in snapshot.routes.iter().zip(&config.routes) {
         if let Some(source) = &settings.trigger_source {
@@ -70,6 +85,47 @@ fn follow_trigger(
         }
         Verdict::Taken(Taken {
             said,
+            until: None,
+            credential: None,
+        })
+    })
+}
+
+/// Follows the secrets with which a caller signs.
+fn follow_secrets(
+    rereader: &Rereader,
+    caller: &CallerName,
+    settings: &SignatureSettings,
+    signer: Arc<Signer>,
+) -> Following {
+    let followed = Followed {
+        holder: SecretOwner::Caller(caller.as_str().into()),
+        what: "signing secret",
+        credential: format!("signing-secret-{caller}"),
+        until: None,
+    };
+    let mut known: Vec<_> = settings
+        .secrets
+        .iter()
+        .filter_map(|one| one.source.known().cloned())
+        .collect();
+    let places: Vec<_> = settings.secrets.iter().map(|one| &one.source).collect();
+    let (settings, name) = (settings.clone(), caller.clone());
+    rereader.follow(followed, &places, move |texts| {
+        if texts.len() == known.len()
+            && texts
+                .iter()
+                .zip(&known)
+                .all(|(text, known)| text.same_as(known.expose()))
+        {
+            return Verdict::Same;
+        }
+        if let Err(why) = signer.replace(&settings, texts) {
+            return Verdict::Refused(why.to_string());
+        }
+        known = texts.to_vec();
+        Verdict::Taken(Taken {
+            said: format!("signing secrets of caller {name} replaced"),
             until: None,
             credential: None,
         })

@@ -14,13 +14,16 @@ use crate::gateway::arrival::Pace;
 use crate::gateway::estate::Estate;
 use crate::gateway::payload::Rules;
 use crate::gateway::upstream::{Passes, Upstream};
-use crate::model::{Minute, RouteName, Secret, clock, locked};
+use crate::model::{Minute, PublicUrl, RouteName, Secret, clock, locked};
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
+use crate::policy::signature::SignerError;
 use crate::policy::{Access, Callers, Matching, Networks, Quotas, Routes};
 use crate::problem::{Kind, Problem};
 use crate::secrets::Following;
-use crate::settings::{Config, ListenerSettings, Proof, ReadyRequires, RouteSettings, SettingsDigest};
+use crate::settings::{
+    CallersSettings, Config, ListenerSettings, Proof, ReadyRequires, RouteSettings, SettingsDigest,
+};
 
 #[derive(Debug)]
 pub(super) struct Snapshot {
@@ -42,6 +45,18 @@ pub(super) struct Snapshot {
     following: Mutex<Vec<Following>>,
 }
 
+/// The fields in which callers of a route present credentials.
+fn credentials(settings: &RouteSettings, callers: &Callers) -> Vec<HeaderName> {
+    let mut fields = KeyReader::build(&settings.key_places).header_places().to_vec();
+    if let CallersSettings::Named(names) = &settings.callers {
+        let signers = names.iter().filter_map(|name| callers.signer(name));
+        fields.extend(signers.flat_map(|signer| signer.fields().to_vec()));
+    }
+    fields.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    fields.dedup();
+    fields
+}
+
 /// A public address and all that is decided for it.
 #[derive(Debug)]
 pub(super) struct Route {
@@ -50,6 +65,8 @@ pub(super) struct Route {
     pub enabled: bool,
     pub access: Access,
     pub networks: Networks,
+    /// Scheme and host under which callers know it.
+    pub public_url: Option<PublicUrl>,
     pub rules: Rules,
     pub identity: Option<Identity>,
     pub preflight: Option<Arc<Preflight>>,
@@ -89,6 +106,8 @@ pub enum BuildError {
     /// Two routes clash; the check of the settings names both places.
     #[error("the routes clash: {0}")]
     Routes(String),
+    #[error(transparent)]
+    Signer(#[from] SignerError),
 }
 
 impl Snapshot {
@@ -143,7 +162,7 @@ impl Snapshot {
             (&estate.rereader, &estate.counters),
             earlier.map(|earlier| &earlier.tokens),
         )?;
-        let callers = Callers::build(&config.callers, config.key_pepper.as_ref(), &estate.callers);
+        let callers = Callers::build(&config.callers, config.key_pepper.as_ref(), &estate.callers)?;
         if !estate.revocations.is_empty() {
             callers.revoke_all(|digest| estate.revocations.has(&digest.to_setting()));
         }
@@ -152,7 +171,7 @@ impl Snapshot {
         let mut routes = Vec::with_capacity(config.routes.len());
         for (index, settings) in config.routes.iter().enumerate() {
             let access = Access::build(&settings.callers, &settings.key_places, &callers);
-            let route = Route::build(index, settings, access, config, (estate, &tokens))?;
+            let route = Route::build(index, settings, (access, &callers), config, (estate, &tokens))?;
             routes.push(Arc::new(route));
         }
         let matching = config.routes.iter().map(Matching::from);
@@ -205,7 +224,7 @@ impl Route {
     fn build(
         index: usize,
         settings: &RouteSettings,
-        access: Access,
+        (access, callers): (Access, &Callers),
         config: &Config,
         (estate, tokens): (&Estate, &Tokens),
     ) -> Result<Self, TrustError> {
@@ -222,6 +241,7 @@ impl Route {
             enabled: settings.enabled,
             access,
             networks: Networks::build(&settings.networks),
+            public_url: settings.public_url.clone(),
             rules: Rules {
                 bytes_max: settings.body_bytes_max,
                 hold_bytes_max: bodies.hold_size_max.bytes(),
@@ -235,7 +255,7 @@ impl Route {
             preflight: identity.as_ref().map(preflight),
             identity,
             trigger: estate.flows.trigger(settings)?,
-            credentials: KeyReader::build(&settings.key_places).header_places().to_vec(),
+            credentials: credentials(settings, callers),
             upstream: Upstream::of(&settings.kind),
             passes: Passes {
                 relative_path: settings.relative_path,

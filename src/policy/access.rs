@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::policy::caller::{Caller, Callers};
+use crate::policy::caller::Callers;
 use crate::policy::proof;
-use crate::policy::proof::{Proof, Shown};
+use crate::policy::proof::{Identity, Proof, Shown};
 use crate::problem::{Kind, Problem};
 use crate::settings::{CallersSettings, KeyPlace};
 
@@ -45,8 +45,8 @@ impl Access {
     /// Identifies the caller, and checks that it may call.
     ///
     /// # Errors
-    /// `key-unknown`, `key-expired`, `keys-differ`, `key-missing`, `caller-not-allowed`, `address-refused`.
-    pub fn identify(&self, shown: &Shown<'_>) -> Result<Caller, Problem> {
+    /// `key-unknown`, `key-expired`, `keys-differ`, `key-missing`, `signature-invalid`, `caller-not-allowed`, `address-refused`.
+    pub fn identify(&self, shown: &Shown<'_>) -> Result<Identity, Problem> {
         let found = self.proofs.iter().find_map(|proof| proof.identify(shown));
         found.unwrap_or_else(|| {
             let first = self.proofs.first();
@@ -61,13 +61,13 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
-    use http::{HeaderMap, HeaderValue};
+    use http::{HeaderMap, HeaderValue, Method};
 
     use super::{Access, Attempt};
     use crate::model::{CallerName, KeyLabel};
     use crate::policy::address::Origin;
     use crate::policy::caller::{Caller, CallerNumbers, Callers};
-    use crate::policy::proof::{Guesses, Shown};
+    use crate::policy::proof::{Guesses, Identity, Shown};
     use crate::problem::{Kind, Problem};
     use crate::settings::{
         CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, NetworkSettings,
@@ -101,7 +101,7 @@ mod tests {
         Access::build(
             &CallersSettings::Named(names),
             &places,
-            &Arc::new(Callers::build(callers, None, &CallerNumbers::default())),
+            &Arc::new(Callers::build(callers, None, &CallerNumbers::default()).unwrap()),
         )
     }
 
@@ -115,11 +115,18 @@ mod tests {
             .into_iter()
             .map(|key| ("x-api-key".parse().unwrap(), value(key)))
             .collect();
-        access.identify(&Shown {
+        let identity = access.identify(&Shown {
             headers: &headers,
+            method: &Method::POST,
+            target: "/orders",
+            public_url: None,
             origin: origin(from),
             guesses: Guesses::Allowed,
             now: &|| now,
+        });
+        identity.map(|identity| match identity {
+            Identity::Known(caller) => caller,
+            Identity::Pending(pending) => panic!("{pending:?}"),
         })
     }
 
@@ -256,7 +263,7 @@ mod tests {
 
     #[test]
     fn on_an_anonymous_route_no_key_is_looked_at() {
-        let callers = Arc::new(Callers::build(&cast(), None, &CallerNumbers::default()));
+        let callers = Arc::new(Callers::build(&cast(), None, &CallerNumbers::default()).unwrap());
         let places = [KeyPlace::Header("x-api-key".parse().unwrap())];
         let open = Access::build(&CallersSettings::Anonymous, &places, &callers);
         let caller = ask(&open, Some("wrong"), "198.51.100.1", NOW).unwrap();

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::model::{CallerName, Holder, KeyLabel, Minute, Registry, Secret};
 use crate::policy::address::{Networks, Origin, canonical};
 use crate::policy::key::{DigestStart, Identified, Keys, Lapse};
+use crate::policy::proof::signature::{Signer, SignerError};
 use crate::settings::{CallerSettings, KeyDigest};
 
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Caller {
     pub index: Option<usize>,
     /// Its number, which outlives the settings; none is used for the anonymous caller.
     pub(super) number: usize,
+    /// The id of its delivery, where its signature has one.
+    pub delivery: Option<String>,
 }
 
 impl Caller {
@@ -65,20 +68,35 @@ pub(super) struct Member {
     pub name: CallerName,
     number: Arc<usize>,
     pub networks: Networks,
-    /// The networks that alone identify it; none for a caller with keys.
+    /// The networks that alone identify it; none for a caller with keys or a signature.
     pub identified_by: Option<Box<[IpNet]>>,
+    pub has_keys: bool,
+    /// What its requests must be signed with.
+    pub signer: Option<Arc<Signer>>,
 }
 
 impl Callers {
     /// Builds the callers; their order is that of the settings, and an index there is an index here.
-    pub fn build(callers: &[CallerSettings], pepper: Option<&Secret>, numbers: &CallerNumbers) -> Self {
+    ///
+    /// # Errors
+    /// A secret of a signature that is none.
+    pub fn build(
+        callers: &[CallerSettings],
+        pepper: Option<&Secret>,
+        numbers: &CallerNumbers,
+    ) -> Result<Self, SignerError> {
         let names = callers.iter().map(|caller| caller.name.clone());
         let member = |caller| Member::new(caller, numbers);
-        Self {
-            members: callers.iter().map(member).collect(),
+        Ok(Self {
+            members: callers.iter().map(member).collect::<Result<_, _>>()?,
             by_name: names.zip(0..).collect(),
             keys: Keys::build(callers, pepper),
-        }
+        })
+    }
+
+    /// What the requests of a caller must be signed with.
+    pub fn signer(&self, name: &CallerName) -> Option<&Arc<Signer>> {
+        self.member(*self.by_name.get(name)?)?.signer.as_ref()
     }
 
     /// The indices of callers with these names; a name that no caller has is left out.
@@ -156,14 +174,23 @@ impl Callers {
 }
 
 impl Member {
-    fn new(settings: &CallerSettings, numbers: &CallerNumbers) -> Self {
+    fn new(settings: &CallerSettings, numbers: &CallerNumbers) -> Result<Self, SignerError> {
         let allowed = || settings.networks.allow.iter().copied().map(canonical);
-        Self {
+        let signer = settings
+            .signature
+            .as_ref()
+            .map(|signature| Signer::build(&settings.name, signature));
+        let signer = signer.transpose()?.map(Arc::new);
+        let has_keys = !settings.keys.is_empty();
+        let by_network = !has_keys && signer.is_none();
+        Ok(Self {
             name: settings.name.clone(),
             number: numbers.of(&settings.name),
             networks: Networks::build(&settings.networks),
-            identified_by: settings.keys.is_empty().then(|| allowed().collect()),
-        }
+            identified_by: by_network.then(|| allowed().collect()),
+            has_keys,
+            signer,
+        })
     }
 
     /// This caller, known by one of its keys or by its network.
@@ -173,6 +200,7 @@ impl Member {
             label,
             index: Some(index),
             number: *self.number,
+            delivery: None,
         }
     }
 }

@@ -11,6 +11,7 @@
 //!    is, so that nobody can lock out its owner.
 //! 5. [`Access::identify`]: the caller, by key or network, with its own networks; if [`Attempt::of`] the
 //!    problem is a failure, [`Quotas::count_failure`] remembers it, or the refusal of step 4 is the answer.
+//!    A caller that signs is known only after its body was read ([`Pending::confirm`]).
 //! 6. [`Quotas::take`]: the limits of caller, route and gateway, all of them tested before any is taken
 //!    from.
 
@@ -30,6 +31,6 @@ pub use address::{Networks, Origin, OutsideNetworks};
 pub use caller::{Caller, CallerNumbers, Callers};
 pub use open_paths::OpenPaths;
 pub use proof::signature;
-pub use proof::{Guesses, Shown};
+pub use proof::{Guesses, Identity, Pending, Shown};
 pub use quota::{LimitStates, Quotas, Taken};
 pub use route::{Matching, RouteError, RouteMatch, Routes};

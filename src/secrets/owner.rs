@@ -13,6 +13,8 @@ pub enum SecretOwner {
     Listener(SocketAddr),
     /// A route, which shows it to its flow.
     Route(Arc<str>),
+    /// A caller, which signs with it.
+    Caller(Arc<str>),
     Gateway,
 }
 
@@ -45,6 +47,7 @@ impl fmt::Display for SecretOwner {
             Self::Identity(name) => write!(f, "identity {name}"),
             Self::Listener(address) => write!(f, "listener {address}"),
             Self::Route(name) => write!(f, "route {name}"),
+            Self::Caller(name) => write!(f, "caller {name}"),
             Self::Gateway => f.write_str("the gateway"),
         }
     }

@@ -20,9 +20,11 @@ use crate::settings::name::Names;
 use crate::settings::network::NetworkKeys;
 use crate::settings::rings::{KeyMarks, Pepper, Ring, Shared};
 use crate::settings::scalars::Rate;
+use crate::settings::signature::SignatureTable;
 use crate::settings::table::{Table, table};
 use crate::settings::{
-    KeyDigest, KeyList, KeySettings, KeyState, NetworkSettings, SecretSource, Secrets, UNRESOLVED, lists,
+    KeyDigest, KeyList, KeySettings, KeyState, NetworkSettings, SecretSource, Secrets, SignatureSettings,
+    UNRESOLVED, lists,
 };
 
 table! {
@@ -53,6 +55,8 @@ table! {
         rate: Rate = CALLER_RATE, ANY, Reload;
         /// File with keys, one a line: LABEL DIGEST, then not_before=, expires=, enabled= as needed.
         keys_file: Option<At<String>> = None, ANY, Reload;
+        /// How it signs its requests.
+        signature: Option<Table<SignatureTable>> = None, ANY, Reload;
         /// Its API keys.
         key: Vec<Table<KeyTable>> = Vec::new(), ANY, Reload;
     }
@@ -80,6 +84,8 @@ pub struct CallerSettings {
     /// Its keys; a caller without any is known by its networks alone.
     pub keys: Arc<KeyList>,
     pub networks: NetworkSettings,
+    /// What every request of it must be signed with, beside its key if it has keys.
+    pub signature: Option<SignatureSettings>,
     pub rate: Option<Rate>,
 }
 
@@ -89,6 +95,7 @@ impl CallerSettings {
             name,
             keys: Arc::default(),
             networks: NetworkSettings::default(),
+            signature: None,
             rate: Some(CALLER_RATE),
         }
     }
@@ -186,11 +193,12 @@ impl Check<'_> {
                 .deny
                 .extend(everything.map(|address| IpNet::new_assert(address, 0)));
         }
+        let signature = caller.signature.as_ref().map(|table| self.signature(table));
         let unread = caller.keys_file.is_some() && self.environment.secrets() == Secrets::Unresolved;
-        let by_address = caller.networks.is_some() || caller.networks_file.is_some();
-        let sources = ["key", "keys_file", "networks", "networks_file"];
+        let by_address = caller.networks.is_some() || caller.networks_file.is_some() || signature.is_some();
+        let sources = ["key", "keys_file", "networks", "networks_file", "signature"];
         let reported = sources.iter().any(|key| caller.is_reported(key));
-        // Its networks alone would let everybody in them in, because somebody has emptied a file.
+        // Its networks or its signature alone would let everybody in, because somebody has emptied a file.
         if let Some(value) = caller
             .keys_file
             .as_ref()
@@ -200,17 +208,19 @@ impl Check<'_> {
             let flaw = Flaw::new("the file has no keys, and the caller has no other");
             self.findings.mistake(
                 value,
-                flaw.hint("add a key, or remove `keys_file` to know the caller by its networks alone"),
+                flaw.hint("add a key, or remove `keys_file` to know the caller without one"),
             );
         }
         if keyless && !by_address && !unread && mistakes == self.findings.len() && !reported {
             let mark = caller.keys_file.as_ref().map_or(Mark::from(caller), Mark::from);
-            let flaw = Flaw::new("the caller has neither keys nor networks, so nobody would be it");
+            let flaw =
+                Flaw::new("the caller has no keys, no signature and no networks, so nobody would be it");
             let hint = "make a key with `flowgate key new` and add its digest as [[caller.key]]";
             self.findings.mistake(mark, flaw.hint(hint));
         }
         Some(CallerSettings {
             networks,
+            signature: signature.flatten(),
             rate: Some(caller.rate),
             ..CallerSettings::new(name?)
         })
@@ -335,13 +345,13 @@ mod tests {
     fn a_caller_has_keys_or_networks() {
         assert_eq!(
             sample("").mistakes(),
-            ["the caller has neither keys nor networks, so nobody would be it"]
+            ["the caller has no keys, no signature and no networks, so nobody would be it"]
         );
         assert!(sample("networks = [\"10.0.0.0/8\"]").mistakes().is_empty());
         assert!(sample(&key("a", "")).mistakes().is_empty());
         assert_eq!(
             sample("deny_networks = [\"10.0.0.0/8\"]").mistakes(),
-            ["the caller has neither keys nor networks, so nobody would be it"]
+            ["the caller has no keys, no signature and no networks, so nobody would be it"]
         );
     }
 

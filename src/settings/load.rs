@@ -100,6 +100,8 @@ impl Check<'_> {
         identity::give_roles(&mut identities, &routes);
         let keyvault = self.keyvault(file.keyvault.as_ref(), &identities, &mut identity_names);
         self.health_paths(&file.listener, &file.route);
+        let held_budget = file.bodies.held_budget.as_u64();
+        self.signed_routes(&file.route, &routes, &callers, held_budget);
         self.balancers(&file.listener, &callers);
         // With a mistake somewhere, a use may only have been overlooked.
         if self.findings.len() == 0 {

@@ -41,6 +41,7 @@ mod sample;
 mod scalars;
 mod schema;
 mod serving;
+mod signature;
 mod source;
 mod state;
 mod syntax;
@@ -84,6 +85,7 @@ pub use route::{
 pub use scalars::{Rate, Size};
 pub use schema::schema;
 pub use serving::{Certificate, CertificateSource};
+pub use signature::{SignatureSettings, SigningSecretSettings};
 pub use source::{Environment, SecretSource, Secrets, UNRESOLVED, VaultValue};
 pub use state::{state_folder, without_comments};
 pub use trigger::{Proof, TriggerSource};

@@ -8,7 +8,7 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use crate::model::{
-    CallerName, FixedPath, Flaw, Host, IdentityName, PathEnd, PathTemplate, RouteName, TriggerUrl,
+    CallerName, FixedPath, Flaw, Host, IdentityName, PathEnd, PathTemplate, PublicUrl, RouteName, TriggerUrl,
 };
 use crate::outbound::Trust;
 use crate::settings::bodies::BODY_SIZE_CEILING;
@@ -32,6 +32,9 @@ table! {
         name: Option<At<String>> = None, ANY, Reload;
         /// Host it answers for, without port; default: any.
         host: Option<Host> = None, ANY, Reload;
+        /// Scheme and host under which callers know it, for vendors that sign the address: "https://hooks.example.com"; default:
+        /// https and `host`.
+        public_url: Option<PublicUrl> = None, ANY, Reload;
         /// Whether it serves; if not, its callers get 503 and are asked to repeat.
         enabled: bool = true, ANY, Reload;
         /// Path, for example "/orders", "/orders/{id}" or "/files/{*rest}".
@@ -124,6 +127,8 @@ pub struct RouteSettings {
     pub name: RouteName,
     pub enabled: bool,
     pub host: Option<Host>,
+    /// Scheme and host under which callers know it.
+    pub public_url: Option<PublicUrl>,
     pub path: PathTemplate,
     /// Methods; at least one.
     pub methods: Vec<Method>,
@@ -275,6 +280,10 @@ impl Check<'_> {
             name: name?,
             enabled: route.enabled,
             host: route.host.clone(),
+            public_url: route
+                .public_url
+                .clone()
+                .or_else(|| route.host.as_ref().map(PublicUrl::of_host)),
             path: (**path).clone(),
             methods,
             callers: callers?,

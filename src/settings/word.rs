@@ -3,8 +3,8 @@
 
 use http::{HeaderName, Method};
 
-use crate::model::Flaw;
 use crate::model::trigger::OWN_PARAMETERS;
+use crate::model::{Flaw, PublicUrl};
 use crate::settings::kinds::word;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,7 @@ const HEADERS_REFUSED: [&str; 11] = [
 ];
 
 word! {
+    PublicUrl: PublicUrl::parse, ["https://hooks.example.com"];
     Method: read_method, ["POST"];
     KeyPlace: read_place, ["header:x-api-key", "authorization", "basic"];
 }

@@ -46,6 +46,7 @@ mod rollback;
 mod rotation;
 mod secrets;
 mod shutdown;
+mod signatures;
 mod tokens;
 mod upstream;
 mod vault;

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::model::signature::place::Place;
-use crate::model::signature::template::Template;
+use crate::model::signature::template::{Piece, Template};
 use crate::model::{KeyLabel, Secret};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,84 @@ impl Default for Recipe {
             certificate: None,
         }
     }
+}
+
+/// Why a recipe is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecipeError {
+    #[error("nothing says where the signature is")]
+    NoPlace,
+    #[error("the template has {0}, but nothing says where it is")]
+    NoSource(&'static str),
+    #[error("{0}")]
+    Unfit(&'static str),
+}
+
+impl Recipe {
+    /// Whether requests can be checked with it.
+    pub fn check(&self) -> Result<(), RecipeError> {
+        let is_certificate = self.algorithm == Algorithm::RsaCertificate;
+        let pieces = match &self.content {
+            Content::Template(template) => template.0.as_slice(),
+            Content::Twilio | Content::Adyen | Content::Sns => &[],
+        };
+        if self.signature.is_empty() {
+            return Err(RecipeError::NoPlace);
+        }
+        if self.algorithm != Algorithm::Token {
+            if self.content == Content::Template(Default::default()) {
+                return Err(RecipeError::Unfit("the template is empty"));
+            }
+            if self.encoding == Encoding::Plain {
+                return Err(RecipeError::Unfit("a signature is encoded as hex or base64"));
+            }
+        }
+        if is_certificate != self.certificate.is_some() {
+            return Err(RecipeError::Unfit(
+                "a certificate and its algorithm belong together",
+            ));
+        }
+        if pieces.contains(&Piece::Timestamp) && self.timestamp.is_none() {
+            return Err(RecipeError::NoSource("{timestamp}"));
+        }
+        if pieces.contains(&Piece::Id) && self.id.is_none() {
+            return Err(RecipeError::NoSource("{id}"));
+        }
+        match self.timestamp.as_ref().map(|timestamp| &timestamp.place) {
+            Some(TimestampPlace::Beside(_)) if self.separator.is_none() => Err(RecipeError::Unfit(
+                "a timestamp beside the signature needs a separator",
+            )),
+            // Anyone could replace it and send an old request again.
+            Some(place) if !pieces.is_empty() && !covers_timestamp(pieces, place) => {
+                Err(RecipeError::Unfit("the template does not cover the timestamp"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn has_piece(&self, piece: &Piece) -> bool {
+        match &self.content {
+            Content::Template(template) => template.0.contains(piece),
+            Content::Twilio | Content::Adyen | Content::Sns => false,
+        }
+    }
+
+    /// Whether the signature covers the address to which the request was sent, with its host.
+    pub fn covers_url(&self) -> bool {
+        self.content == Content::Twilio
+            || [Piece::Url, Piece::UrlDecoded]
+                .iter()
+                .any(|piece| self.has_piece(piece))
+    }
+}
+
+fn covers_timestamp(pieces: &[Piece], place: &TimestampPlace) -> bool {
+    pieces.iter().any(|piece| match (piece, place) {
+        (Piece::Timestamp, _) => true,
+        (Piece::Body, TimestampPlace::At(place)) => place.pointer().is_some(),
+        (Piece::At(covered), TimestampPlace::At(place)) => covered == place,
+        _ => false,
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +173,7 @@ pub enum Content {
 /// The body and nothing else.
 impl Default for Content {
     fn default() -> Self {
-        Self::Template(Template(vec![super::template::Piece::Body]))
+        Self::Template(Template(vec![Piece::Body]))
     }
 }
 

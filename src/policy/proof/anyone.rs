@@ -3,7 +3,7 @@
 use crate::model::CallerName;
 use crate::policy::address::Origin;
 use crate::policy::caller::Caller;
-use crate::policy::proof::shown::{Proof, Shown};
+use crate::policy::proof::shown::{Identity, Proof, Shown};
 use crate::problem::{Kind, Problem};
 
 #[derive(Debug)]
@@ -16,13 +16,14 @@ impl Anyone {
             label: None,
             index: None,
             number: 0,
+            delivery: None,
         })
     }
 }
 
 impl Proof for Anyone {
-    fn identify(&self, _: &Shown<'_>) -> Option<Result<Caller, Problem>> {
-        Some(Ok(self.0.clone()))
+    fn identify(&self, _: &Shown<'_>) -> Option<Result<Identity, Problem>> {
+        Some(Ok(Identity::Known(self.0.clone())))
     }
 
     fn missing(&self, _: Origin) -> Problem {

@@ -1,11 +1,13 @@
-//! An API key. One that is presented decides alone: if it is wrong, the caller's network does not help.
+//! An API key. One that is presented decides: if it is wrong, neither the caller's network nor a signature helps.
 
 use std::sync::Arc;
 
 use crate::policy::address::Origin;
-use crate::policy::caller::{Caller, Callers};
+use crate::policy::caller::Callers;
 use crate::policy::key::{Candidate, KeyFault, KeyReader, is_generated};
-use crate::policy::proof::shown::{Guesses, Proof, Shown};
+use crate::policy::proof::pending;
+use crate::policy::proof::pending::{Pending, Signatory};
+use crate::policy::proof::shown::{Guesses, Identity, Proof, Shown};
 use crate::problem::{Kind, Problem};
 use crate::settings::KeyPlace;
 
@@ -24,7 +26,7 @@ impl ByKey {
         places: &[KeyPlace],
         callers: &Arc<Callers>,
     ) -> Option<Self> {
-        let has_keys = |index: usize| callers.member(index)?.identified_by.is_none().then_some(index);
+        let has_keys = |index: usize| callers.member(index)?.has_keys.then_some(index);
         let mut listed: Vec<usize> = listed.iter().copied().filter_map(has_keys).collect();
         listed.sort_unstable();
         (!listed.is_empty()).then(|| Self {
@@ -34,7 +36,7 @@ impl ByKey {
         })
     }
 
-    fn look_up(&self, candidate: &Candidate<'_>, shown: &Shown<'_>) -> Result<Caller, Problem> {
+    fn look_up(&self, candidate: &Candidate<'_>, shown: &Shown<'_>) -> Result<Identity, Problem> {
         if shown.guesses == Guesses::Refused && !is_generated(candidate.as_bytes()) {
             let cause = "the key was not looked up, because it could be guessed";
             return Err(Problem::from(Kind::KeyUnknown).because(cause));
@@ -60,7 +62,16 @@ impl ByKey {
             return Err(refused(Kind::AddressRefused, cause));
         }
         keys.note(&found);
-        Ok(member.identified(found.caller, found.label()))
+        let caller = member.identified(found.caller, found.label());
+        let Some(signer) = &member.signer else {
+            return Ok(Identity::Known(caller));
+        };
+        let (scheme, url) = (signer.scheme(), shown.url());
+        if let Err(why) = scheme.claim(shown.head(&url), (shown.now)()) {
+            return Err(pending::refused(&caller, &why));
+        }
+        let candidates = vec![Signatory { caller, scheme }];
+        Ok(Identity::Pending(Pending::new(candidates, url)))
     }
 
     fn refuse(&self, fault: KeyFault<'_>) -> Problem {
@@ -79,7 +90,7 @@ impl ByKey {
 }
 
 impl Proof for ByKey {
-    fn identify(&self, shown: &Shown<'_>) -> Option<Result<Caller, Problem>> {
+    fn identify(&self, shown: &Shown<'_>) -> Option<Result<Identity, Problem>> {
         match self.reader.read(shown.headers) {
             Ok(candidate) => Some(self.look_up(&candidate?, shown)),
             Err(problem) => Some(Err(problem)),

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
 use crate::policy::address::Origin;
-use crate::policy::caller::{Caller, Callers};
-use crate::policy::proof::shown::{Proof, Shown};
+use crate::policy::caller::Callers;
+use crate::policy::proof::shown::{Identity, Proof, Shown};
 use crate::problem::{Kind, Problem};
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl ByNetwork {
 }
 
 impl Proof for ByNetwork {
-    fn identify(&self, shown: &Shown<'_>) -> Option<Result<Caller, Problem>> {
+    fn identify(&self, shown: &Shown<'_>) -> Option<Result<Identity, Problem>> {
         let origin = shown.origin;
         // From the widest network to the narrowest; at most one for each length of a prefix.
         let mut narrowest = None;
@@ -47,7 +47,7 @@ impl Proof for ByNetwork {
             });
             narrowest = fitting.or(narrowest);
         }
-        narrowest.map(|(index, member)| Ok(member.identified(index, None)))
+        narrowest.map(|(index, member)| Ok(Identity::Known(member.identified(index, None))))
     }
 
     fn missing(&self, origin: Origin) -> Problem {

@@ -14,8 +14,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use x509_parser::parse_x509_certificate;
 
+use crate::material::digest_of;
 use crate::model::signature::CertificateRecipe;
-use crate::policy::proof::signature::key::digest_of;
 use crate::policy::proof::signature::refusal::Unverified;
 use crate::policy::proof::signature::timestamp::seconds;
 

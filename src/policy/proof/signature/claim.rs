@@ -5,12 +5,12 @@ use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 
+use crate::material::{decode, encode, encoding_name, signature_bytes};
 use crate::model::signature::{Algorithm, Content, Encoding, Place, Recipe, TimestampPlace, TimestampRecipe};
 use crate::model::{KeyLabel, clock};
 use crate::policy::proof::signature::certificate::{self, Certificate};
 use crate::policy::proof::signature::content::{Parts, Pieces};
 use crate::policy::proof::signature::json::{BodyValues, Extent};
-use crate::policy::proof::signature::key::{decode, encode, encoding_name, signature_bytes};
 use crate::policy::proof::signature::refusal::{Checked, Unverified};
 use crate::policy::proof::signature::request::{Head, bounded};
 use crate::policy::proof::signature::scheme::{HeldSecret, Scheme};

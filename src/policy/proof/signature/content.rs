@@ -7,10 +7,10 @@ use aws_lc_rs::digest;
 use http::header::CONTENT_TYPE;
 use percent_encoding::percent_decode;
 
+use crate::material::decode;
 use crate::model::Secret;
 use crate::model::signature::{Content, Encoding, Piece, Place, Pointer, Template};
 use crate::policy::proof::signature::json::BodyValues;
-use crate::policy::proof::signature::key::decode;
 use crate::policy::proof::signature::refusal::Unverified;
 use crate::policy::proof::signature::request::Head;
 

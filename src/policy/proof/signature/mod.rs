@@ -7,11 +7,11 @@ mod certificate;
 mod claim;
 mod content;
 mod json;
-mod key;
 mod refusal;
 mod request;
 mod scheme;
 mod sign;
+mod signer;
 #[cfg(test)]
 mod tests;
 mod timestamp;
@@ -24,3 +24,4 @@ pub use refusal::{Checked, Unverified};
 pub use request::Head;
 pub use scheme::{Scheme, SchemeError};
 pub use sign::{Addition, Unsigned};
+pub use signer::{Signer, SignerError};

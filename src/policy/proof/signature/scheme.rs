@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
+use crate::material::WebhookKey;
 use crate::model::signature::{
-    Algorithm, Content, Encoding, Piece, Place, Pointer, Recipe, SigningSecret, TimestampPlace,
+    Algorithm, Content, Piece, Place, Pointer, Recipe, RecipeError, SigningSecret, TimestampPlace,
 };
 use crate::model::{KeyLabel, Secret};
 use crate::policy::proof::signature::content;
-use crate::policy::proof::signature::key::Key;
 
 /// Secrets of one scheme. A request with a wrong signature costs one hash for each.
 const SECRETS_MAX: usize = 8;
@@ -23,7 +23,7 @@ pub struct Scheme {
 #[derive(Debug)]
 pub(super) struct HeldSecret {
     pub label: KeyLabel,
-    pub key: Key,
+    pub key: WebhookKey,
     pub secret: Secret,
     pub not_before: Option<SystemTime>,
     pub expires: Option<SystemTime>,
@@ -32,23 +32,19 @@ pub(super) struct HeldSecret {
 /// Why a recipe and its secrets are no scheme.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemeError {
-    #[error("there is no place of a signature")]
-    NoPlace,
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
     #[error("there is no secret")]
     NoSecret,
     #[error("there are more than {SECRETS_MAX} secrets")]
     TooManySecrets,
     #[error("the secret `{label}` {what}")]
     Secret { label: KeyLabel, what: &'static str },
-    #[error("the template has {0}, but nothing says where it is")]
-    NoSource(&'static str),
-    #[error("{0}")]
-    Unfit(&'static str),
 }
 
 impl Scheme {
     pub fn build(recipe: &Recipe, secrets: &[SigningSecret]) -> Result<Self, SchemeError> {
-        check(recipe)?;
+        recipe.check()?;
         if secrets.is_empty() {
             return Err(SchemeError::NoSecret);
         }
@@ -56,7 +52,7 @@ impl Scheme {
             return Err(SchemeError::TooManySecrets);
         }
         let hold = |secret: &SigningSecret| {
-            let key = Key::build(
+            let key = WebhookKey::build(
                 &secret.secret,
                 recipe.algorithm,
                 recipe.key_form,
@@ -75,7 +71,7 @@ impl Scheme {
             })
         };
         Ok(Self {
-            secrets: secrets.iter().map(hold).collect::<Result<_, _>>()?,
+            secrets: secrets.iter().map(hold).collect::<Result<_, SchemeError>>()?,
             pointers: pointers(recipe),
             recipe: recipe.clone(),
         })
@@ -90,12 +86,12 @@ impl Scheme {
     /// Whether a signature covers every byte of the body. A token covers none, and some vendors sign single fields.
     pub fn covers_body(&self) -> bool {
         let is_signed = self.recipe.algorithm != Algorithm::Token;
-        let is_whole = self.recipe.content == Content::Twilio || has_piece(&self.recipe, &Piece::Body);
+        let is_whole = self.recipe.content == Content::Twilio || self.recipe.has_piece(&Piece::Body);
         is_signed && is_whole
     }
 
     pub(super) fn covers_id(&self) -> bool {
-        has_piece(&self.recipe, &Piece::Id)
+        self.recipe.has_piece(&Piece::Id)
     }
 
     /// The header fields and parameters of the query that are credentials: they are neither logged nor passed on. Signatures
@@ -109,66 +105,10 @@ impl Scheme {
         self.recipe.id.as_ref().and_then(Place::pointer)
     }
 
-    pub(super) fn places(&self) -> String {
+    pub fn places(&self) -> String {
         let places = self.recipe.signature.iter().map(Place::to_string);
         places.collect::<Vec<_>>().join(" or ")
     }
-}
-
-fn has_piece(recipe: &Recipe, piece: &Piece) -> bool {
-    match &recipe.content {
-        Content::Template(template) => template.0.contains(piece),
-        Content::Twilio | Content::Adyen | Content::Sns => false,
-    }
-}
-
-fn check(recipe: &Recipe) -> Result<(), SchemeError> {
-    let is_certificate = recipe.algorithm == Algorithm::RsaCertificate;
-    let pieces = match &recipe.content {
-        Content::Template(template) => template.0.as_slice(),
-        Content::Twilio | Content::Adyen | Content::Sns => &[],
-    };
-    if recipe.signature.is_empty() {
-        return Err(SchemeError::NoPlace);
-    }
-    if recipe.algorithm != Algorithm::Token {
-        if recipe.content == Content::Template(Default::default()) {
-            return Err(SchemeError::Unfit("the template is empty"));
-        }
-        if recipe.encoding == Encoding::Plain {
-            return Err(SchemeError::Unfit("a signature is encoded as hex or base64"));
-        }
-    }
-    if is_certificate != recipe.certificate.is_some() {
-        return Err(SchemeError::Unfit(
-            "a certificate and its algorithm belong together",
-        ));
-    }
-    if pieces.contains(&Piece::Timestamp) && recipe.timestamp.is_none() {
-        return Err(SchemeError::NoSource("{timestamp}"));
-    }
-    if pieces.contains(&Piece::Id) && recipe.id.is_none() {
-        return Err(SchemeError::NoSource("{id}"));
-    }
-    match recipe.timestamp.as_ref().map(|timestamp| &timestamp.place) {
-        Some(TimestampPlace::Beside(_)) if recipe.separator.is_none() => Err(SchemeError::Unfit(
-            "a timestamp beside the signature needs a separator",
-        )),
-        // Anyone could replace it and send an old request again.
-        Some(place) if !pieces.is_empty() && !covers_timestamp(pieces, place) => {
-            Err(SchemeError::Unfit("the template does not cover the timestamp"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn covers_timestamp(pieces: &[Piece], place: &TimestampPlace) -> bool {
-    pieces.iter().any(|piece| match (piece, place) {
-        (Piece::Timestamp, _) => true,
-        (Piece::Body, TimestampPlace::At(place)) => place.pointer().is_some(),
-        (Piece::At(covered), TimestampPlace::At(place)) => covered == place,
-        _ => false,
-    })
 }
 
 /// Everything of the body that is read, each once.
@@ -180,7 +120,7 @@ fn pointers(recipe: &Recipe) -> Vec<Pointer> {
             TimestampPlace::At(place) => Some(place),
             TimestampPlace::Beside(_) => None,
         });
-    let signed_id = recipe.id.as_ref().filter(|_| has_piece(recipe, &Piece::Id));
+    let signed_id = recipe.id.as_ref().filter(|_| recipe.has_piece(&Piece::Id));
     let certificate = recipe.certificate.as_ref().map(|certificate| &certificate.url);
     let places = recipe
         .signature

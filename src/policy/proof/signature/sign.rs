@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 
+use crate::material::encode;
 use crate::model::signature::{Algorithm, Place, TimeUnit, TimestampPlace};
 use crate::policy::proof::signature::content::Parts;
 use crate::policy::proof::signature::json::{BodyValues, Extent};
-use crate::policy::proof::signature::key::encode;
 use crate::policy::proof::signature::request::Head;
 use crate::policy::proof::signature::scheme::Scheme;
 

@@ -246,7 +246,7 @@ proptest! {
         }
         let mut plain = Request::new("https://hooks.example/in?a=1", &[], &body);
         if recipe.content == Content::Twilio {
-            let hash = super::key::encode(
+            let hash = crate::material::encode(
                 aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &plain.body).as_ref(),
                 Encoding::Hex,
             );

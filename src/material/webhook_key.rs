@@ -1,4 +1,4 @@
-//! Keys of a scheme: decoded once, and compared with signatures in constant time.
+//! Keys of webhook signatures: decoded once, and compared with signatures in constant time.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +19,7 @@ const PADDING: GeneralPurposeConfig =
 const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, PADDING);
 const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, PADDING);
 
-pub(super) enum Key {
+pub(crate) enum WebhookKey {
     /// It has the states after both pads, so it is large.
     Hmac(Box<hmac::Key>),
     Ed25519(ParsedPublicKey),
@@ -28,16 +28,16 @@ pub(super) enum Key {
     Text(Secret),
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for WebhookKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(***)")
+        f.write_str("WebhookKey(***)")
     }
 }
 
-impl Key {
+impl WebhookKey {
     /// # Errors
     /// What is wrong with the secret, without a part of it.
-    pub(super) fn build(
+    pub(crate) fn build(
         secret: &Secret,
         algorithm: Algorithm,
         form: KeyForm,
@@ -70,7 +70,7 @@ impl Key {
     }
 
     /// Whether one of the signatures is right for the pieces. None makes another one wrong.
-    pub(super) fn verifies(&self, pieces: &[Cow<'_, [u8]>], signatures: &[Vec<u8>]) -> bool {
+    pub(crate) fn verifies(&self, pieces: &[Cow<'_, [u8]>], signatures: &[Vec<u8>]) -> bool {
         match self {
             Self::Hmac(_) | Self::Text(_) => {
                 let tag = self.tag(pieces);
@@ -96,7 +96,7 @@ impl Key {
     }
 
     /// What a sender with this key would send; of a public key nothing.
-    pub(super) fn tag(&self, pieces: &[Cow<'_, [u8]>]) -> Vec<u8> {
+    pub(crate) fn tag(&self, pieces: &[Cow<'_, [u8]>]) -> Vec<u8> {
         match self {
             Self::Hmac(key) => {
                 let mut context = hmac::Context::with_key(key);
@@ -109,14 +109,14 @@ impl Key {
     }
 }
 
-pub(super) fn digest_of(algorithm: &'static digest::Algorithm, pieces: &[Cow<'_, [u8]>]) -> digest::Digest {
+pub(crate) fn digest_of(algorithm: &'static digest::Algorithm, pieces: &[Cow<'_, [u8]>]) -> digest::Digest {
     let mut context = digest::Context::new(algorithm);
     pieces.iter().for_each(|piece| context.update(piece));
     context.finish()
 }
 
 /// The length of every signature of an algorithm, if they all have the same.
-pub(super) fn signature_bytes(algorithm: Algorithm) -> Option<usize> {
+pub(crate) fn signature_bytes(algorithm: Algorithm) -> Option<usize> {
     match algorithm {
         Algorithm::HmacSha1 => Some(20),
         Algorithm::HmacSha256 => Some(32),
@@ -138,7 +138,7 @@ fn public_key(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     decode(&joined, Encoding::Base64)
 }
 
-pub(super) fn decode(text: &str, encoding: Encoding) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn decode(text: &str, encoding: Encoding) -> Option<Zeroizing<Vec<u8>>> {
     let bytes = match encoding {
         Encoding::Hex => {
             let (pairs, rest) = text.as_bytes().as_chunks::<2>();
@@ -154,7 +154,7 @@ pub(super) fn decode(text: &str, encoding: Encoding) -> Option<Zeroizing<Vec<u8>
     Some(Zeroizing::new(bytes))
 }
 
-pub(super) fn encode(bytes: &[u8], encoding: Encoding) -> String {
+pub(crate) fn encode(bytes: &[u8], encoding: Encoding) -> String {
     match encoding {
         Encoding::Hex => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
         Encoding::Base64 => BASE64.encode(bytes),
@@ -163,7 +163,7 @@ pub(super) fn encode(bytes: &[u8], encoding: Encoding) -> String {
     }
 }
 
-pub(super) fn encoding_name(encoding: Encoding) -> &'static str {
+pub(crate) fn encoding_name(encoding: Encoding) -> &'static str {
     match encoding {
         Encoding::Hex => "hex",
         Encoding::Base64 => "base64",
@@ -177,7 +177,7 @@ mod tests {
     use proptest::prelude::any;
     use proptest::proptest;
 
-    use super::{Key, decode, encode};
+    use super::{WebhookKey as Key, decode, encode};
     use crate::model::Secret;
     use crate::model::signature::{Algorithm, Encoding, KeyForm};
 
@@ -185,7 +185,7 @@ mod tests {
     fn a_key_does_not_print() {
         for algorithm in [Algorithm::HmacSha256, Algorithm::Token] {
             let key = Key::build(&Secret::new("canary-7f"), algorithm, KeyForm::Text, "").unwrap();
-            assert_eq!(format!("{key:?}"), "Key(***)");
+            assert_eq!(format!("{key:?}"), "WebhookKey(***)");
         }
     }
 

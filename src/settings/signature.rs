@@ -1,0 +1,560 @@
+//! `[caller.signature]`: how a caller signs its requests: a preset, or every part of a recipe by itself.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::material::WebhookKey;
+use crate::model::signature::{
+    Algorithm, Content, Encoding, Habits, KeyForm, Place, Preset, Recipe, Template, TimeUnit, TimestampPlace,
+    TimestampRecipe,
+};
+use crate::model::{CallerName, Flaw, KeyLabel};
+use crate::settings::check::Check;
+use crate::settings::kinds::{ANY, At, choice, word};
+use crate::settings::near::closest;
+use crate::settings::route::RouteTable;
+use crate::settings::scalars::{HOUR, SECOND};
+use crate::settings::table::{Table, table};
+use crate::settings::{CallerSettings, CallersSettings, KeyPlace, QueryPass, RouteSettings, SecretSource};
+
+/// The label of a secret that has none of its own.
+const LABEL: &str = "signature";
+/// Secrets of one caller: a request with a wrong signature costs one hash for each.
+const SECRETS_MAX: usize = 8;
+/// Places in which a route looks for signatures: callers that sign and have no keys, of one route.
+const SIGNERS_MAX: usize = 16;
+/// Signed bodies are held before their caller is known, in a quarter of the memory for held bodies, of which one address gets
+/// half.
+const UNKNOWN_PART: u64 = 8;
+
+table! {
+    /// How a caller signs its requests.
+    pub(crate) struct SignatureTable {
+        /// A vendor whose webhooks are known: "github", "stripe". Every other key changes a part of it.
+        preset: Option<PresetName> = None, ANY, Reload;
+        /// Where the signature is: "header:NAME", "query:NAME" or "body:/POINTER".
+        from: Option<Vec<Place>> = None, ANY, Reload;
+        /// What precedes it: "sha256=".
+        prefix: Option<String> = None, ANY, Reload;
+        /// Character between several signatures, or between a signature and its timestamp, in one value.
+        separator: Option<Separator> = None, ANY, Reload;
+        /// Algorithm of the signature; "token" where the value is the secret itself.
+        algorithm: Option<Algorithm> = None, ANY, Reload;
+        /// Encoding of the signature; default: hex.
+        encoding: Option<Encoding> = None, ANY, Reload;
+        /// What is signed, of {body}, {timestamp}, {id}, {url}, {method}, {header:NAME}, {query:NAME}; default: "{body}".
+        template: Option<Template> = None, ANY, Reload;
+        /// Where the timestamp is; one beside the signature in the same value has `timestamp_prefix` in its place.
+        timestamp: Option<Place> = None, ANY, Reload;
+        /// What precedes a timestamp beside the signature: "t=".
+        timestamp_prefix: Option<String> = None, ANY, Reload;
+        /// Unit of the timestamp; default: s.
+        timestamp_unit: Option<TimeUnit> = None, ANY, Reload;
+        /// How far the timestamp may be from the clock of this machine; default: 5m.
+        tolerance: Option<Duration> = None, SECOND..=HOUR, Reload;
+        /// Where the id of the delivery is.
+        id: Option<Place> = None, ANY, Reload;
+        /// How secrets are written; default: text.
+        secret_form: Option<KeyForm> = None, ANY, Reload;
+        /// What precedes a secret and is no part of it: "whsec_".
+        secret_prefix: Option<String> = None, ANY, Reload;
+        /// The secret, or public key; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS".
+        secret: Option<At<String>> = None, ANY, Reload;
+        /// Several of them, while one replaces another; in place of `secret`.
+        secrets: Vec<Table<SigningSecretTable>> = Vec::new(), ANY, Reload;
+    }
+}
+
+table! {
+    /// One of several secrets.
+    pub(crate) struct SigningSecretTable {
+        /// Distinguishes it in logs.
+        label: Option<At<KeyLabel>> = None, ANY, Reload;
+        /// The secret, or public key; a reference.
+        secret: Option<At<String>> = None, ANY, Reload;
+        /// Signatures are refused before this moment.
+        not_before: Option<SystemTime> = None, ANY, Reload;
+        /// Signatures are refused from this moment on.
+        expires: Option<SystemTime> = None, ANY, Reload;
+    }
+}
+
+/// A preset by its name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PresetName(&'static Preset);
+
+/// One character, as it is written into a value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Separator(char);
+
+word! {
+    PresetName: read_preset, ["github", "stripe"];
+    Separator: read_separator, [","];
+    Place: Place::parse, ["header:x-signature"];
+    Template: Template::parse, ["{timestamp}.{body}"];
+}
+
+choice!(Algorithm: Self::HmacSha256 => "hmac-sha256", Self::HmacSha1 => "hmac-sha1", Self::HmacSha512 => "hmac-sha512",
+    Self::Ed25519 => "ed25519", Self::EcdsaP256 => "ecdsa-p256", Self::Token => "token");
+choice!(Encoding: Self::Hex => "hex", Self::Base64 => "base64", Self::Base64Url => "base64url", Self::Plain => "plain");
+choice!(TimeUnit: Self::Seconds => "s", Self::Milliseconds => "ms", Self::Rfc3339 => "rfc3339");
+choice!(KeyForm: Self::Text => "text", Self::Hex => "hex", Self::Base64 => "base64", Self::Public => "public");
+
+fn read_preset(text: &str) -> Result<PresetName, Flaw> {
+    if let Some(preset) = Preset::named(text) {
+        return match preset.recipe.certificate {
+            None => Ok(PresetName(preset)),
+            Some(_) => Err(Flaw::new(format!(
+                "webhooks of {text} are signed with a certificate that must be fetched, which is not supported yet"
+            ))),
+        };
+    }
+    let names = Preset::all().iter().map(|preset| preset.name);
+    let flaw = Flaw::new("there is no preset of this name");
+    Err(match closest(text, names) {
+        Some(meant) => flaw.hint(format!("did you mean \"{meant}\"?")),
+        None => flaw.hint("docs/vendors.md lists all; for others leave `preset` out and set `from`, `template` and the like"),
+    })
+}
+
+fn read_separator(text: &str) -> Result<Separator, Flaw> {
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some(char), None) if char.is_ascii() && !char.is_ascii_alphanumeric() => Ok(Separator(char)),
+        _ => Err(
+            Flaw::new("a separator is one character that is no letter and no digit")
+                .hint("write for example \",\""),
+        ),
+    }
+}
+
+/// How a caller signs.
+#[derive(Debug, Clone)]
+pub struct SignatureSettings {
+    pub recipe: Arc<Recipe>,
+    /// What is known of the vendor.
+    pub habits: Habits,
+    pub secrets: Vec<SigningSecretSettings>,
+}
+
+/// One secret, with the place where it is read again.
+#[derive(Debug, Clone)]
+pub struct SigningSecretSettings {
+    pub label: KeyLabel,
+    pub source: SecretSource,
+    pub not_before: Option<SystemTime>,
+    pub expires: Option<SystemTime>,
+}
+
+impl Check<'_> {
+    pub(super) fn signature(&mut self, table: &Table<SignatureTable>) -> Option<SignatureSettings> {
+        let preset = table.preset.map(|PresetName(preset)| preset);
+        let recipe = recipe_of(table, preset);
+        if let Err(error) = recipe.check() {
+            let flaw = Flaw::new(error.to_string());
+            let flaw = match preset {
+                None if table.from.is_none() => {
+                    flaw.hint("set `preset` for a known vendor, or `from` and `template`")
+                }
+                _ => flaw,
+            };
+            if !["preset", "from", "template", "timestamp"]
+                .iter()
+                .any(|key| table.is_reported(key))
+            {
+                self.findings.mistake(table, flaw);
+            }
+            return None;
+        }
+        if table.tolerance.is_some() && recipe.timestamp.is_none() {
+            let flaw = Flaw::new("there is no timestamp that `tolerance` could be about");
+            self.findings
+                .mistake(table.place("tolerance").unwrap_or(table.into()), flaw);
+        }
+        let secrets = self.signing_secrets(table, &recipe);
+        Some(SignatureSettings {
+            recipe: Arc::new(recipe),
+            habits: preset.map(|preset| preset.habits).unwrap_or_default(),
+            secrets,
+        })
+    }
+
+    fn signing_secrets(
+        &mut self,
+        table: &Table<SignatureTable>,
+        recipe: &Recipe,
+    ) -> Vec<SigningSecretSettings> {
+        let mut secrets = Vec::new();
+        match (&table.secret, table.secrets.as_slice()) {
+            (None, []) => {
+                let hint = "name its place: secret = \"env:NAME\"";
+                table.missing("secret", hint, &mut self.findings);
+            }
+            (Some(value), []) => {
+                let label = KeyLabel::parse(LABEL).ok();
+                secrets.extend(
+                    label.and_then(|label| self.signing_secret((label, value), (None, None), recipe)),
+                );
+            }
+            (Some(value), [first, ..]) => {
+                let flaw = Flaw::new("a signature has one `secret` or a list of `secrets`");
+                self.findings.clash(value, flaw, first, "the list begins here");
+            }
+            (None, list) => {
+                if list.len() > SECRETS_MAX {
+                    let flaw = Flaw::new(format!("there are more than {SECRETS_MAX} secrets"));
+                    self.findings.mistake(table, flaw);
+                }
+                for one in list {
+                    let hint = "give the secret a label that distinguishes it in logs";
+                    let label = one.require(("label", &one.label), hint, &mut self.findings);
+                    let hint = "name its place: secret = \"env:NAME\"";
+                    let value = one.require(("secret", &one.secret), hint, &mut self.findings);
+                    let (Some(label), Some(value)) = (label, value) else {
+                        continue;
+                    };
+                    let dates = (one.not_before, one.expires);
+                    secrets.extend(self.signing_secret(((**label).clone(), value), dates, recipe));
+                }
+            }
+        }
+        secrets
+    }
+
+    fn signing_secret(
+        &mut self,
+        (label, value): (KeyLabel, &At<String>),
+        (not_before, expires): (Option<SystemTime>, Option<SystemTime>),
+        recipe: &Recipe,
+    ) -> Option<SigningSecretSettings> {
+        let source = self.secret_at_start("secret", value)?;
+        if let Some(secret) = source.known() {
+            let key = WebhookKey::build(secret, recipe.algorithm, recipe.key_form, &recipe.key_prefix);
+            let flaw = key
+                .map(|_| ())
+                .map_err(|what| Flaw::new(format!("the secret {what}")));
+            self.findings.keep(value, flaw)?;
+        }
+        if expires.is_some_and(|expires| expires <= self.environment.now()) {
+            self.findings
+                .warn(value, Flaw::new(format!("the secret \"{label}\" has expired")));
+        }
+        Some(SigningSecretSettings {
+            label,
+            source,
+            not_before,
+            expires,
+        })
+    }
+
+    /// What routes must say so that signatures of their callers can be checked.
+    pub(super) fn signed_routes(
+        &mut self,
+        tables: &[Table<RouteTable>],
+        routes: &[RouteSettings],
+        callers: &[CallerSettings],
+        held_budget: u64,
+    ) {
+        let signing = callers.iter().filter(|caller| caller.signature.is_some());
+        let signing: HashMap<_, _> = signing.map(|caller| (&caller.name, caller)).collect();
+        if signing.is_empty() {
+            return;
+        }
+        let tables: HashMap<_, _> = tables
+            .iter()
+            .filter_map(|table| Some((table.name.as_ref()?.as_str(), table)))
+            .collect();
+        let keyed = callers.iter().filter(|caller| !caller.keys.is_empty());
+        let keyed: HashSet<_> = keyed.map(|caller| &caller.name).collect();
+        for route in routes {
+            let CallersSettings::Named(names) = &route.callers else {
+                continue;
+            };
+            let Some(table) = tables.get(route.name.as_str()) else {
+                continue;
+            };
+            let signers = names.iter().filter_map(|name| signing.get(name));
+            let signers = signers.filter_map(|caller| Some((*caller, caller.signature.as_ref()?)));
+            let signers: Vec<_> = signers.collect();
+            let without_keys = signers.iter().filter(|(caller, _)| caller.keys.is_empty());
+            if without_keys.count() > SIGNERS_MAX {
+                let flaw = Flaw::new(format!(
+                    "more than {SIGNERS_MAX} callers of the route are known by their signature alone"
+                ));
+                self.findings.mistake(
+                    *table,
+                    flaw.hint("each is tried in turn; give them routes of their own, or keys"),
+                );
+            }
+            let Some((caller, _)) = signers.first() else {
+                continue;
+            };
+            let room = held_budget / UNKNOWN_PART;
+            if route.body_bytes_max > room {
+                let flaw = Flaw::new(format!(
+                    "bodies of caller \"{}\" are held before their signature is checked, in an eighth of `bodies.held_budget`, \
+                     which is {room} bytes; the route accepts {}",
+                    caller.name, route.body_bytes_max
+                ));
+                let hint = "lower `body_size_max` of the route, or raise `held_budget`";
+                self.findings.mistake(
+                    table.place("body_size_max").unwrap_or((*table).into()),
+                    flaw.hint(hint),
+                );
+            }
+            let has_keys = names.iter().any(|name| keyed.contains(name));
+            for (caller, signature) in signers {
+                self.signer_of_route((table, route), &caller.name, &signature.recipe, has_keys);
+            }
+        }
+    }
+
+    fn signer_of_route(
+        &mut self,
+        (table, route): (&Table<RouteTable>, &RouteSettings),
+        name: &CallerName,
+        recipe: &Recipe,
+        has_keys: bool,
+    ) {
+        if recipe.covers_url() && route.public_url.is_none() {
+            let flaw = Flaw::new(format!(
+                "caller \"{name}\" signs the address that it calls, and the route does not say which one that is"
+            ));
+            let hint = "set public_url = \"https://HOST\" as callers write it, or `host`";
+            self.findings.mistake(table, flaw.hint(hint));
+        }
+        let in_authorization = recipe.signature.contains(&Place::header("authorization"));
+        let reads_it = route
+            .key_places
+            .iter()
+            .any(|place| !matches!(place, KeyPlace::Header(_)));
+        if in_authorization && has_keys && reads_it {
+            let flaw = Flaw::new(format!(
+                "caller \"{name}\" signs in `Authorization`, where the route reads keys of other callers"
+            ));
+            let hint = "set key_from = [\"header:x-api-key\"], or give the caller a route of its own";
+            self.findings
+                .mistake(table.place("key_from").unwrap_or(table.into()), flaw.hint(hint));
+        }
+        let passed = recipe
+            .signature
+            .iter()
+            .find_map(|place| match (place, &route.query) {
+                (Place::Query(name), QueryPass::All) => Some(name),
+                (Place::Query(name), QueryPass::Named(names)) => {
+                    Some(name).filter(|name| names.contains(name))
+                }
+                _ => None,
+            });
+        if let Some(parameter) = passed {
+            let flaw = Flaw::new(format!(
+                "the parameter \"{parameter}\" has the signature of caller \"{name}\" and must not go on"
+            ));
+            self.findings.mistake(
+                table.place("query").unwrap_or(table.into()),
+                flaw.hint("list the parameters that pass in `query`"),
+            );
+        }
+    }
+}
+
+fn recipe_of(table: &SignatureTable, preset: Option<&Preset>) -> Recipe {
+    let mut recipe = preset.map(|preset| preset.recipe.clone()).unwrap_or_default();
+    if let Some(places) = &table.from {
+        recipe.signature.clone_from(places);
+    }
+    if let Some(prefix) = &table.prefix {
+        recipe.prefix.clone_from(prefix);
+    }
+    if let Some(Separator(separator)) = table.separator {
+        recipe.separator = Some(separator);
+    }
+    recipe.algorithm = table.algorithm.unwrap_or(recipe.algorithm);
+    recipe.encoding = match (table.encoding, recipe.algorithm, preset) {
+        (Some(encoding), ..) => encoding,
+        (None, Algorithm::Token, None) => Encoding::Plain,
+        (None, ..) => recipe.encoding,
+    };
+    if let Some(template) = &table.template {
+        recipe.content = Content::Template(template.clone());
+    }
+    let place = match (&table.timestamp, &table.timestamp_prefix) {
+        (Some(place), _) => Some(TimestampPlace::At(place.clone())),
+        (None, Some(prefix)) => Some(TimestampPlace::Beside(prefix.clone())),
+        (None, None) => None,
+    };
+    const TOLERANCE: Duration = Duration::from_secs(300);
+    if let Some(place) = place {
+        recipe.timestamp = Some(TimestampRecipe {
+            place,
+            unit: TimeUnit::Seconds,
+            tolerance: Some(TOLERANCE),
+        });
+    }
+    if let Some(timestamp) = &mut recipe.timestamp {
+        timestamp.unit = table.timestamp_unit.unwrap_or(timestamp.unit);
+        timestamp.tolerance = table.tolerance.or(timestamp.tolerance);
+    }
+    recipe.id = table.id.clone().or(recipe.id);
+    recipe.key_form = match (table.secret_form, recipe.algorithm, preset) {
+        (Some(form), ..) => form,
+        (None, Algorithm::Ed25519 | Algorithm::EcdsaP256, None) => KeyForm::Public,
+        (None, ..) => recipe.key_form,
+    };
+    if let Some(prefix) = &table.secret_prefix {
+        recipe.key_prefix.clone_from(prefix);
+    }
+    recipe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Algorithm, Encoding};
+    use crate::model::signature::{Preset, TimestampPlace};
+    use crate::settings::SignatureSettings;
+    use crate::settings::sample::Sample;
+
+    fn sample(lines: &str) -> Sample {
+        let caller = format!("name = \"acme\"\n[caller.signature]\n{lines}");
+        Sample::default()
+            .with("caller", &caller)
+            .replace("anonymous = true", "callers = [\"acme\"]")
+    }
+
+    fn signature(lines: &str) -> SignatureSettings {
+        sample(lines).config().callers.remove(0).signature.unwrap()
+    }
+
+    #[test]
+    fn three_lines_are_enough_for_a_vendor_with_a_preset() {
+        for preset in Preset::all()
+            .iter()
+            .filter(|preset| preset.recipe.certificate.is_none())
+        {
+            let lines = format!("preset = \"{}\"\nsecret = \"env:SECRET\"", preset.name);
+            let sample =
+                sample(&lines).replace("path = ", "public_url = \"https://hooks.example.com\"\npath = ");
+            // Some have public keys or keys in base64, which the secret of the sample is not.
+            let mistakes = sample.mistakes();
+            assert!(
+                mistakes
+                    .iter()
+                    .all(|mistake| mistake.starts_with("the secret is")),
+                "{lines}: {mistakes:?}"
+            );
+        }
+        assert_eq!(
+            *signature("preset = \"github\"\nsecret = \"env:SECRET\"").recipe,
+            Preset::named("github").unwrap().recipe
+        );
+    }
+
+    #[test]
+    fn a_part_of_a_preset_can_be_another() {
+        let recipe = signature(
+            "preset = \"stripe\"\nsecret = \"env:SECRET\"\ntolerance = \"1m\"\nencoding = \"base64\"",
+        )
+        .recipe;
+        assert_eq!(
+            recipe.timestamp.as_ref().unwrap().tolerance.unwrap().as_secs(),
+            60
+        );
+        assert_eq!(recipe.encoding, Encoding::Base64);
+        let token =
+            signature("from = [\"header:x-token\"]\nalgorithm = \"token\"\nsecret = \"env:SECRET\"").recipe;
+        assert_eq!(
+            (token.algorithm, token.encoding),
+            (Algorithm::Token, Encoding::Plain)
+        );
+        let beside = signature(
+            "from = [\"header:x-sign\"]\nseparator = \",\"\ntimestamp_prefix = \"t=\"\ntemplate = \"{timestamp}{body}\"\n\
+             secret = \"env:SECRET\"",
+        );
+        let timestamp = beside.recipe.timestamp.clone().unwrap();
+        assert_eq!(timestamp.place, TimestampPlace::Beside("t=".to_owned()));
+    }
+
+    #[test]
+    fn what_cannot_be_checked_is_a_mistake() {
+        let secret = "secret = \"env:SECRET\"\n";
+        for (lines, what) in [
+            (
+                format!("preset = \"githib\"\n{secret}"),
+                "there is no preset of this name",
+            ),
+            (
+                format!("preset = \"sns\"\n{secret}"),
+                "webhooks of sns are signed with a certificate that must be fetched, which is not supported yet",
+            ),
+            (secret.to_owned(), "nothing says where the signature is"),
+            ("preset = \"github\"".to_owned(), "`secret` is missing"),
+            (
+                "preset = \"github\"\nsecret = \"plain-text\"".to_owned(),
+                "`secret` must not be written into the settings file",
+            ),
+            (
+                format!("preset = \"github\"\n{secret}tolerance = \"1m\""),
+                "there is no timestamp that `tolerance` could be about",
+            ),
+            (
+                format!("preset = \"sendgrid\"\n{secret}"),
+                "the secret is no public key in PEM, base64 or hex",
+            ),
+            (
+                format!("from = [\"x-signature\"]\n{secret}"),
+                "this is not a place in a request",
+            ),
+            (
+                format!("from = [\"header:x\"]\ntemplate = \"{{time}}\"\n{secret}"),
+                "unknown piece of a template",
+            ),
+            (
+                format!("from = [\"header:x\"]\ntemplate = \"{{timestamp}}{{body}}\"\n{secret}"),
+                "the template has {timestamp}, but nothing says where it is",
+            ),
+            (
+                format!("from = [\"header:x\"]\nseparator = \"ab\"\n{secret}"),
+                "a separator is one character that is no letter and no digit",
+            ),
+        ] {
+            assert_eq!(sample(&lines).mistakes(), [what], "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_route_must_allow_what_its_signatures_need() {
+        let twilio = sample("preset = \"twilio\"\nsecret = \"env:SECRET\"");
+        assert_eq!(
+            twilio.mistakes(),
+            ["caller \"acme\" signs the address that it calls, and the route does not say which one that is"]
+        );
+        let github = || sample("preset = \"github\"\nsecret = \"env:SECRET\"");
+        let large = github()
+            .replace("path = ", "body_size_max = \"9 MiB\"\npath = ")
+            .mistakes();
+        assert!(
+            large.len() == 1 && large[0].contains("which is 8388608 bytes; the route accepts 9437184"),
+            "{large:?}"
+        );
+        let teams = "preset = \"teams\"\nsecret = \"env:SECRET\"\n[[caller]]\nname = \"keyed\"\n[[caller.key]]\nlabel = \"a\"\n\
+                     digest = \"sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a\"";
+        let both = || {
+            let sample = sample(teams).replace("callers = [\"acme\"]", "callers = [\"acme\", \"keyed\"]");
+            sample.variable("SECRET", "Y2FuYXJ5")
+        };
+        let mistakes = both().mistakes();
+        assert_eq!(
+            mistakes,
+            ["caller \"acme\" signs in `Authorization`, where the route reads keys of other callers"]
+        );
+        let apart = both().replace("path = ", "key_from = [\"header:x-api-key\"]\npath = ");
+        assert!(apart.mistakes().is_empty());
+        let query = sample("from = [\"query:signature\"]\nsecret = \"env:SECRET\"")
+            .replace("path = ", "query = [\"signature\"]\npath = ");
+        assert_eq!(
+            query.mistakes(),
+            ["the parameter \"signature\" has the signature of caller \"acme\" and must not go on"]
+        );
+    }
+}
