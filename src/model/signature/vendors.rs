@@ -300,6 +300,11 @@ fn microsoft() -> Vec<Preset> {
             token("body:/value/*/clientState"),
             silent().retries(hours(36)).on_429(true),
         ),
+        row(
+            "graph",
+            token("body:/value/*/clientState"),
+            silent().retries(hours(4)),
+        ),
     ]
 }
 

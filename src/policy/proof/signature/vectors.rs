@@ -693,6 +693,16 @@ pub(super) const VECTORS: &[Vector] = &[
         body: r#"{"value": [{"subscriptionId": "s", "clientState": "canary-signing-secret"}, {"subscriptionId": "s", "clientState": "canary-signing-secret"}]}"#,
         id: None,
     },
+    // A token.
+    Vector {
+        preset: "graph",
+        secret: "canary-signing-secret",
+        now: 1790000000,
+        url: "https://hooks.example/in?a=1",
+        headers: &[],
+        body: r#"{"value": [{"changeType": "created", "clientState": "canary-signing-secret", "resource": "users/1/messages/2"}]}"#,
+        id: None,
+    },
     // Computed with the cryptography package of Python.
     Vector {
         preset: "discord",
