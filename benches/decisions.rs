@@ -170,6 +170,7 @@ fn keys(criterion: &mut Criterion) {
                         method: &Method::POST,
                         target: "/orders",
                         public_url: None,
+                        path_key: None,
                         origin: origin(),
                         guesses: Guesses::Allowed,
                         now: &|| SystemTime::UNIX_EPOCH,

@@ -73,7 +73,7 @@ pub(super) async fn admit<'r>(
     let host = host::of(head)?;
     let path = head.uri.path();
     let found = snapshot.table.find(&host, path, &head.method);
-    let found = found.inspect_err(|_| journal.target(path))?;
+    let found = found.inspect_err(|_| journal.target(path, snapshot.path_mask))?;
     let route = found.value;
     journal.route(&route.figures);
     outbound::refuse_lookalikes(&head.headers, &route.credentials)?;
@@ -86,6 +86,7 @@ pub(super) async fn admit<'r>(
         method: &head.method,
         target: head.uri.path_and_query().map_or(path, PathAndQuery::as_str),
         public_url: route.public_url.as_ref(),
+        path_key: found.key,
         origin,
         guesses: attempts.guesses(),
         now: &clock::wall,

@@ -102,6 +102,15 @@ struct RequestLine<'a> {
     end: End,
 }
 
+/// What is hidden of a path that no route has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathMask {
+    /// Segments that could be a secret by their length.
+    LongSegments,
+    /// All: callers may send keys in paths.
+    All,
+}
+
 /// The line of one request as it grows. It is written when dropped.
 pub struct Journal(Box<Line>);
 
@@ -186,14 +195,17 @@ impl Journal {
         self.0.key = key.cloned();
     }
 
-    /// Notes the path of a request that no route has. Long segments are masked: they could be somebody's secret.
-    pub fn target(&mut self, path: &str) {
+    /// Notes the path of a request that no route has. Long segments are masked: they could be somebody's secret; where keys are
+    /// sent in paths, all are.
+    pub fn target(&mut self, path: &str, mask: PathMask) {
         if !self.is_written() {
             return;
         }
         let mut text = String::new();
         for segment in path.split('/').skip(1).take(8) {
-            let plain = segment.len() <= 16 && segment.bytes().all(|byte| byte.is_ascii_graphic());
+            let plain = mask == PathMask::LongSegments
+                && segment.len() <= 16
+                && segment.bytes().all(|byte| byte.is_ascii_graphic());
             text.push('/');
             text.push_str(if plain { segment } else { "***" });
         }
@@ -465,7 +477,7 @@ mod tests {
 
     use http::Method;
 
-    use super::{AnsweredBy, Journal};
+    use super::{AnsweredBy, Journal, PathMask};
     use crate::counters::Counters;
     use crate::gateway::log::{ConnectionLine, Form, Log, Sink};
     use crate::problem::{Kind, Problem};
@@ -532,7 +544,10 @@ mod tests {
     #[tokio::test]
     async fn a_long_segment_of_an_unknown_path_is_masked() {
         let (lines, mut journal) = journal(Form::Json);
-        journal.target("/hooks/0123456789abcdef0123456789abcdef/x");
+        journal.target(
+            "/hooks/0123456789abcdef0123456789abcdef/x",
+            PathMask::LongSegments,
+        );
         drop(journal);
         assert!(lines.0.lock().unwrap()[0].contains("/hooks/***/x"));
     }
@@ -545,7 +560,7 @@ mod tests {
             let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let counters = Counters::new();
             let mut journal = Journal::open(&log, &counters, address, "h1", &Method::POST);
-            journal.target("/x");
+            journal.target("/x", PathMask::LongSegments);
             journal.problem(&Problem::from(Kind::FlowFailed).because("why"));
             assert_eq!((&journal.0.target, &journal.0.cause), (&None, &None));
             drop(journal);

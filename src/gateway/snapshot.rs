@@ -12,6 +12,7 @@ use crate::entra::{Identity, Tokens};
 use crate::flow::Trigger;
 use crate::gateway::arrival::Pace;
 use crate::gateway::estate::Estate;
+use crate::gateway::journal::PathMask;
 use crate::gateway::payload::Rules;
 use crate::gateway::upstream::{Passes, Upstream};
 use crate::model::{Minute, PublicUrl, RouteName, Secret, clock, locked};
@@ -22,7 +23,7 @@ use crate::policy::{Access, Callers, Matching, Networks, Quotas, Routes};
 use crate::problem::{Kind, Problem};
 use crate::secrets::Following;
 use crate::settings::{
-    CallersSettings, Config, ListenerSettings, Proof, ReadyRequires, RouteSettings, SettingsDigest,
+    CallersSettings, Config, KeyPlace, ListenerSettings, Proof, ReadyRequires, RouteSettings, SettingsDigest,
 };
 
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub(super) struct Snapshot {
     pub callers: Arc<Callers>,
     pub quotas: Quotas,
     pub heads: HeadLimits,
+    pub path_mask: PathMask,
     /// As data: the server derives what it needs from them.
     pub listeners: Vec<ListenerSettings>,
     pub ready_requires: ReadyRequires,
@@ -185,6 +187,14 @@ impl Snapshot {
             routes,
             callers,
             quotas: Quotas::build(&config.quotas, &config.callers, &config.routes, &estate.limits),
+            path_mask: match config
+                .routes
+                .iter()
+                .any(|route| route.key_places.contains(&KeyPlace::Path))
+            {
+                true => PathMask::All,
+                false => PathMask::LongSegments,
+            },
             heads: HeadLimits {
                 fields_max: config.connections.headers_max,
                 bytes_max: config.connections.head_size_max.bytes(),

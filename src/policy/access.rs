@@ -120,6 +120,7 @@ mod tests {
             method: &Method::POST,
             target: "/orders",
             public_url: None,
+            path_key: None,
             origin: origin(from),
             guesses: Guesses::Allowed,
             now: &|| now,

@@ -71,6 +71,8 @@ pub(super) struct Member {
     /// The networks that alone identify it; none for a caller with keys or a signature.
     pub identified_by: Option<Box<[IpNet]>>,
     pub has_keys: bool,
+    /// Its keys are accepted in the URL, and nowhere else.
+    pub key_in_url: bool,
     /// What its requests must be signed with.
     pub signer: Option<Arc<Signer>>,
 }
@@ -189,6 +191,7 @@ impl Member {
             networks: Networks::build(&settings.networks),
             identified_by: by_network.then(|| allowed().collect()),
             has_keys,
+            key_in_url: settings.key_in_url,
             signer,
         })
     }

@@ -73,6 +73,8 @@ pub struct RouteMatch<'r, 'p, T> {
     pub value: &'r T,
     /// What the trailing `{*rest}` of the template matched, byte for byte as received.
     pub rest: Option<&'p str>,
+    /// What a segment `{key}` of the template matched.
+    pub key: Option<&'p str>,
 }
 
 impl<T> Routes<T> {
@@ -132,16 +134,16 @@ impl<T> Routes<T> {
         let located = locate(routers, path);
         // Only an encoded path has a second reading; the templates themselves contain no percent sign.
         if let Cow::Owned(decoded) = &decoded {
-            let elsewhere = locate(routers, decoded).map(|(entry, _)| entry);
-            if !same(located.as_ref().map(|(entry, _)| *entry), elsewhere) {
+            let elsewhere = locate(routers, decoded).map(|(entry, ..)| entry);
+            if !same(located.as_ref().map(|(entry, ..)| *entry), elsewhere) {
                 return Err(PathFault::Disguised.into());
             }
         }
-        let Some((entry, rest)) = located else {
+        let Some((entry, rest, key)) = located else {
             return Err(Kind::RouteUnknown.into());
         };
         match entry.methods.iter().find(|(known, _)| known == method) {
-            Some((_, value)) => Ok(RouteMatch { value, rest }),
+            Some((_, value)) => Ok(RouteMatch { value, rest, key }),
             None => Err(entry.refuse()),
         }
     }
@@ -186,7 +188,7 @@ fn check_template(template: &str) -> Result<(), RouteError> {
 fn locate<'r, 'p, T>(
     (own, anywhere): (Option<&'r Router<PathEntry<T>>>, &'r Router<PathEntry<T>>),
     path: &'p str,
-) -> Option<(&'r PathEntry<T>, Option<&'p str>)> {
+) -> Option<(&'r PathEntry<T>, Option<&'p str>, Option<&'p str>)> {
     let matched = match own.and_then(|own| own.at(path).ok()) {
         Some(matched) => matched,
         None => anywhere.at(path).ok()?,
@@ -195,7 +197,7 @@ fn locate<'r, 'p, T>(
         PathEnd::Fixed => None,
         PathEnd::Open => matched.params.iter().last().map(|(_, value)| value),
     };
-    Some((matched.value, rest))
+    Some((matched.value, rest, matched.params.get("key")))
 }
 
 fn same<T>(one: Option<&PathEntry<T>>, other: Option<&PathEntry<T>>) -> bool {
@@ -479,7 +481,7 @@ mod tests {
                     // A reading may need encoding again to be sent, but never another route.
                     let entry = super::locate((routes.hosts.get(host), &routes.anywhere), &reading);
                     let value = entry
-                        .map(|(entry, _)| entry.methods.iter().find(|(known, _)| *known == method))
+                        .map(|(entry, ..)| entry.methods.iter().find(|(known, _)| *known == method))
                         .map(|known| known.map(|(_, value)| *value));
                     let expected = match found {
                         Ok(value) => Some(Some(value)),

@@ -57,6 +57,8 @@ table! {
         keys_file: Option<At<String>> = None, ANY, Reload;
         /// How it signs its requests.
         signature: Option<Table<SignatureTable>> = None, ANY, Reload;
+        /// Whether its keys are sent in the URL, for vendors that have nothing but one; they are valid nowhere else then.
+        key_in_url: bool = false, ANY, Reload;
         /// Its API keys.
         key: Vec<Table<KeyTable>> = Vec::new(), ANY, Reload;
     }
@@ -83,6 +85,8 @@ pub struct CallerSettings {
     pub name: CallerName,
     /// Its keys; a caller without any is known by its networks alone.
     pub keys: Arc<KeyList>,
+    /// Its keys are accepted in the URL, and nowhere else.
+    pub key_in_url: bool,
     pub networks: NetworkSettings,
     /// What every request of it must be signed with, beside its key if it has keys.
     pub signature: Option<SignatureSettings>,
@@ -94,6 +98,7 @@ impl CallerSettings {
         Self {
             name,
             keys: Arc::default(),
+            key_in_url: false,
             networks: NetworkSettings::default(),
             signature: None,
             rate: Some(CALLER_RATE),
@@ -221,6 +226,7 @@ impl Check<'_> {
         Some(CallerSettings {
             networks,
             signature: signature.flatten(),
+            key_in_url: caller.key_in_url,
             rate: Some(caller.rate),
             ..CallerSettings::new(name?)
         })

@@ -101,6 +101,7 @@ impl Check<'_> {
         let keyvault = self.keyvault(file.keyvault.as_ref(), &identities, &mut identity_names);
         self.health_paths(&file.listener, &file.route);
         let held_budget = file.bodies.held_budget.as_u64();
+        self.keys_in_urls(&file.route, &routes, &callers);
         self.signed_routes(&file.route, &routes, &callers, held_budget);
         self.balancers(&file.listener, &callers);
         // With a mistake somewhere, a use may only have been overlooked.

@@ -48,6 +48,7 @@ mod syntax;
 mod table;
 mod tls;
 mod trigger;
+mod url_keys;
 mod value;
 mod vault;
 mod word;

@@ -53,7 +53,8 @@ table! {
         deny_networks: Vec<IpNet> = Vec::new(), ANY, Reload;
         /// File with more such networks, one a line.
         deny_networks_file: Option<At<String>> = None, ANY, Reload;
-        /// Where a key is read: "header:NAME", "authorization", "basic"; default: header:x-api-key and both others.
+        /// Where a key is read: "header:NAME", "authorization", "basic", and for callers with `key_in_url` "query:NAME" or
+        /// "path", the segment {key} of `path`; default: header:x-api-key, authorization and basic.
         key_from: Option<At<Vec<At<KeyPlace>>>> = None, ANY, Reload;
         /// Its rate over all callers.
         rate: Rate = ROUTE_RATE, ANY, Reload;

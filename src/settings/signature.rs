@@ -328,7 +328,7 @@ impl Check<'_> {
         let reads_it = route
             .key_places
             .iter()
-            .any(|place| !matches!(place, KeyPlace::Header(_)));
+            .any(|place| matches!(place, KeyPlace::Authorization | KeyPlace::Basic));
         if in_authorization && has_keys && reads_it {
             let flaw = Flaw::new(format!(
                 "caller \"{name}\" signs in `Authorization`, where the route reads keys of other callers"

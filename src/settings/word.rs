@@ -15,6 +15,29 @@ pub enum KeyPlace {
     Authorization,
     /// `Authorization: Basic` (RFC 7617): the password.
     Basic,
+    /// A parameter of the query, by its decoded name.
+    Query(String),
+    /// The segment `{key}` of the route's path.
+    Path,
+}
+
+impl KeyPlace {
+    /// Whether a key there is in the URL, and with it in the logs of whoever sends it.
+    pub fn is_in_url(&self) -> bool {
+        matches!(self, Self::Query(_) | Self::Path)
+    }
+}
+
+impl std::fmt::Display for KeyPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Authorization => f.write_str("authorization"),
+            Self::Basic => f.write_str("basic"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Path => f.write_str("path"),
+        }
+    }
 }
 
 /// Methods that are never forwarded: CONNECT asks for a tunnel, TRACE reveals header fields to the caller.
@@ -67,15 +90,21 @@ fn read_method(text: &str) -> Result<Method, Flaw> {
 }
 
 fn read_place(text: &str) -> Result<KeyPlace, Flaw> {
+    if let Some(name) = text.strip_prefix("query:") {
+        return read_parameter(name, false).map(KeyPlace::Query);
+    }
     let Some(name) = text.strip_prefix("header:") else {
         return match text {
             "authorization" => Ok(KeyPlace::Authorization),
             "basic" => Ok(KeyPlace::Basic),
+            "path" => Ok(KeyPlace::Path),
             _ => {
                 let flaw = Flaw::new("unknown place for a key");
                 Err(match HeaderName::try_from(text) {
                     Ok(name) if text.contains('-') => flaw.hint(format!("write \"header:{name}\"")),
-                    _ => flaw.hint("write \"header:NAME\", \"authorization\" or \"basic\""),
+                    _ => flaw.hint(
+                        "write \"header:NAME\", \"authorization\", \"basic\", \"query:NAME\" or \"path\"",
+                    ),
                 })
             }
         };

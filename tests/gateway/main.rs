@@ -49,4 +49,5 @@ mod shutdown;
 mod signatures;
 mod tokens;
 mod upstream;
+mod url_keys;
 mod vault;

@@ -6,5 +6,5 @@ mod table;
 mod usage;
 
 pub use form::{GENERATED_PREFIX, KEY_BYTES_MAX, generate, is_generated};
-pub use reader::{Candidate, KeyReader};
+pub use reader::{Candidate, KeyReader, Presented};
 pub use table::{DigestStart, Identified, KeyFault, Keys, Lapse, Trace};

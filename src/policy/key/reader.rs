@@ -1,4 +1,4 @@
-//! Finds the key in the header of a request: in the places the route reads, and nowhere else. Whose key it
+//! Finds the key in the head of a request: in the places the route reads, and nowhere else. Whose key it
 //! is, and whether it still holds, is decided in `table.rs`.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -6,6 +6,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine, alphabet};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 use crate::policy::key::form::KEY_BYTES_MAX;
@@ -25,6 +26,14 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct KeyReader {
     headers: Box<[HeaderName]>,
     authorization: AuthorizationUse,
+    parameters: Box<[String]>,
+    in_path: bool,
+}
+
+/// The key of a request, and whether its URL has it.
+pub struct Presented<'h> {
+    pub candidate: Candidate<'h>,
+    pub is_in_url: bool,
 }
 
 /// What `Authorization` means on a route. Without either it is ignored.
@@ -38,7 +47,7 @@ struct AuthorizationUse {
 
 pub enum Candidate<'h> {
     Plain(&'h [u8]),
-    /// Decoded from Basic credentials; wiped when dropped.
+    /// Decoded from Basic credentials or a query; wiped when dropped.
     Password(Zeroizing<Vec<u8>>),
     /// Basic credentials that cannot be decoded, or are far too long: no caller has such a key.
     Unreadable,
@@ -66,16 +75,21 @@ impl KeyReader {
     pub fn build(places: &[KeyPlace]) -> Self {
         let mut headers = Vec::new();
         let mut authorization = AuthorizationUse::default();
+        let (mut parameters, mut in_path) = (Vec::new(), false);
         for place in places {
             match place {
                 KeyPlace::Header(name) => headers.push(name.clone()),
                 KeyPlace::Authorization => authorization.behind_scheme = true,
                 KeyPlace::Basic => authorization.in_basic = true,
+                KeyPlace::Query(name) => parameters.push(name.clone()),
+                KeyPlace::Path => in_path = true,
             }
         }
         Self {
             headers: headers.into_boxed_slice(),
             authorization,
+            parameters: parameters.into_boxed_slice(),
+            in_path,
         }
     }
 
@@ -93,15 +107,57 @@ impl KeyReader {
             (false, true) => Some("authorization, as the password of Basic"),
             (true, true) => Some("authorization, behind a scheme or as the password of Basic"),
         };
-        let headers = self.headers.iter().map(HeaderName::as_str);
-        headers.chain(authorization).collect::<Vec<_>>().join(" or ")
+        let headers = self.headers.iter().map(|name| name.as_str().to_owned());
+        let parameters = self.parameters.iter().map(|name| format!("the parameter {name}"));
+        let path = self.in_path.then(|| "the path".to_owned());
+        let all = headers
+            .chain(authorization.map(str::to_owned))
+            .chain(parameters)
+            .chain(path);
+        all.collect::<Vec<_>>().join(" or ")
     }
 
     /// The key of a request, if it shows one. An empty value is no key; the same key twice is one key.
     ///
     /// # Errors
     /// `keys-differ` when two places, or two lines of one field, have different keys.
-    pub fn read<'h>(&self, headers: &'h HeaderMap) -> Result<Option<Candidate<'h>>, Problem> {
+    pub fn read<'h>(
+        &self,
+        headers: &'h HeaderMap,
+        target: &'h str,
+        path_key: Option<&'h str>,
+    ) -> Result<Option<Presented<'h>>, Problem> {
+        let in_url = self.read_url(target, path_key)?;
+        let in_head = self.read_head(headers)?;
+        let is_in_url = in_url.is_some();
+        let candidate = merge(in_url, in_head)?;
+        Ok(candidate.map(|candidate| Presented { candidate, is_in_url }))
+    }
+
+    fn read_url<'h>(
+        &self,
+        target: &'h str,
+        path_key: Option<&'h str>,
+    ) -> Result<Option<Candidate<'h>>, Problem> {
+        // A key in the path is written as it is: nothing of it needs an encoding.
+        let mut found = path_key
+            .filter(|_| self.in_path)
+            .and_then(|key| plain(key.as_bytes()));
+        if self.parameters.is_empty() {
+            return Ok(found);
+        }
+        let query = target.split_once('?').map_or("", |(_, query)| query);
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let is_ours = |known: &String| percent_decode_str(name).eq(known.bytes());
+            if self.parameters.iter().any(is_ours) {
+                found = merge(found, decoded(value))?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn read_head<'h>(&self, headers: &'h HeaderMap) -> Result<Option<Candidate<'h>>, Problem> {
         let mut found = None;
         for name in &self.headers {
             for value in headers.get_all(name) {
@@ -134,6 +190,17 @@ fn split_scheme(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let space = value.iter().position(|byte| matches!(byte, b' ' | b'\t'))?;
     let (scheme, rest) = value.split_at_checked(space)?;
     Some((scheme, rest.trim_ascii()))
+}
+
+/// A key of the query. A plus sign stays one: keys have it, and none has a space.
+fn decoded(value: &str) -> Option<Candidate<'_>> {
+    const ENCODED_BYTES_MAX: usize = 3 * KEY_BYTES_MAX;
+    if value.len() > ENCODED_BYTES_MAX {
+        return Some(Candidate::Unreadable);
+    }
+    let mut key = Zeroizing::new(Vec::with_capacity(value.len()));
+    key.extend(percent_decode_str(value));
+    (!key.is_empty()).then_some(Candidate::Password(key))
 }
 
 fn plain(value: &[u8]) -> Option<Candidate<'_>> {
@@ -200,7 +267,7 @@ mod tests {
     }
 
     fn read(places: &[KeyPlace], lines: &[(&str, &[u8])]) -> Result<Option<Vec<u8>>, Kind> {
-        match KeyReader::build(places).read(&headers(lines)) {
+        match KeyReader::build(places).read_head(&headers(lines)) {
             Ok(Some(Candidate::Unreadable)) => Ok(Some(b"(unreadable)".to_vec())),
             Ok(found) => Ok(found.map(|candidate| candidate.as_bytes().to_vec())),
             Err(problem) => Err(problem.kind()),
@@ -436,5 +503,32 @@ mod tests {
                 assert_eq!(found, Ok(Some(password.clone())));
             }
         }
+    }
+
+    #[test]
+    fn a_key_of_the_url_is_read_where_the_route_says() {
+        let query = KeyReader::build(&[KeyPlace::Query("code".to_owned()), header("x-api-key")]);
+        let read = |reader: &KeyReader, target: &str, path: Option<&str>, lines: &[(&str, &[u8])]| {
+            let headers = headers(lines);
+            let found = reader
+                .read(&headers, target, path)
+                .map_err(|problem| problem.kind())?;
+            Ok(found.map(|found| (found.candidate.as_bytes().to_vec(), found.is_in_url)))
+        };
+        let key = |in_url| Ok(Some((b"k+1".to_vec(), in_url)));
+        assert_eq!(read(&query, "/a?x=1&code=k%2B1", None, &[]), key(true));
+        assert_eq!(read(&query, "/a?c%6fde=k+1&code=k+1", None, &[]), key(true));
+        assert_eq!(read(&query, "/a", None, &[("x-api-key", b"k+1")]), key(false));
+        assert_eq!(
+            read(&query, "/a?code=k+1", None, &[("x-api-key", b"k+1")]),
+            key(true)
+        );
+        assert_eq!(read(&query, "/a?code=", Some("k"), &[]), Ok(None));
+        assert_eq!(read(&query, "/a?code=1&code=2", None, &[]), Err(Kind::KeysDiffer));
+        let long = format!("/a?code={}", "k".repeat(4 * KEY_BYTES_MAX));
+        assert_eq!(read(&query, &long, None, &[]), Ok(Some((Vec::new(), true))));
+        let path = KeyReader::build(&[KeyPlace::Path]);
+        assert_eq!(read(&path, "/a/k+1?code=2", Some("k+1"), &[]), key(true));
+        assert_eq!(path.places(), "the path");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::policy::address::Origin;
 use crate::policy::caller::Callers;
-use crate::policy::key::{Candidate, KeyFault, KeyReader, is_generated};
+use crate::policy::key::{KeyFault, KeyReader, Presented, is_generated};
 use crate::policy::proof::pending;
 use crate::policy::proof::pending::{Pending, Signatory};
 use crate::policy::proof::shown::{Guesses, Identity, Proof, Shown};
@@ -36,7 +36,8 @@ impl ByKey {
         })
     }
 
-    fn look_up(&self, candidate: &Candidate<'_>, shown: &Shown<'_>) -> Result<Identity, Problem> {
+    fn look_up(&self, presented: &Presented<'_>, shown: &Shown<'_>) -> Result<Identity, Problem> {
+        let candidate = &presented.candidate;
         if shown.guesses == Guesses::Refused && !is_generated(candidate.as_bytes()) {
             let cause = "the key was not looked up, because it could be guessed";
             return Err(Problem::from(Kind::KeyUnknown).because(cause));
@@ -53,6 +54,13 @@ impl ByKey {
             let problem = Problem::from(kind).because(cause);
             problem.of_caller(name.clone(), found.label())
         };
+        if member.key_in_url != presented.is_in_url {
+            let cause = match presented.is_in_url {
+                true => format!("{found} of caller {name} is in the URL, where it is not valid"),
+                false => format!("{found} of caller {name} is valid in the URL only"),
+            };
+            return Err(refused(Kind::KeyUnknown, cause));
+        }
         if self.listed.binary_search(&found.caller).is_err() {
             let cause = format!("the route does not list caller {name} ({found})");
             return Err(refused(Kind::CallerNotAllowed, cause));
@@ -91,8 +99,8 @@ impl ByKey {
 
 impl Proof for ByKey {
     fn identify(&self, shown: &Shown<'_>) -> Option<Result<Identity, Problem>> {
-        match self.reader.read(shown.headers) {
-            Ok(candidate) => Some(self.look_up(&candidate?, shown)),
+        match self.reader.read(shown.headers, shown.target, shown.path_key) {
+            Ok(presented) => Some(self.look_up(&presented?, shown)),
             Err(problem) => Some(Err(problem)),
         }
     }

@@ -20,6 +20,8 @@ pub struct Shown<'r> {
     /// Path and query as they came, and scheme and host under which callers know the route.
     pub target: &'r str,
     pub public_url: Option<&'r PublicUrl>,
+    /// What the segment `{key}` of the route's path matched.
+    pub path_key: Option<&'r str>,
     pub origin: Origin,
     pub guesses: Guesses,
     /// The wall clock, read only for a credential that has dates.
