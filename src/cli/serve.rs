@@ -72,6 +72,7 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
     kept.listen(server.gateway());
     let admin = admin::start(&whole.config, server.control(), server.gateway())
         .map_err(|error| failed(error.to_string()))?;
+    let granted = whole.config.control.grants();
     // The settings' own copies of lists and secrets are no longer needed.
     drop(whole);
     for address in server.addresses() {
@@ -81,10 +82,11 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
         tracing::info!(%address, "admin listening: /healthz /readyz /metrics /status /keys/unused");
     }
     let status = server.gateway().status();
-    let about = [
+    let mut about = vec![
         format!("version {}", env!("CARGO_PKG_VERSION")),
         format!("revision {}, settings {}", status.revision, status.settings),
     ];
+    about.extend(granted);
     if let Some(number) = pinned {
         tracing::warn!(
             "started with the settings of revision {number}, to which they were rolled back: files are not followed until \

@@ -66,6 +66,22 @@ pub struct ControlSettings {
     pub keys: Vec<GroupName>,
 }
 
+impl ControlSettings {
+    /// What is granted to whom, in words.
+    pub fn grants(&self) -> Vec<String> {
+        let grants = [
+            ("read", &self.read),
+            ("operate", &self.operate),
+            ("keys", &self.keys),
+        ];
+        let all = grants
+            .into_iter()
+            .flat_map(|(right, groups)| groups.iter().map(move |group| (right, group)));
+        all.map(|(right, group)| format!("group {group} may {right}"))
+            .collect()
+    }
+}
+
 impl Check<'_> {
     pub(super) fn control(&mut self, table: &Table<ControlTable>, has_state: bool) -> ControlSettings {
         let groups = [

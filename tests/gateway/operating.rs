@@ -332,15 +332,19 @@ async fn a_group_may_do_what_it_was_granted_and_nobody_else_anything() {
     let granting = |groups: &str| format!("{text}[control]\nsocket = {socket:?}\n{groups}\n");
     let mut program = Program::start(&world, &granting("operate = [\"no-such-group-here\"]"));
     // In either order: the system may be asked for a while.
-    let mut awaited = vec!["no-such-group-here", "taking commands"];
+    let mut awaited = vec!["no-such-group-here", "taking commands", "listening"];
+    let mut address = None;
     program
         .line(|line| {
             let message = line["message"].as_str().unwrap_or_default();
+            if message == "listening" {
+                address = line["address"].as_str().and_then(|text| text.parse().ok());
+            }
             awaited.retain(|part| !message.contains(part));
             awaited.is_empty()
         })
         .await;
-    program.address().await;
+    program.address = address;
     let nobody = |arguments: &[&str]| as_nobody(&own, &socket, arguments);
     let refused = err(&nobody(&["status"]));
     assert!(
@@ -377,6 +381,7 @@ async fn a_group_may_do_what_it_was_granted_and_nobody_else_anything() {
 
     let trail = std::fs::read_to_string(world.dir().join("state/audit.jsonl")).unwrap();
     for part in [
+        "group no-such-group-here may operate",
         "\"name\":\"nobody\"",
         "refused: no right to it",
         "control.operate: \\\"nogroup\\\" added",
@@ -424,4 +429,49 @@ async fn reloads_at_once_are_carried_out_one_after_the_other() {
     let reloads = trail(&world).into_iter().filter(|(action, _)| action == "reload");
     let outcomes: Vec<_> = reloads.map(|(_, outcome)| outcome).collect();
     assert_eq!(outcomes, ["begun", "done", "begun", "done"]);
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_stopping_takes_no_command() {
+    let (world, mut program, text) = operated().await;
+    let trigger = world
+        .emulator
+        .flow
+        .add(Trigger::any_user(TENANT).does(Flow::Accepted));
+    let held = world.route("held", "/held", &trigger.url(), "");
+    world.file("program.toml", &format!("{text}{held}"));
+    out(&flowgate(&world, &["reload"]).await);
+    let gate = trigger.hold();
+    let tls = std::sync::Arc::new(world.emulator.ca.client_config(&["http/1.1"]));
+    let tcp = tokio::net::TcpStream::connect(program.address.unwrap())
+        .await
+        .unwrap();
+    let name = crate::emulator::certs::server_name("localhost");
+    let mut stream = tokio_rustls::TlsConnector::from(tls)
+        .connect(name, tcp)
+        .await
+        .unwrap();
+    let request = format!(
+        "POST /held HTTP/1.1\r\nhost: localhost\r\nx-api-key: {KEY}\r\ncontent-length: 2\r\n\r\n{{}}"
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes())
+        .await
+        .unwrap();
+    gate.arrived(1).await;
+    program.signal("TERM");
+    program.line(|line| line["message"] == "draining").await;
+    let refused = err(&flowgate(&world, &["reload"]).await);
+    assert!(refused.contains("the gateway is stopping"), "{refused}");
+    program.signal("HUP");
+    program
+        .line(|line| {
+            line["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("SIGHUP is ignored"))
+        })
+        .await;
+    gate.open();
+    assert_eq!(program.exit().await.code(), Some(0));
+    let refused = trail(&world).into_iter().filter(|(action, _)| action == "reload");
+    assert_eq!(refused.count(), 2, "one begun and done");
 }
