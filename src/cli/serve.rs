@@ -81,19 +81,7 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
     if let Some(address) = admin {
         tracing::info!(%address, "admin listening: /healthz /readyz /metrics /status /keys/unused");
     }
-    let status = server.gateway().status();
-    let mut about = vec![
-        format!("version {}", env!("CARGO_PKG_VERSION")),
-        format!("revision {}, settings {}", status.revision, status.settings),
-    ];
-    about.extend(granted);
-    if let Some(number) = pinned {
-        tracing::warn!(
-            "started with the settings of revision {number}, to which they were rolled back: files are not followed until \
-             `flowgate reload`"
-        );
-    }
-    kept.note(&Actor::Gateway, "start", "done", &about);
+    note_start(&kept, &server, granted, pinned);
     let signal = tokio::select! {
         signal = signals.next() => signal,
         never = reloader.run(&mut server, &mut notices, &mut kept) => match never {},
@@ -108,6 +96,23 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
     server.stop(again).await;
     kept.write_key_uses(&gateway).await;
     Ok(Outcome::default())
+}
+
+/// Notes in the trail what is in force from now on, and who may change it.
+fn note_start(kept: &Kept, server: &Server, granted: Vec<String>, pinned: Option<u64>) {
+    let status = server.gateway().status();
+    let mut about = vec![
+        format!("version {}", env!("CARGO_PKG_VERSION")),
+        format!("revision {}, settings {}", status.revision, status.settings),
+    ];
+    about.extend(granted);
+    if let Some(number) = pinned {
+        tracing::warn!(
+            "started with the settings of revision {number}, to which they were rolled back: files are not followed until \
+             `flowgate reload`"
+        );
+    }
+    kept.note(&Actor::Gateway, "start", "done", &about);
 }
 
 /// Ends with a second signal; answers until then that the gateway is stopping.
