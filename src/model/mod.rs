@@ -15,6 +15,7 @@ mod public_url;
 mod registry;
 mod remedy;
 pub(crate) mod room;
+pub mod schema;
 pub mod secret;
 pub mod signature;
 pub mod trigger;
@@ -35,6 +36,7 @@ pub use public_url::PublicUrl;
 pub use registry::Registry;
 pub(crate) use remedy::failures;
 pub use remedy::{FailureRow, FixedBy, Outlook, Page, Remedy, Values, fill};
+pub use schema::BodySchema;
 pub use secret::Secret;
 pub use trigger::TriggerUrl;
 
