@@ -263,6 +263,7 @@ fn head(criterion: &mut Criterion) {
                     credentials: &credentials,
                     host: &host,
                     bearer: Some(&bearer),
+                    content_type: None,
                     who: &who,
                 },
                 Audience::Flow,

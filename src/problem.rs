@@ -123,6 +123,9 @@ problems! {
     /// The flow's own schema refused the body (`TriggerInputSchemaMismatch`).
     BodyRefusedByFlow BAD_REQUEST "body-refused-by-flow" Request No
         "The body does not match the schema that the flow expects; no run was started." Caller REQUEST;
+    /// It is no JSON, nested too deeply, has a key twice, or the route's schema does not allow it.
+    BodyInvalid BAD_REQUEST "body-invalid" Request No
+        "The body is not one that this address accepts; the detail names the places." Caller REQUEST;
     KeyMissing UNAUTHORIZED "key-missing" Credential No
         "This address needs an API key and the request carries none where it is read." Caller KEY;
     KeyUnknown UNAUTHORIZED "key-unknown" Credential No
@@ -152,6 +155,9 @@ problems! {
         "The body is larger than this address accepts." Caller REQUEST;
     TargetTooLong URI_TOO_LONG "target-too-long" Request No
         "The address of the request is too long." Caller REQUEST;
+    /// Its type is not one of the route's, or it is compressed where it is read.
+    BodyTypeRefused UNSUPPORTED_MEDIA_TYPE "body-type-refused" Request No
+        "The body has a type or an encoding that this address does not accept." Caller REQUEST;
     ExpectationFailed EXPECTATION_FAILED "expectation-failed" Request No
         "The Expect header asks for something other than 100-continue." Caller REQUEST;
     RateLimited TOO_MANY_REQUESTS "rate-limited" Time Later

@@ -111,6 +111,11 @@ fn installation() -> (tempfile::TempDir, Environment) {
     )
     .unwrap();
     fs::write(config.join("blocked-networks.txt"), "198.51.100.7\n").unwrap();
+    fs::write(
+        config.join("invoice.schema.json"),
+        "{\"required\": [\"number\"]}\n",
+    )
+    .unwrap();
     fs::write(config.join("vendor-networks.txt"), "203.0.113.0/24\n").unwrap();
     let keys = format!(
         "first sha256:{}\nold sha256:{} enabled=false\n",

@@ -104,6 +104,8 @@ pub struct Parcel<'a> {
     pub host: &'a HeaderValue,
     /// Value of the authorization field, if the trigger wants one.
     pub bearer: Option<&'a HeaderValue>,
+    /// The type of the body, if it is not the one that the caller states.
+    pub content_type: Option<&'a HeaderValue>,
     pub who: &'a Introduction,
 }
 
@@ -133,12 +135,16 @@ pub fn head(parcel: &Parcel<'_>, audience: Audience, mut to: Vec<u8>) -> Vec<u8>
         let listed = listed
             .iter()
             .any(|other| other.eq_ignore_ascii_case(name.as_str().as_bytes()));
-        let replaced = audience == Audience::Api && name == CLIENT_REQUEST_ID;
+        let replaced = (audience == Audience::Api && name == CLIENT_REQUEST_ID)
+            || (parcel.content_type.is_some() && name == header::CONTENT_TYPE);
         let dropped = fate(name.as_str()) == Fate::Drop || is_claim(name.as_str());
         if dropped || listed || replaced || parcel.credentials.contains(name) {
             continue;
         }
         field(&mut to, name.as_str(), value.as_bytes());
+    }
+    if let Some(content_type) = parcel.content_type {
+        field(&mut to, "content-type", content_type.as_bytes());
     }
     if let Some(bearer) = parcel.bearer {
         field(&mut to, "authorization", bearer.as_bytes());
@@ -340,6 +346,7 @@ mod tests {
                 credentials: &credentials,
                 host: &HeaderValue::from_static("flow.example"),
                 bearer: Some(&bearer),
+                content_type: None,
                 who: &introduction(),
             },
             Audience::Flow,
@@ -363,6 +370,7 @@ mod tests {
             credentials: &[],
             host: &HeaderValue::from_static("flow.example"),
             bearer: None,
+            content_type: None,
             who: &introduction(),
         };
         let earlier = b"POST /other HTTP/1.1\r\nauthorization: Bearer other\r\n".repeat(40);

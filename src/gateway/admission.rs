@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
@@ -15,7 +16,7 @@ use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::{Inbound, Payload, Rules};
 use crate::gateway::snapshot::{Route, Snapshot};
-use crate::gateway::{host, payload};
+use crate::gateway::{body, host, payload};
 use crate::model::{CallerName, Holder, clock};
 use crate::policy::{Attempt, Caller, Guesses, Identity, Origin, Pending, Quotas, Shown, Taken};
 use crate::problem::{Kind, Problem};
@@ -31,6 +32,8 @@ pub(super) struct Admitted<'r>(AdmittedParts<'r>);
 pub(super) struct AdmittedParts<'r> {
     pub head: &'r Parts,
     pub payload: Payload,
+    /// The type of the body for the flow, if it is not the stated one.
+    pub content_type: Option<&'r HeaderValue>,
     pub route: &'r Route,
     pub address: Arc<Address>,
     pub target: PathAndQuery,
@@ -122,12 +125,15 @@ pub(super) async fn admit<'r>(
         origin: via.origin.clone(),
     };
 
-    let payload = match confirmed {
+    let owner = Owner { holder, who: &who };
+    let mut payload = match confirmed {
         Some(payload) => payload,
-        None => read(estate, route.rules, arrived, journal, Owner { holder, who: &who }).await?,
+        None => read(estate, route.rules, arrived, journal, owner).await?,
     };
+    let content_type = body::apply(route.body.as_ref(), head, &mut payload, (owner, estate)).await?;
     Ok(Admitted(AdmittedParts {
         payload,
+        content_type,
         head,
         route,
         address,
@@ -150,6 +156,10 @@ async fn read(
     let (headers, budget) = (&arrived.head.headers, &estate.budget);
     let read = Payload::read(body, headers, rules, budget, owner, arrived.progress).await;
     journal.body(arrived.progress, clock::now() - started);
+    if let Ok(Payload::Held(..)) = read {
+        // Nothing of it is left on the connection, which can go on after a refusal.
+        arrived.body = Some(Inbound::default());
+    }
     read
 }
 

@@ -163,7 +163,22 @@ impl Reservation {
         }
     }
 
-    pub(super) fn grow(&mut self, bytes: usize, owner: Owner<'_>) -> Result<(), Problem> {
+    /// Takes as much more as it has less than so many bytes.
+    pub(super) fn grow_to(&mut self, bytes: usize, owner: impl fmt::Display) -> Result<(), Problem> {
+        self.grow(bytes.saturating_sub(self.bytes), owner)
+    }
+
+    /// Gives back what it has beyond so many bytes.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        let spare = self.bytes.saturating_sub(bytes);
+        if spare > 0 {
+            self.budget.give_back(self.holder, spare);
+            self.budget.counters.held_bytes.dec_by(spare as i64);
+            self.bytes -= spare;
+        }
+    }
+
+    pub(super) fn grow(&mut self, bytes: usize, owner: impl fmt::Display) -> Result<(), Problem> {
         if bytes == 0 {
             return Ok(());
         }
@@ -192,7 +207,7 @@ impl Drop for Reservation {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Budget, Full};
+    use super::{Budget, Full, Reservation};
     use crate::counters::Counters;
     use crate::model::{Holder, locked};
 
@@ -249,6 +264,23 @@ mod tests {
             })
         );
         assert!(fill(&budget, Holder::Caller(0)) > ALL / 3);
+    }
+
+    #[test]
+    fn a_reservation_changes_with_what_is_held() {
+        let budget = budget();
+        let used = || locked(&budget.uses).1.all;
+        let mut reservation = Reservation::of(&budget, Holder::Caller(0));
+        reservation.grow(4, "x").unwrap();
+        reservation.grow_to(BODY, "x").unwrap();
+        reservation.grow_to(2, "x").unwrap();
+        assert_eq!(used(), BODY);
+        assert!(reservation.grow_to(ALL, "x").is_err());
+        reservation.shrink_to(20);
+        reservation.shrink_to(3);
+        assert_eq!((used(), budget.counters.held_bytes.get()), (3, 3));
+        drop(reservation);
+        assert_eq!((used(), budget.counters.held_bytes.get()), (0, 0));
     }
 
     #[test]

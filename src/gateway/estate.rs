@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::counters::{Counters, RouteFigures};
@@ -29,6 +30,8 @@ pub(super) struct Estate {
     pub figures: Registry<RouteName, RouteFigures>,
     pub log: Log,
     pub budget: Arc<Budget>,
+    /// Turns of large bodies that are read beside the workers.
+    pub large_bodies: Arc<Semaphore>,
     /// What looks for successors of secrets, for identities, listeners and triggers alike.
     pub rereader: Rereader,
     pub flows: Flows,
@@ -62,6 +65,7 @@ impl Estate {
                 bodies.hold_size_max.bytes(),
                 counters.clone(),
             ),
+            large_bodies: Arc::new(Semaphore::new(config.gateway.workers)),
             flows: Flows::new(config.gateway.workers, counters),
             limits: LimitStates::new(config.quotas.addresses_max),
             callers: CallerNumbers::default(),

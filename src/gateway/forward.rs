@@ -172,6 +172,7 @@ impl Departure<'_> {
                 credentials: &route.credentials,
                 host: address.authority(),
                 bearer: token.as_deref().map(Token::header),
+                content_type: admitted.content_type,
                 who: &admitted.who,
             };
             let (head, tracking) = route.upstream.head(&parcel, lease.take_space());

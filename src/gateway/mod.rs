@@ -3,6 +3,7 @@
 mod admission;
 mod answer;
 mod arrival;
+mod body;
 mod budget;
 mod connection;
 mod current;

@@ -88,13 +88,33 @@ const DISCARDED_BYTES_MAX: u64 = 64 * 1024;
 pub(super) struct Rules {
     pub bytes_max: u64,
     pub hold_bytes_max: usize,
+    pub is_read: IsRead,
     pub pace: Pace,
 }
 
+/// Whether a route does more with bodies than to send them on, for which they must be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IsRead {
+    Yes,
+    No,
+}
+
+/// The setting of a route that limits its bodies.
+const ROUTE_LIMIT: &str = "body_size_max";
+
 impl Rules {
-    /// The same for a body that is read here: none is streamed.
+    /// The largest body, and the setting that says so.
+    fn limit(&self) -> (u64, &'static str) {
+        let held = self.hold_bytes_max as u64;
+        match self.is_read == IsRead::Yes && held < self.bytes_max {
+            true => (held, "bodies.hold_size_max"),
+            false => (self.bytes_max, ROUTE_LIMIT),
+        }
+    }
+
+    /// The same for a body that is read here whatever the route does with it: none is streamed.
     pub(super) fn whole(mut self) -> Self {
-        self.hold_bytes_max = usize::try_from(self.bytes_max).unwrap_or(usize::MAX);
+        self.hold_bytes_max = usize::try_from(self.limit().0).unwrap_or(usize::MAX);
         self
     }
 }
@@ -102,10 +122,7 @@ impl Rules {
 /// A body that may go on.
 pub(super) enum Payload {
     /// Whole in memory; it can be sent again.
-    Held(
-        Bytes,
-        #[expect(dead_code, reason = "it goes back to the budget when dropped")] Option<Reservation>,
-    ),
+    Held(Bytes, Option<Reservation>),
     Streamed(Box<Streamed>),
 }
 
@@ -126,17 +143,18 @@ pub(super) fn stated_length(headers: &HeaderMap) -> Option<u64> {
 /// Why a body cannot be accepted, known before any of it is read.
 pub(super) fn check_length(headers: &HeaderMap, rules: &Rules) -> Result<(), Problem> {
     match stated_length(headers) {
-        Some(length) if length > rules.bytes_max => Err(too_large(Some(length), rules.bytes_max)),
+        Some(length) if length > rules.limit().0 => Err(too_large(Some(length), rules.limit())),
         _ => Ok(()),
     }
 }
 
-fn too_large(length: Option<u64>, bytes_max: u64) -> Problem {
+fn too_large(length: Option<u64>, (bytes_max, setting): (u64, &str)) -> Problem {
     let detail = match length {
         Some(length) => format!("the body has {length} bytes; this address accepts {bytes_max}"),
         None => format!("the body has more than the {bytes_max} bytes that this address accepts"),
     };
-    Problem::from(Kind::BodyTooLarge).detail(detail)
+    let cause = format!("`{setting}` is {bytes_max} bytes");
+    Problem::from(Kind::BodyTooLarge).detail(detail).because(cause)
 }
 
 impl Payload {
@@ -184,8 +202,8 @@ impl Payload {
             let data = data.map_err(|stop| Problem::from(&stop))?;
             reservation.grow(data.len(), owner)?;
             pieces.push(data);
-            if pieces.bytes > rules.bytes_max {
-                return Err(too_large(None, rules.bytes_max));
+            if pieces.bytes > rules.limit().0 {
+                return Err(too_large(None, rules.limit()));
             }
             if pieces.bytes > held_max {
                 arrival.unhurry();
@@ -268,7 +286,7 @@ pub enum Ending {
 impl From<&Ending> for Problem {
     fn from(ending: &Ending) -> Self {
         match ending {
-            Ending::TooLarge(bytes_max) => too_large(None, *bytes_max),
+            Ending::TooLarge(bytes_max) => too_large(None, (*bytes_max, ROUTE_LIMIT)),
             Ending::Stopped(stop) => stop.into(),
         }
     }

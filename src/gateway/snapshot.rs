@@ -13,13 +13,13 @@ use crate::flow::Trigger;
 use crate::gateway::arrival::Pace;
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::PathMask;
-use crate::gateway::payload::Rules;
+use crate::gateway::payload::{IsRead, Rules};
 use crate::gateway::upstream::{Passes, Upstream};
 use crate::model::{Minute, PublicUrl, RouteName, Secret, clock, locked};
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
 use crate::policy::signature::SignerError;
-use crate::policy::{Access, Callers, Matching, Networks, Quotas, Routes};
+use crate::policy::{Access, BodyRules, Callers, Matching, Networks, Quotas, Routes};
 use crate::problem::{Kind, Problem};
 use crate::secrets::Following;
 use crate::settings::{
@@ -70,6 +70,8 @@ pub(super) struct Route {
     /// Scheme and host under which callers know it.
     pub public_url: Option<PublicUrl>,
     pub rules: Rules,
+    /// What it demands of bodies; nothing for most.
+    pub body: Option<BodyRules>,
     pub identity: Option<Identity>,
     pub preflight: Option<Arc<Preflight>>,
     pub trigger: Arc<Trigger>,
@@ -244,6 +246,8 @@ impl Route {
         };
         let preflight = |identity: &Identity| Preflight::new(settings, identity.settings());
         let bodies = &config.bodies;
+        let body = BodyRules::build(&settings.content);
+        let reader = body.as_ref().and_then(BodyRules::reader);
         let figures = || estate.counters.of_route(settings.name.as_str(), Kind::ALL.len());
         Ok(Self {
             index,
@@ -255,6 +259,7 @@ impl Route {
             rules: Rules {
                 bytes_max: settings.body_bytes_max,
                 hold_bytes_max: bodies.hold_size_max.bytes(),
+                is_read: reader.map_or(IsRead::No, |_| IsRead::Yes),
                 pace: Pace {
                     timeout: bodies.timeout,
                     rate_min: bodies.rate_min,
@@ -262,6 +267,7 @@ impl Route {
                     stream_rate_min: bodies.stream_rate_min,
                 },
             },
+            body,
             preflight: identity.as_ref().map(preflight),
             identity,
             trigger: estate.flows.trigger(settings)?,

@@ -14,9 +14,11 @@
 //!    A caller that signs is known only after its body was read ([`Pending::confirm`]).
 //! 6. [`Quotas::take`]: the limits of caller, route and gateway, all of them tested before any is taken
 //!    from.
+//! 7. [`BodyRules::accept`] and [`body::BodyReader::read`]: the body, once it is held, where the route has rules for it.
 
 mod access;
 pub mod address;
+pub mod body;
 mod caller;
 pub mod host;
 pub mod key;
@@ -28,6 +30,7 @@ pub mod route;
 
 pub use access::{Access, Attempt};
 pub use address::{Networks, Origin, OutsideNetworks};
+pub use body::BodyRules;
 pub use caller::{Caller, CallerNumbers, Callers};
 pub use open_paths::OpenPaths;
 pub use proof::signature;

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::model::BodySchema;
 use crate::settings::files::FileInForce;
 use crate::settings::findings::{Findings, Mark};
 use crate::settings::fingerprint::Fingerprint;
@@ -18,10 +20,12 @@ pub(super) struct Check<'a> {
     /// Network lists that were read: a list used twice is read, and its mistakes reported, once. `None` marks a list with
     /// mistakes.
     pub(super) lists: HashMap<PathBuf, Option<Vec<IpNet>>>,
+    /// The same of schemas of bodies.
+    pub(super) schemas: HashMap<PathBuf, Option<Arc<BodySchema>>>,
     pub(super) vaults: VaultUses,
     /// Of everything that was read and is no secret.
     pub(super) fingerprint: Fingerprint,
-    /// The lists that were read.
+    /// The lists and schemas that were read.
     pub(super) files: Vec<FileInForce>,
 }
 

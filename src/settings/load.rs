@@ -59,6 +59,7 @@ pub fn parse(text: &str, origin: &Path, environment: &Environment) -> Result<(Co
         environment,
         folder: origin.parent().unwrap_or(Path::new("")).to_owned(),
         lists: HashMap::new(),
+        schemas: HashMap::new(),
         vaults: VaultUses::default(),
         fingerprint: Fingerprint::new(),
         files: Vec::new(),

@@ -8,11 +8,13 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use crate::model::{
-    CallerName, FixedPath, Flaw, Host, IdentityName, PathEnd, PathTemplate, PublicUrl, RouteName, TriggerUrl,
+    CallerName, ContentType, FixedPath, Flaw, Host, IdentityName, MediaRange, PathEnd, PathTemplate,
+    PublicUrl, RouteName, TriggerUrl,
 };
 use crate::outbound::Trust;
 use crate::settings::bodies::BODY_SIZE_CEILING;
 use crate::settings::check::Check;
+use crate::settings::content::{ContentKeys, ContentSettings, JSON_DEPTH_CEILING};
 use crate::settings::findings::Mark;
 use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::limits::ROUTE_RATE;
@@ -61,6 +63,19 @@ table! {
         // Enough for a webhook; larger bodies must be asked for.
         /// Largest body, at most 104857600 bytes.
         body_size_max: Size = Size::kib(1024), Size::new(0)..=BODY_SIZE_CEILING, Reload;
+        /// Types of bodies that are accepted: "application/json", "text/*"; default: any, also none.
+        content_types: Option<At<Vec<At<MediaRange>>>> = None, ANY, Reload;
+        /// Content-Type that the flow gets in place of the caller's, for senders of JSON that call it otherwise.
+        content_type_as: Option<At<ContentType>> = None, ANY, Reload;
+        // Each of the next four makes the gateway read the bodies of the route.
+        /// File with a JSON Schema (draft 2020-12) that bodies must fit; it refers to nothing outside.
+        json_schema: Option<At<String>> = None, ANY, Reload;
+        /// Deepest nesting of JSON; default 64 where the gateway reads the body, which this key makes it do.
+        json_depth_max: Option<usize> = None, 1..=JSON_DEPTH_CEILING, Reload;
+        /// Whether members of JSON objects whose value is null are left out.
+        drop_nulls: bool = false, ANY, Reload;
+        /// Whether forms (application/x-www-form-urlencoded) become JSON.
+        form_to_json: bool = false, ANY, Reload;
         /// What is behind it: "flow", or "api" for an API of Microsoft's that wants a token.
         kind: RouteKindWord = RouteKindWord::Flow, ANY, Reload;
         /// Name of the identity whose token starts the flow, or is sent to the API.
@@ -138,6 +153,7 @@ pub struct RouteSettings {
     pub key_places: Vec<KeyPlace>,
     pub rate: Option<Rate>,
     pub body_bytes_max: u64,
+    pub content: ContentSettings,
     pub kind: RouteKind,
     pub proof: Proof,
     pub object_ids: Vec<String>,
@@ -264,6 +280,14 @@ impl Check<'_> {
             deny_file: route.deny_networks_file.as_ref(),
         });
         let key_places = self.key_places(route);
+        let content = self.content(&ContentKeys {
+            types: route.content_types.as_ref(),
+            replacement: route.content_type_as.as_ref(),
+            schema: route.json_schema.as_ref(),
+            depth_max: route.json_depth_max,
+            drop_nulls: route.drop_nulls,
+            form_to_json: route.form_to_json,
+        });
         let proof = self.proof(route, known.identity_names);
         let end = path.map(|path| path.end());
         let (trigger, kind, relative_path) = self.behind(route, proof.as_ref(), known.identities, end);
@@ -292,6 +316,7 @@ impl Check<'_> {
             key_places,
             rate: Some(route.rate),
             body_bytes_max: route.body_size_max.as_u64(),
+            content,
             kind: kind?,
             proof: proof?,
             object_ids,
@@ -369,7 +394,7 @@ impl Check<'_> {
     }
 
     /// Values of a list; one that repeats another is reported.
-    fn each_once<T: PartialEq>(
+    pub(super) fn each_once<T: PartialEq>(
         &mut self,
         values: impl IntoIterator<Item = (Mark, T)>,
         twice: impl Fn(&T) -> String,

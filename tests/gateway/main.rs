@@ -19,6 +19,7 @@ mod program;
 mod accounts;
 mod admission;
 mod apis;
+mod bodies;
 mod certificates;
 mod claims;
 mod doctor;

@@ -30,15 +30,15 @@ fn with_length(bytes: usize) -> String {
     head(&format!("Content-Length: {bytes}"))
 }
 
-fn chunked() -> String {
+pub(crate) fn chunked() -> String {
     head("Transfer-Encoding: chunked")
 }
 
-fn chunk(data: &str) -> String {
+pub(crate) fn chunk(data: &str) -> String {
     format!("{:x}\r\n{data}\r\n", data.len())
 }
 
-const LAST_CHUNK: &str = "0\r\n\r\n";
+pub(crate) const LAST_CHUNK: &str = "0\r\n\r\n";
 
 /// Bytes without a pattern, so that a repeated or missing part is noticed.
 fn noise(bytes: usize) -> Bytes {

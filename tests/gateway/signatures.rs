@@ -85,6 +85,30 @@ async fn a_signature_alone_identifies_its_caller() {
 }
 
 #[tokio::test]
+async fn a_signature_is_over_the_body_as_it_came_and_the_rules_of_the_route_come_after_it() {
+    let lines = "drop_nulls = true\ncontent_type_as = \"application/json\"";
+    let (_world, trigger, gateway) = gateway(&github(""), "\"github\"", lines).await;
+    let mut connection = gateway.connect().await;
+    for (secret, body, status, code) in [
+        (SECRET, "{\"a\": null}", 202, ""),
+        ("another", "no JSON", 401, "signature-invalid"),
+        (SECRET, "no JSON", 400, "body-invalid"),
+        (SECRET, "{\"b\": 1}", 202, ""),
+    ] {
+        let signature = format!("sha256={}", hmac_sha256(secret, body.as_bytes()));
+        let answer = connection.send(signed(&signature, body)).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        if status != 202 {
+            assert_eq!(answer.code(), code);
+        }
+    }
+    assert_eq!(
+        (trigger.runs(), trigger.last_request().text().as_str()),
+        (2, "{\"b\": 1}")
+    );
+}
+
+#[tokio::test]
 async fn every_wrong_signature_has_one_answer_and_a_cause_of_its_own() {
     let (_world, trigger, gateway) = gateway(&github(""), "\"github\"", "").await;
     let right = hmac_sha256(SECRET, b"{}");

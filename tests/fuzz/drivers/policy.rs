@@ -258,6 +258,7 @@ fn forward(from: &HeaderMap, target: &PathAndQuery) -> RequestHead {
             credentials: &CREDENTIALS,
             host: &HeaderValue::from_static("flow.example"),
             bearer: Some(&HeaderValue::from_static("Bearer ours")),
+            content_type: None,
             who: &who,
         },
         Audience::Flow,
