@@ -61,6 +61,7 @@ macro_rules! targets {
 
 targets! {
     blocks frames_of_http2_go_on_the_same_however_they_arrive;
+    body a_body_that_is_read_differs_as_the_settings_say;
     chunks a_chunked_body_is_read_in_one_way;
     entra_answer an_answer_of_entra_becomes_a_token_or_a_refusal_without_its_words;
     fault_body an_answer_of_the_platform_becomes_one_line;

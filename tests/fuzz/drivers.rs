@@ -2,6 +2,8 @@
 //! broken. The targets and the test of the seeds share them. An input is data in the form in which it would
 //! arrive, so that seeds are readable; its bytes also choose whatever else varies.
 
+#[path = "drivers/body.rs"]
+mod body;
 #[path = "drivers/http2.rs"]
 mod http2;
 #[path = "drivers/policy.rs"]
@@ -13,6 +15,7 @@ mod texts;
 #[path = "drivers/wire.rs"]
 mod wire;
 
+pub(crate) use body::body;
 pub(crate) use http2::blocks;
 pub(crate) use policy::{header_policy, target};
 pub(crate) use signature::signature;
