@@ -19,6 +19,8 @@
 mod emulator;
 #[path = "documents/links.rs"]
 mod links;
+#[path = "documents/vendors.rs"]
+mod vendors;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
