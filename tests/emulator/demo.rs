@@ -19,8 +19,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use aws_lc_rs::hmac;
 use comfy_table::{Table, presets};
 use emulator::{Answer, Condition, Count, Emulator, Trigger};
 use flowgate::counters::Counters;
@@ -42,6 +43,8 @@ const SECRET: &str = "the-demo-secret";
 const KEY: &str = "demo-key-of-the-shop";
 /// A second key of the same caller, which is revoked.
 const LOST_KEY: &str = "lost-key-of-the-shop";
+const GITHUB_SECRET: &str = "the-secret-of-the-webhook";
+const STRIPE_SECRET: &str = "whsec_the_secret_of_the_endpoint";
 /// Calls at one time while something changes, and how many are answered before and after each change.
 const CROWD: usize = 8;
 const CALLS: u64 = 100;
@@ -97,6 +100,8 @@ struct Row {
     what: &'static str,
     path: &'static str,
     key: Option<&'static str>,
+    /// The field with the signature of a vendor.
+    signature: Option<(&'static str, String)>,
     body: String,
     status: u16,
     /// `flow`, or the code of a problem.
@@ -114,10 +119,41 @@ fn row(
         what,
         path,
         key,
+        signature: None,
         body: json!({"order": 17}).to_string(),
         status,
         answer,
     }
+}
+
+/// A delivery that GitHub signs with this secret.
+fn github(what: &'static str, secret: &str, status: u16, answer: &'static str) -> Row {
+    let row = row(what, "/github", None, status, answer);
+    let signature = format!("sha256={}", hmac_sha256(secret, &row.body));
+    Row {
+        signature: Some(("x-hub-signature-256", signature)),
+        ..row
+    }
+}
+
+fn stripe(what: &'static str, status: u16, answer: &'static str) -> Row {
+    let row = row(what, "/stripe", None, status, answer);
+    let now = flowgate::model::clock::wall();
+    let now = now.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let signature = hmac_sha256(STRIPE_SECRET, &format!("{now}.{}", row.body));
+    Row {
+        signature: Some(("stripe-signature", format!("t={now},v1={signature}"))),
+        ..row
+    }
+}
+
+fn hmac_sha256(secret: &str, text: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    hex(hmac::sign(&key, text.as_bytes()).as_ref())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn rows() -> Vec<Row> {
@@ -133,6 +169,14 @@ fn rows() -> Vec<Row> {
             403,
             "address-refused",
         ),
+        github("a delivery that GitHub has signed", GITHUB_SECRET, 202, "flow"),
+        github(
+            "one signed with another secret",
+            "guessed",
+            401,
+            "signature-invalid",
+        ),
+        stripe("a delivery that Stripe has signed", 202, "flow"),
         row("in time", "/slow-lane", Some(KEY), 202, "flow"),
         row("too fast", "/slow-lane", Some(KEY), 429, "rate-limited"),
         Row {
@@ -206,6 +250,15 @@ fn settings(emulator: &Emulator) -> String {
              ca_file = {ca:?}\n{more}\n"
         )
     };
+    let vendor = |name: &str, secret: &str| {
+        let caller = format!(
+            "[[caller]]\nname = \"{name}\"\n[caller.signature]\npreset = \"{name}\"\nsecret = \"env:{secret}\"\n"
+        );
+        let route = route(name, &lane.url(), "identity = \"contoso\"");
+        (caller, route.replace("\"shop\"", &format!("\"{name}\"")))
+    };
+    let (github, github_route) = vendor("github", "DEMO_GITHUB_SECRET");
+    let (stripe, stripe_route) = vendor("stripe", "DEMO_STRIPE_SECRET");
     let mine = "identity = \"contoso\"";
     let fast = "rate = { requests = 10000, per = \"1s\" }";
     [
@@ -228,7 +281,11 @@ fn settings(emulator: &Emulator) -> String {
             digest(KEY),
             digest(LOST_KEY)
         ),
+        github,
+        stripe,
         route("orders", &orders.url(), &format!("{mine}\n{fast}")),
+        github_route,
+        stripe_route,
         route(
             "internal",
             &orders.url(),
@@ -254,14 +311,18 @@ fn settings(emulator: &Emulator) -> String {
 
 fn digest(key: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes());
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", hex(digest.as_ref()))
 }
 
 fn load(dir: &Path, settings: &str) -> (Config, Environment) {
     let path = dir.join("flowgate.toml");
     std::fs::write(&path, settings).unwrap();
-    let environment = Environment::from_pairs([("DEMO_SECRET", SECRET), ("DEMO_WRONG_SECRET", "expired")]);
+    let environment = Environment::from_pairs([
+        ("DEMO_SECRET", SECRET),
+        ("DEMO_WRONG_SECRET", "expired"),
+        ("DEMO_GITHUB_SECRET", GITHUB_SECRET),
+        ("DEMO_STRIPE_SECRET", STRIPE_SECRET),
+    ]);
     match settings::load(&path, &environment) {
         Ok((config, _)) => (config, environment),
         Err(report) => panic!("{}", report.render(settings::Style::Plain)),
@@ -282,6 +343,9 @@ async fn call(client: &reqwest::Client, address: &str, row: &Row, lines: &Lines)
         .body(row.body.clone());
     if let Some(key) = row.key {
         request = request.header("x-api-key", key);
+    }
+    if let Some((field, signature)) = &row.signature {
+        request = request.header(*field, signature);
     }
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
