@@ -17,6 +17,7 @@
 mod emulator;
 #[path = "../gateway/harness.rs"]
 mod harness;
+mod samples;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
