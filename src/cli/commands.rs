@@ -4,6 +4,8 @@
 use std::path::Path;
 
 use crate::cli::edited::FileEdit;
+use tokio::time::Instant;
+
 use crate::cli::kept::{Kept, reply};
 use crate::cli::load::{Given, NotLoaded, Whole, parse};
 use crate::cli::outcome::{WELL, WRONG};
@@ -19,8 +21,11 @@ use crate::state::{Actor, Revision};
 const OPENINGS_SHOWN: usize = 50;
 
 impl Reloader {
-    /// Carries out a command.
+    /// Carries out a command; a look that nobody waits for any more is left out.
     pub(super) async fn carry_out(&mut self, server: &mut Server, kept: &Kept, asked: Asked) {
+        if asked.is_abandoned() && asked.request.needs() == Right::Read {
+            return;
+        }
         let by = asked.by.clone();
         let reply = match asked.request.clone() {
             Request::Status => self.status(server).await,
@@ -41,7 +46,7 @@ impl Reloader {
                         "not rolled back to revision {number}, the settings in force stay: {why}"
                     );
                     let refused = format!("refused: revision {number}: {why}");
-                    kept.note(&by, "rollback", &refused, &[]);
+                    kept.note(&by, "rollback", &refused, &[]).await;
                     reply(WRONG, &format!("flowgate: not rolled back: {why}"))
                 }
             },
@@ -106,7 +111,16 @@ impl Reloader {
 
     /// A file of somebody else may send the secrets of the gateway anywhere, even if it is only looked at.
     async fn plan(&self, server: &Server, other: Option<&Path>, asked: &Asked) -> Result<Reply, String> {
-        let other = other.filter(|path| !is_same_file(path, &self.path));
+        // A path may lead to a disk that hangs, so only the owner's is looked at.
+        let other = match other {
+            Some(path) if path != self.path && asked.rights.allow(Right::Own) => {
+                let (path, own) = (path.to_owned(), self.path.clone());
+                let looking = move || (!is_same_file(&path, &own)).then_some(path);
+                tokio::task::spawn_blocking(looking).await.unwrap_or_default()
+            }
+            Some(path) => Some(path.to_owned()).filter(|path| *path != self.path),
+            None => None,
+        };
         if other.is_some() && !asked.rights.allow(Right::Own) {
             let own = self.path.display();
             return Err(format!(
@@ -114,7 +128,7 @@ impl Reloader {
             ));
         }
         let whole = self
-            .load(other.unwrap_or(&self.path), Given::default())
+            .load(other.as_ref().unwrap_or(&self.path), Given::default())
             .await
             .map_err(|why| format!("these settings cannot be used: {why}"))?;
         let next = match other {
@@ -129,7 +143,7 @@ impl Reloader {
 
     async fn plan_rollback(&self, server: &Server, kept: &Kept, number: u64) -> Result<Reply, String> {
         let whole = self.load_revision(kept, number).await?;
-        let openings = self.openings(server, kept, &whole).await?;
+        let openings = self.openings(server, kept, &whole).await;
         let next = match openings.is_empty() {
             true => format!("\nTo put this in force: flowgate rollback {number}"),
             false => format!(
@@ -159,18 +173,18 @@ impl Reloader {
         (by, to): (Actor, u64),
         readmit: bool,
     ) -> Result<String, String> {
+        let reason = Reason::Rollback { by, to };
+        self.pause(&reason).await;
+        self.built = Instant::now();
         let whole = self.load_revision(kept, to).await?;
-        let openings = self.openings(server, kept, &whole).await?;
+        let openings = self.openings(server, kept, &whole).await;
         if !openings.is_empty() && !readmit {
             return Err(format!(
                 "revision {to} lets in what is kept out now; add --readmit if that is meant:\n{}",
                 indented(&openings)
             ));
         }
-        kept.pin(Some(to))?;
-        let ended = self
-            .apply(server, kept, whole, &Reason::Rollback { by, to })
-            .await;
+        let ended = self.apply(server, kept, whole, &reason).await;
         match ended {
             Ok(Ended::InForce { revision, changes }) => Ok(format!(
                 "revision {revision} is in force, with the settings of revision {to}. Files are not followed, and a restart \
@@ -178,10 +192,12 @@ impl Reloader {
                 indented(&changes)
             )),
             Ok(Ended::Unchanged) => Ok("nothing has changed".to_owned()),
-            Ok(Ended::Refused(why)) | Err(why) => {
-                kept.pin(self.pinned)?;
-                Err(why)
-            }
+            Ok(Ended::Refused(why)) | Err(why) => match kept.pin(self.pinned).await {
+                Ok(()) => Err(why),
+                Err(not_pinned) => Err(format!(
+                    "{why}; and {not_pinned}, so a restart takes revision {to}"
+                )),
+            },
         }
     }
 
@@ -193,13 +209,19 @@ impl Reloader {
         })
     }
 
-    /// What these settings let in that those in force keep out.
-    async fn openings(&self, server: &Server, kept: &Kept, later: &Whole) -> Result<Vec<String>, String> {
+    /// What these settings let in that those in force keep out. Where that cannot be told, it is up to the operator as well.
+    async fn openings(&self, server: &Server, kept: &Kept, later: &Whole) -> Vec<String> {
+        let compared = self.compare(server, kept, later).await;
+        compared.unwrap_or_else(|why| {
+            vec![format!(
+                "perhaps more than the settings in force, which cannot be compared with them: {why}"
+            )]
+        })
+    }
+
+    async fn compare(&self, server: &Server, kept: &Kept, later: &Whole) -> Result<Vec<String>, String> {
         let number = server.gateway().status().revision;
-        let (revision, given) = kept
-            .revision(number)
-            .await
-            .map_err(|why| format!("the settings in force cannot be compared with them: {why}"))?;
+        let (revision, given) = kept.revision(number).await?;
         let environment = Environment::of_process()
             .with(Secrets::Unresolved)
             .with_lists(given.lists);

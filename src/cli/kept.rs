@@ -1,7 +1,7 @@
 //! What a gateway that serves keeps in its state folder: the trail of changes, revoked keys, last uses of keys, the
 //! control socket.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{io, mem};
@@ -39,6 +39,8 @@ pub(super) struct Kept {
     trail: Option<Arc<Trail>>,
     commands: Option<mpsc::Receiver<Asked>>,
     granted: Granted,
+    /// Where commands are taken.
+    socket: Option<PathBuf>,
     folder: Option<StateFolder>,
     revisions: Option<Arc<Revisions>>,
     key_uses: Option<Arc<KeyUses>>,
@@ -65,6 +67,7 @@ impl Kept {
             trail: Some(Arc::new(Trail::open(folder.join(TRAIL))?)),
             commands: None,
             granted: Granted::default(),
+            socket: None,
             revisions: Some(Arc::new(Revisions::at(folder.join(REVISIONS)))),
             key_uses: Some(Arc::new(KeyUses::new(folder.join(KEY_USES)))),
             folder: Some(folder),
@@ -163,12 +166,16 @@ impl Kept {
     }
 
     /// Has a start take this revision, or the settings file.
-    pub(super) fn pin(&self, number: Option<u64>) -> Result<(), String> {
-        let Some(revisions) = &self.revisions else {
+    pub(super) async fn pin(&self, number: Option<u64>) -> Result<(), String> {
+        let Some(revisions) = self.revisions.clone() else {
             return Ok(());
         };
-        let pinned = revisions.pin(number);
-        pinned.map_err(|error| format!("{} cannot be changed: {error}", revisions.pin_path().display()))
+        let pinning = move || {
+            let pinned = revisions.pin(number);
+            pinned.map_err(|error| format!("{} cannot be changed: {error}", revisions.pin_path().display()))
+        };
+        let pinned = tokio::task::spawn_blocking(pinning).await;
+        pinned.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()))
     }
 
     /// Notes the uses of keys that an earlier run has left, and keeps them from now on.
@@ -224,6 +231,7 @@ impl Kept {
         };
         let path = self.granted.load().socket.clone();
         let path = path.unwrap_or_else(|| folder.join(SOCKET));
+        self.socket = Some(path.clone());
         #[cfg(unix)]
         match ControlSocket::open(&path, self.granted.clone(), refused(self.trail.clone())) {
             Ok(socket) => {
@@ -250,8 +258,14 @@ impl Kept {
         #[cfg(unix)]
         {
             let settings = settings.clone();
+            let listens_at = self.commands.as_ref().and(self.socket.clone());
             // The system may ask a directory on the network.
             tokio::task::spawn_blocking(move || {
+                if let Some(path) = listens_at
+                    && let Err(error) = control::share(&path, &settings)
+                {
+                    tracing::error!("the rights of {} cannot be changed: {error}", path.display());
+                }
                 for group in control::unknown_groups(&settings) {
                     tracing::warn!(
                         "there is no group \"{group}\", which [control] names, so it grants nothing"
@@ -277,19 +291,26 @@ impl Kept {
     ///
     /// # Errors
     /// Why that cannot be: what it is about must not happen then.
-    pub(super) fn record(
+    pub(super) async fn record(
         &self,
         by: &Actor,
-        action: &str,
+        action: &'static str,
         outcome: &str,
         what: &[String],
     ) -> Result<(), String> {
-        record(self.trail.as_deref(), by, action, outcome, what)
+        let Some(trail) = self.trail.clone() else {
+            return Ok(());
+        };
+        let (by, outcome, what) = (by.clone(), outcome.to_owned(), what.to_vec());
+        // The disk may hang.
+        let recording = move || record(Some(&trail), &by, action, &outcome, &what);
+        let recorded = tokio::task::spawn_blocking(recording).await;
+        recorded.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()))
     }
 
     /// The same for what has happened already.
-    pub(super) fn note(&self, by: &Actor, action: &str, outcome: &str, what: &[String]) {
-        if let Err(why) = self.record(by, action, outcome, what) {
+    pub(super) async fn note(&self, by: &Actor, action: &'static str, outcome: &str, what: &[String]) {
+        if let Err(why) = self.record(by, action, outcome, what).await {
             tracing::error!("{why}; {action} ({outcome}) is missing there");
         }
     }

@@ -2,16 +2,11 @@
 
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use crate::cli::outcome::{FAILED, Outcome, WRONG};
 use crate::model::{CallerName, KeyLabel, Secret, clock};
-use crate::policy::key::GENERATED_PREFIX;
+use crate::policy::key::generate;
 use crate::settings::key_edit::{NewKey, expiry};
 use crate::settings::{Environment, KeyDigest};
-
-const KEY_BYTES: usize = 32;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Pepper {
@@ -37,12 +32,10 @@ impl Made {
             read.map_err(|why| wrong(format!("--expires {text}: {why}")))
         });
         let expires = expires.transpose()?;
-        let mut random = [0u8; KEY_BYTES];
-        if aws_lc_rs::rand::fill(&mut random).is_err() {
+        let Some(key) = generate() else {
             let why = "the operating system provides no random bytes\n";
             return Err(Outcome::failed(why, FAILED));
-        }
-        let key = Secret::new(format!("{GENERATED_PREFIX}{}", URL_SAFE_NO_PAD.encode(random)));
+        };
         let digest = KeyDigest::of(key.expose().as_bytes(), pepper);
         let entry = NewKey {
             label,

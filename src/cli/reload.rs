@@ -110,7 +110,7 @@ pub(super) struct Reloader {
     watched: Watched,
     /// The revision that was rolled back to: files are not followed until an operator asks for a reload.
     pub(super) pinned: Option<u64>,
-    built: Instant,
+    pub(super) built: Instant,
     /// Files that were changed, and are waited for until they are quiet.
     restless: Option<Restless>,
     /// When files that could not be put in force are tried again.
@@ -288,8 +288,8 @@ impl Reloader {
         if by_itself && self.differing(reason.is_of_lists()).await.is_empty() {
             // The refusal may be about the settings file, which is not watched.
             if server.gateway().is_reload_refused() && self.differing(false).await.is_empty() {
-                tracing::info!("the files are as in force again");
                 server.gateway().note_reload(ReloadOutcome::InForce);
+                tracing::info!("the files are as in force again");
             }
             return Ended::Unchanged;
         }
@@ -321,7 +321,8 @@ impl Reloader {
                 );
                 server.gateway().note_reload(ReloadOutcome::Refused(why.clone()));
                 // Nothing was changed, so it is only worth a line in the log if this fails.
-                kept.note(&reason.actor(), reason.action(), &format!("refused: {why}"), &[]);
+                let refused = format!("refused: {why}");
+                kept.note(&reason.actor(), reason.action(), &refused, &[]).await;
                 self.again = by_itself.then(|| Instant::now() + AGAIN);
                 Ended::Refused(why)
             }
@@ -348,7 +349,12 @@ impl Reloader {
             let other = files.iter().filter(|file| file.compare() != FileState::Same);
             other.map(ToString::to_string).collect()
         };
-        tokio::task::spawn_blocking(compare).await.unwrap_or_default()
+        // A disk that hangs must not keep a command waiting.
+        let compared = tokio::time::timeout(LOAD_TIMEOUT, tokio::task::spawn_blocking(compare)).await;
+        match compared {
+            Ok(compared) => compared.unwrap_or_default(),
+            Err(_) => vec!["files that cannot be read in time".to_owned()],
+        }
     }
 
     /// Why a list cannot be read, where all lists stay those they are. A pipe would never end, at each try another one.
@@ -408,7 +414,10 @@ impl Reloader {
         self.warn(&whole.warnings);
         let changes = self.difference(server, &whole);
         let by = reason.actor();
-        kept.record(&by, reason.action(), "begun", &changes)?;
+        kept.record(&by, reason.action(), "begun", &changes).await?;
+        if let Reason::Rollback { to, .. } = reason {
+            kept.pin(Some(*to)).await?;
+        }
         let files = mem::take(&mut whole.config.files);
         let config = Arc::new(whole.config);
         let reloaded = server.reload(&config, reason.wanted()).await;
@@ -439,14 +448,15 @@ impl Reloader {
             "settings reloaded: revision {revision} is in force"
         );
         server.gateway().note_reload(ReloadOutcome::InForce);
-        kept.note(&by, reason.action(), "done", &[format!("revision {revision}")]);
+        let done = [format!("revision {revision}")];
+        kept.note(&by, reason.action(), "done", &done).await;
         self.pinned = match reason {
             Reason::Rollback { to, .. } => Some(*to),
             Reason::Operator(_) | Reason::Edit(_) | Reason::Files(_) => None,
         };
         server.gateway().note_pinned(self.pinned);
         if self.pinned.is_none()
-            && let Err(why) = kept.pin(None)
+            && let Err(why) = kept.pin(None).await
         {
             tracing::error!("{why}: a restart would take the settings that were rolled back to");
         }

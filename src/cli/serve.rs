@@ -25,7 +25,9 @@ pub(super) fn serve(path: &Path) -> Result<Outcome, Outcome> {
         Notices::register()
     };
     let notices = notices.map_err(no_signals)?;
-    let outcome = runtime.block_on(run(path, notices));
+    // Lists that are kept, and commands, name files by their whole paths.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let outcome = runtime.block_on(run(&path, notices));
     // A file that hangs in the system must not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
@@ -81,7 +83,7 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
     if let Some(address) = admin {
         tracing::info!(%address, "admin listening: /healthz /readyz /metrics /status /keys/unused");
     }
-    note_start(&kept, &server, granted, pinned);
+    note_start(&kept, &server, granted, pinned).await;
     let signal = tokio::select! {
         signal = signals.next() => signal,
         never = reloader.run(&mut server, &mut notices, &mut kept) => match never {},
@@ -90,7 +92,7 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
     let by = Actor::Signal {
         name: signal.to_owned(),
     };
-    kept.note(&by, "stop", "begun", &[]);
+    kept.note(&by, "stop", "begun", &[]).await;
     let gateway = server.gateway().clone();
     let again = ended_early(&mut signals, &mut notices, &mut kept);
     server.stop(again).await;
@@ -99,7 +101,7 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
 }
 
 /// Notes in the trail what is in force from now on, and who may change it.
-fn note_start(kept: &Kept, server: &Server, granted: Vec<String>, pinned: Option<u64>) {
+async fn note_start(kept: &Kept, server: &Server, granted: Vec<String>, pinned: Option<u64>) {
     let status = server.gateway().status();
     let mut about = vec![
         format!("version {}", env!("CARGO_PKG_VERSION")),
@@ -112,7 +114,7 @@ fn note_start(kept: &Kept, server: &Server, granted: Vec<String>, pinned: Option
              `flowgate reload`"
         );
     }
-    kept.note(&Actor::Gateway, "start", "done", &about);
+    kept.note(&Actor::Gateway, "start", "done", &about).await;
 }
 
 /// Ends with a second signal; answers until then that the gateway is stopping.

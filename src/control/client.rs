@@ -10,7 +10,7 @@ use crate::control::protocol::{Reply, Request};
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no gateway answers at {}: {error}; it must be running with this state folder, and this command must run as its \
-     user or as root",
+     user, as root or as somebody whom [control] grants it",
     .path.display()
 )]
 pub struct Unreachable {

@@ -11,4 +11,6 @@ pub use protocol::{Reply, Request};
 #[cfg(unix)]
 pub use rights::unknown_groups;
 pub use rights::{Right, Rights};
+#[cfg(unix)]
+pub use socket::share;
 pub use socket::{Asked, ControlSocket, Granted, Refused, SOCKET};

@@ -88,13 +88,13 @@ pub(super) fn of_user(uid: u32, owner: u32, settings: &ControlSettings) -> (Opti
 #[cfg(unix)]
 pub fn unknown_groups(settings: &ControlSettings) -> Vec<GroupName> {
     let all = [&settings.read, &settings.operate, &settings.keys];
-    let is_known = |group: &&GroupName| {
+    let is_unknown = |group: &&GroupName| {
         nix::unistd::Group::from_name(group.as_str())
             .ok()
             .flatten()
             .is_none()
     };
-    all.into_iter().flatten().filter(is_known).cloned().collect()
+    all.into_iter().flatten().filter(is_unknown).cloned().collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::control::protocol::{Reply, Request};
 use crate::control::rights::Rights;
@@ -25,14 +25,22 @@ pub struct Asked {
     /// Who sent it, and what it may do.
     pub by: Actor,
     pub rights: Rights,
+    /// One of those that may wait, until it is carried out: the peer may be gone by then.
+    place: OwnedSemaphorePermit,
     reply: oneshot::Sender<Reply>,
 }
 
 impl Asked {
+    /// Whether nobody waits for the answer.
+    pub fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
     /// Answers it.
     pub fn answer(self, reply: Reply) {
         // Nobody may wait any more.
         let _ = self.reply.send(reply);
+        drop(self.place);
     }
 }
 
@@ -62,11 +70,16 @@ impl ControlSocket {
 }
 
 #[cfg(unix)]
+pub use unix::share;
+
+#[cfg(unix)]
 mod unix {
+    use std::collections::HashMap;
+    use std::collections::hash_map::Entry;
     use std::io;
-    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
     use std::path::{Path, PathBuf};
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -77,12 +90,19 @@ mod unix {
     use super::{Asked, ControlSocket, Granted, Refused, WAITING_MAX};
     use crate::control::protocol::{LINE_BYTES_MAX, Reply, Request};
     use crate::control::rights::{Right, Rights, of_user};
+    use crate::model::locked;
+    use crate::settings::ControlSettings;
     use crate::state::Actor;
 
     /// Time for the line of a command.
     const LINE_TIMEOUT: Duration = Duration::from_secs(5);
     /// Time for the system to say which groups a user has.
     const GROUPS_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Connections at one time, of the owner and of all others; of one other user.
+    const PLACES_MAX: usize = 16;
+    const VISITS_MAX: usize = 2;
+    /// Threads that ask the system for groups.
+    const LOOKUPS_MAX: usize = 4;
     /// Pause after a failure to accept.
     const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -100,6 +120,19 @@ mod unix {
         }
     }
 
+    /// Lets everybody connect where groups have grants, and only the owner otherwise.
+    ///
+    /// # Errors
+    /// When the system refuses it.
+    pub fn share(path: &Path, settings: &ControlSettings) -> io::Result<()> {
+        let mode = if settings.grants().is_empty() {
+            0o600
+        } else {
+            0o666
+        };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    }
+
     /// What each connection needs.
     #[derive(Clone)]
     struct Desk {
@@ -107,6 +140,11 @@ mod unix {
         granted: Granted,
         refused: Refused,
         commands: mpsc::Sender<Asked>,
+        /// Questions to the system about groups.
+        lookups: Arc<Semaphore>,
+        /// Commands that wait, and among them revocations.
+        waiting: Arc<Semaphore>,
+        revoking: Arc<Semaphore>,
     }
 
     impl ControlSocket {
@@ -122,16 +160,17 @@ mod unix {
                 }
                 std::fs::remove_file(path)?;
             }
-            let is_shared = granted.load().socket.is_some();
             let listener = UnixListener::bind(path)?;
-            let mode = if is_shared { 0o666 } else { 0o600 };
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+            share(path, &granted.load())?;
             let (sender, commands) = mpsc::channel(WAITING_MAX);
             let desk = Desk {
-                owner: std::fs::metadata(path)?.uid(),
+                owner: nix::unistd::geteuid().as_raw(),
                 granted,
                 refused,
                 commands: sender,
+                lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+                waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+                revoking: Arc::new(Semaphore::new(WAITING_MAX)),
             };
             let task = tokio::spawn(accept(listener, desk));
             Ok(Self {
@@ -149,45 +188,100 @@ mod unix {
         }
     }
 
+    /// Connections of one user that is neither the owner nor root.
+    type Visits = Arc<Mutex<HashMap<u32, usize>>>;
+
+    /// A place of such a user, until it is dropped.
+    struct Visit {
+        uid: u32,
+        visits: Visits,
+    }
+
+    impl Visit {
+        fn begin(uid: u32, visits: &Visits) -> Option<Self> {
+            let mut all = locked(visits);
+            let mine = all.entry(uid).or_default();
+            if *mine >= VISITS_MAX {
+                return None;
+            }
+            *mine += 1;
+            let visits = visits.clone();
+            Some(Self { uid, visits })
+        }
+    }
+
+    impl Drop for Visit {
+        fn drop(&mut self) {
+            let mut all = locked(&self.visits);
+            if let Entry::Occupied(mut mine) = all.entry(self.uid) {
+                *mine.get_mut() -= 1;
+                if *mine.get() == 0 {
+                    mine.remove();
+                }
+            }
+        }
+    }
+
     async fn accept(listener: UnixListener, desk: Desk) {
-        // Those who may not send a command do not take places from those who may.
-        let (waiting, strangers) = (WAITING_MAX, WAITING_MAX);
-        let places = [
-            Arc::new(Semaphore::new(waiting)),
-            Arc::new(Semaphore::new(strangers)),
-        ];
+        let (own, others) = (
+            Arc::new(Semaphore::new(PLACES_MAX)),
+            Arc::new(Semaphore::new(PLACES_MAX)),
+        );
+        let visits = Visits::default();
         loop {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             let Ok(peer) = stream.peer_cred() else { continue };
-            let is_owner = peer.uid() == desk.owner || peer.uid() == 0;
-            let [own, others] = &places;
-            let place = if is_owner { own } else { others };
+            let uid = peer.uid();
+            let is_owner = uid == desk.owner || uid == 0;
             // One that finds no place is closed: its command says that nobody answers.
-            let Ok(place) = place.clone().try_acquire_owned() else {
+            let places = if is_owner { &own } else { &others };
+            let Ok(place) = places.clone().try_acquire_owned() else {
                 continue;
+            };
+            let visit = match is_owner {
+                true => None,
+                false => match Visit::begin(uid, &visits) {
+                    Some(visit) => Some(visit),
+                    None => continue,
+                },
             };
             let desk = desk.clone();
             tokio::spawn(async move {
                 // A peer that goes away gets no answer.
                 let _ = serve(stream, desk).await;
-                drop(place);
+                drop((place, visit));
             });
+        }
+    }
+
+    /// Who this is, and what it may do. Only so many questions to the system are under way: a directory may not answer.
+    async fn rights_of(uid: u32, desk: &Desk) -> (Option<String>, Rights) {
+        let unknown = match uid == desk.owner || uid == 0 {
+            true => Rights::All,
+            false => Rights::Some(Vec::new()),
+        };
+        let Ok(place) = desk.lookups.clone().try_acquire_owned() else {
+            return (None, unknown);
+        };
+        let (owner, granted) = (desk.owner, desk.granted.load_full());
+        let asking = spawn_blocking(move || {
+            let found = of_user(uid, owner, &granted);
+            drop(place);
+            found
+        });
+        match tokio::time::timeout(GROUPS_TIMEOUT, asking).await {
+            Ok(Ok(known)) => known,
+            Ok(Err(_)) | Err(_) => (None, unknown),
         }
     }
 
     async fn serve(stream: UnixStream, desk: Desk) -> io::Result<()> {
         let peer = stream.peer_cred()?;
-        let (uid, owner, granted) = (peer.uid(), desk.owner, desk.granted.load_full());
-        let asking = spawn_blocking(move || of_user(uid, owner, &granted));
-        let known = tokio::time::timeout(GROUPS_TIMEOUT, asking).await;
-        let (name, rights) = match known {
-            Ok(Ok(known)) => known,
-            Ok(Err(_)) | Err(_) if uid == owner || uid == 0 => (None, Rights::All),
-            Ok(Err(_)) | Err(_) => (None, Rights::Some(Vec::new())),
-        };
+        let uid = peer.uid();
+        let (name, rights) = rights_of(uid, &desk).await;
         let by = Actor::User {
             uid,
             name,
@@ -207,7 +301,8 @@ mod unix {
         };
         let mut line = serde_json::to_vec(&reply)?;
         line.push(b'\n');
-        writer.write_all(&line).await
+        let written = tokio::time::timeout(LINE_TIMEOUT, writer.write_all(&line)).await;
+        written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     async fn answer(
@@ -235,18 +330,41 @@ mod unix {
             note(desk, by, request.name()).await;
             return Ok(reply);
         }
+        // A revocation does not wait behind commands that wait for a reload.
+        let waiting = match needed {
+            Right::Keys => &desk.revoking,
+            Right::Read | Right::Operate | Right::Own => &desk.waiting,
+        };
+        let Ok(place) = waiting.clone().try_acquire_owned() else {
+            return Ok(refusal(
+                "too many commands wait for one that takes long; try again",
+            ));
+        };
         let (reply, answer) = oneshot::channel();
         let asked = Asked {
             request,
             by,
             rights,
             reply,
+            place,
         };
-        let answer = match desk.commands.send(asked).await {
-            Ok(()) => answer.await.ok(),
-            Err(_) => None,
+        let answered = async {
+            match desk.commands.send(asked).await {
+                Ok(()) => answer.await.ok(),
+                Err(_) => None,
+            }
+        };
+        let answer = tokio::select! {
+            answer = answered => answer,
+            // One that is gone keeps no place. What it asked for is carried out all the same.
+            () = gone(&mut reader) => return Err(io::ErrorKind::ConnectionAborted.into()),
         };
         Ok(answer.unwrap_or_else(|| refusal("the gateway is stopping")))
+    }
+
+    /// Ends when the peer has closed its end, or goes on sending.
+    async fn gone(reader: &mut (impl AsyncBufReadExt + Unpin)) {
+        let _ = reader.fill_buf().await;
     }
 
     /// Reports a command that was refused.

@@ -98,12 +98,12 @@ impl Gateway {
             caller: caller.to_string(),
             label: label.to_string(),
         };
-        // Noted first: settings that come into force at the same time look there.
-        let kept = self.estate.revocations.add(&key);
+        // Noted first: settings that come into force at the same time look there. The disk comes last: it may hang.
+        self.estate.revocations.insert(&key);
         self.snapshot()
             .callers
             .revoke_all(|digest| digest.to_setting() == key.digest);
-        kept.map_err(NotRevoked::NotKept)
+        self.estate.revocations.write(&key).map_err(NotRevoked::NotKept)
     }
 
     /// Where tokens or signatures would go under these settings and do not go now, in words.

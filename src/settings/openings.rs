@@ -23,7 +23,7 @@ pub fn openings(earlier: &Config, later: &Config, now: SystemTime) -> Vec<String
         .collect();
     for caller in &later.callers {
         if let Some(known) = known.get(&caller.name) {
-            found.extend(of_caller(known, caller));
+            found.extend(of_caller(known, caller, now));
         }
     }
     let known: HashMap<_, _> = earlier.routes.iter().map(|route| (&route.name, route)).collect();
@@ -68,7 +68,9 @@ fn of_keys(earlier: &Config, later: &Config, now: SystemTime) -> Vec<String> {
     for caller in &later.callers {
         for key in caller.keys.iter().filter(|key| may_be_accepted(key, now)) {
             let accepted = known.get(key.digest.as_bytes()).is_some_and(|(name, known)| {
-                **name == caller.name && may_be_accepted(known, now) && !is_longer(&key, known)
+                **name == caller.name
+                    && may_be_accepted(known, now)
+                    && !is_longer((key.not_before, key.expires), (known.not_before, known.expires))
             });
             if !accepted {
                 found.push(format!("key {} of caller {} is accepted", key.label, caller.name));
@@ -82,20 +84,56 @@ fn may_be_accepted(key: &KeySettings, now: SystemTime) -> bool {
     key.state == KeyState::Enabled && key.expires.is_none_or(|expires| expires > now)
 }
 
-/// Whether a key is valid at a time when it was not before.
-fn is_longer(key: &KeySettings, known: &KeySettings) -> bool {
-    let ends_later = known
-        .expires
-        .is_some_and(|known| key.expires.is_none_or(|expires| expires > known));
-    let begins_earlier = known
-        .not_before
-        .is_some_and(|known| key.not_before.is_none_or(|begin| begin < known));
+/// From when and until when something is valid.
+type Validity = (Option<SystemTime>, Option<SystemTime>);
+
+/// Whether it is valid at a time when it was not before.
+fn is_longer(later: Validity, earlier: Validity) -> bool {
+    let ends_later = earlier
+        .1
+        .is_some_and(|end| later.1.is_none_or(|later| later > end));
+    let begins_earlier = earlier
+        .0
+        .is_some_and(|begin| later.0.is_none_or(|later| later < begin));
     ends_later || begins_earlier
 }
 
-fn of_caller(earlier: &CallerSettings, later: &CallerSettings) -> Option<String> {
-    let network = wider(&earlier.networks, &later.networks)?;
-    Some(format!("caller {} may call from {network}", later.name))
+fn of_caller(earlier: &CallerSettings, later: &CallerSettings, now: SystemTime) -> Vec<String> {
+    let name = &later.name;
+    let mut found = Vec::new();
+    if let Some(network) = wider(&earlier.networks, &later.networks) {
+        found.push(format!("caller {name} may call from {network}"));
+    }
+    if !earlier.keys.is_empty() && later.keys.is_empty() {
+        found.push(format!("caller {name} is accepted without a key"));
+    }
+    match (&earlier.signature, &later.signature) {
+        (Some(_), None) => found.push(format!("caller {name} is accepted without a signature")),
+        (Some(earlier), Some(later)) if earlier.recipe != later.recipe => {
+            found.push(format!("caller {name} may sign in another way"));
+        }
+        _ => {}
+    }
+    let known = earlier.signature.iter().flat_map(|signature| &signature.secrets);
+    let known: Vec<_> = known.collect();
+    for secret in later.signature.iter().flat_map(|signature| &signature.secrets) {
+        let is_over = secret.expires.is_some_and(|expires| expires <= now);
+        let same = known.iter().find(|known| known.source == secret.source);
+        if !is_over
+            && same.is_none_or(|known| {
+                is_longer(
+                    (secret.not_before, secret.expires),
+                    (known.not_before, known.expires),
+                )
+            })
+        {
+            found.push(format!(
+                "signatures of caller {name} with the secret {} are accepted",
+                secret.label
+            ));
+        }
+    }
+    found
 }
 
 fn of_route(earlier: &RouteSettings, later: &RouteSettings) -> Vec<String> {
@@ -122,9 +160,13 @@ fn of_route(earlier: &RouteSettings, later: &RouteSettings) -> Vec<String> {
     if let Some(network) = wider(&earlier.networks, &later.networks) {
         found.push(format!("route {name} may be called from {network}"));
     }
-    if let (RouteKind::Api(known), RouteKind::Api(paths)) = (&earlier.kind, &later.kind) {
-        let more = paths.iter().filter(|path| !known.contains(path));
-        found.extend(more.map(|path| format!("route {name} opens {path}")));
+    match (&earlier.kind, &later.kind) {
+        (RouteKind::Api(known), RouteKind::Api(paths)) => {
+            let more = paths.iter().filter(|path| !known.contains(path));
+            found.extend(more.map(|path| format!("route {name} opens {path}")));
+        }
+        (RouteKind::Flow, RouteKind::Api(_)) => found.push(format!("route {name} opens an API")),
+        (_, RouteKind::Flow) => {}
     }
     found
 }
@@ -196,6 +238,52 @@ mod tests {
         assert_eq!(
             found(&now, &with("networks = [\"10.0.0.0/8\"]\ndeny", "deny")),
             ["caller erp may call from any network"]
+        );
+    }
+
+    #[test]
+    fn a_weaker_proof_that_comes_back_is_named() {
+        let signed = |secrets: &str| {
+            let caller = format!("name = \"vendor\"\n[caller.signature]\npreset = \"stripe\"\n{secrets}");
+            Sample::default()
+                .with("caller", &caller)
+                .variable("OTHER", "canary-other")
+                .config()
+        };
+        let one = signed("secret = \"env:SECRET\"");
+        let list = |more: &str| {
+            signed(&format!(
+                "[[caller.signature.secrets]]\nlabel = \"a\"\nsecret = \"env:SECRET\"\n\
+                 [[caller.signature.secrets]]\nlabel = \"b\"\nsecret = \"env:OTHER\"\n{more}"
+            ))
+        };
+        let opened = |earlier: &Config, later: &Config| openings(earlier, later, clock::wall());
+        let (both, short) = (list(""), list("expires = 2100-01-01"));
+        assert_eq!(
+            opened(&one, &both),
+            ["signatures of caller vendor with the secret b are accepted"]
+        );
+        assert_eq!(
+            opened(&short, &both),
+            ["signatures of caller vendor with the secret b are accepted"]
+        );
+        assert!(opened(&both, &one).is_empty() && opened(&both, &short).is_empty());
+        let wide = signed("secret = \"env:SECRET\"\ntolerance = \"30m\"");
+        assert_eq!(opened(&one, &wide), ["caller vendor may sign in another way"]);
+        let known = Sample::default()
+            .with("caller", "name = \"vendor\"\nnetworks = [\"10.0.0.0/8\"]")
+            .config();
+        assert_eq!(
+            opened(&one, &known),
+            ["caller vendor is accepted without a signature"]
+        );
+        let keyed = Sample::default().with(
+            "caller",
+            &format!("name = \"vendor\"\nnetworks = [\"10.0.0.0/8\"]\n{}", key(1, "")),
+        );
+        assert_eq!(
+            opened(&keyed.config(), &known),
+            ["caller vendor is accepted without a key"]
         );
     }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::material::WebhookKey;
 use crate::model::signature::{
-    Algorithm, Content, Encoding, Habits, KeyForm, Place, Preset, Recipe, Template, TimeUnit, TimestampPlace,
-    TimestampRecipe,
+    Algorithm, Content, Encoding, Habits, KeyForm, Place, Preset, Recipe, SECRETS_MAX, Template, TimeUnit,
+    TimestampPlace, TimestampRecipe,
 };
 use crate::model::{CallerName, Flaw, KeyLabel};
 use crate::settings::check::Check;
@@ -20,10 +20,10 @@ use crate::settings::{CallerSettings, CallersSettings, KeyPlace, QueryPass, Rout
 
 /// The label of a secret that has none of its own.
 const LABEL: &str = "signature";
-/// Secrets of one caller: a request with a wrong signature costs one hash for each.
-const SECRETS_MAX: usize = 8;
-/// Places in which a route looks for signatures: callers that sign and have no keys, of one route.
-const SIGNERS_MAX: usize = 16;
+/// Secrets that a route tries for a request without a key: each costs a hash of its body, and anybody may send one.
+const TRIED_MAX: usize = 16;
+/// A shared secret that is sent as it is can be guessed if it is shorter.
+const TOKEN_BYTES_MIN: usize = 16;
 /// Signed bodies are held before their caller is known, in a quarter of the memory for held bodies, of which one address gets
 /// half.
 const UNKNOWN_PART: u64 = 8;
@@ -235,6 +235,15 @@ impl Check<'_> {
                 .map(|_| ())
                 .map_err(|what| Flaw::new(format!("the secret {what}")));
             self.findings.keep(value, flaw)?;
+            if recipe.algorithm == Algorithm::Token && secret.expose().len() < TOKEN_BYTES_MIN {
+                let flaw = Flaw::new(format!(
+                    "the secret has fewer than {TOKEN_BYTES_MIN} bytes and is sent as it is, so it can be guessed"
+                ));
+                self.findings.warn(
+                    value,
+                    flaw.hint("make one with `openssl rand -hex 32` and give it to the vendor"),
+                );
+            }
         }
         if expires.is_some_and(|expires| expires <= self.environment.now()) {
             self.findings
@@ -277,15 +286,14 @@ impl Check<'_> {
             let signers = names.iter().filter_map(|name| signing.get(name));
             let signers = signers.filter_map(|caller| Some((*caller, caller.signature.as_ref()?)));
             let signers: Vec<_> = signers.collect();
-            let without_keys = signers.iter().filter(|(caller, _)| caller.keys.is_empty());
-            if without_keys.count() > SIGNERS_MAX {
+            let alone = signers.iter().filter(|(caller, _)| caller.keys.is_empty());
+            let tried: usize = alone.map(|(_, signature)| signature.secrets.len()).sum();
+            if tried > TRIED_MAX {
                 let flaw = Flaw::new(format!(
-                    "more than {SIGNERS_MAX} callers of the route are known by their signature alone"
+                    "the route would try {tried} secrets for a request without a key; at most {TRIED_MAX} are tried"
                 ));
-                self.findings.mistake(
-                    *table,
-                    flaw.hint("each is tried in turn; give them routes of their own, or keys"),
-                );
+                let hint = "give some of its callers a route of their own, or keys";
+                self.findings.mistake(*table, flaw.hint(hint));
             }
             let Some((caller, _)) = signers.first() else {
                 continue;

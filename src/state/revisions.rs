@@ -158,7 +158,14 @@ impl Revisions {
             }
             put(&kept, text.as_bytes())?;
         }
+        let last = self
+            .last()
+            .filter(|last| last.is_same(revision) && last.number != revision.number);
         put(&self.file(revision.number), &serde_json::to_vec(revision)?)?;
+        // Reloads without a change must not push out those that there is a way back to.
+        if let Some(last) = last.filter(|last| self.pinned() != Ok(Some(last.number))) {
+            let _ = fs::remove_file(self.file(last.number));
+        }
         self.forget();
         Ok(())
     }
@@ -216,7 +223,8 @@ impl Revisions {
             Some(number) => put(&self.pin_file(), format!("{number}\n").as_bytes()),
             None => match fs::remove_file(self.pin_file()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
+                // A removal lasts once the folder is on the disk.
+                _ => fs::File::open(&self.folder).map_or(Ok(()), |folder| folder.sync_all()),
             },
         }
     }
@@ -229,6 +237,7 @@ impl Revisions {
 
 fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = Draft::beside(path)?;
+    draft.sweep();
     draft.write(bytes)?;
     draft.put()
 }
@@ -297,6 +306,16 @@ mod tests {
         revisions.pin(None).unwrap();
         revisions.pin(None).unwrap();
         assert_eq!(revisions.pinned(), Ok(None));
+    }
+
+    #[test]
+    fn settings_that_stay_the_same_are_kept_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let revisions = Revisions::at(folder.path().join("revisions"));
+        for (number, settings) in [(1, "a = 1\n"), (2, "a = 2\n"), (3, "a = 2\n"), (4, "a = 2\n")] {
+            revisions.keep(&revision(number, settings, &[])).unwrap();
+        }
+        assert_eq!(revisions.numbers().into_iter().collect::<Vec<_>>(), [1, 4]);
     }
 
     #[test]

@@ -71,15 +71,23 @@ impl Revocations {
         locked(&self.digests).is_empty()
     }
 
-    /// Adds a key. In memory it is added first, whatever becomes of the disk.
+    /// Adds a key, in memory only: whatever the disk does, it is refused.
+    pub fn insert(&self, key: &RevokedKey) {
+        locked(&self.digests).insert(key.digest.clone());
+    }
+
+    /// Writes a key down that was inserted.
     ///
     /// # Errors
     /// When it is not on the disk: after a restart it counts again unless the settings have it no more.
-    pub fn add(&self, key: &RevokedKey) -> io::Result<()> {
-        locked(&self.digests).insert(key.digest.clone());
+    pub fn write(&self, key: &RevokedKey) -> io::Result<()> {
         let Some(path) = &self.path else {
             return Err(io::Error::other("there is no state folder to keep it in"));
         };
+        let known = format!("\"digest\":\"{}\"", key.digest);
+        if read_lines(path)?.lines().any(|line| line.contains(&known)) {
+            return Ok(());
+        }
         let time = clock::stamp();
         let line = serde_json::to_string(&Line { time, key })?;
         append(&mut owners_file(path)?, &line)
@@ -98,6 +106,11 @@ fn read_lines(path: &Path) -> io::Result<String> {
 mod tests {
     use super::{Revocations, RevokedKey};
 
+    fn add(revoked: &Revocations, key: &RevokedKey) -> std::io::Result<()> {
+        revoked.insert(key);
+        revoked.write(key)
+    }
+
     fn key(digest: &str) -> RevokedKey {
         RevokedKey {
             digest: digest.to_owned(),
@@ -112,8 +125,8 @@ mod tests {
         let path = folder.path().join("revoked.jsonl");
         let revoked = Revocations::open(path.clone()).unwrap();
         assert!(revoked.is_empty());
-        revoked.add(&key("sha256:00")).unwrap();
-        revoked.add(&key("sha256:01")).unwrap();
+        add(&revoked, &key("sha256:00")).unwrap();
+        add(&revoked, &key("sha256:01")).unwrap();
         let again = Revocations::open(path.clone()).unwrap();
         assert!(again.has("sha256:00") && again.has("sha256:01") && !again.has("sha256:02"));
         let text = std::fs::read_to_string(&path).unwrap();
@@ -134,7 +147,7 @@ mod tests {
     #[test]
     fn without_a_disk_it_is_revoked_all_the_same() {
         let revoked = Revocations::default();
-        assert!(revoked.add(&key("sha256:00")).is_err());
+        assert!(add(&revoked, &key("sha256:00")).is_err());
         assert!(revoked.has("sha256:00"));
     }
 }

@@ -12,7 +12,7 @@ mod vendors;
 pub use place::{Place, Pointer};
 pub use preset::{Habits, Preset};
 pub use recipe::{
-    Algorithm, CertificateRecipe, Content, Encoding, KeyForm, Recipe, RecipeError, SigningSecret, TimeUnit,
-    TimestampPlace, TimestampRecipe,
+    Algorithm, CertificateRecipe, Content, Encoding, KeyForm, Recipe, RecipeError, SECRETS_MAX,
+    SigningSecret, TimeUnit, TimestampPlace, TimestampRecipe,
 };
 pub use template::{Piece, Template};

@@ -6,6 +6,9 @@ use crate::model::signature::place::Place;
 use crate::model::signature::template::{Piece, Template};
 use crate::model::{KeyLabel, Secret};
 
+/// Secrets of one scheme: a request with a wrong signature costs one hash for each.
+pub const SECRETS_MAX: usize = 8;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
     /// Where signatures are; those of all places count. At least one.

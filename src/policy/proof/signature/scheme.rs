@@ -4,13 +4,11 @@ use std::time::SystemTime;
 
 use crate::material::WebhookKey;
 use crate::model::signature::{
-    Algorithm, Content, Piece, Place, Pointer, Recipe, RecipeError, SigningSecret, TimestampPlace,
+    Algorithm, Content, Piece, Place, Pointer, Recipe, RecipeError, SECRETS_MAX, SigningSecret,
+    TimestampPlace,
 };
 use crate::model::{KeyLabel, Secret};
 use crate::policy::proof::signature::content;
-
-/// Secrets of one scheme. A request with a wrong signature costs one hash for each.
-const SECRETS_MAX: usize = 8;
 
 #[derive(Debug)]
 pub struct Scheme {
