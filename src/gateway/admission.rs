@@ -62,6 +62,8 @@ pub(super) struct Arrived<'r> {
     /// The body; none once it was begun to be read.
     pub body: Option<Inbound>,
     pub via: &'r Connection,
+    /// The route, as soon as it is known.
+    pub route: Option<&'r Route>,
     pub progress: &'r Arc<Progress>,
 }
 
@@ -79,7 +81,7 @@ pub(super) async fn admit<'r>(
     let path = head.uri.path();
     let found = snapshot.table.find(&host, path, &head.method);
     let found = found.inspect_err(|_| journal.target(path, snapshot.path_mask))?;
-    let route = found.value;
+    let route = *arrived.route.insert(found.value);
     journal.route(&route.figures);
     outbound::refuse_lookalikes(&head.headers, &route.credentials)?;
 
@@ -346,6 +348,7 @@ mod tests {
                 defect: None,
                 body: Some(body),
                 via: &via,
+                route: None,
                 progress: &progress,
             };
             let admitted = admit(estate, &snapshot, &mut arrived, &mut journal).now_or_never();

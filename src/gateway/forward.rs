@@ -12,6 +12,7 @@ use crate::flow::{self, Answer, FlowError, Load, Outgoing, Permit, Progress};
 use crate::gateway::admission::{Admitted, AdmittedParts};
 use crate::gateway::answer::{self, AnswerBody, FlowBody};
 use crate::gateway::budget::Owner;
+use crate::gateway::cors::Cors;
 use crate::gateway::journal::{AnsweredBy, Journal};
 use crate::gateway::payload::Payload;
 use crate::gateway::snapshot::Route;
@@ -94,7 +95,12 @@ impl Departure<'_> {
         };
         let answer = (status, &mut fields);
         let refusal = match route.upstream.judge(answer, &mut body, &sent, journal).await? {
-            Judgement::Pass(by) => return Ok(Next::Pass(status, fields, Box::new(body), by)),
+            Judgement::Pass(by) => {
+                if route.cors.is_some() {
+                    Cors::replace(&mut fields);
+                }
+                return Ok(Next::Pass(status, fields, Box::new(body), by));
+            }
             Judgement::Refused(refusal) => refusal,
         };
         // Also where this body cannot go again: the next request shall not meet the same refusal.

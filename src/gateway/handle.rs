@@ -17,7 +17,8 @@ use crate::gateway::detach::Call;
 use crate::gateway::forward::forward;
 use crate::gateway::journal::{AnsweredBy, Journal};
 use crate::gateway::payload::{self, Inbound};
-use crate::gateway::ready;
+use crate::gateway::snapshot::Snapshot;
+use crate::gateway::{cors, host, ready};
 use crate::policy::Origin;
 use crate::problem::{Kind, Problem};
 use crate::wire::Defect;
@@ -78,19 +79,62 @@ async fn answer(
         let is_ready = ready::is_ready(&gateway.estate, &snapshot);
         return health(is_ready, &head, body, journal);
     }
+    if defect.is_none()
+        && let Some(answer) = preflight(&snapshot, &head, &mut journal)
+    {
+        journal.discarded(payload::discard(body, &head.headers));
+        return answer::own(answer, AnsweredBy::Gateway, journal);
+    }
     let mut arrived = Arrived {
         head: &head,
         defect,
         body: Some(body),
         via,
+        route: None,
         progress,
     };
-    let admitted = match admit(&gateway.estate, &snapshot, &mut arrived, &mut journal).await {
+    let mut response = serve(gateway, &snapshot, &mut arrived, journal).await;
+    if let Some(cors) = arrived.route.and_then(|route| route.cors.as_ref()) {
+        cors.permit(&head.headers, response.headers_mut());
+    }
+    response
+}
+
+/// Answers what a browser asks before it lets a page call, without any credential. No flow sees it.
+///
+/// None for every other request, and for a preflight from an origin or for a method that no route lists: that is answered as
+/// the OPTIONS request that it is.
+fn preflight(snapshot: &Snapshot, head: &Parts, journal: &mut Journal) -> Option<Response<Bytes>> {
+    let method = cors::asked_method(head)?;
+    snapshot.heads.check(head).ok()?;
+    let host = host::of(head).ok()?;
+    let found = snapshot.table.find(&host, head.uri.path(), &method).ok()?;
+    let route = found.value;
+    let answer = route.cors.as_ref()?.preflight(&head.headers);
+    match answer {
+        Some(_) => journal.route(&route.figures),
+        None => journal.cause(format!(
+            "a preflight from an origin that `cors_origins` of route {} does not list",
+            route.name
+        )),
+    }
+    answer
+}
+
+/// The answer of a route, or the refusal.
+async fn serve<'r>(
+    gateway: &Gateway,
+    snapshot: &'r Snapshot,
+    arrived: &mut Arrived<'r>,
+    mut journal: Journal,
+) -> Response<AnswerBody> {
+    let (head, via, progress) = (arrived.head, arrived.via, arrived.progress);
+    let admitted = match admit(&gateway.estate, snapshot, arrived, &mut journal).await {
         Ok(admitted) => admitted,
         Err(problem) => {
-            return match arrived.body {
-                Some(unread) => refuse(&problem, &head, unread, journal),
-                None => closing(answer::problem(&problem, AnsweredBy::Gateway, journal), &head),
+            return match arrived.body.take() {
+                Some(unread) => refuse(&problem, head, unread, journal),
+                None => closing(answer::problem(&problem, AnsweredBy::Gateway, journal), head),
             };
         }
     };
@@ -98,7 +142,7 @@ async fn answer(
     let response = forward(admitted, via.worker, progress, journal).await;
     match is_streamed && !progress.is_done() {
         // The caller may still be sending what nobody reads any more.
-        true => closing(response, &head),
+        true => closing(response, head),
         false => response,
     }
 }

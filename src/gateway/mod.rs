@@ -6,6 +6,7 @@ mod arrival;
 mod body;
 mod budget;
 mod connection;
+mod cors;
 mod current;
 mod detach;
 mod estate;

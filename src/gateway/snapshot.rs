@@ -11,6 +11,7 @@ use crate::entra::claims::{Inspector, Preflight};
 use crate::entra::{Identity, Tokens};
 use crate::flow::Trigger;
 use crate::gateway::arrival::Pace;
+use crate::gateway::cors::Cors;
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::PathMask;
 use crate::gateway::payload::{IsRead, Rules};
@@ -80,6 +81,7 @@ pub(super) struct Route {
     pub credentials: Vec<HeaderName>,
     pub upstream: Upstream,
     pub passes: Passes,
+    pub cors: Option<Cors>,
     pub figures: Arc<RouteFigures>,
 }
 
@@ -277,6 +279,7 @@ impl Route {
                 relative_path: settings.relative_path,
                 query: settings.query.clone(),
             },
+            cors: Cors::build(settings),
             figures: estate.figures.share(settings.name.clone(), figures),
         })
     }

@@ -105,6 +105,7 @@ impl Check<'_> {
         self.keys_in_urls(&file.route, &routes, &callers);
         self.signed_routes(&file.route, &routes, &callers, held_budget);
         self.balancers(&file.listener, &callers);
+        self.keys_in_pages(&file.route, &routes, &callers);
         // With a mistake somewhere, a use may only have been overlooked.
         if self.findings.len() == 0 {
             identity_names.warn_of_unused(&mut self.findings);

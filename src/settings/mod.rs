@@ -11,6 +11,7 @@ mod check;
 mod connections;
 mod content;
 mod control;
+mod cors;
 mod difference;
 mod digest;
 pub mod edit;
@@ -34,6 +35,7 @@ mod name;
 mod near;
 mod network;
 mod openings;
+mod origin;
 mod path;
 mod rings;
 mod route;
@@ -82,6 +84,7 @@ pub use log::{AccessLog, LogFormat, LogSettings};
 pub use mistake::{Mistake, Report, Severity, Style};
 pub use network::NetworkSettings;
 pub use openings::openings;
+pub use origin::WebOrigin;
 pub use route::{
     CallersSettings, ClaimMismatch, QueryPass, RelativePath, RouteKind, RouteSettings, UpstreamSettings,
 };

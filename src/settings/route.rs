@@ -20,6 +20,7 @@ use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::limits::ROUTE_RATE;
 use crate::settings::name::Names;
 use crate::settings::network::{NetworkKeys, NetworkSettings};
+use crate::settings::origin::WebOrigin;
 use crate::settings::path::Paths;
 use crate::settings::scalars::{DAY, HOUR, MILLISECOND, Rate, Size, secs};
 use crate::settings::table::{Table, table};
@@ -58,6 +59,8 @@ table! {
         /// Where a key is read: "header:NAME", "authorization", "basic", and for callers with `key_in_url` "query:NAME" or
         /// "path", the segment {key} of `path`; default: header:x-api-key, authorization and basic.
         key_from: Option<At<Vec<At<KeyPlace>>>> = None, ANY, Reload;
+        /// Origins of pages that may call it from a browser, such as "https://app.example.com".
+        cors_origins: Vec<At<WebOrigin>> = Vec::new(), ANY, Reload;
         /// Its rate over all callers.
         rate: Rate = ROUTE_RATE, ANY, Reload;
         // Enough for a webhook; larger bodies must be asked for.
@@ -151,6 +154,8 @@ pub struct RouteSettings {
     pub callers: CallersSettings,
     pub networks: NetworkSettings,
     pub key_places: Vec<KeyPlace>,
+    /// Origins of pages that may call it.
+    pub cors_origins: Vec<WebOrigin>,
     pub rate: Option<Rate>,
     pub body_bytes_max: u64,
     pub content: ContentSettings,
@@ -288,6 +293,7 @@ impl Check<'_> {
             drop_nulls: route.drop_nulls,
             form_to_json: route.form_to_json,
         });
+        let cors_origins = self.cors_origins(route);
         let proof = self.proof(route, known.identity_names);
         let end = path.map(|path| path.end());
         let (trigger, kind, relative_path) = self.behind(route, proof.as_ref(), known.identities, end);
@@ -314,6 +320,7 @@ impl Check<'_> {
             callers: callers?,
             networks,
             key_places,
+            cors_origins,
             rate: Some(route.rate),
             body_bytes_max: route.body_size_max.as_u64(),
             content,

@@ -22,6 +22,7 @@ mod apis;
 mod bodies;
 mod certificates;
 mod claims;
+mod cors;
 mod doctor;
 mod explained;
 mod faults;
