@@ -70,15 +70,28 @@ fn connection_listed(fields: &Fields) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Takes out the fields that do not pass. A `Location` on the trigger's own host is kept back: it can carry a signature,
-/// and the caller could not use it.
+/// Whether a field says where something is.
+fn is_place(name: &[u8]) -> bool {
+    let place: &[u8] = match name.len() {
+        4 => b"link",
+        7 => b"refresh",
+        8 => b"location",
+        16 => b"content-location",
+        18 => b"operation-location",
+        20 => b"azure-asyncoperation",
+        _ => return false,
+    };
+    name.eq_ignore_ascii_case(place)
+}
+
+/// Takes out the fields that do not pass. A `Location` on the trigger's own host is kept back, and every other place there: it
+/// can carry a signature, and the caller could not use it.
 pub fn head(status: StatusCode, fields: &mut Fields, trigger: &TriggerUrl) {
     let listed = connection_listed(fields);
     fields.retain(|name, value| {
-        let place = name.eq_ignore_ascii_case(b"location") || name.eq_ignore_ascii_case(b"content-location");
         let kept_back = stays(name)
             || listed.iter().any(|option| name.eq_ignore_ascii_case(option))
-            || (place && is_platforms(status, value, trigger));
+            || (is_place(name) && is_platforms(status, value, trigger));
         !kept_back
     });
 }
@@ -211,7 +224,15 @@ mod tests {
             (StatusCode::FOUND, "/Workflows"),
             (StatusCode::FOUND, "/workflows?a=b"),
         ] {
-            for place in ["location", "Location", "Content-Location"] {
+            for place in [
+                "location",
+                "Location",
+                "Content-Location",
+                "Operation-Location",
+                "Azure-AsyncOperation",
+                "link",
+                "Refresh",
+            ] {
                 let from = answer(&[("x-order", "2"), (place, location)]);
                 let passed = passed(status, from);
                 assert_eq!(passed.len(), 1, "{place}: {location}: {passed:?}");

@@ -23,6 +23,8 @@ use crate::wire::{BodyError, Fields};
 /// How much of a failed answer is read to find out whose it is; every fault of the platform is far smaller. Bytes.
 const JUDGED_BYTES_MAX: usize = 64 * 1024;
 const JUDGED_TIME: Duration = Duration::from_secs(10);
+/// How long a caller waits for the end of an answer that it does not get; a new connection takes less.
+const DISCARDED_TIME: Duration = Duration::from_millis(200);
 
 /// Id of the request, for the caller's support ticket.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -229,6 +231,21 @@ impl FlowBody {
             }
         }
         Ok(Bytes::from(seen))
+    }
+
+    /// Gives up what is left of an answer that nobody gets. It is read, so that its connection can serve again, as long as
+    /// that is quick.
+    pub(super) async fn discard(&mut self) {
+        let deadline = Instant::now() + DISCARDED_TIME;
+        let mut bytes = 0;
+        while let Some(rest) = &mut self.rest
+            && bytes <= JUDGED_BYTES_MAX
+            && let Ok(Some(Ok(data))) = tokio::time::timeout_at(deadline, rest.data()).await
+        {
+            bytes += data.len();
+        }
+        self.first.clear();
+        self.rest = None;
     }
 
     /// Bytes still to come, where that is known.

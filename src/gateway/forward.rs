@@ -96,6 +96,14 @@ impl Departure<'_> {
         let answer = (status, &mut fields);
         let refusal = match route.upstream.judge(answer, &mut body, &sent, journal).await? {
             Judgement::Pass(by) => {
+                let status = match &route.success {
+                    Some(success) => {
+                        let method = &self.admitted.head.method;
+                        let answer = (status, &mut fields);
+                        success.apply(method, answer, &mut body, journal).await
+                    }
+                    None => status,
+                };
                 if route.cors.is_some() {
                     Cors::replace(&mut fields);
                 }

@@ -81,6 +81,8 @@ struct RequestLine<'a> {
     protocol: &'static str,
     method: &'a str,
     status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flow_status: Option<u16>,
     answer: Option<AnsweredBy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<&'static str>,
@@ -126,6 +128,8 @@ struct Line {
     caller: Option<CallerName>,
     key: Option<KeyLabel>,
     status: Option<u16>,
+    /// The flow's, where the route has another one for callers.
+    flow_status: Option<u16>,
     answer: Option<AnsweredBy>,
     problem: Option<Kind>,
     limit: Option<&'static str>,
@@ -164,6 +168,7 @@ impl Journal {
             caller: None,
             key: None,
             status: None,
+            flow_status: None,
             answer: None,
             problem: None,
             limit: None,
@@ -303,6 +308,11 @@ impl Journal {
         line.counters.own_time.observe(own.as_secs_f64());
     }
 
+    /// Notes the status of the flow, whose place another one takes.
+    pub(super) fn flow_status(&mut self, status: u16) {
+        self.0.flow_status = Some(status);
+    }
+
     pub fn sent(&mut self, bytes: u64) {
         self.0.bytes_out += bytes;
     }
@@ -401,6 +411,7 @@ impl Line {
                 .get(..METHOD_BYTES_MAX)
                 .unwrap_or(self.method.as_str()),
             status: self.status,
+            flow_status: self.flow_status,
             answer: self.answer,
             problem: self.problem.map(|kind| kind.row().code),
             limit: self.limit,

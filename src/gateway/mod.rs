@@ -24,6 +24,7 @@ mod reloads;
 mod reread;
 mod snapshot;
 mod status;
+mod success;
 mod upstream;
 mod usage;
 

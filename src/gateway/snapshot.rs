@@ -15,6 +15,7 @@ use crate::gateway::cors::Cors;
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::PathMask;
 use crate::gateway::payload::{IsRead, Rules};
+use crate::gateway::success::Success;
 use crate::gateway::upstream::{Passes, Upstream};
 use crate::model::{Minute, PublicUrl, RouteName, Secret, clock, locked};
 use crate::outbound::TrustError;
@@ -82,6 +83,8 @@ pub(super) struct Route {
     pub upstream: Upstream,
     pub passes: Passes,
     pub cors: Option<Cors>,
+    /// What becomes of a flow's success, if it does not pass.
+    pub success: Option<Success>,
     pub figures: Arc<RouteFigures>,
 }
 
@@ -280,6 +283,7 @@ impl Route {
                 query: settings.query.clone(),
             },
             cors: Cors::build(settings),
+            success: Success::build(&settings.success),
             figures: estate.figures.share(settings.name.clone(), figures),
         })
     }

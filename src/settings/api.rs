@@ -29,7 +29,7 @@ impl Check<'_> {
         proof: Option<&Proof>,
         identities: &[IdentitySettings],
     ) -> Option<TriggerUrl> {
-        for key in ["trigger", "signed", "relative_path"] {
+        for key in ["trigger", "signed", "relative_path", "answer"] {
             if let Some(mark) = route.place(key) {
                 let flaw = Flaw::new(format!("`{key}` has no meaning on a route to an API"));
                 self.findings.mistake(mark, flaw);

@@ -2,6 +2,7 @@
 //! machines are built from them one floor up, and no setting is looked up by text after that.
 
 mod admin;
+mod answer;
 mod api;
 mod bodies;
 mod brackets;
@@ -57,6 +58,7 @@ mod vault;
 mod word;
 
 pub use admin::{AdminSettings, ReadyRequires};
+pub use answer::{FixedAnswer, SuccessAnswer};
 pub use bodies::BodySettings;
 pub use caller::CallerSettings;
 pub use changes::{Change, Scalars};

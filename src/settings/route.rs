@@ -12,6 +12,7 @@ use crate::model::{
     PublicUrl, RouteName, TriggerUrl,
 };
 use crate::outbound::Trust;
+use crate::settings::answer::AnswerTable;
 use crate::settings::bodies::BODY_SIZE_CEILING;
 use crate::settings::check::Check;
 use crate::settings::content::{ContentKeys, ContentSettings, JSON_DEPTH_CEILING};
@@ -26,7 +27,7 @@ use crate::settings::scalars::{DAY, HOUR, MILLISECOND, Rate, Size, secs};
 use crate::settings::table::{Table, table};
 use crate::settings::trigger::{Address, Proof};
 use crate::settings::word::{self, KeyPlace};
-use crate::settings::{IdentitySettings, TriggerSource, mask};
+use crate::settings::{IdentitySettings, SuccessAnswer, TriggerSource, mask};
 
 table! {
     /// A public address and the flow behind it.
@@ -81,6 +82,8 @@ table! {
         form_to_json: bool = false, ANY, Reload;
         /// What is behind it: "flow", or "api" for an API of Microsoft's that wants a token.
         kind: RouteKindWord = RouteKindWord::Flow, ANY, Reload;
+        /// What callers get where the flow accepted or succeeded.
+        answer: Option<Table<AnswerTable>> = None, ANY, Reload;
         /// Name of the identity whose token starts the flow, or is sent to the API.
         identity: Option<At<String>> = None, ANY, Reload;
         /// Object ids on the list of a trigger set to "Specific users in my tenant"; the token's is compared with them.
@@ -156,6 +159,7 @@ pub struct RouteSettings {
     pub key_places: Vec<KeyPlace>,
     /// Origins of pages that may call it.
     pub cors_origins: Vec<WebOrigin>,
+    pub success: SuccessAnswer,
     pub rate: Option<Rate>,
     pub body_bytes_max: u64,
     pub content: ContentSettings,
@@ -294,6 +298,7 @@ impl Check<'_> {
             form_to_json: route.form_to_json,
         });
         let cors_origins = self.cors_origins(route);
+        let success = self.success_answer(route.answer.as_ref());
         let proof = self.proof(route, known.identity_names);
         let end = path.map(|path| path.end());
         let (trigger, kind, relative_path) = self.behind(route, proof.as_ref(), known.identities, end);
@@ -321,6 +326,7 @@ impl Check<'_> {
             networks,
             key_places,
             cors_origins,
+            success,
             rate: Some(route.rate),
             body_bytes_max: route.body_size_max.as_u64(),
             content,

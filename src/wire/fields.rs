@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 
 /// The fields as received, without those that were removed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Fields {
     text: Bytes,
     spans: Vec<FieldSpan>,
@@ -82,6 +82,16 @@ impl Fields {
         Ok(())
     }
 
+    /// One field of our own.
+    pub fn one(name: &HeaderName, value: &HeaderValue) -> Self {
+        let text = Bytes::from([name.as_str().as_bytes(), value.as_bytes()].concat());
+        let (name, value) = text.split_at(name.as_str().len());
+        let mut fields = Self::of(&text, 1);
+        // Both were checked when they became what they are.
+        let _ = fields.add(name, value);
+        fields
+    }
+
     fn place(&self, part: &[u8]) -> (u32, u32) {
         // Both are parts of one head, which is far smaller than four gigabytes.
         let start = (part.as_ptr().addr()).saturating_sub(self.text.as_ptr().addr());
@@ -147,7 +157,7 @@ impl Fields {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::HeaderMap;
+    use http::{HeaderMap, HeaderValue, header};
 
     use super::{Fields, split};
 
@@ -178,6 +188,13 @@ mod tests {
             !text.as_ptr_range().contains(&value),
             "the head stays with its value"
         );
+    }
+
+    #[test]
+    fn a_field_of_our_own_is_like_a_received_one() {
+        let fields = Fields::one(&header::CONTENT_TYPE, &HeaderValue::from_static("a/b"));
+        assert_eq!(fields.text("content-type"), Some("a/b"));
+        assert_eq!(fields.iter().count(), 1);
     }
 
     #[test]

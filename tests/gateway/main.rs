@@ -18,6 +18,7 @@ mod program;
 #[cfg(unix)]
 mod accounts;
 mod admission;
+mod answers;
 mod apis;
 mod bodies;
 mod certificates;

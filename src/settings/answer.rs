@@ -1,0 +1,199 @@
+//! `[route.answer]`: what callers get where the flow accepted a request or succeeded. Vendors switch off a webhook that does
+//! not answer what they expect, and a flow without a Response action always answers 202 without a body.
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use crate::model::Flaw;
+use crate::settings::check::Check;
+use crate::settings::kinds::{ANY, At, choice};
+use crate::settings::table::{Table, table};
+
+/// Largest fixed body; acknowledgements of vendors have a few hundred bytes. All of it is in memory for each route.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+const CONTENT_TYPE_BYTES_MAX: usize = 128;
+
+table! {
+    /// What callers get where the flow accepted a request or answered with success; all else passes as it is.
+    pub(crate) struct AnswerTable {
+        /// What the 202 of a flow becomes: "pass", or "ok" for 200.
+        accepted: Accepted = Accepted::Pass, ANY, Reload;
+        /// Status of a fixed answer, which takes the place of every success of the flow. Default: 200 if the answer is fixed.
+        status: Option<At<u32>> = None, 200..=204, Reload;
+        /// Type of its body.
+        content_type: Option<At<String>> = None, ANY, Reload;
+        /// Its body, at most 16384 bytes; default: empty.
+        body: Option<At<String>> = None, ANY, Reload;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    Pass,
+    Ok,
+}
+
+choice!(Accepted: Self::Pass => "pass", Self::Ok => "ok");
+
+/// What becomes of a flow's success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SuccessAnswer {
+    /// It passes.
+    Flow,
+    /// It passes, and 202 becomes 200.
+    AcceptedIsOk,
+    Fixed(FixedAnswer),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedAnswer {
+    pub status: StatusCode,
+    /// None without a body.
+    pub content_type: Option<HeaderValue>,
+    pub body: Bytes,
+}
+
+impl Check<'_> {
+    pub(super) fn success_answer(&mut self, table: Option<&Table<AnswerTable>>) -> SuccessAnswer {
+        let Some(table) = table else {
+            return SuccessAnswer::Flow;
+        };
+        let fixed = ["status", "content_type", "body"];
+        let fixed = fixed.iter().find_map(|key| table.place(key));
+        match (table.accepted, fixed) {
+            (Accepted::Pass, None) => SuccessAnswer::Flow,
+            (Accepted::Ok, None) => SuccessAnswer::AcceptedIsOk,
+            (Accepted::Ok, Some(fixed)) => {
+                let flaw = Flaw::new("`accepted` has no meaning where the answer is fixed");
+                self.findings.clash(fixed, flaw, table, "the answer");
+                SuccessAnswer::Flow
+            }
+            (Accepted::Pass, Some(_)) => SuccessAnswer::Fixed(self.fixed_answer(table)),
+        }
+    }
+
+    fn fixed_answer(&mut self, table: &Table<AnswerTable>) -> FixedAnswer {
+        let status = table.status.as_ref().and_then(|status| {
+            let status = u16::try_from(**status).ok()?;
+            StatusCode::from_u16(status).ok()
+        });
+        let status = status.unwrap_or(StatusCode::OK);
+        let body = table.body.as_ref().filter(|body| !body.is_empty());
+        if let Some(body) = body {
+            if body.len() > BODY_BYTES_MAX {
+                let flaw = Flaw::new(format!("the body has more than {BODY_BYTES_MAX} bytes"));
+                self.findings.mistake(body, flaw);
+            }
+            if status == StatusCode::NO_CONTENT {
+                let flaw = Flaw::new("an answer with status 204 has no body");
+                self.findings.mistake(body, flaw);
+            }
+            if table.content_type.is_none() {
+                let hint = "write for example content_type = \"text/xml\"";
+                table.missing("content_type", hint, &mut self.findings);
+            }
+        }
+        let content_type = table.content_type.as_ref().and_then(|value| {
+            if body.is_none() && !table.is_reported("body") {
+                let flaw = Flaw::new("`content_type` goes with `body` only");
+                self.findings.mistake(value, flaw);
+            }
+            self.findings.keep(value, read_content_type(value))
+        });
+        FixedAnswer {
+            status,
+            content_type,
+            body: body.map_or_else(Bytes::new, |body| Bytes::copy_from_slice(body.as_bytes())),
+        }
+    }
+}
+
+fn read_content_type(text: &str) -> Result<HeaderValue, Flaw> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let is_good = is_plain && text.len() <= CONTENT_TYPE_BYTES_MAX && text.trim() == text;
+    let (kind, rest) = text.split_once('/').unwrap_or_default();
+    let is_good = is_good && !kind.is_empty() && !rest.is_empty();
+    let value = HeaderValue::from_str(text).ok().filter(|_| is_good);
+    value.ok_or_else(|| {
+        Flaw::new("this is not a type of content").hint("write for example \"application/json\"")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FixedAnswer, SuccessAnswer, read_content_type};
+    use crate::settings::sample::{Sample, TRIGGER};
+
+    fn answer(lines: &str) -> Sample {
+        let route = format!(
+            "name = \"a\"\npath = \"/a\"\nanonymous = true\nidentity = \"contoso\"\ntrigger = \"{TRIGGER}\"\n\
+             [route.answer]\n{lines}\n"
+        );
+        Sample::default().with("route", &route)
+    }
+
+    fn read(lines: &str) -> SuccessAnswer {
+        answer(lines).config().routes.remove(0).success
+    }
+
+    #[test]
+    fn an_answer_passes_unless_the_settings_say_otherwise() {
+        assert_eq!(read(""), SuccessAnswer::Flow);
+        assert_eq!(read("accepted = \"pass\""), SuccessAnswer::Flow);
+        assert_eq!(read("accepted = \"ok\""), SuccessAnswer::AcceptedIsOk);
+    }
+
+    #[test]
+    fn a_fixed_answer_has_a_status_and_perhaps_a_body() {
+        let fixed = |status: u16, content_type: Option<&'static str>, body: &'static str| {
+            SuccessAnswer::Fixed(FixedAnswer {
+                status: status.try_into().unwrap(),
+                content_type: content_type.map(|text| text.parse().unwrap()),
+                body: body.into(),
+            })
+        };
+        assert_eq!(read("status = 204"), fixed(204, None, ""));
+        assert_eq!(read("body = \"\""), fixed(200, None, ""));
+        let twiml = "content_type = \"text/xml; charset=utf-8\"\nbody = \"\"\"\n<Response/>\"\"\"";
+        assert_eq!(
+            read(twiml),
+            fixed(200, Some("text/xml; charset=utf-8"), "<Response/>")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_an_answer_is_a_mistake() {
+        let long = format!("content_type = \"a/b\"\nbody = \"{}\"", "a".repeat(16 * 1024 + 1));
+        for (lines, mistake) in [
+            ("status = 404", "the value is too large; it must be at most 204"),
+            ("status = 100", "the value is too small; it must be at least 200"),
+            ("body = \"x\"", "`content_type` is missing"),
+            ("content_type = \"a/b\"", "`content_type` goes with `body` only"),
+            (
+                "status = 204\ncontent_type = \"a/b\"\nbody = \"x\"",
+                "an answer with status 204 has no body",
+            ),
+            (
+                "content_type = \"xml\"\nbody = \"x\"",
+                "this is not a type of content",
+            ),
+            (
+                "accepted = \"ok\"\nstatus = 200",
+                "`accepted` has no meaning where the answer is fixed",
+            ),
+            ("accepted = \"maybe\"", "unknown value"),
+            (&long, "the body has more than 16384 bytes"),
+        ] {
+            assert_eq!(answer(lines).mistakes(), [mistake], "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_type_of_content_is_one_line_of_bounded_length() {
+        assert!(read_content_type("application/soap+xml; charset=utf-8").is_ok());
+        let long = format!("a/{}", "b".repeat(127));
+        for bad in ["", "/", "a/", "/b", " a/b", "a/b\r\nx: y", "a/\u{e4}", &long] {
+            assert!(read_content_type(bad).is_err(), "{bad:?}");
+        }
+    }
+}
