@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -249,6 +249,7 @@ struct Inner {
     caller: Option<(CallerName, Option<KeyLabel>)>,
     allow: Option<HeaderValue>,
     limit: Option<LimitNotice>,
+    contact: Option<Arc<str>>,
 }
 
 /// An answer the gateway gives itself: a public row, and beside it what only the log may know.
@@ -382,6 +383,13 @@ impl Problem {
         self
     }
 
+    /// Adds whom the caller can ask.
+    #[must_use]
+    pub fn contact(mut self, contact: &Arc<str>) -> Self {
+        self.inner().contact = Some(contact.clone());
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -422,12 +430,21 @@ impl Problem {
     pub fn answer(&self, request: RequestId) -> http::Response<Bytes> {
         let beginning = self.kind.beginning();
         let detail = self.explanation();
-        let mut body = Vec::with_capacity(beginning.len() + detail.map_or(0, str::len) + BODY_BYTES_BESIDE);
+        let contact = self.inner.as_ref().and_then(|inner| inner.contact.as_deref());
+        let texts = [("detail", detail), ("contact", contact)];
+        let texts_bytes: usize = texts
+            .iter()
+            .filter_map(|(_, text)| Some(text.as_ref()?.len()))
+            .sum();
+        let mut body = Vec::with_capacity(beginning.len() + texts_bytes + BODY_BYTES_BESIDE);
         body.extend_from_slice(beginning);
-        if let Some(detail) = detail {
-            body.extend_from_slice(b",\"detail\":");
+        for (name, text) in texts {
+            let Some(text) = text else { continue };
+            body.extend_from_slice(b",\"");
+            body.extend_from_slice(name.as_bytes());
+            body.extend_from_slice(b"\":");
             // Writing a text into memory cannot fail.
-            let _ = serde_json::to_writer(&mut body, detail);
+            let _ = serde_json::to_writer(&mut body, text);
         }
         body.extend_from_slice(b",\"instance\":\"urn:uuid:");
         body.extend_from_slice(request.encode(&mut [0; 36]).as_bytes());
@@ -574,6 +591,18 @@ mod tests {
             assert_eq!(body["run_started"], kind.run().as_str());
             assert_eq!(body.get("retry_after"), None);
         }
+    }
+
+    #[test]
+    fn a_contact_is_in_the_body() {
+        let contact = "Ask \"Anna\" \\ mailto:a@b.example".into();
+        let problem = Problem::from(Kind::KeyMissing).contact(&contact).detail("why");
+        let answer = problem.answer(RequestId::new());
+        let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+        assert_eq!(
+            (&body["contact"], &body["detail"]),
+            (&(*contact).into(), &"why".into())
+        );
     }
 
     #[test]

@@ -60,7 +60,10 @@ pub(super) async fn forward(
     loop {
         let next = departure.attempt(&mut journal, round).await;
         match next.unwrap_or_else(|problem| Next::Problem(problem, AnsweredBy::Gateway)) {
-            Next::Problem(problem, by) => return answer::problem(&problem, by, journal),
+            Next::Problem(problem, by) => {
+                let problem = departure.admitted.route.problem(problem);
+                return answer::problem(&problem, by, journal);
+            }
             Next::Pass(status, fields, mut body, by) => {
                 body.taken = Some(departure.admitted.taken);
                 return answer::passed(status, fields, body, by, journal);

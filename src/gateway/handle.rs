@@ -132,6 +132,10 @@ async fn serve<'r>(
     let admitted = match admit(&gateway.estate, snapshot, arrived, &mut journal).await {
         Ok(admitted) => admitted,
         Err(problem) => {
+            let problem = match arrived.route {
+                Some(route) => route.problem(problem),
+                None => problem,
+            };
             return match arrived.body.take() {
                 Some(unread) => refuse(&problem, head, unread, journal),
                 None => closing(answer::problem(&problem, AnsweredBy::Gateway, journal), head),

@@ -25,7 +25,8 @@ use crate::policy::{Access, BodyRules, Callers, Matching, Networks, Quotas, Rout
 use crate::problem::{Kind, Problem};
 use crate::secrets::Following;
 use crate::settings::{
-    CallersSettings, Config, KeyPlace, ListenerSettings, Proof, ReadyRequires, RouteSettings, SettingsDigest,
+    CallersSettings, Config, Contact, KeyPlace, ListenerSettings, Proof, ReadyRequires, RouteSettings,
+    SettingsDigest,
 };
 
 #[derive(Debug)]
@@ -85,6 +86,7 @@ pub(super) struct Route {
     pub cors: Option<Cors>,
     /// What becomes of a flow's success, if it does not pass.
     pub success: Option<Success>,
+    pub contact: Option<Contact>,
     pub figures: Arc<RouteFigures>,
 }
 
@@ -238,6 +240,14 @@ impl Snapshot {
 }
 
 impl Route {
+    /// A problem of this route, with what all its problems have.
+    pub(super) fn problem(&self, problem: Problem) -> Problem {
+        match &self.contact {
+            Some(contact) => problem.contact(contact.text()),
+            None => problem,
+        }
+    }
+
     fn build(
         index: usize,
         settings: &RouteSettings,
@@ -284,6 +294,7 @@ impl Route {
             },
             cors: Cors::build(settings),
             success: Success::build(&settings.success),
+            contact: settings.contact.clone(),
             figures: estate.figures.share(settings.name.clone(), figures),
         })
     }

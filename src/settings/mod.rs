@@ -98,7 +98,7 @@ pub use source::{Environment, SecretSource, Secrets, UNRESOLVED, VaultValue};
 pub use state::{state_folder, without_comments};
 pub use trigger::{Proof, TriggerSource};
 pub use vault::VaultReference;
-pub use word::KeyPlace;
+pub use word::{Contact, KeyPlace};
 
 use std::path::PathBuf;
 

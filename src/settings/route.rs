@@ -26,7 +26,7 @@ use crate::settings::path::Paths;
 use crate::settings::scalars::{DAY, HOUR, MILLISECOND, Rate, Size, secs};
 use crate::settings::table::{Table, table};
 use crate::settings::trigger::{Address, Proof};
-use crate::settings::word::{self, KeyPlace};
+use crate::settings::word::{self, Contact, KeyPlace};
 use crate::settings::{IdentitySettings, SuccessAnswer, TriggerSource, mask};
 
 table! {
@@ -82,6 +82,8 @@ table! {
         form_to_json: bool = false, ANY, Reload;
         /// What is behind it: "flow", or "api" for an API of Microsoft's that wants a token.
         kind: RouteKindWord = RouteKindWord::Flow, ANY, Reload;
+        /// Whom its callers can ask, in every problem: "mailto:integration@example.com" or a sentence.
+        contact: Option<Contact> = None, ANY, Reload;
         /// What callers get where the flow accepted or succeeded.
         answer: Option<Table<AnswerTable>> = None, ANY, Reload;
         /// Name of the identity whose token starts the flow, or is sent to the API.
@@ -160,6 +162,7 @@ pub struct RouteSettings {
     /// Origins of pages that may call it.
     pub cors_origins: Vec<WebOrigin>,
     pub success: SuccessAnswer,
+    pub contact: Option<Contact>,
     pub rate: Option<Rate>,
     pub body_bytes_max: u64,
     pub content: ContentSettings,
@@ -327,6 +330,7 @@ impl Check<'_> {
             key_places,
             cors_origins,
             success,
+            contact: route.contact.clone(),
             rate: Some(route.rate),
             body_bytes_max: route.body_size_max.as_u64(),
             content,

@@ -1,5 +1,7 @@
-//! Single words of a route: methods, places where a key is read, query parameters. Each has values that would
+//! Single words of a route: methods, places where a key is read, query parameters, a contact. Each has values that would
 //! break HTTP or the trigger, and those are refused by name.
+
+use std::sync::Arc;
 
 use http::{HeaderName, Method};
 
@@ -58,7 +60,21 @@ const HEADERS_REFUSED: [&str; 11] = [
     "upgrade",
 ];
 
+/// Whom callers of a route can ask: an address or a sentence, in every problem of the route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact(Arc<str>);
+
+impl Contact {
+    pub fn text(&self) -> &Arc<str> {
+        &self.0
+    }
+}
+
+/// A refusal is what an attacker can have the most of, and each repeats it.
+const CONTACT_CHARS_MAX: usize = 200;
+
 word! {
+    Contact: read_contact, ["mailto:integration@example.com"];
     PublicUrl: PublicUrl::parse, ["https://hooks.example.com"];
     Method: read_method, ["POST"];
     KeyPlace: read_place, ["header:x-api-key", "authorization", "basic"];
@@ -87,6 +103,17 @@ fn read_method(text: &str) -> Result<Method, Flaw> {
         return Err(Flaw::new("methods are written in capitals").hint(format!("write \"{method}\"")));
     }
     Ok(method.clone())
+}
+
+fn read_contact(text: &str) -> Result<Contact, Flaw> {
+    let is_short = text.chars().count() <= CONTACT_CHARS_MAX;
+    if text.trim().is_empty() || !is_short || text.chars().any(char::is_control) {
+        let flaw = Flaw::new(format!(
+            "a contact is one line of at most {CONTACT_CHARS_MAX} characters"
+        ));
+        return Err(flaw.hint("write for example \"mailto:integration@example.com\""));
+    }
+    Ok(Contact(text.into()))
 }
 
 fn read_place(text: &str) -> Result<KeyPlace, Flaw> {
@@ -148,7 +175,7 @@ pub(super) fn read_parameter(text: &str, is_api: bool) -> Result<String, Flaw> {
 mod tests {
     use http::HeaderName;
 
-    use super::{read_method, read_parameter, read_place};
+    use super::{read_contact, read_method, read_parameter, read_place};
     use crate::settings::KeyPlace;
 
     #[test]
@@ -179,6 +206,17 @@ mod tests {
             "",
         ] {
             assert!(read_place(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_contact_is_one_short_line() {
+        let longest = "\u{e4}".repeat(200);
+        for good in ["mailto:a@b.example", "Call \"Anna\", extension 17.", &longest] {
+            assert_eq!(&**read_contact(good).unwrap().text(), good);
+        }
+        for bad in ["", " ", "a\nb", "a\u{1b}[31m", &format!("{longest}a")] {
+            assert!(read_contact(bad).is_err(), "{bad:?}");
         }
     }
 

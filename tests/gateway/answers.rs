@@ -214,6 +214,29 @@ async fn a_fixed_answer_to_head_has_no_body() {
 }
 
 #[tokio::test]
+async fn every_problem_of_a_route_says_whom_to_ask() {
+    let contact = "contact = \"Ask \\\"Anna\\\" at mailto:anna@example.com\"";
+    let (_world, gateway, trigger) = stage(contact, Flow::no_response()).await;
+    let unknown = gateway
+        .send(post("/orders").body(Full::from("{}")).unwrap())
+        .await;
+    let failed = gateway.post("/orders", "{}").await;
+    assert_eq!(trigger.runs(), 1);
+    for (answer, code) in [(&unknown, "key-missing"), (&failed, "flow-no-response")] {
+        assert_eq!(answer.code(), code);
+        assert_eq!(
+            answer.json()["contact"],
+            "Ask \"Anna\" at mailto:anna@example.com"
+        );
+    }
+    let nowhere = gateway.post("/nowhere", "{}").await;
+    assert_eq!(
+        (nowhere.code().as_str(), &nowhere.json()["contact"]),
+        ("route-unknown", &json!(null))
+    );
+}
+
+#[tokio::test]
 async fn no_field_says_where_the_flow_is() {
     let (_world, gateway, trigger) = stage("", Flow::Accepted).await;
     let url = trigger.url();
