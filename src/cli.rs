@@ -23,6 +23,7 @@ mod reload;
 mod routes;
 mod serve;
 mod signals;
+mod vendor_pack;
 pub mod vendors;
 
 use std::path::Path;
@@ -59,6 +60,7 @@ Start here:
   flowgate check  --config flowgate.toml   find every mistake in the settings
   flowgate key new --caller shop           make a key for a caller; --write adds it
   flowgate routes --config flowgate.toml   see who may call what
+  flowgate vendor-pack orders              print a page for the developer who calls a route
   flowgate serve  --config flowgate.toml   run the gateway
   flowgate reload --config flowgate.toml   put changed settings in force
   flowgate rollback 7                      put those of revision 7 in force again
@@ -164,6 +166,9 @@ enum Command {
         #[command(flatten)]
         settings: SettingsFile,
     },
+    /// Print a page for the developer of a calling system: address, method, key or signature, limits, which answers to repeat, a
+    /// `curl` line. No secret is read.
+    VendorPack(vendor_pack::VendorPack),
     /// Sign in once for an identity that requests tokens in the name of an account, and store the refresh
     /// token.
     Login {
@@ -223,6 +228,7 @@ fn outcome(command: Command) -> Result<Outcome, Outcome> {
             let (config, _) = load(&settings.config, &environment)?;
             Ok(Outcome::out(routes::table(&config)))
         }
+        Command::VendorPack(task) => vendor_pack::vendor_pack(&task),
         Command::Import(task) => Ok(import::import(&task)),
         Command::Relink(task) => Ok(import::relink(&task)),
         Command::Login {

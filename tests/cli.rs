@@ -937,3 +937,205 @@ fn an_unknown_code_is_refused_with_the_nearest_ones() {
         assert!(!said.contains('\u{1b}'), "{said:?}");
     }
 }
+
+/// Callers that sign, beside `shop`, and a route for all.
+const SIGNING: &str = r#"
+[[caller]]
+name = "adyen"
+[caller.signature]
+preset = "adyen"
+secret = "env:NOT_SET"
+[[caller]]
+name = "github"
+[caller.signature]
+preset = "github"
+secret = "env:NOT_SET"
+[[route]]
+name = "hooks"
+public_url = "https://hooks.example:9443"
+path = "/hooks/{id}"
+methods = ["POST", "PUT", "GET"]
+callers = ["shop", "github", "adyen"]
+identity = "contoso"
+trigger = "https://prod-01.westeurope.logic.azure.com/workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-06-01"
+"#;
+
+#[test]
+fn a_vendor_pack_has_what_a_caller_needs_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = settings(dir.path(), SIGNING);
+    // No secret is read.
+    std::fs::remove_file(dir.path().join("secret")).unwrap();
+    for arguments in [
+        &["orders"][..],
+        &["hooks", "--caller", "github"],
+        &["hooks", "--caller", "adyen"],
+        &["orders", "--swagger"],
+        &["hooks", "--caller", "shop", "--swagger"],
+    ] {
+        let output = flowgate(&[&["vendor-pack", "--config", &config], arguments].concat());
+        let page = well(&output);
+        for hidden in [
+            "azure.com",
+            "0123456789abcdef",
+            "contoso",
+            "1111-2222",
+            "aaaaaaaa-",
+            "ba7816bf",
+            "127.0.0.1",
+            "NOT_SET",
+        ] {
+            assert!(!page.contains(hidden), "{arguments:?} shows {hidden}: {page}");
+        }
+    }
+    let page = well(&flowgate(&[
+        "vendor-pack",
+        "orders",
+        "--config",
+        &config,
+        "--contact",
+        "ops@example.com",
+    ]));
+    for part in [
+        "`https://hooks.example/orders`",
+        "in the header field `x-api-key`",
+        "1.0 MiB",
+        "75 in 1 s on average",
+        "curl -i 'https://hooks.example/orders' -H \"x-api-key: $KEY\"",
+        "| 429 | `rate-limited` | yes |",
+        "| 401 | `key-unknown` | no |",
+        "`run_started`",
+        "ops@example.com",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(
+        !page.contains("signature-invalid") && !page.contains("Port"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_vendor_pack_says_how_to_sign_and_which_ports_a_vendor_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = settings(dir.path(), SIGNING);
+    let pack = |caller| {
+        well(&flowgate(&[
+            "vendor-pack",
+            "hooks",
+            "--config",
+            &config,
+            "--caller",
+            caller,
+        ]))
+    };
+    let github = pack("github");
+    assert!(github.contains("| written as | `sha256=SIGNATURE` |"), "{github}");
+    assert!(
+        github.contains("| 401 | `signature-invalid` | no |") && !github.contains("key-unknown"),
+        "{github}"
+    );
+    assert!(github.contains("**Port 9443:** some vendors"), "{github}");
+    assert!(
+        github.contains("'https://hooks.example:9443/hooks/ID'"),
+        "{github}"
+    );
+    let adyen = pack("adyen");
+    assert!(
+        adyen.contains("sends only to these ports: 443, 8443, 8843."),
+        "{adyen}"
+    );
+    assert!(adyen.contains("Only the vendor can sign"), "{adyen}");
+}
+
+#[test]
+fn a_vendor_pack_names_what_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = settings(dir.path(), SIGNING);
+    for (arguments, why) in [
+        (
+            &["hook"][..],
+            "there is no route \"hook\"; there are: orders, hooks",
+        ),
+        (&["hooks"], "name one with --caller: shop, adyen, github"),
+        (
+            &["hooks", "--caller", "erp"],
+            "caller \"erp\" may not call route \"hooks\"",
+        ),
+        (
+            &["hooks", "--caller", "github", "--swagger"],
+            "which a custom connector cannot do",
+        ),
+    ] {
+        let output = flowgate(&[&["vendor-pack", "--config", &config], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(err(&output).contains(why), "{arguments:?}: {}", err(&output));
+    }
+    let nameless = std::fs::read_to_string(&config)
+        .unwrap()
+        .replace("host = \"hooks.example\"\n", "");
+    std::fs::write(&config, nameless).unwrap();
+    let output = flowgate(&["vendor-pack", "orders", "--config", &config]);
+    assert!(out(&output).contains("https://HOST"), "{}", out(&output));
+    assert!(
+        err(&output).contains("neither `public_url` nor `host`"),
+        "{}",
+        err(&output)
+    );
+}
+
+/// What Swagger 2.0 demands, and what an import as a custom connector adds to it.
+#[test]
+fn the_definition_of_a_vendor_pack_is_swagger_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = settings(dir.path(), SIGNING);
+    let output = flowgate(&[
+        "vendor-pack",
+        "hooks",
+        "--config",
+        &config,
+        "--caller",
+        "shop",
+        "--swagger",
+    ]);
+    let definition: serde_json::Value = serde_json::from_str(&well(&output)).unwrap();
+    assert_eq!(definition["swagger"], "2.0");
+    assert!(definition["info"]["title"].is_string() && definition["info"]["version"].is_string());
+    assert_eq!(definition["host"], "hooks.example:9443");
+    assert_eq!(definition["basePath"], "/");
+    let scheme = &definition["securityDefinitions"]["key"];
+    assert_eq!(
+        (&scheme["type"], &scheme["in"], &scheme["name"]),
+        (&"apiKey".into(), &"header".into(), &"x-api-key".into())
+    );
+    assert_eq!(definition["security"][0]["key"], serde_json::json!([]));
+    let methods = definition["paths"]["/hooks/{id}"].as_object().unwrap();
+    assert_eq!(
+        methods.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["get", "post", "put"]
+    );
+    let mut ids = std::collections::BTreeSet::new();
+    for (method, operation) in methods {
+        let id = operation["operationId"].as_str().unwrap();
+        assert!(id.chars().all(char::is_alphanumeric) && ids.insert(id), "{id}");
+        let parameters = operation["parameters"].as_array().unwrap();
+        let placed = |place: &str| {
+            parameters
+                .iter()
+                .filter(|parameter| parameter["in"] == place)
+                .count()
+        };
+        assert_eq!(placed("path"), 1);
+        assert!(parameters.iter().all(|parameter| parameter["required"] == true));
+        assert_eq!(placed("body"), usize::from(method != "get"), "{method}");
+        for response in operation["responses"].as_object().unwrap().values() {
+            assert!(response["description"].is_string());
+            if let Some(reference) = response["schema"]["$ref"].as_str() {
+                assert!(
+                    definition.pointer(reference.trim_start_matches('#')).is_some(),
+                    "{reference}"
+                );
+            }
+        }
+    }
+}

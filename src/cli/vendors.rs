@@ -52,7 +52,7 @@ fn row(preset: &Preset) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-fn over(recipe: &Recipe) -> String {
+pub(super) fn over(recipe: &Recipe) -> String {
     match &recipe.content {
         _ if recipe.algorithm == Algorithm::Token => "nothing; the value is the secret".to_owned(),
         Content::Template(template) => format!("`{}`", template.to_string().replace('|', "\\|")),
@@ -62,7 +62,7 @@ fn over(recipe: &Recipe) -> String {
     }
 }
 
-fn algorithm(algorithm: Algorithm) -> &'static str {
+pub(super) fn algorithm(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::HmacSha1 => "HMAC-SHA-1",
         Algorithm::HmacSha256 => "HMAC-SHA-256",
@@ -74,7 +74,7 @@ fn algorithm(algorithm: Algorithm) -> &'static str {
     }
 }
 
-fn timestamp(recipe: &Recipe) -> String {
+pub(super) fn timestamp(recipe: &Recipe) -> String {
     let Some(timestamp) = &recipe.timestamp else {
         return String::new();
     };
@@ -88,7 +88,7 @@ fn timestamp(recipe: &Recipe) -> String {
     }
 }
 
-fn duration(time: Duration) -> String {
+pub(super) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0 => "never".to_owned(),

@@ -90,6 +90,82 @@ async fn keeps_its_promises(program: &[&str], file: &str) {
     }
 }
 
+/// Callers of the pages that `flowgate vendor-pack` prints, with their secrets. Together they have every algorithm that a shell
+/// can compute, every form of secret, encoding and timestamp, and every place but the body.
+const SIGNERS: [(&str, &str); 12] = [
+    ("github", "secret-of-the-webhook"),
+    ("stripe", "whsec_of_the_endpoint"),
+    ("standard-webhooks", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    (
+        "adyen-platform",
+        "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056",
+    ),
+    ("authorize-net", "secret-of-512-bits"),
+    ("azure-devops", "user:password"),
+    ("gitlab-token", "token-of-gitlab"),
+    ("hubspot", "client-secret"),
+    ("intercom", "secret-of-160-bits"),
+    ("pandadoc", "key-in-the-query"),
+    ("slack", "signing-secret"),
+    ("zendesk", "secret-with-dates"),
+];
+
+#[tokio::test]
+#[ignore = "needs curl and openssl: cargo test --test clients -- --ignored samples::shell"]
+async fn shell_lines_of_a_vendor_pack_are_accepted_as_they_are_pasted() {
+    let mut world = World::new().await;
+    let trigger = world.emulator.flow.add(Trigger::any_user(TENANT));
+    let mut callers = String::new();
+    let mut names = "\"shop\"".to_owned();
+    for (name, secret) in SIGNERS {
+        let variable = format!("SECRET_OF_{}", name.replace('-', "_"));
+        callers += &format!(
+            "[[caller]]\nname = \"{name}\"\n[caller.signature]\npreset = \"{name}\"\nsecret = \"env:{variable}\"\n"
+        );
+        names += &format!(", \"{name}\"");
+        world.secrets.push((variable, secret.to_owned()));
+    }
+    // HubSpot signs the address, so the port must be known before.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let listening = format!("[[listener]]\naddress = \"127.0.0.1:{port}\"");
+    let base = world
+        .base()
+        .replace("[[listener]]\naddress = \"127.0.0.1:0\"", &listening);
+    let more = format!(
+        "callers = [{names}]\nkey_from = [\"header:x-api-key\"]\npublic_url = \"https://localhost:{port}\""
+    );
+    let route = world.route("orders", "/orders/{id}", &trigger.url(), &more);
+    let _gateway = world.start(&format!("{base}{callers}{route}"));
+    for (name, secret) in SIGNERS.into_iter().chain([("shop", KEY)]) {
+        let page = Command::new(env!("CARGO_BIN_EXE_flowgate"))
+            .args(["vendor-pack", "orders", "--caller", name, "--config"])
+            .arg(world.dir().join("flowgate.toml"))
+            .output()
+            .unwrap();
+        let page = String::from_utf8(page.stdout).unwrap();
+        let (_, rest) = page
+            .split_once("```sh\n")
+            .unwrap_or_else(|| panic!("{name}: {page}"));
+        let (lines, _) = rest.split_once("```").unwrap();
+        let script = lines.replacen("'...'", &format!("'{secret}'"), 1);
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-euc", &script])
+            .env("CURL_CA_BUNDLE", world.emulator.ca_file());
+        let output = tokio::task::spawn_blocking(move || shell.output().unwrap())
+            .await
+            .unwrap();
+        let answer = String::from_utf8_lossy(&output.stdout).to_lowercase();
+        let is_accepted = answer.contains(" 202") && answer.contains("x-flowgate-answer: flow");
+        assert!(is_accepted, "{name}: {script}\n{answer}");
+    }
+    assert_eq!(trigger.runs(), 13);
+}
+
 #[tokio::test]
 #[ignore = "needs curl: cargo test --test clients -- --ignored samples::shell"]
 async fn shell_repeats_only_what_started_no_run() {

@@ -23,4 +23,6 @@ pub struct Habits {
     pub retries_for: Option<Duration>,
     /// Whether it repeats after 429.
     pub retries_429: Option<bool>,
+    /// The ports that it sends to; empty where that is not known.
+    pub ports: &'static [u16],
 }

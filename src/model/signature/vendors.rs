@@ -16,6 +16,8 @@ use crate::model::signature::shapes::{
 /// Where a repetition has the first timestamp.
 const ANY_AGE: Option<Duration> = None;
 
+const ADYEN_PORTS: &[u16] = &[443, 8443, 8843];
+
 static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(presets);
 
 impl Preset {
@@ -106,16 +108,16 @@ fn commerce() -> Vec<Preset> {
                 .id("body:/event_id"),
             silent().answer(seconds(10)).retries(hours(24)),
         ),
-        row("adyen", adyen(), silent().answer(seconds(10))),
+        row("adyen", adyen(), silent().answer(seconds(10)).ports(ADYEN_PORTS)),
         row(
             "adyen-platform",
             base64("hmacsignature", "").key(KeyForm::Hex, ""),
-            silent().answer(seconds(10)),
+            silent().answer(seconds(10)).ports(ADYEN_PORTS),
         ),
         row(
             "woocommerce",
             base64("x-wc-webhook-signature", "").id("header:x-wc-webhook-delivery-id"),
-            silent(),
+            silent().ports(&[443, 8080]),
         ),
         row(
             "authorize-net",
@@ -147,7 +149,7 @@ fn commerce() -> Vec<Preset> {
         row(
             "xero",
             base64("x-xero-signature", ""),
-            silent().answer(seconds(5)).retries(hours(24)),
+            silent().answer(seconds(5)).retries(hours(24)).ports(&[443]),
         ),
     ]
 }
@@ -293,7 +295,11 @@ fn microsoft() -> Vec<Preset> {
         row(
             "dataverse",
             token("query:code"),
-            silent().largest(256 * 1024).answer(seconds(60)).on_429(false),
+            silent()
+                .largest(256 * 1024)
+                .answer(seconds(60))
+                .on_429(false)
+                .ports(&[443]),
         ),
         row(
             "business-central",
@@ -442,6 +448,10 @@ impl Habits {
             retries_for: Some(for_at_most),
             ..self
         }
+    }
+
+    fn ports(self, ports: &'static [u16]) -> Self {
+        Self { ports, ..self }
     }
 
     fn on_429(self, retries: bool) -> Self {
