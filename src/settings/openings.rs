@@ -157,6 +157,9 @@ fn of_route(earlier: &RouteSettings, later: &RouteSettings) -> Vec<String> {
         }
         (CallersSettings::Anonymous, _) => {}
     }
+    let origins = later.cors_origins.iter();
+    let origins = origins.filter(|origin| !earlier.cors_origins.contains(origin));
+    found.extend(origins.map(|origin| format!("route {name} may be called by pages of {origin}")));
     if let Some(network) = wider(&earlier.networks, &later.networks) {
         found.push(format!("route {name} may be called from {network}"));
     }
@@ -314,6 +317,11 @@ mod tests {
                 "listener 127.0.0.1:0 accepts plain HTTP from 10.0.0.0/8",
             ),
             ("127.0.0.1:0", "127.0.0.1:1", "listener 127.0.0.1:1 is open"),
+            (
+                "anonymous = true",
+                "anonymous = true\ncors_origins = [\"https://a.example\"]",
+                "route orders may be called by pages of https://a.example",
+            ),
         ] {
             assert_eq!(opened(&base, &with(from, to)), [opening]);
         }
