@@ -988,14 +988,10 @@ fn a_vendor_pack_has_what_a_caller_needs_and_nothing_else() {
             assert!(!page.contains(hidden), "{arguments:?} shows {hidden}: {page}");
         }
     }
-    let page = well(&flowgate(&[
-        "vendor-pack",
-        "orders",
-        "--config",
-        &config,
-        "--contact",
-        "ops@example.com",
-    ]));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let named = "host = \"hooks.example\"\ncontact = \"mailto:ops@example.com\"\n";
+    std::fs::write(&config, text.replace("host = \"hooks.example\"\n", named)).unwrap();
+    let page = well(&flowgate(&["vendor-pack", "orders", "--config", &config]));
     for part in [
         "`https://hooks.example/orders`",
         "in the header field `x-api-key`",
@@ -1005,7 +1001,7 @@ fn a_vendor_pack_has_what_a_caller_needs_and_nothing_else() {
         "| 429 | `rate-limited` | yes |",
         "| 401 | `key-unknown` | no |",
         "`run_started`",
-        "ops@example.com",
+        "| contact | mailto:ops@example.com |",
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }

@@ -34,9 +34,6 @@ pub(super) struct VendorPack {
     /// The caller that the page is for. It can be left out where the route has one, or where none signs its requests.
     #[arg(long, value_name = "NAME")]
     caller: Option<String>,
-    /// Whom the developer asks, for example a mail address.
-    #[arg(long, value_name = "TEXT")]
-    contact: Option<String>,
     /// Print a Swagger 2.0 definition in its place, for a custom connector of Power Platform.
     #[arg(long)]
     swagger: bool,
@@ -65,7 +62,7 @@ pub(super) fn vendor_pack(task: &VendorPack) -> Result<Outcome, Outcome> {
     };
     let mut outcome = Outcome::out(match task.swagger {
         true => swagger::definition(&pack).map_err(wrong)?,
-        false => pack.page(task.contact.as_deref()),
+        false => pack.page(),
     });
     if route.public_url.is_none() {
         outcome.err = format!(
@@ -162,8 +159,9 @@ fn places(route: &RouteSettings, in_url: bool) -> Option<&KeyPlace> {
 }
 
 impl Pack<'_> {
-    fn page(&self, contact: Option<&str>) -> String {
-        let contact = contact.unwrap_or("the operator who gave you this page");
+    fn page(&self) -> String {
+        let contact = self.route.contact.as_ref();
+        let contact = contact.map_or("the operator who gave you this page", |contact| contact.text());
         let mut page = format!(
             "# Calling {}\n\nFor the developer of the system that calls it. There is no secret on this page.\n\n| what | value |\n| --- | --- |\n",
             self.route.name
