@@ -14,8 +14,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::flow;
 use crate::flow::outbound;
-use crate::gateway::journal::{AnsweredBy, Journal};
-use crate::model::RequestId;
+use crate::gateway::journal::Journal;
+use crate::model::{AnsweredBy, RequestId};
 use crate::policy::Taken;
 use crate::problem::{Kind, Problem};
 use crate::wire::{BodyError, Fields};

@@ -13,11 +13,11 @@ use crate::gateway::admission::{Admitted, AdmittedParts};
 use crate::gateway::answer::{self, AnswerBody, FlowBody};
 use crate::gateway::budget::Owner;
 use crate::gateway::cors::Cors;
-use crate::gateway::journal::{AnsweredBy, Journal};
+use crate::gateway::journal::Journal;
 use crate::gateway::payload::Payload;
 use crate::gateway::snapshot::Route;
 use crate::gateway::upstream::{Dispatched, Judgement};
-use crate::model::clock;
+use crate::model::{AnsweredBy, clock};
 use crate::problem::{Kind, Problem};
 use crate::wire::Fields;
 

@@ -14,7 +14,7 @@ use crate::counters::{Counters, OutcomeLabels, Refused, RouteFigures};
 use crate::flow::{Age, Progress};
 use crate::gateway::log::{Form, Log, SCHEMA_VERSION, json};
 use crate::model::claims::cut;
-use crate::model::{CallerName, KeyLabel, RequestId, clock};
+use crate::model::{AnsweredBy, CallerName, KeyLabel, RequestId, clock};
 use crate::problem::{Kind, Problem, Run};
 
 /// Longest part of a method that is written; real ones are shorter.
@@ -22,30 +22,6 @@ const METHOD_BYTES_MAX: usize = 32;
 
 /// Longest cause that is written. The longest of ours, with what a platform says of it, has about 2,000 characters.
 const CAUSE_CHARS_MAX: usize = 4096;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AnsweredBy {
-    Gateway,
-    /// The flow platform, translated by the gateway.
-    Platform,
-    /// The flow; passed unchanged.
-    Flow,
-    /// The API of a route that leads to one; passed unchanged.
-    Api,
-}
-
-impl AnsweredBy {
-    /// The value of `x-flowgate-answer`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gateway => "gateway",
-            Self::Platform => "platform",
-            Self::Flow => "flow",
-            Self::Api => "api",
-        }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -488,9 +464,10 @@ mod tests {
 
     use http::Method;
 
-    use super::{AnsweredBy, Journal, PathMask};
+    use super::{Journal, PathMask};
     use crate::counters::Counters;
     use crate::gateway::log::{ConnectionLine, Form, Log, Sink};
+    use crate::model::AnsweredBy;
     use crate::problem::{Kind, Problem};
 
     #[derive(Default)]

@@ -1,6 +1,7 @@
 //! Values that every floor may use: typed names, the request id, secrets and the trigger address. Nothing
 //! here does I/O or waits.
 
+mod answer;
 pub mod claims;
 pub mod clock;
 pub mod cloud;
@@ -25,6 +26,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use answer::AnsweredBy;
 pub use cloud::Cloud;
 pub(crate) use flaw::Flaw;
 pub use holder::Holder;
