@@ -12,26 +12,29 @@ use std::future::Future;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use flowgate::deliveries::{Claim, Delivery, DeliveryStore, Earlier, KeptAnswer, Memory, Sent, identify};
 use flowgate::flow::outbound::{Audience, Introduction, Parcel};
 use flowgate::flow::{Load, Permits, outbound};
 use flowgate::model::signature::{Preset, SigningSecret};
-use flowgate::model::{CallerName, Holder, KeyLabel, RequestId, Secret};
+use flowgate::model::{AnsweredBy, CallerName, Holder, KeyLabel, RequestId, RouteName, Secret};
 use flowgate::policy::signature::{Addition, Head, Scheme, Unsigned};
 use flowgate::policy::{
     Access, CallerNumbers, Callers, Guesses, LimitStates, Matching, Networks, Origin, Quotas, Routes, Shown,
 };
 use flowgate::settings::{
-    CallerSettings, CallersSettings, KeyDigest, KeyPlace, KeySettings, NetworkSettings, QuotaSettings, Rate,
+    CallerSettings, CallersSettings, DeliveryId, DuplicateSettings, InFlight, KeyDigest, KeyPlace,
+    KeySettings, NetworkSettings, QuotaSettings, Rate, UnknownOutcome, WithoutId,
 };
+use futures_util::FutureExt;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
 /// Entries of each table: few and many.
@@ -224,6 +227,86 @@ fn signature(criterion: &mut Criterion) {
     assert!(scheme.verify(head, &body, now).is_ok());
 }
 
+/// Which delivery a request with this head and a body of 1 KiB is.
+fn identified(headers: &HeaderMap) -> Delivery {
+    static NAMES: LazyLock<(RouteName, CallerName)> = LazyLock::new(|| {
+        let (route, caller) = (RouteName::parse("orders"), CallerName::parse("shop"));
+        (route.unwrap(), caller.unwrap())
+    });
+    let settings = DuplicateSettings {
+        by: DeliveryId::Header(HeaderName::from_static("x-event")),
+        window: WINDOW,
+        in_flight: InFlight::Wait,
+        unknown: UnknownOutcome::Problem,
+        without_id: WithoutId::Refuse,
+    };
+    let sent = Sent {
+        method: &Method::POST,
+        path: None,
+        query: None,
+        headers,
+        body: &[b'x'; 1024],
+    };
+    let found = identify(&settings, (&NAMES.0, &NAMES.1), RequestId::new(), &sent);
+    found.unwrap().unwrap()
+}
+
+fn delivery(number: usize) -> Delivery {
+    let mut headers = headers();
+    headers.insert("x-event", HeaderValue::from(number));
+    identified(&headers)
+}
+
+const WINDOW: Duration = Duration::from_secs(86_400);
+
+/// Looks up a delivery that was answered, among as many as are remembered by default, on one worker alone and beside another
+/// that does the same; then claims and answers new ones, for each of which an old one is forgotten.
+fn duplicates(criterion: &mut Criterion) {
+    let deliveries = QuotaSettings::default().deliveries_max;
+    let store: Arc<dyn DeliveryStore> = Arc::new(Memory::new(deliveries, 16 << 20));
+    let claim = |delivery: &Delivery| Claim::take(&store, delivery, WINDOW).now_or_never().unwrap();
+    let deliver = |delivery: &Delivery| {
+        let answer = KeptAnswer::bare(RequestId::new(), AnsweredBy::Flow, StatusCode::ACCEPTED);
+        claim(delivery).ok().unwrap().complete(answer);
+    };
+    (0..=deliveries).for_each(|number| deliver(&delivery(number)));
+    let known = delivery(deliveries);
+    let turns = |count: u64| {
+        for _ in 0..count {
+            assert!(matches!(claim(black_box(&known)), Err(Earlier::Answered(_))));
+        }
+    };
+    criterion.bench_function("duplicate", |bench| {
+        bench.iter_custom(|count| {
+            let began = Instant::now();
+            turns(count);
+            began.elapsed()
+        });
+    });
+    criterion.bench_function("duplicate/two workers", |bench| {
+        bench.iter_custom(|count| {
+            let began = Instant::now();
+            std::thread::scope(|scope| {
+                scope.spawn(|| turns(count));
+                scope.spawn(|| turns(count));
+            });
+            began.elapsed()
+        });
+    });
+    let mut numbers = deliveries + 1..;
+    criterion.bench_function("duplicate/first", |bench| {
+        bench.iter_batched(
+            || delivery(numbers.next().unwrap()),
+            |delivery| deliver(&delivery),
+            BatchSize::SmallInput,
+        );
+    });
+    let headers = headers();
+    criterion.bench_function("duplicate/identify 1 KiB", |bench| {
+        bench.iter(|| identified(black_box(&headers)));
+    });
+}
+
 fn limits(criterion: &mut Criterion) {
     let settings = QuotaSettings {
         gateway: Some(generous()),
@@ -310,6 +393,6 @@ fn permits(criterion: &mut Criterion) {
 }
 
 criterion_group!(
-    decisions, snapshot, networks, routes, keys, signature, limits, permits, head
+    decisions, snapshot, networks, routes, keys, signature, duplicates, limits, permits, head
 );
 criterion_main!(decisions);

@@ -4,8 +4,8 @@
 //! allow-lists and limits, adds an access token for the flow service, calls the trigger, and turns every failure into
 //! an answer that says who must do what.
 //!
-//! Modules stand on floors and name lower floors only: `model`; `problem` and `counters`; `settings`; `policy`, `entra`
-//! and `flow`, which do not know each other; `gateway`; `server` and `admin`; and on the roof `doctor`, `cli` and the program itself.
+//! Modules stand on floors and name lower floors only: `model`; `problem` and `counters`; `settings`; `policy`, `entra`,
+//! `flow` and `deliveries`, which do not know each other; `gateway`; `server` and `admin`; and on the roof `doctor`, `cli` and the program itself.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ pub mod admin;
 pub mod cli;
 pub mod control;
 pub mod counters;
+pub mod deliveries;
 pub mod doctor;
 pub mod entra;
 pub(crate) mod files;

@@ -126,6 +126,9 @@ problems! {
     /// It is no JSON, nested too deeply, has a key twice, or the route's schema does not allow it.
     BodyInvalid BAD_REQUEST "body-invalid" Request No
         "The body is not one that this address accepts; the detail names the places." Caller REQUEST;
+    /// A route that recognizes duplicates found no id, or two.
+    DeliveryIdMissing BAD_REQUEST "delivery-id-missing" Request No
+        "The request has no usable delivery id, by which this address recognizes duplicates." Caller REQUEST;
     KeyMissing UNAUTHORIZED "key-missing" Credential No
         "This address needs an API key and the request carries none where it is read." Caller KEY;
     KeyUnknown UNAUTHORIZED "key-unknown" Credential No
@@ -151,6 +154,10 @@ problems! {
         "This address does not accept this method; see the Allow header." Caller REQUEST;
     BodyTimeout REQUEST_TIMEOUT "body-timeout" Time Later
         "The body of the request did not arrive in time." Caller REQUEST;
+    /// An earlier request with the same id has no answer yet.
+    DeliveryInFlight CONFLICT "delivery-in-flight" Time Later
+        "The same delivery is being handled; repeat it later to get its answer."
+        Caller "Nothing: whoever repeats the delivery later gets the answer of its first request, which `cause` names.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body-too-large" Policy No
         "The body is larger than this address accepts." Caller REQUEST;
     TargetTooLong URI_TOO_LONG "target-too-long" Request No
@@ -160,6 +167,8 @@ problems! {
         "The body has a type or an encoding that this address does not accept." Caller REQUEST;
     ExpectationFailed EXPECTATION_FAILED "expectation-failed" Request No
         "The Expect header asks for something other than 100-continue." Caller REQUEST;
+    DeliveryIdReused UNPROCESSABLE_ENTITY "delivery-id-reused" Request No
+        "The delivery id was used for another request before." Caller REQUEST;
     RateLimited TOO_MANY_REQUESTS "rate-limited" Time Later
         "Too many requests; wait for the time in Retry-After."
         Operator "Raise the limit that the access log names as `limit`, or have the caller slow down.";

@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("state", 2),
     ("secrets", 3),
     ("policy", 4),
+    ("deliveries", 4),
     ("entra", 4),
     ("flow", 4),
     ("gateway", 5),

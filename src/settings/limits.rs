@@ -1,7 +1,7 @@
 //! `[limits]`: limits that belong neither to one route nor to one caller, and the rates of those that set none.
 
 use crate::settings::kinds::ANY;
-use crate::settings::scalars::{Rate, secs};
+use crate::settings::scalars::{Rate, Size, secs};
 use crate::settings::table::table;
 
 table! {
@@ -15,6 +15,13 @@ table! {
         // Some 100 bytes each.
         /// Addresses whose failures are remembered one by one.
         addresses_max: usize = 65_536, 1..=100_000_000, Restart;
+        // Some 600 bytes each. At least a few for each part of the table.
+        /// Answered deliveries that routes with `duplicates` remember, all together; over it the caller with the most loses
+        /// its oldest.
+        deliveries_max: usize = 100_000, 1_000..=10_000_000, Reload;
+        // 160 bytes each for as many: most answers to webhooks are shorter.
+        /// Memory for their answers; over it the oldest keep their status only.
+        delivery_answers_budget: Size = Size::kib(16 * 1024), Size::new(0)..=Size::new(1 << 40), Reload;
     }
 }
 

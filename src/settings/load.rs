@@ -98,6 +98,7 @@ impl Check<'_> {
             };
         let callers = self.callers(&file.caller, pepper, &mut caller_names);
         let routes = self.routes(&file.route, &identities, &mut identity_names, &mut caller_names);
+        self.whole_bodies(&file.route, &file.bodies);
         identity::give_roles(&mut identities, &routes);
         let keyvault = self.keyvault(file.keyvault.as_ref(), &identities, &mut identity_names);
         self.health_paths(&file.listener, &file.route);

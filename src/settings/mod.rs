@@ -15,6 +15,7 @@ mod control;
 mod cors;
 mod difference;
 mod digest;
+mod duplicates;
 pub mod edit;
 mod files;
 mod findings;
@@ -67,6 +68,7 @@ pub use content::{ContentSettings, JSON_DEPTH_CEILING, ReadingSettings};
 pub use control::{ControlSettings, GroupName, control_socket};
 pub use difference::Difference;
 pub use digest::KeyDigest;
+pub use duplicates::{DeliveryId, DuplicateSettings, InFlight, UnknownOutcome, WithoutId};
 pub use files::{FileInForce, FileState, Look, UNSEEN, sha256_of};
 pub use fingerprint::SettingsDigest;
 pub use gateway::{GatewaySettings, Watched};
@@ -131,4 +133,12 @@ pub struct Config {
     pub digest: SettingsDigest,
     /// The settings file and the list files that these settings were read from.
     pub files: Vec<FileInForce>,
+}
+
+impl Config {
+    /// The largest body that is held in memory.
+    pub fn held_body_bytes_max(&self) -> usize {
+        let routes = self.routes.iter().map(|route| route.held_bytes_max(&self.bodies));
+        routes.fold(self.bodies.hold_size_max.bytes(), usize::max)
+    }
 }

@@ -13,9 +13,10 @@ use crate::model::{
 };
 use crate::outbound::Trust;
 use crate::settings::answer::AnswerTable;
-use crate::settings::bodies::BODY_SIZE_CEILING;
+use crate::settings::bodies::{BODY_SIZE_CEILING, BodySettings};
 use crate::settings::check::Check;
 use crate::settings::content::{ContentKeys, ContentSettings, JSON_DEPTH_CEILING};
+use crate::settings::duplicates::DuplicatesTable;
 use crate::settings::findings::Mark;
 use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::limits::ROUTE_RATE;
@@ -27,7 +28,7 @@ use crate::settings::scalars::{DAY, HOUR, MILLISECOND, Rate, Size, secs};
 use crate::settings::table::{Table, table};
 use crate::settings::trigger::{Address, Proof};
 use crate::settings::word::{self, Contact, KeyPlace};
-use crate::settings::{IdentitySettings, SuccessAnswer, TriggerSource, mask};
+use crate::settings::{DuplicateSettings, IdentitySettings, SuccessAnswer, TriggerSource, mask};
 
 table! {
     /// A public address and the flow behind it.
@@ -133,6 +134,8 @@ table! {
         // Shorter than the platform's own idle limit, so that a request rarely meets a closing connection.
         /// Time an unused connection to the trigger is kept.
         upstream_idle_timeout: Duration = secs(60), MILLISECOND..=DAY, Reload;
+        /// How a delivery that comes twice is recognized; default: each request is one of its own.
+        duplicates: Option<Table<DuplicatesTable>> = None, ANY, Reload;
     }
 }
 
@@ -179,9 +182,19 @@ pub struct RouteSettings {
     pub query: QueryPass,
     pub probe: Option<FixedPath>,
     pub upstream: UpstreamSettings,
+    pub duplicates: Option<DuplicateSettings>,
 }
 
 impl RouteSettings {
+    /// The largest body that is held in memory: any body where another one is compared with it.
+    pub fn held_bytes_max(&self, bodies: &BodySettings) -> usize {
+        let hold_max = bodies.hold_size_max.bytes();
+        match self.duplicates {
+            Some(_) => usize::try_from(self.body_bytes_max).map_or(hold_max, |bytes| bytes.max(hold_max)),
+            None => hold_max,
+        }
+    }
+
     /// The address of the trigger, or of the API, without its secrets; if it was not read, the reference from the
     /// settings.
     pub fn trigger_shown(&self) -> String {
@@ -292,14 +305,7 @@ impl Check<'_> {
             deny_file: route.deny_networks_file.as_ref(),
         });
         let key_places = self.key_places(route);
-        let content = self.content(&ContentKeys {
-            types: route.content_types.as_ref(),
-            replacement: route.content_type_as.as_ref(),
-            schema: route.json_schema.as_ref(),
-            depth_max: route.json_depth_max,
-            drop_nulls: route.drop_nulls,
-            form_to_json: route.form_to_json,
-        });
+        let content = self.content(&content_keys(route));
         let cors_origins = self.cors_origins(route);
         let success = self.success_answer(route.answer.as_ref());
         let proof = self.proof(route, known.identity_names);
@@ -308,6 +314,7 @@ impl Check<'_> {
         let object_ids = self.object_ids(route);
         let query = self.query(route);
         let upstream = self.upstream(route);
+        let duplicates = self.duplicates(route.duplicates.as_ref());
         let (trigger, trigger_source) = trigger.unzip();
         let probe = self.probe(route, kind.as_ref(), &methods, trigger.as_ref());
         let path = path?;
@@ -344,7 +351,20 @@ impl Check<'_> {
             query,
             probe,
             upstream,
+            duplicates,
         })
+    }
+
+    /// The largest body of a route that holds all of them must fit into the budget.
+    pub(super) fn whole_bodies(&mut self, routes: &[Table<RouteTable>], bodies: &BodySettings) {
+        for route in routes {
+            let is_too_large = route.body_size_max > bodies.held_budget;
+            if let Some(table) = route.duplicates.as_ref().filter(|_| is_too_large) {
+                let what = "bodies are held whole to recognize duplicates, and `body_size_max` of the route is larger \
+                            than `held_budget` of [bodies]";
+                self.findings.mistake(table, Flaw::new(what));
+            }
+        }
     }
 
     /// The target of a route: its address, its kind, and what happens to the rest of the path.
@@ -595,6 +615,17 @@ impl Check<'_> {
             response_timeout: route.response_timeout,
             idle_timeout: route.upstream_idle_timeout,
         }
+    }
+}
+
+fn content_keys(route: &RouteTable) -> ContentKeys<'_> {
+    ContentKeys {
+        types: route.content_types.as_ref(),
+        replacement: route.content_type_as.as_ref(),
+        schema: route.json_schema.as_ref(),
+        depth_max: route.json_depth_max,
+        drop_nulls: route.drop_nulls,
+        form_to_json: route.form_to_json,
     }
 }
 

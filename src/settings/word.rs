@@ -136,18 +136,26 @@ fn read_place(text: &str) -> Result<KeyPlace, Flaw> {
             }
         };
     };
-    let name = HeaderName::try_from(name).map_err(|_| Flaw::new("this is not the name of a header field"))?;
+    let name = read_header(name, "a key")?;
     match name.as_str() {
         "authorization" => {
             Err(Flaw::new("`Authorization` has a place of its own").hint("write \"authorization\""))
         }
+        _ => Ok(KeyPlace::Header(name)),
+    }
+}
+
+/// The name of a header field in which callers may send `what`.
+pub(super) fn read_header(name: &str, what: &str) -> Result<HeaderName, Flaw> {
+    let name = HeaderName::try_from(name).map_err(|_| Flaw::new("this is not the name of a header field"))?;
+    match name.as_str() {
         held if HEADERS_REFUSED.contains(&held) || held.starts_with("content-") => Err(Flaw::new(format!(
-            "`{held}` has a meaning of its own in HTTP and cannot carry a key"
+            "`{held}` has a meaning of its own in HTTP and cannot carry {what}"
         ))),
         own if own.starts_with("x-flowgate-") => Err(Flaw::new(format!(
-            "`{own}` is set by Flowgate itself and cannot carry a key"
+            "`{own}` is set by Flowgate itself and cannot carry {what}"
         ))),
-        _ => Ok(KeyPlace::Header(name)),
+        _ => Ok(name),
     }
 }
 
