@@ -85,6 +85,7 @@ pub struct RouteFigures {
     pub answered: Counter,
     /// Time the trigger took, in seconds.
     pub flow_time: Histogram,
+    pub duplicates: Counter,
     pub recently_answered: Recent,
     /// Requests of the last minutes whose answer broke off on the flow's side.
     pub recently_cut: Recent,
@@ -185,6 +186,11 @@ figures! {
     flow_time "flow_time_seconds" "Time the trigger took to answer":
         Family<RouteLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(flow_buckets);
     limiter_entries "limiter_entries" "Addresses with remembered failures": Gauge = Gauge::default();
+    duplicates "duplicates" "Requests that got the answer of an earlier one":
+        Family<RouteLabels, Counter> = Family::default();
+    /// Without those that are under way.
+    deliveries "remembered_deliveries" "Deliveries whose duplicates get the same answer": Gauge = Gauge::default();
+    delivery_bytes "delivery_answer_bytes" "Bytes of their answers": Gauge = Gauge::default();
     held_bytes "held_body_bytes" "Bytes of held bodies in memory": Gauge = Gauge::default();
     /// Because the writer could not keep up, or because the system did not accept them.
     log_dropped "log_lines_dropped" "Log lines dropped under pressure": Gauge = Gauge::default();
@@ -215,6 +221,7 @@ impl Counters {
             route,
             answered: self.requests.get_or_create(&answered).clone(),
             flow_time: self.flow_time.get_or_create(&labels).clone(),
+            duplicates: self.duplicates.get_or_create(&labels).clone(),
             recently_answered: Recent::default(),
             recently_cut: Recent::default(),
             recently_gone: Recent::default(),
@@ -254,7 +261,9 @@ impl Counters {
             let route = route.clone();
             self.requests.remove(&OutcomeLabels { route, outcome });
         }
-        self.flow_time.remove(&RouteLabels { route });
+        let labels = RouteLabels { route };
+        self.flow_time.remove(&labels);
+        self.duplicates.remove(&labels);
     }
 
     /// Minutes since the start, counted from 1, for [`Recent`].

@@ -12,8 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use crate::deliveries::KeptAnswer;
 use crate::flow;
 use crate::flow::outbound;
+use crate::gateway::duplicates::Keeping;
 use crate::gateway::journal::Journal;
 use crate::model::{AnsweredBy, RequestId};
 use crate::policy::Taken;
@@ -30,6 +32,9 @@ const DISCARDED_TIME: Duration = Duration::from_millis(200);
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Who gave the answer: `gateway`, `platform`, `flow` or `api`.
 pub(super) const ANSWER: HeaderName = HeaderName::from_static("x-flowgate-answer");
+
+/// Id of the request whose answer a duplicate gets.
+const DUPLICATE_OF: HeaderName = HeaderName::from_static("x-flowgate-duplicate-of");
 
 pub struct AnswerBody {
     source: AnswerSource,
@@ -82,6 +87,8 @@ pub(super) struct FlowBody {
     /// Runs while nothing arrives.
     pub timer: Option<Pin<Box<Sleep>>>,
     pub taken: Option<Taken>,
+    /// Keeps a copy for duplicates of the request.
+    pub keeping: Option<Keeping>,
 }
 
 impl fmt::Debug for AnswerBody {
@@ -119,6 +126,17 @@ pub(super) fn own(answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal)
         passed: None,
     };
     Response::from_parts(head, body.noticed())
+}
+
+/// The answer of the request that this one repeats.
+pub(super) fn repeated(kept: &KeptAnswer, mut journal: Journal) -> Response<AnswerBody> {
+    journal.duplicate(kept.request);
+    let mut answer = Response::new(kept.body.clone());
+    *answer.status_mut() = kept.status;
+    let headers = answer.headers_mut();
+    headers.extend(kept.fields.iter().cloned());
+    headers.insert(DUPLICATE_OF, outbound::format_id(kept.request));
+    own(answer, kept.by, journal)
 }
 
 /// An answer of the flow or the API, its head already filtered.
@@ -174,6 +192,9 @@ impl AnswerBody {
             journal.complete();
         }
         if let AnswerSource::Flow(flow) = &mut self.source {
+            if let Some(mut keeping) = flow.keeping.take() {
+                keeping.finish();
+            }
             flow.rest = None;
             flow.permit = None;
         }
@@ -182,6 +203,11 @@ impl AnswerBody {
     fn sent(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(journal) = &mut self.journal {
             journal.sent(data.len() as u64);
+        }
+        if let AnswerSource::Flow(flow) = &mut self.source
+            && let Some(keeping) = &mut flow.keeping
+        {
+            keeping.add(&data);
         }
         if self.is_end_stream() {
             self.finish();

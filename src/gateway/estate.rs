@@ -1,5 +1,5 @@
-//! What survives a reload: counters, log, memory, tokens, connections and permits of triggers, the state of limits, and
-//! requests whose callers have gone. A snapshot takes its parts out of it by what they are for, and changes none while it
+//! What survives a reload: counters, log, memory, tokens, connections and permits of triggers, the state of limits, deliveries
+//! that were answered, and requests whose callers have gone. A snapshot takes its parts out of it by what they are for, and changes none while it
 //! is built.
 
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::counters::{Counters, RouteFigures};
+use crate::deliveries::Memory;
 use crate::flow::Flows;
 use crate::gateway::budget::Budget;
 use crate::gateway::detach::Departed;
@@ -36,6 +37,8 @@ pub(super) struct Estate {
     pub rereader: Rereader,
     pub flows: Flows,
     pub limits: LimitStates,
+    /// Deliveries whose duplicates are recognized.
+    pub deliveries: Arc<Memory>,
     pub callers: CallerNumbers,
     pub revocations: Revocations,
     pub first_revision: u64,
@@ -62,12 +65,16 @@ impl Estate {
             log,
             budget: Budget::new(
                 bodies.held_budget.bytes(),
-                bodies.hold_size_max.bytes(),
+                config.held_body_bytes_max(),
                 counters.clone(),
             ),
             large_bodies: Arc::new(Semaphore::new(config.gateway.workers)),
             flows: Flows::new(config.gateway.workers, counters),
             limits: LimitStates::new(config.quotas.addresses_max),
+            deliveries: Arc::new(Memory::new(
+                config.quotas.deliveries_max,
+                config.quotas.delivery_answers_budget.bytes(),
+            )),
             callers: CallerNumbers::default(),
             revocations: recalled.revocations,
             first_revision: recalled.revision,

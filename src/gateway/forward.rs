@@ -1,4 +1,4 @@
-//! An admitted request on its way: permit, token, connection, and what comes back.
+//! An admitted request on its way: first of its delivery, permit, token, connection, and what comes back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use tokio::time::Instant;
 
+use crate::deliveries::{Delivery, Sent, identify};
 use crate::entra::{Identity, Token};
 use crate::flow::outbound::Parcel;
 use crate::flow::{self, Answer, FlowError, Load, Outgoing, Permit, Progress};
@@ -13,12 +14,15 @@ use crate::gateway::admission::{Admitted, AdmittedParts};
 use crate::gateway::answer::{self, AnswerBody, FlowBody};
 use crate::gateway::budget::Owner;
 use crate::gateway::cors::Cors;
+use crate::gateway::duplicates::{Duplicates, Turn};
+use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::Payload;
 use crate::gateway::snapshot::Route;
 use crate::gateway::upstream::{Dispatched, Judgement};
 use crate::model::{AnsweredBy, clock};
 use crate::problem::{Kind, Problem};
+use crate::settings::{QueryPass, RelativePath};
 use crate::wire::Fields;
 
 /// Tries on other connections while no byte of the request has left.
@@ -47,12 +51,31 @@ struct Departure<'r> {
 
 pub(super) async fn forward(
     admitted: Admitted<'_>,
+    estate: &Estate,
     worker: usize,
     progress: &Arc<Progress>,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
+    let admitted = admitted.into_parts();
+    let turn = match delivery(&admitted) {
+        Ok(Some((rules, delivery))) => {
+            let store = estate.deliveries.clone();
+            // In a box: waiting takes room, and most routes never do.
+            Box::pin(rules.turn(store, &delivery, progress, &mut journal)).await
+        }
+        Ok(None) => Ok(Turn::Forward(None)),
+        Err(problem) => Err(problem),
+    };
+    let mut delivering = match turn {
+        Ok(Turn::Forward(delivering)) => delivering,
+        Ok(Turn::Repeat(kept)) => return answer::repeated(&kept, journal),
+        Err(problem) => {
+            let problem = admitted.route.problem(problem);
+            return answer::problem(&problem, AnsweredBy::Gateway, journal);
+        }
+    };
     let mut departure = Departure {
-        admitted: admitted.into_parts(),
+        admitted,
         progress,
         worker,
     };
@@ -62,15 +85,40 @@ pub(super) async fn forward(
         match next.unwrap_or_else(|problem| Next::Problem(problem, AnsweredBy::Gateway)) {
             Next::Problem(problem, by) => {
                 let problem = departure.admitted.route.problem(problem);
+                if let Some(delivering) = delivering.take() {
+                    delivering.failed(&problem, by);
+                }
                 return answer::problem(&problem, by, journal);
             }
             Next::Pass(status, fields, mut body, by) => {
+                let delivering = delivering.take();
+                body.keeping = delivering.map(|delivering| delivering.answered(status, &fields, by));
                 body.taken = Some(departure.admitted.taken);
                 return answer::passed(status, fields, body, by, journal);
             }
             Next::Again => round = Round::Second,
         }
     }
+}
+
+/// Which delivery a request is, on a route that recognizes duplicates: such a route holds every body.
+fn delivery<'r>(request: &AdmittedParts<'r>) -> Result<Option<(&'r Duplicates, Delivery)>, Problem> {
+    let (route, head) = (request.route, request.head);
+    let (Some(rules), Payload::Held(body, _)) = (&route.duplicates, &request.payload) else {
+        return Ok(None);
+    };
+    let passes = &route.passes;
+    let path = head.uri.path();
+    let sent = Sent {
+        method: &head.method,
+        path: Some(path).filter(|_| passes.relative_path == RelativePath::Appended),
+        query: head.uri.query().filter(|_| passes.query != QueryPass::None),
+        headers: &head.headers,
+        body,
+    };
+    let who = &request.who;
+    let delivery = identify(&rules.settings, (&route.name, &who.caller), who.request, &sent)?;
+    Ok(delivery.map(|delivery| (rules, delivery)))
 }
 
 impl Departure<'_> {
@@ -91,6 +139,7 @@ impl Departure<'_> {
             timeout: route.trigger.response_timeout(),
             timer: None,
             taken: None,
+            keeping: None,
         };
         let sent = Dispatched {
             to: self.admitted.address.url(),

@@ -144,7 +144,7 @@ async fn serve<'r>(
         }
     };
     let is_streamed = admitted.is_streamed();
-    let response = forward(admitted, via.worker, progress, journal).await;
+    let response = forward(admitted, &gateway.estate, via.worker, progress, journal).await;
     match is_streamed && !progress.is_done() {
         // The caller may still be sending what nobody reads any more.
         true => closing(response, head),

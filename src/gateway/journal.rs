@@ -75,6 +75,9 @@ struct RequestLine<'a> {
     run: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     run_started: Option<Run>,
+    /// The first request of the same delivery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate_of: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'static str>,
     end: End,
@@ -120,6 +123,7 @@ struct Line {
     run: Option<String>,
     /// None where it has no meaning: what an API did is its own affair.
     run_started: Option<Run>,
+    duplicate_of: Option<RequestId>,
     upstream: Option<Age>,
     end: End,
 }
@@ -158,6 +162,7 @@ impl Journal {
             body_time: Duration::ZERO,
             run: None,
             run_started: Some(Run::No),
+            duplicate_of: None,
             upstream: None,
             end: End::CallerGone,
         }))
@@ -245,6 +250,14 @@ impl Journal {
         }
         self.0.flow_time = Some(self.0.flow_time.unwrap_or_default() + time);
         self.0.upstream = Some(age);
+    }
+
+    /// Notes the request that was the first of the same delivery: this one gets its answer and starts nothing.
+    pub(super) fn duplicate(&mut self, first: RequestId) {
+        self.0.duplicate_of = Some(first);
+        if let Some(figures) = &self.0.route {
+            figures.duplicates.inc();
+        }
     }
 
     /// Counts a request that is sent once more with a fresh token.
@@ -402,6 +415,7 @@ impl Line {
             },
             run: self.run.as_deref(),
             run_started: self.run_started,
+            duplicate_of: self.duplicate_of.map(|first| first.to_string()),
             upstream: self.upstream.map(|age| match age {
                 Age::New => "new",
                 Age::Reused => "reused",
@@ -440,6 +454,7 @@ fn text(line: &RequestLine<'_>) -> String {
     field("problem", line.problem);
     field("run", line.run);
     field("run_started", line.run_started.map(Run::as_str));
+    field("duplicate_of", line.duplicate_of.as_deref());
     field("cause", line.cause);
     field("target", line.target);
     field("request", Some(&line.request));

@@ -9,6 +9,7 @@ mod connection;
 mod cors;
 mod current;
 mod detach;
+mod duplicates;
 mod estate;
 mod forward;
 mod handle;

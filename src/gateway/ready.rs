@@ -179,6 +179,11 @@ impl Gateway {
         }
     }
 
+    /// Forgets deliveries whose window is over.
+    pub fn sweep_deliveries(&self) {
+        self.estate.deliveries.sweep();
+    }
+
     /// Refreshes the gauges that are computed on demand.
     pub fn gauge(&self) {
         let counters = &self.estate.counters;
@@ -186,6 +191,13 @@ impl Gateway {
         counters
             .limiter_entries
             .set(i64::try_from(self.estate.limits.entries()).unwrap_or(i64::MAX));
+        let (deliveries, bytes) = self.estate.deliveries.used();
+        counters
+            .deliveries
+            .set(i64::try_from(deliveries).unwrap_or(i64::MAX));
+        counters
+            .delivery_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
         counters
             .log_dropped
             .set(i64::try_from(self.estate.log.dropped()).unwrap_or(i64::MAX));

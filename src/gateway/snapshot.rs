@@ -12,6 +12,7 @@ use crate::entra::{Identity, Tokens};
 use crate::flow::Trigger;
 use crate::gateway::arrival::Pace;
 use crate::gateway::cors::Cors;
+use crate::gateway::duplicates::Duplicates;
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::PathMask;
 use crate::gateway::payload::{IsRead, Rules};
@@ -87,6 +88,7 @@ pub(super) struct Route {
     /// What becomes of a flow's success, if it does not pass.
     pub success: Option<Success>,
     pub contact: Option<Contact>,
+    pub duplicates: Option<Duplicates>,
     pub figures: Arc<RouteFigures>,
 }
 
@@ -220,8 +222,13 @@ impl Snapshot {
     /// Changes parts of the estate to what this snapshot needs. Called when it is put in force.
     pub(super) fn take_effect(&self, estate: &Estate, config: &Config) {
         let bodies = &config.bodies;
-        let (budget, hold_max) = (bodies.held_budget.bytes(), bodies.hold_size_max.bytes());
-        estate.budget.resize(budget, hold_max);
+        let budget = bodies.held_budget.bytes();
+        estate.budget.resize(budget, config.held_body_bytes_max());
+        let (deliveries, answers) = (
+            config.quotas.deliveries_max,
+            config.quotas.delivery_answers_budget,
+        );
+        estate.deliveries.resize(deliveries, answers.bytes());
         for settings in &config.routes {
             estate.flows.resize(settings);
         }
@@ -273,7 +280,7 @@ impl Route {
             public_url: settings.public_url.clone(),
             rules: Rules {
                 bytes_max: settings.body_bytes_max,
-                hold_bytes_max: bodies.hold_size_max.bytes(),
+                hold_bytes_max: settings.held_bytes_max(bodies),
                 is_read: reader.map_or(IsRead::No, |_| IsRead::Yes),
                 pace: Pace {
                     timeout: bodies.timeout,
@@ -295,6 +302,7 @@ impl Route {
             cors: Cors::build(settings),
             success: Success::build(&settings.success),
             contact: settings.contact.clone(),
+            duplicates: Duplicates::build(settings),
             figures: estate.figures.share(settings.name.clone(), figures),
         })
     }

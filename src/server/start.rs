@@ -301,5 +301,6 @@ async fn sweep_limits(gateway: Arc<Gateway>) {
     loop {
         period.tick().await;
         gateway.sweep_limits();
+        gateway.sweep_deliveries();
     }
 }

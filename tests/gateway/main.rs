@@ -25,6 +25,7 @@ mod certificates;
 mod claims;
 mod cors;
 mod doctor;
+mod duplicates;
 mod explained;
 mod faults;
 mod federated;
