@@ -447,7 +447,13 @@ enum Sort {
 /// Whether a text is made of plain words, as names, paths and hosts are, and not of random letters and digits.
 pub(super) fn is_plain(text: &str) -> bool {
     let is_usual = |found: char| found.is_alphanumeric() || " /{}*._:-[],()#".contains(found);
-    text.chars().all(is_usual) && runs(text).filter_map(|range| text.get(range)).all(is_plain_run)
+    // Words have one separator between them.
+    let is_doubled = ["--", "__", "-_", "_-", "-/", "/-", "_/", "/_"]
+        .iter()
+        .any(|pair| text.contains(pair));
+    text.chars().all(is_usual)
+        && !is_doubled
+        && runs(text).filter_map(|range| text.get(range)).all(is_plain_run)
 }
 
 /// A word, a number, or a word with a number behind it.
@@ -455,7 +461,7 @@ fn is_plain_run(run: &str) -> bool {
     let count = run.chars().count();
     let word = run.trim_end_matches(|found: char| found.is_ascii_digit());
     let digits = run.len() - word.len();
-    if count <= SHORT_RUN {
+    if count <= SHORT_RUN && !has_inner_digit(run) {
         return true;
     }
     if word.is_empty() {
@@ -467,6 +473,14 @@ fn is_plain_run(run: &str) -> bool {
     let is_word = tail.chars().all(is_lower) || word.chars().all(char::is_uppercase);
     let starts_well = word.starts_with(char::is_alphabetic);
     is_word && starts_well && count - digits <= LETTERS_MAX && digits <= SHORT_RUN
+}
+
+/// Whether digits and letters change more than once, as in random text.
+fn has_inner_digit(run: &str) -> bool {
+    let is_digit = |found: char| found.is_ascii_digit();
+    let inner = run.trim_matches(is_digit);
+    let is_within = run.starts_with(is_digit) && run.ends_with(is_digit) && !inner.is_empty();
+    is_within || inner.contains(is_digit)
 }
 
 /// The longest stretches of letters and digits.
