@@ -246,6 +246,7 @@ fn identified(headers: &HeaderMap) -> Delivery {
         query: None,
         headers,
         body: &[b'x'; 1024],
+        delivery: None,
     };
     let found = identify(&settings, (&NAMES.0, &NAMES.1), RequestId::new(), &sent);
     found.unwrap().unwrap()

@@ -25,6 +25,8 @@ pub struct Sent<'a> {
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
     pub body: &'a [u8],
+    /// The id that the signature of the caller has.
+    pub delivery: Option<&'a str>,
 }
 
 /// The delivery that a request is; none where it has no id and may go on without one.
@@ -45,6 +47,7 @@ pub fn identify(
     ]);
     let id = match &settings.by {
         DeliveryId::Body => Some(Cow::Borrowed(&content[..])),
+        DeliveryId::Delivery => sent.delivery.map(|id| Cow::Borrowed(id.as_bytes())),
         DeliveryId::Header(name) => header(sent.headers, name)?.map(Cow::Borrowed),
         DeliveryId::Json(path) => pointer::value_at(sent.body, path).map(|id| Cow::Owned(id.into_bytes())),
     };
@@ -138,6 +141,7 @@ pub(super) mod tests {
             query: None,
             headers: &map,
             body: body.as_bytes(),
+            delivery: None,
         };
         let (route, caller) = (
             RouteName::parse(route).unwrap(),

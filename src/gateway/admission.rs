@@ -40,6 +40,8 @@ pub(super) struct AdmittedParts<'r> {
     pub address: Arc<Address>,
     pub target: PathAndQuery,
     pub who: Introduction,
+    /// The id of the delivery, where the signature of the caller has one.
+    pub delivery: Option<String>,
     pub holder: Holder,
     /// Kept until the last byte of the answer.
     pub taken: Taken,
@@ -102,10 +104,7 @@ pub(super) async fn admit<'r>(
     let identity = identified.map_err(|problem| attempts.failed(problem))?;
     let (caller, confirmed) = match identity {
         Identity::Known(caller) => (caller, None),
-        Identity::Pending(pending) => {
-            let (caller, payload) = confirm(estate, route, arrived, journal, (pending, origin)).await?;
-            (caller, Some(payload))
-        }
+        Identity::Pending(pending) => confirm(estate, route, arrived, journal, (pending, origin)).await?,
     };
     via.set_known();
     journal.caller(&caller.name, caller.label.as_ref());
@@ -121,7 +120,7 @@ pub(super) async fn admit<'r>(
     let target = route
         .upstream
         .target(address.url(), &route.passes, found.rest, query)?;
-    let holder = caller.holder(origin);
+    let (holder, delivery) = (caller.holder(origin), caller.delivery);
     let who = Introduction {
         request: journal.request(),
         caller: caller.name,
@@ -143,6 +142,7 @@ pub(super) async fn admit<'r>(
         address,
         target,
         who,
+        delivery,
         holder,
         taken,
     }))
@@ -175,7 +175,7 @@ async fn confirm(
     arrived: &mut Arrived<'_>,
     journal: &mut Journal,
     (pending, origin): (Pending, Origin),
-) -> Result<(Caller, Payload), Problem> {
+) -> Result<(Caller, Option<Payload>), Problem> {
     if !route.enabled {
         return Err(route_disabled());
     }
@@ -203,7 +203,7 @@ async fn confirm(
             confirmed.unwrap_or_else(|_| Err(Kind::Internal.into()))
         }
     };
-    Ok((caller?, payload))
+    Ok((caller?, Some(payload)))
 }
 
 fn route_disabled() -> Problem {

@@ -274,6 +274,7 @@ mod tests {
                 query: None,
                 headers: &HeaderMap::new(),
                 body: b"{}",
+                delivery: None,
             };
             let caller = CallerName::anonymous();
             let delivery = identify(&settings, (&route.name, &caller), RequestId::new(), &sent);

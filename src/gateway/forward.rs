@@ -115,6 +115,7 @@ fn delivery<'r>(request: &AdmittedParts<'r>) -> Result<Option<(&'r Duplicates, D
         query: head.uri.query().filter(|_| passes.query != QueryPass::None),
         headers: &head.headers,
         body,
+        delivery: request.delivery.as_deref(),
     };
     let who = &request.who;
     let delivery = identify(&rules.settings, (&route.name, &who.caller), who.request, &sent)?;

@@ -15,8 +15,8 @@ use crate::settings::word::read_header;
 table! {
     /// How a delivery that comes twice is recognized.
     pub(crate) struct DuplicatesTable {
-        /// Where its id is: "header:NAME", "idempotency-key" for that header, "json:/POINTER" for a value of the body, or
-        /// "body" for the hash of all of it.
+        /// Where its id is: "header:NAME", "idempotency-key" for that header, "json:/POINTER" for a value of the body,
+        /// "body" for the hash of all of it, or "delivery" where the signature of the caller has one.
         by: Option<At<DeliveryId>> = None, ANY, Reload;
         // Most vendors repeat a delivery for hours.
         /// Time for which its answer is given again.
@@ -42,6 +42,8 @@ pub enum DeliveryId {
     Json(Vec<String>),
     /// The body itself, by its hash.
     Body,
+    /// Where the signature of its caller has it.
+    Delivery,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +88,7 @@ impl fmt::Display for DeliveryId {
         match self {
             Self::Header(name) => write!(f, "the header `{name}`"),
             Self::Body => f.write_str("the body"),
+            Self::Delivery => f.write_str("the id of the delivery"),
             Self::Json(path) => {
                 f.write_str("the value at `")?;
                 for step in path {
@@ -113,8 +116,9 @@ fn read_id(text: &str) -> Result<DeliveryId, Flaw> {
     match text {
         "idempotency-key" => Ok(DeliveryId::Header(IDEMPOTENCY_KEY)),
         "body" => Ok(DeliveryId::Body),
+        "delivery" => Ok(DeliveryId::Delivery),
         _ => Err(Flaw::new("unknown place for the id of a delivery")
-            .hint("write \"header:NAME\", \"idempotency-key\", \"json:/POINTER\" or \"body\"")),
+            .hint("write \"header:NAME\", \"idempotency-key\", \"json:/POINTER\", \"body\" or \"delivery\"")),
     }
 }
 

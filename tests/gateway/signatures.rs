@@ -435,3 +435,31 @@ async fn what_is_held_for_unknown_callers_has_a_bound() {
     drop(streams);
     assert_eq!(trigger.runs(), 0);
 }
+
+#[tokio::test]
+async fn a_delivery_that_its_vendor_repeats_starts_one_run() {
+    let duplicates = "[route.duplicates]\nby = \"delivery\"\n";
+    let (_world, trigger, gateway) = gateway(&github(""), "\"github\"", duplicates).await;
+    let ask = async |id: Option<&str>, body: &str| {
+        let signature = format!("sha256={}", hmac_sha256(SECRET, body.as_bytes()));
+        let mut request = post("/hooks").header("x-hub-signature-256", signature);
+        if let Some(id) = id {
+            request = request.header("x-github-delivery", id);
+        }
+        gateway
+            .send(request.body(Full::from(body.to_owned())).unwrap())
+            .await
+    };
+    assert_eq!(ask(Some("d-1"), "{}").await.status, 202);
+    let again = ask(Some("d-1"), "{}").await;
+    assert_eq!(again.status, 202);
+    assert!(again.header("x-flowgate-duplicate-of").is_some());
+    assert_eq!(ask(Some("d-1"), "[]").await.status, 422);
+    assert_eq!(ask(Some("d-2"), "{}").await.status, 202);
+    let without = ask(None, "{}").await;
+    assert_eq!(
+        (without.status.as_u16(), without.code()),
+        (400, "delivery-id-missing".to_owned())
+    );
+    assert_eq!(trigger.runs(), 2);
+}
