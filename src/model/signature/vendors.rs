@@ -31,7 +31,16 @@ impl Preset {
 }
 
 fn presets() -> Vec<Preset> {
-    [code(), commerce(), messages(), office(), microsoft(), standard()].concat()
+    [
+        code(),
+        commerce(),
+        messages(),
+        social(),
+        office(),
+        microsoft(),
+        standard(),
+    ]
+    .concat()
 }
 
 /// Where code and tickets are kept.
@@ -203,12 +212,6 @@ fn messages() -> Vec<Preset> {
                 .id("body:/id"),
             silent().answer(seconds(5)),
         ),
-        row(
-            "meta",
-            hex("x-hub-signature-256", "sha256="),
-            silent().retries(hours(36)),
-        ),
-        row("x", base64("x-twitter-webhooks-signature", "sha256="), silent()),
         row("line", base64("x-line-signature", ""), silent()),
         row(
             "discord",
@@ -219,6 +222,30 @@ fn messages() -> Vec<Preset> {
                 .time("header:x-signature-timestamp", TimeUnit::Seconds, Some(TOLERANCE))
                 .id("body:/id"),
             silent().answer(seconds(3)),
+        ),
+    ]
+}
+
+/// Networks of people, and what they watch.
+fn social() -> Vec<Preset> {
+    vec![
+        row(
+            "meta",
+            hex("x-hub-signature-256", "sha256="),
+            silent().retries(hours(36)),
+        ),
+        row("x", base64("x-twitter-webhooks-signature", "sha256="), silent()),
+        row(
+            "twitch",
+            hex("twitch-eventsub-message-signature", "sha256=")
+                .covers("{id}{timestamp}{body}")
+                .time(
+                    "header:twitch-eventsub-message-timestamp",
+                    TimeUnit::Rfc3339,
+                    Some(minutes(10)),
+                )
+                .id("header:twitch-eventsub-message-id"),
+            silent(),
         ),
     ]
 }

@@ -568,6 +568,29 @@ pub(super) const VECTORS: &[Vector] = &[
     },
     // Computed with the hmac module of Python.
     Vector {
+        preset: "twitch",
+        secret: "canary-twitch-secret",
+        now: 1790000000,
+        url: "https://hooks.example/in?a=1",
+        headers: &[
+            (
+                "twitch-eventsub-message-signature",
+                "sha256=6b982ac11d9ffcc3f0d6677a3d9ea072673a26a15d6fed28961b729c04d2f0cd",
+            ),
+            (
+                "twitch-eventsub-message-timestamp",
+                "2026-09-21T14:13:20.634234626Z",
+            ),
+            (
+                "twitch-eventsub-message-id",
+                "e76c6bd4-55c9-4987-8304-da1588d8988b",
+            ),
+        ],
+        body: r#"{"challenge":"pogchamp-kappa-360noscope-vohiyo"}"#,
+        id: Some("e76c6bd4-55c9-4987-8304-da1588d8988b"),
+    },
+    // Computed with the hmac module of Python.
+    Vector {
         preset: "line",
         secret: "canary-signing-secret",
         now: 1790000000,
