@@ -136,6 +136,7 @@ fn routes(criterion: &mut Criterion) {
                     host: Some("hooks.example"),
                     path,
                     methods: &methods,
+                    unlisted: &[],
                 },
                 number,
             )

@@ -141,6 +141,11 @@ problems! {
         "The signature of the request is missing or not valid." Caller
         "Read `cause` of these requests in the access log: it names what was checked and with which secret. Compare the secret \
             with the one that the vendor shows, and `flowgate check` with the vendor's page in docs/vendors.md.";
+    /// A challenge of a vendor that cannot be answered. The cause says why; the caller learns nothing of it.
+    HandshakeRefused BAD_REQUEST "handshake-refused" Request No
+        "The request looks like the handshake of a webhook and cannot be answered." Caller
+        "Read `cause` of these requests in the access log. A vendor's own challenge is refused only if `verify_token` of the \
+            route is another than the vendor sends, or its secret is no longer in force.";
     CallerNotAllowed FORBIDDEN "caller-not-allowed" Policy No
         "The API key is valid, but its owner may not call this address."
         Operator "Add the caller to `callers` of the route if it may call it; the access log names it as `caller`.";
@@ -241,7 +246,7 @@ failures! {
 /// What the `RateLimit` fields say about the limit that refused.
 #[derive(Debug, Clone)]
 pub struct LimitNotice {
-    /// Name of the limit: `address`, `caller`, `route` or `gateway`.
+    /// Name of the limit: `address`, `handshake`, `caller`, `route` or `gateway`.
     pub name: &'static str,
     pub quota: u32,
     /// The window in whole seconds, at least 1.

@@ -133,6 +133,7 @@ fn installation() -> (tempfile::TempDir, Environment) {
         ("FLOWGATE_GITHUB_SECRET", "canary-webhook"),
         ("FLOWGATE_ACME_SECRET_2026", "canary-webhook-2026"),
         ("FLOWGATE_ACME_SECRET_2027", "canary-webhook-2027"),
+        ("FLOWGATE_META_VERIFY_TOKEN", "canary-verify-token"),
         ("FLOWGATE_SEAL", "canary-seal-of-more-than-16-bytes"),
         ("FLOWGATE_FLOWS_PASSWORD", "canary-password"),
         ("FLOWGATE_PEPPER", "canary-pepper-of-more-than-16-bytes"),

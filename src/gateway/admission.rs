@@ -2,22 +2,23 @@
 //! first, and nothing of a body is read before the caller is known.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::HeaderValue;
+use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Response};
 
 use crate::flow::outbound::Introduction;
-use crate::flow::{Address, Progress, outbound};
+use crate::flow::{Address, outbound};
+use crate::gateway::arrived::{Arrived, read, read_whole, route_disabled};
 use crate::gateway::budget::Owner;
-use crate::gateway::connection::Connection;
 use crate::gateway::estate::Estate;
+use crate::gateway::handshake::{self, Asked};
 use crate::gateway::journal::Journal;
-use crate::gateway::payload::{Inbound, Payload, Rules};
+use crate::gateway::payload::Payload;
 use crate::gateway::snapshot::{Route, Snapshot};
 use crate::gateway::{body, host, payload};
-use crate::model::{CallerName, Holder, clock};
+use crate::model::{Holder, clock};
 use crate::policy::{Attempt, Caller, Guesses, Identity, Origin, Pending, Quotas, Shown, Taken};
 use crate::problem::{Kind, Problem};
 use crate::settings::Peers;
@@ -25,8 +26,6 @@ use crate::wire::Defect;
 
 /// A body up to this size is hashed by the worker, in some 30 microseconds for each secret; a larger one elsewhere.
 const CONFIRMED_HERE_MAX: usize = 64 * 1024;
-/// When callers of a route that is switched off are asked to come again.
-const DISABLED_WAIT: Duration = Duration::from_secs(60);
 
 /// A request that passed every check. Only [`admit`] makes one: its field is private to this file.
 pub(super) struct Admitted<'r>(AdmittedParts<'r>);
@@ -47,7 +46,19 @@ pub(super) struct AdmittedParts<'r> {
     pub taken: Taken,
 }
 
+/// What becomes of a request that is not refused.
+pub(super) enum Admission<'r> {
+    Passed(Admitted<'r>),
+    /// It is the challenge of a vendor, and this is the answer.
+    Handshake(Response<Bytes>),
+}
+
 impl<'r> Admitted<'r> {
+    /// The field that a vendor demands in every answer that succeeds.
+    pub(super) fn demanded(&self) -> Option<(HeaderName, HeaderValue)> {
+        self.0.route.handshakes.as_ref()?.in_answer(self.0.head)
+    }
+
     pub(super) fn is_streamed(&self) -> bool {
         matches!(self.0.payload, Payload::Streamed(_))
     }
@@ -57,57 +68,37 @@ impl<'r> Admitted<'r> {
     }
 }
 
-pub(super) struct Arrived<'r> {
-    pub head: &'r Parts,
-    /// What is wrong with the head that this one replaces.
-    pub defect: Option<Defect>,
-    /// The body; none once it was begun to be read.
-    pub body: Option<Inbound>,
-    pub via: &'r Connection,
-    /// The route, as soon as it is known.
-    pub route: Option<&'r Route>,
-    pub progress: &'r Arc<Progress>,
-}
-
 /// Decides whether a request may start a flow.
 pub(super) async fn admit<'r>(
     estate: &Estate,
     snapshot: &'r Snapshot,
     arrived: &mut Arrived<'r>,
     journal: &mut Journal,
-) -> Result<Admitted<'r>, Problem> {
+) -> Result<Admission<'r>, Problem> {
     let (head, via) = (arrived.head, arrived.via);
     refuse_defect(arrived.defect)?;
     snapshot.heads.check(head)?;
     let host = host::of(head)?;
     let path = head.uri.path();
     let found = snapshot.table.find(&host, path, &head.method);
-    let found = found.inspect_err(|_| journal.target(path, snapshot.path_mask))?;
+    let found = match found {
+        Ok(found) => found,
+        Err(refusal) => {
+            let answer = handshake::unlisted(snapshot, (&host, arrived), journal, refusal);
+            return answer.map(Admission::Handshake);
+        }
+    };
     let route = *arrived.route.insert(found.value);
     journal.route(&route.figures);
     outbound::refuse_lookalikes(&head.headers, &route.credentials)?;
 
     let origin = Origin::of_peer(via.peer);
     route.networks.admit(origin)?;
-    let attempts = Attempts::of(&snapshot.quotas, origin, via.peers);
-    let shown = Shown {
-        headers: &head.headers,
-        method: &head.method,
-        target: head.uri.path_and_query().map_or(path, PathAndQuery::as_str),
-        public_url: route.public_url.as_ref(),
-        path_key: found.key,
-        origin,
-        guesses: attempts.guesses(),
-        now: &clock::wall,
+    let recognised = recognise((estate, snapshot), (route, found.key), arrived, origin, journal).await?;
+    let (caller, confirmed) = match recognised {
+        Recognised::Caller(caller, payload) => (caller, payload),
+        Recognised::Challenge(answer) => return Ok(Admission::Handshake(answer)),
     };
-    let identified = route.access.identify(&shown);
-    let identity = identified.map_err(|problem| attempts.failed(problem))?;
-    let (caller, confirmed) = match identity {
-        Identity::Known(caller) => (caller, None),
-        Identity::Pending(pending) => confirm(estate, route, arrived, journal, (pending, origin)).await?,
-    };
-    via.set_known();
-    journal.caller(&caller.name, caller.label.as_ref());
 
     if !route.enabled {
         return Err(route_disabled());
@@ -134,7 +125,7 @@ pub(super) async fn admit<'r>(
         None => read(estate, route.rules, arrived, journal, owner).await?,
     };
     let content_type = body::apply(route.body.as_ref(), head, &mut payload, (owner, estate)).await?;
-    Ok(Admitted(AdmittedParts {
+    Ok(Admission::Passed(Admitted(AdmittedParts {
         payload,
         content_type,
         head,
@@ -145,69 +136,77 @@ pub(super) async fn admit<'r>(
         delivery,
         holder,
         taken,
-    }))
+    })))
 }
 
-async fn read(
-    estate: &Estate,
-    rules: Rules,
-    arrived: &mut Arrived<'_>,
-    journal: &mut Journal,
-    owner: Owner<'_>,
-) -> Result<Payload, Problem> {
-    let started = clock::now();
-    let body = arrived.body.take().unwrap_or_default();
-    let (headers, budget) = (&arrived.head.headers, &estate.budget);
-    let read = Payload::read(body, headers, rules, budget, owner, arrived.progress).await;
-    journal.body(arrived.progress, clock::now() - started);
-    if let Ok(Payload::Held(..)) = read {
-        // Nothing of it is left on the connection, which can go on after a refusal.
-        arrived.body = Some(Inbound::default());
-    }
-    read
+/// Who sends a request, or that it asks only whether webhooks are wanted.
+enum Recognised {
+    /// A caller, and the body if it was read to know that.
+    Caller(Caller, Option<Payload>),
+    Challenge(Response<Bytes>),
 }
 
-/// Reads the body of a request whose signature says who sent it, and checks that. It is held whole, in the share of its
-/// address among those of unknown callers, and no limit of a caller is spent before its signature was right.
-async fn confirm(
-    estate: &Estate,
-    route: &Route,
+async fn recognise(
+    (estate, snapshot): (&Estate, &Snapshot),
+    (route, path_key): (&Route, Option<&str>),
     arrived: &mut Arrived<'_>,
+    origin: Origin,
     journal: &mut Journal,
-    (pending, origin): (Pending, Origin),
-) -> Result<(Caller, Option<Payload>), Problem> {
-    if !route.enabled {
-        return Err(route_disabled());
+) -> Result<Recognised, Problem> {
+    let (head, via) = (arrived.head, arrived.via);
+    let mut early = None;
+    if let Some(handshakes) = &route.handshakes {
+        let at = (estate, snapshot);
+        match handshake::unsigned(at, (route, handshakes), arrived, origin, journal).await? {
+            Asked::Challenge(answer) => return Ok(Recognised::Challenge(answer)),
+            Asked::Delivery(payload) => early = payload,
+        }
     }
-    let head = arrived.head;
-    payload::check_length(&head.headers, &route.rules)?;
-    let who = Introduction {
-        request: journal.request(),
-        caller: CallerName::anonymous(),
-        key: None,
-        origin: arrived.via.origin.clone(),
+    let attempts = Attempts::of(&snapshot.quotas, origin, via.peers);
+    let target = head.uri.path_and_query();
+    let shown = Shown {
+        headers: &head.headers,
+        method: &head.method,
+        target: target.map_or(head.uri.path(), PathAndQuery::as_str),
+        public_url: route.public_url.as_ref(),
+        path_key,
+        origin,
+        guesses: attempts.guesses(),
+        now: &clock::wall,
     };
-    let holder = origin.bucket().into();
-    let owner = Owner { holder, who: &who };
-    let payload = read(estate, route.rules.whole(), arrived, journal, owner).await?;
-    let Payload::Held(body, _) = &payload else {
-        // A body that is held whole has at most the bytes that a route accepts.
-        return Err(Kind::BodyTooLarge.into());
-    };
-    let caller = match body.len() <= CONFIRMED_HERE_MAX {
-        true => pending.confirm(&head.method, &head.headers, body, clock::wall()),
-        false => {
-            let (method, headers, body) = (head.method.clone(), head.headers.clone(), body.clone());
-            let confirming = move || pending.confirm(&method, &headers, &body, clock::wall());
-            let confirmed = tokio::task::spawn_blocking(confirming).await;
-            confirmed.unwrap_or_else(|_| Err(Kind::Internal.into()))
+    let identified = route.access.identify(&shown);
+    let identity = identified.map_err(|problem| attempts.failed(problem))?;
+    let (caller, payload) = match identity {
+        Identity::Known(caller) => (caller, early),
+        Identity::Pending(pending) => {
+            let payload = match early {
+                Some(payload) => payload,
+                None => read_whole(estate, route, arrived, origin, journal).await?,
+            };
+            // A body that is held whole has at most the bytes that a route accepts.
+            let body = payload.held().ok_or(Kind::BodyTooLarge)?;
+            (confirm(pending, head, body).await?, Some(payload))
         }
     };
-    Ok((caller?, Some(payload)))
+    via.set_known();
+    journal.caller(&caller.name, caller.label.as_ref());
+    if let Some(payload) = &payload
+        && let Some(answer) = handshake::signed(snapshot, (route, &caller), (arrived, payload), journal)
+    {
+        return answer.map(Recognised::Challenge);
+    }
+    Ok(Recognised::Caller(caller, payload))
 }
 
-fn route_disabled() -> Problem {
-    Problem::from(Kind::RouteDisabled).wait(DISABLED_WAIT)
+/// Checks the signature that says who sent a request.
+async fn confirm(pending: Pending, head: &Parts, body: &Bytes) -> Result<Caller, Problem> {
+    if body.len() <= CONFIRMED_HERE_MAX {
+        return pending.confirm(&head.method, &head.headers, body, clock::wall());
+    }
+    let (method, headers, body) = (head.method.clone(), head.headers.clone(), body.clone());
+    let confirming = move || pending.confirm(&method, &headers, &body, clock::wall());
+    let confirmed = tokio::task::spawn_blocking(confirming).await;
+    confirmed.unwrap_or_else(|_| Err(Kind::Internal.into()))
 }
 
 fn refuse_defect(defect: Option<Defect>) -> Result<(), Problem> {
@@ -272,9 +271,10 @@ mod tests {
     use http::Request;
     use http::request::Parts;
 
-    use super::{Arrived, admit};
+    use super::{Admission, admit};
     use crate::counters::Counters;
     use crate::flow::Progress;
+    use crate::gateway::arrived::Arrived;
     use crate::gateway::connection::Connection;
     use crate::gateway::current::Gateway;
     use crate::gateway::journal::Journal;
@@ -352,7 +352,7 @@ mod tests {
                 progress: &progress,
             };
             let admitted = admit(estate, &snapshot, &mut arrived, &mut journal).now_or_never();
-            is_admitted = matches!(admitted, Some(Ok(_)));
+            is_admitted = matches!(admitted, Some(Ok(Admission::Passed(_))));
         });
         assert!(is_admitted);
         allocated.count_total

@@ -9,8 +9,9 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 
 use crate::flow::Progress;
-use crate::gateway::admission::{Arrived, admit};
+use crate::gateway::admission::{Admission, admit};
 use crate::gateway::answer::{self, AnswerBody};
+use crate::gateway::arrived::Arrived;
 use crate::gateway::connection::Connection;
 use crate::gateway::current::Gateway;
 use crate::gateway::detach::Call;
@@ -131,7 +132,12 @@ async fn serve<'r>(
 ) -> Response<AnswerBody> {
     let (head, via, progress) = (arrived.head, arrived.via, arrived.progress);
     let admitted = match admit(&gateway.estate, snapshot, arrived, &mut journal).await {
-        Ok(admitted) => admitted,
+        Ok(Admission::Passed(admitted)) => admitted,
+        Ok(Admission::Handshake(answer)) => {
+            let unread = arrived.body.take().unwrap_or_default();
+            journal.discarded(payload::discard(unread, &head.headers));
+            return answer::own(answer, AnsweredBy::Gateway, journal);
+        }
         Err(problem) => {
             let problem = match arrived.route {
                 Some(route) => route.problem(problem),
@@ -144,7 +150,11 @@ async fn serve<'r>(
         }
     };
     let is_streamed = admitted.is_streamed();
-    let response = forward(admitted, &gateway.estate, via.worker, progress, journal).await;
+    let demanded = admitted.demanded();
+    let mut response = forward(admitted, &gateway.estate, via.worker, progress, journal).await;
+    if let Some((name, value)) = demanded.filter(|_| response.status().is_success()) {
+        response.headers_mut().insert(name, value);
+    }
     match is_streamed && !progress.is_done() {
         // The caller may still be sending what nobody reads any more.
         true => closing(response, head),

@@ -79,6 +79,8 @@ struct RequestLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     duplicate_of: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    handshake: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'static str>,
     end: End,
 }
@@ -124,6 +126,7 @@ struct Line {
     /// None where it has no meaning: what an API did is its own affair.
     run_started: Option<Run>,
     duplicate_of: Option<RequestId>,
+    handshake: Option<&'static str>,
     upstream: Option<Age>,
     end: End,
 }
@@ -163,6 +166,7 @@ impl Journal {
             run: None,
             run_started: Some(Run::No),
             duplicate_of: None,
+            handshake: None,
             upstream: None,
             end: End::CallerGone,
         }))
@@ -196,6 +200,11 @@ impl Journal {
             text.push_str(if plain { segment } else { "***" });
         }
         self.0.target = Some(text);
+    }
+
+    /// Notes whose challenge it is: the name of a row, never what the request says.
+    pub(super) fn handshake(&mut self, vendor: &'static str) {
+        self.0.handshake = Some(vendor);
     }
 
     /// Notes the problem that is the answer, or the reason that there is none.
@@ -340,6 +349,9 @@ impl Line {
 
     fn count(&self) {
         let minute = self.counters.minute();
+        if self.handshake.is_some() && self.problem.is_none() {
+            self.counters.webhook_handshakes.inc();
+        }
         if self.route.is_none() {
             self.counters.without_route.add(minute);
         }
@@ -416,6 +428,7 @@ impl Line {
             run: self.run.as_deref(),
             run_started: self.run_started,
             duplicate_of: self.duplicate_of.map(|first| first.to_string()),
+            handshake: self.handshake,
             upstream: self.upstream.map(|age| match age {
                 Age::New => "new",
                 Age::Reused => "reused",
@@ -455,6 +468,7 @@ fn text(line: &RequestLine<'_>) -> String {
     field("run", line.run);
     field("run_started", line.run_started.map(Run::as_str));
     field("duplicate_of", line.duplicate_of.as_deref());
+    field("handshake", line.handshake);
     field("cause", line.cause);
     field("target", line.target);
     field("request", Some(&line.request));

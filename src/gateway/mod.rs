@@ -3,6 +3,7 @@
 mod admission;
 mod answer;
 mod arrival;
+mod arrived;
 mod body;
 mod budget;
 mod connection;
@@ -13,6 +14,7 @@ mod duplicates;
 mod estate;
 mod forward;
 mod handle;
+mod handshake;
 mod host;
 pub mod journal;
 mod key_expiry;

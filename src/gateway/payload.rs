@@ -217,6 +217,14 @@ impl Payload {
         Ok(Self::Held(bytes, Some(reservation)))
     }
 
+    /// All of it, if it is held.
+    pub(super) fn held(&self) -> Option<&Bytes> {
+        match self {
+            Self::Held(bytes, _) => Some(bytes),
+            Self::Streamed(_) => None,
+        }
+    }
+
     /// The body to send, for the first time or, if it is held, once more.
     pub(super) fn outgoing(&mut self) -> Option<Outgoing> {
         match self {

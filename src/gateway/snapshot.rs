@@ -22,7 +22,7 @@ use crate::model::{Minute, PublicUrl, RouteName, Secret, clock, locked};
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
 use crate::policy::signature::SignerError;
-use crate::policy::{Access, BodyRules, Callers, Matching, Networks, Quotas, Routes};
+use crate::policy::{Access, BodyRules, Callers, Handshakes, Matching, Networks, Quotas, Routes};
 use crate::problem::{Kind, Problem};
 use crate::secrets::Following;
 use crate::settings::{
@@ -71,6 +71,8 @@ pub(super) struct Route {
     pub enabled: bool,
     pub access: Access,
     pub networks: Networks,
+    /// The challenges of vendors that are answered here; none on most routes.
+    pub handshakes: Option<Box<Handshakes>>,
     /// Scheme and host under which callers know it.
     pub public_url: Option<PublicUrl>,
     pub rules: Rules,
@@ -277,6 +279,7 @@ impl Route {
             enabled: settings.enabled,
             access,
             networks: Networks::build(&settings.networks),
+            handshakes: Handshakes::build(&settings.handshakes, &settings.callers, callers),
             public_url: settings.public_url.clone(),
             rules: Rules {
                 bytes_max: settings.body_bytes_max,

@@ -6,6 +6,7 @@ pub mod claims;
 pub mod clock;
 pub mod cloud;
 mod flaw;
+pub mod handshake;
 mod holder;
 pub(crate) mod host;
 pub mod label;

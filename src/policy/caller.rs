@@ -25,6 +25,8 @@ pub struct Caller {
     pub(super) number: usize,
     /// The id of its delivery, where its signature has one.
     pub delivery: Option<String>,
+    /// The label of the secret that signed its request, if one did.
+    pub signed_with: Option<KeyLabel>,
 }
 
 impl Caller {
@@ -204,6 +206,7 @@ impl Member {
             index: Some(index),
             number: *self.number,
             delivery: None,
+            signed_with: None,
         }
     }
 }

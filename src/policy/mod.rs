@@ -6,6 +6,7 @@
 //! 1. [`Origin::of_peer`]: the caller's address.
 //! 2. [`host::parse`] and [`Routes::find`]: the route, from a path that can be read in one way only.
 //! 3. [`Networks::admit`]: the networks of the route.
+//!    The challenge of a vendor is answered here ([`handshake`]), unless its sender signs it.
 //! 4. [`Quotas::admit_address`]: whether the address has failed authentications left. If not, keys that could
 //!    be guessed are not looked up ([`Guesses::Refused`]), so that guessing costs something; a generated key
 //!    is, so that nobody can lock out its owner.
@@ -20,6 +21,7 @@ mod access;
 pub mod address;
 pub mod body;
 mod caller;
+pub mod handshake;
 pub mod host;
 pub mod key;
 pub mod open_paths;
@@ -32,6 +34,7 @@ pub use access::{Access, Attempt};
 pub use address::{Networks, Origin, OutsideNetworks};
 pub use body::BodyRules;
 pub use caller::{Caller, CallerNumbers, Callers};
+pub use handshake::{Challenge, Handshakes};
 pub use open_paths::OpenPaths;
 pub use proof::signature;
 pub use proof::{Guesses, Identity, Pending, Shown};

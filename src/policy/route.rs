@@ -21,6 +21,8 @@ pub struct Matching<'a> {
     pub host: Option<&'a str>,
     pub path: &'a str,
     pub methods: &'a [Method],
+    /// Methods that the route does not have, and with which a vendor may ask whether it wants its webhooks.
+    pub unlisted: &'a [Method],
 }
 
 impl<'a> From<&'a RouteSettings> for Matching<'a> {
@@ -29,6 +31,7 @@ impl<'a> From<&'a RouteSettings> for Matching<'a> {
             host: settings.host.as_deref(),
             path: &settings.path,
             methods: &settings.methods,
+            unlisted: &settings.handshakes.unlisted,
         }
     }
 }
@@ -60,13 +63,14 @@ pub struct Routes<T> {
 #[derive(Debug, Clone)]
 struct PathEntry<T> {
     methods: Vec<(Method, T)>,
+    unlisted: Vec<(Method, T)>,
     // `None` only for methods that are no header value, which the type of a method rules out.
     allow: Option<HeaderValue>,
     end: PathEnd,
 }
 
-/// Methods by host and template.
-type Drafts<'a, T> = BTreeMap<(Option<String>, &'a str), Vec<(Method, T)>>;
+/// Methods, and those that are not listed, by host and template.
+type Drafts<'a, T> = BTreeMap<(Option<String>, &'a str), [Vec<(Method, T)>; 2]>;
 
 #[derive(Debug)]
 pub struct RouteMatch<'r, 'p, T> {
@@ -87,7 +91,13 @@ impl<T> Routes<T> {
         for (matching, value) in routes {
             check_template(matching.path)?;
             let host = matching.host.map(|host| host::fold(host).into_owned());
-            let methods = entries.entry((host, matching.path)).or_default();
+            let [methods, unlisted] = entries.entry((host, matching.path)).or_default();
+            unlisted.extend(
+                matching
+                    .unlisted
+                    .iter()
+                    .map(|method| (method.clone(), value.clone())),
+            );
             for method in matching.methods {
                 if methods.iter().any(|(known, _)| known == method) {
                     return Err(RouteError::Twice {
@@ -102,13 +112,13 @@ impl<T> Routes<T> {
             hosts: HashMap::new(),
             anywhere: Router::new(),
         };
-        for ((host, template), methods) in entries {
+        for ((host, template), [methods, unlisted]) in entries {
             let router = match host {
                 Some(host) => table.hosts.entry(host.into()).or_default(),
                 None => &mut table.anywhere,
             };
             router
-                .insert(template, PathEntry::new(template, methods))
+                .insert(template, PathEntry::new(template, methods, unlisted))
                 .map_err(|error| RouteError::Template {
                     path: template.to_owned(),
                     why: error.to_string(),
@@ -147,10 +157,20 @@ impl<T> Routes<T> {
             None => Err(entry.refuse()),
         }
     }
+
+    /// The route that a challenge is for, whose method [`Routes::find`] refused at the same host and path.
+    pub fn find_unlisted(&self, host: &str, path: &str, method: &Method) -> Option<&T> {
+        let host = host::fold(host);
+        let (entry, ..) = locate((self.hosts.get(&*host), &self.anywhere), path)?;
+        let mut unlisted = entry.unlisted.iter();
+        unlisted
+            .find(|(known, _)| known == method)
+            .map(|(_, value)| value)
+    }
 }
 
 impl<T> PathEntry<T> {
-    fn new(template: &str, methods: Vec<(Method, T)>) -> Self {
+    fn new(template: &str, methods: Vec<(Method, T)>, unlisted: Vec<(Method, T)>) -> Self {
         let last = template.rsplit('/').next().unwrap_or_default();
         let end = if last.starts_with("{*") {
             PathEnd::Open
@@ -160,7 +180,12 @@ impl<T> PathEntry<T> {
         let mut names: Vec<_> = methods.iter().map(|(method, _)| method.as_str()).collect();
         names.sort_unstable();
         let allow = HeaderValue::try_from(names.join(", ")).ok();
-        Self { methods, allow, end }
+        Self {
+            methods,
+            unlisted,
+            allow,
+            end,
+        }
     }
 
     fn refuse(&self) -> Problem {
@@ -219,12 +244,17 @@ mod tests {
     use crate::problem::{Kind, Problem};
 
     fn table(routes: &[(Option<&str>, &str, &[Method])]) -> Result<Routes<usize>, RouteError> {
-        Routes::build(
-            routes
-                .iter()
-                .enumerate()
-                .map(|(index, &(host, path, methods))| (Matching { host, path, methods }, index)),
-        )
+        Routes::build(routes.iter().enumerate().map(|(index, &(host, path, methods))| {
+            (
+                Matching {
+                    host,
+                    path,
+                    methods,
+                    unlisted: &[],
+                },
+                index,
+            )
+        }))
     }
 
     fn shop() -> Routes<usize> {

@@ -104,6 +104,7 @@ impl Check<'_> {
         self.health_paths(&file.listener, &file.route);
         let held_budget = file.bodies.held_budget.as_u64();
         self.keys_in_urls(&file.route, &routes, &callers);
+        self.handshakes_of_routes(&file.route, &routes, &callers, held_budget);
         self.signed_routes(&file.route, &routes, &callers, held_budget);
         self.balancers(&file.listener, &callers);
         self.keys_in_pages(&file.route, &routes, &callers);

@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use crate::settings::{near, vault};
 
 /// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
-const SECRET_KEYS: [&str; 9] = [
+const SECRET_KEYS: [&str; 10] = [
     "pepper",
     "client_secret",
     "key",
@@ -24,6 +24,7 @@ const SECRET_KEYS: [&str; 9] = [
     "value",
     "password",
     "seal",
+    "verify_token",
 ];
 
 /// Parameters of a trigger's address that are named in every trigger.

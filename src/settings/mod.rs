@@ -21,6 +21,8 @@ mod files;
 mod findings;
 mod fingerprint;
 mod gateway;
+mod handshake;
+mod handshake_check;
 mod identity;
 pub mod key_edit;
 mod keys;
@@ -72,6 +74,7 @@ pub use duplicates::{DeliveryId, DuplicateSettings, InFlight, UnknownOutcome, Wi
 pub use files::{FileInForce, FileState, Look, UNSEEN, sha256_of};
 pub use fingerprint::SettingsDigest;
 pub use gateway::{GatewaySettings, Watched};
+pub use handshake::HandshakeSettings;
 pub use identity::certificate::ClientCertificate;
 pub use identity::grant::{
     AssertionSource, ClientProof, ClientSecret, DefaultSettings, EXCHANGE_AUDIENCE, EndpointSettings,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
+use crate::model::handshake::Vendor;
 use crate::model::{
     CallerName, ContentType, FixedPath, Flaw, Host, IdentityName, MediaRange, PathEnd, PathTemplate,
     PublicUrl, RouteName, TriggerUrl,
@@ -18,6 +19,7 @@ use crate::settings::check::Check;
 use crate::settings::content::{ContentKeys, ContentSettings, JSON_DEPTH_CEILING};
 use crate::settings::duplicates::DuplicatesTable;
 use crate::settings::findings::Mark;
+use crate::settings::handshake::{HandshakeSettings, Reached};
 use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::limits::ROUTE_RATE;
 use crate::settings::name::Names;
@@ -63,6 +65,12 @@ table! {
         key_from: Option<At<Vec<At<KeyPlace>>>> = None, ANY, Reload;
         /// Origins of pages that may call it from a browser, such as "https://app.example.com".
         cors_origins: Vec<At<WebOrigin>> = Vec::new(), ANY, Reload;
+        /// Vendors whose handshake is answered here and starts no flow: "graph", "slack", "meta"; default: none.
+        handshakes: Vec<At<Vendor>> = Vec::new(), ANY, Reload;
+        /// The verify token that is entered at Meta; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS".
+        verify_token: Option<At<String>> = None, ANY, Reload;
+        /// Methods answered with 200 for vendors that test a URL first, "HEAD" or "GET"; default: none.
+        reachable: Vec<At<Reached>> = Vec::new(), ANY, Reload;
         /// Its rate over all callers.
         rate: Rate = ROUTE_RATE, ANY, Reload;
         // Enough for a webhook; larger bodies must be asked for.
@@ -166,6 +174,7 @@ pub struct RouteSettings {
     pub cors_origins: Vec<WebOrigin>,
     pub success: SuccessAnswer,
     pub contact: Option<Contact>,
+    pub handshakes: HandshakeSettings,
     pub rate: Option<Rate>,
     pub body_bytes_max: u64,
     pub content: ContentSettings,
@@ -308,6 +317,7 @@ impl Check<'_> {
         let content = self.content(&content_keys(route));
         let cors_origins = self.cors_origins(route);
         let success = self.success_answer(route.answer.as_ref());
+        let handshakes = self.handshakes(route, &methods);
         let proof = self.proof(route, known.identity_names);
         let end = path.map(|path| path.end());
         let (trigger, kind, relative_path) = self.behind(route, proof.as_ref(), known.identities, end);
@@ -321,15 +331,12 @@ impl Check<'_> {
         if route.is_reported("host") {
             return None;
         }
-        self.place(route, path, &methods, known);
+        self.place(route, path, &[&methods[..], &handshakes.unlisted].concat(), known);
         Some(RouteSettings {
             name: name?,
             enabled: route.enabled,
             host: route.host.clone(),
-            public_url: route
-                .public_url
-                .clone()
-                .or_else(|| route.host.as_ref().map(PublicUrl::of_host)),
+            public_url: public_url(route),
             path: (**path).clone(),
             methods,
             callers: callers?,
@@ -338,6 +345,7 @@ impl Check<'_> {
             cors_origins,
             success,
             contact: route.contact.clone(),
+            handshakes,
             rate: Some(route.rate),
             body_bytes_max: route.body_size_max.as_u64(),
             content,
@@ -627,6 +635,12 @@ fn content_keys(route: &RouteTable) -> ContentKeys<'_> {
         drop_nulls: route.drop_nulls,
         form_to_json: route.form_to_json,
     }
+}
+
+/// Scheme and host under which callers know a route, where the settings say that.
+fn public_url(route: &RouteTable) -> Option<PublicUrl> {
+    let of_host = || route.host.as_ref().map(PublicUrl::of_host);
+    route.public_url.clone().or_else(of_host)
 }
 
 #[cfg(test)]

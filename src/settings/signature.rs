@@ -26,7 +26,7 @@ const TRIED_MAX: usize = 16;
 const TOKEN_BYTES_MIN: usize = 16;
 /// Signed bodies are held before their caller is known, in a quarter of the memory for held bodies, of which one address gets
 /// half.
-const UNKNOWN_PART: u64 = 8;
+pub(super) const UNKNOWN_PART: u64 = 8;
 
 table! {
     /// How a caller signs its requests.

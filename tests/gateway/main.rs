@@ -12,6 +12,7 @@
 
 #[path = "../emulator/mod.rs"]
 mod emulator;
+mod handshakes;
 mod harness;
 mod program;
 

@@ -17,6 +17,7 @@ impl Anyone {
             index: None,
             number: 0,
             delivery: None,
+            signed_with: None,
         })
     }
 }

@@ -45,7 +45,8 @@ impl Pending {
         for Signatory { mut caller, scheme } in self.candidates {
             match scheme.verify(head, body, now) {
                 Ok(verified) => {
-                    caller.label.get_or_insert(verified.label);
+                    caller.label.get_or_insert_with(|| verified.label.clone());
+                    caller.signed_with = Some(verified.label);
                     caller.delivery = verified.id;
                     return Ok(caller);
                 }

@@ -1,5 +1,7 @@
 //! The kinds of limits, one row each. The rate is a setting of the subject.
 
+use std::time::Duration;
+
 use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 
 #[derive(Debug, Clone, Copy)]
@@ -54,3 +56,16 @@ pub(super) static KINDS: [LimitKind; 3] = [
 /// The limit of failed authentications. It has one state per address, and is tested before the caller is
 /// known.
 pub(super) const ADDRESS: &str = "address";
+
+/// The limit of handshakes that a vendor asks for. It has one state per address, because nobody has to be known for one.
+pub(super) const HANDSHAKE: &str = "handshake";
+
+/// Far more than a vendor sends, and few enough that answers made with a secret are worth nothing to anybody.
+pub(super) const HANDSHAKE_RATE: Rate = Rate {
+    requests: 60,
+    per: Duration::from_secs(60),
+    burst: 30,
+};
+
+/// Addresses whose handshakes are counted one by one; all others share a fixed number of states.
+pub(super) const HANDSHAKE_ADDRESSES_MAX: usize = 4096;

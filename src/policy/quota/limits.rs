@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::model::Registry;
 use crate::policy::address::Origin;
 use crate::policy::key::GENERATED_PREFIX;
-use crate::policy::quota::kinds::{ADDRESS, KINDS, LimitKind, Subject};
+use crate::policy::quota::kinds::{
+    ADDRESS, HANDSHAKE, HANDSHAKE_ADDRESSES_MAX, HANDSHAKE_RATE, KINDS, LimitKind, Subject,
+};
 use crate::policy::quota::rate::{Cell, Pace, Ticks};
 use crate::policy::quota::table::Addresses;
 use crate::problem::{Kind, LimitNotice, Problem};
@@ -19,6 +21,7 @@ use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 pub struct LimitStates {
     cells: Registry<(&'static str, String), Cell>,
     addresses: Arc<Addresses>,
+    handshakes: Arc<Addresses>,
     clock: Ticks,
 }
 
@@ -29,6 +32,7 @@ impl LimitStates {
         Self {
             cells: Registry::default(),
             addresses: Arc::new(Addresses::new(addresses_max, clock)),
+            handshakes: Arc::new(Addresses::new(HANDSHAKE_ADDRESSES_MAX, clock)),
             clock,
         }
     }
@@ -42,6 +46,7 @@ impl LimitStates {
     /// itself only while failures arrive.
     pub fn sweep(&self) {
         self.addresses.sweep();
+        self.handshakes.sweep();
     }
 
     /// Forgets limits that no settings have any more.
@@ -74,6 +79,8 @@ pub struct Quotas {
     failures: Rate,
     failures_pace: Pace,
     addresses: Arc<Addresses>,
+    handshakes_pace: Pace,
+    handshakes: Arc<Addresses>,
 }
 
 /// A limit with its state, and the texts for its refusals.
@@ -108,6 +115,8 @@ impl Quotas {
             failures: settings.failed_authentications,
             failures_pace: Pace::of(&settings.failed_authentications, states.clock),
             addresses: states.addresses.clone(),
+            handshakes_pace: Pace::of(&HANDSHAKE_RATE, states.clock),
+            handshakes: states.handshakes.clone(),
         }
     }
 
@@ -133,6 +142,18 @@ impl Quotas {
     pub fn count_failure(&self, origin: Origin) {
         // If others have just exhausted the limit, the next request is refused; this one is already refused.
         let _ = self.addresses.take(origin.bucket(), &self.failures_pace);
+    }
+
+    /// Takes a handshake from what its address may ask for. No other limit is taken from.
+    ///
+    /// # Errors
+    /// `rate-limited`, for the limit `handshake`.
+    pub fn take_handshake(&self, origin: Origin) -> Result<(), Problem> {
+        let taken = self.handshakes.take(origin.bucket(), &self.handshakes_pace);
+        taken.map_err(|wait| {
+            let cause = format!("too many handshakes from {origin}");
+            refusal(HANDSHAKE, &HANDSHAKE_RATE, wait).because(cause)
+        })
     }
 
     /// Takes a request from the limits of its caller, its route and the gateway: from all of them or from

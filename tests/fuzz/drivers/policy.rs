@@ -42,6 +42,7 @@ static ROUTES: LazyLock<Routes<&'static str>> = LazyLock::new(|| {
         host: None,
         path,
         methods: &methods,
+        unlisted: &[],
     });
     Routes::build(matching.into_iter().zip(paths)).unwrap()
 });

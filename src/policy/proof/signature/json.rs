@@ -10,7 +10,7 @@ use crate::policy::proof::signature::refusal::Unverified;
 
 /// The values of some pointers. Their bytes are at most those of the body, because no two pointers are the same.
 #[derive(Debug, Default)]
-pub(super) struct BodyValues<'s> {
+pub(in crate::policy) struct BodyValues<'s> {
     pointers: &'s [Pointer],
     values: Vec<Option<String>>,
 }
@@ -19,7 +19,7 @@ pub(super) struct BodyValues<'s> {
 const COMPOUND: &str = "{}";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Extent {
+pub(in crate::policy) enum Extent {
     /// The whole body is valid and no key on the way is doubled.
     Whole,
     /// Reading ends at the last value. For bodies that a signature covers: reading all of one costs more than its hash.
@@ -28,7 +28,11 @@ pub(super) enum Extent {
 
 impl<'s> BodyValues<'s> {
     /// Reads the values of all pointers in one pass. A body that does not begin as JSON has none.
-    pub(super) fn read(body: &[u8], pointers: &'s [Pointer], extent: Extent) -> Result<Self, Unverified> {
+    pub(in crate::policy) fn read(
+        body: &[u8],
+        pointers: &'s [Pointer],
+        extent: Extent,
+    ) -> Result<Self, Unverified> {
         let mut found = Findings {
             values: vec![None; pointers.len()],
             refusal: None,
@@ -60,7 +64,7 @@ impl<'s> BodyValues<'s> {
         })
     }
 
-    pub(super) fn get(&self, pointer: &Pointer) -> Option<&str> {
+    pub(in crate::policy) fn get(&self, pointer: &Pointer) -> Option<&str> {
         let index = self.pointers.iter().position(|known| known == pointer)?;
         self.values.get(index)?.as_deref()
     }

@@ -20,6 +20,7 @@ mod vectors;
 
 pub use certificate::Certificate;
 pub use claim::{Claim, Verified};
+pub(in crate::policy) use json::{BodyValues, Extent};
 pub use refusal::{Checked, Unverified};
 pub use request::Head;
 pub use scheme::{Scheme, SchemeError};

@@ -103,6 +103,28 @@ impl Scheme {
         self.recipe.id.as_ref().and_then(Place::pointer)
     }
 
+    /// HMAC-SHA256 of a text with the secret of this label, or with the first that is in force. None where no secret is for
+    /// that.
+    pub(in crate::policy) fn hmac_sha256(
+        &self,
+        label: Option<&KeyLabel>,
+        text: &str,
+        now: SystemTime,
+    ) -> Option<Vec<u8>> {
+        // The key of a token would be the answer itself.
+        if self.recipe.algorithm != Algorithm::HmacSha256 {
+            return None;
+        }
+        let fits = |secret: &&HeldSecret| match label {
+            Some(label) => secret.label == *label,
+            None => {
+                secret.not_before.is_none_or(|from| now >= from) && secret.expires.is_none_or(|end| now < end)
+            }
+        };
+        let secret = self.secrets.iter().find(fits)?;
+        Some(secret.key.tag(&[text.as_bytes().into()]))
+    }
+
     pub fn places(&self) -> String {
         let places = self.recipe.signature.iter().map(Place::to_string);
         places.collect::<Vec<_>>().join(" or ")

@@ -1,0 +1,81 @@
+//! A request as it arrived, and how its body is read: in the share of its caller, or of its address while nobody is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+
+use crate::flow::Progress;
+use crate::flow::outbound::Introduction;
+use crate::gateway::budget::Owner;
+use crate::gateway::connection::Connection;
+use crate::gateway::estate::Estate;
+use crate::gateway::journal::Journal;
+use crate::gateway::payload::{self, Inbound, Payload, Rules};
+use crate::gateway::snapshot::Route;
+use crate::model::{CallerName, clock};
+use crate::policy::Origin;
+use crate::problem::{Kind, Problem};
+use crate::wire::Defect;
+
+/// When callers of a route that is switched off are asked to come again.
+const DISABLED_WAIT: Duration = Duration::from_secs(60);
+
+pub(super) struct Arrived<'r> {
+    pub head: &'r Parts,
+    /// What is wrong with the head that this one replaces.
+    pub defect: Option<Defect>,
+    /// The body; none once it was begun to be read.
+    pub body: Option<Inbound>,
+    pub via: &'r Connection,
+    /// The route, as soon as it is known.
+    pub route: Option<&'r Route>,
+    pub progress: &'r Arc<Progress>,
+}
+
+pub(super) async fn read(
+    estate: &Estate,
+    rules: Rules,
+    arrived: &mut Arrived<'_>,
+    journal: &mut Journal,
+    owner: Owner<'_>,
+) -> Result<Payload, Problem> {
+    let started = clock::now();
+    let body = arrived.body.take().unwrap_or_default();
+    let (headers, budget) = (&arrived.head.headers, &estate.budget);
+    let read = Payload::read(body, headers, rules, budget, owner, arrived.progress).await;
+    journal.body(arrived.progress, clock::now() - started);
+    if let Ok(Payload::Held(..)) = read {
+        // Nothing of it is left on the connection, which can go on after a refusal.
+        arrived.body = Some(Inbound::default());
+    }
+    read
+}
+
+/// Reads a body before its caller is known. It is held whole, in the share of its address among those of unknown callers, and
+/// no limit of a caller is spent before its signature was right.
+pub(super) async fn read_whole(
+    estate: &Estate,
+    route: &Route,
+    arrived: &mut Arrived<'_>,
+    origin: Origin,
+    journal: &mut Journal,
+) -> Result<Payload, Problem> {
+    if !route.enabled {
+        return Err(route_disabled());
+    }
+    payload::check_length(&arrived.head.headers, &route.rules)?;
+    let who = Introduction {
+        request: journal.request(),
+        caller: CallerName::anonymous(),
+        key: None,
+        origin: arrived.via.origin.clone(),
+    };
+    let holder = origin.bucket().into();
+    let owner = Owner { holder, who: &who };
+    read(estate, route.rules.whole(), arrived, journal, owner).await
+}
+
+pub(super) fn route_disabled() -> Problem {
+    Problem::from(Kind::RouteDisabled).wait(DISABLED_WAIT)
+}

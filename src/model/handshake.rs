@@ -1,0 +1,526 @@
+//! How vendors ask whether an address wants their webhooks, as plain data: one row for each kind of challenge, with how it is
+//! recognised, what must hold before it is answered, what its token looks like and what is answered. `policy/handshake` is the
+//! machine that answers with it.
+
+use std::ops::RangeInclusive;
+use std::sync::LazyLock;
+
+use http::{HeaderName, Method};
+
+use crate::model::signature::Place;
+
+/// A vendor whose challenges are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vendor {
+    AdobeSign,
+    BusinessCentral,
+    CloudEvents,
+    Dropbox,
+    EventGrid,
+    Graph,
+    Meta,
+    Monday,
+    Okta,
+    SharePoint,
+    Slack,
+    Smartsheet,
+    Twitch,
+    WooCommerce,
+    X,
+    Zoom,
+}
+
+impl Vendor {
+    pub const ALL: [Self; 16] = [
+        Self::AdobeSign,
+        Self::BusinessCentral,
+        Self::CloudEvents,
+        Self::Dropbox,
+        Self::EventGrid,
+        Self::Graph,
+        Self::Meta,
+        Self::Monday,
+        Self::Okta,
+        Self::SharePoint,
+        Self::Slack,
+        Self::Smartsheet,
+        Self::Twitch,
+        Self::WooCommerce,
+        Self::X,
+        Self::Zoom,
+    ];
+
+    /// As settings and log name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AdobeSign => "adobe-sign",
+            Self::BusinessCentral => "business-central",
+            Self::CloudEvents => "cloudevents",
+            Self::Dropbox => "dropbox",
+            Self::EventGrid => "event-grid",
+            Self::Graph => "graph",
+            Self::Meta => "meta",
+            Self::Monday => "monday",
+            Self::Okta => "okta",
+            Self::SharePoint => "sharepoint",
+            Self::Slack => "slack",
+            Self::Smartsheet => "smartsheet",
+            Self::Twitch => "twitch",
+            Self::WooCommerce => "woocommerce",
+            Self::X => "x",
+            Self::Zoom => "zoom",
+        }
+    }
+}
+
+/// One kind of challenge.
+#[derive(Debug)]
+pub struct Handshake {
+    pub vendor: Vendor,
+    pub method: Method,
+    /// What a request must have beside the token to be one.
+    pub marks: Vec<(Place, Mark)>,
+    pub token: TokenPlace,
+    pub form: TokenForm,
+    pub requires: Requires,
+    pub reply: Reply,
+    pub repeats: Repeats,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Mark {
+    Is(&'static str),
+    Begins(&'static str),
+    Absent,
+}
+
+#[derive(Debug)]
+pub enum TokenPlace {
+    At(Place),
+    /// All of the body behind this.
+    BodyAfter(&'static str),
+}
+
+/// Characters and length of a token; anything else is not sent back.
+#[derive(Debug, Clone)]
+pub struct TokenForm {
+    /// In the words of a refusal.
+    pub characters: &'static str,
+    pub fits: fn(u8) -> bool,
+    pub bytes: RangeInclusive<usize>,
+}
+
+/// What must hold before anything is answered.
+#[derive(Debug)]
+pub enum Requires {
+    Nothing,
+    /// The signature of a caller that signs in this field.
+    Signature(HeaderName),
+    /// A parameter of the query with the `verify_token` of the route.
+    VerifyToken(&'static str),
+    /// A caller of the route that signs in this field: the answer is made with its secret.
+    Secret(HeaderName),
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub fields: Vec<(HeaderName, Value)>,
+    pub body: ReplyBody,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Value {
+    Token,
+    Fixed(&'static str),
+    /// HMAC-SHA256 of the token, with the secret of the caller.
+    HmacHex,
+    /// The same in base64, behind `sha256=`.
+    HmacBase64,
+}
+
+#[derive(Debug)]
+pub enum ReplyBody {
+    Empty,
+    /// The token alone, as plain text.
+    Text,
+    Json(&'static [(&'static str, Value)]),
+}
+
+/// Whether deliveries have the token, too, and every 2xx answer to them must have the fields of the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeats {
+    Once,
+    InEveryAnswer,
+}
+
+/// What of a request shows that it is a challenge, and how early it can be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The head has all of it.
+    Head,
+    /// Its body has to be read, which nobody has signed.
+    Body,
+    /// Its body is read and its signature checked, as of a delivery.
+    Signed,
+}
+
+static HANDSHAKES: LazyLock<Vec<Handshake>> = LazyLock::new(handshakes);
+
+impl Handshake {
+    pub fn of(vendor: Vendor) -> impl Iterator<Item = &'static Self> {
+        HANDSHAKES.iter().filter(move |row| row.vendor == vendor)
+    }
+
+    pub fn stage(&self) -> Stage {
+        if matches!(self.requires, Requires::Signature(_)) {
+            return Stage::Signed;
+        }
+        let in_body = |place: &Place| place.pointer().is_some();
+        let token_in_body = match &self.token {
+            TokenPlace::At(place) => in_body(place),
+            TokenPlace::BodyAfter(_) => true,
+        };
+        match token_in_body || self.marks.iter().any(|(place, _)| in_body(place)) {
+            true => Stage::Body,
+            false => Stage::Head,
+        }
+    }
+
+    /// The field in which a caller of the route has to sign.
+    pub fn signed_in(&self) -> Option<&HeaderName> {
+        match &self.requires {
+            Requires::Signature(field) | Requires::Secret(field) => Some(field),
+            Requires::Nothing | Requires::VerifyToken(_) => None,
+        }
+    }
+
+    pub fn has_hmac(&self) -> bool {
+        let ReplyBody::Json(members) = &self.reply.body else {
+            return false;
+        };
+        let is_hmac = |value: &Value| matches!(value, Value::HmacHex | Value::HmacBase64);
+        members.iter().any(|(_, value)| is_hmac(value))
+    }
+}
+
+fn handshakes() -> Vec<Handshake> {
+    let rows = [microsoft(), with_get(), unsigned(), signed()];
+    rows.into_iter().flatten().collect()
+}
+
+fn microsoft() -> Vec<Handshake> {
+    const ORIGIN: &str = "webhook-request-origin";
+    let allowed = || Reply {
+        fields: vec![
+            (field("webhook-allowed-origin"), Value::Token),
+            (field("webhook-allowed-rate"), Value::Fixed("*")),
+        ],
+        body: ReplyBody::Empty,
+    };
+    let validation =
+        |vendor, parameter| row(vendor, Method::POST, Place::query(parameter), sentence(), text());
+    vec![
+        row(
+            Vendor::EventGrid,
+            Method::POST,
+            Place::body("/0/data/validationCode"),
+            guid(),
+            json(&[("validationResponse", Value::Token)]),
+        )
+        .mark(
+            Place::header("aeg-event-type"),
+            Mark::Is("SubscriptionValidation"),
+        )
+        .mark(
+            Place::body("/0/eventType"),
+            Mark::Is("Microsoft.EventGrid.SubscriptionValidationEvent"),
+        ),
+        row(
+            Vendor::EventGrid,
+            Method::OPTIONS,
+            Place::header(ORIGIN),
+            host_name(),
+            allowed(),
+        )
+        .mark(Place::header(ORIGIN), Mark::Is("eventgrid.azure.net")),
+        row(
+            Vendor::CloudEvents,
+            Method::OPTIONS,
+            Place::header(ORIGIN),
+            host_name(),
+            allowed(),
+        ),
+        validation(Vendor::Graph, "validationToken"),
+        validation(Vendor::SharePoint, "validationtoken"),
+        validation(Vendor::BusinessCentral, "validationToken"),
+    ]
+}
+
+/// Those that ask with a method that no delivery has.
+fn with_get() -> Vec<Handshake> {
+    const CLIENT_ID: &str = "x-adobesign-clientid";
+    let adobe = json(&[("xAdobeSignClientId", Value::Token)]);
+    let adobe = Reply {
+        fields: vec![(field(CLIENT_ID), Value::Token)],
+        ..adobe
+    };
+    vec![
+        row(
+            Vendor::Meta,
+            Method::GET,
+            Place::query("hub.challenge"),
+            digits(),
+            text(),
+        )
+        .mark(Place::query("hub.mode"), Mark::Is("subscribe"))
+        .requires(Requires::VerifyToken("hub.verify_token")),
+        row(
+            Vendor::X,
+            Method::GET,
+            Place::query("crc_token"),
+            crc_token(),
+            json(&[("response_token", Value::HmacBase64)]),
+        )
+        .requires(Requires::Secret(field("x-twitter-webhooks-signature"))),
+        row(
+            Vendor::Dropbox,
+            Method::GET,
+            Place::query("challenge"),
+            word(1..=256),
+            text(),
+        ),
+        row(
+            Vendor::Okta,
+            Method::GET,
+            Place::header("x-okta-verification-challenge"),
+            word(1..=256),
+            json(&[("verification", Value::Token)]),
+        ),
+        Handshake {
+            repeats: Repeats::InEveryAnswer,
+            ..row(
+                Vendor::AdobeSign,
+                Method::GET,
+                Place::header(CLIENT_ID),
+                word(1..=128),
+                adobe,
+            )
+        },
+    ]
+}
+
+/// Those that ask with POST, as deliveries come, and sign nothing.
+fn unsigned() -> Vec<Handshake> {
+    let smartsheet = json(&[("smartsheetHookResponse", Value::Token)]);
+    let smartsheet = Reply {
+        fields: vec![(field("smartsheet-hook-response"), Value::Token)],
+        ..smartsheet
+    };
+    let empty = Reply {
+        fields: Vec::new(),
+        body: ReplyBody::Empty,
+    };
+    vec![
+        row(
+            Vendor::Smartsheet,
+            Method::POST,
+            Place::header("smartsheet-hook-challenge"),
+            guid(),
+            smartsheet,
+        ),
+        row(
+            Vendor::Monday,
+            Method::POST,
+            Place::body("/challenge"),
+            word(1..=256),
+            json(&[("challenge", Value::Token)]),
+        )
+        .mark(Place::header("content-type"), Mark::Begins("application/json"))
+        .mark(Place::body("/event"), Mark::Absent),
+        // The ping that it sends when a webhook is saved.
+        Handshake {
+            token: TokenPlace::BodyAfter("webhook_id="),
+            ..row(
+                Vendor::WooCommerce,
+                Method::POST,
+                Place::body("/"),
+                digits(),
+                empty,
+            )
+        }
+        .mark(
+            Place::header("content-type"),
+            Mark::Begins("application/x-www-form-urlencoded"),
+        ),
+    ]
+}
+
+fn signed() -> Vec<Handshake> {
+    vec![
+        row(
+            Vendor::Slack,
+            Method::POST,
+            Place::body("/challenge"),
+            word(1..=256),
+            text(),
+        )
+        .mark(Place::body("/type"), Mark::Is("url_verification"))
+        .requires(Requires::Signature(field("x-slack-signature"))),
+        row(
+            Vendor::Zoom,
+            Method::POST,
+            Place::body("/payload/plainToken"),
+            word(22..=22),
+            json(&[("plainToken", Value::Token), ("encryptedToken", Value::HmacHex)]),
+        )
+        .mark(Place::body("/event"), Mark::Is("endpoint.url_validation"))
+        .requires(Requires::Signature(field("x-zm-signature"))),
+        row(
+            Vendor::Twitch,
+            Method::POST,
+            Place::body("/challenge"),
+            word(1..=256),
+            text(),
+        )
+        .mark(
+            Place::header("twitch-eventsub-message-type"),
+            Mark::Is("webhook_callback_verification"),
+        )
+        .requires(Requires::Signature(field("twitch-eventsub-message-signature"))),
+    ]
+}
+
+/// Answered to anybody.
+fn row(vendor: Vendor, method: Method, token: Place, form: TokenForm, reply: Reply) -> Handshake {
+    Handshake {
+        vendor,
+        method,
+        marks: Vec::new(),
+        token: TokenPlace::At(token),
+        form,
+        requires: Requires::Nothing,
+        reply,
+        repeats: Repeats::Once,
+    }
+}
+
+impl Handshake {
+    fn mark(mut self, place: Place, mark: Mark) -> Self {
+        self.marks.push((place, mark));
+        self
+    }
+
+    fn requires(self, requires: Requires) -> Self {
+        Self { requires, ..self }
+    }
+}
+
+const fn field(name: &'static str) -> HeaderName {
+    HeaderName::from_static(name)
+}
+
+fn text() -> Reply {
+    Reply {
+        fields: Vec::new(),
+        body: ReplyBody::Text,
+    }
+}
+
+fn json(members: &'static [(&'static str, Value)]) -> Reply {
+    Reply {
+        fields: Vec::new(),
+        body: ReplyBody::Json(members),
+    }
+}
+
+fn guid() -> TokenForm {
+    TokenForm {
+        characters: "hexadecimal digits and -",
+        fits: |byte| byte.is_ascii_hexdigit() || byte == b'-',
+        bytes: 36..=36,
+    }
+}
+
+fn digits() -> TokenForm {
+    TokenForm {
+        characters: "digits",
+        fits: |byte| byte.is_ascii_digit(),
+        bytes: 1..=20,
+    }
+}
+
+fn word(bytes: RangeInclusive<usize>) -> TokenForm {
+    TokenForm {
+        characters: "letters, digits, - and _",
+        fits: |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'),
+        bytes,
+    }
+}
+
+/// Base64 of either alphabet. The length is that of a UUID or a digest; no document states it. No event is made of these
+/// characters alone, so the answer is never the signature of one.
+fn crc_token() -> TokenForm {
+    TokenForm {
+        characters: "those of base64",
+        fits: |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+' | b'/' | b'='),
+        bytes: 16..=128,
+    }
+}
+
+fn host_name() -> TokenForm {
+    TokenForm {
+        characters: "letters, digits, - and dots",
+        fits: |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'),
+        bytes: 1..=253,
+    }
+}
+
+/// The token of Graph is a sentence: "Validation: Testing client application reachability for subscription Request-Id: ...".
+fn sentence() -> TokenForm {
+    TokenForm {
+        characters: "letters, digits, spaces and -._~:/+=,",
+        fits: |byte| byte.is_ascii_alphanumeric() || b" -._~:/+=,".contains(&byte),
+        bytes: 1..=1024,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HANDSHAKES, Handshake, Stage, Vendor};
+
+    #[test]
+    fn no_token_that_is_sent_back_can_be_markup() {
+        for row in HANDSHAKES.iter() {
+            for byte in *b"<>\"'&\\\r\n\0\x7f\xc3" {
+                assert!(!(row.form.fits)(byte), "{:?} {byte}", row.vendor);
+            }
+            assert!(
+                *row.form.bytes.start() > 0 && *row.form.bytes.end() <= 1024,
+                "{:?}",
+                row.vendor
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_computed_with_a_secret_is_no_signature_of_an_event() {
+        let computed: Vec<_> = HANDSHAKES.iter().filter(|row| row.has_hmac()).collect();
+        assert_eq!(computed.len(), 2);
+        for row in computed {
+            assert!(row.signed_in().is_some());
+            for byte in *b":{}[], .\t" {
+                assert!(!(row.form.fits)(byte), "{:?} {byte}", row.vendor);
+            }
+        }
+    }
+
+    #[test]
+    fn a_vendor_is_answered_as_early_as_its_challenge_allows() {
+        let stage = |vendor| Handshake::of(vendor).next().unwrap().stage();
+        assert_eq!(stage(Vendor::Graph), Stage::Head);
+        assert_eq!(stage(Vendor::EventGrid), Stage::Body);
+        assert_eq!(stage(Vendor::WooCommerce), Stage::Body);
+        assert_eq!(stage(Vendor::Slack), Stage::Signed);
+        assert_eq!(Handshake::of(Vendor::EventGrid).count(), 2);
+    }
+}
