@@ -162,7 +162,7 @@ problems! {
     /// An earlier request with the same id has no answer yet.
     DeliveryInFlight CONFLICT "delivery-in-flight" Time Later
         "The same delivery is being handled; repeat it later to get its answer."
-        Caller "Nothing: whoever repeats the delivery later gets the answer of its first request, which `cause` names.";
+        Caller "Nothing: anyone who repeats the delivery later gets the answer of its first request, which `cause` names.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body-too-large" Policy No
         "The body is larger than this address accepts." Caller REQUEST;
     TargetTooLong URI_TOO_LONG "target-too-long" Request No

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::cli::kept::{Kept, reply};
 use crate::cli::load::{Given, NotLoaded, Whole, parse};
 use crate::cli::outcome::{WELL, WRONG};
-use crate::cli::reload::{Ended, Reason, Reloader, UNFINISHED};
+use crate::cli::reload::{Ended, Expected, Reason, Reloader, UNFINISHED};
 use crate::control::{Asked, Reply, Request, Right};
 use crate::model::clock;
 use crate::server::Server;
@@ -56,7 +56,8 @@ impl Reloader {
             }
             Request::Reload { digest } => {
                 let reason = Reason::Operator(by);
-                match self.reload(server, kept, &reason, digest.as_deref()).await {
+                let expected = digest.map_or(Expected::Anything, Expected::Digest);
+                match self.reload(server, kept, &reason, &expected).await {
                     Ended::Unchanged => reply(WELL, "nothing has changed"),
                     Ended::Refused(why) => reply(WRONG, &format!("flowgate: not reloaded: {why}")),
                     Ended::InForce { revision, changes } => {
@@ -209,7 +210,7 @@ impl Reloader {
         })
     }
 
-    /// What these settings let in that those in force keep out. Where that cannot be told, it is up to the operator as well.
+    /// What these settings let in that those in force keep out. Where that is not known, the operator decides as well.
     async fn openings(&self, server: &Server, kept: &Kept, later: &Whole) -> Vec<String> {
         let compared = self.compare(server, kept, later).await;
         compared.unwrap_or_else(|why| {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::kept::{Kept, reply};
 use crate::cli::outcome::{WELL, WRONG};
-use crate::cli::reload::{Ended, Reason, Reloader};
+use crate::cli::reload::{Ended, Expected, Reason, Reloader};
 use crate::control::Reply;
 use crate::server::Server;
 use crate::settings::FileState;
@@ -22,8 +22,8 @@ pub(super) struct FileEdit {
 /// What a changed file is to the settings in force.
 enum EditState {
     InForce,
-    /// Nothing else was changed.
-    Alone,
+    /// Nothing else was changed; its path as the settings in force have it.
+    Alone(PathBuf),
     Others,
     /// It is none of their files.
     Unknown,
@@ -38,11 +38,10 @@ impl Reloader {
         edit: &FileEdit,
     ) -> Reply {
         let reason = Reason::Edit(by);
-        // What is looked at here is what is read after that.
         self.pause(&reason).await;
-        match self.edit_state(edit.clone()).await {
+        let edited = match self.edit_state(edit.clone()).await {
             EditState::InForce => return reply(WELL, "The change is in force."),
-            EditState::Alone => {}
+            EditState::Alone(path) => path,
             EditState::Others => {
                 return reply(
                     WELL,
@@ -55,8 +54,14 @@ impl Reloader {
                     "flowgate: the gateway has other settings files, so the change is not in force there";
                 return reply(WRONG, why);
             }
-        }
-        match self.reload(server, kept, &reason, None).await {
+        };
+        // What somebody else saves in between is not meant.
+        let expected = self.files().into_iter().map(|file| match file.path() == edited {
+            true => (edited.clone(), edit.after.clone()),
+            false => (file.path().to_owned(), file.sha256()),
+        });
+        let expected = Expected::Files(expected.collect());
+        match self.reload(server, kept, &reason, &expected).await {
             Ended::Refused(why) => reply(WRONG, &format!("flowgate: the change is not in force: {why}")),
             Ended::Unchanged => reply(WELL, "The change is in force."),
             Ended::InForce { revision, .. } => {
@@ -80,7 +85,7 @@ impl Reloader {
                 && edited.is_now(&edit.after)
                 && others.iter().all(|file| file.compare() == FileState::Same);
             match is_alone {
-                true => EditState::Alone,
+                true => EditState::Alone(edited.path().to_owned()),
                 false => EditState::Others,
             }
         };

@@ -99,6 +99,29 @@ impl Reason {
     }
 }
 
+/// What files must be like to be put in force.
+pub(super) enum Expected {
+    Anything,
+    /// What `plan` saw, by its digest.
+    Digest(String),
+    /// Each file, with the SHA-256 of its content.
+    Files(Vec<(PathBuf, String)>),
+}
+
+impl Expected {
+    fn fits(&self, whole: &Whole) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Digest(digest) => *digest == whole.digest(),
+            Self::Files(files) => {
+                let read = whole.config.files.iter();
+                read.map(|file| (file.path().to_owned(), file.sha256()))
+                    .eq(files.iter().cloned())
+            }
+        }
+    }
+}
+
 /// The settings in force, as far as the next ones are compared with them.
 pub(super) struct Reloader {
     pub(super) path: PathBuf,
@@ -200,7 +223,7 @@ impl Reloader {
                 }
                 watched = self.changed() => Reason::Files(watched),
             };
-            self.reload(server, kept, &reason, None).await;
+            self.reload(server, kept, &reason, &Expected::Anything).await;
         }
     }
 
@@ -273,13 +296,13 @@ impl Reloader {
         self.files.iter().map(|watching| watching.file.clone()).collect()
     }
 
-    /// Reads the files and puts them in force. With `digest` only if they still have it.
+    /// Reads the files and puts them in force, if they are what is expected.
     pub(super) async fn reload(
         &mut self,
         server: &mut Server,
         kept: &Kept,
         reason: &Reason,
-        digest: Option<&str>,
+        expected: &Expected,
     ) -> Ended {
         self.pause(reason).await;
         self.built = Instant::now();
@@ -303,11 +326,11 @@ impl Reloader {
             None => self.load(&self.path, given).await,
         };
         let ended = match loaded {
-            Ok(whole) => match digest.filter(|digest| *digest != whole.digest()) {
-                Some(_) => Err(
+            Ok(whole) => match expected.fits(&whole) {
+                false => Err(
                     "the files have changed since they were looked at; run `flowgate plan` again".to_owned(),
                 ),
-                None => self.apply(server, kept, whole, reason).await,
+                true => self.apply(server, kept, whole, reason).await,
             },
             Err(why) => Err(why),
         };

@@ -27,7 +27,7 @@ pub struct Delivery {
     key: Digest,
     /// Of what the flow would get.
     content: Digest,
-    /// Route and caller: whoever has most is forgotten first.
+    /// Route and caller: the one that has most is forgotten first.
     sender: u64,
     /// The request that delivers it.
     request: RequestId,

@@ -1,4 +1,4 @@
-//! Who gave an answer: a header tells callers, and the log has it.
+//! Who gave an answer: a header for callers, and a field of the log.
 
 use serde::Serialize;
 

@@ -1,5 +1,5 @@
 //! Changes to the keys of a caller, in a settings file or in a list of keys: each puts a text in one place, so every other byte
-//! stays, comments too. What is wrong with the rest of the file is found by whoever checks the changed text.
+//! stays, comments too. What is wrong with the rest of the file is found when the changed text is checked.
 
 use std::fs;
 use std::ops::Range;

@@ -24,7 +24,7 @@ pub enum KeyPlace {
 }
 
 impl KeyPlace {
-    /// Whether a key there is in the URL, and with it in the logs of whoever sends it.
+    /// Whether a key there is in the URL, and with it in the logs of its sender.
     pub fn is_in_url(&self) -> bool {
         matches!(self, Self::Query(_) | Self::Path)
     }

@@ -142,9 +142,9 @@ async fn every_wrong_signature_has_one_answer_and_a_cause_of_its_own() {
             "{cause}"
         );
         let line = gateway.lines.of(&answer).await;
-        let told = line["cause"].as_str().unwrap();
-        assert!(told.contains(cause), "{cause}: {told}");
-        assert!(!told.contains(SECRET) && !told.contains(&right), "{told}");
+        let logged = line["cause"].as_str().unwrap();
+        assert!(logged.contains(cause), "{cause}: {logged}");
+        assert!(!logged.contains(SECRET) && !logged.contains(&right), "{logged}");
         let mut body = answer.json();
         body["instance"].take();
         bodies.push(body);

@@ -33,8 +33,8 @@ async fn ask(gateway: &Running, target: &str, header: Option<&str>) -> (Answer, 
     }
     let answer = gateway.send(request.body(Full::from("{}")).unwrap()).await;
     let line = gateway.lines.of(&answer).await;
-    let told = format!("{line}{}", answer.text());
-    assert!(!told.contains("canary"), "{told}");
+    let shown = format!("{line}{}", answer.text());
+    assert!(!shown.contains("canary"), "{shown}");
     (answer, line)
 }
 
