@@ -39,7 +39,7 @@ table! {
         name: Option<At<String>> = None, ANY, Reload;
         /// Host it answers for, without port; default: any.
         host: Option<Host> = None, ANY, Reload;
-        /// Scheme and host under which callers know it, for vendors that sign the address: "https://hooks.example.com"; default:
+        /// Scheme and host under which callers know it, for vendors that sign the address: `https://hooks.example.com`; default:
         /// https and `host`.
         public_url: Option<PublicUrl> = None, ANY, Reload;
         /// Whether it serves; if not, its callers get 503 and are asked to repeat.
@@ -63,7 +63,7 @@ table! {
         /// Where a key is read: "header:NAME", "authorization", "basic", and for callers with `key_in_url` "query:NAME" or
         /// "path", the segment {key} of `path`; default: header:x-api-key, authorization and basic.
         key_from: Option<At<Vec<At<KeyPlace>>>> = None, ANY, Reload;
-        /// Origins of pages that may call it from a browser, such as "https://app.example.com".
+        /// Origins of pages that may call it from a browser, such as `https://app.example.com`.
         cors_origins: Vec<At<WebOrigin>> = Vec::new(), ANY, Reload;
         /// Vendors whose handshake is answered here and starts no flow: "graph", "slack", "meta"; default: none.
         handshakes: Vec<At<Vendor>> = Vec::new(), ANY, Reload;
