@@ -93,7 +93,7 @@ fn the_settings_of_every_vendor_are_accepted_as_they_are_pasted() {
                 .filter(|block| block.mark == "toml")
                 .collect();
             assert!(!found.is_empty(), "{page}: {title} has no settings");
-            // Only a reader who was told so sets it.
+            // A reader sets it only where the section says so.
             let route = match section.contains("`public_url = ") {
                 true => "public_url = \"https://hooks.example.com\"\n",
                 false => "",

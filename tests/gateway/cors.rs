@@ -1,4 +1,4 @@
-//! Pages in browsers: which origins may call a route, and what their browsers are told.
+//! Pages in browsers: which origins may call a route, and what their browsers learn.
 
 use bytes::Bytes;
 use http::{Method, Request};
