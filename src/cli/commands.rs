@@ -129,7 +129,7 @@ impl Reloader {
             ));
         }
         let whole = self
-            .load(other.as_ref().unwrap_or(&self.path), Given::default())
+            .load(server, other.as_ref().unwrap_or(&self.path), Given::default())
             .await
             .map_err(|why| format!("these settings cannot be used: {why}"))?;
         let next = match other {
@@ -143,7 +143,7 @@ impl Reloader {
     }
 
     async fn plan_rollback(&self, server: &Server, kept: &Kept, number: u64) -> Result<Reply, String> {
-        let whole = self.load_revision(kept, number).await?;
+        let whole = self.load_revision(server, kept, number).await?;
         let openings = self.openings(server, kept, &whole).await;
         let next = match openings.is_empty() {
             true => format!("\nTo put this in force: flowgate rollback {number}"),
@@ -177,7 +177,7 @@ impl Reloader {
         let reason = Reason::Rollback { by, to };
         self.pause(&reason).await;
         self.built = Instant::now();
-        let whole = self.load_revision(kept, to).await?;
+        let whole = self.load_revision(server, kept, to).await?;
         let openings = self.openings(server, kept, &whole).await;
         if !openings.is_empty() && !readmit {
             return Err(format!(
@@ -202,9 +202,9 @@ impl Reloader {
         }
     }
 
-    async fn load_revision(&self, kept: &Kept, number: u64) -> Result<Whole, String> {
+    async fn load_revision(&self, server: &Server, kept: &Kept, number: u64) -> Result<Whole, String> {
         let (_, given) = kept.revision(number).await?;
-        let loaded = self.load(&self.path, given).await;
+        let loaded = self.load(server, &self.path, given).await;
         loaded.map_err(|why| {
             format!("the settings of revision {number} cannot be used (lines count without comments): {why}")
         })

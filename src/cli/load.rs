@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
 
 use crate::cli::outcome::{FAILED, Outcome, WRONG};
 use crate::entra::VaultsError;
@@ -31,6 +32,8 @@ pub(super) struct Whole {
     /// The settings file.
     pub(super) text: String,
     pub(super) vaults: HashMap<VaultReference, VaultValue>,
+    /// When the load began: nothing of it is older.
+    pub(super) begun: Instant,
 }
 
 impl Whole {
@@ -76,6 +79,7 @@ pub(super) async fn load_whole(
     given: Given,
     held: &HashMap<VaultReference, VaultValue>,
 ) -> Result<Whole, NotLoaded> {
+    let begun = Instant::now();
     let process = || Environment::of_process().with_lists(given.lists.clone());
     let text = match given.text {
         Some(text) => text,
@@ -93,6 +97,7 @@ pub(super) async fn load_whole(
         warnings,
         text,
         vaults: HashMap::new(),
+        begun,
     };
     let keyvault = whole.config.keyvault.as_ref();
     let Some(keyvault) = keyvault.filter(|keyvault| !keyvault.at_start.is_empty()) else {

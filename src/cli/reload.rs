@@ -127,6 +127,8 @@ pub(super) struct Reloader {
     pub(super) path: PathBuf,
     pub(super) text: String,
     vaults: HashMap<VaultReference, VaultValue>,
+    /// When the reading of those began.
+    vaults_read: Instant,
     files: Vec<Watching>,
     /// What needs a restart keeps the value of the start.
     pub(super) started: Scalars,
@@ -184,6 +186,7 @@ impl Reloader {
             path,
             text: mem::take(&mut whole.text),
             vaults: mem::take(&mut whole.vaults),
+            vaults_read: whole.begun,
             files: Watching::all(mem::take(&mut whole.config.files)),
             started: Scalars::of(&whole.config),
             watched: whole.config.gateway.watch,
@@ -323,7 +326,7 @@ impl Reloader {
         };
         let loaded = match self.unreadable(reason).await {
             Some(why) => Err(why),
-            None => self.load(&self.path, given).await,
+            None => self.load(server, &self.path, given).await,
         };
         let ended = match loaded {
             Ok(whole) => match expected.fits(&whole) {
@@ -352,8 +355,11 @@ impl Reloader {
         }
     }
 
-    pub(super) async fn load(&self, path: &Path, given: Given) -> Result<Whole, String> {
-        match tokio::time::timeout(LOAD_TIMEOUT, load_whole(path, given, &self.vaults)).await {
+    pub(super) async fn load(&self, server: &Server, path: &Path, given: Given) -> Result<Whole, String> {
+        // A value that was followed since then is the one to keep while its vault is away.
+        let mut held = self.vaults.clone();
+        held.extend(server.gateway().rereader().vault_values_since(self.vaults_read));
+        match tokio::time::timeout(LOAD_TIMEOUT, load_whole(path, given, &held)).await {
             Ok(loaded) => loaded.map_err(not_loaded),
             Err(_) => Err(format!(
                 "the files could not be read within {} s; one may be on a disk that hangs, or be no regular file",
@@ -452,7 +458,7 @@ impl Reloader {
             }
         }
         self.text = whole.text;
-        self.vaults = whole.vaults;
+        (self.vaults, self.vaults_read) = (whole.vaults, whole.begun);
         self.files = Watching::all(files);
         self.watched = config.gateway.watch;
         self.since = clock::stamp();

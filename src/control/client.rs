@@ -9,8 +9,8 @@ use crate::control::protocol::{Reply, Request};
 /// Why a gateway does not answer.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no gateway answers at {}: {error}; it must be running with this state folder, and this command must run as its \
-     user, as root or as somebody whom [control] grants it",
+    "no gateway answers at {}: {error}; it must be running with this state folder and have logged \"listening\", and this \
+     command must run as its user, as root or as somebody whom [control] grants it",
     .path.display()
 )]
 pub struct Unreachable {

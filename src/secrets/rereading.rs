@@ -20,7 +20,7 @@ use crate::secrets::expiry::{Dated, Life, Watch};
 use crate::secrets::held::{Held, SecretName, Shown};
 use crate::secrets::owner::SecretOwner;
 use crate::secrets::vault::Vault;
-use crate::settings::SecretSource;
+use crate::settings::{SecretSource, VaultReference, VaultValue};
 
 /// How often files are looked at. One that was replaced a moment ago may still be half of what it will be, so nothing is said
 /// of what cannot be used before it was seen in two looks after the first.
@@ -204,6 +204,12 @@ impl Rereader {
             _dated: dated,
             task: Some((task.abort_handle(), count)),
         }
+    }
+
+    /// The values of key vaults that were read after this time.
+    pub fn vault_values_since(&self, time: Instant) -> HashMap<VaultReference, VaultValue> {
+        let vaults = self.vaults.values();
+        vaults.flat_map(|vault| vault.read_since(time)).collect()
     }
 
     /// What everything has left that belongs to no identity.

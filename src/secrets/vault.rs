@@ -1,16 +1,18 @@
 //! Secrets in Azure Key Vaults: asks a vault with the token of an identity, and names what went wrong by a row of its
 //! table. When to ask again is decided in `held.rs`; how references are written, in `settings/vault.rs`.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use serde::Deserialize;
+use tokio::time::Instant;
 
-use crate::model::{FailureRow, Outlook, Page, Remedy, Secret, failures, fill};
+use crate::model::{FailureRow, Outlook, Page, Remedy, Secret, clock, failures, fill, locked};
 use crate::outbound::{FailedBody, FetchFault, Fetcher, TrustError};
 use crate::settings::{GrantSettings, KeyVaultSettings, VaultReference, VaultValue};
 
@@ -147,6 +149,8 @@ pub(crate) struct Vault {
     tenant: String,
     /// How `az` calls that identity.
     assignee: String,
+    /// What was read last of each place that the settings name, and when.
+    read: Mutex<HashMap<VaultReference, (Instant, VaultValue)>>,
 }
 
 impl Vault {
@@ -162,6 +166,7 @@ impl Vault {
             identity: settings.identity.name.to_string(),
             tenant: settings.identity.tenant.clone(),
             assignee,
+            read: Mutex::default(),
         })
     }
 
@@ -184,7 +189,18 @@ impl Vault {
                 None => Err(refused),
             }
         };
-        read.await.map_err(|cause| self.error(place, cause))
+        let value = read.await.map_err(|cause| self.error(place, cause))?;
+        locked(&self.read).insert(place.clone(), (clock::now(), value.clone()));
+        Ok(value)
+    }
+
+    /// The values that were read after this time.
+    pub(crate) fn read_since(&self, time: Instant) -> HashMap<VaultReference, VaultValue> {
+        let read = locked(&self.read);
+        let later = read.iter().filter(|(_, (read, _))| *read > time);
+        later
+            .map(|(place, (_, value))| (place.clone(), value.clone()))
+            .collect()
     }
 
     async fn ask(&self, place: &VaultReference, token: HeaderValue) -> Result<VaultValue, Cause> {

@@ -16,6 +16,7 @@ use crate::emulator::certs::server_name;
 use crate::emulator::{Door, Trigger, TriggerHandle, VaultAnswer};
 use crate::harness::{CLIENT, KEY, OID, PATIENCE, Running, SECRET, TENANT, World};
 use crate::listening::{Talk, order_bytes};
+use crate::operating::{ended, err, flowgate, out};
 use crate::program::Program;
 
 const READER: &str = "dddddddd-bbbb-4ccc-8ddd-eeeeeeeeeeee";
@@ -565,4 +566,68 @@ async fn a_check_asks_no_vault_and_says_so() {
     assert!(text.contains("Secrets in key vaults: 3, not read"), "{text}");
     assert_eq!(world.emulator.vault.reads().get(), 0);
     assert_eq!(world.emulator.entra.token_requests().get(), 0);
+}
+
+#[tokio::test]
+async fn a_reload_keeps_the_value_that_was_followed_while_its_vault_is_away() {
+    let world = world().await;
+    let vault = &world.emulator.vault;
+    let add = || world.emulator.flow.add(Trigger::anyone().does(Flow::Accepted));
+    let (first, second) = (add(), add());
+    vault.put("trigger", &first.url());
+    let text = format!(
+        "{}{}{}",
+        world.base(),
+        reading(&world, "period = \"1s\""),
+        world.route("orders", "/orders", &vault.reference("trigger"), "signed = true")
+    );
+    let mut program = Program::start(&world, &text);
+    program.address().await;
+    vault.put("trigger", &second.url());
+    let logged = |part: &'static str| {
+        move |line: &Value| line["message"].as_str().is_some_and(|text| text.contains(part))
+    };
+    program.line(logged("trigger of route orders replaced")).await;
+
+    vault.always(VaultAnswer::Status(503));
+    world.file("program.toml", &text.replace("/orders", "/other"));
+    program.signal("HUP");
+    program
+        .line(logged("the value that was read before stays in use"))
+        .await;
+    program.line(logged("revision 2 is in force")).await;
+    let tls = Arc::new(world.emulator.ca.client_config(&["http/1.1"]));
+    let tcp = TcpStream::connect(program.address.unwrap()).await.unwrap();
+    let mut talk = Talk::new(
+        TlsConnector::from(tls)
+            .connect(server_name("localhost"), tcp)
+            .await
+            .unwrap(),
+    );
+    talk.say(order_bytes("").replace("/orders", "/other")).await;
+    assert_eq!(talk.hear().await.status.as_u16(), 202);
+    assert_eq!((first.run_count().get(), second.run_count().get()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_reload_while_starting_takes_effect_after_the_start() {
+    let world = world().await;
+    let text = format!("[state]\nfolder = \"state\"\n{}", all_in_the_vault(&world, ""));
+    // The next try is two seconds later.
+    world.emulator.vault.next(VaultAnswer::Status(503));
+    let mut program = Program::start(&world, &text);
+    world.emulator.entra.token_requests().reached(1).await;
+    let refused = err(&flowgate(&world, &["reload"]).await);
+    assert!(
+        refused.contains("no gateway answers") && refused.contains("have logged \"listening\""),
+        "{refused}"
+    );
+    world.file("program.toml", &text.replace("/orders", "/other"));
+    program.signal("HUP");
+    program.address().await;
+    let reloaded = program.line(|line| line["because"] == "SIGHUP").await;
+    assert_eq!(reloaded["revision"], 2, "{reloaded}");
+    let plan = out(&flowgate(&world, &["plan"]).await);
+    assert_eq!(plan, "nothing would change\n");
+    ended(&mut program).await;
 }
