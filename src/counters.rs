@@ -183,6 +183,7 @@ figures! {
     token_retries "token_retries" "Requests sent once more with a fresh token": Counter = Counter::default();
     webhook_handshakes "webhook_handshakes" "Challenges of vendors answered in place of the flow":
         Counter = Counter::default();
+    checks "checks" "Checks answered in place of the flow": Counter = Counter::default();
     own_time "own_time_seconds" "Time spent in the gateway itself": Histogram = own_buckets();
     /// From the request's last byte to the head of the answer.
     flow_time "flow_time_seconds" "Time the trigger took to answer":

@@ -149,6 +149,10 @@ problems! {
     CallerNotAllowed FORBIDDEN "caller-not-allowed" Policy No
         "The API key is valid, but its owner may not call this address."
         Operator "Add the caller to `callers` of the route if it may call it; the access log names it as `caller`.";
+    /// It has `x-flowgate-check`, which the route does not answer. A flow that its sender takes for tested must not start.
+    ChecksOff FORBIDDEN "checks-off" Policy No
+        "This address answers no checks (x-flowgate-check); nothing was started."
+        Operator "Set `checks = true` for the route and reload, or have the caller leave out `x-flowgate-check`.";
     AddressRefused FORBIDDEN "address-refused" Policy No
         "Requests from this network address are not accepted here."
         Operator "Add the caller's network to `networks` of the route or the caller; the access log has its `address`. \
@@ -246,7 +250,7 @@ failures! {
 /// What the `RateLimit` fields say about the limit that refused.
 #[derive(Debug, Clone)]
 pub struct LimitNotice {
-    /// Name of the limit: `address`, `handshake`, `caller`, `route` or `gateway`.
+    /// Name of the limit: `address`, `handshake`, `check`, `caller`, `route` or `gateway`.
     pub name: &'static str,
     pub quota: u32,
     /// The window in whole seconds, at least 1.

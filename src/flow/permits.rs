@@ -112,6 +112,18 @@ impl Permits {
         Err(self.state().busy(holder, load, why))
     }
 
+    /// Whether a request would get a permit at once. None is taken, and nobody waits.
+    ///
+    /// # Errors
+    /// [`FlowError::Busy`].
+    pub fn probe(&self, holder: Holder, load: Load) -> Result<(), FlowError> {
+        let state = self.state();
+        match state.shares.has_room(&state.limits, holder, load) {
+            true => Ok(()),
+            false => Err(state.busy(holder, load, "a request would have to wait")),
+        }
+    }
+
     fn permit(self: &Arc<Self>, holder: Holder, load: Load) -> Permit {
         let arriving = (load == Load::Arriving).then(|| Arriving {
             permits: self.clone(),

@@ -78,6 +78,11 @@ impl Trigger {
         self.permits.acquire(holder, load).await
     }
 
+    /// Whether a request of this holder would have it at once. None is taken.
+    pub fn probe(&self, holder: Holder, load: Load) -> Result<(), FlowError> {
+        self.permits.probe(holder, load)
+    }
+
     pub async fn new_connection(&self, worker: usize) -> Result<Lease, FlowError> {
         self.address().new_connection(worker).await
     }

@@ -10,13 +10,14 @@ use http::{HeaderName, HeaderValue, Response};
 
 use crate::flow::outbound::Introduction;
 use crate::flow::{Address, outbound};
-use crate::gateway::arrived::{Arrived, read, read_whole, route_disabled};
+use crate::gateway::arrived::{Arrived, check_enabled, read, read_whole};
 use crate::gateway::budget::Owner;
 use crate::gateway::estate::Estate;
 use crate::gateway::handshake::{self, Asked};
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::Payload;
 use crate::gateway::snapshot::{Route, Snapshot};
+use crate::gateway::steps::{Findings, Step, Steps};
 use crate::gateway::{body, host, payload};
 use crate::model::{Holder, clock};
 use crate::policy::{Attempt, Caller, Guesses, Identity, Origin, Pending, Quotas, Shown, Taken};
@@ -27,7 +28,7 @@ use crate::wire::Defect;
 /// A body up to this size is hashed by the worker, in some 30 microseconds for each secret; a larger one elsewhere.
 const CONFIRMED_HERE_MAX: usize = 64 * 1024;
 
-/// A request that passed every check. Only [`admit`] makes one: its field is private to this file.
+/// A request that passed every check. Only [`admit`] makes one, at its end: its field is private to this file.
 pub(super) struct Admitted<'r>(AdmittedParts<'r>);
 
 pub(super) struct AdmittedParts<'r> {
@@ -46,11 +47,27 @@ pub(super) struct AdmittedParts<'r> {
     pub taken: Taken,
 }
 
+/// A request after its last step. What is missing of a check is what a step did not get.
+pub(super) struct Passage<'r> {
+    pub head: &'r Parts,
+    pub route: &'r Route,
+    address: Arc<Address>,
+    pub who: Introduction,
+    pub delivery: Option<String>,
+    pub holder: Holder,
+    taken: Option<Taken>,
+    target: Option<PathAndQuery>,
+    pub payload: Option<Payload>,
+    content_type: Option<Option<&'r HeaderValue>>,
+}
+
 /// What becomes of a request that is not refused.
 pub(super) enum Admission<'r> {
     Passed(Admitted<'r>),
     /// It is the challenge of a vendor, and this is the answer.
     Handshake(Response<Bytes>),
+    /// It only asks whether it would be admitted.
+    Check(Findings, Box<Passage<'r>>),
 }
 
 impl<'r> Admitted<'r> {
@@ -68,6 +85,28 @@ impl<'r> Admitted<'r> {
     }
 }
 
+impl<'r> Passage<'r> {
+    fn end(self, steps: Steps) -> Result<Admission<'r>, Problem> {
+        if let Steps::Checking(findings) = steps {
+            return Ok(Admission::Check(findings, Box::new(self)));
+        }
+        // Whatever is missing was refused before.
+        let missing = || Problem::from(Kind::Internal);
+        Ok(Admission::Passed(Admitted(AdmittedParts {
+            head: self.head,
+            payload: self.payload.ok_or_else(missing)?,
+            content_type: self.content_type.ok_or_else(missing)?,
+            route: self.route,
+            address: self.address,
+            target: self.target.ok_or_else(missing)?,
+            who: self.who,
+            delivery: self.delivery,
+            holder: self.holder,
+            taken: self.taken.ok_or_else(missing)?,
+        })))
+    }
+}
+
 /// Decides whether a request may start a flow.
 pub(super) async fn admit<'r>(
     estate: &Estate,
@@ -79,9 +118,7 @@ pub(super) async fn admit<'r>(
     refuse_defect(arrived.defect)?;
     snapshot.heads.check(head)?;
     let host = host::of(head)?;
-    let path = head.uri.path();
-    let found = snapshot.table.find(&host, path, &head.method);
-    let found = match found {
+    let found = match snapshot.table.find(&host, head.uri.path(), &head.method) {
         Ok(found) => found,
         Err(refusal) => {
             let answer = handshake::unlisted(snapshot, (&host, arrived), journal, refusal);
@@ -100,17 +137,17 @@ pub(super) async fn admit<'r>(
         Recognised::Challenge(answer) => return Ok(Admission::Handshake(answer)),
     };
 
-    if !route.enabled {
-        return Err(route_disabled());
-    }
-    let taken = snapshot.quotas.take(caller.index, route.index)?;
-    payload::check_length(&head.headers, &route.rules)?;
+    // The first problem is the answer, but for a check, which goes on to the next step.
+    let mut steps = Steps::of(head, route, &snapshot.quotas)?;
+    steps.pass(Step::Enabled, check_enabled(route))?;
+    let taken = steps.take(&snapshot.quotas, caller.index, route.index)?;
+    let length = payload::check_length(&head.headers, &route.rules);
+    let fits = steps.pass(Step::BodyLength, length)?.is_some();
     // Looked up once: whatever replaces it, this request goes where its target belongs.
     let address = route.trigger.address();
-    let query = head.uri.query();
-    let target = route
-        .upstream
-        .target(address.url(), &route.passes, found.rest, query)?;
+    let (rest, query) = (found.rest, head.uri.query());
+    let target = route.upstream.target(address.url(), &route.passes, rest, query);
+    let target = steps.pass(Step::Target, target)?;
     let (holder, delivery) = (caller.holder(origin), caller.delivery);
     let who = Introduction {
         request: journal.request(),
@@ -121,22 +158,33 @@ pub(super) async fn admit<'r>(
 
     let owner = Owner { holder, who: &who };
     let mut payload = match confirmed {
-        Some(payload) => payload,
-        None => read(estate, route.rules, arrived, journal, owner).await?,
+        Some(payload) => steps.pass(Step::Body, Ok(payload))?,
+        None if fits => steps.pass(
+            Step::Body,
+            read(estate, route.rules, arrived, journal, owner).await,
+        )?,
+        None => None,
     };
-    let content_type = body::apply(route.body.as_ref(), head, &mut payload, (owner, estate)).await?;
-    Ok(Admission::Passed(Admitted(AdmittedParts {
-        payload,
-        content_type,
+    let content_type = match &mut payload {
+        Some(payload) => {
+            let applied = body::apply(route.body.as_ref(), head, payload, (owner, estate)).await;
+            steps.pass(Step::BodyRules, applied)?
+        }
+        None => None,
+    };
+    let passage = Passage {
         head,
         route,
         address,
-        target,
         who,
         delivery,
         holder,
         taken,
-    })))
+        target,
+        payload,
+        content_type,
+    };
+    passage.end(steps)
 }
 
 /// Who sends a request, or that it asks only whether webhooks are wanted.

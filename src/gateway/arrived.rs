@@ -61,9 +61,7 @@ pub(super) async fn read_whole(
     origin: Origin,
     journal: &mut Journal,
 ) -> Result<Payload, Problem> {
-    if !route.enabled {
-        return Err(route_disabled());
-    }
+    check_enabled(route)?;
     payload::check_length(&arrived.head.headers, &route.rules)?;
     let who = Introduction {
         request: journal.request(),
@@ -76,6 +74,9 @@ pub(super) async fn read_whole(
     read(estate, route.rules.whole(), arrived, journal, owner).await
 }
 
-pub(super) fn route_disabled() -> Problem {
-    Problem::from(Kind::RouteDisabled).wait(DISABLED_WAIT)
+pub(super) fn check_enabled(route: &Route) -> Result<(), Problem> {
+    match route.enabled {
+        true => Ok(()),
+        false => Err(Problem::from(Kind::RouteDisabled).wait(DISABLED_WAIT)),
+    }
 }

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::deliveries::{Delivery, Sent, identify};
 use crate::entra::{Identity, Token};
-use crate::flow::outbound::Parcel;
-use crate::flow::{self, Answer, FlowError, Load, Outgoing, Permit, Progress};
+use crate::flow::outbound::{Introduction, Parcel};
+use crate::flow::{self, Answer, FlowError, Outgoing, Permit, Progress};
 use crate::gateway::admission::{Admitted, AdmittedParts};
 use crate::gateway::answer::{self, AnswerBody, FlowBody};
 use crate::gateway::budget::Owner;
@@ -57,7 +58,9 @@ pub(super) async fn forward(
     mut journal: Journal,
 ) -> Response<AnswerBody> {
     let admitted = admitted.into_parts();
-    let turn = match delivery(&admitted) {
+    let id = admitted.delivery.as_deref();
+    let sent = (admitted.head, &admitted.payload);
+    let turn = match delivery(admitted.route, sent, &admitted.who, id) {
         Ok(Some((rules, delivery))) => {
             let store = estate.deliveries.clone();
             // In a box: waiting takes room, and most routes never do.
@@ -102,9 +105,13 @@ pub(super) async fn forward(
 }
 
 /// Which delivery a request is, on a route that recognizes duplicates: such a route holds every body.
-fn delivery<'r>(request: &AdmittedParts<'r>) -> Result<Option<(&'r Duplicates, Delivery)>, Problem> {
-    let (route, head) = (request.route, request.head);
-    let (Some(rules), Payload::Held(body, _)) = (&route.duplicates, &request.payload) else {
+pub(super) fn delivery<'r>(
+    route: &'r Route,
+    (head, payload): (&Parts, &Payload),
+    who: &Introduction,
+    id: Option<&str>,
+) -> Result<Option<(&'r Duplicates, Delivery)>, Problem> {
+    let (Some(rules), Payload::Held(body, _)) = (&route.duplicates, payload) else {
         return Ok(None);
     };
     let passes = &route.passes;
@@ -115,9 +122,8 @@ fn delivery<'r>(request: &AdmittedParts<'r>) -> Result<Option<(&'r Duplicates, D
         query: head.uri.query().filter(|_| passes.query != QueryPass::None),
         headers: &head.headers,
         body,
-        delivery: request.delivery.as_deref(),
+        delivery: id,
     };
-    let who = &request.who;
     let delivery = identify(&rules.settings, (&route.name, &who.caller), who.request, &sent)?;
     Ok(delivery.map(|delivery| (rules, delivery)))
 }
@@ -178,10 +184,7 @@ impl Departure<'_> {
     /// Waits for the right to send. What counts while the body is arriving stays with the body.
     async fn permit(&mut self, journal: &mut Journal) -> Result<Permit, Problem> {
         let admitted = &mut self.admitted;
-        let load = match admitted.payload {
-            Payload::Held(..) => Load::Whole,
-            Payload::Streamed(_) => Load::Arriving,
-        };
+        let load = admitted.payload.load();
         let waiting = clock::now();
         let permit = admitted.route.trigger.permit(admitted.holder, load).await;
         journal.waited(clock::now() - waiting);
@@ -277,7 +280,10 @@ impl Departure<'_> {
 }
 
 /// The token of the route's identity, if it has one; not one that the route refuses to show.
-async fn fitting_token(route: &Route, journal: &mut Journal) -> Result<Option<Arc<Token>>, Problem> {
+pub(super) async fn fitting_token(
+    route: &Route,
+    journal: &mut Journal,
+) -> Result<Option<Arc<Token>>, Problem> {
     let Some(identity) = &route.identity else {
         return Ok(None);
     };

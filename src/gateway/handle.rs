@@ -19,7 +19,7 @@ use crate::gateway::forward::forward;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::{self, Inbound};
 use crate::gateway::snapshot::Snapshot;
-use crate::gateway::{cors, host, ready};
+use crate::gateway::{check, cors, host, ready};
 use crate::model::AnsweredBy;
 use crate::policy::Origin;
 use crate::problem::{Kind, Problem};
@@ -133,10 +133,10 @@ async fn serve<'r>(
     let (head, via, progress) = (arrived.head, arrived.via, arrived.progress);
     let admitted = match admit(&gateway.estate, snapshot, arrived, &mut journal).await {
         Ok(Admission::Passed(admitted)) => admitted,
-        Ok(Admission::Handshake(answer)) => {
-            let unread = arrived.body.take().unwrap_or_default();
-            journal.discarded(payload::discard(unread, &head.headers));
-            return answer::own(answer, AnsweredBy::Gateway, journal);
+        Ok(Admission::Handshake(answer)) => return own(answer, arrived, journal),
+        Ok(Admission::Check(findings, passage)) => {
+            let answer = check::conclude(findings, *passage, &mut journal).await;
+            return own(answer, arrived, journal);
         }
         Err(problem) => {
             let problem = match arrived.route {
@@ -159,6 +159,18 @@ async fn serve<'r>(
         // The caller may still be sending what nobody reads any more.
         true => closing(response, head),
         false => response,
+    }
+}
+
+/// An answer in place of the flow's.
+fn own(answer: Response<Bytes>, arrived: &mut Arrived<'_>, mut journal: Journal) -> Response<AnswerBody> {
+    match arrived.body.take() {
+        Some(unread) => {
+            journal.discarded(payload::discard(unread, &arrived.head.headers));
+            answer::own(answer, AnsweredBy::Gateway, journal)
+        }
+        // The caller may still be sending it.
+        None => closing(answer::own(answer, AnsweredBy::Gateway, journal), arrived.head),
     }
 }
 

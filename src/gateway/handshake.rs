@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::Response;
 
-use crate::gateway::arrived::{Arrived, read_whole, route_disabled};
+use crate::gateway::arrived::{Arrived, check_enabled, read_whole};
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::Payload;
@@ -89,9 +89,7 @@ fn answer(
     journal: &mut Journal,
 ) -> Result<Response<Bytes>, Problem> {
     journal.handshake(challenge.vendor());
-    if !route.enabled {
-        return Err(route_disabled());
-    }
+    check_enabled(route)?;
     snapshot.quotas.take_handshake(origin)?;
     challenge.answer(clock::wall())
 }

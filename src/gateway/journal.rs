@@ -81,6 +81,8 @@ struct RequestLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     handshake: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'static str>,
     end: End,
 }
@@ -127,6 +129,8 @@ struct Line {
     run_started: Option<Run>,
     duplicate_of: Option<RequestId>,
     handshake: Option<&'static str>,
+    /// Of a request that only asked, what came of it.
+    check: Option<&'static str>,
     upstream: Option<Age>,
     end: End,
 }
@@ -167,6 +171,7 @@ impl Journal {
             run_started: Some(Run::No),
             duplicate_of: None,
             handshake: None,
+            check: None,
             upstream: None,
             end: End::CallerGone,
         }))
@@ -205,6 +210,11 @@ impl Journal {
     /// Notes whose challenge it is: the name of a row, never what the request says.
     pub(super) fn handshake(&mut self, vendor: &'static str) {
         self.0.handshake = Some(vendor);
+    }
+
+    /// Notes that it was a check, which starts nothing, and what came of it.
+    pub(super) fn check(&mut self, result: &'static str) {
+        self.0.check = Some(result);
     }
 
     /// Notes the problem that is the answer, or the reason that there is none.
@@ -352,6 +362,9 @@ impl Line {
         if self.handshake.is_some() && self.problem.is_none() {
             self.counters.webhook_handshakes.inc();
         }
+        if self.check.is_some() {
+            self.counters.checks.inc();
+        }
         if self.route.is_none() {
             self.counters.without_route.add(minute);
         }
@@ -429,6 +442,7 @@ impl Line {
             run_started: self.run_started,
             duplicate_of: self.duplicate_of.map(|first| first.to_string()),
             handshake: self.handshake,
+            check: self.check,
             upstream: self.upstream.map(|age| match age {
                 Age::New => "new",
                 Age::Reused => "reused",
@@ -469,6 +483,7 @@ fn text(line: &RequestLine<'_>) -> String {
     field("run_started", line.run_started.map(Run::as_str));
     field("duplicate_of", line.duplicate_of.as_deref());
     field("handshake", line.handshake);
+    field("check", line.check);
     field("cause", line.cause);
     field("target", line.target);
     field("request", Some(&line.request));

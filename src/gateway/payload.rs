@@ -13,7 +13,7 @@ use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::flow::{Arriving, Outgoing, Progress};
+use crate::flow::{Arriving, Load, Outgoing, Progress};
 use crate::gateway::arrival::{Arrival, Pace, Standstill, Stop};
 use crate::gateway::budget::{Budget, Owner, Reservation};
 use crate::problem::{Kind, Problem};
@@ -215,6 +215,14 @@ impl Payload {
         let bytes = pieces.join();
         progress.moved(bytes.len() as u64);
         Ok(Self::Held(bytes, Some(reservation)))
+    }
+
+    /// What it is for the trigger's permits.
+    pub(super) fn load(&self) -> Load {
+        match self {
+            Self::Held(..) => Load::Whole,
+            Self::Streamed(_) => Load::Arriving,
+        }
     }
 
     /// All of it, if it is held.

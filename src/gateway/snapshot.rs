@@ -26,8 +26,8 @@ use crate::policy::{Access, BodyRules, Callers, Handshakes, Matching, Networks, 
 use crate::problem::{Kind, Problem};
 use crate::secrets::Following;
 use crate::settings::{
-    CallersSettings, Config, Contact, KeyPlace, ListenerSettings, Proof, ReadyRequires, RouteSettings,
-    SettingsDigest,
+    CallersSettings, Checks, Config, Contact, KeyPlace, ListenerSettings, Proof, ReadyRequires,
+    RouteSettings, SettingsDigest,
 };
 
 #[derive(Debug)]
@@ -73,6 +73,7 @@ pub(super) struct Route {
     pub networks: Networks,
     /// The challenges of vendors that are answered here; none on most routes.
     pub handshakes: Option<Box<Handshakes>>,
+    pub checks: Checks,
     /// Scheme and host under which callers know it.
     pub public_url: Option<PublicUrl>,
     pub rules: Rules,
@@ -280,6 +281,7 @@ impl Route {
             access,
             networks: Networks::build(&settings.networks),
             handshakes: Handshakes::build(&settings.handshakes, &settings.callers, callers),
+            checks: settings.checks,
             public_url: settings.public_url.clone(),
             rules: Rules {
                 bytes_max: settings.body_bytes_max,

@@ -93,7 +93,8 @@ pub use network::NetworkSettings;
 pub use openings::openings;
 pub use origin::WebOrigin;
 pub use route::{
-    CallersSettings, ClaimMismatch, QueryPass, RelativePath, RouteKind, RouteSettings, UpstreamSettings,
+    CallersSettings, Checks, ClaimMismatch, QueryPass, RelativePath, RouteKind, RouteSettings,
+    UpstreamSettings,
 };
 pub use scalars::{Rate, Size};
 pub use schema::schema;

@@ -71,6 +71,9 @@ table! {
         verify_token: Option<At<String>> = None, ANY, Reload;
         /// Methods answered with 200 for vendors that test a URL first, "HEAD" or "GET"; default: none.
         reachable: Vec<At<Reached>> = Vec::new(), ANY, Reload;
+        /// Whether a request with `x-flowgate-check: true` and valid credentials is answered with what each check says,
+        /// and starts nothing.
+        checks: Checks = Checks::Refused, ANY, Reload;
         /// Its rate over all callers.
         rate: Rate = ROUTE_RATE, ANY, Reload;
         // Enough for a webhook; larger bodies must be asked for.
@@ -156,6 +159,7 @@ pub(crate) enum RouteKindWord {
 choice!(RouteKindWord: Self::Flow => "flow", Self::Api => "api");
 choice!(ClaimMismatch: Self::Try => "try", Self::Refuse => "refuse");
 switch!(RelativePath: Appended = true, Dropped = false);
+switch!(Checks: Answered = true, Refused = false);
 
 #[derive(Debug, Clone)]
 pub struct RouteSettings {
@@ -175,6 +179,7 @@ pub struct RouteSettings {
     pub success: SuccessAnswer,
     pub contact: Option<Contact>,
     pub handshakes: HandshakeSettings,
+    pub checks: Checks,
     pub rate: Option<Rate>,
     pub body_bytes_max: u64,
     pub content: ContentSettings,
@@ -235,6 +240,15 @@ pub enum ClaimMismatch {
     Try,
     /// They are refused, and the token stays here.
     Refuse,
+}
+
+/// What a request with `x-flowgate-check` gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// What each check says.
+    Answered,
+    /// A problem: its sender believes that nothing is started.
+    Refused,
 }
 
 /// What happens to the trailing `{*rest}` of a route's path.
@@ -346,6 +360,7 @@ impl Check<'_> {
             success,
             contact: route.contact.clone(),
             handshakes,
+            checks: route.checks,
             rate: Some(route.rate),
             body_bytes_max: route.body_size_max.as_u64(),
             content,

@@ -23,6 +23,7 @@ mod answers;
 mod apis;
 mod bodies;
 mod certificates;
+mod checks;
 mod claims;
 mod cors;
 mod doctor;

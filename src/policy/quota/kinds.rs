@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
+use crate::settings::{CallerSettings, Checks, QuotaSettings, Rate, RouteSettings};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Subject<'s> {
@@ -69,3 +69,18 @@ pub(super) const HANDSHAKE_RATE: Rate = Rate {
 
 /// Addresses whose handshakes are counted one by one; all others share a fixed number of states.
 pub(super) const HANDSHAKE_ADDRESSES_MAX: usize = 4096;
+
+/// The limit of checks: a check tests all that a request meets, and nobody needs more than one a second.
+pub(super) static CHECK: LimitKind = LimitKind {
+    name: "check",
+    rate: |subject| match subject {
+        Subject::Route(route) if route.checks == Checks::Answered => Some(CHECK_RATE),
+        _ => None,
+    },
+};
+
+const CHECK_RATE: Rate = Rate {
+    requests: 1,
+    per: Duration::from_secs(1),
+    burst: 1,
+};

@@ -8,7 +8,7 @@ use crate::model::Registry;
 use crate::policy::address::Origin;
 use crate::policy::key::GENERATED_PREFIX;
 use crate::policy::quota::kinds::{
-    ADDRESS, HANDSHAKE, HANDSHAKE_ADDRESSES_MAX, HANDSHAKE_RATE, KINDS, LimitKind, Subject,
+    ADDRESS, CHECK, HANDSHAKE, HANDSHAKE_ADDRESSES_MAX, HANDSHAKE_RATE, KINDS, LimitKind, Subject,
 };
 use crate::policy::quota::rate::{Cell, Pace, Ticks};
 use crate::policy::quota::table::Addresses;
@@ -55,18 +55,20 @@ impl LimitStates {
     }
 
     fn limits_of(&self, subject: Subject<'_>) -> Box<[Limit]> {
-        let limit = |kind: &'static LimitKind| {
-            let rate = (kind.rate)(subject)?;
-            let name = subject.name().to_owned();
-            Some(Limit {
-                kind,
-                cell: self.cells.share((kind.name, name.clone()), Cell::default),
-                name,
-                pace: Pace::of(&rate, self.clock),
-                rate,
-            })
-        };
+        let limit = |kind| self.limit(kind, subject);
         KINDS.iter().filter_map(limit).collect()
+    }
+
+    fn limit(&self, kind: &'static LimitKind, subject: Subject<'_>) -> Option<Limit> {
+        let rate = (kind.rate)(subject)?;
+        let name = subject.name().to_owned();
+        Some(Limit {
+            kind,
+            cell: self.cells.share((kind.name, name.clone()), Cell::default),
+            name,
+            pace: Pace::of(&rate, self.clock),
+            rate,
+        })
     }
 }
 
@@ -76,6 +78,8 @@ pub struct Quotas {
     callers: Box<[Box<[Limit]>]>,
     routes: Box<[Box<[Limit]>]>,
     gateway: Box<[Limit]>,
+    /// One for each route that answers checks.
+    checks: Box<[Option<Limit>]>,
     failures: Rate,
     failures_pace: Pace,
     addresses: Arc<Addresses>,
@@ -112,6 +116,10 @@ impl Quotas {
             callers: callers.iter().map(|caller| of(Subject::Caller(caller))).collect(),
             routes: routes.iter().map(|route| of(Subject::Route(route))).collect(),
             gateway: of(Subject::Gateway(settings)),
+            checks: routes
+                .iter()
+                .map(|route| states.limit(&CHECK, Subject::Route(route)))
+                .collect(),
             failures: settings.failed_authentications,
             failures_pace: Pace::of(&settings.failed_authentications, states.clock),
             addresses: states.addresses.clone(),
@@ -156,12 +164,33 @@ impl Quotas {
         })
     }
 
+    /// Takes a check from what its route answers. No other limit is taken from.
+    ///
+    /// # Errors
+    /// `rate-limited`, for the limit `check`.
+    pub fn take_check(&self, route: usize) -> Result<(), Problem> {
+        let limit = self.checks.get(route).and_then(Option::as_ref);
+        match limit {
+            Some(limit) => limit.cell.take(&limit.pace).map_err(|wait| limit.refuse(wait)),
+            None => Ok(()),
+        }
+    }
+
     /// Takes a request from the limits of its caller, its route and the gateway: from all of them or from
     /// none.
     ///
     /// # Errors
     /// `rate-limited`, for the limit that makes the caller wait longest.
     pub fn take(&self, caller: Option<usize>, route: usize) -> Result<Taken, Problem> {
+        self.test(caller, route)?;
+        take_all(self.met_by(caller, route))
+    }
+
+    /// Whether a request could be taken from all of them now. Nothing is taken.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn test(&self, caller: Option<usize>, route: usize) -> Result<(), Problem> {
         let mut longest = None;
         for limit in self.met_by(caller, route) {
             if let Err(wait) = limit.cell.probe(&limit.pace)
@@ -172,7 +201,7 @@ impl Quotas {
         }
         match longest {
             Some((limit, wait)) => Err(limit.refuse(wait)),
-            None => take_all(self.met_by(caller, route)),
+            None => Ok(()),
         }
     }
 
