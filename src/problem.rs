@@ -227,6 +227,11 @@ problems! {
     /// Every permit and every waiting place of the trigger is taken.
     FlowBusy SERVICE_UNAVAILABLE "flow-busy" Time Later
         "Too many requests for this flow are under way." Operator CAUSE;
+    /// The certificate with which the vendor signs, or the page that confirms a subscription, cannot be fetched.
+    VendorUnavailable SERVICE_UNAVAILABLE "vendor-unavailable" NotYourFault Later
+        "A service of the sender that this request needs cannot be used at the moment." Operator
+        "Read `cause` of these requests in the access log: it names the address. The gateway must reach it over HTTPS; where \
+            TLS is inspected on the way, set `ca_file` of [caller.signature].";
     /// The settings have `enabled = false` for it.
     RouteDisabled SERVICE_UNAVAILABLE "route-disabled" Time Later
         "This address is switched off at the moment." Operator

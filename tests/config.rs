@@ -131,6 +131,10 @@ fn installation() -> (tempfile::TempDir, Environment) {
         ("FLOWGATE_CONTOSO_KEY", signing.as_str()),
         ("FLOWGATE_CONTOSO_PFX", STANDARD.encode(pfx).as_str()),
         ("FLOWGATE_GITHUB_SECRET", "canary-webhook"),
+        (
+            "FLOWGATE_SNS_TOPIC_ARN",
+            "arn:aws:sns:eu-central-1:123456789012:orders",
+        ),
         ("FLOWGATE_ACME_SECRET_2026", "canary-webhook-2026"),
         ("FLOWGATE_ACME_SECRET_2027", "canary-webhook-2027"),
         ("FLOWGATE_META_VERIFY_TOKEN", "canary-verify-token"),

@@ -69,7 +69,7 @@ pub(super) fn algorithm(algorithm: Algorithm) -> &'static str {
         Algorithm::HmacSha512 => "HMAC-SHA-512",
         Algorithm::Ed25519 => "Ed25519",
         Algorithm::EcdsaP256 => "ECDSA P-256",
-        Algorithm::RsaCertificate => "RSA, certificate (not supported yet)",
+        Algorithm::RsaCertificate => "RSA, certificate of the vendor",
         Algorithm::Token => "none",
     }
 }

@@ -18,7 +18,7 @@ use crate::gateway::journal::Journal;
 use crate::gateway::payload::Payload;
 use crate::gateway::snapshot::{Route, Snapshot};
 use crate::gateway::steps::{Findings, Step, Steps};
-use crate::gateway::{body, host, payload};
+use crate::gateway::{body, certificates, host, payload};
 use crate::model::{Holder, clock};
 use crate::policy::{Attempt, Caller, Guesses, Identity, Origin, Pending, Quotas, Shown, Taken};
 use crate::problem::{Kind, Problem};
@@ -233,6 +233,10 @@ async fn recognise(
             };
             // A body that is held whole has at most the bytes that a route accepts.
             let body = payload.held().ok_or(Kind::BodyTooLarge)?;
+            let pending = match pending.needs_certificate() {
+                true => certificates::supply(pending, snapshot, (head, body), origin).await?,
+                false => pending,
+            };
             (confirm(pending, head, body).await?, Some(payload))
         }
     };

@@ -1,5 +1,5 @@
 //! What survives a reload: counters, log, memory, tokens, connections and permits of triggers, the state of limits, deliveries
-//! that were answered, and requests whose callers have gone. A snapshot takes its parts out of it by what they are for, and changes none while it
+//! that were answered, certificates of vendors, and requests whose callers have gone. A snapshot takes its parts out of it by what they are for, and changes none while it
 //! is built.
 
 use std::sync::Arc;
@@ -18,7 +18,9 @@ use crate::gateway::key_expiry::KeyExpiry;
 use crate::gateway::listeners::Listeners;
 use crate::gateway::log::Log;
 use crate::gateway::reloads::Reloads;
+use crate::gateway::vendor::Vendor;
 use crate::model::{Registry, RouteName, clock};
+use crate::outbound::{Trust, TrustError};
 use crate::policy::{CallerNumbers, LimitStates};
 use crate::problem::Kind;
 use crate::secrets::Rereader;
@@ -37,6 +39,10 @@ pub(super) struct Estate {
     pub rereader: Rereader,
     pub flows: Flows,
     pub limits: LimitStates,
+    /// What was fetched from vendors, by the authorities that are trusted for that.
+    pub vendors: Registry<Trust, Vendor>,
+    /// Where it is fetched.
+    pub control: Handle,
     /// Deliveries whose duplicates are recognized.
     pub deliveries: Arc<Memory>,
     pub callers: CallerNumbers,
@@ -71,6 +77,8 @@ impl Estate {
             large_bodies: Arc::new(Semaphore::new(config.gateway.workers)),
             flows: Flows::new(config.gateway.workers, counters),
             limits: LimitStates::new(config.quotas.addresses_max),
+            vendors: Registry::default(),
+            control: control.clone(),
             deliveries: Arc::new(Memory::new(
                 config.quotas.deliveries_max,
                 config.quotas.delivery_answers_budget.bytes(),
@@ -88,6 +96,15 @@ impl Estate {
         }
     }
 
+    /// What is fetched from vendors with this trust.
+    pub(super) fn vendor(&self, trust: &Trust) -> Result<Arc<Vendor>, TrustError> {
+        if let Some(known) = self.vendors.known(trust) {
+            return Ok(known);
+        }
+        let built = Vendor::build(trust, &self.control, &self.counters)?;
+        Ok(self.vendors.share(trust.clone(), || built))
+    }
+
     /// Forgets the state of everything that no settings have any more.
     pub(super) fn sweep(&self) {
         self.figures.sweep_with(|route| {
@@ -95,6 +112,7 @@ impl Estate {
             self.counters.forget_route(route.as_str(), codes);
         });
         self.callers.sweep();
+        self.vendors.sweep();
         self.flows.sweep_names();
         self.limits.sweep_names();
     }

@@ -18,6 +18,7 @@ use crate::gateway::journal::PathMask;
 use crate::gateway::payload::{IsRead, Rules};
 use crate::gateway::success::Success;
 use crate::gateway::upstream::{Passes, Upstream};
+use crate::gateway::vendor::Vendor;
 use crate::model::{Minute, PublicUrl, RouteName, Secret, clock, locked};
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
@@ -26,8 +27,8 @@ use crate::policy::{Access, BodyRules, Callers, Handshakes, Matching, Networks, 
 use crate::problem::{Kind, Problem};
 use crate::secrets::Following;
 use crate::settings::{
-    CallersSettings, Checks, Config, Contact, KeyPlace, ListenerSettings, Proof, ReadyRequires,
-    RouteSettings, SettingsDigest,
+    CallerSettings, CallersSettings, Checks, Config, Contact, KeyPlace, ListenerSettings, Proof,
+    ReadyRequires, RouteSettings, SettingsDigest,
 };
 
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(super) struct Snapshot {
     /// All routes, in the order of the settings.
     pub routes: Vec<Arc<Route>>,
     pub callers: Arc<Callers>,
+    /// What signs with a certificate that is fetched, in the order of the callers.
+    pub vendors: Box<[Option<Arc<Vendor>>]>,
     pub quotas: Quotas,
     pub heads: HeadLimits,
     pub path_mask: PathMask,
@@ -190,6 +193,13 @@ impl Snapshot {
             let route = Route::build(index, settings, (access, &callers), config, (estate, &tokens))?;
             routes.push(Arc::new(route));
         }
+        let vendor = |caller: &CallerSettings| {
+            let signature = caller.signature.as_ref();
+            let fetching = signature.filter(|signature| signature.recipe.certificate.is_some());
+            fetching
+                .map(|signature| estate.vendor(&signature.trust))
+                .transpose()
+        };
         let matching = config.routes.iter().map(Matching::from);
         let table = Routes::build(matching.zip(routes.iter().cloned()))
             .map_err(|error| BuildError::Routes(error.to_string()))?;
@@ -200,6 +210,7 @@ impl Snapshot {
             table,
             routes,
             callers,
+            vendors: config.callers.iter().map(vendor).collect::<Result<_, _>>()?,
             quotas: Quotas::build(&config.quotas, &config.callers, &config.routes, &estate.limits),
             path_mask: match config
                 .routes

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use crate::outbound::verifier::Explaining;
 
 /// Which certificate authorities a connection of ours trusts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Trust {
     /// Those of the operating system.
     System,

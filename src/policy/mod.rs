@@ -37,6 +37,6 @@ pub use caller::{Caller, CallerNumbers, Callers};
 pub use handshake::{Challenge, Handshakes};
 pub use open_paths::OpenPaths;
 pub use proof::signature;
-pub use proof::{Guesses, Identity, Pending, Shown};
+pub use proof::{CertificateWanted, Guesses, Identity, NoCertificate, Pending, Shown};
 pub use quota::{LimitStates, Quotas, Taken};
 pub use route::{Matching, RouteError, RouteMatch, Routes};

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::material::WebhookKey;
+use crate::model::host::{read_port, split_port};
 use crate::model::signature::{
     Algorithm, Content, Encoding, Habits, KeyForm, Place, Preset, Recipe, SECRETS_MAX, Template, TimeUnit,
     TimestampPlace, TimestampRecipe,
 };
-use crate::model::{CallerName, Flaw, KeyLabel};
+use crate::model::{CallerName, Flaw, Host, KeyLabel};
+use crate::outbound::Trust;
 use crate::settings::check::Check;
 use crate::settings::kinds::{ANY, At, choice, word};
 use crate::settings::near::closest;
@@ -24,6 +26,8 @@ const LABEL: &str = "signature";
 const TRIED_MAX: usize = 16;
 /// A shared secret that is sent as it is can be guessed if it is shorter.
 const TOKEN_BYTES_MIN: usize = 16;
+/// Hosts of one vendor.
+const HOSTS_MAX: usize = 16;
 /// Signed bodies are held before their caller is known, in a quarter of the memory for held bodies, of which one address gets
 /// half.
 pub(super) const UNKNOWN_PART: u64 = 8;
@@ -63,6 +67,10 @@ table! {
         secret: Option<At<String>> = None, ANY, Reload;
         /// Several of them, while one replaces another; in place of `secret`.
         secrets: Vec<Table<SigningSecretTable>> = Vec::new(), ANY, Reload;
+        /// Hosts from which the vendor's certificate is fetched, in place of those of the preset: "HOST" or "HOST:PORT".
+        vendor_hosts: Option<Vec<VendorHost>> = None, ANY, Reload;
+        /// PEM file with the certificate authorities trusted for these hosts, in place of the system's.
+        ca_file: Option<At<String>> = None, ANY, Reload;
     }
 }
 
@@ -84,6 +92,10 @@ table! {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PresetName(&'static Preset);
 
+/// A host of a vendor, with its port if that is not 443.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VendorHost(String);
+
 /// One character, as it is written into a value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Separator(char);
@@ -91,6 +103,7 @@ pub(crate) struct Separator(char);
 word! {
     PresetName: read_preset, ["github", "stripe"];
     Separator: read_separator, [","];
+    VendorHost: read_vendor_host, ["sns.eu-central-1.amazonaws.com"];
     Place: Place::parse, ["header:x-signature"];
     Template: Template::parse, ["{timestamp}.{body}"];
 }
@@ -103,12 +116,7 @@ choice!(KeyForm: Self::Text => "text", Self::Hex => "hex", Self::Base64 => "base
 
 fn read_preset(text: &str) -> Result<PresetName, Flaw> {
     if let Some(preset) = Preset::named(text) {
-        return match preset.recipe.certificate {
-            None => Ok(PresetName(preset)),
-            Some(_) => Err(Flaw::new(format!(
-                "webhooks of {text} are signed with a certificate that must be fetched, which is not supported yet"
-            ))),
-        };
+        return Ok(PresetName(preset));
     }
     let names = Preset::all().iter().map(|preset| preset.name);
     let flaw = Flaw::new("there is no preset of this name");
@@ -129,10 +137,25 @@ fn read_separator(text: &str) -> Result<Separator, Flaw> {
     }
 }
 
+fn read_vendor_host(text: &str) -> Result<VendorHost, Flaw> {
+    let (host, port) = split_port(text);
+    let is_port =
+        |port: &str| read_port(port).is_some_and(|number| number != 443 && number.to_string() == port);
+    let is_written = |read: &Host| **read == *host && !host.starts_with('[');
+    let hint = "write the host of the address in lower case, its port only if it is not 443, and nothing else: \
+                \"sns.eu-central-1.amazonaws.com\"";
+    match Host::parse(host) {
+        Ok(read) if is_written(&read) && port.is_none_or(is_port) => Ok(VendorHost(text.to_owned())),
+        _ => Err(Flaw::new("this is not a host as the addresses of a vendor have it").hint(hint)),
+    }
+}
+
 /// How a caller signs.
 #[derive(Debug, Clone)]
 pub struct SignatureSettings {
     pub recipe: Arc<Recipe>,
+    /// Which certificate authorities are trusted for hosts of the vendor.
+    pub trust: Trust,
     /// What is known of the vendor.
     pub habits: Habits,
     pub secrets: Vec<SigningSecretSettings>,
@@ -172,9 +195,34 @@ impl Check<'_> {
             self.findings
                 .mistake(table.place("tolerance").unwrap_or(table.into()), flaw);
         }
+        let needs_host = |key| {
+            let flaw = Flaw::new(format!(
+                "nothing is fetched from the vendor, so `{key}` is of no use"
+            ));
+            flaw.hint(format!(
+                "remove it; `{key}` goes with the presets \"sns\" and \"paypal\""
+            ))
+        };
+        for key in ["vendor_hosts", "ca_file"] {
+            if let Some(place) = table.place(key)
+                && recipe.certificate.is_none()
+            {
+                self.findings.mistake(place, needs_host(key));
+            }
+        }
+        let is_too_many = |hosts: &Vec<VendorHost>| hosts.is_empty() || hosts.len() > HOSTS_MAX;
+        if let Some(place) = table.place("vendor_hosts")
+            && table.vendor_hosts.as_ref().is_some_and(is_too_many)
+        {
+            let flaw = Flaw::new(format!("`vendor_hosts` has 1 to {HOSTS_MAX} hosts"));
+            self.findings
+                .mistake(place, flaw.hint("remove it to use those of the preset"));
+        }
+        let trust = self.trust(table.ca_file.as_ref());
         let secrets = self.signing_secrets(table, &recipe);
         Some(SignatureSettings {
             recipe: Arc::new(recipe),
+            trust,
             habits: preset.map(|preset| preset.habits).unwrap_or_default(),
             secrets,
         })
@@ -413,6 +461,9 @@ fn recipe_of(table: &SignatureTable, preset: Option<&Preset>) -> Recipe {
     if let Some(prefix) = &table.secret_prefix {
         recipe.key_prefix.clone_from(prefix);
     }
+    if let (Some(certificate), Some(hosts)) = (&mut recipe.certificate, &table.vendor_hosts) {
+        certificate.hosts = hosts.iter().map(|VendorHost(host)| host.clone()).collect();
+    }
     recipe
 }
 
@@ -436,10 +487,7 @@ mod tests {
 
     #[test]
     fn three_lines_are_enough_for_a_vendor_with_a_preset() {
-        for preset in Preset::all()
-            .iter()
-            .filter(|preset| preset.recipe.certificate.is_none())
-        {
+        for preset in Preset::all() {
             let lines = format!("preset = \"{}\"\nsecret = \"env:SECRET\"", preset.name);
             let sample =
                 sample(&lines).replace("path = ", "public_url = \"https://hooks.example.com\"\npath = ");
@@ -492,8 +540,12 @@ mod tests {
                 "there is no preset of this name",
             ),
             (
-                format!("preset = \"sns\"\n{secret}"),
-                "webhooks of sns are signed with a certificate that must be fetched, which is not supported yet",
+                format!("preset = \"github\"\n{secret}vendor_hosts = [\"sns.eu-west-1.amazonaws.com\"]"),
+                "nothing is fetched from the vendor, so `vendor_hosts` is of no use",
+            ),
+            (
+                format!("preset = \"sns\"\n{secret}vendor_hosts = []"),
+                "`vendor_hosts` has 1 to 16 hosts",
             ),
             (secret.to_owned(), "nothing says where the signature is"),
             ("preset = \"github\"".to_owned(), "`secret` is missing"),
@@ -527,6 +579,47 @@ mod tests {
             ),
         ] {
             assert_eq!(sample(&lines).mistakes(), [what], "{lines}");
+        }
+    }
+
+    #[test]
+    fn hosts_of_a_vendor_are_written_as_its_addresses_have_them() {
+        let hosts = |hosts: &str| {
+            sample(&format!(
+                "preset = \"sns\"\nsecret = \"env:SECRET\"\nvendor_hosts = [{hosts}]"
+            ))
+        };
+        let config = hosts("\"sns.eusc-de-east-1.amazonaws.eu\", \"localhost:4566\"").config();
+        let certificate = config.callers[0]
+            .signature
+            .as_ref()
+            .unwrap()
+            .recipe
+            .certificate
+            .clone();
+        assert_eq!(
+            certificate.unwrap().hosts,
+            ["sns.eusc-de-east-1.amazonaws.eu", "localhost:4566"]
+        );
+        for bad in [
+            "https://sns.eu-west-1.amazonaws.com",
+            "http://sns.eu-west-1.amazonaws.com",
+            "sns.*.amazonaws.com",
+            "SNS.eu-west-1.amazonaws.com",
+            "user@sns.eu-west-1.amazonaws.com",
+            "sns.eu-west-1.amazonaws.com/",
+            "sns.eu-west-1.amazonaws.com:443",
+            "sns.eu-west-1.amazonaws.com:08",
+            "sns.eu-west-1.amazonaws.com.",
+            "[::1]",
+            "",
+        ] {
+            let mistakes = hosts(&format!("{bad:?}")).mistakes();
+            assert_eq!(
+                mistakes,
+                ["this is not a host as the addresses of a vendor have it"],
+                "{bad}"
+            );
         }
     }
 

@@ -27,7 +27,9 @@ const TRIGGER: &str = "https://prod-01.westeurope.logic.azure.com/workflows/0123
                        manual/paths/invoke?api-version=2016-06-01";
 
 /// Presets that must be on a page, under the names of the settings.
-const PROMISED: [&str; 32] = [
+const PROMISED: [&str; 34] = [
+    "sns",
+    "paypal",
     "github",
     "gitlab",
     "gitlab-token",

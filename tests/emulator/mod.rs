@@ -47,6 +47,7 @@ mod subject;
 pub mod tokens;
 pub mod trigger;
 pub mod vault;
+pub mod vendor;
 pub mod wire;
 
 use std::path::{Path, PathBuf};
@@ -76,6 +77,7 @@ pub use self::steps::Steps;
 pub use self::tokens::TokenAnswer;
 pub use self::trigger::{Condition, Family, Signatures, Trigger};
 pub use self::vault::{Vault, VaultAnswer};
+pub use self::vendor::Vendor;
 pub use self::wire::Framing;
 
 /// The names in the servers' certificates.

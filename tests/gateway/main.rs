@@ -31,6 +31,7 @@ mod duplicates;
 mod explained;
 mod faults;
 mod federated;
+mod fetched_certificates;
 mod forwarding;
 mod guessing;
 #[cfg(unix)]

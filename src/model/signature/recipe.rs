@@ -207,7 +207,7 @@ pub enum TimeUnit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateRecipe {
     pub url: Place,
-    /// Hosts that may serve it; a label `*` is any one label.
+    /// Hosts that may serve it, with a port where it is not 443; a label `*` is the name of any region.
     pub hosts: Vec<String>,
     pub path_prefix: String,
     pub path_suffix: String,

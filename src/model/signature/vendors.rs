@@ -431,7 +431,7 @@ fn sns() -> Recipe {
             "sns.*.amazonaws.com".to_owned(),
             "sns.*.amazonaws.com.cn".to_owned(),
         ],
-        path_prefix: "/".to_owned(),
+        path_prefix: "/SimpleNotificationService-".to_owned(),
         path_suffix: ".pem".to_owned(),
     };
     let recipe = Recipe {

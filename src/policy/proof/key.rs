@@ -78,7 +78,7 @@ impl ByKey {
         if let Err(why) = scheme.claim(shown.head(&url), (shown.now)()) {
             return Err(pending::refused(&caller, &why));
         }
-        let candidates = vec![Signatory { caller, scheme }];
+        let candidates = vec![Signatory::new(caller, scheme)];
         Ok(Identity::Pending(Pending::new(candidates, url)))
     }
 

@@ -13,7 +13,7 @@ mod signed;
 
 use std::sync::Arc;
 
-pub use pending::Pending;
+pub use pending::{CertificateWanted, NoCertificate, Pending};
 pub(super) use shown::Proof;
 pub use shown::{Guesses, Identity, Shown};
 

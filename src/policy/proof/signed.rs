@@ -52,7 +52,7 @@ impl Proof for BySignature {
                     Err(outside) => format!("caller {name}: {outside}"),
                     Ok(()) => {
                         let caller = member.identified(index, None);
-                        candidates.push(Signatory { caller, scheme });
+                        candidates.push(Signatory::new(caller, scheme));
                         continue;
                     }
                 },

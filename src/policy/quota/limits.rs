@@ -8,7 +8,8 @@ use crate::model::Registry;
 use crate::policy::address::Origin;
 use crate::policy::key::GENERATED_PREFIX;
 use crate::policy::quota::kinds::{
-    ADDRESS, CHECK, HANDSHAKE, HANDSHAKE_ADDRESSES_MAX, HANDSHAKE_RATE, KINDS, LimitKind, Subject,
+    ADDRESS, CHECK, FETCH_RATE, FETCH_TOTAL_RATE, HANDSHAKE, HANDSHAKE_ADDRESSES_MAX, HANDSHAKE_RATE, KINDS,
+    LimitKind, Subject,
 };
 use crate::policy::quota::rate::{Cell, Pace, Ticks};
 use crate::policy::quota::table::Addresses;
@@ -22,7 +23,17 @@ pub struct LimitStates {
     cells: Registry<(&'static str, String), Cell>,
     addresses: Arc<Addresses>,
     handshakes: Arc<Addresses>,
+    fetches: Arc<Fetches>,
     clock: Ticks,
+}
+
+/// What was fetched from vendors because of requests whose callers were not known yet.
+#[derive(Debug)]
+struct Fetches {
+    by_address: Addresses,
+    address_pace: Pace,
+    all: Cell,
+    all_pace: Pace,
 }
 
 impl LimitStates {
@@ -33,6 +44,12 @@ impl LimitStates {
             cells: Registry::default(),
             addresses: Arc::new(Addresses::new(addresses_max, clock)),
             handshakes: Arc::new(Addresses::new(HANDSHAKE_ADDRESSES_MAX, clock)),
+            fetches: Arc::new(Fetches {
+                by_address: Addresses::new(HANDSHAKE_ADDRESSES_MAX, clock),
+                address_pace: Pace::of(&FETCH_RATE, clock),
+                all: Cell::default(),
+                all_pace: Pace::of(&FETCH_TOTAL_RATE, clock),
+            }),
             clock,
         }
     }
@@ -47,6 +64,7 @@ impl LimitStates {
     pub fn sweep(&self) {
         self.addresses.sweep();
         self.handshakes.sweep();
+        self.fetches.by_address.sweep();
     }
 
     /// Forgets limits that no settings have any more.
@@ -85,6 +103,7 @@ pub struct Quotas {
     addresses: Arc<Addresses>,
     handshakes_pace: Pace,
     handshakes: Arc<Addresses>,
+    fetches: Arc<Fetches>,
 }
 
 /// A limit with its state, and the texts for its refusals.
@@ -125,6 +144,7 @@ impl Quotas {
             addresses: states.addresses.clone(),
             handshakes_pace: Pace::of(&HANDSHAKE_RATE, states.clock),
             handshakes: states.handshakes.clone(),
+            fetches: states.fetches.clone(),
         }
     }
 
@@ -174,6 +194,17 @@ impl Quotas {
             Some(limit) => limit.cell.take(&limit.pace).map_err(|wait| limit.refuse(wait)),
             None => Ok(()),
         }
+    }
+
+    /// Takes something that a request of this address has fetched from a vendor.
+    ///
+    /// # Errors
+    /// How long to wait for the next.
+    pub fn take_fetch(&self, origin: Origin) -> Result<(), Duration> {
+        let fetches = &self.fetches;
+        fetches.all.probe(&fetches.all_pace)?;
+        fetches.by_address.take(origin.bucket(), &fetches.address_pace)?;
+        fetches.all.take(&fetches.all_pace)
     }
 
     /// Takes a request from the limits of its caller, its route and the gateway: from all of them or from

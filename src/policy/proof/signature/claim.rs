@@ -94,12 +94,27 @@ impl Scheme {
 }
 
 impl Claim<'_> {
-    /// Where the certificate is that [`Claim::confirm`] needs, if it needs one: a URL of a host that may serve it.
-    pub fn certificate_url(&self, body: &[u8]) -> Result<Option<String>, Unverified> {
-        let Some(recipe) = &self.scheme.recipe.certificate else {
+    /// Where the certificate is that [`Claim::confirm`] needs, if it needs one: a URL of a host that may serve it. A request
+    /// that no certificate could make valid has none, so that it does not cause one to be fetched.
+    ///
+    /// # Errors
+    /// Why the request cannot be accepted, whatever its signature is.
+    pub fn certificate_url(mut self, body: &[u8]) -> Result<Option<String>, Unverified> {
+        let scheme = self.scheme;
+        let Some(recipe) = &scheme.recipe.certificate else {
             return Ok(None);
         };
-        let values = BodyValues::read(body, &self.scheme.pointers, Extent::Whole)?;
+        let values = BodyValues::read(body, &scheme.pointers, Extent::Whole)?;
+        self.read_body(&values)?;
+        let parts = self.parts(body, &values);
+        let mut refusal = None;
+        let fits = scheme.secrets.iter().any(|secret| {
+            let pieces = parts.pieces(&scheme.recipe.content, &secret.secret);
+            pieces.map_err(|why| refusal.get_or_insert(why)).is_ok()
+        });
+        if let Some(why) = refusal.filter(|_| !fits) {
+            return Err(why);
+        }
         let url = match &recipe.url {
             Place::Body(pointer) => values.get(pointer).map(Cow::Borrowed),
             place => self.head.find(place)?,
@@ -111,6 +126,16 @@ impl Claim<'_> {
         }
     }
 
+    fn parts<'p>(&'p self, body: &'p [u8], values: &'p BodyValues<'p>) -> Parts<'p> {
+        Parts {
+            head: self.head,
+            body,
+            values,
+            timestamp: self.found.timestamp.as_ref().map(|(text, _)| &**text),
+            id: self.found.id.as_deref(),
+        }
+    }
+
     /// Checks the signature.
     ///
     /// # Errors
@@ -119,13 +144,7 @@ impl Claim<'_> {
         let scheme = self.scheme;
         let values = BodyValues::read(body, &scheme.pointers, Extent::Whole)?;
         self.read_body(&values)?;
-        let parts = Parts {
-            head: self.head,
-            body,
-            values: &values,
-            timestamp: self.found.timestamp.as_ref().map(|(text, _)| &**text),
-            id: self.found.id.as_deref(),
-        };
+        let parts = self.parts(body, &values);
         let matches = |secret: &HeldSecret| self.matches(secret, &parts, certificate);
         // Those in force first; the others only so that a refusal can name them.
         let mut inactive = None;

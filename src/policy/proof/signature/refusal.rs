@@ -48,6 +48,8 @@ pub enum Unverified {
     OtherSubject(&'static str),
     #[error("{0} names no certificate of a host that may serve one")]
     CertificateUrl(String),
+    #[error("the signing certificate cannot be used: {0}")]
+    Certificate(String),
     #[error("the signing certificate was not given")]
     CertificateMissing,
     #[error("the signing certificate is not valid at this time")]

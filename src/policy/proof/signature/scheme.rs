@@ -81,6 +81,11 @@ impl Scheme {
         !is_token || !self.pointers.is_empty() || self.id_pointer().is_some()
     }
 
+    /// Whether the key of a signature is in a certificate of the vendor's.
+    pub fn has_certificate(&self) -> bool {
+        self.recipe.certificate.is_some()
+    }
+
     /// Whether a signature covers every byte of the body. A token covers none, and some vendors sign single fields.
     pub fn covers_body(&self) -> bool {
         let is_signed = self.recipe.algorithm != Algorithm::Token;

@@ -111,6 +111,7 @@ fn scheme(preset: &str, text: &str) -> Scheme {
 fn verify(scheme: &Scheme, request: &Request, now: u64) -> Result<Verified, Unverified> {
     let claim = scheme.claim(request.head(), at(now))?;
     let url = claim.certificate_url(&request.body)?;
+    let claim = scheme.claim(request.head(), at(now))?;
     let certificate = url.map(|_| Certificate::from_pem(CERTIFICATE.as_bytes()).unwrap());
     claim.confirm(&request.body, certificate.as_ref())
 }
