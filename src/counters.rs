@@ -86,6 +86,7 @@ pub struct RouteFigures {
     /// Time the trigger took, in seconds.
     pub flow_time: Histogram,
     pub duplicates: Counter,
+    pub overdue: Counter,
     pub recently_answered: Recent,
     /// Requests of the last minutes whose answer broke off on the flow's side.
     pub recently_cut: Recent,
@@ -193,6 +194,8 @@ figures! {
     limiter_entries "limiter_entries" "Addresses with remembered failures": Gauge = Gauge::default();
     duplicates "duplicates" "Requests that got the answer of an earlier one":
         Family<RouteLabels, Counter> = Family::default();
+    overdue "answers_overdue" "Requests answered without their flow, because their sender gives up":
+        Family<RouteLabels, Counter> = Family::default();
     /// Without those that are under way.
     deliveries "remembered_deliveries" "Deliveries whose duplicates get the same answer": Gauge = Gauge::default();
     delivery_bytes "delivery_answer_bytes" "Bytes of their answers": Gauge = Gauge::default();
@@ -227,6 +230,7 @@ impl Counters {
             answered: self.requests.get_or_create(&answered).clone(),
             flow_time: self.flow_time.get_or_create(&labels).clone(),
             duplicates: self.duplicates.get_or_create(&labels).clone(),
+            overdue: self.overdue.get_or_create(&labels).clone(),
             recently_answered: Recent::default(),
             recently_cut: Recent::default(),
             recently_gone: Recent::default(),
@@ -269,6 +273,7 @@ impl Counters {
         let labels = RouteLabels { route };
         self.flow_time.remove(&labels);
         self.duplicates.remove(&labels);
+        self.overdue.remove(&labels);
     }
 
     /// Minutes since the start, counted from 1, for [`Recent`].

@@ -211,6 +211,11 @@ problems! {
         "The flow did not give an answer; a run has probably started." FlowOwner RUNS;
     FlowTimeout GATEWAY_TIMEOUT "flow-timeout" NotYourFault No
         "The flow did not answer in time; a run may have started." FlowOwner RUNS;
+    /// The flow may go on: the time is that of the sender, or of `within`.
+    AnswerOverdue GATEWAY_TIMEOUT "answer-overdue" NotYourFault No
+        "The flow did not answer before its sender gives up." FlowOwner
+        "Have the flow answer at once: with a Response action as its first step, or without any and `accepted = \"ok\"` in \
+            `[route.answer]`. What it answered later is `flow_status` of the line; `within` of that table changes the time.";
     /// The platform failed, or its answer says nothing known.
     FlowFailed BAD_GATEWAY "flow-failed" NotYourFault No
         "The flow platform failed; a run may have started." Operator CAUSE;
@@ -316,6 +321,7 @@ impl Kind {
             Self::FlowNoResponse => Run::Yes,
             Self::Internal
             | Self::FlowTimeout
+            | Self::AnswerOverdue
             | Self::FlowFailed
             | Self::FlowAnswerInvalid
             | Self::FlowConnectionLost => Run::Unknown,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -40,17 +39,19 @@ pub struct Progress {
     abandoned: AtomicBool,
 }
 
-impl Progress {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
             born: clock::now(),
             last_millis: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             done: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-        })
+        }
     }
+}
 
+impl Progress {
     pub fn moved(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let passed = clock::now().saturating_duration_since(self.born);

@@ -12,6 +12,7 @@ use crate::flow::outbound::Introduction;
 use crate::flow::{Address, outbound};
 use crate::gateway::arrived::{Arrived, check_enabled, read, read_whole};
 use crate::gateway::budget::Owner;
+use crate::gateway::deadline::Deadline;
 use crate::gateway::estate::Estate;
 use crate::gateway::handshake::{self, Asked};
 use crate::gateway::journal::Journal;
@@ -43,6 +44,8 @@ pub(super) struct AdmittedParts<'r> {
     /// The id of the delivery, where the signature of the caller has one.
     pub delivery: Option<String>,
     pub holder: Holder,
+    /// When its sender gives up, where that is known.
+    pub deadline: Option<Deadline>,
     /// Kept until the last byte of the answer.
     pub taken: Taken,
 }
@@ -55,6 +58,7 @@ pub(super) struct Passage<'r> {
     pub who: Introduction,
     pub delivery: Option<String>,
     pub holder: Holder,
+    deadline: Option<Deadline>,
     taken: Option<Taken>,
     target: Option<PathAndQuery>,
     pub payload: Option<Payload>,
@@ -102,6 +106,7 @@ impl<'r> Passage<'r> {
             who: self.who,
             delivery: self.delivery,
             holder: self.holder,
+            deadline: self.deadline,
             taken: self.taken.ok_or_else(missing)?,
         })))
     }
@@ -148,6 +153,7 @@ pub(super) async fn admit<'r>(
     let (rest, query) = (found.rest, head.uri.query());
     let target = route.upstream.target(address.url(), &route.passes, rest, query);
     let target = steps.pass(Step::Target, target)?;
+    let deadline = route.deadlines.of(caller.index);
     let (holder, delivery) = (caller.holder(origin), caller.delivery);
     let who = Introduction {
         request: journal.request(),
@@ -179,6 +185,7 @@ pub(super) async fn admit<'r>(
         who,
         delivery,
         holder,
+        deadline,
         taken,
         target,
         payload,
@@ -325,9 +332,9 @@ mod tests {
 
     use super::{Admission, admit};
     use crate::counters::Counters;
-    use crate::flow::Progress;
     use crate::gateway::arrived::Arrived;
     use crate::gateway::connection::Connection;
+    use crate::gateway::course::Course;
     use crate::gateway::current::Gateway;
     use crate::gateway::journal::Journal;
     use crate::gateway::log::Log;
@@ -390,7 +397,7 @@ mod tests {
         let via = Connection::new(peer, 0, "h1", None, Peers::Callers);
         let estate = &gateway.estate;
         let mut journal = Journal::open(&estate.log, &estate.counters, peer.ip(), "h1", &head.method);
-        let progress = Progress::new();
+        let progress = Course::new();
         let body = Inbound::Whole(Bytes::from_static(body.as_bytes()));
         let mut is_admitted = false;
         let allocated = measure(|| {

@@ -107,19 +107,35 @@ pub(super) fn problem(problem: &Problem, by: AnsweredBy, mut journal: Journal) -
 
 /// The answer for a problem whose request has lost its line.
 pub(super) fn without_line(problem: &Problem, request: RequestId) -> Response<AnswerBody> {
-    problem.answer(request).map(|bytes| AnswerBody {
+    of_bytes(problem.answer(request))
+}
+
+/// An answer without a line.
+pub(super) fn of_bytes(answer: Response<Bytes>) -> Response<AnswerBody> {
+    answer.map(|bytes| AnswerBody {
         source: AnswerSource::Own(Some(bytes)),
         journal: None,
         passed: None,
     })
 }
 
-pub(super) fn own(answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal) -> Response<AnswerBody> {
-    let (mut head, bytes) = answer.into_parts();
-    journal.answered(head.status.as_u16(), by);
-    head.headers
-        .insert(REQUEST_ID, outbound::format_id(journal.request()));
-    head.headers.insert(ANSWER, HeaderValue::from_static(by.as_str()));
+/// The answer for a problem while the request goes on, with its line.
+pub(super) fn early(problem: &Problem, request: RequestId) -> Response<Bytes> {
+    let mut answer = problem.answer(request);
+    sign(&mut answer, request, AnsweredBy::Gateway);
+    answer
+}
+
+fn sign<B>(answer: &mut Response<B>, request: RequestId, by: AnsweredBy) {
+    let headers = answer.headers_mut();
+    headers.insert(REQUEST_ID, outbound::format_id(request));
+    headers.insert(ANSWER, HeaderValue::from_static(by.as_str()));
+}
+
+pub(super) fn own(mut answer: Response<Bytes>, by: AnsweredBy, mut journal: Journal) -> Response<AnswerBody> {
+    journal.answered(answer.status().as_u16(), by);
+    sign(&mut answer, journal.request(), by);
+    let (head, bytes) = answer.into_parts();
     let body = AnswerBody {
         source: AnswerSource::Own(Some(bytes)),
         journal: Some(journal),

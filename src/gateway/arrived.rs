@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use http::request::Parts;
 
-use crate::flow::Progress;
 use crate::flow::outbound::Introduction;
 use crate::gateway::budget::Owner;
 use crate::gateway::connection::Connection;
+use crate::gateway::course::Course;
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::{self, Inbound, Payload, Rules};
@@ -30,7 +30,7 @@ pub(super) struct Arrived<'r> {
     pub via: &'r Connection,
     /// The route, as soon as it is known.
     pub route: Option<&'r Route>,
-    pub progress: &'r Arc<Progress>,
+    pub progress: &'r Arc<Course>,
 }
 
 pub(super) async fn read(

@@ -1,5 +1,5 @@
-//! A request that outlives its caller: once the body has been handed over the flow may be running, so the
-//! answer is awaited and logged although nobody is there to take it. Before that, a caller that leaves ends it.
+//! A request that outlives its caller, or its caller's patience: once the body has been handed over the flow may be running, so
+//! the answer is awaited and logged although nobody is there to take it. Before that, a caller that leaves ends it.
 
 use std::fmt;
 use std::future::Future;
@@ -12,8 +12,8 @@ use http::Response;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::flow::Progress;
-use crate::gateway::answer::AnswerBody;
+use crate::gateway::answer::{self, AnswerBody};
+use crate::gateway::course::Course;
 
 type Work = Pin<Box<dyn Future<Output = Response<AnswerBody>> + Send>>;
 
@@ -56,31 +56,43 @@ impl Drop for Orphan {
 /// A request on its way. Dropped after its body was handed over, it goes on in a task of its own.
 pub struct Call {
     work: Option<Work>,
-    progress: Arc<Progress>,
+    course: Arc<Course>,
     departed: Arc<Departed>,
 }
 
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
-            .field("progress", &self.progress)
+            .field("course", &self.course)
             .finish_non_exhaustive()
     }
 }
 
 impl Call {
-    /// Wraps the work; `progress` says whether the body was handed over.
-    pub(super) fn new(work: Work, progress: Arc<Progress>, departed: &Arc<Departed>) -> Self {
+    /// Wraps the work; `course` says whether the body was handed over.
+    pub(super) fn new(work: Work, course: Arc<Course>, departed: &Arc<Departed>) -> Self {
         Self {
             work: Some(work),
-            progress,
+            course,
             departed: departed.clone(),
         }
     }
 
     /// Whether the whole body was handed over to the trigger: a run may have started.
     pub fn is_handed_over(&self) -> bool {
-        self.progress.is_done()
+        self.course.is_done()
+    }
+
+    /// Ends the work in a task of its own: its answer is read to the end, so that its line has how it ended.
+    fn detach(&self, work: impl Future<Output = Response<AnswerBody>> + Send + 'static) {
+        // Outside a runtime (it is shutting down) nothing can be awaited any more.
+        if let Ok(runtime) = Handle::try_current() {
+            let orphan = Orphan::of(&self.departed);
+            runtime.spawn(async move {
+                work.await.into_body().read_out().await;
+                drop(orphan);
+            });
+        }
     }
 }
 
@@ -91,7 +103,16 @@ impl Future for Call {
         let Some(work) = &mut self.work else {
             return Poll::Pending;
         };
-        let answer = std::task::ready!(work.as_mut().poll(cx));
+        let polled = work.as_mut().poll(cx);
+        if let Some(early) = self.course.take_early() {
+            match (polled, self.work.take()) {
+                (Poll::Ready(answer), _) => self.detach(std::future::ready(answer)),
+                (Poll::Pending, Some(work)) => self.detach(work),
+                (Poll::Pending, None) => {}
+            }
+            return Poll::Ready(answer::of_bytes(early));
+        }
+        let answer = std::task::ready!(polled);
         self.work = None;
         Poll::Ready(answer)
     }
@@ -99,17 +120,9 @@ impl Future for Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let Some(work) = self.work.take().filter(|_| self.progress.is_done()) else {
-            return;
-        };
-        self.progress.abandon();
-        // Outside a runtime (it is shutting down) nothing can be awaited any more.
-        if let Ok(runtime) = Handle::try_current() {
-            let orphan = Orphan::of(&self.departed);
-            runtime.spawn(async move {
-                work.await.into_body().read_out().await;
-                drop(orphan);
-            });
+        if let Some(work) = self.work.take().filter(|_| self.course.is_done()) {
+            self.course.abandon();
+            self.detach(work);
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::deliveries::{Claim, Delivery, DeliveryStore, Earlier, KeptAnswer, Running};
-use crate::flow::Progress;
+use crate::gateway::course::Course;
 use crate::gateway::journal::Journal;
 use crate::model::{AnsweredBy, RequestId};
 use crate::problem::{Kind, Problem, Run};
@@ -54,10 +54,11 @@ impl Duplicates {
         &self,
         store: Arc<dyn DeliveryStore>,
         delivery: &Delivery,
-        progress: &Arc<Progress>,
+        (progress, until): (&Arc<Course>, Option<Instant>),
         journal: &mut Journal,
     ) -> Result<Turn, Problem> {
-        let began = Instant::now();
+        let deadline = Instant::now() + self.wait_max;
+        let deadline = until.map_or(deadline, |until| until.min(deadline));
         loop {
             let running = match Claim::take(&store, delivery, self.settings.window).await {
                 Ok(claim) => {
@@ -76,7 +77,7 @@ impl Duplicates {
                 Err(Earlier::Running(running)) => running,
             };
             let waiting = Instant::now();
-            let ended = self.wait(running, began + self.wait_max).await;
+            let ended = self.wait(running, deadline).await;
             journal.waited(waiting.elapsed());
             // Where the first one was given up, the next to try takes its place.
             if let Some(answer) = ended? {
@@ -99,7 +100,7 @@ impl Duplicates {
         let place = self.places.try_acquire();
         let _place = place.map_err(|_| in_flight(", and `waiting_max` duplicates of the route wait"))?;
         let ended = tokio::time::timeout_at(deadline, end).await;
-        ended.map_err(|_| in_flight(", and this one has waited for as long as the flow may take"))
+        ended.map_err(|_| in_flight(", and this one has waited for as long as it may"))
     }
 }
 
@@ -108,7 +109,7 @@ impl Duplicates {
 pub(super) struct Delivering {
     claim: Option<Claim>,
     request: RequestId,
-    progress: Arc<Progress>,
+    progress: Arc<Course>,
     unknown: UnknownOutcome,
 }
 
@@ -242,7 +243,7 @@ mod tests {
     use super::{Delivering, Duplicates, Turn};
     use crate::counters::Counters;
     use crate::deliveries::{Delivery, DeliveryStore, Memory, Sent, identify};
-    use crate::flow::Progress;
+    use crate::gateway::course::Course;
     use crate::gateway::journal::Journal;
     use crate::gateway::log::Log;
     use crate::model::{AnsweredBy, CallerName, RequestId};
@@ -286,16 +287,16 @@ mod tests {
             }
         }
 
-        async fn turn(&self, progress: &Arc<Progress>) -> Result<Turn, Problem> {
+        async fn turn(&self, progress: &Arc<Course>) -> Result<Turn, Problem> {
             let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let mut journal = Journal::open(&Log::off(), &Counters::new(), address, "h1", &Method::POST);
             let turn = self
                 .rules
-                .turn(self.store.clone(), &self.delivery, progress, &mut journal);
+                .turn(self.store.clone(), &self.delivery, (progress, None), &mut journal);
             turn.await
         }
 
-        async fn first(&self, progress: &Arc<Progress>) -> Delivering {
+        async fn first(&self, progress: &Arc<Course>) -> Delivering {
             match self.turn(progress).await {
                 Ok(Turn::Forward(Some(delivering))) => delivering,
                 _ => panic!("it is not the first"),
@@ -304,7 +305,7 @@ mod tests {
 
         /// The status that a duplicate gets; none if it may start a run.
         async fn repeated(&self) -> Option<StatusCode> {
-            match self.turn(&Progress::new()).await {
+            match self.turn(&Course::new()).await {
                 Ok(Turn::Repeat(answer)) => Some(answer.status),
                 Ok(Turn::Forward(_)) => None,
                 Err(problem) => panic!("{problem}"),
@@ -315,9 +316,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_duplicate_waits_no_longer_than_the_first_one_may_take() {
         let stand = Stand::new(UnknownOutcome::Problem);
-        let first = stand.first(&Progress::new()).await;
+        let first = stand.first(&Course::new()).await;
         let began = Instant::now();
-        let refused = stand.turn(&Progress::new()).await.err().unwrap();
+        let refused = stand.turn(&Course::new()).await.err().unwrap();
         assert_eq!(refused.kind(), Kind::DeliveryInFlight);
         // waiting_timeout, connect_timeout and response_timeout.
         assert_eq!(began.elapsed(), Duration::from_secs(5 + 5 + 125));
@@ -327,7 +328,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_dropped_before_it_was_handed_over_may_be_repeated() {
         let stand = Stand::new(UnknownOutcome::Problem);
-        drop(stand.first(&Progress::new()).await);
+        drop(stand.first(&Course::new()).await);
         assert_eq!(stand.repeated().await, None);
     }
 
@@ -339,7 +340,7 @@ mod tests {
             (UnknownOutcome::Again, None),
         ] {
             let stand = Stand::new(unknown);
-            let progress = Progress::new();
+            let progress = Course::new();
             let first = stand.first(&progress).await;
             progress.done();
             drop(first);
@@ -356,7 +357,7 @@ mod tests {
             (AnsweredBy::Flow, StatusCode::SERVICE_UNAVAILABLE, true),
         ] {
             let stand = Stand::new(UnknownOutcome::Problem);
-            let first = stand.first(&Progress::new()).await;
+            let first = stand.first(&Course::new()).await;
             first.answered(status, &Fields::default(), by).finish();
             assert_eq!(stand.repeated().await.is_some(), repeated, "{by:?} {status}");
         }
@@ -365,11 +366,11 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_dropped_keeps_its_status() {
         let stand = Stand::new(UnknownOutcome::Problem);
-        let first = stand.first(&Progress::new()).await;
+        let first = stand.first(&Course::new()).await;
         let mut keeping = first.answered(StatusCode::CREATED, &Fields::default(), AnsweredBy::Flow);
         keeping.add(b"half");
         drop(keeping);
-        match stand.turn(&Progress::new()).await {
+        match stand.turn(&Course::new()).await {
             Ok(Turn::Repeat(answer)) => {
                 assert_eq!((answer.status, answer.body.len()), (StatusCode::CREATED, 0));
             }

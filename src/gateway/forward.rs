@@ -15,6 +15,8 @@ use crate::gateway::admission::{Admitted, AdmittedParts};
 use crate::gateway::answer::{self, AnswerBody, FlowBody};
 use crate::gateway::budget::Owner;
 use crate::gateway::cors::Cors;
+use crate::gateway::course::Course;
+use crate::gateway::deadline::{Deadline, Met};
 use crate::gateway::duplicates::{Duplicates, Turn};
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
@@ -38,15 +40,19 @@ enum Round {
 
 /// What is to be done after one try.
 enum Next {
-    Pass(StatusCode, Fields, Box<FlowBody>, AnsweredBy),
-    Problem(Problem, AnsweredBy),
+    End(Outcome),
     /// The same bytes go once more, with a fresh token.
     Again,
 }
 
+enum Outcome {
+    Pass(StatusCode, Fields, Box<FlowBody>, AnsweredBy),
+    Problem(Problem, AnsweredBy),
+}
+
 struct Departure<'r> {
     admitted: AdmittedParts<'r>,
-    progress: &'r Arc<Progress>,
+    progress: &'r Arc<Course>,
     worker: usize,
 }
 
@@ -54,22 +60,27 @@ pub(super) async fn forward(
     admitted: Admitted<'_>,
     estate: &Estate,
     worker: usize,
-    progress: &Arc<Progress>,
+    progress: &Arc<Course>,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
     let admitted = admitted.into_parts();
+    let began = journal.started();
+    let deadline = admitted
+        .deadline
+        .map(|deadline| (deadline, deadline.after(began)));
     let id = admitted.delivery.as_deref();
     let sent = (admitted.head, &admitted.payload);
     let turn = match delivery(admitted.route, sent, &admitted.who, id) {
         Ok(Some((rules, delivery))) => {
             let store = estate.deliveries.clone();
+            let until = deadline.map(|(_, at)| at);
             // In a box: waiting takes room, and most routes never do.
-            Box::pin(rules.turn(store, &delivery, progress, &mut journal)).await
+            Box::pin(rules.turn(store, &delivery, (progress, until), &mut journal)).await
         }
         Ok(None) => Ok(Turn::Forward(None)),
         Err(problem) => Err(problem),
     };
-    let mut delivering = match turn {
+    let delivering = match turn {
         Ok(Turn::Forward(delivering)) => delivering,
         Ok(Turn::Repeat(kept)) => return answer::repeated(&kept, journal),
         Err(problem) => {
@@ -82,24 +93,22 @@ pub(super) async fn forward(
         progress,
         worker,
     };
-    let mut round = Round::First;
-    loop {
-        let next = departure.attempt(&mut journal, round).await;
-        match next.unwrap_or_else(|problem| Next::Problem(problem, AnsweredBy::Gateway)) {
-            Next::Problem(problem, by) => {
-                let problem = departure.admitted.route.problem(problem);
-                if let Some(delivering) = delivering.take() {
-                    delivering.failed(&problem, by);
-                }
-                return answer::problem(&problem, by, journal);
+    let outcome = match deadline {
+        None => departure.travel(&mut journal).await,
+        Some(deadline) => Box::pin(departure.travel_until(deadline, &mut journal)).await,
+    };
+    match outcome {
+        Outcome::Problem(problem, by) => {
+            let problem = departure.admitted.route.problem(problem);
+            if let Some(delivering) = delivering {
+                delivering.failed(&problem, by);
             }
-            Next::Pass(status, fields, mut body, by) => {
-                let delivering = delivering.take();
-                body.keeping = delivering.map(|delivering| delivering.answered(status, &fields, by));
-                body.taken = Some(departure.admitted.taken);
-                return answer::passed(status, fields, body, by, journal);
-            }
-            Next::Again => round = Round::Second,
+            answer::problem(&problem, by, journal)
+        }
+        Outcome::Pass(status, fields, mut body, by) => {
+            body.keeping = delivering.map(|delivering| delivering.answered(status, &fields, by));
+            body.taken = Some(departure.admitted.taken);
+            answer::passed(status, fields, body, by, journal)
         }
     }
 }
@@ -129,6 +138,48 @@ pub(super) fn delivery<'r>(
 }
 
 impl Departure<'_> {
+    /// Goes to the flow and comes back with what is to be answered.
+    async fn travel(&mut self, journal: &mut Journal) -> Outcome {
+        let mut round = Round::First;
+        loop {
+            match self.attempt(journal, round).await {
+                Ok(Next::End(outcome)) => return outcome,
+                Ok(Next::Again) => round = Round::Second,
+                Err(problem) => return Outcome::Problem(problem, AnsweredBy::Gateway),
+            }
+        }
+    }
+
+    /// The same, for a sender that gives up after a known time.
+    async fn travel_until(&mut self, (deadline, at): (Deadline, Instant), journal: &mut Journal) -> Outcome {
+        let (route, head, course) = (self.admitted.route, self.admitted.head, self.progress);
+        let (request, started) = (journal.request(), clock::now());
+        let overdue = route.problem(deadline.overdue());
+        let mut bytes = 0;
+        let answer = || {
+            let mut early = answer::early(&overdue, request);
+            bytes = early.body().len() as u64;
+            if let Some(cors) = &route.cors {
+                cors.permit(&head.headers, early.headers_mut());
+            }
+            route.figures.overdue.inc();
+            course.answer_early(early);
+        };
+        match Deadline::meet(at, self.travel(journal), course, answer).await {
+            Met::InTime(outcome) => outcome,
+            Met::Overdue(outcome) => {
+                journal.overdue(&overdue, bytes);
+                outcome
+            }
+            Met::GivenUp => {
+                route.figures.overdue.inc();
+                journal.waited(clock::now() - started);
+                journal.unsent();
+                Outcome::Problem(deadline.given_up(), AnsweredBy::Gateway)
+            }
+        }
+    }
+
     async fn attempt(&mut self, journal: &mut Journal, round: Round) -> Result<Next, Problem> {
         let route = self.admitted.route;
         let permit = self.permit(journal).await?;
@@ -166,7 +217,7 @@ impl Departure<'_> {
                 if route.cors.is_some() {
                     Cors::replace(&mut fields);
                 }
-                return Ok(Next::Pass(status, fields, Box::new(body), by));
+                return Ok(Next::End(Outcome::Pass(status, fields, Box::new(body), by)));
             }
             Judgement::Refused(refusal) => refusal,
         };
@@ -178,7 +229,8 @@ impl Departure<'_> {
             journal.cause(format!("{refusal}; a fresh one was fetched"));
             return Ok(Next::Again);
         }
-        Ok(Next::Problem(refusal.problem(&sent), AnsweredBy::Platform))
+        let problem = refusal.problem(&sent);
+        Ok(Next::End(Outcome::Problem(problem, AnsweredBy::Platform)))
     }
 
     /// Waits for the right to send. What counts while the body is arriving stays with the body.
@@ -255,7 +307,8 @@ impl Departure<'_> {
             journal.sending();
             // Read anew: what was done in this turn until now is our own time, not the trigger's.
             let started = Instant::now();
-            let watched = streamed.then_some(&***progress);
+            let progressed: &Progress = progress;
+            let watched = streamed.then_some(progressed);
             let sent = route.trigger.send(lease, call, watched).await;
             journal.flow_time(clock::now().saturating_duration_since(started), age);
             let failed = match sent {

@@ -8,11 +8,11 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 
-use crate::flow::Progress;
 use crate::gateway::admission::{Admission, admit};
 use crate::gateway::answer::{self, AnswerBody};
 use crate::gateway::arrived::Arrived;
 use crate::gateway::connection::Connection;
+use crate::gateway::course::Course;
 use crate::gateway::current::Gateway;
 use crate::gateway::detach::Call;
 use crate::gateway::forward::forward;
@@ -33,7 +33,7 @@ impl Gateway {
         via: &Arc<Connection>,
         defect: Option<Defect>,
     ) -> Call {
-        let progress = Progress::new();
+        let progress = Course::new();
         let answer = answer_all(self.clone(), via.clone(), request, defect, progress.clone());
         // One box for the whole way: who drops it decides whether it goes on without a caller.
         Call::new(Box::pin(answer), progress, &self.estate.departed)
@@ -46,7 +46,7 @@ async fn answer_all(
     via: Arc<Connection>,
     request: Request<Inbound>,
     defect: Option<Defect>,
-    progress: Arc<Progress>,
+    progress: Arc<Course>,
 ) -> Response<AnswerBody> {
     let estate = &gateway.estate;
     let address = Origin::of_peer(via.peer).address();
@@ -72,7 +72,7 @@ async fn answer(
     gateway: &Gateway,
     via: &Connection,
     request: Request<Inbound>,
-    (defect, progress): (Option<Defect>, &Arc<Progress>),
+    (defect, progress): (Option<Defect>, &Arc<Course>),
     mut journal: Journal,
 ) -> Response<AnswerBody> {
     let snapshot = gateway.snapshot();

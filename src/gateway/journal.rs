@@ -11,7 +11,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::counters::{Counters, OutcomeLabels, Refused, RouteFigures};
-use crate::flow::{Age, Progress};
+use crate::flow::Age;
+use crate::gateway::course::Course;
 use crate::gateway::log::{Form, Log, SCHEMA_VERSION, json};
 use crate::model::claims::cut;
 use crate::model::{AnsweredBy, CallerName, KeyLabel, RequestId, clock};
@@ -118,7 +119,7 @@ struct Line {
     limit: Option<&'static str>,
     cause: Option<String>,
     target: Option<String>,
-    progress: Option<Arc<Progress>>,
+    progress: Option<Arc<Course>>,
     bytes_in: u64,
     bytes_out: u64,
     token_time: Option<Duration>,
@@ -132,6 +133,8 @@ struct Line {
     /// Of a request that only asked, what came of it.
     check: Option<&'static str>,
     upstream: Option<Age>,
+    /// Whether the caller was answered before the flow did.
+    is_overdue: bool,
     end: End,
 }
 
@@ -173,12 +176,18 @@ impl Journal {
             handshake: None,
             check: None,
             upstream: None,
+            is_overdue: false,
             end: End::CallerGone,
         }))
     }
 
     pub fn request(&self) -> RequestId {
         self.0.request
+    }
+
+    /// When the request began to be handled.
+    pub(super) fn started(&self) -> Instant {
+        self.0.started
     }
 
     pub fn route(&mut self, figures: &Arc<RouteFigures>) {
@@ -217,8 +226,24 @@ impl Journal {
         self.0.check = Some(result);
     }
 
+    /// Notes the problem that was the answer before the flow gave one. What comes later adds to it.
+    pub(super) fn overdue(&mut self, problem: &Problem, bytes: u64) {
+        let known = self.0.run_started;
+        self.problem(problem);
+        self.0.run_started = known;
+        self.answered(problem.kind().row().status.as_u16(), AnsweredBy::Gateway);
+        self.0.bytes_out = bytes;
+        self.0.is_overdue = true;
+    }
+
     /// Notes the problem that is the answer, or the reason that there is none.
     pub fn problem(&mut self, problem: &Problem) {
+        if self.0.is_overdue {
+            let first = self.0.cause.take().unwrap_or_default();
+            let then = (problem.kind().row().code, problem.cause().unwrap_or_default());
+            self.0.run_started = Some(problem.run_started());
+            return self.cause(format!("{first} Afterwards: {}: {}", then.0, then.1));
+        }
         self.0.problem = Some(problem.kind());
         self.0.limit = problem.limit_name();
         self.0.run_started = Some(problem.run_started());
@@ -244,7 +269,7 @@ impl Journal {
     }
 
     /// Notes the body's progress; its bytes are read at the end.
-    pub fn body(&mut self, progress: &Arc<Progress>, took: Duration) {
+    pub(super) fn body(&mut self, progress: &Arc<Course>, took: Duration) {
         self.0.progress = Some(progress.clone());
         self.0.body_time += took;
     }
@@ -305,6 +330,11 @@ impl Journal {
     /// gateway's own time.
     pub fn answered(&mut self, status: u16, by: AnsweredBy) {
         let line = &mut self.0;
+        if line.is_overdue {
+            // Of our own problems the line has the code in its cause.
+            line.flow_status = Some(status).filter(|_| by != AnsweredBy::Gateway);
+            return;
+        }
         line.status = Some(status);
         line.answer = Some(by);
         if by == AnsweredBy::Api {
@@ -322,7 +352,9 @@ impl Journal {
     }
 
     pub fn sent(&mut self, bytes: u64) {
-        self.0.bytes_out += bytes;
+        if !self.0.is_overdue {
+            self.0.bytes_out += bytes;
+        }
     }
 
     pub fn complete(&mut self) {

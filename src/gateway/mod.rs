@@ -10,7 +10,9 @@ mod certificates;
 mod check;
 mod connection;
 mod cors;
+mod course;
 mod current;
+mod deadline;
 mod detach;
 mod duplicates;
 mod estate;
@@ -23,6 +25,7 @@ pub mod journal;
 mod key_expiry;
 mod listeners;
 pub mod log;
+
 mod payload;
 mod query;
 mod ready;

@@ -13,9 +13,10 @@ use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::flow::{Arriving, Load, Outgoing, Progress};
+use crate::flow::{Arriving, Load, Outgoing};
 use crate::gateway::arrival::{Arrival, Pace, Standstill, Stop};
 use crate::gateway::budget::{Budget, Owner, Reservation};
+use crate::gateway::course::Course;
 use crate::problem::{Kind, Problem};
 use crate::wire::BodyError;
 
@@ -168,7 +169,7 @@ impl Payload {
         rules: Rules,
         budget: &Arc<Budget>,
         owner: Owner<'_>,
-        progress: &Arc<Progress>,
+        progress: &Arc<Course>,
     ) -> Result<Self, Problem> {
         let held_max = rules.hold_bytes_max as u64;
         match &mut body {
@@ -315,7 +316,7 @@ pub(super) struct Streamed {
     left: u64,
     bytes_max: u64,
     stated: Option<u64>,
-    progress: Arc<Progress>,
+    progress: Arc<Course>,
     ending: Arc<OnceLock<Ending>>,
     reservation: Option<Reservation>,
     arriving: Option<Arriving>,
@@ -327,7 +328,7 @@ impl Streamed {
         arrival: Arrival<Inbound>,
         stated: Option<u64>,
         rules: Rules,
-        progress: &Arc<Progress>,
+        progress: &Arc<Course>,
     ) -> Self {
         Self {
             first: first.join(),

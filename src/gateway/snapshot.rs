@@ -12,6 +12,7 @@ use crate::entra::{Identity, Tokens};
 use crate::flow::Trigger;
 use crate::gateway::arrival::Pace;
 use crate::gateway::cors::Cors;
+use crate::gateway::deadline::Deadlines;
 use crate::gateway::duplicates::Duplicates;
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::PathMask;
@@ -93,6 +94,8 @@ pub(super) struct Route {
     pub cors: Option<Cors>,
     /// What becomes of a flow's success, if it does not pass.
     pub success: Option<Success>,
+    /// When those that call it give up.
+    pub deadlines: Deadlines,
     pub contact: Option<Contact>,
     pub duplicates: Option<Duplicates>,
     pub figures: Arc<RouteFigures>,
@@ -317,6 +320,7 @@ impl Route {
             },
             cors: Cors::build(settings),
             success: Success::build(&settings.success),
+            deadlines: Deadlines::build(settings, &config.callers),
             contact: settings.contact.clone(),
             duplicates: Duplicates::build(settings),
             figures: estate.figures.share(settings.name.clone(), figures),

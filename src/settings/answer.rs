@@ -1,12 +1,15 @@
 //! `[route.answer]`: what callers get where the flow accepted a request or succeeded. Vendors switch off a webhook that does
 //! not answer what they expect, and a flow without a Response action always answers 202 without a body.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use crate::model::Flaw;
 use crate::settings::check::Check;
 use crate::settings::kinds::{ANY, At, choice};
+use crate::settings::scalars::HOUR;
 use crate::settings::table::{Table, table};
 
 /// Largest fixed body; acknowledgements of vendors have a few hundred bytes. All of it is in memory for each route.
@@ -24,6 +27,9 @@ table! {
         content_type: Option<At<String>> = None, ANY, Reload;
         /// Its body, at most 16384 bytes; default: empty.
         body: Option<At<String>> = None, ANY, Reload;
+        /// When its senders give up; a problem is the answer before that, while the flow goes on. "0s" is never; default: what the
+        /// preset of the caller says, or never.
+        within: Option<Duration> = None, Duration::ZERO..=HOUR, Reload;
     }
 }
 
@@ -121,6 +127,8 @@ fn read_content_type(text: &str) -> Result<HeaderValue, Flaw> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{FixedAnswer, SuccessAnswer, read_content_type};
     use crate::settings::sample::{Sample, TRIGGER};
 
@@ -159,6 +167,16 @@ mod tests {
             read(twiml),
             fixed(200, Some("text/xml; charset=utf-8"), "<Response/>")
         );
+    }
+
+    #[test]
+    fn senders_give_up_when_the_route_says_so() {
+        let within = |lines: &str| answer(lines).config().routes.remove(0).answer_within;
+        assert_eq!(within(""), None);
+        assert_eq!(within("within = \"5s\""), Some(Duration::from_secs(5)));
+        assert_eq!(within("within = \"0s\""), Some(Duration::ZERO));
+        let long = answer("within = \"2h\"").mistakes();
+        assert_eq!(long, ["the value is too large; it must be at most 1h"]);
     }
 
     #[test]

@@ -177,6 +177,8 @@ pub struct RouteSettings {
     /// Origins of pages that may call it.
     pub cors_origins: Vec<WebOrigin>,
     pub success: SuccessAnswer,
+    /// When its senders give up, whatever presets say; zero is never.
+    pub answer_within: Option<Duration>,
     pub contact: Option<Contact>,
     pub handshakes: HandshakeSettings,
     pub checks: Checks,
@@ -358,6 +360,7 @@ impl Check<'_> {
             key_places,
             cors_origins,
             success,
+            answer_within: route.answer.as_ref().and_then(|answer| answer.within),
             contact: route.contact.clone(),
             handshakes,
             checks: route.checks,

@@ -156,7 +156,9 @@ pub struct SignatureSettings {
     pub recipe: Arc<Recipe>,
     /// Which certificate authorities are trusted for hosts of the vendor.
     pub trust: Trust,
-    /// What is known of the vendor.
+    /// The vendor, where a preset is used.
+    pub vendor: Option<&'static str>,
+    /// What is known of it.
     pub habits: Habits,
     pub secrets: Vec<SigningSecretSettings>,
 }
@@ -223,6 +225,7 @@ impl Check<'_> {
         Some(SignatureSettings {
             recipe: Arc::new(recipe),
             trust,
+            vendor: preset.map(|preset| preset.name),
             habits: preset.map(|preset| preset.habits).unwrap_or_default(),
             secrets,
         })

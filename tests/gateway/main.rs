@@ -26,6 +26,7 @@ mod certificates;
 mod checks;
 mod claims;
 mod cors;
+mod deadlines;
 mod doctor;
 mod duplicates;
 mod explained;
