@@ -24,6 +24,7 @@ mod routes;
 mod serve;
 mod signals;
 mod vendor_pack;
+mod vendor_test;
 pub mod vendors;
 
 use std::path::Path;
@@ -37,6 +38,7 @@ use crate::cli::keys::KeyCommand;
 use crate::cli::load::{SettingsFile, load, rendered, style};
 use crate::cli::operate::{AuditCommand, Running};
 use crate::cli::outcome::WRONG;
+use crate::cli::vendor_test::VendorCommand;
 use crate::control::Request;
 use crate::doctor::{count, setup};
 use crate::settings;
@@ -61,6 +63,7 @@ Start here:
   flowgate key new --caller shop           make a key for a caller; --write adds it
   flowgate routes --config flowgate.toml   see who may call what
   flowgate vendor-pack orders              print a page for the developer who calls a route
+  flowgate vendor test orders              send a signed sample that starts nothing
   flowgate serve  --config flowgate.toml   run the gateway
   flowgate reload --config flowgate.toml   put changed settings in force
   flowgate rollback 7                      put those of revision 7 in force again
@@ -169,6 +172,11 @@ enum Command {
     /// Print a page for the developer of a calling system: address, method, key or signature, limits, which answers to repeat, a
     /// `curl` line. No secret is read.
     VendorPack(vendor_pack::VendorPack),
+    /// Test a route as its vendor would call it.
+    Vendor {
+        #[command(subcommand)]
+        command: VendorCommand,
+    },
     /// Sign in once for an identity that requests tokens in the name of an account, and store the refresh
     /// token.
     Login {
@@ -229,6 +237,7 @@ fn outcome(command: Command) -> Result<Outcome, Outcome> {
             Ok(Outcome::out(routes::table(&config)))
         }
         Command::VendorPack(task) => vendor_pack::vendor_pack(&task),
+        Command::Vendor { command } => vendor_test::run(&command),
         Command::Import(task) => Ok(import::import(&task)),
         Command::Relink(task) => Ok(import::relink(&task)),
         Command::Login {

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 
 use crate::cli::load::{load, rendered, runtime};
 use crate::cli::outcome::{FAILED, Outcome, WELL, WRONG};
-use crate::doctor::live::RUN_WORDS;
+use crate::doctor::live::{RUN_WORDS, not_allowed};
 use crate::doctor::{Live, Privileges, Questions, Report, Selection, SignedUrl, Walk, advice, setup};
 use crate::settings::{Environment, Mistake, Secrets};
 use crate::{doctor, settings};
@@ -52,10 +52,7 @@ pub(super) fn doctor(path: &Path, words: DoctorArguments) -> Result<Outcome, Out
         (false, None) => Live::No,
         (true, None) => Live::Probes,
         (true, Some(RUN_WORDS)) => Live::Run,
-        (_, Some(_)) => {
-            let why = format!("a run is started only with --live --run \"{RUN_WORDS}\"\n");
-            return Err(Outcome::failed(why, WRONG));
-        }
+        (_, Some(_)) => return Err(Outcome::failed(not_allowed("--live --run"), WRONG)),
     };
     let signed = words.signed_url.iter().map(|reference| {
         SignedUrl::read(reference, &Environment::of_process())
@@ -115,7 +112,7 @@ fn wrong(why: String) -> Outcome {
 }
 
 /// Prints what will be sent before it is sent: the outcome of a command is printed only at its end.
-fn announce(plan: &[String]) {
+pub(super) fn announce(plan: &[String]) {
     if plan.is_empty() {
         return;
     }

@@ -5,6 +5,8 @@ mod pack;
 mod signing;
 mod swagger;
 
+pub(super) use crate::cli::vendor_pack::pack::{BODY, Sender, has_body};
+
 use std::fmt::Write as _;
 
 use bytesize::ByteSize;
@@ -13,12 +15,12 @@ use http::{Method, Uri};
 use crate::cli::load::{SettingsFile, load};
 use crate::cli::outcome::{Outcome, WRONG};
 use crate::cli::routes::shortened;
-use crate::cli::vendor_pack::pack::{Address, BODY, Pack, Sender, has_body};
+use crate::cli::vendor_pack::pack::{Address, Pack};
 use crate::cli::vendor_pack::signing::{Signing, quoted, unquoted};
 use crate::cli::vendors;
 use crate::problem::{Again, Kind, Reason};
 use crate::settings::{
-    CallerSettings, CallersSettings, Config, Environment, KeyPlace, Rate, RouteSettings, Secrets,
+    CallerSettings, CallersSettings, Checks, Config, Environment, KeyPlace, Rate, RouteSettings, Secrets,
 };
 
 /// Names that are listed when one is wrong.
@@ -42,18 +44,7 @@ pub(super) struct VendorPack {
 pub(super) fn vendor_pack(task: &VendorPack) -> Result<Outcome, Outcome> {
     let environment = Environment::of_process().with(Secrets::Unresolved);
     let (config, _) = load(&task.settings.config, &environment)?;
-    let route = config
-        .routes
-        .iter()
-        .find(|route| route.name.as_str() == task.route);
-    let route = route.ok_or_else(|| {
-        let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
-        wrong(&format!(
-            "there is no route \"{}\"; there are: {}",
-            task.route,
-            shortened(&names, NAMES_SHOWN)
-        ))
-    })?;
+    let route = route_named(&config, &task.route)?;
     let pack = Pack {
         config: &config,
         route,
@@ -74,7 +65,16 @@ pub(super) fn vendor_pack(task: &VendorPack) -> Result<Outcome, Outcome> {
     Ok(outcome)
 }
 
-fn wrong(why: &str) -> Outcome {
+pub(super) fn route_named<'c>(config: &'c Config, name: &str) -> Result<&'c RouteSettings, Outcome> {
+    let route = config.routes.iter().find(|route| route.name.as_str() == name);
+    route.ok_or_else(|| {
+        let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
+        let listed = shortened(&names, NAMES_SHOWN);
+        wrong(&format!("there is no route \"{name}\"; there are: {listed}"))
+    })
+}
+
+pub(super) fn wrong(why: &str) -> Outcome {
     Outcome::failed(format!("flowgate: {why}\n"), WRONG)
 }
 
@@ -94,7 +94,8 @@ fn address(config: &Config, route: &RouteSettings) -> Address {
     }
 }
 
-fn sender<'c>(
+/// What a caller of a route sends; `wanted` is the name of one.
+pub(super) fn sender<'c>(
     config: &'c Config,
     route: &'c RouteSettings,
     wanted: Option<&str>,
@@ -146,6 +147,7 @@ fn sender<'c>(
 fn of_caller<'c>(caller: &'c CallerSettings, route: &'c RouteSettings) -> Sender<'c> {
     let key = places(route, caller.key_in_url);
     Sender {
+        name: Some(&caller.name),
         key: key.filter(|_| !caller.keys.is_empty()),
         signature: caller.signature.as_ref(),
         rate: caller.rate.as_ref(),
@@ -332,9 +334,13 @@ impl Pack<'_> {
                 .trim_end()
                 .to_owned(),
         );
+        let check = match self.route.checks {
+            Checks::Answered => CHECK,
+            Checks::Refused => "",
+        };
         format!(
             "{heading}```sh\n{}\n```\n\nThe answer has `x-flowgate-answer: flow` where the flow has answered. The body is an example: the flow \
-             may want another one.\n",
+             may want another one.\n{check}",
             lines.join("\n")
         )
     }
@@ -358,6 +364,8 @@ impl Pack<'_> {
         }
     }
 }
+
+const CHECK: &str = "\nWith `-H 'x-flowgate-check: true'` nothing is started: the answer lists what each check says, once a second.\n";
 
 const REPEAT: &str = "\
 ## Which answers to repeat
@@ -387,7 +395,7 @@ fn rated(rate: &Rate) -> String {
 }
 
 /// A path with a word in place of each parameter.
-fn filled(path: &str) -> String {
+pub(super) fn filled(path: &str) -> String {
     let mut filled = String::with_capacity(path.len());
     for part in path.split_inclusive(['{', '}']) {
         match part.strip_suffix('}') {

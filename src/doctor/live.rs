@@ -21,6 +21,11 @@ use crate::settings::{Config, Proof, RouteKind, RouteSettings};
 /// The words that allow a run to be started.
 pub const RUN_WORDS: &str = "yes, start a run";
 
+/// What a command says that was given other words; `options` are what they belong to.
+pub(crate) fn not_allowed(options: &str) -> String {
+    format!("a run is started only with {options} \"{RUN_WORDS}\"\n")
+}
+
 const FIRST: &str = "no key";
 const SECOND: &str = "credential";
 const RUN: &str = "run";

@@ -26,9 +26,11 @@ mod usage;
 mod vault;
 mod walk;
 
+pub(crate) use port::looking;
 pub use questions::{Live, Privileges, Questions, Selection};
 pub(crate) use report::count;
 pub use report::{Check, Group, Report, Verdict};
+pub(crate) use running::{at_home, unconnected};
 pub use signed::SignedUrl;
 pub use walk::Walk;
 

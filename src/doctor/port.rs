@@ -215,7 +215,7 @@ fn judge(found: PortState, address: SocketAddr, running: &Running, is_known: boo
 
 /// A TLS client that accepts every certificate, because it only inspects it: nothing confidential is sent. It
 /// still verifies that the peer has the private key.
-fn looking() -> Result<ClientConfig, rustls::Error> {
+pub(crate) fn looking() -> Result<ClientConfig, rustls::Error> {
     let provider = provider();
     let verifier = Arc::new(AcceptAnyCertificate(provider.clone()));
     let mut config = ClientConfig::builder_with_provider(provider)

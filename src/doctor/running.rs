@@ -138,7 +138,7 @@ pub(super) fn holds(address: SocketAddr, what: &str) -> Remedy {
 }
 
 /// The address at which this machine reaches a listener that is bound to all addresses.
-pub(super) fn at_home(address: SocketAddr) -> SocketAddr {
+pub(crate) fn at_home(address: SocketAddr) -> SocketAddr {
     let home = match address.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -264,7 +264,7 @@ pub(super) async fn ask<T: DeserializeOwned>(address: SocketAddr, path: &str) ->
 }
 
 /// Why a connection was not made.
-pub(super) fn unconnected(error: &io::Error) -> String {
+pub(crate) fn unconnected(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         _ => error.to_string(),

@@ -59,3 +59,4 @@ mod tokens;
 mod upstream;
 mod url_keys;
 mod vault;
+mod vendor_test;

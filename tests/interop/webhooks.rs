@@ -55,7 +55,7 @@ impl Sample {
         };
         for addition in scheme.sign(unsigned).unwrap() {
             let Addition::Header(name, value) = addition else {
-                panic!("{} signs in the query", self.preset)
+                panic!("{} does not sign in the head", self.preset)
             };
             headers.insert(name, value);
         }

@@ -2,10 +2,11 @@
 
 use http::Method;
 
+use crate::model::CallerName;
 use crate::settings::{Config, KeyPlace, Rate, RouteSettings, SignatureSettings};
 
 /// The body of examples.
-pub(super) const BODY: &str = "{\"test\": true}";
+pub(in crate::cli) const BODY: &str = "{\"test\": true}";
 
 /// What the page is about.
 pub(super) struct Pack<'c> {
@@ -26,13 +27,15 @@ pub(super) struct Address {
 
 /// Who sends, and what must be sent to be let in.
 #[derive(Default)]
-pub(super) struct Sender<'c> {
-    pub(super) key: Option<&'c KeyPlace>,
-    pub(super) signature: Option<&'c SignatureSettings>,
+pub(in crate::cli) struct Sender<'c> {
+    /// One caller, if it matters which.
+    pub(in crate::cli) name: Option<&'c CallerName>,
+    pub(in crate::cli) key: Option<&'c KeyPlace>,
+    pub(in crate::cli) signature: Option<&'c SignatureSettings>,
     pub(super) rate: Option<&'c Rate>,
     pub(super) has_networks: bool,
 }
 
-pub(super) fn has_body(method: &Method) -> bool {
+pub(in crate::cli) fn has_body(method: &Method) -> bool {
     ![Method::GET, Method::HEAD, Method::DELETE, Method::OPTIONS].contains(method)
 }

@@ -48,6 +48,13 @@ pub(super) fn pointers(content: &Content) -> Vec<Pointer> {
     }
 }
 
+/// Those of them that a sample has.
+pub(super) fn sample_pointers(content: &Content) -> Vec<Pointer> {
+    let second = Pointer::of(ADYEN_SECOND);
+    let all = pointers(content).into_iter();
+    all.filter(|pointer| *pointer != second).collect()
+}
+
 impl<'p> Parts<'p> {
     pub(super) fn pieces(&self, content: &'p Content, secret: &'p Secret) -> Result<Pieces<'p>, Unverified> {
         match content {

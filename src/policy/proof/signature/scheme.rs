@@ -120,14 +120,19 @@ impl Scheme {
         if self.recipe.algorithm != Algorithm::HmacSha256 {
             return None;
         }
-        let fits = |secret: &&HeldSecret| match label {
-            Some(label) => secret.label == *label,
-            None => {
-                secret.not_before.is_none_or(|from| now >= from) && secret.expires.is_none_or(|end| now < end)
-            }
+        let secret = match label {
+            Some(label) => self.secrets.iter().find(|secret| secret.label == *label)?,
+            None => self.secret_in_force(now)?,
         };
-        let secret = self.secrets.iter().find(fits)?;
         Some(secret.key.tag(&[text.as_bytes().into()]))
+    }
+
+    /// The first secret that is valid at this moment.
+    pub(super) fn secret_in_force(&self, now: SystemTime) -> Option<&HeldSecret> {
+        let is_in_force = |secret: &&HeldSecret| {
+            secret.not_before.is_none_or(|from| now >= from) && secret.expires.is_none_or(|end| now < end)
+        };
+        self.secrets.iter().find(is_in_force)
     }
 
     pub fn places(&self) -> String {

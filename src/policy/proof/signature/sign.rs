@@ -1,5 +1,5 @@
-//! Signs a request as the vendor would, for samples that are sent to a route. Only what is signed with a shared secret and
-//! carries the signature in its head can be signed here.
+//! Signs a request as the vendor would, for samples that are sent to a route. Only what is signed with a shared secret can be
+//! signed here.
 
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 
 use crate::material::encode;
-use crate::model::signature::{Algorithm, Place, TimeUnit, TimestampPlace};
+use crate::model::signature::{Algorithm, Piece, Place, Pointer, TimeUnit, TimestampPlace};
 use crate::policy::proof::signature::content::Parts;
 use crate::policy::proof::signature::json::{BodyValues, Extent};
 use crate::policy::proof::signature::request::Head;
@@ -32,20 +32,22 @@ pub enum Addition {
     Header(HeaderName, HeaderValue),
     /// A parameter of the query, not yet percent-encoded.
     Query(String, String),
+    /// A text in a JSON body.
+    Body(Pointer, String),
 }
 
 impl Scheme {
-    /// What to add to a request so that [`Scheme::verify`] accepts it with the first secret. None where only the vendor can
-    /// sign, or where the signature is part of the body.
+    /// What to add to a request so that [`Scheme::verify`] accepts it with the first secret in force. None where only the vendor
+    /// can sign, or where the signature is part of a body that it covers.
     pub fn sign(&self, request: Unsigned<'_>) -> Option<Vec<Addition>> {
         let recipe = &self.recipe;
-        let secret = self.secrets.first()?;
+        let secret = self.secret_in_force(request.now)?;
         let place = recipe.signature.first()?;
         let is_shared = !matches!(
             recipe.algorithm,
             Algorithm::Ed25519 | Algorithm::EcdsaP256 | Algorithm::RsaCertificate
         );
-        if !is_shared || place.pointer().is_some() {
+        if !is_shared || (place.pointer().is_some() && recipe.has_piece(&Piece::Body)) {
             return None;
         }
         let mut headers = request.headers.clone();
@@ -107,12 +109,12 @@ fn add_signature(additions: &mut Vec<Addition>, place: &Place, value: &str) -> O
     additions.push(match place {
         Place::Header(name) => Addition::Header(name.clone(), HeaderValue::try_from(value).ok()?),
         Place::Query(name) => Addition::Query(name.clone(), value.to_owned()),
-        Place::Body(_) => return None,
+        Place::Body(pointer) => Addition::Body(pointer.clone(), value.to_owned()),
     });
     Some(())
 }
 
-fn written(at: SystemTime, unit: TimeUnit) -> Option<String> {
+pub(super) fn written(at: SystemTime, unit: TimeUnit) -> Option<String> {
     let since = at.duration_since(UNIX_EPOCH).ok()?;
     Some(match unit {
         TimeUnit::Seconds => since.as_secs().to_string(),

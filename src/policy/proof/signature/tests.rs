@@ -76,6 +76,7 @@ impl Request {
                     let joiner = if signed.url.contains('?') { '&' } else { '?' };
                     signed.url.push_str(&format!("{joiner}{name}={value}"));
                 }
+                Addition::Body(pointer, _) => panic!("{pointer} is in the body"),
             }
         }
         Some(signed)
