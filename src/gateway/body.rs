@@ -15,8 +15,9 @@ use crate::policy::BodyRules;
 use crate::policy::body::{BodyReader, Syntax};
 use crate::problem::{Kind, Problem};
 
-/// Larger bodies are read beside the worker, on which all other requests wait; this much takes it some milliseconds.
-const WORKER_BYTES_MAX: usize = 64 * 1024;
+/// Larger bodies are read beside the worker, on which all other requests wait; this much takes it a millisecond or two, with
+/// a large schema some more.
+const WORKER_BYTES_MAX: usize = 16 * 1024;
 
 /// Checks a body and replaces it by what the flow gets. Returns the type of that, if it is not the stated one.
 ///

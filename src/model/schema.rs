@@ -3,6 +3,10 @@
 //! Nothing is fetched: a reference to anything outside the document is a mistake in it. Patterns run in linear time, because
 //! the text that they search is the caller's; lookaround and back references, which need more, are mistakes too. `format`
 //! is not checked, as the draft of 2020 has it by default.
+//!
+//! Whether a body fits takes time in proportion to it. Where it does not fit costs more: the library keeps what is wrong in
+//! every branch of an `anyOf`, and follows every way through a schema that refers to itself. So places are looked for only as
+//! far as that is bounded.
 
 use std::fmt;
 
@@ -17,20 +21,46 @@ use crate::model::claims::printable;
 const PATTERN_BYTES_MAX: usize = 1024 * 1024;
 /// Violations of one body that are named.
 const VIOLATIONS_MAX: usize = 5;
-/// In bodies with more values only the first violation is looked for: the library collects all of them at once.
-const VALUES_LISTED_MAX: usize = 1000;
+/// Values of a body times values of the schema, up to which several violations are looked for. Each pair may become one, of
+/// some hundred bytes.
+const LISTED_PAIRS_MAX: usize = 20_000;
+/// Values of a schema with its references followed. One with more, as every one that refers to itself, is not asked for places.
+const EXPANDED_VALUES_MAX: usize = 10_000;
+/// With one of these the library looks for the first violation in all branches and keeps those it finds there.
+const BRANCHES: [&str; 9] = [
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "contains",
+    "dependentSchemas",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
 /// How much is shown of a pointer, which the caller makes as long as the body. Characters.
 const POINTER_CHARS_MAX: usize = 80;
 
 /// A compiled schema.
-pub struct BodySchema(Validator);
+pub struct BodySchema {
+    validator: Validator,
+    shape: Option<Shape>,
+}
+
+/// What looking for violations costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    /// With references followed.
+    values: usize,
+    has_branches: bool,
+}
 
 /// A place of a body that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// JSON Pointer (RFC 6901), cut and printable; empty for the whole body.
     pub pointer: String,
-    /// What of the schema it violates, such as `type`.
+    /// What of the schema it violates, such as `type`; empty where the place is not looked for.
     pub keyword: String,
     /// Where that is in the schema, as JSON Pointer.
     pub rule: String,
@@ -51,22 +81,70 @@ impl BodySchema {
             .offline()
             .should_validate_formats(false)
             .with_pattern_options(patterns);
-        options.build(&schema).map(Self).map_err(|error| flaw(&error))
+        let validator = options.build(&schema).map_err(|error| flaw(&error))?;
+        Ok(Self {
+            validator,
+            shape: Shape::of(&schema),
+        })
     }
 
     /// Where a body with so many values does not fit; nothing if it does.
     pub fn violations(&self, body: &Value, values: usize) -> Vec<Violation> {
-        if self.0.is_valid(body) {
+        if self.validator.is_valid(body) {
             return Vec::new();
         }
-        let violations: Vec<Violation> = match values <= VALUES_LISTED_MAX {
-            true => {
-                let errors = self.0.iter_errors(body).take(VIOLATIONS_MAX);
-                errors.map(|error| Violation::of(&error)).collect()
-            }
-            false => self.0.validate(body).err().iter().map(Violation::of).collect(),
+        let Some(shape) = self.shape else {
+            return vec![Violation::whole()];
         };
-        violations
+        if shape.values.saturating_mul(values) <= LISTED_PAIRS_MAX {
+            let errors = self.validator.iter_errors(body).take(VIOLATIONS_MAX);
+            return errors.map(|error| Violation::of(&error)).collect();
+        }
+        if shape.has_branches {
+            return vec![Violation::whole()];
+        }
+        self.validator
+            .validate(body)
+            .err()
+            .iter()
+            .map(Violation::of)
+            .collect()
+    }
+}
+
+impl Shape {
+    /// Nothing for a schema that refers to itself, or in a way that is not followed here.
+    fn of(root: &Value) -> Option<Self> {
+        let mut shape = Self {
+            values: 0,
+            has_branches: false,
+        };
+        let mut left = vec![root];
+        while let Some(value) = left.pop() {
+            shape.values += 1;
+            if shape.values > EXPANDED_VALUES_MAX {
+                return None;
+            }
+            match value {
+                Value::Array(items) => left.extend(items),
+                Value::Object(members) => {
+                    if members.contains_key("$dynamicRef") || members.contains_key("$recursiveRef") {
+                        return None;
+                    }
+                    shape.has_branches |= BRANCHES.iter().any(|keyword| members.contains_key(*keyword));
+                    if let Some(Value::String(reference)) = members.get("$ref") {
+                        left.push(root.pointer(reference.strip_prefix('#')?)?);
+                    }
+                    // What is only referred to counts where it is.
+                    let own = members
+                        .iter()
+                        .filter(|(key, _)| !matches!(key.as_str(), "$defs" | "definitions"));
+                    left.extend(own.map(|(_, member)| member));
+                }
+                _ => {}
+            }
+        }
+        Some(shape)
     }
 }
 
@@ -77,6 +155,15 @@ impl fmt::Debug for BodySchema {
 }
 
 impl Violation {
+    /// A violation whose place is not looked for.
+    fn whole() -> Self {
+        Self {
+            pointer: String::new(),
+            keyword: String::new(),
+            rule: String::new(),
+        }
+    }
+
     fn of(error: &ValidationError<'_>) -> Self {
         let mut pointer = error.instance_path().as_str().to_owned();
         // A member that is missing has no place of its own; its name is the schema's.
@@ -100,7 +187,13 @@ impl fmt::Display for Violation {
             "" => "the body as a whole",
             pointer => pointer,
         };
-        write!(f, "{pointer} ({})", self.keyword)
+        match self.keyword.as_str() {
+            "" => write!(
+                f,
+                "{pointer} (places are not named where the schema refers to itself, or has alternatives and the body is large)"
+            ),
+            keyword => write!(f, "{pointer} ({keyword})"),
+        }
     }
 }
 
@@ -120,7 +213,7 @@ fn flaw(error: &ValidationError<'_>) -> String {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::BodySchema;
+    use super::{BodySchema, Shape};
 
     fn schema(schema: &Value) -> BodySchema {
         BodySchema::compile(&schema.to_string()).unwrap_or_else(|why| panic!("{why}"))
@@ -159,11 +252,66 @@ mod tests {
         let rules = json!({"items": {"type": "string"}});
         let body = json!(vec![1; 100]);
         assert_eq!(schema(&rules).violations(&body, 101).len(), 5);
-        assert_eq!(schema(&rules).violations(&body, 1001).len(), 1);
+        assert_eq!(schema(&rules).violations(&body, 10_000).len(), 1);
         let long = json!({"type": "object", "additionalProperties": {"type": "string"}});
         let body = json!({"\u{202e}x".repeat(500): 1});
         let pointer = &schema(&long).violations(&body, 1)[0].pointer;
         assert!(pointer.len() < 1000 && !pointer.contains('\u{202e}'), "{pointer}");
+    }
+
+    #[test]
+    fn what_a_violation_costs_is_bounded_whatever_the_schema_is() {
+        let node = |kind: &str| {
+            json!({
+                "properties": {"kind": {"const": kind}, "child": {"$ref": "#/$defs/node"}},
+                "required": ["kind"]
+            })
+        };
+        for keyword in ["oneOf", "anyOf", "allOf"] {
+            let rules = json!({
+                "$defs": {"node": {keyword: [node("a"), node("b")]}},
+                "$ref": "#/$defs/node"
+            });
+            let body = (0..60).fold(
+                json!({"kind": "wrong"}),
+                |child, _| json!({"kind": "wrong", "child": child}),
+            );
+            let found = schema(&rules).violations(&body, 121);
+            assert_eq!(found.len(), 1, "{keyword}: {found:?}");
+            assert!(
+                found[0].to_string().contains("places are not named"),
+                "{}",
+                found[0]
+            );
+        }
+        let event = |kind: &str| json!({"properties": {"type": {"const": kind}, "lines": {"items": {"type": "object"}}}});
+        let events = ["a", "b", "c", "d"].map(event);
+        let rules = json!({"oneOf": events});
+        let lines = json!({"type": "x", "lines": vec![1; 30_000]});
+        assert_eq!(schema(&rules).violations(&lines, 30_003).len(), 1);
+        assert_eq!(
+            shown(&rules, &json!({"type": "x", "lines": [1]})),
+            ["the body as a whole (oneOf)"]
+        );
+    }
+
+    #[test]
+    fn references_are_followed_as_far_as_they_end() {
+        let rules = json!({
+            "$defs": {"price": {"type": "number"}},
+            "properties": {"a": {"$ref": "#/$defs/price"}, "b": {"$ref": "#/$defs/price"}}
+        });
+        assert_eq!(
+            shown(&rules, &json!({"a": "x", "b": "y"})),
+            ["/a (type)", "/b (type)"]
+        );
+        let chain = (0..40).map(|number| {
+            let next = json!({"$ref": format!("#/$defs/d{}", number + 1)});
+            (format!("d{number}"), json!({"allOf": [next, next]}))
+        });
+        let mut defs: serde_json::Map<_, _> = chain.collect();
+        defs.insert("d40".to_owned(), json!({"type": "string"}));
+        assert_eq!(Shape::of(&json!({"$defs": defs, "$ref": "#/$defs/d0"})), None);
     }
 
     #[test]

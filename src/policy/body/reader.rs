@@ -104,9 +104,10 @@ fn invalid(why: &str) -> Problem {
 
 fn violated(found: &[Violation]) -> Problem {
     let places: Vec<_> = found.iter().map(ToString::to_string).collect();
-    let rules = found
-        .iter()
-        .map(|violation| format!("{violation} by {} of the schema", violation.rule));
+    let rules = found.iter().map(|violation| match violation.rule.as_str() {
+        "" => violation.to_string(),
+        rule => format!("{violation} by {rule} of the schema"),
+    });
     let rules: Vec<_> = rules.collect();
     Problem::from(Kind::BodyInvalid)
         .detail(format!(
