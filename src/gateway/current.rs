@@ -214,3 +214,66 @@ fn take_effect(snapshot: &Snapshot, estate: &Estate, config: &Config) {
     snapshot.take_effect(estate, config);
     snapshot.keep(reread::follow(estate, snapshot, config));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::path::Path;
+
+    use allocation_counter::measure;
+
+    use super::{Gateway, Retired};
+    use crate::counters::Counters;
+    use crate::gateway::log::Log;
+    use crate::gateway::snapshot::Wanted;
+    use crate::settings::{Config, Environment, KeyDigest, parse};
+    use crate::state::Recalled;
+
+    /// A route with a hundred keys, one of which is this.
+    fn config(key: &str) -> Config {
+        let mut text = "[[listener]]\naddress = \"127.0.0.1:0\"\nplain_http = \"private-networks\"\n\
+            plain_http_from = [\"127.0.0.0/8\"]\n\
+            [[route]]\nname = \"orders\"\npath = \"/orders\"\ncallers = [\"shop\"]\nsigned = true\n\
+            trigger = \"env:TRIGGER\"\n\
+            [[caller]]\nname = \"shop\"\nrate = { requests = 10, per = \"1s\", burst = 20 }\n"
+            .to_owned();
+        let others = (1..100).map(|number| format!("key-{number}"));
+        for (number, key) in others.chain([key.to_owned()]).enumerate() {
+            let digest = KeyDigest::of(key.as_bytes(), None).to_setting();
+            writeln!(
+                text,
+                "[[caller.key]]\nlabel = \"k{number}\"\ndigest = \"{digest}\""
+            )
+            .unwrap();
+        }
+        let trigger = "https://prod-01.westeurope.logic.azure.com/workflows/\
+            0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-10-01\
+            &sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=canary";
+        let environment = Environment::from_pairs([("TRIGGER", trigger)]);
+        let parsed = parse(&text, Path::new("flowgate.toml"), &environment);
+        parsed.unwrap_or_else(|report| panic!("{report}")).0
+    }
+
+    #[tokio::test]
+    async fn a_reload_leaves_nothing_in_memory() {
+        let configs = [config("first"), config("second")];
+        let (counters, control) = (Counters::new(), tokio::runtime::Handle::current());
+        let gateway =
+            Gateway::build(&configs[0], &control, &counters, Log::off(), Recalled::default()).unwrap();
+        let reload = |config: &Config| {
+            let prepared = gateway.prepare(config, Wanted::ByOperator).unwrap();
+            let (_, Retired(earlier)) = gateway.put_in_force(prepared, config);
+            drop(earlier);
+            gateway.estate.sweep();
+        };
+        let twenty = || {
+            for config in configs.iter().cycle().take(20) {
+                reload(config);
+            }
+        };
+        twenty();
+        let left = measure(twenty);
+        assert!(left.count_total > 1000, "{left:?}");
+        assert_eq!((left.count_current, left.bytes_current), (0, 0), "{left:?}");
+    }
+}

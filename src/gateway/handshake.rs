@@ -90,6 +90,8 @@ fn answer(
 ) -> Result<Response<Bytes>, Problem> {
     journal.handshake(challenge.vendor());
     check_enabled(route)?;
-    snapshot.quotas.take_handshake(origin)?;
+    if !challenge.is_signed() {
+        snapshot.quotas.take_handshake(origin, route.index)?;
+    }
     challenge.answer(clock::wall())
 }

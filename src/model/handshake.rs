@@ -108,6 +108,8 @@ pub struct TokenForm {
     pub characters: &'static str,
     pub fits: fn(u8) -> bool,
     pub bytes: RangeInclusive<usize>,
+    /// How one with spaces begins: nobody chooses a sentence that is sent back.
+    pub sentence: Option<&'static str>,
 }
 
 /// What must hold before anything is answered.
@@ -164,7 +166,28 @@ pub enum Stage {
     Signed,
 }
 
+/// Whether a text, in pieces, is one whose HMAC anybody gets as the answer to a challenge, from a caller that signs in one of
+/// these fields. It proves nothing about who sent it.
+pub fn is_signed_for_anybody<'t>(
+    mut fields: impl Iterator<Item = &'t HeaderName>,
+    text: impl Iterator<Item = &'t [u8]> + Clone,
+) -> bool {
+    fields.any(|field| {
+        HANDSHAKES.iter().any(|row| {
+            let is_asked = matches!(&row.requires, Requires::Secret(known) if known == field);
+            is_asked && row.form.fits_text(text.clone())
+        })
+    })
+}
+
 static HANDSHAKES: LazyLock<Vec<Handshake>> = LazyLock::new(handshakes);
+
+impl TokenForm {
+    fn fits_text<'t>(&self, mut text: impl Iterator<Item = &'t [u8]> + Clone) -> bool {
+        let length = text.clone().map(<[u8]>::len).fold(0, usize::saturating_add);
+        self.bytes.contains(&length) && text.all(|piece| piece.iter().all(|byte| (self.fits)(*byte)))
+    }
+}
 
 impl Handshake {
     pub fn of(vendor: Vendor) -> impl Iterator<Item = &'static Self> {
@@ -438,6 +461,7 @@ fn guid() -> TokenForm {
         characters: "hexadecimal digits and -",
         fits: |byte| byte.is_ascii_hexdigit() || byte == b'-',
         bytes: 36..=36,
+        sentence: None,
     }
 }
 
@@ -446,6 +470,7 @@ fn digits() -> TokenForm {
         characters: "digits",
         fits: |byte| byte.is_ascii_digit(),
         bytes: 1..=20,
+        sentence: None,
     }
 }
 
@@ -454,16 +479,18 @@ fn word(bytes: RangeInclusive<usize>) -> TokenForm {
         characters: "letters, digits, - and _",
         fits: |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'),
         bytes,
+        sentence: None,
     }
 }
 
-/// Base64 of either alphabet. The length is that of a UUID or a digest; no document states it. No event is made of these
-/// characters alone, so the answer is never the signature of one.
+/// Base64 of either alphabet. The length is that of a UUID or a digest; no document states it. The answer is the signature of
+/// a body with these characters alone, so such a body is no delivery: see [`is_signed_for_anybody`].
 fn crc_token() -> TokenForm {
     TokenForm {
         characters: "those of base64",
         fits: |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+' | b'/' | b'='),
         bytes: 16..=128,
+        sentence: None,
     }
 }
 
@@ -472,6 +499,7 @@ fn host_name() -> TokenForm {
         characters: "letters, digits, - and dots",
         fits: |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'),
         bytes: 1..=253,
+        sentence: None,
     }
 }
 
@@ -481,12 +509,15 @@ fn sentence() -> TokenForm {
         characters: "letters, digits, spaces and -._~:/+=,",
         fits: |byte| byte.is_ascii_alphanumeric() || b" -._~:/+=,".contains(&byte),
         bytes: 1..=1024,
+        sentence: Some("Validation: Testing client application reachability for subscription"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HANDSHAKES, Handshake, Stage, Vendor};
+    use http::HeaderName;
+
+    use super::{HANDSHAKES, Handshake, Requires, Stage, Vendor, is_signed_for_anybody};
 
     #[test]
     fn no_token_that_is_sent_back_can_be_markup() {
@@ -503,14 +534,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_computed_with_a_secret_is_no_signature_of_an_event() {
-        let computed: Vec<_> = HANDSHAKES.iter().filter(|row| row.has_hmac()).collect();
-        assert_eq!(computed.len(), 2);
-        for row in computed {
-            assert!(row.signed_in().is_some());
-            for byte in *b":{}[], .\t" {
-                assert!(!(row.form.fits)(byte), "{:?} {byte}", row.vendor);
-            }
+    fn what_is_signed_for_anybody_is_known_as_such() {
+        let field = HeaderName::from_static("x-twitter-webhooks-signature");
+        let other = HeaderName::from_static("x-signature");
+        let is_for_anybody = |field, text: &[&str]| {
+            let pieces = text.iter().map(|piece| piece.as_bytes());
+            is_signed_for_anybody([field].into_iter(), pieces)
+        };
+        for token in ["transfer=100000EUR", "1234567890123456789", &"a".repeat(128)] {
+            assert!(is_for_anybody(&field, &[token]), "{token}");
+            assert!(is_for_anybody(&field, &[&token[..7], &token[7..]]), "{token}");
+            assert!(!is_for_anybody(&other, &[token]), "{token}");
+        }
+        for event in [r#"{"for_user_id":"1"}"#, "", "short", &"a".repeat(129)] {
+            assert!(!is_for_anybody(&field, &[event]), "{event}");
+        }
+        // Every answer that is computed without a signature is known here.
+        for row in HANDSHAKES.iter().filter(|row| row.has_hmac()) {
+            let is_signed_first = row.stage() == Stage::Signed;
+            assert!(
+                is_signed_first || matches!(row.requires, Requires::Secret(_)),
+                "{:?}",
+                row.vendor
+            );
         }
     }
 

@@ -52,6 +52,13 @@ impl Place {
         }
     }
 
+    pub fn field(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Header(name) => Some(name),
+            Self::Query(_) | Self::Body(_) => None,
+        }
+    }
+
     pub fn pointer(&self) -> Option<&Pointer> {
         match self {
             Self::Body(pointer) => Some(pointer),

@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response};
+use memchr::memmem;
 
 use crate::model::handshake::{Handshake, Mark, Repeats, Requires, Stage, TokenPlace};
 use crate::model::signature::{Place, Pointer};
@@ -24,6 +25,9 @@ use crate::policy::proof::signature::{BodyValues, Extent, Signer};
 use crate::problem::{Kind, Problem};
 use crate::settings::{CallersSettings, HandshakeSettings};
 
+/// A larger body is a challenge only if a word of the vendor marks it as one. The longest known challenge is Event Grid's, with
+/// some 800 bytes.
+const CHALLENGE_BYTES_MAX: usize = 4096;
 /// What the log names as the handshake where a URL was only tested.
 const REACHABLE: &str = "reachable";
 
@@ -149,6 +153,9 @@ impl Handshakes {
         if !marks_of_head(row, head) {
             return None;
         }
+        if !may_be(row, body) {
+            return None;
+        }
         let pointers = pointers(row);
         // A body that is no JSON, or has a key twice, is no challenge of a vendor's.
         let values = BodyValues::read(body, &pointers, Extent::Whole).ok()?;
@@ -184,6 +191,11 @@ impl Challenge<'_> {
     /// The vendor, as the log names it.
     pub fn vendor(&self) -> &'static str {
         self.row.map_or(REACHABLE, |row| row.vendor.name())
+    }
+
+    /// Whether a caller has signed it.
+    pub fn is_signed(&self) -> bool {
+        self.signed_with.is_some()
     }
 
     /// # Errors
@@ -235,6 +247,20 @@ fn marks_of_head(row: &Handshake, head: &Parts) -> bool {
     marks.all(|(place, mark)| value(head, place).is_ok_and(|value| fits(*mark, value.as_deref())))
 }
 
+/// Whether a body is worth reading: most are those of deliveries, of any size.
+fn may_be(row: &Handshake, body: &[u8]) -> bool {
+    let mut is_marked = false;
+    for (place, mark) in &row.marks {
+        if let Mark::Is(word) = mark {
+            is_marked = true;
+            if place.pointer().is_some() && memmem::find(body, word.as_bytes()).is_none() {
+                return false;
+            }
+        }
+    }
+    is_marked || body.len() <= CHALLENGE_BYTES_MAX
+}
+
 fn fits(mark: Mark, value: Option<&str>) -> bool {
     match (mark, value) {
         (Mark::Is(expected), Some(value)) => value == expected,
@@ -266,8 +292,13 @@ fn check_form(row: &Handshake, token: &str) -> Result<(), String> {
             token.len()
         ));
     }
-    match token.bytes().all(form.fits) {
-        true => Ok(()),
-        false => Err(format!("the token has characters other than {}", form.characters)),
+    if !token.bytes().all(form.fits) {
+        return Err(format!("the token has characters other than {}", form.characters));
+    }
+    match form.sentence {
+        Some(beginning) if token.contains(' ') && !token.starts_with(beginning) => Err(format!(
+            "the token is a sentence that does not begin with `{beginning}`"
+        )),
+        _ => Ok(()),
     }
 }

@@ -57,7 +57,8 @@ pub(super) static KINDS: [LimitKind; 3] = [
 /// known.
 pub(super) const ADDRESS: &str = "address";
 
-/// The limit of handshakes that a vendor asks for. It has one state per address, because nobody has to be known for one.
+/// The limit of handshakes that nobody signs. It has one state per address and route: nobody has to be known for one, and
+/// behind a balancer all addresses are the same.
 pub(super) const HANDSHAKE: &str = "handshake";
 
 /// Far more than a vendor sends, and few enough that answers made with a secret are worth nothing to anybody.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::Registry;
-use crate::policy::address::Origin;
+use crate::policy::address::{Bucket, Origin};
 use crate::policy::key::GENERATED_PREFIX;
 use crate::policy::quota::kinds::{
     ADDRESS, CHECK, FETCH_RATE, FETCH_TOTAL_RATE, HANDSHAKE, HANDSHAKE_ADDRESSES_MAX, HANDSHAKE_RATE, KINDS,
@@ -22,7 +22,7 @@ use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 pub struct LimitStates {
     cells: Registry<(&'static str, String), Cell>,
     addresses: Arc<Addresses>,
-    handshakes: Arc<Addresses>,
+    handshakes: Arc<Addresses<(Bucket, usize)>>,
     fetches: Arc<Fetches>,
     clock: Ticks,
 }
@@ -102,7 +102,7 @@ pub struct Quotas {
     failures_pace: Pace,
     addresses: Arc<Addresses>,
     handshakes_pace: Pace,
-    handshakes: Arc<Addresses>,
+    handshakes: Arc<Addresses<(Bucket, usize)>>,
     fetches: Arc<Fetches>,
 }
 
@@ -172,12 +172,14 @@ impl Quotas {
         let _ = self.addresses.take(origin.bucket(), &self.failures_pace);
     }
 
-    /// Takes a handshake from what its address may ask for. No other limit is taken from.
+    /// Takes a handshake from what its address may ask for on a route. No other limit is taken from.
     ///
     /// # Errors
     /// `rate-limited`, for the limit `handshake`.
-    pub fn take_handshake(&self, origin: Origin) -> Result<(), Problem> {
-        let taken = self.handshakes.take(origin.bucket(), &self.handshakes_pace);
+    pub fn take_handshake(&self, origin: Origin, route: usize) -> Result<(), Problem> {
+        let taken = self
+            .handshakes
+            .take((origin.bucket(), route), &self.handshakes_pace);
         taken.map_err(|wait| {
             let cause = format!("too many handshakes from {origin}");
             refusal(HANDSHAKE, &HANDSHAKE_RATE, wait).because(cause)

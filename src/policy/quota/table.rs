@@ -2,7 +2,7 @@
 //! when the table is full, new addresses share a fixed number of cells until entries expire.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,10 +20,10 @@ const SHARED_CELLS: usize = 16_384;
 // So that a flood does not make every failure walk its shard.
 const SWEEP_NANOS: u64 = 1_000_000_000;
 
-/// The failures by address. Their rate is in the settings.
+/// The failures by address, or by what else is counted one by one. Their rate is in the settings.
 #[derive(Debug)]
-pub(super) struct Addresses {
-    shards: Box<[Mutex<Shard>]>,
+pub(super) struct Addresses<K = Bucket> {
+    shards: Box<[Mutex<Shard<K>>]>,
     shard_entries_max: usize,
     shared: Box<[Cell]>,
     // Randomly keyed, so that nobody can choose addresses that collide in one shard or one shared cell.
@@ -34,12 +34,12 @@ pub(super) struct Addresses {
 
 /// Theoretical arrival times in nanoseconds; an entry whose time has passed is equivalent to no entry.
 #[derive(Debug)]
-struct Shard {
-    arrivals: HashMap<Bucket, u64, RandomState>,
+struct Shard<K> {
+    arrivals: HashMap<K, u64, RandomState>,
     next_sweep: u64,
 }
 
-impl Addresses {
+impl<K: Copy + Eq + Hash> Addresses<K> {
     pub(super) fn new(addresses_max: usize, clock: Ticks) -> Self {
         let shards = addresses_max.clamp(1, SHARDS_MAX);
         let hasher = RandomState::new();
@@ -58,7 +58,7 @@ impl Addresses {
     }
 
     /// Whether an address may try a key, or how long it must wait.
-    pub(super) fn probe(&self, bucket: Bucket, pace: &Pace) -> Result<(), Duration> {
+    pub(super) fn probe(&self, bucket: K, pace: &Pace) -> Result<(), Duration> {
         // Almost always there are no failures, and this answers without a lock or a reading of the clock.
         if self.entries() == 0 {
             return Ok(());
@@ -77,7 +77,7 @@ impl Addresses {
     }
 
     /// Takes one failure from an address.
-    pub(super) fn take(&self, bucket: Bucket, pace: &Pace) -> Result<(), Duration> {
+    pub(super) fn take(&self, bucket: K, pace: &Pace) -> Result<(), Duration> {
         let Some((shard, cell)) = self.places(bucket) else {
             return Ok(());
         };
@@ -99,7 +99,7 @@ impl Addresses {
     }
 
     /// The shard of an address, and the cell that it shares while the shard is full. Neither list is ever empty.
-    fn places(&self, bucket: Bucket) -> Option<(&Mutex<Shard>, &Cell)> {
+    fn places(&self, bucket: K) -> Option<(&Mutex<Shard<K>>, &Cell)> {
         // The map inside of a shard uses the lowest and the highest bits of the same hash.
         let hash = self.hasher.hash_one(bucket) >> 24;
         Some((pick(&self.shards, hash)?, pick(&self.shared, hash >> 6)?))
@@ -116,7 +116,7 @@ impl Addresses {
         }
     }
 
-    fn sweep_shard(&self, shard: &mut Shard, now: u64) {
+    fn sweep_shard(&self, shard: &mut Shard<K>, now: u64) {
         let before = shard.arrivals.len();
         shard.arrivals.retain(|_, arrival| *arrival > now);
         self.entries
@@ -135,7 +135,7 @@ fn pick<T>(places: &[T], hash: u64) -> Option<&T> {
 }
 
 // No change here can panic half-way, so the data behind a poisoned lock is consistent.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+fn lock<K>(shard: &Mutex<Shard<K>>) -> MutexGuard<'_, Shard<K>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

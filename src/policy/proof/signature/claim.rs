@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use aws_lc_rs::digest;
 
 use crate::material::{decode, encode, encoding_name, signature_bytes};
+use crate::model::handshake;
 use crate::model::signature::{Algorithm, Content, Encoding, Place, Recipe, TimestampPlace, TimestampRecipe};
 use crate::model::{KeyLabel, clock};
 use crate::policy::proof::signature::certificate::{self, Certificate};
@@ -219,6 +220,10 @@ impl Claim<'_> {
             }
             _ => {
                 let pieces = parts.pieces(&recipe.content, &secret.secret)?;
+                let fields = recipe.signature.iter().filter_map(Place::field);
+                if handshake::is_signed_for_anybody(fields, pieces.iter().map(|piece| &**piece)) {
+                    return Err(Unverified::ChallengeToken);
+                }
                 Ok(secret.key.verifies(&pieces, signatures))
             }
         }

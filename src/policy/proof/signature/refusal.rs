@@ -56,6 +56,10 @@ pub enum Unverified {
     CertificateDates,
     #[error("the signature is right for the secret `{label}`, which {why}")]
     Inactive { label: KeyLabel, why: String },
+    #[error(
+        "what is signed has the form of a token that the vendor sends before its events, which is signed for anybody who asks"
+    )]
+    ChallengeToken,
     #[error("{0}")]
     Mismatch(Box<Checked>),
 }
