@@ -10,11 +10,11 @@ use http::{HeaderName, HeaderValue, Response};
 
 use crate::flow::outbound::Introduction;
 use crate::flow::{Address, outbound};
-use crate::gateway::arrived::{Arrived, check_enabled, read, read_whole};
+use crate::gateway::arrived::{Arrived, check_enabled, read, read_of, read_whole};
 use crate::gateway::budget::Owner;
 use crate::gateway::deadline::Deadline;
 use crate::gateway::estate::Estate;
-use crate::gateway::handshake::{self, Asked};
+use crate::gateway::handshake;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::Payload;
 use crate::gateway::snapshot::{Route, Snapshot};
@@ -209,13 +209,8 @@ async fn recognise(
     journal: &mut Journal,
 ) -> Result<Recognised, Problem> {
     let (head, via) = (arrived.head, arrived.via);
-    let mut early = None;
-    if let Some(handshakes) = &route.handshakes {
-        let at = (estate, snapshot);
-        match handshake::unsigned(at, (route, handshakes), arrived, origin, journal).await? {
-            Asked::Challenge(answer) => return Ok(Recognised::Challenge(answer)),
-            Asked::Delivery(payload) => early = payload,
-        }
+    if let Some(answer) = handshake::in_head(snapshot, route, arrived, origin, journal) {
+        return answer.map(Recognised::Challenge);
     }
     let attempts = Attempts::of(&snapshot.quotas, origin, via.peers);
     let target = head.uri.path_and_query();
@@ -229,15 +224,22 @@ async fn recognise(
         guesses: attempts.guesses(),
         now: &clock::wall,
     };
-    let identified = route.access.identify(&shown);
-    let identity = identified.map_err(|problem| attempts.failed(problem))?;
+    let identity = match route.access.identify(&shown) {
+        Ok(identity) => identity,
+        Err(problem) => {
+            let refusal = (origin, attempts.failed(problem));
+            let answer = handshake::of_nobody((estate, snapshot), route, arrived, refusal, journal).await;
+            return answer.map(Recognised::Challenge);
+        }
+    };
     let (caller, payload) = match identity {
-        Identity::Known(caller) => (caller, early),
+        Identity::Known(caller) if handshake::may_be_in_body(route, head) => {
+            let payload = read_of(estate, (route, &caller), arrived, origin, journal).await?;
+            (caller, Some(payload))
+        }
+        Identity::Known(caller) => (caller, None),
         Identity::Pending(pending) => {
-            let payload = match early {
-                Some(payload) => payload,
-                None => read_whole(estate, route, arrived, origin, journal).await?,
-            };
+            let payload = read_whole(estate, route, arrived, origin, journal).await?;
             // A body that is held whole has at most the bytes that a route accepts.
             let body = payload.held().ok_or(Kind::BodyTooLarge)?;
             let pending = match pending.needs_certificate() {
@@ -250,7 +252,7 @@ async fn recognise(
     via.set_known();
     journal.caller(&caller.name, caller.label.as_ref());
     if let Some(payload) = &payload
-        && let Some(answer) = handshake::signed(snapshot, (route, &caller), (arrived, payload), journal)
+        && let Some(answer) = handshake::in_body(snapshot, (route, &caller), (arrived, payload), journal)
     {
         return answer.map(Recognised::Challenge);
     }

@@ -14,7 +14,7 @@ use crate::gateway::journal::Journal;
 use crate::gateway::payload::{self, Inbound, Payload, Rules};
 use crate::gateway::snapshot::Route;
 use crate::model::{CallerName, clock};
-use crate::policy::Origin;
+use crate::policy::{Caller, Origin};
 use crate::problem::{Kind, Problem};
 use crate::wire::Defect;
 
@@ -61,16 +61,49 @@ pub(super) async fn read_whole(
     origin: Origin,
     journal: &mut Journal,
 ) -> Result<Payload, Problem> {
-    check_enabled(route)?;
-    payload::check_length(&arrived.head.headers, &route.rules)?;
     let who = Introduction {
         request: journal.request(),
         caller: CallerName::anonymous(),
         key: None,
         origin: arrived.via.origin.clone(),
     };
-    let holder = origin.bucket().into();
-    let owner = Owner { holder, who: &who };
+    let owner = Owner {
+        holder: origin.bucket().into(),
+        who: &who,
+    };
+    read_early(estate, route, arrived, journal, owner).await
+}
+
+/// The same of a caller that is known, in its share.
+pub(super) async fn read_of(
+    estate: &Estate,
+    (route, caller): (&Route, &Caller),
+    arrived: &mut Arrived<'_>,
+    origin: Origin,
+    journal: &mut Journal,
+) -> Result<Payload, Problem> {
+    let who = Introduction {
+        request: journal.request(),
+        caller: caller.name.clone(),
+        key: caller.label.clone(),
+        origin: arrived.via.origin.clone(),
+    };
+    let owner = Owner {
+        holder: caller.holder(origin),
+        who: &who,
+    };
+    read_early(estate, route, arrived, journal, owner).await
+}
+
+async fn read_early(
+    estate: &Estate,
+    route: &Route,
+    arrived: &mut Arrived<'_>,
+    journal: &mut Journal,
+    owner: Owner<'_>,
+) -> Result<Payload, Problem> {
+    check_enabled(route)?;
+    payload::check_length(&arrived.head.headers, &route.rules)?;
     read(estate, route.rules.whole(), arrived, journal, owner).await
 }
 

@@ -3,23 +3,16 @@
 
 use bytes::Bytes;
 use http::Response;
+use http::request::Parts;
 
 use crate::gateway::arrived::{Arrived, check_enabled, read_whole};
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
-use crate::gateway::payload::Payload;
+use crate::gateway::payload::{Payload, stated_length};
 use crate::gateway::snapshot::{Route, Snapshot};
 use crate::model::clock;
-use crate::policy::{Caller, Challenge, Handshakes, Origin};
+use crate::policy::{CHALLENGE_BYTES_MAX, Caller, Challenge, Origin};
 use crate::problem::{Kind, Problem};
-
-/// What a request is on a route that answers challenges.
-pub(super) enum Asked {
-    /// A challenge, and the answer to it.
-    Challenge(Response<Bytes>),
-    /// None, as far as it is known without its signature; its body may have been read for that.
-    Delivery(Option<Payload>),
-}
 
 /// Answers a challenge whose method the address does not have otherwise; every other request keeps its refusal.
 pub(super) fn unlisted<'r>(
@@ -46,37 +39,62 @@ pub(super) fn unlisted<'r>(
     answer(snapshot, route, challenge, origin, journal)
 }
 
-/// Looks for a challenge that nobody signs.
-pub(super) async fn unsigned(
-    (estate, snapshot): (&Estate, &Snapshot),
-    (route, handshakes): (&Route, &Handshakes),
-    arrived: &mut Arrived<'_>,
+/// Answers the challenge that a head is by itself.
+pub(super) fn in_head(
+    snapshot: &Snapshot,
+    route: &Route,
+    arrived: &Arrived<'_>,
     origin: Origin,
     journal: &mut Journal,
-) -> Result<Asked, Problem> {
+) -> Option<Result<Response<Bytes>, Problem>> {
+    let challenge = route.handshakes.as_ref()?.of_head(arrived.head)?;
+    Some(answer(snapshot, route, challenge, origin, journal))
+}
+
+/// Whether a body may be a challenge, which is then read before it is known what the request is for.
+pub(super) fn may_be_in_body(route: &Route, head: &Parts) -> bool {
+    let handshakes = route.handshakes.as_ref();
+    let is_short = |length| length <= CHALLENGE_BYTES_MAX as u64;
+    handshakes.is_some_and(|handshakes| handshakes.needs_body(head))
+        && stated_length(&head.headers).is_some_and(is_short)
+}
+
+/// Answers the challenge of somebody who is no caller: most vendors sign none and present no key with it. Every other request
+/// keeps its refusal.
+pub(super) async fn of_nobody(
+    (estate, snapshot): (&Estate, &Snapshot),
+    route: &Route,
+    arrived: &mut Arrived<'_>,
+    (origin, refusal): (Origin, Problem),
+    journal: &mut Journal,
+) -> Result<Response<Bytes>, Problem> {
     let head = arrived.head;
-    if let Some(challenge) = handshakes.of_head(head) {
-        return answer(snapshot, route, challenge, origin, journal).map(Asked::Challenge);
-    }
-    if !handshakes.needs_body(head) {
-        return Ok(Asked::Delivery(None));
-    }
+    // A wrong key is a guess, whatever comes with it.
+    let is_without = matches!(
+        refusal.kind(),
+        Kind::KeyMissing | Kind::SignatureInvalid | Kind::AddressRefused
+    );
+    let handshakes = route.handshakes.as_ref();
+    let Some(handshakes) = handshakes.filter(|_| is_without && may_be_in_body(route, head)) else {
+        return Err(refusal);
+    };
     let payload = read_whole(estate, route, arrived, origin, journal).await?;
     match payload.held().and_then(|body| handshakes.of_body(head, body)) {
-        Some(challenge) => answer(snapshot, route, challenge, origin, journal).map(Asked::Challenge),
-        None => Ok(Asked::Delivery(Some(payload))),
+        Some(challenge) => answer(snapshot, route, challenge, origin, journal),
+        None => Err(refusal),
     }
 }
 
-/// Answers a challenge whose signature was right.
-pub(super) fn signed(
+/// Answers a challenge in the body of a caller.
+pub(super) fn in_body(
     snapshot: &Snapshot,
     (route, caller): (&Route, &Caller),
     (arrived, payload): (&Arrived<'_>, &Payload),
     journal: &mut Journal,
 ) -> Option<Result<Response<Bytes>, Problem>> {
-    let handshakes = route.handshakes.as_deref()?;
-    let challenge = handshakes.of_signed(arrived.head, payload.held()?, caller, &snapshot.callers)?;
+    let (handshakes, body) = (route.handshakes.as_deref()?, payload.held()?);
+    let signed = handshakes.of_signed(arrived.head, body, caller, &snapshot.callers);
+    let challenge = signed.or_else(|| handshakes.of_body(arrived.head, body))?;
     let origin = Origin::of_peer(arrived.via.peer);
     Some(answer(snapshot, route, challenge, origin, journal))
 }

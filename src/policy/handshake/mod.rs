@@ -27,7 +27,7 @@ use crate::settings::{CallersSettings, HandshakeSettings};
 
 /// A larger body is a challenge only if a word of the vendor marks it as one. The longest known challenge is Event Grid's, with
 /// some 800 bytes.
-const CHALLENGE_BYTES_MAX: usize = 4096;
+pub const CHALLENGE_BYTES_MAX: usize = 4096;
 /// What the log names as the handshake where a URL was only tested.
 const REACHABLE: &str = "reachable";
 
