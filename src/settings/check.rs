@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::BodySchema;
 use crate::settings::files::FileInForce;
 use crate::settings::findings::{Findings, Mark};
 use crate::settings::fingerprint::Fingerprint;
-use crate::settings::{Environment, VaultReference};
+use crate::settings::{Environment, FileSchema, VaultReference};
 
 pub(super) struct Check<'a> {
     pub(super) findings: Findings,
@@ -21,7 +20,7 @@ pub(super) struct Check<'a> {
     /// mistakes.
     pub(super) lists: HashMap<PathBuf, Option<Vec<IpNet>>>,
     /// The same of schemas of bodies.
-    pub(super) schemas: HashMap<PathBuf, Option<Arc<BodySchema>>>,
+    pub(super) schemas: HashMap<PathBuf, Option<Arc<FileSchema>>>,
     pub(super) vaults: VaultUses,
     /// Of everything that was read and is no secret.
     pub(super) fingerprint: Fingerprint,

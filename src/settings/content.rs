@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::model::{BodySchema, ContentType, Flaw, MediaRange};
 use crate::settings::check::Check;
+use crate::settings::files::sha256_of;
 use crate::settings::kinds::{At, word};
 
 /// Deepest nesting that can be allowed: the reader of JSON itself ends at 128.
@@ -33,10 +34,17 @@ pub struct ContentSettings {
 /// What is done with bodies that the gateway reads.
 #[derive(Debug, Clone)]
 pub struct ReadingSettings {
-    pub schema: Option<Arc<BodySchema>>,
+    pub schema: Option<Arc<FileSchema>>,
     pub depth_max: usize,
     pub drop_nulls: bool,
     pub form_to_json: bool,
+}
+
+/// A schema, and the digest of its file.
+#[derive(Debug)]
+pub struct FileSchema {
+    pub schema: BodySchema,
+    pub sha256: String,
 }
 
 impl Default for ReadingSettings {
@@ -126,7 +134,7 @@ impl Check<'_> {
     }
 
     /// A schema from its file, which is compiled once for all routes.
-    fn schema(&mut self, value: &At<String>) -> Option<Arc<BodySchema>> {
+    fn schema(&mut self, value: &At<String>) -> Option<Arc<FileSchema>> {
         let path = self.path(value)?;
         if let Some(schema) = self.schemas.get(&path) {
             return schema.clone();
@@ -136,7 +144,7 @@ impl Check<'_> {
         schema
     }
 
-    fn read_schema(&mut self, value: &At<String>, path: &Path) -> Option<BodySchema> {
+    fn read_schema(&mut self, value: &At<String>, path: &Path) -> Option<FileSchema> {
         let text = self.list(value, path)?;
         let compiled = match text.len() <= SCHEMA_BYTES_MAX {
             true => BodySchema::compile(&text),
@@ -147,7 +155,9 @@ impl Check<'_> {
             let flaw = Flaw::new(format!("{} is not a JSON Schema: {why}", path.display()));
             flaw.hint("references stay within the file: nothing else is read and nothing is fetched")
         });
-        self.findings.keep(value, compiled)
+        let schema = self.findings.keep(value, compiled)?;
+        let sha256 = sha256_of(&text);
+        Some(FileSchema { schema, sha256 })
     }
 }
 

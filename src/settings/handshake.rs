@@ -37,6 +37,8 @@ pub struct HandshakeSettings {
     pub vendors: Vec<Vendor>,
     /// What Meta has to send.
     pub verify_token: Option<Secret>,
+    /// The place that it is read from.
+    pub verify_token_from: Option<String>,
     /// Methods with which the URL is tested.
     pub reachable: Vec<Method>,
     /// Methods of challenges and tests that the route itself does not have.

@@ -6,13 +6,13 @@ use http::Method;
 
 use crate::model::handshake::{Handshake, Requires, Stage};
 use crate::model::signature::{Algorithm, Place};
-use crate::model::{Flaw, Secret};
+use crate::model::Flaw;
 use crate::settings::check::Check;
 use crate::settings::handshake::{HandshakeSettings, Reached};
 use crate::settings::route::RouteTable;
 use crate::settings::signature::UNKNOWN_PART;
 use crate::settings::table::Table;
-use crate::settings::{CallerSettings, CallersSettings, RouteSettings};
+use crate::settings::{CallerSettings, CallersSettings, RouteSettings, SecretSource};
 
 impl Check<'_> {
     pub(super) fn handshakes(&mut self, route: &Table<RouteTable>, methods: &[Method]) -> HandshakeSettings {
@@ -55,15 +55,17 @@ impl Check<'_> {
             }
         }
         let needs_word = rows().any(|row| matches!(row.requires, Requires::VerifyToken(_)));
+        let word = self.verify_token(route, needs_word);
         HandshakeSettings {
-            verify_token: self.verify_token(route, needs_word),
+            verify_token_from: word.as_ref().map(SecretSource::place),
+            verify_token: word.and_then(|word| word.known().cloned()),
             vendors,
             reachable,
             unlisted,
         }
     }
 
-    fn verify_token(&mut self, route: &Table<RouteTable>, is_needed: bool) -> Option<Secret> {
+    fn verify_token(&mut self, route: &Table<RouteTable>, is_needed: bool) -> Option<SecretSource> {
         match &route.verify_token {
             None if is_needed => {
                 let hint = "name its place: verify_token = \"env:NAME\"; it is what you enter at Meta";
@@ -76,7 +78,7 @@ impl Check<'_> {
                 self.findings.mistake(value, flaw);
                 None
             }
-            Some(value) => self.secret_at_start("verify_token", value)?.known().cloned(),
+            Some(value) => self.secret_at_start("verify_token", value),
         }
     }
 

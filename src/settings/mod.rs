@@ -43,6 +43,7 @@ mod origin;
 mod path;
 mod rings;
 mod route;
+mod route_openings;
 #[cfg(test)]
 mod sample;
 mod scalars;
@@ -66,7 +67,7 @@ pub use bodies::BodySettings;
 pub use caller::CallerSettings;
 pub use changes::{Change, Scalars};
 pub use connections::ConnectionSettings;
-pub use content::{ContentSettings, JSON_DEPTH_CEILING, ReadingSettings};
+pub use content::{ContentSettings, FileSchema, JSON_DEPTH_CEILING, ReadingSettings};
 pub use control::{ControlSettings, GroupName, control_socket};
 pub use difference::Difference;
 pub use digest::KeyDigest;

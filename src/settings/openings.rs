@@ -1,5 +1,5 @@
-//! What settings let in that others keep out, in words: keys, routes, callers, networks, listeners. A limit that is wider is
-//! not in it.
+//! What settings let in that others keep out, in words: keys, routes, callers, networks, listeners; `route_openings.rs` has what
+//! a route demands of requests. A limit that is wider is not in it.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixSet;
 
+use crate::settings::route_openings::of_requests;
 use crate::settings::{
     CallerSettings, CallersSettings, Config, KeySettings, KeyState, NetworkSettings, RouteKind,
     RouteSettings, Transport,
@@ -171,6 +172,7 @@ fn of_route(earlier: &RouteSettings, later: &RouteSettings) -> Vec<String> {
         (RouteKind::Flow, RouteKind::Api(_)) => found.push(format!("route {name} opens an API")),
         (_, RouteKind::Flow) => {}
     }
+    found.extend(of_requests(earlier, later));
     found
 }
 

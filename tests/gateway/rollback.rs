@@ -191,3 +191,23 @@ async fn a_rollback_that_cannot_be_carried_out_changes_nothing() {
         "{refused}"
     );
 }
+
+#[tokio::test]
+async fn a_rollback_asks_before_a_route_demands_less_of_requests() {
+    let (world, mut program, text) = operated().await;
+    world.file("orders.json", r#"{"type": "object", "required": ["id"]}"#);
+    let strict = text.replace(
+        "path = \"/orders\"\n",
+        "path = \"/orders\"\njson_schema = \"orders.json\"\n",
+    );
+    reload(&world, &strict).await;
+    assert_eq!(status(&world, &program, KEY).await, 400);
+    let refused = err(&flowgate(&world, &["rollback", "1"]).await);
+    for line in ["accepts bodies of any type", "passes bodies on without reading them"] {
+        assert!(refused.contains(&format!("route orders {line}")), "{refused}");
+    }
+    assert_eq!(status(&world, &program, KEY).await, 400);
+    out(&flowgate(&world, &["rollback", "1", "--readmit"]).await);
+    assert_eq!(status(&world, &program, KEY).await, 202);
+    ended(&mut program).await;
+}

@@ -85,7 +85,7 @@ impl BodyReader {
     }
 
     fn check(&self, body: &Value, values: usize) -> Result<(), Problem> {
-        let schema: Option<&BodySchema> = self.0.schema.as_deref();
+        let schema: Option<&BodySchema> = self.0.schema.as_ref().map(|file| &file.schema);
         let violations = schema.map(|schema| schema.violations(body, values));
         match violations.unwrap_or_default().as_slice() {
             [] => Ok(()),
@@ -126,11 +126,16 @@ mod tests {
     use super::{BodyReader, Syntax};
     use crate::model::BodySchema;
     use crate::problem::{Kind, Problem};
-    use crate::settings::ReadingSettings;
+    use crate::settings::{FileSchema, ReadingSettings};
 
     fn reader(schema: Option<&str>) -> BodyReader {
         BodyReader(ReadingSettings {
-            schema: schema.map(|text| Arc::new(BodySchema::compile(text).unwrap())),
+            schema: schema.map(|text| {
+                Arc::new(FileSchema {
+                    schema: BodySchema::compile(text).unwrap(),
+                    sha256: String::new(),
+                })
+            }),
             drop_nulls: true,
             form_to_json: true,
             ..ReadingSettings::default()

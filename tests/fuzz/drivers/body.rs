@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flowgate::model::BodySchema;
 use flowgate::policy::BodyRules;
 use flowgate::policy::body::Syntax;
-use flowgate::settings::{ContentSettings, ReadingSettings};
+use flowgate::settings::{ContentSettings, FileSchema, ReadingSettings};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 
@@ -15,7 +15,10 @@ use super::is_one_line;
 static RULES: LazyLock<BodyRules> = LazyLock::new(|| {
     let schema = r#"{"type": ["object", "array"], "properties": {"id": {"type": ["integer", "string"]}}}"#;
     let reading = ReadingSettings {
-        schema: Some(Arc::new(BodySchema::compile(schema).unwrap())),
+        schema: Some(Arc::new(FileSchema {
+            schema: BodySchema::compile(schema).unwrap(),
+            sha256: String::new(),
+        })),
         drop_nulls: true,
         form_to_json: true,
         ..ReadingSettings::default()
