@@ -106,6 +106,7 @@ impl Check<'_> {
         self.keys_in_urls(&file.route, &routes, &callers);
         self.handshakes_of_routes(&file.route, &routes, &callers, held_budget);
         self.signed_routes(&file.route, &routes, &callers, held_budget);
+        self.signed_ids(&file.route, &routes, &callers);
         self.balancers(&file.listener, &callers);
         self.keys_in_pages(&file.route, &routes, &callers);
         // With a mistake somewhere, a use may only have been overlooked.

@@ -110,6 +110,21 @@ impl Recipe {
         }
     }
 
+    /// Whether the signature covers the id of a delivery, so that nobody can send it again with another one. Of the vendors
+    /// that sign single fields an id in the body is taken for one of these.
+    pub fn covers_id(&self) -> bool {
+        let Some(place) = self.id.as_ref().filter(|_| self.algorithm != Algorithm::Token) else {
+            return false;
+        };
+        let is_piece = self.has_piece(&Piece::Id) || self.has_piece(&Piece::At(place.clone()));
+        let is_part = match place {
+            Place::Body(_) => !matches!(self.content, Content::Template(_)) || self.has_piece(&Piece::Body),
+            Place::Query(_) => self.covers_url(),
+            Place::Header(_) => false,
+        };
+        is_piece || is_part
+    }
+
     /// Whether the signature covers the address to which the request was sent, with its host.
     pub fn covers_url(&self) -> bool {
         self.content == Content::Twilio
