@@ -244,7 +244,7 @@ fn identified(headers: &HeaderMap) -> Delivery {
     let sent = Sent {
         method: &Method::POST,
         path: None,
-        query: None,
+        query: "",
         headers,
         body: &[b'x'; 1024],
         delivery: None,

@@ -19,10 +19,10 @@ const ID_BYTES_MAX: usize = 512;
 #[derive(Debug, Clone, Copy)]
 pub struct Sent<'a> {
     pub method: &'a Method,
-    /// The path, where a part of it goes on.
+    /// What goes on of the path.
     pub path: Option<&'a str>,
-    /// The query of the caller, where something of it goes on.
-    pub query: Option<&'a str>,
+    /// What goes on of the query.
+    pub query: &'a str,
     pub headers: &'a HeaderMap,
     pub body: &'a [u8],
     /// The id that the signature of the caller has.
@@ -42,7 +42,7 @@ pub fn identify(
     let content = digest(&[
         sent.method.as_str().as_bytes(),
         sent.path.unwrap_or_default().as_bytes(),
-        sent.query.unwrap_or_default().as_bytes(),
+        sent.query.as_bytes(),
         sent.body,
     ]);
     let id = match &settings.by {
@@ -138,7 +138,7 @@ pub(super) mod tests {
         let sent = Sent {
             method: &Method::POST,
             path: None,
-            query: None,
+            query: "",
             headers: &map,
             body: body.as_bytes(),
             delivery: None,

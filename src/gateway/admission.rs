@@ -40,6 +40,8 @@ pub(super) struct AdmittedParts<'r> {
     pub route: &'r Route,
     pub address: Arc<Address>,
     pub target: PathAndQuery,
+    /// What the caller has behind the path of the route.
+    pub rest: Option<&'r str>,
     pub who: Introduction,
     /// The id of the delivery, where the signature of the caller has one.
     pub delivery: Option<String>,
@@ -61,6 +63,7 @@ pub(super) struct Passage<'r> {
     deadline: Option<Deadline>,
     taken: Option<Taken>,
     target: Option<PathAndQuery>,
+    pub rest: Option<&'r str>,
     pub payload: Option<Payload>,
     content_type: Option<Option<&'r HeaderValue>>,
 }
@@ -103,6 +106,7 @@ impl<'r> Passage<'r> {
             route: self.route,
             address: self.address,
             target: self.target.ok_or_else(missing)?,
+            rest: self.rest,
             who: self.who,
             delivery: self.delivery,
             holder: self.holder,
@@ -153,7 +157,6 @@ pub(super) async fn admit<'r>(
     let (rest, query) = (found.rest, head.uri.query());
     let target = route.upstream.target(address.url(), &route.passes, rest, query);
     let target = steps.pass(Step::Target, target)?;
-    let deadline = route.deadlines.of(caller.index);
     let (holder, delivery) = (caller.holder(origin), caller.delivery);
     let who = Introduction {
         request: journal.request(),
@@ -185,9 +188,10 @@ pub(super) async fn admit<'r>(
         who,
         delivery,
         holder,
-        deadline,
+        deadline: route.deadlines.of(caller.index),
         taken,
         target,
+        rest,
         payload,
         content_type,
     };

@@ -45,7 +45,8 @@ pub(super) async fn conclude(
     let Passage { head, route, .. } = passage;
     let payload = passage.payload.as_ref();
     if let Some(payload) = payload.filter(|_| has_id(route, &findings)) {
-        let delivery = forward::delivery(route, (head, payload), &passage.who, passage.delivery.as_deref());
+        let sent = (head, passage.rest, payload);
+        let delivery = forward::delivery(route, sent, &passage.who, passage.delivery.as_deref());
         findings.pass(Step::Delivery, delivery);
     }
     let load = payload.map_or(Load::Whole, Payload::load);

@@ -272,7 +272,7 @@ mod tests {
             let sent = Sent {
                 method: &Method::POST,
                 path: None,
-                query: None,
+                query: "",
                 headers: &HeaderMap::new(),
                 body: b"{}",
                 delivery: None,

@@ -25,7 +25,7 @@ use crate::gateway::snapshot::Route;
 use crate::gateway::upstream::{Dispatched, Judgement};
 use crate::model::{AnsweredBy, clock};
 use crate::problem::{Kind, Problem};
-use crate::settings::{QueryPass, RelativePath};
+use crate::settings::RelativePath;
 use crate::wire::Fields;
 
 /// Tries on other connections while no byte of the request has left.
@@ -69,7 +69,7 @@ pub(super) async fn forward(
         .deadline
         .map(|deadline| (deadline, deadline.after(began)));
     let id = admitted.delivery.as_deref();
-    let sent = (admitted.head, &admitted.payload);
+    let sent = (admitted.head, admitted.rest, &admitted.payload);
     let turn = match delivery(admitted.route, sent, &admitted.who, id) {
         Ok(Some((rules, delivery))) => {
             let store = estate.deliveries.clone();
@@ -116,7 +116,7 @@ pub(super) async fn forward(
 /// Which delivery a request is, on a route that recognizes duplicates: such a route holds every body.
 pub(super) fn delivery<'r>(
     route: &'r Route,
-    (head, payload): (&Parts, &Payload),
+    (head, rest, payload): (&Parts, Option<&str>, &Payload),
     who: &Introduction,
     id: Option<&str>,
 ) -> Result<Option<(&'r Duplicates, Delivery)>, Problem> {
@@ -124,11 +124,12 @@ pub(super) fn delivery<'r>(
         return Ok(None);
     };
     let passes = &route.passes;
-    let path = head.uri.path();
+    // Keys, signatures and what else stays here may differ where a delivery is sent again.
+    let query = route.upstream.passed_query(passes, head.uri.query());
     let sent = Sent {
         method: &head.method,
-        path: Some(path).filter(|_| passes.relative_path == RelativePath::Appended),
-        query: head.uri.query().filter(|_| passes.query != QueryPass::None),
+        path: rest.filter(|_| passes.relative_path == RelativePath::Appended),
+        query: &query,
         headers: &head.headers,
         body,
         delivery: id,

@@ -100,15 +100,25 @@ impl Upstream {
             return Ok(base);
         }
         let mut text = base.as_str().to_owned();
-        let reserved = match self {
-            Self::Api(_) => Reserved::Tokens,
-            Self::Flow => Reserved::Triggers,
-        };
-        query::append(&mut text, caller_query, &passes.query, reserved);
+        query::append(&mut text, caller_query, &passes.query, self.reserved());
         if text.len() > query::TARGET_BYTES_MAX {
             return Err(Kind::TargetTooLong.into());
         }
         PathAndQuery::try_from(text).map_err(|_| Kind::MalformedRequest.into())
+    }
+
+    /// What of the caller's query goes on; empty if nothing does.
+    pub(super) fn passed_query(&self, passes: &Passes, caller_query: Option<&str>) -> String {
+        let mut passed = String::new();
+        query::append(&mut passed, caller_query, &passes.query, self.reserved());
+        passed
+    }
+
+    fn reserved(&self) -> Reserved {
+        match self {
+            Self::Api(_) => Reserved::Tokens,
+            Self::Flow => Reserved::Triggers,
+        }
     }
 
     /// The head that leaves, in the memory of `space`, and the tracking id that its answer must echo.

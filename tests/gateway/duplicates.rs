@@ -405,6 +405,31 @@ async fn a_path_and_a_query_that_go_on_are_part_of_the_content() {
 }
 
 #[tokio::test]
+async fn what_stays_here_of_the_query_and_path_may_differ() {
+    let world = World::new().await;
+    let flow = &world.emulator.flow;
+    let trigger = flow.add(Trigger::any_user(TENANT).unchecked().does(Flow::Accepted));
+    let rules = format!("query = [\"order\"]\nkey_from = [\"query:code\"]\n{BY_HEADER}");
+    let caller = caller("shop", KEY).replace("name = \"shop\"\n", "name = \"shop\"\nkey_in_url = true\n");
+    let text = world.base().replace(&self::caller("shop", KEY), &caller);
+    let path = "/orders/{team}/{*rest}";
+    let rules = format!("relative_path = true\n{rules}");
+    let gateway = world.start(&format!("{text}{}", world.route("orders", path, &trigger.url(), &rules)));
+    for (target, status) in [
+        ("/orders/a/1?order=5&attempt=1", 202),
+        ("/orders/a/1?attempt=2&order=5", 202),
+        ("/orders/b/1?order=5", 202),
+        ("/orders/a/1?order=6", 422),
+        ("/orders/a/2?order=5", 422),
+    ] {
+        let request = post(&format!("{target}&code={KEY}")).header("x-delivery", "1");
+        let answer = gateway.send(request.body(Full::from("{}")).unwrap()).await;
+        assert_eq!(answer.status, status, "{target}: {}", answer.text());
+    }
+    assert_eq!(trigger.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_body_above_the_hold_size_is_held_as_well() {
     let (_world, gateway, trigger) = world(BY_HEADER).await;
     let body = format!("{{\"text\": \"{}\"}}", "x".repeat(200_000));
