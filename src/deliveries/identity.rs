@@ -7,8 +7,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderName, Method};
 
-use crate::deliveries::{Delivery, Digest, pointer};
-use crate::model::{CallerName, RequestId, RouteName};
+use crate::deliveries::{Delivery, Digest};
+use crate::model::{BodyFault, BodyValues, CallerName, Extent, Pointer, RequestId, RouteName};
 use crate::problem::{Kind, Problem};
 use crate::settings::{DeliveryId, DuplicateSettings, WithoutId};
 
@@ -49,7 +49,7 @@ pub fn identify(
         DeliveryId::Body => Some(Cow::Borrowed(&content[..])),
         DeliveryId::Delivery => sent.delivery.map(|id| Cow::Borrowed(id.as_bytes())),
         DeliveryId::Header(name) => header(sent.headers, name)?.map(Cow::Borrowed),
-        DeliveryId::Json(path) => pointer::value_at(sent.body, path).map(|id| Cow::Owned(id.into_bytes())),
+        DeliveryId::Json(pointer) => json(sent.body, pointer)?.map(Cow::Owned),
     };
     let Some(id) = id.filter(|id| !id.is_empty()) else {
         return match settings.without_id {
@@ -69,6 +69,15 @@ pub fn identify(
         sender: sender.finish(),
         request,
     }))
+}
+
+/// A value of the body, which nobody can read as another one. What is no JSON has none.
+fn json(body: &[u8], pointer: &Pointer) -> Result<Option<Vec<u8>>, Problem> {
+    match BodyValues::read(body, std::slice::from_ref(pointer), Extent::Whole) {
+        Ok(values) => Ok(values.id(pointer).map(|id| id.as_bytes().to_vec())),
+        Err(BodyFault::Invalid { .. }) => Ok(None),
+        Err(fault) => Err(unusable(format!("the body {fault}"))),
+    }
 }
 
 /// The value of a field that is there once.
@@ -107,7 +116,7 @@ pub(super) mod tests {
 
     use super::{Sent, identify};
     use crate::deliveries::Delivery;
-    use crate::model::{CallerName, RequestId, RouteName};
+    use crate::model::{CallerName, Pointer, RequestId, RouteName};
     use crate::problem::Problem;
     use crate::settings::{DeliveryId, DuplicateSettings, InFlight, UnknownOutcome, WithoutId};
 
@@ -187,7 +196,7 @@ pub(super) mod tests {
         assert_eq!(one, key(&settings, &[("x-id", "1")], "[]"));
         assert_ne!(one, key(&settings, &[("x-id", "2")], "{}"));
 
-        let settings = by(DeliveryId::Json(vec!["event".to_owned(), "id".to_owned()]));
+        let settings = by(DeliveryId::Json(Pointer::of("/event/id")));
         let one = key(&settings, &[], r#"{"event": {"id": "1"}}"#);
         assert_eq!(one, key(&settings, &[], r#"{"event": {"id": "1"}, "try": 2}"#));
         assert_ne!(one, key(&settings, &[], r#"{"event": {"id": "2"}}"#));
@@ -221,10 +230,22 @@ pub(super) mod tests {
                 "the header `x-id` has more than 512 bytes",
             ),
             (
-                by(DeliveryId::Json(vec!["a/b".to_owned()])),
+                by(DeliveryId::Json(Pointer::of("/a~1b"))),
                 vec![],
                 "no JSON",
                 "the value at `/a~1b` of the JSON body is missing",
+            ),
+            (
+                by(DeliveryId::Json(Pointer::of("/id"))),
+                vec![],
+                "{\"id\": 18446744073709551616}",
+                "the value at `/id` of the JSON body is missing",
+            ),
+            (
+                by(DeliveryId::Json(Pointer::of("/id"))),
+                vec![],
+                "{\"id\": 1, \"id\": 2}",
+                "the body has the key `id` twice",
             ),
         ] {
             let problem = of(&settings, ("orders", "shop"), &headers, body).unwrap_err();

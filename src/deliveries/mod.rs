@@ -3,7 +3,6 @@
 
 mod identity;
 mod memory;
-mod pointer;
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //! here does I/O or waits.
 
 mod answer;
+mod body_values;
 pub mod claims;
 pub mod clock;
 pub mod cloud;
@@ -14,6 +15,7 @@ mod lock;
 pub mod media;
 mod minute;
 mod path;
+mod pointer;
 mod public_url;
 mod registry;
 mod remedy;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use answer::AnsweredBy;
+pub use body_values::{BodyFault, BodyValues, Extent};
 pub use cloud::Cloud;
 pub(crate) use flaw::Flaw;
 pub use holder::Holder;
@@ -37,6 +40,7 @@ pub(crate) use lock::locked;
 pub use media::{ContentType, MediaRange, MediaType};
 pub use minute::Minute;
 pub use path::{FixedPath, PathEnd, PathTemplate};
+pub use pointer::Pointer;
 pub use public_url::PublicUrl;
 pub use registry::Registry;
 pub(crate) use remedy::failures;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::model::Flaw;
 use crate::model::signature::Recipe;
+use crate::model::{Flaw, Pointer};
 use crate::settings::check::Check;
 use crate::settings::kinds::{ANY, At, choice, word};
 use crate::settings::route::RouteTable;
@@ -42,8 +42,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryId {
     Header(HeaderName),
-    /// The keys and indexes that lead to a value of the JSON body.
-    Json(Vec<String>),
+    /// A value of the JSON body.
+    Json(Pointer),
     /// The body itself, by its hash.
     Body,
     /// Where the signature of its caller has it.
@@ -93,13 +93,7 @@ impl fmt::Display for DeliveryId {
             Self::Header(name) => write!(f, "the header `{name}`"),
             Self::Body => f.write_str("the body"),
             Self::Delivery => f.write_str("the id of the delivery"),
-            Self::Json(path) => {
-                f.write_str("the value at `")?;
-                for step in path {
-                    write!(f, "/{}", step.replace('~', "~0").replace('/', "~1"))?;
-                }
-                f.write_str("` of the JSON body")
-            }
+            Self::Json(pointer) => write!(f, "the value at `{pointer}` of the JSON body"),
         }
     }
 }
@@ -115,7 +109,7 @@ fn read_id(text: &str) -> Result<DeliveryId, Flaw> {
         };
     }
     if let Some(pointer) = text.strip_prefix("json:") {
-        return read_pointer(pointer).map(DeliveryId::Json);
+        return Pointer::parse(pointer).map(DeliveryId::Json);
     }
     match text {
         "idempotency-key" => Ok(DeliveryId::Header(IDEMPOTENCY_KEY)),
@@ -124,18 +118,6 @@ fn read_id(text: &str) -> Result<DeliveryId, Flaw> {
         _ => Err(Flaw::new("unknown place for the id of a delivery")
             .hint("write \"header:NAME\", \"idempotency-key\", \"json:/POINTER\", \"body\" or \"delivery\"")),
     }
-}
-
-/// RFC 6901.
-fn read_pointer(text: &str) -> Result<Vec<String>, Flaw> {
-    let flaw = || Flaw::new("this is not a JSON pointer").hint("write for example \"json:/event/id\"");
-    let steps = text.strip_prefix('/').ok_or_else(flaw)?.split('/');
-    let step = |step: &str| {
-        let escapes = step.matches("~0").count() + step.matches("~1").count();
-        let is_good = escapes == step.matches('~').count();
-        is_good.then(|| step.replace("~1", "/").replace("~0", "~"))
-    };
-    steps.map(step).collect::<Option<_>>().ok_or_else(flaw)
 }
 
 impl Check<'_> {
@@ -235,6 +217,7 @@ mod tests {
     use http::HeaderName;
 
     use super::{DeliveryId, InFlight, UnknownOutcome, WithoutId, read_id};
+    use crate::model::Pointer;
     use crate::settings::sample::{Sample, TRIGGER};
 
     fn sample(lines: &str) -> Sample {
@@ -247,13 +230,13 @@ mod tests {
     #[test]
     fn an_id_is_in_a_header_or_in_the_body() {
         let header = |name: &'static str| DeliveryId::Header(HeaderName::from_static(name));
-        let json = |path: &[&str]| DeliveryId::Json(path.iter().map(ToString::to_string).collect());
+        let json = |pointer: &str| DeliveryId::Json(Pointer::of(pointer));
         for (text, id) in [
             ("header:X-GitHub-Delivery", header("x-github-delivery")),
             ("idempotency-key", header("idempotency-key")),
-            ("json:/event/0/id", json(&["event", "0", "id"])),
-            ("json:/a~1b/c~01", json(&["a/b", "c~1"])),
-            ("json:/", json(&[""])),
+            ("json:/event/0/id", json("/event/0/id")),
+            ("json:/a~1b/c~01", json("/a~1b/c~01")),
+            ("json:/", json("/")),
             ("body", DeliveryId::Body),
         ] {
             assert_eq!(read_id(text).unwrap(), id, "{text}");

@@ -391,6 +391,18 @@ async fn an_id_is_read_in_the_body_or_is_the_body() {
 }
 
 #[tokio::test]
+async fn an_id_that_two_readers_could_take_for_two_is_refused() {
+    for rules in ["", "without_id = \"pass\"\n"] {
+        let (_world, gateway, trigger) =
+            world(&format!("[route.duplicates]\nby = \"json:/id\"\n{rules}")).await;
+        let refused = gateway.post("/orders", r#"{"id": "1", "id": "2"}"#).await;
+        assert_eq!(refused.code(), "delivery-id-missing");
+        assert_eq!(refused.json()["detail"], "the body has the key `id` twice");
+        assert_eq!(trigger.runs(), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_path_and_a_query_that_go_on_are_part_of_the_content() {
     let world = World::new().await;
     let flow = &world.emulator.flow;

@@ -9,7 +9,7 @@ mod shapes;
 mod template;
 mod vendors;
 
-pub use place::{Place, Pointer};
+pub use place::Place;
 pub use preset::{Habits, Preset};
 pub use recipe::{
     Algorithm, CertificateRecipe, Content, Encoding, KeyForm, Recipe, RecipeError, SECRETS_MAX,

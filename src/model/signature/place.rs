@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::HeaderName;
 
-use crate::model::Flaw;
+use crate::model::{Flaw, Pointer};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -14,12 +14,7 @@ pub enum Place {
     Body(Pointer),
 }
 
-/// A JSON pointer (RFC 6901) to a text, number or boolean. A segment `*` is every element of a list; all of them must then
-/// have the same value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pointer(Vec<String>);
-
-/// Longest pointer, and longest name of a parameter.
+/// Longest name of a parameter.
 const NAME_BYTES_MAX: usize = 256;
 
 impl Place {
@@ -44,9 +39,7 @@ impl Place {
             Some(("query", name)) if !name.is_empty() && name.len() <= NAME_BYTES_MAX => {
                 Ok(Self::query(name))
             }
-            Some(("body", pointer)) if pointer.starts_with('/') && pointer.len() <= NAME_BYTES_MAX => {
-                Ok(Self::body(pointer))
-            }
+            Some(("body", pointer)) => Pointer::parse(pointer).map(Self::Body),
             _ => Err(Flaw::new("this is not a place in a request")
                 .hint("write \"header:NAME\", \"query:NAME\" or \"body:/POINTER\"")),
         }
@@ -67,21 +60,6 @@ impl Place {
     }
 }
 
-impl Pointer {
-    pub fn of(text: &str) -> Self {
-        let segments = text.strip_prefix('/').unwrap_or(text).split('/');
-        Self(
-            segments
-                .map(|segment| segment.replace("~1", "/").replace("~0", "~"))
-                .collect(),
-        )
-    }
-
-    pub fn segments(&self) -> &[String] {
-        &self.0
-    }
-}
-
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -89,14 +67,6 @@ impl fmt::Display for Place {
             Self::Query(name) => write!(f, "query:{name}"),
             Self::Body(pointer) => write!(f, "body:{pointer}"),
         }
-    }
-}
-
-impl fmt::Display for Pointer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|segment| write!(f, "/{}", segment.replace('~', "~0").replace('/', "~1")))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::model::Flaw;
-use crate::model::signature::place::{Place, Pointer};
+use crate::model::signature::place::Place;
+use crate::model::{Flaw, Pointer};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {

@@ -17,11 +17,11 @@ use http::{HeaderName, HeaderValue, Method, Response};
 use memchr::memmem;
 
 use crate::model::handshake::{Handshake, Mark, Repeats, Requires, Stage, TokenPlace};
-use crate::model::signature::{Place, Pointer};
-use crate::model::{KeyLabel, Secret};
+use crate::model::signature::Place;
+use crate::model::{BodyValues, Extent, KeyLabel, Pointer, Secret};
 use crate::policy::caller::{Caller, Callers};
 use crate::policy::handshake::request::{parameter, value};
-use crate::policy::proof::signature::{BodyValues, Extent, Signer};
+use crate::policy::proof::signature::Signer;
 use crate::problem::{Kind, Problem};
 use crate::settings::{CallersSettings, HandshakeSettings};
 

@@ -8,9 +8,8 @@ use http::header::CONTENT_TYPE;
 use percent_encoding::percent_decode;
 
 use crate::material::decode;
-use crate::model::Secret;
-use crate::model::signature::{Content, Encoding, Piece, Place, Pointer, Template};
-use crate::policy::proof::signature::json::BodyValues;
+use crate::model::signature::{Content, Encoding, Piece, Place, Template};
+use crate::model::{BodyValues, Pointer, Secret};
 use crate::policy::proof::signature::refusal::Unverified;
 use crate::policy::proof::signature::request::Head;
 

@@ -6,7 +6,6 @@
 mod certificate;
 mod claim;
 mod content;
-mod json;
 mod refusal;
 mod request;
 mod sample;
@@ -21,7 +20,6 @@ mod vectors;
 
 pub use certificate::Certificate;
 pub use claim::{Claim, Verified};
-pub(in crate::policy) use json::{BodyValues, Extent};
 pub use refusal::{Checked, Unverified};
 pub use request::Head;
 pub use sample::{Sample, Unsignable};

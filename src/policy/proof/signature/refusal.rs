@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{KeyLabel, clock};
+use crate::model::{BodyFault, KeyLabel, clock};
 
 /// Why a request was not accepted. Values of the request are not in it, only places, numbers and hashes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +62,12 @@ pub enum Unverified {
     ChallengeToken,
     #[error("{0}")]
     Mismatch(Box<Checked>),
+}
+
+impl From<BodyFault> for Unverified {
+    fn from(fault: BodyFault) -> Self {
+        Self::Body(fault.to_string())
+    }
 }
 
 /// What was checked when no secret matched.

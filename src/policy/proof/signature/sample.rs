@@ -8,7 +8,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
 
 use crate::material::encode;
-use crate::model::signature::{Algorithm, Content, Encoding, Piece, Place, Pointer, TimestampPlace};
+use crate::model::Pointer;
+use crate::model::signature::{Algorithm, Content, Encoding, Piece, Place, TimestampPlace};
 use crate::policy::proof::signature::content;
 use crate::policy::proof::signature::scheme::Scheme;
 use crate::policy::proof::signature::sign::{Addition, Unsigned, written};

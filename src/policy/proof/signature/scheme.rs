@@ -4,10 +4,10 @@ use std::time::SystemTime;
 
 use crate::material::WebhookKey;
 use crate::model::signature::{
-    Algorithm, Content, Piece, Place, Pointer, Recipe, RecipeError, SECRETS_MAX, SigningSecret,
+    Algorithm, Content, Piece, Place, Recipe, RecipeError, SECRETS_MAX, SigningSecret,
     TimestampPlace,
 };
-use crate::model::{KeyLabel, Secret};
+use crate::model::{KeyLabel, Pointer, Secret};
 use crate::policy::proof::signature::content;
 
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 
 use crate::material::encode;
-use crate::model::signature::{Algorithm, Piece, Place, Pointer, TimeUnit, TimestampPlace};
+use crate::model::signature::{Algorithm, Piece, Place, TimeUnit, TimestampPlace};
+use crate::model::{BodyValues, Extent, Pointer};
 use crate::policy::proof::signature::content::Parts;
-use crate::policy::proof::signature::json::{BodyValues, Extent};
 use crate::policy::proof::signature::request::Head;
 use crate::policy::proof::signature::scheme::Scheme;
 

@@ -5,21 +5,46 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::model::signature::Pointer;
-use crate::policy::proof::signature::refusal::Unverified;
+use crate::model::Pointer;
 
 /// The values of some pointers. Their bytes are at most those of the body, because no two pointers are the same.
 #[derive(Debug, Default)]
-pub(in crate::policy) struct BodyValues<'s> {
+pub struct BodyValues<'s> {
     pointers: &'s [Pointer],
-    values: Vec<Option<String>>,
+    values: Vec<Option<Found>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    text: String,
+    kind: ValueKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ValueKind {
+    /// A text or a whole number.
+    Exact,
+    /// A large number loses digits as it is read, and a boolean identifies nothing.
+    Other,
+}
+
+/// Why a body has no values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFault {
+    #[error("is not valid JSON at line {line} column {column}")]
+    Invalid { line: usize, column: usize },
+    // The key is one of a pointer's, so it may be named.
+    #[error("has the key `{0}` twice")]
+    DoubledKey(String),
+    #[error("has elements with different values where all must have the same")]
+    Differs,
 }
 
 /// What is at a pointer that ends at an object or a list.
 const COMPOUND: &str = "{}";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::policy) enum Extent {
+pub enum Extent {
     /// The whole body is valid and no key on the way is doubled.
     Whole,
     /// Reading ends at the last value. For bodies that a signature covers: reading all of one costs more than its hash.
@@ -28,14 +53,13 @@ pub(in crate::policy) enum Extent {
 
 impl<'s> BodyValues<'s> {
     /// Reads the values of all pointers in one pass. A body that does not begin as JSON has none.
-    pub(in crate::policy) fn read(
-        body: &[u8],
-        pointers: &'s [Pointer],
-        extent: Extent,
-    ) -> Result<Self, Unverified> {
+    ///
+    /// # Errors
+    /// Also for a key on the way that is there twice.
+    pub fn read(body: &[u8], pointers: &'s [Pointer], extent: Extent) -> Result<Self, BodyFault> {
         let mut found = Findings {
             values: vec![None; pointers.len()],
-            refusal: None,
+            fault: None,
             extent,
             is_over: false,
         };
@@ -51,11 +75,10 @@ impl<'s> BodyValues<'s> {
             if let Err(error) = read
                 && !found.is_over
             {
-                let invalid = || {
-                    let place = format!("line {} column {}", error.line(), error.column());
-                    Unverified::Body(format!("is not valid JSON at {place}"))
-                };
-                return Err(found.refusal.unwrap_or_else(invalid));
+                return Err(found.fault.unwrap_or(BodyFault::Invalid {
+                    line: error.line(),
+                    column: error.column(),
+                }));
             }
         }
         Ok(Self {
@@ -64,15 +87,25 @@ impl<'s> BodyValues<'s> {
         })
     }
 
-    pub(in crate::policy) fn get(&self, pointer: &Pointer) -> Option<&str> {
+    pub fn get(&self, pointer: &Pointer) -> Option<&str> {
+        self.find(pointer).map(|found| &*found.text)
+    }
+
+    /// The value that identifies something: a text or a whole number.
+    pub fn id(&self, pointer: &Pointer) -> Option<&str> {
+        let found = self.find(pointer).filter(|found| found.kind == ValueKind::Exact);
+        found.map(|found| &*found.text)
+    }
+
+    fn find(&self, pointer: &Pointer) -> Option<&Found> {
         let index = self.pointers.iter().position(|known| known == pointer)?;
-        self.values.get(index)?.as_deref()
+        self.values.get(index)?.as_ref()
     }
 }
 
 struct Findings {
-    values: Vec<Option<String>>,
-    refusal: Option<Unverified>,
+    values: Vec<Option<Found>>,
+    fault: Option<BodyFault>,
     extent: Extent,
     /// Reading ended early, with what it was for.
     is_over: bool,
@@ -93,13 +126,13 @@ impl<'p> Node<'_, 'p> {
         self.wanted.iter().filter_map(step).collect()
     }
 
-    fn refuse<E: Error>(&mut self, what: String) -> E {
-        self.found.refusal = Some(Unverified::Body(what));
+    fn refuse<E: Error>(&mut self, fault: BodyFault) -> E {
+        self.found.fault = Some(fault);
         E::custom("refused")
     }
 
     /// The value is what the pointers that end here point at.
-    fn set<E: Error>(mut self, value: &str) -> Result<(), E> {
+    fn set<E: Error>(mut self, text: &str, kind: ValueKind) -> Result<(), E> {
         for (index, path) in std::mem::take(&mut self.wanted) {
             if !path.is_empty() {
                 continue;
@@ -107,12 +140,14 @@ impl<'p> Node<'_, 'p> {
             let Some(slot) = self.found.values.get_mut(index) else {
                 continue;
             };
-            if slot.as_deref().is_some_and(|other| other != value) {
-                return Err(
-                    self.refuse("has elements with different values where all must have the same".to_owned())
-                );
+            let value = Found {
+                text: text.to_owned(),
+                kind,
+            };
+            if slot.as_ref().is_some_and(|other| *other != value) {
+                return Err(self.refuse(BodyFault::Differs));
             }
-            *slot = Some(value.to_owned());
+            *slot = Some(value);
             let found = &mut *self.found;
             if found.extent == Extent::LastValue && found.values.iter().all(Option::is_some) {
                 found.is_over = true;
@@ -142,23 +177,23 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
-        self.set(value)
+        self.set(value, ValueKind::Exact)
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.set(if value { "true" } else { "false" })
+        self.set(if value { "true" } else { "false" }, ValueKind::Other)
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.set(&value.to_string())
+        self.set(&value.to_string(), ValueKind::Exact)
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.set(&value.to_string())
+        self.set(&value.to_string(), ValueKind::Exact)
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.set(&value.to_string())
+        self.set(&value.to_string(), ValueKind::Other)
     }
 
     /// `null` is no value.
@@ -180,7 +215,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
             }
             index = index.saturating_add(1);
         }
-        self.set(COMPOUND)
+        self.set(COMPOUND, ValueKind::Other)
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
@@ -189,8 +224,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
             let wanted = self.below(|segment| segment == key);
             if !wanted.is_empty() {
                 if seen.contains(&key) {
-                    // The key is one of the recipe's, so it may be named.
-                    return Err(self.refuse(format!("has the key `{key}` twice")));
+                    return Err(self.refuse(BodyFault::DoubledKey(key)));
                 }
                 seen.push(key);
             }
@@ -199,7 +233,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
                 found: &mut *self.found,
             })?;
         }
-        self.set(COMPOUND)
+        self.set(COMPOUND, ValueKind::Other)
     }
 }
 
@@ -208,11 +242,10 @@ mod tests {
     use proptest::prelude::any;
     use proptest::proptest;
 
-    use super::{BodyValues, Extent};
-    use crate::model::signature::Pointer;
-    use crate::policy::proof::signature::Unverified;
+    use super::{BodyFault, BodyValues, Extent};
+    use crate::model::Pointer;
 
-    fn values(body: &str, pointers: &[&str]) -> Result<Vec<Option<String>>, Unverified> {
+    fn values(body: &str, pointers: &[&str]) -> Result<Vec<Option<String>>, BodyFault> {
         let pointers: Vec<_> = pointers.iter().map(|text| Pointer::of(text)).collect();
         let values = BodyValues::read(body.as_bytes(), &pointers, Extent::Whole)?;
         Ok(pointers
@@ -242,6 +275,25 @@ mod tests {
         ];
         let expected: Vec<_> = expected.iter().map(|value| value.map(str::to_owned)).collect();
         assert_eq!(values(body, &pointers), Ok(expected));
+    }
+
+    #[test]
+    fn a_text_or_a_whole_number_identifies_something() {
+        let pointer = [Pointer::of("/id")];
+        for (value, id) in [
+            ("\"x\"", Some("x")),
+            ("-7", Some("-7")),
+            ("18446744073709551616", None),
+            ("1.5", None),
+            ("true", None),
+            ("null", None),
+            ("{}", None),
+            ("[1]", None),
+        ] {
+            let body = format!("{{\"id\": {value}}}");
+            let values = BodyValues::read(body.as_bytes(), &pointer, Extent::Whole).unwrap();
+            assert_eq!(values.id(&pointer[0]), id, "{value}");
+        }
     }
 
     #[test]
@@ -277,7 +329,7 @@ mod tests {
         let deep = "[".repeat(100_000);
         for body in ["{", "{\"a\": }", "[1] 2", "{\"a\": 1}}", deep.as_str()] {
             assert!(
-                matches!(values(body, &["/a"]), Err(Unverified::Body(_))),
+                matches!(values(body, &["/a"]), Err(BodyFault::Invalid { .. })),
                 "{}",
                 body.len()
             );
