@@ -95,6 +95,9 @@ impl<'a> MediaType<'a> {
 /// The type of what an HTML form sends.
 pub const FORM: &str = "application/x-www-form-urlencoded";
 
+/// Longest type that is sent; those that are registered are shorter.
+const CONTENT_TYPE_BYTES_MAX: usize = 128;
+
 /// A media type with its parameters, as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContentType(HeaderValue);
@@ -103,7 +106,7 @@ impl ContentType {
     pub(crate) fn parse(text: &str) -> Result<Self, Flaw> {
         let flaw = || Flaw::new("this is not a media type").hint("write for example \"application/json\"");
         let media = MediaType::parse(text).ok_or_else(flaw)?;
-        if media.essence.contains('*') {
+        if media.essence.contains('*') || text.trim() != text || text.len() > CONTENT_TYPE_BYTES_MAX {
             return Err(flaw());
         }
         HeaderValue::try_from(text).map(Self).map_err(|_| flaw())
@@ -241,7 +244,20 @@ mod tests {
                 .unwrap()
                 .is_json()
         );
-        for bad in ["text/*", "json", "a/b\n", "a/b; c"] {
+        let long = format!("a/{}", "b".repeat(127));
+        for bad in [
+            "",
+            "/",
+            "text/*",
+            "json",
+            " a/b",
+            "a/b\n",
+            "a/b\r\nx: y",
+            "a/\u{e4}",
+            "a/b; c",
+            "text/<b>x y",
+            &long,
+        ] {
             assert!(ContentType::parse(bad).is_err(), "{bad}");
         }
     }
