@@ -1045,6 +1045,112 @@ fn a_vendor_pack_says_how_to_sign_and_which_ports_a_vendor_refuses() {
 }
 
 #[test]
+fn a_vendor_pack_is_about_what_its_route_demands() {
+    const ROUTE: &str = r#"
+identity = "contoso"
+trigger = "https://prod-01.westeurope.logic.azure.com/workflows/0123456789abcdef0123456789abcdef/triggers/manual/paths/invoke?api-version=2016-06-01"
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    let more = format!(
+        r#"
+[[caller]]
+name = "pandadoc"
+key_in_url = true
+[[caller.key]]
+label = "url"
+digest = "sha256:1a7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+[caller.signature]
+preset = "pandadoc"
+secret = "env:NOT_SET"
+[[route]]
+name = "forms"
+host = "hooks.example"
+path = "/forms"
+callers = ["shop"]
+content_types = ["text/*", "application/x-www-form-urlencoded"]{ROUTE}
+[route.duplicates]
+by = "idempotency-key"
+[[route]]
+name = "query"
+host = "hooks.example"
+path = "/query"
+key_from = ["query:code"]
+callers = ["pandadoc"]
+json_depth_max = 9
+handshakes = ["dropbox"]{ROUTE}
+[route.duplicates]
+by = "json:/event/id"
+[[route]]
+name = "path"
+host = "hooks.example"
+path = "/path/{{key}}"
+key_from = ["path"]
+callers = ["pandadoc"]{ROUTE}
+"#
+    );
+    let config = settings(dir.path(), &more);
+    let pack = |arguments: &[&str]| {
+        well(&flowgate(
+            &[&["vendor-pack", "--config", &config], arguments].concat(),
+        ))
+    };
+    for (route, parts) in [
+        (
+            "forms",
+            &[
+                "DELIVERY=test-$(date +%s)\n",
+                "-H \"idempotency-key: $DELIVERY\" -H 'Content-Type: application/x-www-form-urlencoded' -d 'test=true'",
+                "| content type | always set it: `text/*` or `application/x-www-form-urlencoded` |",
+                "| id of the delivery | the header `idempotency-key`: another one",
+                "`delivery-id-missing`",
+                "`body-type-refused`",
+            ][..],
+        ),
+        (
+            "query",
+            &[
+                "curl -i \"https://hooks.example/query?code=$KEY&signature=$SIGNATURE\" ",
+                r#"BODY='{"event":{"id":"test-1"}}'"#,
+                "`body-invalid`",
+                "`handshake-refused`",
+            ],
+        ),
+        (
+            "path",
+            &["curl -i \"https://hooks.example/path/$KEY?signature=$SIGNATURE\" "],
+        ),
+    ] {
+        let page = pack(&[route]);
+        for part in parts {
+            assert!(page.contains(part), "{route}: {part}: {page}");
+        }
+    }
+    let plain = pack(&["orders"]);
+    for code in [
+        "handshake-refused",
+        "body-invalid",
+        "body-type-refused",
+        "delivery-id-missing",
+        "delivery-id-reused",
+        "delivery-in-flight",
+    ] {
+        assert!(!plain.contains(code), "{code}: {plain}");
+    }
+    let definition: serde_json::Value = serde_json::from_str(&pack(&["forms", "--swagger"])).unwrap();
+    assert_eq!(definition["consumes"][0], "application/x-www-form-urlencoded");
+    let parameters = &definition["paths"]["/forms"]["post"]["parameters"];
+    assert_eq!(
+        (
+            &parameters[0]["name"],
+            &parameters[0]["in"],
+            &parameters[0]["required"]
+        ),
+        (&"idempotency-key".into(), &"header".into(), &true.into())
+    );
+    assert_eq!(parameters[1]["schema"]["type"], "string");
+}
+
+#[test]
 fn a_vendor_pack_names_what_it_needs() {
     let dir = tempfile::tempdir().unwrap();
     let config = settings(dir.path(), SIGNING);

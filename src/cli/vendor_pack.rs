@@ -4,23 +4,23 @@
 mod pack;
 mod signing;
 mod swagger;
+mod trial;
 
 pub(super) use crate::cli::vendor_pack::pack::{BODY, Sender, has_body};
 
 use std::fmt::Write as _;
 
 use bytesize::ByteSize;
-use http::{Method, Uri};
+use http::Uri;
 
 use crate::cli::load::{SettingsFile, load};
 use crate::cli::outcome::{Outcome, WRONG};
 use crate::cli::routes::shortened;
 use crate::cli::vendor_pack::pack::{Address, Pack};
-use crate::cli::vendor_pack::signing::{Signing, quoted, unquoted};
 use crate::cli::vendors;
 use crate::problem::{Again, Kind, Reason};
 use crate::settings::{
-    CallerSettings, CallersSettings, Checks, Config, Environment, KeyPlace, Rate, RouteSettings, Secrets,
+    CallerSettings, CallersSettings, Config, Environment, KeyPlace, Rate, RouteSettings, Secrets,
 };
 
 /// Names that are listed when one is wrong.
@@ -237,10 +237,12 @@ impl Pack<'_> {
             let text = "only addresses that the operator has listed are let in: say from which you call";
             facts.push(("networks", text.to_owned()));
         }
-        facts.push((
-            "content type",
-            "always set it: `application/json`, or what the body is".to_owned(),
-        ));
+        facts.push(("content type", self.content_types()));
+        if let Some(place) = self.delivery_id() {
+            let text =
+                format!("{place}: another one for each delivery, and the same when you send one again");
+            facts.push(("id of the delivery", text));
+        }
         facts.push(("largest body", ByteSize(self.route.body_bytes_max).to_string()));
         if let Some(rate) = self.caller.rate {
             facts.push(("your requests", rated(rate)));
@@ -286,86 +288,24 @@ impl Pack<'_> {
         Some(signing::section(&self.caller.signature?.recipe))
     }
 
-    /// A line that can be pasted.
-    fn trial(&self) -> String {
-        let heading = "## Try it\n\n";
-        let method = self.route.methods.first().unwrap_or(&Method::POST);
-        let example = filled(&format!("{}{}", self.address.base, self.address.path));
-        let Some(signing) = self.signed(method, &example) else {
-            return format!(
-                "{heading}Only the vendor can sign a request, so there is no line to paste: send one from there.\n"
-            );
-        };
-        let mut lines = Vec::new();
-        let mut url = format!("\"{}{}\"", unquoted(&example), signing.query);
-        if signing.query.is_empty() {
-            url = quoted(&example);
-        }
-        let mut arguments = signing.arguments;
-        if let Some(place) = self.caller.key {
-            lines.push("KEY='...'".to_owned());
-            match place {
-                KeyPlace::Header(name) => arguments.push(format!("-H \"{name}: $KEY\"")),
-                KeyPlace::Authorization => arguments.push("-H \"Authorization: Bearer $KEY\"".to_owned()),
-                KeyPlace::Basic => arguments.push("-u \"any:$KEY\"".to_owned()),
-                KeyPlace::Query(name) => url = format!("\"{}?{}=$KEY\"", unquoted(&example), unquoted(name)),
-                KeyPlace::Path => {
-                    let whole = format!("{}{}", self.address.base, self.address.path);
-                    let parts = whole.split("{key}").map(|part| unquoted(&filled(part)));
-                    url = format!("\"{}\"", parts.collect::<Vec<_>>().join("$KEY"));
-                }
-            }
-        }
-        lines.extend(signing.lines);
-        if has_body(method) {
-            arguments.push("-H 'Content-Type: application/json'".to_owned());
-            arguments.push(match self.caller.signature {
-                Some(_) => "-d \"$BODY\"".to_owned(),
-                None => format!("-d '{BODY}'"),
-            });
-        }
-        let verb = match *method {
-            Method::POST | Method::GET => String::new(),
-            Method::HEAD => "-I ".to_owned(),
-            ref other => format!("-X {other} "),
-        };
-        lines.push(
-            format!("curl -i {verb}{url} {}", arguments.join(" "))
-                .trim_end()
-                .to_owned(),
-        );
-        let check = match self.route.checks {
-            Checks::Answered => CHECK,
-            Checks::Refused => "",
-        };
-        format!(
-            "{heading}```sh\n{}\n```\n\nThe answer has `x-flowgate-answer: flow` where the flow has answered. The body is an example: the flow \
-             may want another one.\n{check}",
-            lines.join("\n")
-        )
-    }
-
-    /// What a shell does to sign; nothing where there is no signature.
-    fn signed(&self, method: &Method, url: &str) -> Option<Signing> {
-        match self.caller.signature {
-            Some(signature) => signing::script(&signature.recipe, method, url),
-            None => Some(Signing::default()),
-        }
-    }
-
     /// Whether callers of this kind can get the answer.
     fn can_answer(&self, kind: Kind) -> bool {
         let (key, signature) = (self.caller.key.is_some(), self.caller.signature.is_some());
         match kind {
             Kind::SignatureInvalid => signature,
             Kind::CallerNotAllowed => key,
+            Kind::HandshakeRefused => !self.route.handshakes.vendors.is_empty(),
+            Kind::BodyInvalid => self.route.content.reading.is_some(),
+            Kind::BodyTypeRefused => {
+                self.route.content.types.is_some() || self.route.content.reading.is_some()
+            }
+            Kind::DeliveryIdMissing | Kind::DeliveryIdReused => self.delivery_id().is_some(),
+            Kind::DeliveryInFlight => self.route.duplicates.is_some(),
             kind if kind.row().reason == Reason::Credential => key,
             _ => true,
         }
     }
 }
-
-const CHECK: &str = "\nWith `-H 'x-flowgate-check: true'` nothing is started: the answer lists what each check says, once a second.\n";
 
 const REPEAT: &str = "\
 ## Which answers to repeat

@@ -28,7 +28,8 @@ impl Pointer {
         if is_one && text.len() <= POINTER_BYTES_MAX {
             return Ok(Self::of(text));
         }
-        let hint = format!("write for example /event/id, in at most {POINTER_BYTES_MAX} bytes; ~ in a key is ~0");
+        let hint =
+            format!("write for example /event/id, in at most {POINTER_BYTES_MAX} bytes; ~ in a key is ~0");
         Err(Flaw::new("this is not a JSON pointer").hint(hint))
     }
 

@@ -162,7 +162,10 @@ impl Check<'_> {
                 CallersSettings::Named(names) => names.as_slice(),
                 CallersSettings::Anonymous => &[],
             };
-            let listed: Vec<_> = names.iter().filter_map(|name| callers.get(name).copied()).collect();
+            let listed: Vec<_> = names
+                .iter()
+                .filter_map(|name| callers.get(name).copied())
+                .collect();
             // A caller with a mistake may have one.
             if listed.len() == names.len() {
                 self.ids_of(table, &listed);
@@ -277,7 +280,9 @@ mod tests {
     /// A route by the ids of these presets, each of them one of its callers.
     fn signed(presets: &[&str], lines: &str) -> Sample {
         let caller = |preset: &&str| {
-            format!("name = \"{preset}\"\n[caller.signature]\npreset = \"{preset}\"\nsecret = \"env:SECRET\"\n")
+            format!(
+                "name = \"{preset}\"\n[caller.signature]\npreset = \"{preset}\"\nsecret = \"env:SECRET\"\n"
+            )
         };
         let callers: Vec<_> = presets.iter().map(caller).collect();
         sample(&format!("[route.duplicates]\nby = \"delivery\"\n{lines}"))
@@ -293,7 +298,12 @@ mod tests {
         for lines in ["", "without_id = \"pass\""] {
             assert_eq!(signed(&["x"], lines).mistakes(), [NONE]);
         }
-        assert!(signed(&["x"], "").replace("\"delivery\"", "\"body\"").warnings().is_empty());
+        assert!(
+            signed(&["x"], "")
+                .replace("\"delivery\"", "\"body\"")
+                .warnings()
+                .is_empty()
+        );
         for (lines, becomes) in [
             ("", "every request of it is refused"),
             (
@@ -303,7 +313,9 @@ mod tests {
         ] {
             assert_eq!(
                 signed(&["stripe", "x"], lines).warnings(),
-                [format!("the caller \"x\" has no signature with an id of the delivery: {becomes}")]
+                [format!(
+                    "the caller \"x\" has no signature with an id of the delivery: {becomes}"
+                )]
             );
         }
     }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use http::Method;
 
+use crate::model::Flaw;
 use crate::model::handshake::{Handshake, Requires, Stage};
 use crate::model::signature::{Algorithm, Place};
-use crate::model::Flaw;
 use crate::settings::check::Check;
 use crate::settings::handshake::{HandshakeSettings, Reached};
 use crate::settings::route::RouteTable;

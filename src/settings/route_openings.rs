@@ -39,7 +39,10 @@ fn accepted(content: &ContentSettings) -> Vec<MediaRange> {
     if let Some(types) = &content.types {
         return types.clone();
     }
-    let reads_forms = content.reading.as_ref().is_some_and(|reading| reading.form_to_json);
+    let reads_forms = content
+        .reading
+        .as_ref()
+        .is_some_and(|reading| reading.form_to_json);
     let names = [Some("application/json"), Some(FORM).filter(|_| reads_forms)];
     let ranges = names.into_iter().flatten().map(MediaRange::parse);
     ranges.filter_map(Result::ok).collect()
@@ -209,10 +212,7 @@ mod tests {
         let known = table("");
         for (later, line) in [
             (String::new(), "starts a run for each of two equal deliveries"),
-            (
-                table("without_id = \"pass\""),
-                "accepts deliveries without an id",
-            ),
+            (table("without_id = \"pass\""), "accepts deliveries without an id"),
             (
                 table("unknown = \"again\""),
                 "starts a second run where the outcome of the first is unknown",

@@ -7,9 +7,11 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::emulator::{Answer, ErrorBody, Trigger};
-use crate::harness::{KEY, TENANT, World};
+use crate::harness::{KEY, TENANT, World, caller};
 
 const ORDER: &str = "{\"order\": 17}";
+/// The key of another caller than `shop`.
+const OTHER_KEY: &str = "canary-key-of-another-0123456789";
 
 fn sample(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -141,29 +143,81 @@ async fn shell_lines_of_a_vendor_pack_are_accepted_as_they_are_pasted() {
     let route = world.route("orders", "/orders/{id}", &trigger.url(), &more);
     let _gateway = world.start(&format!("{base}{callers}{route}"));
     for (name, secret) in SIGNERS.into_iter().chain([("shop", KEY)]) {
-        let page = Command::new(env!("CARGO_BIN_EXE_flowgate"))
-            .args(["vendor-pack", "orders", "--caller", name, "--config"])
-            .arg(world.dir().join("flowgate.toml"))
-            .output()
-            .unwrap();
-        let page = String::from_utf8(page.stdout).unwrap();
-        let (_, rest) = page
-            .split_once("```sh\n")
-            .unwrap_or_else(|| panic!("{name}: {page}"));
-        let (lines, _) = rest.split_once("```").unwrap();
-        let script = lines.replacen("'...'", &format!("'{secret}'"), 1);
-        let mut shell = Command::new("sh");
-        shell
-            .args(["-euc", &script])
-            .env("CURL_CA_BUNDLE", world.emulator.ca_file());
-        let output = tokio::task::spawn_blocking(move || shell.output().unwrap())
-            .await
-            .unwrap();
-        let answer = String::from_utf8_lossy(&output.stdout).to_lowercase();
-        let is_accepted = answer.contains(" 202") && answer.contains("x-flowgate-answer: flow");
-        assert!(is_accepted, "{name}: {script}\n{answer}");
+        pasted(&world, "orders", name, &[secret]).await;
     }
     assert_eq!(trigger.runs(), 13);
+}
+
+/// Runs the lines of a page with these values for its secrets.
+async fn pasted(world: &World, route: &str, caller: &str, secrets: &[&str]) {
+    let page = Command::new(env!("CARGO_BIN_EXE_flowgate"))
+        .args(["vendor-pack", route, "--caller", caller, "--config"])
+        .arg(world.dir().join("flowgate.toml"))
+        .output()
+        .unwrap();
+    let page = String::from_utf8(page.stdout).unwrap();
+    let (_, rest) = page
+        .split_once("```sh\n")
+        .unwrap_or_else(|| panic!("{caller}: {page}"));
+    let (lines, _) = rest.split_once("```").unwrap();
+    let mut script = lines.to_owned();
+    for secret in secrets {
+        script = script.replacen("'...'", &format!("'{secret}'"), 1);
+    }
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-euc", &script])
+        .env("CURL_CA_BUNDLE", world.emulator.ca_file());
+    let output = tokio::task::spawn_blocking(move || shell.output().unwrap())
+        .await
+        .unwrap();
+    let answer = String::from_utf8_lossy(&output.stdout).to_lowercase();
+    let is_accepted = answer.contains(" 202") && answer.contains("x-flowgate-answer: flow");
+    assert!(is_accepted, "{route} {caller}: {script}\n{answer}");
+}
+
+#[tokio::test]
+#[ignore = "needs curl and openssl: cargo test --test clients -- --ignored samples::shell"]
+async fn shell_lines_of_a_vendor_pack_have_what_the_route_demands() {
+    let mut world = World::new().await;
+    let flow = &world.emulator.flow;
+    let trigger = flow.add(Trigger::any_user(TENANT));
+    let in_url = caller("pandadoc", KEY).replace("\n[[caller.key]]", "\nkey_in_url = true\n[[caller.key]]");
+    let signed = "[caller.signature]\npreset = \"pandadoc\"\nsecret = \"env:PANDADOC\"\n";
+    let other = caller("other", OTHER_KEY);
+    world
+        .secrets
+        .push(("PANDADOC".to_owned(), "key-in-the-query".to_owned()));
+    let forms = "callers = [\"other\"]\ncontent_types = [\"application/x-www-form-urlencoded\"]\n\
+                 [route.duplicates]\nby = \"idempotency-key\"";
+    let query =
+        "callers = [\"pandadoc\"]\nkey_from = [\"query:code\"]\n[route.duplicates]\nby = \"json:/event/id\"";
+    let path = "callers = [\"pandadoc\"]\nkey_from = [\"path\"]";
+    let routes = [
+        ("forms", "/forms", forms),
+        ("query", "/query", query),
+        ("path", "/path/{key}", path),
+    ];
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let routes = routes.map(|(name, at, more)| {
+        let more = format!("public_url = \"https://localhost:{port}\"\n{more}");
+        world.route(name, at, &trigger.url(), &more)
+    });
+    let listening = format!("[[listener]]\naddress = \"127.0.0.1:{port}\"");
+    let base = world
+        .base()
+        .replace("[[listener]]\naddress = \"127.0.0.1:0\"", &listening);
+    let base = base.replace(&caller("shop", KEY), "");
+    let _gateway = world.start(&format!("{base}{in_url}{signed}{other}{}", routes.concat()));
+    pasted(&world, "forms", "other", &[OTHER_KEY]).await;
+    for route in ["query", "path"] {
+        pasted(&world, route, "pandadoc", &[KEY, "key-in-the-query"]).await;
+    }
+    assert_eq!(trigger.runs(), 3);
 }
 
 #[tokio::test]

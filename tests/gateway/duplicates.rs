@@ -426,7 +426,10 @@ async fn what_stays_here_of_the_query_and_path_may_differ() {
     let text = world.base().replace(&self::caller("shop", KEY), &caller);
     let path = "/orders/{team}/{*rest}";
     let rules = format!("relative_path = true\n{rules}");
-    let gateway = world.start(&format!("{text}{}", world.route("orders", path, &trigger.url(), &rules)));
+    let gateway = world.start(&format!(
+        "{text}{}",
+        world.route("orders", path, &trigger.url(), &rules)
+    ));
     for (target, status) in [
         ("/orders/a/1?order=5&attempt=1", 202),
         ("/orders/a/1?attempt=2&order=5", 202),

@@ -203,7 +203,10 @@ async fn a_rollback_asks_before_a_route_demands_less_of_requests() {
     reload(&world, &strict).await;
     assert_eq!(status(&world, &program, KEY).await, 400);
     let refused = err(&flowgate(&world, &["rollback", "1"]).await);
-    for line in ["accepts bodies of any type", "passes bodies on without reading them"] {
+    for line in [
+        "accepts bodies of any type",
+        "passes bodies on without reading them",
+    ] {
         assert!(refused.contains(&format!("route orders {line}")), "{refused}");
     }
     assert_eq!(status(&world, &program, KEY).await, 400);

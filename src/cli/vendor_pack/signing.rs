@@ -3,7 +3,7 @@
 
 use http::Method;
 
-use crate::cli::vendor_pack::pack::{BODY, has_body};
+use crate::cli::vendor_pack::pack::has_body;
 use crate::cli::vendors;
 use crate::model::signature::{
     Algorithm, Content, Encoding, KeyForm, Piece, Place, Recipe, TimeUnit, TimestampPlace,
@@ -14,8 +14,16 @@ use crate::model::signature::{
 pub(super) struct Signing {
     pub(super) lines: Vec<String>,
     pub(super) arguments: Vec<String>,
-    /// What is appended to the address, within double quotes.
-    pub(super) query: String,
+    /// A parameter for the query of the address, within double quotes.
+    pub(super) parameter: Option<String>,
+}
+
+/// What is signed.
+pub(super) struct Request<'r> {
+    pub(super) method: &'r Method,
+    /// As it is written between double quotes of a shell.
+    pub(super) url: &'r str,
+    pub(super) body: &'r str,
 }
 
 /// The section of the page.
@@ -65,11 +73,11 @@ pub(super) fn section(recipe: &Recipe) -> String {
 }
 
 /// The lines that sign a request as `Scheme::verify` wants it; none where a shell cannot.
-pub(super) fn script(recipe: &Recipe, method: &Method, url: &str) -> Option<Signing> {
+pub(super) fn script(recipe: &Recipe, request: &Request<'_>) -> Option<Signing> {
     let mut signing = Signing::default();
     signing.lines.push("SECRET='...'".to_owned());
-    if has_body(method) {
-        signing.lines.push(format!("BODY='{BODY}'"));
+    if has_body(request.method) {
+        signing.lines.push(format!("BODY={}", quoted(request.body)));
     }
     let mut beside = String::new();
     if let Some(timestamp) = &recipe.timestamp {
@@ -100,20 +108,23 @@ pub(super) fn script(recipe: &Recipe, method: &Method, url: &str) -> Option<Sign
             "$SIGNATURE"
         }
         _ => {
-            signing.lines.extend(hmac(recipe, method, url)?);
+            signing.lines.extend(hmac(recipe, request)?);
             "$SIGNATURE"
         }
     };
     let value = format!("{beside}{}{value}", unquoted(&recipe.prefix));
     match recipe.signature.first()? {
         Place::Header(name) => signing.arguments.push(format!("-H \"{name}: {value}\"")),
-        Place::Query(name) => signing.query = format!("?{}={value}", unquoted(name)),
+        Place::Query(name) => {
+            signing.parameter = Some(format!("{}={value}", unquoted(name)));
+        }
         Place::Body(_) => return None,
     }
     Some(signing)
 }
 
-fn hmac(recipe: &Recipe, method: &Method, url: &str) -> Option<[String; 2]> {
+fn hmac(recipe: &Recipe, request: &Request<'_>) -> Option<[String; 2]> {
+    let Request { method, url, .. } = *request;
     let digest = match recipe.algorithm {
         Algorithm::HmacSha1 => "sha1",
         Algorithm::HmacSha256 => "sha256",
@@ -144,8 +155,8 @@ fn hmac(recipe: &Recipe, method: &Method, url: &str) -> Option<[String; 2]> {
             Piece::Body => {}
             Piece::Timestamp => text.push_str("$NOW"),
             Piece::Id if matches!(recipe.id, Some(Place::Header(_))) => text.push_str("$ID"),
-            Piece::Url => text.push_str(&unquoted(url)),
-            Piece::UrlDecoded if !url.contains('%') => text.push_str(&unquoted(url)),
+            Piece::Url => text.push_str(url),
+            Piece::UrlDecoded if !url.contains('%') => text.push_str(url),
             Piece::Method => text.push_str(method.as_str()),
             Piece::Id | Piece::UrlDecoded | Piece::At(_) | Piece::BodyCrc | Piece::Secret => return None,
         }

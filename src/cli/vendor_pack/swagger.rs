@@ -27,7 +27,7 @@ pub(super) fn definition(pack: &Pack<'_>) -> Result<String, &'static str> {
         "host": pack.address.base.trim_start_matches("https://"),
         "basePath": "/",
         "schemes": ["https"],
-        "consumes": ["application/json"],
+        "consumes": [pack.example().content_type],
         "produces": ["application/json"],
         "paths": { path: operations },
         "definitions": { "Problem": problem() }
@@ -56,9 +56,19 @@ fn operation(pack: &Pack<'_>, method: &Method) -> Value {
         json!({"name": name, "in": "path", "required": true, "type": "string", "x-ms-url-encoding": "single"})
     });
     let mut parameters: Vec<_> = parameters.collect();
+    if let Some(name) = pack.id_field() {
+        parameters.push(json!({
+            "name": name.as_str(), "in": "header", "required": pack.needs_id(), "type": "string",
+            "description": "Another one for each delivery, and the same when it is sent again."
+        }));
+    }
     if has_body(method) {
-        parameters
-            .push(json!({"name": "body", "in": "body", "required": true, "schema": {"type": "object"}}));
+        let schema = if pack.example().is_json {
+            "object"
+        } else {
+            "string"
+        };
+        parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": {"type": schema}}));
     }
     let name = pack.route.name.as_str();
     json!({

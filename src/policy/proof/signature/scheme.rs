@@ -4,8 +4,7 @@ use std::time::SystemTime;
 
 use crate::material::WebhookKey;
 use crate::model::signature::{
-    Algorithm, Content, Piece, Place, Recipe, RecipeError, SECRETS_MAX, SigningSecret,
-    TimestampPlace,
+    Algorithm, Content, Piece, Place, Recipe, RecipeError, SECRETS_MAX, SigningSecret, TimestampPlace,
 };
 use crate::model::{KeyLabel, Pointer, Secret};
 use crate::policy::proof::signature::content;
