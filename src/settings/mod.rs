@@ -16,6 +16,7 @@ mod cors;
 mod difference;
 mod digest;
 mod duplicates;
+mod duplicates_check;
 pub mod edit;
 mod files;
 mod findings;
