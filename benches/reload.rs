@@ -229,6 +229,7 @@ async fn main() {
     let pause = latencies(&size, &emulator, &mut server, &thousand).await;
     many_keys(&size, &emulator, &mut server, (&text, pause)).await;
     memory(&size, &mut server, &thousand).await;
+    swaps(&size, &emulator, &server, &text).await;
 }
 
 /// Calls with and without reloads; the pause after a call that makes half of the full load.
@@ -308,5 +309,24 @@ async fn memory(size: &Size, server: &mut Server, thousand: &[Arc<Config>]) {
         "memory: {after_ten} kB after 10 reloads, {} kB after {}",
         resident_kb(),
         size.many
+    );
+}
+
+/// How long it takes to put a snapshot in force that is built already. Workers go on while it lasts.
+async fn swaps(size: &Size, emulator: &Emulator, server: &Server, text: &str) {
+    let large = load(emulator, text, size.keys, 1);
+    let gateway = server.gateway().clone();
+    let mut took = Vec::new();
+    for _ in 0..10 {
+        let prepared = gateway.prepare(&large, Wanted::ByOperator).unwrap();
+        let began = Instant::now();
+        let (_, retired) = gateway.put_in_force(prepared, &large);
+        took.push(began.elapsed());
+        gateway.clone().release(retired).await;
+    }
+    took.sort();
+    println!(
+        "{} keys: swapped in {:?} (median of 10), at most {:?}",
+        size.keys, took[5], took[9]
     );
 }

@@ -4,6 +4,9 @@
 use std::net::SocketAddr;
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
+use std::thread;
+
+use tokio::sync::oneshot;
 
 use crate::gateway::{Gateway, Prepared, Wanted};
 use crate::server::accept::Plan;
@@ -41,9 +44,23 @@ impl Server {
         let (gateway, plan, serving) = (self.gateway.clone(), self.plan.clone(), self.listenings.clone());
         let settings = config.clone();
         let building = move || Next::build((&gateway, &plan), serving, &settings, wanted);
-        let built = self.control().spawn_blocking(building).await;
-        let next = built.map_err(|_| StartError::Unfinished)??;
+        let next = self.alone(building).await.ok_or(StartError::Unfinished)??;
         Ok(self.swap(next, config))
+    }
+
+    /// Runs `work` in a thread of its own; nothing if that cannot be begun, or panics. The threads of a pool have arenas of their
+    /// own (glibc), over which a thousand snapshots would spread more and more memory that is free and not returned.
+    async fn alone<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, result) = oneshot::channel();
+        let control = self.control().clone();
+        let working = move || {
+            let _entered = control.enter();
+            // Nobody waits any more where the gateway is stopping.
+            let _ = done.send(work());
+        };
+        let thread = thread::Builder::new().name("flowgate-build".to_owned());
+        thread.spawn(working).ok()?;
+        result.await.ok()
     }
 
     fn swap(&mut self, next: Next, config: &Config) -> Reloaded {
