@@ -44,6 +44,7 @@ const KEY: &str = "demo-key-of-the-shop";
 /// A second key of the same caller, which is revoked.
 const LOST_KEY: &str = "lost-key-of-the-shop";
 const GITHUB_SECRET: &str = "the-secret-of-the-webhook";
+const SLACK_SECRET: &str = "the-signing-secret-of-the-app";
 const STRIPE_SECRET: &str = "whsec_the_secret_of_the_endpoint";
 /// Calls at one time while something changes, and how many are answered before and after each change.
 const CROWD: usize = 8;
@@ -100,11 +101,11 @@ struct Row {
     what: &'static str,
     path: &'static str,
     key: Option<&'static str>,
-    /// The field with the signature of a vendor.
-    signature: Option<(&'static str, String)>,
+    /// What a vendor sends with its signature.
+    fields: Vec<(&'static str, String)>,
     body: String,
     status: u16,
-    /// `flow`, or the code of a problem.
+    /// `flow`, `gateway` for an answer of its own, or the code of a problem.
     answer: &'static str,
 }
 
@@ -119,7 +120,7 @@ fn row(
         what,
         path,
         key,
-        signature: None,
+        fields: Vec::new(),
         body: json!({"order": 17}).to_string(),
         status,
         answer,
@@ -130,21 +131,46 @@ fn row(
 fn github(what: &'static str, secret: &str, status: u16, answer: &'static str) -> Row {
     let row = row(what, "/github", None, status, answer);
     let signature = format!("sha256={}", hmac_sha256(secret, &row.body));
+    let delivery = "72d3162e-cc78-11e3-81ab-4c9367dc0958".to_owned();
     Row {
-        signature: Some(("x-hub-signature-256", signature)),
+        fields: vec![
+            ("x-hub-signature-256", signature),
+            ("x-github-delivery", delivery),
+        ],
         ..row
     }
 }
 
 fn stripe(what: &'static str, status: u16, answer: &'static str) -> Row {
     let row = row(what, "/stripe", None, status, answer);
-    let now = flowgate::model::clock::wall();
-    let now = now.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = now();
     let signature = hmac_sha256(STRIPE_SECRET, &format!("{now}.{}", row.body));
     Row {
-        signature: Some(("stripe-signature", format!("t={now},v1={signature}"))),
+        fields: vec![("stripe-signature", format!("t={now},v1={signature}"))],
         ..row
     }
+}
+
+/// The challenge that Slack sends when an address is entered.
+fn slack(what: &'static str, status: u16, answer: &'static str) -> Row {
+    let challenge = "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P";
+    let body = json!({"type": "url_verification", "challenge": challenge}).to_string();
+    let now = now();
+    let signature = hmac_sha256(SLACK_SECRET, &format!("v0:{now}:{body}"));
+    Row {
+        fields: vec![
+            ("x-slack-request-timestamp", now.to_string()),
+            ("x-slack-signature", format!("v0={signature}")),
+        ],
+        body,
+        ..row(what, "/slack", None, status, answer)
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    let now = flowgate::model::clock::wall();
+    now.duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 fn hmac_sha256(secret: &str, text: &str) -> String {
@@ -169,7 +195,9 @@ fn rows() -> Vec<Row> {
             403,
             "address-refused",
         ),
+        slack("the challenge of Slack, before it sends anything", 200, "gateway"),
         github("a delivery that GitHub has signed", GITHUB_SECRET, 202, "flow"),
+        github("the same delivery again", GITHUB_SECRET, 202, "flow"),
         github(
             "one signed with another secret",
             "guessed",
@@ -250,15 +278,17 @@ fn settings(emulator: &Emulator) -> String {
              ca_file = {ca:?}\n{more}\n"
         )
     };
-    let vendor = |name: &str, secret: &str| {
+    let vendor = |name: &str, secret: &str, more: &str| {
         let caller = format!(
             "[[caller]]\nname = \"{name}\"\n[caller.signature]\npreset = \"{name}\"\nsecret = \"env:{secret}\"\n"
         );
-        let route = route(name, &lane.url(), "identity = \"contoso\"");
+        let route = route(name, &lane.url(), &format!("identity = \"contoso\"\n{more}"));
         (caller, route.replace("\"shop\"", &format!("\"{name}\"")))
     };
-    let (github, github_route) = vendor("github", "DEMO_GITHUB_SECRET");
-    let (stripe, stripe_route) = vendor("stripe", "DEMO_STRIPE_SECRET");
+    let once = "[route.duplicates]\nby = \"delivery\"";
+    let (github, github_route) = vendor("github", "DEMO_GITHUB_SECRET", once);
+    let (stripe, stripe_route) = vendor("stripe", "DEMO_STRIPE_SECRET", "");
+    let (slack, slack_route) = vendor("slack", "DEMO_SLACK_SECRET", "handshakes = [\"slack\"]");
     let mine = "identity = \"contoso\"";
     let fast = "rate = { requests = 10000, per = \"1s\" }";
     [
@@ -283,9 +313,11 @@ fn settings(emulator: &Emulator) -> String {
         ),
         github,
         stripe,
+        slack,
         route("orders", &orders.url(), &format!("{mine}\n{fast}")),
         github_route,
         stripe_route,
+        slack_route,
         route(
             "internal",
             &orders.url(),
@@ -322,6 +354,7 @@ fn load(dir: &Path, settings: &str) -> (Config, Environment) {
         ("DEMO_WRONG_SECRET", "expired"),
         ("DEMO_GITHUB_SECRET", GITHUB_SECRET),
         ("DEMO_STRIPE_SECRET", STRIPE_SECRET),
+        ("DEMO_SLACK_SECRET", SLACK_SECRET),
     ]);
     match settings::load(&path, &environment) {
         Ok((config, _)) => (config, environment),
@@ -344,24 +377,33 @@ async fn call(client: &reqwest::Client, address: &str, row: &Row, lines: &Lines)
     if let Some(key) = row.key {
         request = request.header("x-api-key", key);
     }
-    if let Some((field, signature)) = &row.signature {
-        request = request.header(*field, signature);
+    for (field, value) in &row.fields {
+        request = request.header(*field, value);
     }
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
     let from_flow = response.headers()["x-flowgate-answer"] == "flow";
     let body = response.bytes().await.unwrap();
-    let code = match serde_json::from_slice::<Value>(&body) {
-        Ok(body) if !from_flow => body["code"].as_str().unwrap_or_default().to_owned(),
-        _ => "flow".to_owned(),
+    let problem = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+    let code = match problem["code"].as_str() {
+        _ if from_flow => "flow",
+        code => code.unwrap_or("gateway"),
     };
+    let code = code.to_owned();
     (status, code, lines.of(&id).await)
 }
 
 /// The first sentences of the cause in the log.
 fn explained(line: &Value) -> String {
-    match (line["run"].as_str(), line["cause"].as_str()) {
+    let field = |name: &str| line[name].as_str();
+    if let Some(first) = field("duplicate_of") {
+        return format!("no second run; the answer is that of request {first}");
+    }
+    if let Some(vendor) = field("handshake") {
+        return format!("no run; handshake of {vendor}");
+    }
+    match (field("run"), field("cause")) {
         (Some(run), _) => format!("run {run}"),
         (None, Some(cause)) => cause.to_owned(),
         (None, None) => "-".to_owned(),
