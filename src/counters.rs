@@ -185,7 +185,7 @@ figures! {
     webhook_handshakes "webhook_handshakes" "Challenges of vendors answered in place of the flow":
         Counter = Counter::default();
     checks "checks" "Checks answered in place of the flow": Counter = Counter::default();
-    vendor_fetches "vendor_fetches" "Certificates fetched from vendors that sign with one":
+    vendor_fetches "vendor_fetches" "Certificates fetched from vendors, and subscriptions confirmed there":
         Counter = Counter::default();
     own_time "own_time_seconds" "Time spent in the gateway itself": Histogram = own_buckets();
     /// From the request's last byte to the head of the answer.

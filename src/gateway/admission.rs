@@ -255,9 +255,12 @@ async fn recognise(
     };
     via.set_known();
     journal.caller(&caller.name, caller.label.as_ref());
-    if let Some(payload) = &payload
-        && let Some(answer) = handshake::in_body(snapshot, (route, &caller), (arrived, payload), journal)
-    {
+    let asked = match &payload {
+        Some(payload) => handshake::in_body(snapshot, (route, &caller), (arrived, payload), journal)?,
+        None => None,
+    };
+    if let Some(answered) = asked {
+        let answer = handshake::conclude(snapshot, (route, caller.index), (answered, origin)).await;
         return answer.map(Recognised::Challenge);
     }
     Ok(Recognised::Caller(caller, payload))

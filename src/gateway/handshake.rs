@@ -10,8 +10,10 @@ use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::{Payload, stated_length};
 use crate::gateway::snapshot::{Route, Snapshot};
+use crate::gateway::vendor::{Confirmed, NotConfirmed};
 use crate::model::clock;
-use crate::policy::{CHALLENGE_BYTES_MAX, Caller, Challenge, Origin};
+use crate::policy::handshake::Answered;
+use crate::policy::{AlsoDue, CHALLENGE_BYTES_MAX, Caller, Challenge, Origin};
 use crate::problem::{Kind, Problem};
 
 /// Answers a challenge whose method the address does not have otherwise; every other request keeps its refusal.
@@ -36,7 +38,7 @@ pub(super) fn unlisted<'r>(
     journal.route(&route.figures);
     let origin = Origin::of_peer(arrived.via.peer);
     route.networks.admit(origin)?;
-    answer(snapshot, route, challenge, origin, journal)
+    answer(snapshot, route, challenge, origin, journal).map(|answered| answered.response)
 }
 
 /// Answers the challenge that a head is by itself.
@@ -48,7 +50,8 @@ pub(super) fn in_head(
     journal: &mut Journal,
 ) -> Option<Result<Response<Bytes>, Problem>> {
     let challenge = route.handshakes.as_ref()?.of_head(arrived.head)?;
-    Some(answer(snapshot, route, challenge, origin, journal))
+    let answered = answer(snapshot, route, challenge, origin, journal);
+    Some(answered.map(|answered| answered.response))
 }
 
 /// Whether a body may be a challenge, which is then read before it is known what the request is for.
@@ -80,23 +83,63 @@ pub(super) async fn of_nobody(
     };
     let payload = read_whole(estate, route, arrived, origin, journal).await?;
     match payload.held().and_then(|body| handshakes.of_body(head, body)) {
-        Some(challenge) => answer(snapshot, route, challenge, origin, journal),
+        Some(challenge) => {
+            answer(snapshot, route, challenge, origin, journal).map(|answered| answered.response)
+        }
         None => Err(refusal),
     }
 }
 
-/// Answers a challenge in the body of a caller.
+/// The answer to a challenge in the body of a caller.
 pub(super) fn in_body(
     snapshot: &Snapshot,
     (route, caller): (&Route, &Caller),
     (arrived, payload): (&Arrived<'_>, &Payload),
     journal: &mut Journal,
-) -> Option<Result<Response<Bytes>, Problem>> {
-    let (handshakes, body) = (route.handshakes.as_deref()?, payload.held()?);
-    let signed = handshakes.of_signed(arrived.head, body, caller, &snapshot.callers);
-    let challenge = signed.or_else(|| handshakes.of_body(arrived.head, body))?;
+) -> Result<Option<Answered>, Problem> {
+    let asked = route.handshakes.as_deref().zip(payload.held());
+    let challenge = asked.and_then(|(handshakes, body)| {
+        let signed = handshakes.of_signed(arrived.head, body, caller, &snapshot.callers);
+        signed.or_else(|| handshakes.of_body(arrived.head, body))
+    });
     let origin = Origin::of_peer(arrived.via.peer);
-    Some(answer(snapshot, route, challenge, origin, journal))
+    let answered = challenge.map(|challenge| answer(snapshot, route, challenge, origin, journal));
+    answered.transpose()
+}
+
+/// Does what is due before a challenge is answered.
+pub(super) async fn conclude(
+    snapshot: &Snapshot,
+    (route, caller): (&Route, Option<usize>),
+    (answered, origin): (Answered, Origin),
+) -> Result<Response<Bytes>, Problem> {
+    if answered.beside != AlsoDue::Nothing {
+        // Anyone who has read such a message can send it again.
+        snapshot.quotas.take_handshake(origin, route.index)?;
+    }
+    match &answered.beside {
+        AlsoDue::Nothing => {}
+        AlsoDue::Warning(text) => tracing::warn!(route = %route.name, "{text}"),
+        AlsoDue::Confirm(confirmation) => {
+            let vendor = caller.and_then(|index| snapshot.vendors.get(index)?.as_ref());
+            let confirmed = vendor.ok_or(Kind::Internal)?.confirm(confirmation).await;
+            let topic = confirmation.topic();
+            let text = |why| {
+                let vendor = answered.vendor;
+                format!("handshake of {vendor}: the subscription of {topic} was not confirmed: {why}")
+            };
+            let confirmed = confirmed.map_err(|failed| match failed {
+                NotConfirmed::Refused(why) => Problem::from(Kind::HandshakeRefused).because(text(why)),
+                NotConfirmed::Unavailable { why, wait } => Problem::from(Kind::VendorUnavailable)
+                    .wait(wait)
+                    .because(text(why)),
+            });
+            if confirmed? == Confirmed::Now {
+                tracing::info!(route = %route.name, "the subscription of {topic} was confirmed");
+            }
+        }
+    }
+    Ok(answered.response)
 }
 
 fn answer(
@@ -105,7 +148,7 @@ fn answer(
     challenge: Challenge<'_>,
     origin: Origin,
     journal: &mut Journal,
-) -> Result<Response<Bytes>, Problem> {
+) -> Result<Answered, Problem> {
     journal.handshake(challenge.vendor());
     check_enabled(route)?;
     if !challenge.is_signed() {

@@ -1,5 +1,6 @@
-//! What is fetched from vendors: the certificates with which they sign. From hosts of the vendor alone, over HTTPS, without
-//! redirects, and within limits, because a request can name a URL before its sender is known.
+//! What is fetched from vendors: the certificates with which they sign, and the pages that confirm a subscription. From hosts of
+//! the vendor alone, over HTTPS, without redirects, and within limits, because a request can name a URL before its sender is
+//! known.
 //!
 //! It belongs to the estate: what a URL of a vendor had is no matter of settings, and a reload must not have all deliveries
 //! wait for the vendor at once. Settings decide which authorities are trusted for that, so each choice of those has its own.
@@ -13,8 +14,8 @@ use crate::counters::Counters;
 use crate::gateway::fetches::{FetchFailed, Fetches};
 use crate::model::clock;
 use crate::outbound::{FetchFault, Fetched, Fetcher, Trust, TrustError};
-use crate::policy::NoCertificate;
 use crate::policy::signature::Certificate;
+use crate::policy::{Confirmation, NoCertificate};
 
 /// A vendor gives up after 15 s, and the flow needs time, too.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,6 +23,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
 /// A certificate that the vendor has withdrawn is not used for longer.
 const CERTIFICATE_KEPT: Duration = Duration::from_secs(86_400);
+/// A token of Amazon is valid for two days.
+const CONFIRMATION_KEPT: Duration = Duration::from_secs(2 * 86_400);
 /// When a vendor should try again.
 const AGAIN: Duration = Duration::from_secs(15);
 
@@ -29,6 +32,25 @@ const AGAIN: Duration = Duration::from_secs(15);
 pub(super) struct Vendor {
     client: Arc<Client>,
     certificates: Fetches<Arc<Certificate>>,
+    confirmations: Fetches<()>,
+}
+
+/// Whether a subscription was confirmed by this request or by an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Confirmed {
+    Now,
+    Earlier,
+}
+
+/// Why a subscription was not confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotConfirmed {
+    /// The vendor does not want it.
+    Refused(String),
+    Unavailable {
+        why: String,
+        wait: Duration,
+    },
 }
 
 struct Client {
@@ -51,7 +73,29 @@ impl Vendor {
         Ok(Self {
             client: Arc::new(client),
             certificates: Fetches::new(control.clone()),
+            confirmations: Fetches::new(control.clone()),
         })
+    }
+
+    /// Calls the page that confirms a subscription, once: the same message may come again.
+    pub(super) async fn confirm(&self, confirmation: &Confirmation) -> Result<Confirmed, NotConfirmed> {
+        let (client, url) = (self.client.clone(), confirmation.url().to_owned());
+        let mut outcome = Confirmed::Earlier;
+        let fetch = || {
+            outcome = Confirmed::Now;
+            async move { client.get(&url).await.map(|_| ((), CONFIRMATION_KEPT)) }
+        };
+        // Its limits were taken: it is signed by the vendor, and a handshake.
+        let called = self.confirmations.at(confirmation.url(), || Ok(()), fetch).await;
+        match called {
+            Ok(()) => Ok(outcome),
+            Err(FetchFailed::Unfit(why)) => Err(NotConfirmed::Refused(why)),
+            Err(FetchFailed::Unavailable(why)) => Err(NotConfirmed::Unavailable { why, wait: AGAIN }),
+            Err(FetchFailed::Limited(wait)) => Err(NotConfirmed::Unavailable {
+                why: "too many subscriptions are being confirmed".to_owned(),
+                wait,
+            }),
+        }
     }
 
     pub(super) async fn certificate(

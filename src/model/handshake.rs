@@ -24,6 +24,7 @@ pub enum Vendor {
     SharePoint,
     Slack,
     Smartsheet,
+    Sns,
     Twitch,
     WooCommerce,
     X,
@@ -31,7 +32,7 @@ pub enum Vendor {
 }
 
 impl Vendor {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AdobeSign,
         Self::BusinessCentral,
         Self::CloudEvents,
@@ -44,6 +45,7 @@ impl Vendor {
         Self::SharePoint,
         Self::Slack,
         Self::Smartsheet,
+        Self::Sns,
         Self::Twitch,
         Self::WooCommerce,
         Self::X,
@@ -65,6 +67,7 @@ impl Vendor {
             Self::SharePoint => "sharepoint",
             Self::Slack => "slack",
             Self::Smartsheet => "smartsheet",
+            Self::Sns => "sns",
             Self::Twitch => "twitch",
             Self::WooCommerce => "woocommerce",
             Self::X => "x",
@@ -85,6 +88,22 @@ pub struct Handshake {
     pub requires: Requires,
     pub reply: Reply,
     pub repeats: Repeats,
+    pub beside: Beside,
+}
+
+/// What is done about it besides the answer.
+#[derive(Debug)]
+pub enum Beside {
+    Nothing,
+    /// The address that the message names is called first; the subscription of the topic begins with that.
+    Confirm {
+        url: Place,
+        topic: Place,
+    },
+    /// The subscription of the topic has ended, which the operator should know.
+    Warn {
+        topic: Place,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -116,12 +135,12 @@ pub struct TokenForm {
 #[derive(Debug)]
 pub enum Requires {
     Nothing,
-    /// The signature of a caller that signs in this field.
-    Signature(HeaderName),
+    /// The signature of a caller that signs here.
+    Signature(Place),
     /// A parameter of the query with the `verify_token` of the route.
     VerifyToken(&'static str),
-    /// A caller of the route that signs in this field: the answer is made with its secret.
-    Secret(HeaderName),
+    /// A caller of the route that signs here: the answer is made with its secret.
+    Secret(Place),
 }
 
 #[derive(Debug)]
@@ -174,7 +193,7 @@ pub fn is_signed_for_anybody<'t>(
 ) -> bool {
     fields.any(|field| {
         HANDSHAKES.iter().any(|row| {
-            let is_asked = matches!(&row.requires, Requires::Secret(known) if known == field);
+            let is_asked = matches!(&row.requires, Requires::Secret(Place::Header(known)) if known == field);
             is_asked && row.form.fits_text(text.clone())
         })
     })
@@ -209,10 +228,10 @@ impl Handshake {
         }
     }
 
-    /// The field in which a caller of the route has to sign.
-    pub fn signed_in(&self) -> Option<&HeaderName> {
+    /// Where a caller of the route has to sign.
+    pub fn signed_in(&self) -> Option<&Place> {
         match &self.requires {
-            Requires::Signature(field) | Requires::Secret(field) => Some(field),
+            Requires::Signature(place) | Requires::Secret(place) => Some(place),
             Requires::Nothing | Requires::VerifyToken(_) => None,
         }
     }
@@ -227,7 +246,7 @@ impl Handshake {
 }
 
 fn handshakes() -> Vec<Handshake> {
-    let rows = [microsoft(), with_get(), unsigned(), signed()];
+    let rows = [microsoft(), with_get(), unsigned(), signed(), subscriptions()];
     rows.into_iter().flatten().collect()
 }
 
@@ -304,7 +323,7 @@ fn with_get() -> Vec<Handshake> {
             crc_token(),
             json(&[("response_token", Value::HmacBase64)]),
         )
-        .requires(Requires::Secret(field("x-twitter-webhooks-signature"))),
+        .requires(Requires::Secret(Place::header("x-twitter-webhooks-signature"))),
         row(
             Vendor::Dropbox,
             Method::GET,
@@ -339,10 +358,6 @@ fn unsigned() -> Vec<Handshake> {
         fields: vec![(field("smartsheet-hook-response"), Value::Token)],
         ..smartsheet
     };
-    let empty = Reply {
-        fields: Vec::new(),
-        body: ReplyBody::Empty,
-    };
     vec![
         row(
             Vendor::Smartsheet,
@@ -368,7 +383,7 @@ fn unsigned() -> Vec<Handshake> {
                 Method::POST,
                 Place::body("/"),
                 digits(),
-                empty,
+                empty(),
             )
         }
         .mark(
@@ -388,7 +403,7 @@ fn signed() -> Vec<Handshake> {
             text(),
         )
         .mark(Place::body("/type"), Mark::Is("url_verification"))
-        .requires(Requires::Signature(field("x-slack-signature"))),
+        .requires(Requires::Signature(Place::header("x-slack-signature"))),
         row(
             Vendor::Zoom,
             Method::POST,
@@ -397,7 +412,7 @@ fn signed() -> Vec<Handshake> {
             json(&[("plainToken", Value::Token), ("encryptedToken", Value::HmacHex)]),
         )
         .mark(Place::body("/event"), Mark::Is("endpoint.url_validation"))
-        .requires(Requires::Signature(field("x-zm-signature"))),
+        .requires(Requires::Signature(Place::header("x-zm-signature"))),
         row(
             Vendor::Twitch,
             Method::POST,
@@ -409,7 +424,31 @@ fn signed() -> Vec<Handshake> {
             Place::header("twitch-eventsub-message-type"),
             Mark::Is("webhook_callback_verification"),
         )
-        .requires(Requires::Signature(field("twitch-eventsub-message-signature"))),
+        .requires(Requires::Signature(Place::header(
+            "twitch-eventsub-message-signature",
+        ))),
+    ]
+}
+
+/// What Amazon SNS sends when a topic is to be delivered here, and when it is no longer.
+fn subscriptions() -> Vec<Handshake> {
+    let topic = || Place::body("/TopicArn");
+    let message = |kind, beside| {
+        let token = Place::body("/Token");
+        let row = Handshake {
+            beside,
+            ..row(Vendor::Sns, Method::POST, token, word(16..=1024), empty())
+        };
+        row.mark(Place::body("/Type"), Mark::Is(kind))
+            .requires(Requires::Signature(Place::body("/Signature")))
+    };
+    let confirm = Beside::Confirm {
+        url: Place::body("/SubscribeURL"),
+        topic: topic(),
+    };
+    vec![
+        message("SubscriptionConfirmation", confirm),
+        message("UnsubscribeConfirmation", Beside::Warn { topic: topic() }),
     ]
 }
 
@@ -424,6 +463,7 @@ fn row(vendor: Vendor, method: Method, token: Place, form: TokenForm, reply: Rep
         requires: Requires::Nothing,
         reply,
         repeats: Repeats::Once,
+        beside: Beside::Nothing,
     }
 }
 
@@ -440,6 +480,13 @@ impl Handshake {
 
 const fn field(name: &'static str) -> HeaderName {
     HeaderName::from_static(name)
+}
+
+fn empty() -> Reply {
+    Reply {
+        fields: Vec::new(),
+        body: ReplyBody::Empty,
+    }
 }
 
 fn text() -> Reply {
@@ -567,6 +614,7 @@ mod tests {
         assert_eq!(stage(Vendor::EventGrid), Stage::Body);
         assert_eq!(stage(Vendor::WooCommerce), Stage::Body);
         assert_eq!(stage(Vendor::Slack), Stage::Signed);
+        assert_eq!(stage(Vendor::Sns), Stage::Signed);
         assert_eq!(Handshake::of(Vendor::EventGrid).count(), 2);
     }
 }

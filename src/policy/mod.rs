@@ -34,7 +34,7 @@ pub use access::{Access, Attempt};
 pub use address::{Networks, Origin, OutsideNetworks};
 pub use body::BodyRules;
 pub use caller::{Caller, CallerNumbers, Callers};
-pub use handshake::{CHALLENGE_BYTES_MAX, Challenge, Handshakes};
+pub use handshake::{AlsoDue, CHALLENGE_BYTES_MAX, Challenge, Confirmation, Handshakes};
 pub use open_paths::OpenPaths;
 pub use proof::signature;
 pub use proof::{CertificateWanted, Guesses, Identity, NoCertificate, Pending, Shown};

@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::model::Flaw;
 use crate::model::handshake::{Handshake, Requires, Stage};
-use crate::model::signature::{Algorithm, Place};
+use crate::model::signature::Algorithm;
 use crate::settings::check::Check;
 use crate::settings::handshake::{HandshakeSettings, Reached};
 use crate::settings::route::RouteTable;
@@ -132,18 +132,19 @@ impl Check<'_> {
                 .iter()
                 .filter_map(|name| callers.get(name)?.signature.as_ref());
             let recipes: Vec<_> = signatures.map(|signature| &signature.recipe).collect();
-            for (row, field) in rows().filter_map(|row| Some((row, row.signed_in()?))) {
-                let place = Place::Header(field.clone());
+            let mut unsigned = None;
+            for (row, place) in rows().filter_map(|row| Some((row, row.signed_in()?))) {
                 let fits = recipes.iter().any(|recipe| {
                     let makes = !row.has_hmac() || recipe.algorithm == Algorithm::HmacSha256;
-                    makes && recipe.signature.contains(&place)
+                    makes && recipe.signature.contains(place)
                 });
-                if fits {
+                // Once for all rows of a vendor.
+                if fits || unsigned.replace(row.vendor) == Some(row.vendor) {
                     continue;
                 }
                 let name = row.vendor.name();
                 let flaw = Flaw::new(format!(
-                    "the handshake of \"{name}\" needs a caller of the route that signs in `{field}`"
+                    "the handshake of \"{name}\" needs a caller of the route that signs in {place}"
                 ));
                 let hint =
                     format!("list a caller in `callers` whose [caller.signature] has preset = \"{name}\"");
@@ -197,11 +198,15 @@ mod tests {
             ("handshakes = [\"slack\", \"slack\"]", "\"slack\" is listed twice"),
             (
                 "handshakes = [\"zoom\"]",
-                "the handshake of \"zoom\" needs a caller of the route that signs in `x-zm-signature`",
+                "the handshake of \"zoom\" needs a caller of the route that signs in header:x-zm-signature",
             ),
             (
                 "handshakes = [\"x\"]",
-                "the handshake of \"x\" needs a caller of the route that signs in `x-twitter-webhooks-signature`",
+                "the handshake of \"x\" needs a caller of the route that signs in header:x-twitter-webhooks-signature",
+            ),
+            (
+                "handshakes = [\"sns\"]",
+                "the handshake of \"sns\" needs a caller of the route that signs in body:/Signature",
             ),
             ("handshakes = [\"meta\"]", "`verify_token` is missing"),
             (

@@ -31,7 +31,7 @@ pub struct Amazon {
     pub leaf: Leaf,
     pub trigger: TriggerHandle,
     pub gateway: Running,
-    settings: String,
+    pub settings: String,
 }
 
 fn rsa_leaf(ca: &Authority, begins: i32, ends: i32) -> Leaf {

@@ -55,6 +55,7 @@ mod rotation;
 mod secrets;
 mod shutdown;
 mod signatures;
+mod subscriptions;
 mod tokens;
 mod upstream;
 mod url_keys;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use flowgate::gateway::Wanted;
+use http::Request;
 use http_body_util::Full;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -27,7 +29,7 @@ async fn accepting() -> (World, TriggerHandle) {
     (world, trigger)
 }
 
-fn with_key(key: &str, path: &str) -> http::Request<Full<bytes::Bytes>> {
+fn with_key(key: &str, path: &str) -> Request<Full<Bytes>> {
     post(path)
         .header("x-api-key", key)
         .body(Full::from("{}"))
@@ -412,9 +414,9 @@ impl Program {
         let io = hyper_util::rt::TokioIo::new(TcpStream::connect(admin).await.unwrap());
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
         tokio::spawn(async move { drop(connection.await) });
-        let request = http::Request::get("/readyz?verbose")
+        let request = Request::get("/readyz?verbose")
             .header("host", "localhost")
-            .body(Full::<bytes::Bytes>::default())
+            .body(Full::<Bytes>::default())
             .unwrap();
         let answer = sender.send_request(request).await.unwrap();
         let body = http_body_util::BodyExt::collect(answer.into_body())
@@ -444,6 +446,11 @@ async fn program(
 }
 
 pub async fn status(world: &World, program: &Program, key: &str) -> u16 {
+    send(world, program, with_key(key, "/orders")).await
+}
+
+/// Sends a request to a program; returns the status of the answer.
+pub async fn send(world: &World, program: &Program, request: Request<Full<Bytes>>) -> u16 {
     let tls = Arc::new(world.emulator.ca.client_config(&["http/1.1"]));
     let tcp = TcpStream::connect(program.address.unwrap()).await.unwrap();
     let name = crate::emulator::certs::server_name("localhost");
@@ -454,7 +461,7 @@ pub async fn status(world: &World, program: &Program, key: &str) -> u16 {
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
-    let answer = sender.send_request(with_key(key, "/orders")).await.unwrap();
+    let answer = sender.send_request(request).await.unwrap();
     answer.status().as_u16()
 }
 

@@ -4,6 +4,7 @@
 
 mod reply;
 mod request;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response};
 use memchr::memmem;
 
-use crate::model::handshake::{Handshake, Mark, Repeats, Requires, Stage, TokenPlace};
+use crate::model::handshake::{Beside, Handshake, Mark, Repeats, Requires, Stage, TokenPlace};
 use crate::model::signature::Place;
 use crate::model::{BodyValues, Extent, KeyLabel, Pointer, Secret};
 use crate::policy::caller::{Caller, Callers};
@@ -24,6 +25,8 @@ use crate::policy::handshake::request::{parameter, value};
 use crate::policy::proof::signature::Signer;
 use crate::problem::{Kind, Problem};
 use crate::settings::{CallersSettings, HandshakeSettings};
+
+pub use subscription::Confirmation;
 
 /// A larger body is a challenge only if a word of the vendor marks it as one. The longest known challenge is Event Grid's, with
 /// some 800 bytes.
@@ -51,8 +54,29 @@ pub struct Challenge<'h> {
     token: Result<String, String>,
     /// What the parameter is that must be the `verify_token`.
     word: Option<String>,
+    /// What it says of a subscription: where it is confirmed, and its topic.
+    subscription: Option<(Option<String>, String)>,
     /// The secret that signed it.
     signed_with: Option<(Arc<Signer>, KeyLabel)>,
+}
+
+/// The answer to a challenge.
+#[derive(Debug)]
+pub struct Answered {
+    /// The vendor, as the log names it.
+    pub vendor: &'static str,
+    pub response: Response<Bytes>,
+    pub beside: AlsoDue,
+}
+
+/// What is due besides it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AlsoDue {
+    Nothing,
+    /// First this is called; if that fails, the answer is another.
+    Confirm(Confirmation),
+    /// The operator should know this.
+    Warning(String),
 }
 
 impl Handshakes {
@@ -92,6 +116,7 @@ impl Handshakes {
                 row: None,
                 token: Ok(String::new()),
                 word: None,
+                subscription: None,
                 signed_with: None,
             })
         })
@@ -119,8 +144,8 @@ impl Handshakes {
         let label = caller.signed_with.clone()?;
         let signer = callers.signer(&caller.name)?;
         let challenge = self.find(Stage::Signed, head, body)?;
-        let field = challenge.row?.signed_in()?;
-        signer.fields().contains(field).then(|| Challenge {
+        let place = challenge.row?.signed_in()?;
+        signer.signs_in(place).then(|| Challenge {
             signed_with: Some((signer.clone(), label)),
             ..challenge
         })
@@ -177,11 +202,19 @@ impl Handshakes {
             Requires::VerifyToken(name) => parameter(head, name).ok().flatten().map(Cow::into_owned),
             _ => None,
         };
+        let subscription = match &row.beside {
+            Beside::Nothing => None,
+            Beside::Confirm { url, topic } => {
+                Some((in_body(url).map(str::to_owned), in_body(topic)?.to_owned()))
+            }
+            Beside::Warn { topic } => Some((None, in_body(topic)?.to_owned())),
+        };
         Some(Challenge {
             handshakes: self,
             row: Some(row),
             token,
             word,
+            subscription,
             signed_with: None,
         })
     }
@@ -200,9 +233,13 @@ impl Challenge<'_> {
 
     /// # Errors
     /// `handshake-refused`, with the same words whatever is wrong.
-    pub fn answer(self, now: SystemTime) -> Result<Response<Bytes>, Problem> {
+    pub fn answer(self, now: SystemTime) -> Result<Answered, Problem> {
         let Some(row) = self.row else {
-            return Ok(Response::new(Bytes::new()));
+            return Ok(Answered {
+                vendor: REACHABLE,
+                response: Response::new(Bytes::new()),
+                beside: AlsoDue::Nothing,
+            });
         };
         let vendor = row.vendor.name();
         let refused = |why: String| {
@@ -227,17 +264,40 @@ impl Challenge<'_> {
             })?,
             false => Vec::new(),
         };
-        reply::build(&row.reply, token, &hmac)
-            .ok_or_else(|| refused("the token fits no header field".to_owned()))
+        let beside = self.also_due(row, token).map_err(|why| refused(why.to_owned()))?;
+        let response = reply::build(&row.reply, token, &hmac);
+        let response = response.ok_or_else(|| refused("the token fits no header field".to_owned()))?;
+        Ok(Answered {
+            vendor,
+            response,
+            beside,
+        })
+    }
+
+    fn also_due(&self, row: &Handshake, token: &str) -> Result<AlsoDue, &'static str> {
+        let Some((url, topic)) = &self.subscription else {
+            return Ok(AlsoDue::Nothing);
+        };
+        if !matches!(row.beside, Beside::Confirm { .. }) {
+            let topic = subscription::shown(topic);
+            return Ok(AlsoDue::Warning(format!(
+                "{} has ended the subscription of {topic} and delivers it here no more; if nobody wanted that, subscribe it \
+                 again",
+                row.vendor.name()
+            )));
+        }
+        let url = url.as_deref().ok_or("SubscribeURL is missing")?;
+        let (signer, _) = self.signed_with.as_ref().ok_or("nobody has signed it")?;
+        Confirmation::read(url, topic, token, &signer.scheme()).map(AlsoDue::Confirm)
     }
 
     fn hmac(&self, row: &Handshake, token: &str, now: SystemTime) -> Option<Vec<u8>> {
         if let Some((signer, label)) = &self.signed_with {
             return signer.scheme().hmac_sha256(Some(label), token, now);
         }
-        let field = row.signed_in()?;
+        let place = row.signed_in()?;
         let mut signers = self.handshakes.signers.iter();
-        let signer = signers.find(|signer| signer.fields().contains(field))?;
+        let signer = signers.find(|signer| signer.signs_in(place))?;
         signer.scheme().hmac_sha256(None, token, now)
     }
 }
@@ -278,7 +338,13 @@ fn pointers(row: &Handshake) -> Vec<Pointer> {
         TokenPlace::At(place) => Some(place),
         TokenPlace::BodyAfter(_) => None,
     };
+    let subscription = match &row.beside {
+        Beside::Nothing => [None, None],
+        Beside::Confirm { url, topic } => [Some(url), Some(topic)],
+        Beside::Warn { topic } => [None, Some(topic)],
+    };
     let places = row.marks.iter().map(|(place, _)| place).chain(token);
+    let places = places.chain(subscription.into_iter().flatten());
     places.filter_map(|place| place.pointer().cloned()).collect()
 }
 

@@ -99,7 +99,7 @@ pub(super) fn may_serve(url: &str, recipe: &CertificateRecipe) -> bool {
 }
 
 /// Whether a host, with its port if it is not 443, is one of the vendor's.
-fn is_vendors(authority: &str, recipe: &CertificateRecipe) -> bool {
+pub(super) fn is_vendors(authority: &str, recipe: &CertificateRecipe) -> bool {
     let fits = |pattern: &String| {
         let labels = authority.split('.').zip(pattern.split('.'));
         authority.split('.').count() == pattern.split('.').count()

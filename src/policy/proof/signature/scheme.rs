@@ -7,7 +7,7 @@ use crate::model::signature::{
     Algorithm, Content, Piece, Place, Recipe, RecipeError, SECRETS_MAX, SigningSecret, TimestampPlace,
 };
 use crate::model::{KeyLabel, Pointer, Secret};
-use crate::policy::proof::signature::content;
+use crate::policy::proof::signature::{certificate, content};
 
 #[derive(Debug)]
 pub struct Scheme {
@@ -83,6 +83,12 @@ impl Scheme {
     /// Whether the key of a signature is in a certificate of the vendor's.
     pub fn has_certificate(&self) -> bool {
         self.recipe.certificate.is_some()
+    }
+
+    /// Whether this is a host of the vendor's, with its port if that is not 443.
+    pub(in crate::policy) fn is_vendors(&self, authority: &str) -> bool {
+        let recipe = self.recipe.certificate.as_ref();
+        recipe.is_some_and(|recipe| certificate::is_vendors(authority, recipe))
     }
 
     /// Whether a signature covers every byte of the body. A token covers none, and some vendors sign single fields.

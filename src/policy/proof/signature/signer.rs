@@ -55,6 +55,10 @@ impl Signer {
         &self.fields
     }
 
+    pub fn signs_in(&self, place: &Place) -> bool {
+        self.scheme.load().credentials().contains(place)
+    }
+
     /// Checks with these secrets from now on, in the order of the settings.
     ///
     /// # Errors
