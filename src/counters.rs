@@ -187,6 +187,7 @@ figures! {
     checks "checks" "Checks answered in place of the flow": Counter = Counter::default();
     vendor_fetches "vendor_fetches" "Certificates fetched from vendors, and subscriptions confirmed there":
         Counter = Counter::default();
+    problem_pages "problem_pages" "Pages about problems that were asked for": Counter = Counter::default();
     own_time "own_time_seconds" "Time spent in the gateway itself": Histogram = own_buckets();
     /// From the request's last byte to the head of the answer.
     flow_time "flow_time_seconds" "Time the trigger took to answer":

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::model::claims::cut;
-use crate::model::{CallerName, FixedBy, KeyLabel, Page, RequestId, failures};
+use crate::model::{CallerName, FixedBy, KeyLabel, Page, ProblemPages, RequestId, failures};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -260,7 +260,7 @@ failures! {
 /// What the `RateLimit` fields say about the limit that refused.
 #[derive(Debug, Clone)]
 pub struct LimitNotice {
-    /// Name of the limit: `address`, `handshake`, `check`, `caller`, `route` or `gateway`.
+    /// Name of the limit: `address`, `handshake`, `page`, `check`, `caller`, `route` or `gateway`.
     pub name: &'static str,
     pub quota: u32,
     /// The window in whole seconds, at least 1.
@@ -278,6 +278,7 @@ struct Inner {
     allow: Option<HeaderValue>,
     limit: Option<LimitNotice>,
     contact: Option<Arc<str>>,
+    pages: Option<Arc<str>>,
 }
 
 /// An answer the gateway gives itself: a public row, and beside it what only the log may know.
@@ -297,13 +298,14 @@ impl From<Kind> for Problem {
 /// Longest sentence for the caller. Ours are far shorter, but what they quote is the caller's. Characters.
 const DETAIL_CHARS_MAX: usize = 512;
 /// Room in a body for the request's id and the numbers.
-const BODY_BYTES_BESIDE: usize = 128;
+const BODY_BYTES_BESIDE: usize = 192;
 
-/// What is the same in every body of one kind.
+/// The type of a problem without pages is this and its code.
+pub const NAMES: &str = "urn:flowgate:problem:";
+
+/// What follows the type in every body of one kind.
 #[derive(Serialize)]
 struct Beginning {
-    #[serde(rename = "type")]
-    kind: String,
     title: &'static str,
     status: u16,
     code: &'static str,
@@ -330,12 +332,11 @@ impl Kind {
         }
     }
 
-    /// A JSON object without its end.
+    /// A JSON object without its end and without its opening brace.
     fn beginning(self) -> &'static [u8] {
         let make = || {
             let row = self.row();
             let beginning = Beginning {
-                kind: format!("urn:flowgate:problem:{}", row.code),
                 title: row.title,
                 status: row.status.as_u16(),
                 code: row.code,
@@ -344,6 +345,7 @@ impl Kind {
             // Serializing these plain fields into memory cannot fail; an empty body would still carry the status.
             let mut text = serde_json::to_vec(&beginning).unwrap_or_default();
             text.pop();
+            text.drain(..1.min(text.len()));
             text.into()
         };
         BEGINNINGS
@@ -419,6 +421,13 @@ impl Problem {
         self
     }
 
+    /// Makes its type the address of its page.
+    #[must_use]
+    pub fn pages(mut self, pages: &ProblemPages) -> Self {
+        self.inner().pages = Some(pages.base().clone());
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -460,12 +469,19 @@ impl Problem {
         let beginning = self.kind.beginning();
         let detail = self.explanation();
         let contact = self.inner.as_ref().and_then(|inner| inner.contact.as_deref());
+        // The address was checked when it was read: nothing in it ends a text.
+        let pages = self.inner.as_ref().and_then(|inner| inner.pages.as_deref());
+        let pages = pages.unwrap_or(NAMES);
         let texts = [("detail", detail), ("contact", contact)];
         let texts_bytes: usize = texts
             .iter()
             .filter_map(|(_, text)| Some(text.as_ref()?.len()))
             .sum();
-        let mut body = Vec::with_capacity(beginning.len() + texts_bytes + BODY_BYTES_BESIDE);
+        let mut body = Vec::with_capacity(pages.len() + beginning.len() + texts_bytes + BODY_BYTES_BESIDE);
+        body.extend_from_slice(b"{\"type\":\"");
+        body.extend_from_slice(pages.as_bytes());
+        body.extend_from_slice(self.kind.row().code.as_bytes());
+        body.extend_from_slice(b"\",");
         body.extend_from_slice(beginning);
         for (name, text) in texts {
             let Some(text) = text else { continue };

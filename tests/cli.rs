@@ -869,6 +869,10 @@ fn a_code_is_explained_whatever_table_it_is_from() {
             &["503 flow-busy", "send again  yes, later"],
         ),
         (
+            "https://hooks.example.com/problems/flow-busy",
+            &["503 flow-busy", "send again  yes, later"],
+        ),
+        (
             "7000215",
             &[
                 "AADSTS7000215",

@@ -11,7 +11,7 @@ use crate::entra::answer::TOKEN;
 use crate::entra::refusal::{BY_STATUS, ERRORS, NUMBERS};
 use crate::flow::fault;
 use crate::model::{FailureRow, Outlook, Values, fill};
-use crate::problem::{Again, ENDINGS, Kind, Run};
+use crate::problem::{Again, ENDINGS, Kind, NAMES, Run};
 use crate::secrets::VAULT;
 use crate::server::reason::CONNECTIONS;
 
@@ -255,7 +255,11 @@ fn entries() -> Vec<Entry> {
 
 /// Whether a row has this code, with or without `AADSTS` or a link to it.
 fn matches(entry: &Entry, code: &str) -> bool {
-    let plain = code.strip_prefix("urn:flowgate:problem:").unwrap_or(code);
+    // The type of a problem is a name, or the address of a page.
+    let plain = code.strip_prefix(NAMES).or(code
+        .split_once("://")
+        .and_then(|(_, page)| page.rsplit('/').next()));
+    let plain = plain.unwrap_or(code);
     let number = entry.code.strip_prefix("AADSTS");
     entry.code.eq_ignore_ascii_case(plain) || number == Some(plain)
 }

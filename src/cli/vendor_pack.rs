@@ -20,7 +20,7 @@ use crate::cli::vendor_pack::pack::{Address, Pack};
 use crate::cli::vendors;
 use crate::problem::{Again, Kind, Reason};
 use crate::settings::{
-    CallerSettings, CallersSettings, Config, Environment, KeyPlace, Rate, RouteSettings, Secrets,
+    CallerSettings, CallersSettings, Checks, Config, Environment, KeyPlace, Rate, RouteSettings, Secrets,
 };
 
 /// Names that are listed when one is wrong.
@@ -301,6 +301,7 @@ impl Pack<'_> {
             }
             Kind::DeliveryIdMissing | Kind::DeliveryIdReused => self.delivery_id().is_some(),
             Kind::DeliveryInFlight => self.route.duplicates.is_some(),
+            Kind::ChecksOff => self.route.checks == Checks::Refused,
             kind if kind.row().reason == Reason::Credential => key,
             _ => true,
         }

@@ -19,7 +19,7 @@ use crate::gateway::forward::forward;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::{self, Inbound};
 use crate::gateway::snapshot::Snapshot;
-use crate::gateway::{check, cors, host, ready};
+use crate::gateway::{check, cors, host, problem_page, ready};
 use crate::model::AnsweredBy;
 use crate::policy::Origin;
 use crate::problem::{Kind, Problem};
@@ -87,6 +87,18 @@ async fn answer(
         journal.discarded(payload::discard(body, &head.headers));
         return answer::own(answer, AnsweredBy::Gateway, journal);
     }
+    if defect.is_none()
+        && let Some(answer) = problem_page::answer(&snapshot, &head, Origin::of_peer(via.peer), &mut journal)
+    {
+        let answer = answer.map_err(|problem| snapshot.problem(problem));
+        return match answer {
+            Ok(page) => {
+                journal.discarded(payload::discard(body, &head.headers));
+                answer::own(page, AnsweredBy::Gateway, journal)
+            }
+            Err(problem) => refuse(&problem, &head, body, journal),
+        };
+    }
     let mut arrived = Arrived {
         head: &head,
         defect,
@@ -141,7 +153,7 @@ async fn serve<'r>(
         Err(problem) => {
             let problem = match arrived.route {
                 Some(route) => route.problem(problem),
-                None => problem,
+                None => snapshot.problem(problem),
             };
             return match arrived.body.take() {
                 Some(unread) => refuse(&problem, head, unread, journal),

@@ -84,6 +84,8 @@ struct RequestLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     check: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'static str>,
     end: End,
 }
@@ -132,6 +134,8 @@ struct Line {
     handshake: Option<&'static str>,
     /// Of a request that only asked, what came of it.
     check: Option<&'static str>,
+    /// The problem whose page was asked for.
+    page: Option<&'static str>,
     upstream: Option<Age>,
     /// Whether the caller was answered before the flow did.
     is_overdue: bool,
@@ -175,6 +179,7 @@ impl Journal {
             duplicate_of: None,
             handshake: None,
             check: None,
+            page: None,
             upstream: None,
             is_overdue: false,
             end: End::CallerGone,
@@ -234,6 +239,11 @@ impl Journal {
         self.answered(problem.kind().row().status.as_u16(), AnsweredBy::Gateway);
         self.0.bytes_out = bytes;
         self.0.is_overdue = true;
+    }
+
+    /// Notes whose page was asked for: the code of a row, never what the request says.
+    pub(super) fn page(&mut self, code: &'static str) {
+        self.0.page = Some(code);
     }
 
     /// Notes the problem that is the answer, or the reason that there is none.
@@ -397,7 +407,9 @@ impl Line {
         if self.check.is_some() {
             self.counters.checks.inc();
         }
-        if self.route.is_none() {
+        if self.page.is_some() {
+            self.counters.problem_pages.inc();
+        } else if self.route.is_none() {
             self.counters.without_route.add(minute);
         }
         let outcome = match (self.problem, self.end) {
@@ -412,7 +424,10 @@ impl Line {
             (None, End::Complete) => match &self.route {
                 Some(figures) => {
                     figures.answered.inc();
-                    figures.recently_answered.add(minute);
+                    // A check says nothing about calls.
+                    if self.check.is_none() {
+                        figures.recently_answered.add(minute);
+                    }
                     return;
                 }
                 None => "answered",
@@ -475,6 +490,7 @@ impl Line {
             duplicate_of: self.duplicate_of.map(|first| first.to_string()),
             handshake: self.handshake,
             check: self.check,
+            page: self.page,
             upstream: self.upstream.map(|age| match age {
                 Age::New => "new",
                 Age::Reused => "reused",
@@ -516,6 +532,7 @@ fn text(line: &RequestLine<'_>) -> String {
     field("duplicate_of", line.duplicate_of.as_deref());
     field("handshake", line.handshake);
     field("check", line.check);
+    field("page", line.page);
     field("cause", line.cause);
     field("target", line.target);
     field("request", Some(&line.request));

@@ -27,6 +27,7 @@ mod listeners;
 pub mod log;
 
 mod payload;
+mod problem_page;
 mod query;
 mod ready;
 mod reloads;

@@ -20,7 +20,7 @@ use crate::gateway::payload::{IsRead, Rules};
 use crate::gateway::success::Success;
 use crate::gateway::upstream::{Passes, Upstream};
 use crate::gateway::vendor::Vendor;
-use crate::model::{Minute, PublicUrl, RouteName, Secret, clock, locked};
+use crate::model::{Minute, ProblemPages, PublicUrl, RouteName, Secret, clock, locked};
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
 use crate::policy::signature::SignerError;
@@ -46,6 +46,7 @@ pub(super) struct Snapshot {
     pub quotas: Quotas,
     pub heads: HeadLimits,
     pub path_mask: PathMask,
+    pub problem_pages: Option<ProblemPages>,
     /// As data: the server derives what it needs from them.
     pub listeners: Vec<ListenerSettings>,
     pub ready_requires: ReadyRequires,
@@ -97,6 +98,7 @@ pub(super) struct Route {
     /// When those that call it give up.
     pub deadlines: Deadlines,
     pub contact: Option<Contact>,
+    pub problem_pages: Option<ProblemPages>,
     pub duplicates: Option<Duplicates>,
     pub figures: Arc<RouteFigures>,
 }
@@ -133,6 +135,11 @@ pub enum BuildError {
 }
 
 impl Snapshot {
+    /// A problem of a request whose route is not known.
+    pub(super) fn problem(&self, problem: Problem) -> Problem {
+        with_page(problem, self.problem_pages.as_ref())
+    }
+
     /// Keeps what follows the places of its secrets while it is in force, in place of what it kept before.
     pub(super) fn keep(&self, following: Vec<Following>) {
         *locked(&self.following) = following;
@@ -228,6 +235,7 @@ impl Snapshot {
                 bytes_max: config.connections.head_size_max.bytes(),
                 target_bytes_max: config.connections.target_size_max.bytes(),
             },
+            problem_pages: config.gateway.problem_pages.clone(),
             listeners: config.listeners.clone(),
             ready_requires: admin.map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
             digest: config.digest.clone(),
@@ -266,10 +274,11 @@ impl Snapshot {
 impl Route {
     /// A problem of this route, with what all its problems have.
     pub(super) fn problem(&self, problem: Problem) -> Problem {
-        match &self.contact {
+        let problem = match &self.contact {
             Some(contact) => problem.contact(contact.text()),
             None => problem,
-        }
+        };
+        with_page(problem, self.problem_pages.as_ref())
     }
 
     fn build(
@@ -322,9 +331,18 @@ impl Route {
             success: Success::build(&settings.success),
             deadlines: Deadlines::build(settings, &config.callers),
             contact: settings.contact.clone(),
+            problem_pages: config.gateway.problem_pages.clone(),
             duplicates: Duplicates::build(settings),
             figures: estate.figures.share(settings.name.clone(), figures),
         })
+    }
+}
+
+/// A problem whose type leads to its page, where there are pages.
+fn with_page(problem: Problem, pages: Option<&ProblemPages>) -> Problem {
+    match pages {
+        Some(pages) => problem.pages(pages),
+        None => problem,
     }
 }
 

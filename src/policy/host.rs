@@ -53,7 +53,7 @@ pub fn parse(value: &str) -> Result<&str, HostFault> {
 
 /// The host in the form the route table uses: lower-case, without port and final dot; copied only if it must
 /// change.
-pub(super) fn fold(host: &str) -> Cow<'_, str> {
+pub fn fold(host: &str) -> Cow<'_, str> {
     let (bare, _) = split_port(host);
     let bare = bare.strip_suffix('.').unwrap_or(bare);
     if bare.bytes().any(|byte| byte.is_ascii_uppercase()) {

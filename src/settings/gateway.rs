@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
 
+use crate::model::ProblemPages;
 use crate::settings::kinds::{ANY, choice};
 use crate::settings::scalars::{DAY, MILLISECOND, secs};
 use crate::settings::table::table;
@@ -19,6 +20,9 @@ table! {
         /// Files whose change reloads the settings: "lists" of keys and networks, "all" for the settings file as well, or
         /// "off" for a reload on SIGHUP only.
         watch: Watched = Watched::Lists, ANY, Reload;
+        /// Address of the gateway itself at which it shows a page about each problem, to which the `type` of problems leads then:
+        /// `https://hooks.example.com/problems`. Default: none, and the type is a name.
+        problem_pages: Option<ProblemPages> = None, ANY, Reload;
     }
 }
 

@@ -102,6 +102,7 @@ impl Check<'_> {
         identity::give_roles(&mut identities, &routes);
         let keyvault = self.keyvault(file.keyvault.as_ref(), &identities, &mut identity_names);
         self.health_paths(&file.listener, &file.route);
+        self.problem_pages(&file.gateway, &file.route);
         let held_budget = file.bodies.held_budget.as_u64();
         self.keys_in_urls(&file.route, &routes, &callers);
         self.handshakes_of_routes(&file.route, &routes, &callers, held_budget);

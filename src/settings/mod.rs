@@ -42,6 +42,7 @@ mod network;
 mod openings;
 mod origin;
 mod path;
+mod problem_pages;
 mod rings;
 mod route;
 mod route_openings;

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
+use serde_json::Value;
 
 use crate::model::trigger::OWN_PARAMETERS;
-use crate::model::{Flaw, PublicUrl};
-use crate::settings::kinds::word;
+use crate::model::{Flaw, ProblemPages, PublicUrl};
+use crate::settings::kinds::{Word, word};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyPlace {
@@ -78,6 +79,18 @@ word! {
     PublicUrl: PublicUrl::parse, ["https://hooks.example.com"];
     Method: read_method, ["POST"];
     KeyPlace: read_place, ["header:x-api-key", "authorization", "basic"];
+}
+
+impl Word for ProblemPages {
+    const EXAMPLES: &'static [&'static str] = &["https://hooks.example.com/problems"];
+
+    fn parse(text: &str) -> Result<Self, Flaw> {
+        Self::parse(text)
+    }
+
+    fn show(&self) -> Value {
+        self.base().trim_end_matches('/').into()
+    }
 }
 
 fn read_method(text: &str) -> Result<Method, Flaw> {

@@ -4,7 +4,7 @@ use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::emulator::Answer as Flow;
@@ -123,6 +123,8 @@ async fn a_check_tests_every_step_and_starts_and_claims_nothing() {
     ] {
         assert!(metrics.lines().any(|line| line == figure), "{figure}:\n{metrics}");
     }
+    let status: Value = serde_json::from_str(&gateway.admin("/status").await.1).unwrap();
+    assert_eq!(status["routes"], json!([]), "it is no call that was answered");
     let real = gateway.send(request(false)).await;
     assert_eq!((real.status.as_u16(), real.header(CHECK)), (202, None));
     assert_eq!(gateway.lines.of(&real).await.get("check"), None);
@@ -289,7 +291,9 @@ async fn of_ten_thousand_checks_one_a_second_is_answered_and_no_other_limit_is_s
                 match answer.status.as_u16() {
                     200 => answered += 1,
                     429 => {
-                        assert_eq!(answer.header("retry-after"), Some("1"));
+                        // Two, where another worker's clock was read a moment before that of the answered one.
+                        let wait = answer.header("retry-after").unwrap();
+                        assert!(["1", "2"].contains(&wait), "{wait}");
                         assert_eq!(answer.header("ratelimit-policy"), Some("\"check\";q=1;w=1"));
                         assert_eq!(answer.header(CHECK), None);
                     }

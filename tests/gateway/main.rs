@@ -46,6 +46,7 @@ mod managed;
 mod operating;
 mod payloads;
 mod preflight;
+mod problem_pages;
 mod reading;
 mod reloading;
 #[cfg(unix)]

@@ -68,6 +68,16 @@ pub(super) const HANDSHAKE_RATE: Rate = Rate {
     burst: 30,
 };
 
+/// The limit of pages about problems, which need no credential either.
+pub(super) const PAGE: &str = "page";
+
+/// More than a person reads.
+pub(super) const PAGE_RATE: Rate = Rate {
+    requests: 60,
+    per: Duration::from_secs(60),
+    burst: 30,
+};
+
 /// What requests of one address may have fetched from vendors: a vendor has a certificate or two for each of its regions, and
 /// one that is known is not fetched.
 pub(super) const FETCH_RATE: Rate = Rate {
@@ -83,8 +93,8 @@ pub(super) const FETCH_TOTAL_RATE: Rate = Rate {
     burst: 30,
 };
 
-/// Addresses whose handshakes and fetches are counted one by one; all others share a fixed number of states.
-pub(super) const HANDSHAKE_ADDRESSES_MAX: usize = 4096;
+/// Addresses whose handshakes, pages and fetches are counted one by one; all others share a fixed number of states.
+pub(super) const OPEN_ADDRESSES_MAX: usize = 4096;
 
 /// The limit of checks: a check tests all that a request meets, and nobody needs more than one a second.
 pub(super) static CHECK: LimitKind = LimitKind {

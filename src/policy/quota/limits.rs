@@ -1,6 +1,7 @@
 //! The limits in force and their state. All limits that apply to a request are tested before any is taken
 //! from, so that a refused request costs nothing.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use crate::model::Registry;
 use crate::policy::address::{Bucket, Origin};
 use crate::policy::key::GENERATED_PREFIX;
 use crate::policy::quota::kinds::{
-    ADDRESS, CHECK, FETCH_RATE, FETCH_TOTAL_RATE, HANDSHAKE, HANDSHAKE_ADDRESSES_MAX, HANDSHAKE_RATE, KINDS,
-    LimitKind, Subject,
+    ADDRESS, CHECK, FETCH_RATE, FETCH_TOTAL_RATE, HANDSHAKE, HANDSHAKE_RATE, KINDS, LimitKind,
+    OPEN_ADDRESSES_MAX, PAGE, PAGE_RATE, Subject,
 };
 use crate::policy::quota::rate::{Cell, Pace, Ticks};
 use crate::policy::quota::table::Addresses;
@@ -22,9 +23,38 @@ use crate::settings::{CallerSettings, QuotaSettings, Rate, RouteSettings};
 pub struct LimitStates {
     cells: Registry<(&'static str, String), Cell>,
     addresses: Arc<Addresses>,
-    handshakes: Arc<Addresses<(Bucket, usize)>>,
+    handshakes: Arc<OpenLimit<(Bucket, usize)>>,
+    pages: Arc<OpenLimit<Bucket>>,
     fetches: Arc<Fetches>,
     clock: Ticks,
+}
+
+/// A limit of what needs no credential, with its state for each key: an address, or an address at a route.
+#[derive(Debug)]
+struct OpenLimit<K> {
+    name: &'static str,
+    rate: Rate,
+    pace: Pace,
+    addresses: Addresses<K>,
+}
+
+impl<K: Copy + Eq + Hash> OpenLimit<K> {
+    fn new(name: &'static str, rate: Rate, clock: Ticks) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            pace: Pace::of(&rate, clock),
+            rate,
+            addresses: Addresses::new(OPEN_ADDRESSES_MAX, clock),
+        })
+    }
+
+    fn take(&self, key: K, origin: Origin) -> Result<(), Problem> {
+        let taken = self.addresses.take(key, &self.pace);
+        taken.map_err(|wait| {
+            let cause = format!("too many {}s from {origin}", self.name);
+            refusal(self.name, &self.rate, wait).because(cause)
+        })
+    }
 }
 
 /// What was fetched from vendors because of requests whose callers were not known yet.
@@ -43,9 +73,10 @@ impl LimitStates {
         Self {
             cells: Registry::default(),
             addresses: Arc::new(Addresses::new(addresses_max, clock)),
-            handshakes: Arc::new(Addresses::new(HANDSHAKE_ADDRESSES_MAX, clock)),
+            handshakes: OpenLimit::new(HANDSHAKE, HANDSHAKE_RATE, clock),
+            pages: OpenLimit::new(PAGE, PAGE_RATE, clock),
             fetches: Arc::new(Fetches {
-                by_address: Addresses::new(HANDSHAKE_ADDRESSES_MAX, clock),
+                by_address: Addresses::new(OPEN_ADDRESSES_MAX, clock),
                 address_pace: Pace::of(&FETCH_RATE, clock),
                 all: Cell::default(),
                 all_pace: Pace::of(&FETCH_TOTAL_RATE, clock),
@@ -63,7 +94,8 @@ impl LimitStates {
     /// itself only while failures arrive.
     pub fn sweep(&self) {
         self.addresses.sweep();
-        self.handshakes.sweep();
+        self.handshakes.addresses.sweep();
+        self.pages.addresses.sweep();
         self.fetches.by_address.sweep();
     }
 
@@ -101,8 +133,8 @@ pub struct Quotas {
     failures: Rate,
     failures_pace: Pace,
     addresses: Arc<Addresses>,
-    handshakes_pace: Pace,
-    handshakes: Arc<Addresses<(Bucket, usize)>>,
+    handshakes: Arc<OpenLimit<(Bucket, usize)>>,
+    pages: Arc<OpenLimit<Bucket>>,
     fetches: Arc<Fetches>,
 }
 
@@ -142,8 +174,8 @@ impl Quotas {
             failures: settings.failed_authentications,
             failures_pace: Pace::of(&settings.failed_authentications, states.clock),
             addresses: states.addresses.clone(),
-            handshakes_pace: Pace::of(&HANDSHAKE_RATE, states.clock),
             handshakes: states.handshakes.clone(),
+            pages: states.pages.clone(),
             fetches: states.fetches.clone(),
         }
     }
@@ -177,13 +209,15 @@ impl Quotas {
     /// # Errors
     /// `rate-limited`, for the limit `handshake`.
     pub fn take_handshake(&self, origin: Origin, route: usize) -> Result<(), Problem> {
-        let taken = self
-            .handshakes
-            .take((origin.bucket(), route), &self.handshakes_pace);
-        taken.map_err(|wait| {
-            let cause = format!("too many handshakes from {origin}");
-            refusal(HANDSHAKE, &HANDSHAKE_RATE, wait).because(cause)
-        })
+        self.handshakes.take((origin.bucket(), route), origin)
+    }
+
+    /// Takes a page about a problem from what its address may ask for. No other limit is taken from.
+    ///
+    /// # Errors
+    /// `rate-limited`, for the limit `page`.
+    pub fn take_page(&self, origin: Origin) -> Result<(), Problem> {
+        self.pages.take(origin.bucket(), origin)
     }
 
     /// Takes a check from what its route answers. No other limit is taken from.
