@@ -88,6 +88,8 @@ const DISCARDED_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
     pub bytes_max: u64,
+    /// What sets that, in the words of a refusal.
+    pub set_by: &'static str,
     pub hold_bytes_max: usize,
     pub is_read: IsRead,
     pub pace: Pace,
@@ -100,16 +102,13 @@ pub(super) enum IsRead {
     No,
 }
 
-/// The setting of a route that limits its bodies.
-const ROUTE_LIMIT: &str = "body_size_max";
-
 impl Rules {
     /// The largest body, and the setting that says so.
     fn limit(&self) -> (u64, &'static str) {
         let held = self.hold_bytes_max as u64;
         match self.is_read == IsRead::Yes && held < self.bytes_max {
-            true => (held, "bodies.hold_size_max"),
-            false => (self.bytes_max, ROUTE_LIMIT),
+            true => (held, "`bodies.hold_size_max`"),
+            false => (self.bytes_max, self.set_by),
         }
     }
 
@@ -154,7 +153,7 @@ fn too_large(length: Option<u64>, (bytes_max, setting): (u64, &str)) -> Problem 
         Some(length) => format!("the body has {length} bytes; this address accepts {bytes_max}"),
         None => format!("the body has more than the {bytes_max} bytes that this address accepts"),
     };
-    let cause = format!("`{setting}` is {bytes_max} bytes");
+    let cause = format!("{setting} is {bytes_max} bytes");
     Problem::from(Kind::BodyTooLarge).detail(detail).because(cause)
 }
 
@@ -296,14 +295,14 @@ impl Pieces {
 #[derive(Debug, Clone)]
 pub enum Ending {
     /// More bytes than the route accepts.
-    TooLarge(u64),
+    TooLarge(u64, &'static str),
     Stopped(Stop),
 }
 
 impl From<&Ending> for Problem {
     fn from(ending: &Ending) -> Self {
         match ending {
-            Ending::TooLarge(bytes_max) => too_large(None, (*bytes_max, ROUTE_LIMIT)),
+            Ending::TooLarge(bytes_max, set_by) => too_large(None, (*bytes_max, set_by)),
             Ending::Stopped(stop) => stop.into(),
         }
     }
@@ -315,6 +314,7 @@ pub(super) struct Streamed {
     arrival: Option<Arrival<Inbound>>,
     left: u64,
     bytes_max: u64,
+    set_by: &'static str,
     stated: Option<u64>,
     progress: Arc<Course>,
     ending: Arc<OnceLock<Ending>>,
@@ -335,6 +335,7 @@ impl Streamed {
             arrival: Some(arrival),
             left: rules.bytes_max,
             bytes_max: rules.bytes_max,
+            set_by: rules.set_by,
             stated,
             progress: progress.clone(),
             ending: Arc::default(),
@@ -367,7 +368,7 @@ impl Streamed {
     fn pass(&mut self, data: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let bytes = data.len() as u64;
         if bytes > self.left {
-            return self.end(Ending::TooLarge(self.bytes_max));
+            return self.end(Ending::TooLarge(self.bytes_max, self.set_by));
         }
         self.left -= bytes;
         self.progress.moved(bytes);

@@ -296,6 +296,7 @@ impl Route {
         let bodies = &config.bodies;
         let body = BodyRules::build(&settings.content);
         let reader = body.as_ref().and_then(BodyRules::reader);
+        let (bytes_max, set_by) = settings.accepted_bytes_max(&config.callers);
         let figures = || estate.counters.of_route(settings.name.as_str(), Kind::ALL.len());
         Ok(Self {
             index,
@@ -307,7 +308,8 @@ impl Route {
             checks: settings.checks,
             public_url: settings.public_url.clone(),
             rules: Rules {
-                bytes_max: settings.body_bytes_max,
+                bytes_max,
+                set_by,
                 hold_bytes_max: settings.held_bytes_max(bodies),
                 is_read: reader.map_or(IsRead::No, |_| IsRead::Yes),
                 pace: Pace {

@@ -204,8 +204,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let mut index = 0_usize;
         loop {
-            let number = index.to_string();
-            let wanted = self.below(|segment| segment == "*" || segment == number);
+            let wanted = self.below(|segment| segment == "*" || is_index(segment, index));
             let node = Node {
                 wanted,
                 found: &mut *self.found,
@@ -237,6 +236,11 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
     }
 }
 
+/// Whether a segment is this number as RFC 6901 has it: without zeros before it.
+fn is_index(segment: &str, index: usize) -> bool {
+    (segment == "0" || !segment.starts_with(['0', '+'])) && segment.parse() == Ok(index)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::any;
@@ -259,7 +263,7 @@ mod tests {
         let body =
             r#"{"a": {"b/c": "x", "n": -1, "t": true, "f": 1.5}, "l": [{"v": 7}, {"v": 7}], "z": null}"#;
         let pointers = [
-            "/a/b~1c", "/a/n", "/a/t", "/a/f", "/l/1/v", "/l/*/v", "/z", "/l/1", "/l/2", "/none",
+            "/a/b~1c", "/a/n", "/a/t", "/a/f", "/l/1/v", "/l/*/v", "/z", "/l/1", "/l/2", "/none", "/l/01/v",
         ];
         let expected = [
             Some("x"),
@@ -270,6 +274,7 @@ mod tests {
             Some("7"),
             None,
             Some("{}"),
+            None,
             None,
             None,
         ];

@@ -30,7 +30,9 @@ use crate::settings::scalars::{DAY, HOUR, MILLISECOND, Rate, Size, secs};
 use crate::settings::table::{Table, table};
 use crate::settings::trigger::{Address, Proof};
 use crate::settings::word::{self, Contact, KeyPlace};
-use crate::settings::{DuplicateSettings, IdentitySettings, SuccessAnswer, TriggerSource, mask};
+use crate::settings::{
+    CallerSettings, DuplicateSettings, IdentitySettings, SuccessAnswer, TriggerSource, mask,
+};
 
 table! {
     /// A public address and the flow behind it.
@@ -208,6 +210,23 @@ impl RouteSettings {
         match self.duplicates {
             Some(_) => usize::try_from(self.body_bytes_max).map_or(hold_max, |bytes| bytes.max(hold_max)),
             None => hold_max,
+        }
+    }
+
+    /// The largest body that is accepted, and what says so: no larger one than the vendors of all its callers send.
+    pub fn accepted_bytes_max(&self, callers: &[CallerSettings]) -> (u64, &'static str) {
+        let own = (self.body_bytes_max, "`body_size_max`");
+        let CallersSettings::Named(names) = &self.callers else {
+            return own;
+        };
+        let sends = |name: &CallerName| {
+            let caller = callers.iter().find(|caller| caller.name == *name)?;
+            caller.signature.as_ref()?.habits.body_bytes_max
+        };
+        let largest = names.iter().map(sends).collect::<Option<Vec<_>>>();
+        match largest.unwrap_or_default().into_iter().max() {
+            Some(largest) if largest < own.0 => (largest, "the largest body of the vendor's `preset`"),
+            _ => own,
         }
     }
 

@@ -200,6 +200,20 @@ async fn a_signed_body_is_held_whole_up_to_what_the_route_accepts() {
 }
 
 #[tokio::test]
+async fn no_body_is_larger_than_the_vendor_sends() {
+    let (_world, trigger, gateway) = gateway(&github(""), "\"github\"", "body_size_max = \"100 MiB\"").await;
+    let head = "POST /hooks HTTP/1.1\r\nhost: localhost\r\nx-hub-signature-256: sha256=00\r\n\
+                content-length: 26214401\r\nconnection: close\r\n\r\n";
+    let signature = hmac_sha256(SECRET, b"{}");
+    let answer = gateway
+        .raw(head.replace("=00", &format!("={signature}")).as_bytes())
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("this address accepts 26214400"), "{answer}");
+    assert_eq!(trigger.runs(), 0);
+}
+
+#[tokio::test]
 async fn key_signature_and_network_must_all_be_right() {
     let key = format!(
         "[[caller.key]]\nlabel = \"both-1\"\ndigest = \"{}\"\n",
