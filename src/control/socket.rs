@@ -257,46 +257,57 @@ mod unix {
         }
     }
 
-    /// Who this is, and what it may do. Only so many questions to the system are under way: a directory may not answer.
-    async fn rights_of(uid: u32, desk: &Desk) -> (Option<String>, Rights) {
-        let unknown = match uid == desk.owner || uid == 0 {
-            true => Rights::All,
-            false => Rights::Some(Vec::new()),
+    /// Who this is, and what it may do; none while the system does not say. Only so many questions to it are under way, because
+    /// a directory may not answer; the owner does not wait for the others.
+    async fn rights_of(uid: u32, desk: &Desk) -> Option<(Option<String>, Rights)> {
+        let is_owner = uid == desk.owner || uid == 0;
+        let asking = async {
+            let lookups = desk.lookups.clone();
+            let place = match is_owner {
+                true => lookups.try_acquire_owned().ok()?,
+                false => lookups.acquire_owned().await.ok()?,
+            };
+            let (owner, granted) = (desk.owner, desk.granted.load_full());
+            let asking = spawn_blocking(move || {
+                let found = of_user(uid, owner, &granted);
+                drop(place);
+                found
+            });
+            asking.await.ok()
         };
-        let Ok(place) = desk.lookups.clone().try_acquire_owned() else {
-            return (None, unknown);
-        };
-        let (owner, granted) = (desk.owner, desk.granted.load_full());
-        let asking = spawn_blocking(move || {
-            let found = of_user(uid, owner, &granted);
-            drop(place);
-            found
-        });
-        match tokio::time::timeout(GROUPS_TIMEOUT, asking).await {
-            Ok(Ok(known)) => known,
-            Ok(Err(_)) | Err(_) => (None, unknown),
-        }
+        let known = tokio::time::timeout(GROUPS_TIMEOUT, asking).await;
+        known
+            .ok()
+            .flatten()
+            .or_else(|| is_owner.then_some((None, Rights::All)))
     }
 
     async fn serve(stream: UnixStream, desk: Desk) -> io::Result<()> {
         let peer = stream.peer_cred()?;
-        let uid = peer.uid();
-        let (name, rights) = rights_of(uid, &desk).await;
-        let by = Actor::User {
-            uid,
-            name,
-            pid: peer.pid(),
-        };
+        converse(stream, (peer.uid(), peer.pid()), &desk).await
+    }
+
+    async fn converse(stream: UnixStream, (uid, pid): (u32, Option<i32>), desk: &Desk) -> io::Result<()> {
+        let known = rights_of(uid, desk).await;
         let (reader, mut writer) = stream.into_split();
         let reader = BufReader::new(reader.take(LINE_BYTES_MAX as u64));
-        let reply = match rights.allow(Right::Read) {
-            true => answer(reader, &desk, by, rights).await?,
-            false => {
-                let reply = refusal(&format!(
-                    "{by} may send no command to this gateway: its own user, root and the groups of [control] may"
-                ));
-                note(&desk, by, "command").await;
-                reply
+        let reply = match known {
+            None => {
+                tracing::warn!(uid, "the system does not say which groups the sender of a command has");
+                refusal("the system does not say which groups you have; try again")
+            }
+            Some((name, rights)) => {
+                let by = Actor::User { uid, name, pid };
+                match rights.allow(Right::Read) {
+                    true => answer(reader, desk, by, rights).await?,
+                    false => {
+                        let reply = refusal(&format!(
+                            "{by} may send no command to this gateway: its own user, root and the groups of [control] may"
+                        ));
+                        note(desk, by, "command").await;
+                        reply
+                    }
+                }
             }
         };
         let mut line = serde_json::to_vec(&reply)?;
@@ -378,6 +389,80 @@ mod unix {
         Reply {
             code: 2,
             text: format!("flowgate: {text}\n"),
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        use super::*;
+
+        /// Neither the owner nor root, and in no group that has a grant.
+        const STRANGER: u32 = 4_000_000_000;
+
+        struct Stand {
+            desk: Desk,
+            refused: Arc<AtomicUsize>,
+        }
+
+        fn stand() -> Stand {
+            let refused = Arc::new(AtomicUsize::new(0));
+            let count = refused.clone();
+            let desk = Desk {
+                owner: 1,
+                granted: Granted::default(),
+                refused: Arc::new(move |_, _| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }),
+                commands: mpsc::channel(1).0,
+                lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+                waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+                revoking: Arc::new(Semaphore::new(WAITING_MAX)),
+            };
+            Stand { desk, refused }
+        }
+
+        impl Stand {
+            /// What a user reads whose command comes while all places for questions are taken, until `ended` frees them.
+            async fn said_to(&self, uid: u32, ended: impl Future<Output = ()>) -> String {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                let mut reader = BufReader::new(theirs);
+                let mut line = String::new();
+                let (served, (), read) = tokio::join!(
+                    converse(ours, (uid, None), &self.desk),
+                    ended,
+                    reader.read_line(&mut line)
+                );
+                served.unwrap();
+                read.unwrap();
+                line
+            }
+        }
+
+        #[tokio::test]
+        async fn a_command_waits_for_a_question_about_groups() {
+            let stand = stand();
+            let all = LOOKUPS_MAX as u32;
+            let others = stand.desk.lookups.clone().acquire_many_owned(all).await.unwrap();
+            let ending = async {
+                tokio::task::yield_now().await;
+                drop(others);
+            };
+            let said = stand.said_to(STRANGER, ending).await;
+            assert!(said.contains("may send no command"), "{said}");
+            assert_eq!(stand.refused.load(Ordering::Relaxed), 1);
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn without_an_answer_about_groups_nobody_is_refused() {
+            let stand = stand();
+            stand.desk.lookups.forget_permits(LOOKUPS_MAX);
+            let said = stand.said_to(STRANGER, async {}).await;
+            assert!(said.contains("try again"), "{said}");
+            assert_eq!(stand.refused.load(Ordering::Relaxed), 0);
+            // The owner needs no answer.
+            assert_eq!(rights_of(1, &stand.desk).await, Some((None, Rights::All)));
         }
     }
 }
