@@ -58,7 +58,7 @@ impl Reloader {
                 let reason = Reason::Operator(by);
                 let expected = digest.map_or(Expected::Anything, Expected::Digest);
                 match self.reload(server, kept, &reason, &expected).await {
-                    Ended::Unchanged => reply(WELL, "nothing has changed"),
+                    Ended::Unchanged | Ended::Others => reply(WELL, "nothing has changed"),
                     Ended::Refused(why) => reply(WRONG, &format!("flowgate: not reloaded: {why}")),
                     Ended::InForce { revision, changes } => {
                         let lines: String = changes.iter().map(|line| format!("\n  {line}")).collect();
@@ -192,7 +192,7 @@ impl Reloader {
                  takes these settings, until `flowgate reload`.\n{}",
                 indented(&changes)
             )),
-            Ok(Ended::Unchanged) => Ok("nothing has changed".to_owned()),
+            Ok(Ended::Unchanged | Ended::Others) => Ok("nothing has changed".to_owned()),
             Ok(Ended::Refused(why)) | Err(why) => match kept.pin(self.pinned).await {
                 Ok(()) => Err(why),
                 Err(not_pinned) => Err(format!(

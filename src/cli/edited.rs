@@ -19,6 +19,9 @@ pub(super) struct FileEdit {
     pub(super) after: String,
 }
 
+const WAITS: &str = "The change is not in force yet, because other changes of the files wait: `flowgate plan` shows them, \
+                     `flowgate reload` puts all of it in force.";
+
 /// What a changed file is to the settings in force.
 enum EditState {
     InForce,
@@ -42,13 +45,7 @@ impl Reloader {
         let edited = match self.edit_state(edit.clone()).await {
             EditState::InForce => return reply(WELL, "The change is in force."),
             EditState::Alone(path) => path,
-            EditState::Others => {
-                return reply(
-                    WELL,
-                    "The change is not in force yet, because other changes of the files wait: `flowgate plan` shows them, \
-                     `flowgate reload` puts all of it in force.",
-                );
-            }
+            EditState::Others => return reply(WELL, WAITS),
             EditState::Unknown => {
                 let why =
                     "flowgate: the gateway has other settings files, so the change is not in force there";
@@ -63,6 +60,7 @@ impl Reloader {
         let expected = Expected::Files(expected.collect());
         match self.reload(server, kept, &reason, &expected).await {
             Ended::Refused(why) => reply(WRONG, &format!("flowgate: the change is not in force: {why}")),
+            Ended::Others => reply(WELL, WAITS),
             Ended::Unchanged => reply(WELL, "The change is in force."),
             Ended::InForce { revision, .. } => {
                 reply(WELL, &format!("The change is in force, as revision {revision}."))

@@ -173,6 +173,8 @@ impl Watching {
 pub(super) enum Ended {
     /// A file that was touched has the content it had.
     Unchanged,
+    /// Other files were changed beside the one that an edit is about, so none of them was put in force.
+    Others,
     InForce {
         revision: u64,
         changes: Vec<String>,
@@ -328,14 +330,13 @@ impl Reloader {
             Some(why) => Err(why),
             None => self.load(server, &self.path, given).await,
         };
-        let ended = match loaded {
-            Ok(whole) => match expected.fits(&whole) {
-                false => Err(
-                    "the files have changed since they were looked at; run `flowgate plan` again".to_owned(),
-                ),
-                true => self.apply(server, kept, whole, reason).await,
-            },
-            Err(why) => Err(why),
+        let ended = match (loaded, expected) {
+            (Ok(whole), _) if expected.fits(&whole) => self.apply(server, kept, whole, reason).await,
+            (Ok(_), Expected::Files(_)) => Ok(Ended::Others),
+            (Ok(_), Expected::Digest(_) | Expected::Anything) => {
+                Err("the files have changed since they were looked at; run `flowgate plan` again".to_owned())
+            }
+            (Err(why), _) => Err(why),
         };
         match ended {
             Ok(ended) => ended,

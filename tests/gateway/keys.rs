@@ -468,3 +468,46 @@ async fn without_a_settings_file_a_key_is_denied_and_no_more() {
     assert_eq!(status(&world, &program, KEY).await, 401);
     assert_eq!(settings(&world, "program.toml"), text);
 }
+
+#[tokio::test]
+async fn a_key_edit_that_meets_another_save_says_that_it_waits() {
+    let (world, mut program, text) = operated().await;
+    world.file("partners", "127.0.0.0/8\n");
+    world.file("token", "the-word-of-meta");
+    // The list is read after the word, and the word of no other route is.
+    let trigger = text.lines().find(|line| line.starts_with("trigger = ")).unwrap();
+    let more = |name: &str, lines: &str| {
+        world.route(name, &format!("/{name}"), "TRIGGER", lines).replace("trigger = \"TRIGGER\"", trigger)
+    };
+    let text = format!(
+        "{text}{}{}",
+        more("meta", "handshakes = [\"meta\"]\nverify_token = \"file:token\"\n"),
+        more("partners", "networks_file = \"partners\"\n")
+    );
+    world.file("program.toml", &text);
+    out(&flowgate(&world, &["reload"]).await);
+
+    // A load stops at the word until it is written.
+    let token = world.dir().join("token");
+    std::fs::remove_file(&token).unwrap();
+    let made = Command::new("mkfifo").args(["-m", "600"]).arg(&token).status();
+    assert!(made.unwrap().success());
+    let saving = async {
+        let path = token.clone();
+        let open = move || std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        let mut word = tokio::task::spawn_blocking(open).await.unwrap();
+        world.file("partners", "192.0.2.0/24\n");
+        std::io::Write::write_all(&mut word, b"the-word-of-meta").unwrap();
+    };
+    let new = [
+        "key", "new", "--write", "--caller", "shop", "--label", "second", "--expires", "90d",
+    ];
+    let (said, ()) = tokio::join!(flowgate(&world, &new), saving);
+    let said = out(&said);
+    assert!(said.contains("The change is not in force yet, because other changes"), "{said}");
+    assert!(!said.contains("not reloaded") && !said.contains("run `flowgate plan` again"), "{said}");
+    let shown = out(&flowgate(&world, &["status"]).await);
+    assert!(!shown.contains("last reload"), "{shown}");
+    assert!(!trail(&world).iter().any(|(_, outcome)| outcome.starts_with("refused")));
+    ended(&mut program).await;
+}
