@@ -2,6 +2,7 @@
 //! code. `main` prints it and ends the process; only `login` prints while it runs.
 
 mod commands;
+mod disk;
 mod doctor;
 mod edited;
 pub mod explain;

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use crate::cli::edited::FileEdit;
 use tokio::time::Instant;
 
+use crate::cli::disk::on_disk;
+use crate::cli::edited::FileEdit;
 use crate::cli::kept::{Kept, reply};
 use crate::cli::load::{Given, NotLoaded, Whole, parse};
 use crate::cli::outcome::{WELL, WRONG};
@@ -117,7 +118,8 @@ impl Reloader {
             Some(path) if path != self.path && asked.rights.allow(Right::Own) => {
                 let (path, own) = (path.to_owned(), self.path.clone());
                 let looking = move || (!is_same_file(&path, &own)).then_some(path);
-                tokio::task::spawn_blocking(looking).await.unwrap_or_default()
+                let looked = on_disk(looking).await;
+                looked.map_err(|why| format!("it is not known which file this is: {why}"))?
             }
             Some(path) => Some(path.to_owned()).filter(|path| *path != self.path),
             None => None,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cli::disk::{NotDone, on_disk};
 use crate::cli::kept::{Kept, reply};
 use crate::cli::outcome::{WELL, WRONG};
 use crate::cli::reload::{Ended, Expected, Reason, Reloader};
@@ -43,10 +44,11 @@ impl Reloader {
         let reason = Reason::Edit(by);
         self.pause(&reason).await;
         let edited = match self.edit_state(edit.clone()).await {
-            EditState::InForce => return reply(WELL, "The change is in force."),
-            EditState::Alone(path) => path,
-            EditState::Others => return reply(WELL, WAITS),
-            EditState::Unknown => {
+            Ok(EditState::InForce) => return reply(WELL, "The change is in force."),
+            Ok(EditState::Alone(path)) => path,
+            Ok(EditState::Others) => return reply(WELL, WAITS),
+            Err(why) => return reply(WRONG, &format!("flowgate: the change is not in force: {why}")),
+            Ok(EditState::Unknown) => {
                 let why =
                     "flowgate: the gateway has other settings files, so the change is not in force there";
                 return reply(WRONG, why);
@@ -68,7 +70,7 @@ impl Reloader {
         }
     }
 
-    async fn edit_state(&self, edit: FileEdit) -> EditState {
+    async fn edit_state(&self, edit: FileEdit) -> Result<EditState, NotDone> {
         let (files, is_pinned) = (self.files(), self.pinned.is_some());
         let look = move || {
             let (edited, others): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.is_at(&edit.file));
@@ -87,7 +89,6 @@ impl Reloader {
                 false => EditState::Others,
             }
         };
-        let looked = tokio::task::spawn_blocking(look).await;
-        looked.unwrap_or(EditState::Others)
+        on_disk(look).await
     }
 }

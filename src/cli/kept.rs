@@ -9,6 +9,7 @@ use std::{io, mem};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::cli::disk::on_disk;
 use crate::cli::key_list;
 use crate::cli::load::Given;
 use crate::cli::outcome::{FAILED, WELL, WRONG};
@@ -131,7 +132,8 @@ impl Kept {
             true => Ok(()),
             false => revisions.keep(&revision),
         };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(keeping).await {
+        let kept = on_disk(keeping).await.map_err(io::Error::other);
+        if let Err(error) = kept.flatten() {
             tracing::error!("revision {number} is in force but cannot be kept for a rollback: {error}");
         }
     }
@@ -148,8 +150,8 @@ impl Kept {
             };
             Ok((revision, given))
         };
-        let read = tokio::task::spawn_blocking(reading).await;
-        read.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()))
+        let read = on_disk(reading).await;
+        read.unwrap_or_else(|why| Err(format!("revision {number} cannot be read: {why}")))
     }
 
     /// The revisions that are kept.
@@ -162,7 +164,7 @@ impl Kept {
             let read = numbers.iter().filter_map(|number| revisions.read(*number).ok());
             read.collect::<Vec<_>>()
         };
-        tokio::task::spawn_blocking(reading).await.unwrap_or_default()
+        on_disk(reading).await.unwrap_or_default()
     }
 
     /// Has a start take this revision, or the settings file.
@@ -170,12 +172,11 @@ impl Kept {
         let Some(revisions) = self.revisions.clone() else {
             return Ok(());
         };
-        let pinning = move || {
-            let pinned = revisions.pin(number);
-            pinned.map_err(|error| format!("{} cannot be changed: {error}", revisions.pin_path().display()))
-        };
-        let pinned = tokio::task::spawn_blocking(pinning).await;
-        pinned.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()))
+        let path = revisions.pin_path();
+        let pinned = on_disk(move || revisions.pin(number)).await.map_err(io::Error::other);
+        pinned
+            .flatten()
+            .map_err(|error| format!("{} cannot be changed: {error}", path.display()))
     }
 
     /// Notes the uses of keys that an earlier run has left, and keeps them from now on.
@@ -302,10 +303,9 @@ impl Kept {
             return Ok(());
         };
         let (by, outcome, what) = (by.clone(), outcome.to_owned(), what.to_vec());
-        // The disk may hang.
         let recording = move || record(Some(&trail), &by, action, &outcome, &what);
-        let recorded = tokio::task::spawn_blocking(recording).await;
-        recorded.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()))
+        let recorded = on_disk(recording).await;
+        recorded.unwrap_or_else(|why| Err(format!("the trail of changes cannot be written: {why}")))
     }
 
     /// The same for what has happened already.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cli::disk::{DISK_TIMEOUT, NotDone, on_disk};
 use crate::cli::kept::Kept;
 use crate::cli::load::{Given, NotLoaded, Whole, load_whole};
 use crate::cli::signals::{Notice, Notices};
@@ -32,8 +33,6 @@ const QUIET: Duration = Duration::from_secs(1);
 const RESTLESS_MAX: Duration = Duration::from_secs(30);
 /// Files that could not be put in force are tried again: what was wrong may have been the disk, or a vault.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Time for reading and checking all files.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time from one build to the next.
 const BUILD_PERIOD: Duration = Duration::from_secs(2);
 /// The same for a command, whose effect somebody waits for.
@@ -360,11 +359,11 @@ impl Reloader {
         // A value that was followed since then is the one to keep while its vault is away.
         let mut held = self.vaults.clone();
         held.extend(server.gateway().rereader().vault_values_since(self.vaults_read));
-        match tokio::time::timeout(LOAD_TIMEOUT, load_whole(path, given, &held)).await {
+        match tokio::time::timeout(DISK_TIMEOUT, load_whole(path, given, &held)).await {
             Ok(loaded) => loaded.map_err(not_loaded),
             Err(_) => Err(format!(
                 "the files could not be read within {} s; one may be on a disk that hangs, or be no regular file",
-                LOAD_TIMEOUT.as_secs()
+                DISK_TIMEOUT.as_secs()
             )),
         }
     }
@@ -379,11 +378,10 @@ impl Reloader {
             let other = files.iter().filter(|file| file.compare() != FileState::Same);
             other.map(ToString::to_string).collect()
         };
-        // A disk that hangs must not keep a command waiting.
-        let compared = tokio::time::timeout(LOAD_TIMEOUT, tokio::task::spawn_blocking(compare)).await;
-        match compared {
-            Ok(compared) => compared.unwrap_or_default(),
-            Err(_) => vec!["files that cannot be read in time".to_owned()],
+        match on_disk(compare).await {
+            Ok(compared) => compared,
+            Err(NotDone::Hangs) => vec!["files that cannot be read in time".to_owned()],
+            Err(NotDone::Stopping) => Vec::new(),
         }
     }
 
@@ -400,7 +398,8 @@ impl Reloader {
                 FileState::Same | FileState::Differs => None,
             })
         };
-        tokio::task::spawn_blocking(find).await.unwrap_or_default()
+        let found = on_disk(find).await;
+        found.unwrap_or_else(|why| Some(format!("the lists cannot be read: {why}")))
     }
 
     /// Logs warnings that these settings have and those in force have not.
