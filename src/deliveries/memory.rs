@@ -1,7 +1,7 @@
 //! Deliveries in memory: forgotten by a restart, unknown to other instances. What is under way is never forgotten, and is no
 //! more than the requests that run; of what was answered there is a largest number, and of the answers a largest size.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
@@ -18,7 +18,7 @@ use crate::model::{RequestId, clock, locked};
 
 /// Enough that two threads rarely need the same one.
 const SHARDS: usize = 16;
-/// Deliveries that are forgotten under one lock: a worker may wait for it.
+/// Deliveries that are forgotten, and senders that are looked at, under one lock: a worker may wait for it.
 const SWEPT_MAX: usize = 256;
 
 pub struct Memory {
@@ -33,13 +33,24 @@ pub struct Memory {
 #[derive(Default)]
 struct Shard {
     entries: HashMap<Digest, Entry>,
-    /// Those with an answer, by sender, the oldest first.
-    senders: HashMap<u64, BTreeMap<u64, Digest>>,
-    /// Those whose answer is more than a status, the oldest first.
-    whole: BTreeMap<u64, Digest>,
+    /// Those with an answer, by sender.
+    senders: BTreeMap<u64, Sender>,
+    /// Senders by how many deliveries they have, and by the bytes of their answers, where there are any: which one has the most
+    /// is known without a look at each.
+    by_count: BTreeSet<(usize, u64)>,
+    by_bytes: BTreeSet<(usize, u64)>,
     /// The number of the next answer.
     next: u64,
     answered: usize,
+    bytes: usize,
+}
+
+/// What was answered to a sender, the oldest first.
+#[derive(Default)]
+struct Sender {
+    answered: BTreeMap<u64, Digest>,
+    /// Those whose answer is more than a status.
+    whole: BTreeMap<u64, Digest>,
     bytes: usize,
 }
 
@@ -98,7 +109,10 @@ impl Memory {
         let now = clock::now();
         for shard in &self.shards {
             // Others get the lock in between.
-            while locked(shard).sweep(now) == SWEPT_MAX {}
+            let mut from = Some(0);
+            while let Some(sender) = from {
+                from = locked(shard).sweep(now, sender);
+            }
         }
     }
 
@@ -210,47 +224,81 @@ impl Shard {
             until,
             number,
         };
-        let bytes = answer.bytes();
-        if bytes > 0 {
-            self.whole.insert(number, delivery.key);
-            self.bytes += bytes;
-        }
-        self.answered += 1;
-        let mine = self.senders.entry(entry.sender).or_default();
-        mine.insert(number, delivery.key);
-        match mem::replace(&mut entry.state, state) {
+        let sender = entry.sender;
+        let ended = match mem::replace(&mut entry.state, state) {
             State::Running(ended) => Some(ended),
             State::Answered { .. } => None,
+        };
+        let bytes = answer.bytes();
+        self.answered += 1;
+        self.bytes += bytes;
+        self.update(sender, |mine| {
+            mine.answered.insert(number, delivery.key);
+            if bytes > 0 {
+                mine.whole.insert(number, delivery.key);
+                mine.bytes += bytes;
+            }
+        });
+        ended
+    }
+
+    /// Changes what a sender has, and its places among the others.
+    fn update(&mut self, sender: u64, change: impl FnOnce(&mut Sender)) {
+        let mine = self.senders.entry(sender).or_default();
+        self.by_count.remove(&(mine.answered.len(), sender));
+        self.by_bytes.remove(&(mine.bytes, sender));
+        change(mine);
+        if mine.bytes > 0 {
+            self.by_bytes.insert((mine.bytes, sender));
+        }
+        match mine.answered.len() {
+            0 => drop(self.senders.remove(&sender)),
+            count => drop(self.by_count.insert((count, sender))),
         }
     }
 
-    /// Makes room: of the oldest answers only the status stays, and the sender with the most deliveries loses its oldest.
+    /// Makes room: of the oldest answers of the sender with the most bytes only the status stays, and the sender with the most
+    /// deliveries loses its oldest.
     fn shrink(&mut self, entries_max: usize, bytes_max: usize) {
-        while self.bytes > bytes_max
-            && let Some((_, key)) = self.whole.pop_first()
-        {
+        while self.bytes > bytes_max {
+            let Some(key) = self.oldest(&self.by_bytes, |most| &most.whole) else {
+                break;
+            };
             self.strip(&key);
         }
         while self.answered > entries_max {
-            let most = self.senders.values().max_by_key(|mine| mine.len());
-            let Some((_, key)) = most.and_then(BTreeMap::first_key_value) else {
-                return;
+            let Some(key) = self.oldest(&self.by_count, |most| &most.answered) else {
+                break;
             };
-            let key = *key;
             self.forget(&key);
         }
     }
 
+    fn oldest(
+        &self,
+        order: &BTreeSet<(usize, u64)>,
+        of: impl Fn(&Sender) -> &BTreeMap<u64, Digest>,
+    ) -> Option<Digest> {
+        let (_, sender) = order.last()?;
+        let (_, key) = of(self.senders.get(sender)?).first_key_value()?;
+        Some(*key)
+    }
+
     /// Keeps nothing of an answer but its status.
     fn strip(&mut self, key: &Digest) {
-        if let Some(Entry {
-            state: State::Answered { answer, .. },
-            ..
-        }) = self.entries.get_mut(key)
-        {
-            self.bytes = self.bytes.saturating_sub(answer.bytes());
-            *answer = Arc::new(KeptAnswer::bare(answer.request, answer.by, answer.status));
-        }
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let State::Answered { answer, number, .. } = &mut entry.state else {
+            return;
+        };
+        let (sender, number, bytes) = (entry.sender, *number, answer.bytes());
+        *answer = Arc::new(KeptAnswer::bare(answer.request, answer.by, answer.status));
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.update(sender, |mine| {
+            mine.whole.remove(&number);
+            mine.bytes = mine.bytes.saturating_sub(bytes);
+        });
     }
 
     /// Removes a delivery that was answered.
@@ -261,24 +309,35 @@ impl Shard {
         let State::Answered { answer, number, .. } = entry.state else {
             return;
         };
+        let bytes = answer.bytes();
         self.answered = self.answered.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(answer.bytes());
-        self.whole.remove(&number);
-        if let Some(mine) = self.senders.get_mut(&entry.sender) {
-            mine.remove(&number);
-            if mine.is_empty() {
-                self.senders.remove(&entry.sender);
-            }
-        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.update(entry.sender, |mine| {
+            mine.answered.remove(&number);
+            mine.whole.remove(&number);
+            mine.bytes = mine.bytes.saturating_sub(bytes);
+        });
     }
 
-    /// Forgets some whose time is over; returns how many. Those of one sender end in the order of their answers, unless its
-    /// window was changed: then some stay a while longer.
-    fn sweep(&mut self, now: Instant) -> usize {
+    /// Forgets some whose time is over, from this sender on; returns the sender to go on with. Those of one sender end in the
+    /// order of their answers, unless its window was changed: then some stay a while longer.
+    fn sweep(&mut self, now: Instant, from: u64) -> Option<u64> {
         let is_over = |key: &&Digest| self.entries.get(*key).is_some_and(|entry| entry.is_over(now));
-        let over = self.senders.values();
-        let over = over.flat_map(|mine| mine.values().take_while(is_over));
-        let over: Vec<_> = over.take(SWEPT_MAX).copied().collect();
+        let mut over = Vec::new();
+        let mut next = None;
+        for (looked_at, (sender, mine)) in self.senders.range(from..).enumerate() {
+            if looked_at == SWEPT_MAX || over.len() == SWEPT_MAX {
+                next = Some(*sender);
+                break;
+            }
+            let room = SWEPT_MAX - over.len();
+            let mine = mine.answered.values().take_while(|key| is_over(key));
+            over.extend(mine.take(room).copied());
+            if over.len() == SWEPT_MAX {
+                next = Some(*sender);
+                break;
+            }
+        }
         for key in &over {
             self.forget(key);
         }
@@ -286,13 +345,13 @@ impl Shard {
         if self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to(self.entries.len() * 2);
         }
-        over.len()
+        next
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{BTreeSet, HashMap};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
@@ -456,9 +515,8 @@ mod tests {
         assert!((15_000..=16_000).contains(&bytes), "{bytes}");
         for shard in &memory.shards {
             let shard = shard.lock().unwrap();
-            let mine: usize = shard.senders.values().map(|mine| mine.len()).sum();
-            assert_eq!((mine, shard.senders.len()), (shard.answered, 1));
-            assert!(shard.whole.len() <= shard.answered);
+            assert_eq!(shard.senders.len(), 1);
+            shard.is_sound();
             assert!(shard.entries.capacity() < 1000, "{}", shard.entries.capacity());
         }
         // What is under way is not forgotten.
@@ -481,6 +539,44 @@ mod tests {
             let quiet = delivery("quiet", &number.to_string(), "{}");
             assert_eq!(kept(&store, &quiet), Some(0), "{number}");
         }
+    }
+
+    #[tokio::test]
+    async fn answers_of_one_sender_take_no_room_from_those_of_others() {
+        let (memory, store) = store(AMPLE, 2000 * SHARDS);
+        for number in 0..100 {
+            first(&store, &delivery("quiet", &number.to_string(), "{}")).complete(answer(20));
+        }
+        for number in 0..2000 {
+            first(&store, &delivery("flood", &number.to_string(), "{}")).complete(answer(500));
+        }
+        for number in 0..100 {
+            let quiet = delivery("quiet", &number.to_string(), "{}");
+            assert_eq!(kept(&store, &quiet), Some(20), "{number}");
+        }
+        assert_eq!(kept(&store, &delivery("flood", "0", "{}")), Some(0));
+        assert_eq!(kept(&store, &delivery("flood", "1999", "{}")), Some(500));
+        memory.shards.iter().for_each(|shard| shard.lock().unwrap().is_sound());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_senders_are_swept_a_few_at_a_time() {
+        let (memory, store) = store(AMPLE, AMPLE);
+        for number in 0..10_000 {
+            first(&store, &delivery(&format!("sender-{number}"), "1", "{}")).complete(answer(1));
+        }
+        advance(WINDOW).await;
+        first(&store, &delivery("young", "1", "{}")).complete(answer(1));
+        let shard = memory.shards.iter().max_by_key(|shard| shard.lock().unwrap().answered);
+        let mut shard = shard.unwrap().lock().unwrap();
+        let before = shard.answered;
+        assert!(before > 2 * super::SWEPT_MAX, "{before}");
+        assert!(shard.sweep(crate::model::clock::now(), 0).is_some());
+        assert_eq!(shard.answered, before - super::SWEPT_MAX);
+        drop(shard);
+        memory.sweep();
+        assert_eq!(memory.used(), (1, 1));
+        memory.shards.iter().for_each(|shard| shard.lock().unwrap().is_sound());
     }
 
     #[tokio::test]
@@ -513,6 +609,20 @@ mod tests {
         memory.resize(AMPLE, 0);
         first(&store, &delivery("shop", "none", "{}")).complete(answer(1));
         assert_eq!(kept(&store, &delivery("shop", "none", "{}")), Some(0));
+    }
+
+    impl super::Shard {
+        /// Asserts that what is counted and ordered is what is there.
+        fn is_sound(&self) {
+            let senders = self.senders.iter();
+            let by_count = senders.clone().map(|(sender, mine)| (mine.answered.len(), *sender));
+            assert!(self.by_count.iter().copied().eq(by_count.collect::<BTreeSet<_>>()));
+            let by_bytes = senders.map(|(sender, mine)| (mine.bytes, *sender));
+            let by_bytes = by_bytes.filter(|(bytes, _)| *bytes > 0);
+            assert!(self.by_bytes.iter().copied().eq(by_bytes.collect::<BTreeSet<_>>()));
+            let sum = |order: &BTreeSet<(usize, u64)>| order.iter().map(|(most, _)| most).sum::<usize>();
+            assert_eq!((sum(&self.by_count), sum(&self.by_bytes)), (self.answered, self.bytes));
+        }
     }
 
     #[derive(Debug, Clone)]
@@ -588,6 +698,7 @@ mod tests {
                     let answered = model.values().filter_map(|(_, answered)| *answered);
                     let bytes = answered.clone().map(|(_, bytes)| bytes).sum();
                     assert_eq!(memory.used(), (answered.count(), bytes));
+                    memory.shards.iter().for_each(|shard| shard.lock().unwrap().is_sound());
                 }
             }
         }

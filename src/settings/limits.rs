@@ -20,7 +20,8 @@ table! {
         /// its oldest.
         deliveries_max: usize = 100_000, 1_000..=10_000_000, Reload;
         // 160 bytes each for as many: most answers to webhooks are shorter.
-        /// Memory for their answers; over it the oldest keep their status only.
+        /// Memory for their answers; over it the oldest of the caller with the most keep their status only, as does an answer of
+        /// more than a sixteenth of it.
         delivery_answers_budget: Size = Size::kib(16 * 1024), Size::new(0)..=Size::new(1 << 40), Reload;
     }
 }
