@@ -529,6 +529,8 @@ fn text(line: &RequestLine<'_>) -> String {
     field("problem", line.problem);
     field("run", line.run);
     field("run_started", line.run_started.map(Run::as_str));
+    let flow_status = line.flow_status.map(|status| status.to_string());
+    field("flow_status", flow_status.as_deref());
     field("duplicate_of", line.duplicate_of.as_deref());
     field("handshake", line.handshake);
     field("check", line.check);
@@ -601,6 +603,21 @@ mod tests {
         assert_eq!(line["v"], 1);
         assert_eq!(line["end"], "complete");
         assert_eq!(line["answer"], "flow");
+    }
+
+    #[tokio::test]
+    async fn both_forms_have_the_status_of_the_flow_where_another_was_sent() {
+        for (form, part) in [
+            (Form::Json, "\"flow_status\":201"),
+            (Form::Text, " flow_status=201 "),
+        ] {
+            let (lines, mut journal) = journal(form);
+            journal.flow_status(201);
+            journal.answered(200, AnsweredBy::Flow);
+            drop(journal);
+            let written = lines.0.lock().unwrap();
+            assert!(written[0].contains(part), "{}", written[0]);
+        }
     }
 
     #[tokio::test]
