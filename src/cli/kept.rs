@@ -173,7 +173,9 @@ impl Kept {
             return Ok(());
         };
         let path = revisions.pin_path();
-        let pinned = on_disk(move || revisions.pin(number)).await.map_err(io::Error::other);
+        let pinned = on_disk(move || revisions.pin(number))
+            .await
+            .map_err(io::Error::other);
         pinned
             .flatten()
             .map_err(|error| format!("{} cannot be changed: {error}", path.display()))

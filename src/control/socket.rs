@@ -293,7 +293,10 @@ mod unix {
         let reader = BufReader::new(reader.take(LINE_BYTES_MAX as u64));
         let reply = match known {
             None => {
-                tracing::warn!(uid, "the system does not say which groups the sender of a command has");
+                tracing::warn!(
+                    uid,
+                    "the system does not say which groups the sender of a command has"
+                );
                 refusal("the system does not say which groups you have; try again")
             }
             Some((name, rights)) => {

@@ -556,7 +556,10 @@ mod tests {
         }
         assert_eq!(kept(&store, &delivery("flood", "0", "{}")), Some(0));
         assert_eq!(kept(&store, &delivery("flood", "1999", "{}")), Some(500));
-        memory.shards.iter().for_each(|shard| shard.lock().unwrap().is_sound());
+        memory
+            .shards
+            .iter()
+            .for_each(|shard| shard.lock().unwrap().is_sound());
     }
 
     #[tokio::test(start_paused = true)]
@@ -567,7 +570,10 @@ mod tests {
         }
         advance(WINDOW).await;
         first(&store, &delivery("young", "1", "{}")).complete(answer(1));
-        let shard = memory.shards.iter().max_by_key(|shard| shard.lock().unwrap().answered);
+        let shard = memory
+            .shards
+            .iter()
+            .max_by_key(|shard| shard.lock().unwrap().answered);
         let mut shard = shard.unwrap().lock().unwrap();
         let before = shard.answered;
         assert!(before > 2 * super::SWEPT_MAX, "{before}");
@@ -576,7 +582,10 @@ mod tests {
         drop(shard);
         memory.sweep();
         assert_eq!(memory.used(), (1, 1));
-        memory.shards.iter().for_each(|shard| shard.lock().unwrap().is_sound());
+        memory
+            .shards
+            .iter()
+            .for_each(|shard| shard.lock().unwrap().is_sound());
     }
 
     #[tokio::test]
@@ -615,13 +624,28 @@ mod tests {
         /// Asserts that what is counted and ordered is what is there.
         fn is_sound(&self) {
             let senders = self.senders.iter();
-            let by_count = senders.clone().map(|(sender, mine)| (mine.answered.len(), *sender));
-            assert!(self.by_count.iter().copied().eq(by_count.collect::<BTreeSet<_>>()));
+            let by_count = senders
+                .clone()
+                .map(|(sender, mine)| (mine.answered.len(), *sender));
+            assert!(
+                self.by_count
+                    .iter()
+                    .copied()
+                    .eq(by_count.collect::<BTreeSet<_>>())
+            );
             let by_bytes = senders.map(|(sender, mine)| (mine.bytes, *sender));
             let by_bytes = by_bytes.filter(|(bytes, _)| *bytes > 0);
-            assert!(self.by_bytes.iter().copied().eq(by_bytes.collect::<BTreeSet<_>>()));
+            assert!(
+                self.by_bytes
+                    .iter()
+                    .copied()
+                    .eq(by_bytes.collect::<BTreeSet<_>>())
+            );
             let sum = |order: &BTreeSet<(usize, u64)>| order.iter().map(|(most, _)| most).sum::<usize>();
-            assert_eq!((sum(&self.by_count), sum(&self.by_bytes)), (self.answered, self.bytes));
+            assert_eq!(
+                (sum(&self.by_count), sum(&self.by_bytes)),
+                (self.answered, self.bytes)
+            );
         }
     }
 
@@ -698,7 +722,10 @@ mod tests {
                     let answered = model.values().filter_map(|(_, answered)| *answered);
                     let bytes = answered.clone().map(|(_, bytes)| bytes).sum();
                     assert_eq!(memory.used(), (answered.count(), bytes));
-                    memory.shards.iter().for_each(|shard| shard.lock().unwrap().is_sound());
+                    memory
+                        .shards
+                        .iter()
+                        .for_each(|shard| shard.lock().unwrap().is_sound());
                 }
             }
         }

@@ -1,12 +1,13 @@
 //! Checks what a route says about handshakes, and that its callers and limits fit.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::Method;
 
 use crate::model::Flaw;
 use crate::model::handshake::{Handshake, Requires, Stage};
-use crate::model::signature::Algorithm;
+use crate::model::signature::{Algorithm, Recipe};
 use crate::settings::check::Check;
 use crate::settings::handshake::{HandshakeSettings, Reached};
 use crate::settings::route::RouteTable;
@@ -132,27 +133,47 @@ impl Check<'_> {
                 .iter()
                 .filter_map(|name| callers.get(name)?.signature.as_ref());
             let recipes: Vec<_> = signatures.map(|signature| &signature.recipe).collect();
-            let mut unsigned = None;
-            for (row, place) in rows().filter_map(|row| Some((row, row.signed_in()?))) {
-                let fits = recipes.iter().any(|recipe| {
-                    let makes = !row.has_hmac() || recipe.algorithm == Algorithm::HmacSha256;
-                    makes && recipe.signature.contains(place)
-                });
+            self.signers_of_handshakes((table, route), &recipes);
+        }
+    }
+
+    fn signers_of_handshakes(
+        &mut self,
+        (table, route): (&Table<RouteTable>, &RouteSettings),
+        recipes: &[&Arc<Recipe>],
+    ) {
+        let rows = route
+            .handshakes
+            .vendors
+            .iter()
+            .flat_map(|vendor| Handshake::of(*vendor));
+        let mut unsigned = None;
+        for (row, place) in rows.filter_map(|row| Some((row, row.signed_in()?))) {
+            let fits = recipes.iter().any(|recipe| {
+                let makes = !row.has_hmac() || recipe.algorithm == Algorithm::HmacSha256;
+                makes && recipe.signature.contains(place)
+            });
+            let signing = recipes.iter().filter(|recipe| recipe.signature.contains(place));
+            let is_one_of_several = matches!(row.requires, Requires::Secret(_)) && signing.count() > 1;
+            let name = row.vendor.name();
+            let flaw = match (fits, is_one_of_several) {
+                (true, false) => continue,
+                (true, true) => Flaw::new(format!(
+                    "several callers of the route sign in {place}, and a challenge of \"{name}\" does not say which of \
+                     them it is for: all but one would get a wrong answer"
+                ))
+                .hint("give each of them a route of its own"),
                 // Once for all rows of a vendor.
-                if fits || unsigned.replace(row.vendor) == Some(row.vendor) {
-                    continue;
-                }
-                let name = row.vendor.name();
-                let flaw = Flaw::new(format!(
+                (false, _) if unsigned.replace(row.vendor) == Some(row.vendor) => continue,
+                (false, _) => Flaw::new(format!(
                     "the handshake of \"{name}\" needs a caller of the route that signs in {place}"
-                ));
-                let hint =
-                    format!("list a caller in `callers` whose [caller.signature] has preset = \"{name}\"");
-                self.findings.mistake(
-                    table.place("handshakes").unwrap_or((*table).into()),
-                    flaw.hint(hint),
-                );
-            }
+                ))
+                .hint(format!(
+                    "list a caller in `callers` whose [caller.signature] has preset = \"{name}\""
+                )),
+            };
+            let mark = table.place("handshakes").unwrap_or(table.into());
+            self.findings.mistake(mark, flaw);
         }
     }
 }
@@ -227,6 +248,38 @@ mod tests {
         }
         let inline = sample("handshakes = [\"meta\"]\nverify_token = \"canary-word\"").report();
         assert!(!inline.contains("canary-word"), "{inline}");
+    }
+
+    #[test]
+    fn a_challenge_that_is_answered_with_a_secret_is_for_one_caller() {
+        let several = |preset: &str| {
+            let caller = |name: &str| {
+                format!(
+                    "name = \"{name}\"\n[caller.signature]\npreset = \"{preset}\"\nsecret = \"env:SECRET\"\n"
+                )
+            };
+            sample(&format!("handshakes = [\"{preset}\"]"))
+                .with(
+                    "caller",
+                    &format!("{}[[caller]]\n{}", caller("one"), caller("two")),
+                )
+                .replace("callers = [\"slack\"]", "callers = [\"one\", \"two\"]")
+        };
+        assert_eq!(
+            several("x").mistakes(),
+            [
+                "several callers of the route sign in header:x-twitter-webhooks-signature, and a challenge of \"x\" does not say \
+                 which of them it is for: all but one would get a wrong answer"
+            ]
+        );
+        assert!(
+            several("x")
+                .replace("\"one\", \"two\"", "\"one\"")
+                .mistakes()
+                .is_empty()
+        );
+        // Their signatures say whose challenge it is.
+        assert!(several("zoom").mistakes().is_empty());
     }
 
     #[test]

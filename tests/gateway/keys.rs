@@ -477,7 +477,9 @@ async fn a_key_edit_that_meets_another_save_says_that_it_waits() {
     // The list is read after the word, and the word of no other route is.
     let trigger = text.lines().find(|line| line.starts_with("trigger = ")).unwrap();
     let more = |name: &str, lines: &str| {
-        world.route(name, &format!("/{name}"), "TRIGGER", lines).replace("trigger = \"TRIGGER\"", trigger)
+        world
+            .route(name, &format!("/{name}"), "TRIGGER", lines)
+            .replace("trigger = \"TRIGGER\"", trigger)
     };
     let text = format!(
         "{text}{}{}",
@@ -500,14 +502,32 @@ async fn a_key_edit_that_meets_another_save_says_that_it_waits() {
         std::io::Write::write_all(&mut word, b"the-word-of-meta").unwrap();
     };
     let new = [
-        "key", "new", "--write", "--caller", "shop", "--label", "second", "--expires", "90d",
+        "key",
+        "new",
+        "--write",
+        "--caller",
+        "shop",
+        "--label",
+        "second",
+        "--expires",
+        "90d",
     ];
     let (said, ()) = tokio::join!(flowgate(&world, &new), saving);
     let said = out(&said);
-    assert!(said.contains("The change is not in force yet, because other changes"), "{said}");
-    assert!(!said.contains("not reloaded") && !said.contains("run `flowgate plan` again"), "{said}");
+    assert!(
+        said.contains("The change is not in force yet, because other changes"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("not reloaded") && !said.contains("run `flowgate plan` again"),
+        "{said}"
+    );
     let shown = out(&flowgate(&world, &["status"]).await);
     assert!(!shown.contains("last reload"), "{shown}");
-    assert!(!trail(&world).iter().any(|(_, outcome)| outcome.starts_with("refused")));
+    assert!(
+        !trail(&world)
+            .iter()
+            .any(|(_, outcome)| outcome.starts_with("refused"))
+    );
     ended(&mut program).await;
 }
