@@ -159,6 +159,14 @@ problems! {
             Behind a load balancer it is the balancer's.";
     RouteUnknown NOT_FOUND "route-unknown" Request No
         "There is nothing at this address." Caller REQUEST;
+    /// The address of a run that no secret opens, or that leads to nothing any more.
+    RunUnknown NOT_FOUND "run-unknown" Credential No
+        "There is no run at this address." Caller
+        "Read `cause` of these requests in the access log. Where the address is one of this gateway, its route was removed or \
+            leads to another host, or the secret that sealed it is not in `run_addresses` any more.";
+    RunExpired GONE "run-expired" Time No
+        "The address of the run has expired." Caller
+        "Raise `run_expires` in `[route.answer]` if callers ask later. The run history of the flow has the result.";
     MethodNotAllowed METHOD_NOT_ALLOWED "method-not-allowed" Request No
         "This address does not accept this method; see the Allow header." Caller REQUEST;
     BodyTimeout REQUEST_TIMEOUT "body-timeout" Time Later

@@ -141,6 +141,10 @@ fn installation() -> (tempfile::TempDir, Environment) {
         ("FLOWGATE_SEAL", "canary-seal-of-more-than-16-bytes"),
         ("FLOWGATE_FLOWS_PASSWORD", "canary-password"),
         ("FLOWGATE_PEPPER", "canary-pepper-of-more-than-16-bytes"),
+        (
+            "FLOWGATE_RUN_ADDRESSES",
+            "canary-run-addresses-of-more-than-16-bytes",
+        ),
         ("FLOWGATE_PARTNERS_KEY", partners_key.as_str()),
         ("FLOWGATE_SHOP_PASSWORD", "canary-password"),
         ("FLOWGATE_NEWSLETTER_TRIGGER", SIGNED),

@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Response};
 use crate::flow::outbound::Introduction;
 use crate::flow::{Address, outbound};
 use crate::gateway::arrived::{Arrived, check_enabled, read, read_of, read_whole};
+use crate::gateway::attempts::Attempts;
 use crate::gateway::budget::Owner;
 use crate::gateway::deadline::Deadline;
 use crate::gateway::estate::Estate;
@@ -21,9 +22,8 @@ use crate::gateway::snapshot::{Route, Snapshot};
 use crate::gateway::steps::{Findings, Step, Steps};
 use crate::gateway::{body, certificates, host, payload};
 use crate::model::{Holder, clock};
-use crate::policy::{Attempt, Caller, Guesses, Identity, Origin, Pending, Quotas, Shown, Taken};
+use crate::policy::{Caller, Identity, Origin, Pending, Shown, Taken};
 use crate::problem::{Kind, Problem};
-use crate::settings::Peers;
 use crate::wire::Defect;
 
 /// A body up to this size is hashed by the worker, in some 30 microseconds for each secret; a larger one elsewhere.
@@ -282,48 +282,6 @@ fn refuse_defect(defect: Option<Defect>) -> Result<(), Problem> {
         Some(Defect::Malformed(what)) => Err(Problem::from(Kind::MalformedRequest).detail(what)),
         Some(Defect::TooLarge) => Err(Kind::HeadTooLarge.into()),
         None => Ok(()),
-    }
-}
-
-/// The failed attempts of an address, which are limited. A caller with a valid generated key, or with none where none is
-/// needed, is served whatever others at its address present.
-struct Attempts<'s> {
-    quotas: &'s Quotas,
-    origin: Origin,
-    /// All callers behind a balancer have its address, so a limit there would be one for all of them.
-    is_limited: bool,
-    /// The refusal of an address that has no attempt left.
-    spent: Option<Problem>,
-}
-
-impl<'s> Attempts<'s> {
-    fn of(quotas: &'s Quotas, origin: Origin, peers: Peers) -> Self {
-        let is_limited = peers == Peers::Callers;
-        let spent = is_limited.then(|| quotas.admit_address(origin).err()).flatten();
-        Self {
-            quotas,
-            origin,
-            is_limited,
-            spent,
-        }
-    }
-
-    fn guesses(&self) -> Guesses {
-        match &self.spent {
-            Some(_) => Guesses::Refused,
-            None => Guesses::Allowed,
-        }
-    }
-
-    /// Counts an attempt that failed; returns the answer to it.
-    fn failed(self, problem: Problem) -> Problem {
-        if Attempt::of(problem.kind()) == Attempt::Unrelated {
-            return problem;
-        }
-        if self.is_limited && self.spent.is_none() {
-            self.quotas.count_failure(self.origin);
-        }
-        self.spent.unwrap_or(problem)
     }
 }
 

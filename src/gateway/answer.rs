@@ -251,6 +251,18 @@ impl AnswerBody {
 }
 
 impl FlowBody {
+    pub(super) fn new(rest: flow::AnswerBody, permit: flow::Permit, timeout: Duration) -> Self {
+        Self {
+            first: VecDeque::new(),
+            rest: Some(rest),
+            permit: Some(permit),
+            timeout,
+            timer: None,
+            taken: None,
+            keeping: None,
+        }
+    }
+
     /// Reads ahead in a failed answer, so that the fault table can look at it. What was read stays in the body.
     pub(super) async fn read_ahead(&mut self) -> Result<Bytes, Problem> {
         let deadline = Instant::now() + JUDGED_TIME;

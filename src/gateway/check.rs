@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use crate::flow::Load;
 use crate::gateway::admission::Passage;
-use crate::gateway::forward;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::Payload;
 use crate::gateway::snapshot::Route;
 use crate::gateway::steps::{CHECK, Findings, Step};
+use crate::gateway::{bearer, forward};
 use crate::model::RequestId;
 use crate::problem::Problem;
 use crate::settings::DeliveryId;
@@ -54,7 +54,7 @@ pub(super) async fn conclude(
     findings.pass(Step::Permit, free.map_err(Problem::from));
     // Nothing of the body is needed any more, and the token may have to be waited for.
     drop(passage);
-    findings.pass(Step::Token, forward::fitting_token(route, journal).await);
+    findings.pass(Step::Token, bearer::fitting_token(route, journal).await);
     answer(route, findings, journal)
 }
 

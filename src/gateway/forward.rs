@@ -1,18 +1,19 @@
 //! An admitted request on its way: first of its delivery, permit, token, connection, and what comes back.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, header};
 use tokio::time::Instant;
 
 use crate::deliveries::{Delivery, Sent, identify};
-use crate::entra::{Identity, Token};
+use crate::entra::Token;
 use crate::flow::outbound::{Introduction, Parcel};
 use crate::flow::{self, Answer, FlowError, Outgoing, Permit, Progress};
 use crate::gateway::admission::{Admitted, AdmittedParts};
 use crate::gateway::answer::{self, AnswerBody, FlowBody};
+use crate::gateway::bearer::{fitting_token, renew_if_over};
 use crate::gateway::budget::Owner;
 use crate::gateway::cors::Cors;
 use crate::gateway::course::Course;
@@ -21,8 +22,10 @@ use crate::gateway::duplicates::{Duplicates, Turn};
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::Payload;
+use crate::gateway::run::{Patience, Run};
 use crate::gateway::snapshot::Route;
 use crate::gateway::upstream::{Dispatched, Judgement};
+use crate::gateway::waiting::{RunningAt, Waiting};
 use crate::model::{AnsweredBy, clock};
 use crate::problem::{Kind, Problem};
 use crate::settings::RelativePath;
@@ -53,6 +56,7 @@ enum Outcome {
 struct Departure<'r> {
     admitted: AdmittedParts<'r>,
     progress: &'r Arc<Course>,
+    serving: &'r AtomicBool,
     worker: usize,
 }
 
@@ -91,6 +95,7 @@ pub(super) async fn forward(
     let mut departure = Departure {
         admitted,
         progress,
+        serving: &estate.serving,
         worker,
     };
     let outcome = match deadline {
@@ -191,15 +196,11 @@ impl Departure<'_> {
             mut fields,
             body,
         } = self.send(&mut token, journal).await?;
-        let mut body = FlowBody {
-            first: VecDeque::new(),
-            rest: Some(body),
-            permit: Some(permit),
-            timeout: route.trigger.response_timeout(),
-            timer: None,
-            taken: None,
-            keeping: None,
-        };
+        let mut body = FlowBody::new(body, permit, route.trigger.response_timeout());
+        // Before the judgement, which takes it out.
+        let run = (route.waiting.as_ref())
+            .filter(|_| status == StatusCode::ACCEPTED)
+            .and_then(|waiting| Some((waiting, RunningAt::of(&fields, self.admitted.address.url())?)));
         let sent = Dispatched {
             to: self.admitted.address.url(),
             token: route.identity.as_ref().zip(token.as_ref()),
@@ -207,6 +208,17 @@ impl Departure<'_> {
         let answer = (status, &mut fields);
         let refusal = match route.upstream.judge(answer, &mut body, &sent, journal).await? {
             Judgement::Pass(by) => {
+                let mut status = status;
+                if let Some((waiting, at)) = run {
+                    // In a box, like all waits that most routes never have.
+                    let waited = Box::pin(self.result((waiting, at), (&mut fields, &mut body), journal));
+                    match waited.await {
+                        Ok(of_result) => status = of_result,
+                        Err(problem) => {
+                            return Ok(Next::End(Outcome::Problem(problem, AnsweredBy::Platform)));
+                        }
+                    }
+                }
                 let status = match &route.success {
                     Some(success) => {
                         let method = &self.admitted.head.method;
@@ -232,6 +244,68 @@ impl Departure<'_> {
         }
         let problem = refusal.problem(&sent);
         Ok(Next::End(Outcome::Problem(problem, AnsweredBy::Platform)))
+    }
+
+    /// Waits for the result of a run, as long as the route and the sender do. Fields and body become those of the result, or of
+    /// the address at which the caller can ask for it.
+    async fn result(
+        &mut self,
+        (waiting, at): (&Waiting, Result<RunningAt, &'static str>),
+        (fields, body): (&mut Fields, &mut FlowBody),
+        journal: &mut Journal,
+    ) -> Result<StatusCode, Problem> {
+        let mut at = match at {
+            Ok(at) => at,
+            Err(why) => {
+                journal.cause(format!(
+                    "the flow answered 202 with an address that is not followed: {why}. Fixed by: flow-owner."
+                ));
+                return Ok(StatusCode::ACCEPTED);
+            }
+        };
+        // One by one: the body that is beside them belongs to this task alone.
+        let AdmittedParts {
+            route,
+            address,
+            who,
+            holder,
+            deadline,
+            ..
+        } = &self.admitted;
+        let run = Run {
+            route,
+            address,
+            who,
+            holder: *holder,
+            worker: self.worker,
+        };
+        let sender = deadline.map(|deadline| deadline.after(journal.started()));
+        let patience = Patience {
+            until: waiting.until(sender),
+            serving: self.serving,
+            course: self.progress,
+            is_kept: route.duplicates.is_some(),
+        };
+        let place = waiting.place().filter(|_| patience.has_time(&at));
+        if place.is_some() {
+            // Nothing of the trigger is kept while its run goes on.
+            body.discard().await;
+            body.permit = None;
+            let began = clock::now();
+            let ended = run.wait(&mut at, &patience, journal).await;
+            journal.waited(clock::now() - began);
+            if let Some((status, of_result, result)) = ended? {
+                (*fields, *body) = (of_result, *result);
+                return Ok(status);
+            }
+            *fields = Fields::default();
+        }
+        let expires = waiting.expires();
+        if let Some(address) = waiting.address(&run.who.caller, expires, (run.address.url(), &at)) {
+            fields.set(&header::LOCATION, &address);
+            fields.set(&header::RETRY_AFTER, &at.retry_after());
+        }
+        Ok(StatusCode::ACCEPTED)
     }
 
     /// Waits for the right to send. What counts while the body is arriving stays with the body.
@@ -263,6 +337,7 @@ impl Departure<'_> {
             admitted,
             progress,
             worker,
+            ..
         } = self;
         let (route, address) = (admitted.route, &admitted.address);
         let mut unsent = None;
@@ -308,8 +383,7 @@ impl Departure<'_> {
             journal.sending();
             // Read anew: what was done in this turn until now is our own time, not the trigger's.
             let started = Instant::now();
-            let progressed: &Progress = progress;
-            let watched = streamed.then_some(progressed);
+            let watched = streamed.then_some::<&Progress>(progress);
             let sent = route.trigger.send(lease, call, watched).await;
             journal.flow_time(clock::now().saturating_duration_since(started), age);
             let failed = match sent {
@@ -331,43 +405,4 @@ impl Departure<'_> {
             unsent = failed.body.filter(|_| streamed);
         }
     }
-}
-
-/// The token of the route's identity, if it has one; not one that the route refuses to show.
-pub(super) async fn fitting_token(
-    route: &Route,
-    journal: &mut Journal,
-) -> Result<Option<Arc<Token>>, Problem> {
-    let Some(identity) = &route.identity else {
-        return Ok(None);
-    };
-    let token = token(identity, journal).await?;
-    let preflight = route.preflight.as_ref();
-    match preflight.and_then(|preflight| preflight.refusal()) {
-        Some(why) => Err(Problem::from(Kind::TokenUnfit).because(why)),
-        None => Ok(Some(token)),
-    }
-}
-
-/// The identity's token: at hand nearly always, or else waited for.
-async fn token(identity: &Identity, journal: &mut Journal) -> Result<Arc<Token>, Problem> {
-    if let Some(token) = identity.token_at_hand() {
-        return Ok(token);
-    }
-    let started = Instant::now();
-    let token = identity.token().await;
-    journal.token_time(started.elapsed());
-    Ok(token?)
-}
-
-/// A token may end while a connection is opened; it must not travel after that.
-async fn renew_if_over(
-    route: &Route,
-    held: &mut Option<Arc<Token>>,
-    journal: &mut Journal,
-) -> Result<(), Problem> {
-    if held.as_ref().is_some_and(|token| token.is_over()) {
-        *held = fitting_token(route, journal).await?;
-    }
-    Ok(())
 }

@@ -18,11 +18,13 @@ use crate::gateway::detach::Call;
 use crate::gateway::forward::forward;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::{self, Inbound};
+use crate::gateway::run_address::RunSeals;
 use crate::gateway::snapshot::Snapshot;
-use crate::gateway::{check, cors, host, problem_page, ready};
+use crate::gateway::{check, cors, host, problem_page, ready, runs};
 use crate::model::AnsweredBy;
 use crate::policy::Origin;
 use crate::problem::{Kind, Problem};
+use crate::settings::RUNS;
 use crate::wire::Defect;
 
 impl Gateway {
@@ -107,7 +109,11 @@ async fn answer(
         route: None,
         progress,
     };
-    let mut response = serve(gateway, &snapshot, &mut arrived, journal).await;
+    let run = snapshot.run_seals.as_ref().filter(|_| defect.is_none());
+    let mut response = match run.and_then(|seals| Some((seals, head.uri.path().strip_prefix(RUNS)?))) {
+        Some((seals, text)) => serve_run(&snapshot, &mut arrived, (seals, text), journal).await,
+        None => serve(gateway, &snapshot, &mut arrived, journal).await,
+    };
     if let Some(cors) = arrived.route.and_then(|route| route.cors.as_ref()) {
         cors.permit(&head.headers, response.headers_mut());
     }
@@ -183,6 +189,29 @@ fn own(answer: Response<Bytes>, arrived: &mut Arrived<'_>, mut journal: Journal)
         }
         // The caller may still be sending it.
         None => closing(answer::own(answer, AnsweredBy::Gateway, journal), arrived.head),
+    }
+}
+
+/// The answer at the address of a run.
+async fn serve_run<'r>(
+    snapshot: &'r Snapshot,
+    arrived: &mut Arrived<'r>,
+    sealed: (&RunSeals, &str),
+    mut journal: Journal,
+) -> Response<AnswerBody> {
+    let (head, unread) = (arrived.head, arrived.body.take().unwrap_or_default());
+    match runs::admit(snapshot, arrived, sealed, &mut journal) {
+        Ok(found) => {
+            journal.discarded(payload::discard(unread, &head.headers));
+            Box::pin(found.ask(arrived.via, journal)).await
+        }
+        Err(problem) => {
+            let problem = match arrived.route {
+                Some(route) => route.problem(problem),
+                None => problem,
+            };
+            refuse(&problem, head, unread, journal)
+        }
     }
 }
 

@@ -332,8 +332,8 @@ impl Journal {
     pub fn run(&mut self, run: Option<String>) {
         if run.is_some() {
             self.0.run_started = Some(Run::Yes);
+            self.0.run = run;
         }
-        self.0.run = run;
     }
 
     /// Notes the answer's status and who gave it. What was spent until now, and not on waiting for others, is the

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::entra::claims::Needs;
 use crate::flow::Mover;
 use crate::gateway::estate::Estate;
+use crate::gateway::run_address::RunSeals;
 use crate::gateway::snapshot::{Route, Snapshot};
 use crate::model::{CallerName, Secret};
 use crate::policy::signature::Signer;
 use crate::secrets::{Followed, Following, Rereader, SecretOwner, Taken, Verdict};
-use crate::settings::{Config, RouteSettings, SecretSource, SignatureSettings, TriggerSource};
+use crate::settings::{Config, RouteSettings, SecretSource, SignatureSettings, TriggerSource, check_seal};
 
 /// Follows what may change of these settings.
 pub(super) fn follow(estate: &Estate, snapshot: &Snapshot, config: &Config) -> Vec<Following> {
@@ -18,6 +19,9 @@ pub(super) fn follow(estate: &Estate, snapshot: &Snapshot, config: &Config) -> V
     let mut following = Vec::new();
     if let (Some(pepper), Some(source)) = (&config.key_pepper, &config.key_pepper_source) {
         following.push(follow_pepper(rereader, pepper, source));
+    }
+    if let Some(seals) = &snapshot.run_seals {
+        following.push(follow_run_seals(rereader, &config.run_seals, seals.clone()));
     }
     for settings in &config.callers {
         if let (Some(signature), Some(signer)) =
@@ -126,6 +130,33 @@ fn follow_secrets(
         known = texts.to_vec();
         Verdict::Taken(Taken {
             said: format!("signing secrets of caller {name} replaced"),
+            until: None,
+            credential: None,
+        })
+    })
+}
+
+/// Follows the secrets that seal addresses of runs.
+fn follow_run_seals(rereader: &Rereader, sources: &[SecretSource], seals: Arc<RunSeals>) -> Following {
+    let followed = Followed {
+        holder: SecretOwner::Gateway,
+        what: "secrets of run addresses",
+        credential: "run-addresses".to_owned(),
+        until: None,
+    };
+    let mut known: Vec<_> = sources.iter().filter_map(SecretSource::known).cloned().collect();
+    let places: Vec<_> = sources.iter().collect();
+    rereader.follow(followed, &places, move |texts| {
+        if texts == known {
+            return Verdict::Same;
+        }
+        if let Some(why) = texts.iter().find_map(|text| check_seal(text).err()) {
+            return Verdict::Refused(why.to_owned());
+        }
+        seals.replace(texts);
+        known = texts.to_vec();
+        Verdict::Taken(Taken {
+            said: "secrets of run addresses replaced".to_owned(),
             until: None,
             credential: None,
         })

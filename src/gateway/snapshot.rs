@@ -17,9 +17,11 @@ use crate::gateway::duplicates::Duplicates;
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::PathMask;
 use crate::gateway::payload::{IsRead, Rules};
+use crate::gateway::run_address::RunSeals;
 use crate::gateway::success::Success;
 use crate::gateway::upstream::{Passes, Upstream};
 use crate::gateway::vendor::Vendor;
+use crate::gateway::waiting::Waiting;
 use crate::model::{Minute, ProblemPages, PublicUrl, RouteName, Secret, clock, locked};
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
@@ -51,6 +53,8 @@ pub(super) struct Snapshot {
     pub listeners: Vec<ListenerSettings>,
     pub ready_requires: ReadyRequires,
     pub digest: SettingsDigest,
+    /// What opens addresses of runs.
+    pub run_seals: Option<Arc<RunSeals>>,
     pepper: Option<Secret>,
     /// What follows the places of triggers and of the pepper, once this is in force.
     following: Mutex<Vec<Following>>,
@@ -95,6 +99,8 @@ pub(super) struct Route {
     pub cors: Option<Cors>,
     /// What becomes of a flow's success, if it does not pass.
     pub success: Option<Success>,
+    /// How results of runs are waited for.
+    pub waiting: Option<Waiting>,
     /// When those that call it give up.
     pub deadlines: Deadlines,
     pub contact: Option<Contact>,
@@ -191,6 +197,7 @@ impl Snapshot {
             (&estate.rereader, &estate.counters),
             earlier.map(|earlier| &earlier.tokens),
         )?;
+        let run_seals = RunSeals::build(&config.run_seals).map(Arc::new);
         let callers = Callers::build(&config.callers, config.key_pepper.as_ref(), &estate.callers)?;
         if !estate.revocations.is_empty() {
             callers.revoke_all(|digest| estate.revocations.has(&digest.to_setting()));
@@ -200,7 +207,13 @@ impl Snapshot {
         let mut routes = Vec::with_capacity(config.routes.len());
         for (index, settings) in config.routes.iter().enumerate() {
             let access = Access::build(&settings.callers, &settings.key_places, &callers);
-            let route = Route::build(index, settings, (access, &callers), config, (estate, &tokens))?;
+            let route = Route::build(
+                index,
+                settings,
+                (access, &callers),
+                config,
+                (estate, &tokens, run_seals.as_ref()),
+            )?;
             routes.push(Arc::new(route));
         }
         let vendor = |caller: &CallerSettings| {
@@ -239,6 +252,7 @@ impl Snapshot {
             listeners: config.listeners.clone(),
             ready_requires: admin.map_or(ReadyRequires::AnyRoute, |admin| admin.ready_requires),
             digest: config.digest.clone(),
+            run_seals,
             pepper: config.key_pepper.clone(),
             following: Mutex::default(),
         })
@@ -286,7 +300,7 @@ impl Route {
         settings: &RouteSettings,
         (access, callers): (Access, &Callers),
         config: &Config,
-        (estate, tokens): (&Estate, &Tokens),
+        (estate, tokens, run_seals): (&Estate, &Tokens, Option<&Arc<RunSeals>>),
     ) -> Result<Self, TrustError> {
         let identity = match &settings.proof {
             Proof::Identity(name) => tokens.identity(name).cloned(),
@@ -331,6 +345,7 @@ impl Route {
             },
             cors: Cors::build(settings),
             success: Success::build(&settings.success),
+            waiting: Waiting::build(settings, run_seals),
             deadlines: Deadlines::build(settings, &config.callers),
             contact: settings.contact.clone(),
             problem_pages: config.gateway.problem_pages.clone(),

@@ -22,7 +22,10 @@ impl Attempt {
     /// What a problem says about the attempt. A missing key is no attempt: nobody can guess without presenting one, and
     /// callers that probe an address first would lock themselves out.
     pub fn of(kind: Kind) -> Self {
-        if matches!(kind, Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer) {
+        if matches!(
+            kind,
+            Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer | Kind::RunUnknown
+        ) {
             return Self::Failed;
         }
         Self::Unrelated
@@ -275,7 +278,10 @@ mod tests {
     #[test]
     fn only_a_wrong_credential_counts_as_a_failed_attempt() {
         for kind in Kind::ALL {
-            let wrong = matches!(kind, Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer);
+            let wrong = matches!(
+                kind,
+                Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer | Kind::RunUnknown
+            );
             assert_eq!(Attempt::of(*kind) == Attempt::Failed, wrong, "{kind:?}");
         }
     }

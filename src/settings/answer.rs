@@ -9,11 +9,13 @@ use http::{HeaderValue, StatusCode};
 use crate::model::{ContentType, Flaw};
 use crate::settings::check::Check;
 use crate::settings::kinds::{ANY, At, choice};
-use crate::settings::scalars::HOUR;
+use crate::settings::scalars::{DAY, HOUR, SECOND, secs};
 use crate::settings::table::{Table, table};
 
 /// Largest fixed body; acknowledgements of vendors have a few hundred bytes. All of it is in memory for each route.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+/// What a fixed answer is made of.
+pub(super) const FIXED: [&str; 3] = ["status", "content_type", "body"];
 
 table! {
     /// What callers get where the flow accepted a request or answered with success; all else passes as it is.
@@ -29,6 +31,14 @@ table! {
         /// When its senders give up; a problem is the answer before that, while the flow goes on. "0s" is never; default: what the
         /// preset of the caller says, or never.
         within: Option<Duration> = None, Duration::ZERO..=HOUR, Reload;
+        /// Time for which the result is waited for where the flow answers 202 with an address of its run; then callers get 202 with
+        /// an address of the gateway, with "0s" at once. Default: that address is kept back.
+        wait: Option<At<Duration>> = None, Duration::ZERO..=HOUR, Reload;
+        // Polls of a caller that comes back the next day still find the result.
+        /// Time for which the address of a run is valid.
+        run_expires: Duration = DAY, SECOND..=secs(30 * 86_400), Reload;
+        /// Whether the address of a run also demands the credential of the caller that started it.
+        run_credential: bool = false, ANY, Reload;
     }
 }
 
@@ -58,13 +68,31 @@ pub struct FixedAnswer {
     pub body: Bytes,
 }
 
+/// How results of runs are waited for that the flow answers with 202.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitSettings {
+    pub time: Duration,
+    /// How long the address of a run is valid.
+    pub expires: Duration,
+    pub credential: RunCredential,
+}
+
+/// What the address of a run demands beside itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunCredential {
+    Nothing,
+    /// That of the caller that started the run.
+    OfCaller,
+}
+
+/// The beginning of paths at which runs are asked for; no route has it.
+pub const RUNS: &str = "/.flowgate/runs/";
 impl Check<'_> {
     pub(super) fn success_answer(&mut self, table: Option<&Table<AnswerTable>>) -> SuccessAnswer {
         let Some(table) = table else {
             return SuccessAnswer::Flow;
         };
-        let fixed = ["status", "content_type", "body"];
-        let fixed = fixed.iter().find_map(|key| table.place(key));
+        let fixed = FIXED.iter().find_map(|key| table.place(key));
         match (table.accepted, fixed) {
             (Accepted::Pass, None) => SuccessAnswer::Flow,
             (Accepted::Ok, None) => SuccessAnswer::AcceptedIsOk,

@@ -33,6 +33,9 @@ table! {
         /// Secret mixed into key digests of the form "hmac-sha256:"; a reference, "env:NAME", "file:PATH" or
         /// "keyvault:ADDRESS".
         pepper: Option<At<String>> = None, ANY, Reload;
+        /// Secrets that seal the addresses at which runs are asked for (`wait` of [route.answer]), as references: the first seals, all
+        /// open. Instances with the same ones open each other's.
+        run_addresses: Vec<At<String>> = Vec::new(), ANY, Reload;
     }
 }
 

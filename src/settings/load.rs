@@ -86,6 +86,7 @@ impl Check<'_> {
         }
         bodies::check(&file.bodies, &mut self.findings);
         let key_pepper_source = self.pepper(&file.keys);
+        let run_seals = self.run_seals(&file.keys);
         let listeners = self.listeners(&file.listener);
         let admin = self.admin(&file.admin, &file.listener);
         let mut identity_names = Names::new("identity", !file.is_reported("identity"));
@@ -109,6 +110,7 @@ impl Check<'_> {
         self.signed_routes(&file.route, &routes, &callers, held_budget);
         self.signed_ids(&file.route, &routes, &callers);
         self.balancers(&file.listener, &callers);
+        self.run_addresses(&file.keys, &file.route);
         self.keys_in_pages(&file.route, &routes, &callers);
         // With a mistake somewhere, a use may only have been overlooked.
         if self.findings.len() == 0 {
@@ -130,6 +132,7 @@ impl Check<'_> {
             state_folder: file.state.folder.as_ref().and_then(|folder| self.path(folder)),
             key_pepper: key_pepper_source.as_ref().map(caller::pepper_of),
             key_pepper_source,
+            run_seals,
             keyvault,
             identities,
             callers,

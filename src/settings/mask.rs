@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use crate::settings::{near, vault};
 
 /// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
-const SECRET_KEYS: [&str; 10] = [
+const SECRET_KEYS: [&str; 11] = [
     "pepper",
     "client_secret",
     "key",
@@ -25,6 +25,7 @@ const SECRET_KEYS: [&str; 10] = [
     "password",
     "seal",
     "verify_token",
+    "run_addresses",
 ];
 
 /// Parameters of a trigger's address that are named in every trigger.

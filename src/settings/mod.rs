@@ -61,10 +61,11 @@ mod trigger;
 mod url_keys;
 mod value;
 mod vault;
+mod waiting;
 mod word;
 
 pub use admin::{AdminSettings, ReadyRequires};
-pub use answer::{FixedAnswer, SuccessAnswer};
+pub use answer::{FixedAnswer, RUNS, RunCredential, SuccessAnswer, WaitSettings};
 pub use bodies::BodySettings;
 pub use caller::CallerSettings;
 pub use changes::{Change, Scalars};
@@ -131,6 +132,8 @@ pub struct Config {
     /// Secret mixed into key digests of the form `hmac-sha256:`.
     pub key_pepper: Option<Secret>,
     pub key_pepper_source: Option<SecretSource>,
+    /// What seals addresses of runs; the first seals, all open.
+    pub run_seals: Vec<SecretSource>,
     pub keyvault: Option<KeyVaultSettings>,
     pub identities: Vec<IdentitySettings>,
     pub callers: Vec<CallerSettings>,

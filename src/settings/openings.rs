@@ -10,7 +10,7 @@ use prefix_trie::joint::JointPrefixSet;
 use crate::settings::route_openings::of_requests;
 use crate::settings::{
     CallerSettings, CallersSettings, Config, KeySettings, KeyState, NetworkSettings, RouteKind,
-    RouteSettings, Transport,
+    RouteSettings, RunCredential, Transport,
 };
 
 /// What `later` lets in and `earlier` does not, at this moment.
@@ -163,6 +163,15 @@ fn of_route(earlier: &RouteSettings, later: &RouteSettings) -> Vec<String> {
     found.extend(origins.map(|origin| format!("route {name} may be called by pages of {origin}")));
     if let Some(network) = wider(&earlier.networks, &later.networks) {
         found.push(format!("route {name} may be called from {network}"));
+    }
+    let is_bare = |route: &RouteSettings| {
+        let waiting = route.waiting.as_ref();
+        waiting.is_some_and(|waiting| waiting.credential == RunCredential::Nothing)
+    };
+    if is_bare(later) && !is_bare(earlier) {
+        found.push(format!(
+            "runs of route {name} can be asked for without a credential"
+        ));
     }
     match (&earlier.kind, &later.kind) {
         (RouteKind::Api(known), RouteKind::Api(paths)) => {
@@ -327,6 +336,20 @@ mod tests {
         ] {
             assert_eq!(opened(&base, &with(from, to)), [opening]);
         }
+        let waits = |more: &str| {
+            let named = Sample::default().replace("anonymous = true", "callers = [\"shop\"]");
+            let keys = named.with("keys", "run_addresses = [\"env:PEPPER\"]");
+            let answer = format!("name = \"orders\"\nanswer = {{ {more} }}\n");
+            keys.replace(name, &answer).config()
+        };
+        let (bare, proven) = (
+            waits("wait = \"1s\""),
+            waits("wait = \"1s\", run_credential = true"),
+        );
+        let opening = "runs of route orders can be asked for without a credential";
+        assert_eq!(opened(&proven, &bare), [opening]);
+        assert_eq!(opened(&waits("accepted = \"ok\""), &bare), [opening]);
+        assert!(opened(&bare, &proven).is_empty() && opened(&bare, &bare).is_empty());
         let named = with("anonymous = true", "callers = [\"shop\"]");
         assert_eq!(
             opened(&named, &base),

@@ -31,7 +31,7 @@ use crate::settings::table::{Table, table};
 use crate::settings::trigger::{Address, Proof};
 use crate::settings::word::{self, Contact, KeyPlace};
 use crate::settings::{
-    CallerSettings, DuplicateSettings, IdentitySettings, SuccessAnswer, TriggerSource, mask,
+    CallerSettings, DuplicateSettings, IdentitySettings, SuccessAnswer, TriggerSource, WaitSettings, mask,
 };
 
 table! {
@@ -179,6 +179,8 @@ pub struct RouteSettings {
     /// Origins of pages that may call it.
     pub cors_origins: Vec<WebOrigin>,
     pub success: SuccessAnswer,
+    /// Whether results of runs are waited for.
+    pub waiting: Option<WaitSettings>,
     /// When its senders give up, whatever presets say; zero is never.
     pub answer_within: Option<Duration>,
     pub contact: Option<Contact>,
@@ -356,6 +358,7 @@ impl Check<'_> {
         let proof = self.proof(route, known.identity_names);
         let end = path.map(|path| path.end());
         let (trigger, kind, relative_path) = self.behind(route, proof.as_ref(), known.identities, end);
+        let waiting = self.waiting(route, kind.as_ref());
         let object_ids = self.object_ids(route);
         let query = self.query(route);
         let upstream = self.upstream(route);
@@ -379,6 +382,7 @@ impl Check<'_> {
             key_places,
             cors_origins,
             success,
+            waiting,
             answer_within: route.answer.as_ref().and_then(|answer| answer.within),
             contact: route.contact.clone(),
             handshakes,

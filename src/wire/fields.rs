@@ -58,6 +58,12 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// A head is far smaller than four gigabytes.
+fn span(start: usize, end: usize) -> (u32, u32) {
+    let place = |index| u32::try_from(index).unwrap_or(u32::MAX);
+    (place(start), place(end))
+}
+
 impl Fields {
     /// An empty list for the fields of this head, with capacity for `count`.
     pub(super) fn of(text: &Bytes, count: usize) -> Self {
@@ -84,21 +90,37 @@ impl Fields {
 
     /// One field of our own.
     pub fn one(name: &HeaderName, value: &HeaderValue) -> Self {
-        let text = Bytes::from([name.as_str().as_bytes(), value.as_bytes()].concat());
-        let (name, value) = text.split_at(name.as_str().len());
-        let mut fields = Self::of(&text, 1);
-        // Both were checked when they became what they are.
-        let _ = fields.add(name, value);
+        let mut fields = Self::default();
+        fields.set(name, value);
         fields
     }
 
+    /// Sets a field of our own, in place of all others of its name.
+    pub fn set(&mut self, name: &HeaderName, value: &HeaderValue) {
+        let others = self
+            .iter()
+            .filter(|(other, _)| !other.eq_ignore_ascii_case(name.as_str().as_bytes()));
+        let own = (name.as_str().as_bytes(), value.as_bytes());
+        let mut text = Vec::new();
+        let mut add = |part: &[u8]| {
+            let start = text.len();
+            text.extend_from_slice(part);
+            span(start, text.len())
+        };
+        let spans = others.chain([own]).map(|(name, value)| FieldSpan {
+            name: add(name),
+            value: add(value),
+        });
+        let spans = spans.collect();
+        *self = Self {
+            text: text.into(),
+            spans,
+        };
+    }
+
     fn place(&self, part: &[u8]) -> (u32, u32) {
-        // Both are parts of one head, which is far smaller than four gigabytes.
         let start = (part.as_ptr().addr()).saturating_sub(self.text.as_ptr().addr());
-        (
-            u32::try_from(start).unwrap_or(u32::MAX),
-            u32::try_from(start + part.len()).unwrap_or(u32::MAX),
-        )
+        span(start, start + part.len())
     }
 
     fn part(&self, (start, end): (u32, u32)) -> &[u8] {

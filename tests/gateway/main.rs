@@ -53,6 +53,7 @@ mod reloading;
 mod rereading;
 mod rollback;
 mod rotation;
+mod runs;
 mod secrets;
 mod shutdown;
 mod signatures;

@@ -29,6 +29,7 @@ fn environment(secrets: Secrets) -> Environment {
     let pairs = [
         ("FLOWGATE_CLIENT_SECRET", OUTSIDE.to_owned()),
         ("FLOWGATE_PEPPER", format!("{OUTSIDE}-and-longer")),
+        ("FLOWGATE_RUN_ADDRESSES", format!("{OUTSIDE}-and-longest")),
         ("FLOWGATE_KEY", format!("-----BEGIN {OUTSIDE}-----")),
         ("FLOWGATE_TRIGGER", signed),
         (

@@ -1,0 +1,513 @@
+//! Flows that answer 202 with an address of their run: the result is waited for, and later asked for at an address of the gateway
+//! that shows nothing of the run and leads nowhere else.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowgate::gateway::Wanted;
+use http::Request;
+use http_body_util::Full;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::emulator::{Answer as Flow, Reply, Trigger, TriggerHandle};
+use crate::harness::{Answer, KEY, PATIENCE, Running, TENANT, World, caller, post, send_h2};
+
+const KEYS: &str = "[keys]\nrun_addresses = [\"file:seal\"]\n";
+const SEAL: &str = "canary-seal-0123456789abcdef";
+const AT_ONCE: &str = "[route.answer]\nwait = \"0s\"\n";
+const WAIT: &str = "[route.answer]\nwait = \"10s\"\n";
+/// The key of the caller "bakery".
+const OTHER_KEY: &str = "canary-key-of-bakery-0123456789";
+const PREFIX: &str = "/.flowgate/runs/";
+
+/// A flow whose run ends after so many questions.
+fn asynchronous(polls: u32) -> Flow {
+    let then = Reply::json(201, &json!({"order": 7})).header("x-order", "7");
+    Flow::Asynchronous { polls, then }
+}
+
+/// A gateway with one route with these lines to a flow that does this.
+async fn stage(more: &str, does: Flow) -> (World, Running, TriggerHandle) {
+    let world = World::new().await;
+    world.file("seal", SEAL);
+    let trigger = world.emulator.flow.add(Trigger::any_user(TENANT).does(does));
+    let gateway = world.start(&settings(&world, &trigger.url(), more));
+    gateway.ready().await;
+    (world, gateway, trigger)
+}
+
+fn settings(world: &World, trigger: &str, more: &str) -> String {
+    format!(
+        "{}{KEYS}{}",
+        world.base(),
+        world.route("orders", "/orders", trigger, more)
+    )
+}
+
+/// The address that a 202 has; nothing else of it names the flow.
+fn address(answer: &Answer) -> String {
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let address = answer.header("location").expect("an address").to_owned();
+    assert!(address.starts_with(PREFIX), "{address}");
+    let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    check_no_trace(answer);
+    address
+}
+
+fn check_no_trace(answer: &Answer) {
+    for (name, value) in &answer.headers {
+        let field = format!("{name}: {}", value.to_str().unwrap());
+        for trace in ["x-ms-", "/workflows/", "sig=", "https://localhost:", "operations"] {
+            assert!(!field.contains(trace), "{field}");
+        }
+    }
+}
+
+fn get(path: &str, key: Option<&str>) -> Request<Full<bytes::Bytes>> {
+    let mut request = Request::get(path).header("host", "localhost");
+    if let Some(key) = key {
+        request = request.header("x-api-key", key);
+    }
+    request.body(Full::default()).unwrap()
+}
+
+impl Running {
+    async fn ask(&self, path: &str) -> Answer {
+        self.send(get(path, None)).await
+    }
+}
+
+#[tokio::test]
+async fn the_result_of_a_run_is_the_answer_where_it_comes_in_time() {
+    let (world, gateway, trigger) = stage(WAIT, asynchronous(1)).await;
+    let mut h2 = gateway.connect_h2().await;
+    let request = Request::post("https://localhost/orders").header("x-api-key", KEY);
+    for answer in [
+        gateway.post("/orders", "{}").await,
+        send_h2(&mut h2, request.body(Full::from("{}")).unwrap()).await,
+    ] {
+        assert_eq!(
+            (answer.status.as_u16(), answer.json()),
+            (201, json!({"order": 7}))
+        );
+        assert_eq!(answer.header("x-order"), Some("7"));
+        assert_eq!(answer.header("x-flowgate-answer"), Some("flow"));
+        check_no_trace(&answer);
+        let line = gateway.lines.of(&answer).await;
+        assert_eq!(
+            (&line["status"], &line["run_started"]),
+            (&json!(201), &json!("yes"))
+        );
+        assert!(line["run"].is_string(), "{line}");
+    }
+    assert_eq!((trigger.runs(), world.emulator.flow.polls().get()), (2, 4));
+    for poll in world.emulator.flow.requests() {
+        // An address with a signature gets no token beside it.
+        let is_signed = poll.head.target.contains("sig=");
+        assert_eq!(
+            (poll.bearer().is_none(), poll.head.method == "GET"),
+            (is_signed, is_signed)
+        );
+    }
+    world.emulator.assert_clean();
+}
+
+#[tokio::test]
+async fn nothing_of_the_trigger_is_held_between_two_questions() {
+    let lines = format!("in_flight_max = 1\nwaiting_max = 1\n{WAIT}");
+    let (world, gateway, trigger) = stage(&lines, asynchronous(1)).await;
+    let mut connection = gateway.connect().await;
+    let waiting = tokio::spawn(async move {
+        let request = post("/orders").header("x-api-key", KEY);
+        connection.send(request.body(Full::from("{}")).unwrap()).await
+    });
+    trigger.run_count().reached(1).await;
+    world.emulator.flow.polls().reached(1).await;
+    // It waits for its second question, and there is one permit. There is one place to wait as well.
+    trigger.does(Flow::json(200, &json!({})));
+    assert_eq!(gateway.post("/orders", "{}").await.status, 200);
+    trigger.does(asynchronous(0));
+    let began = Instant::now();
+    address(&gateway.post("/orders", "{}").await);
+    assert!(
+        began.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(waiting.await.unwrap().status, 201);
+}
+
+#[tokio::test]
+async fn after_the_time_the_result_is_at_an_address_of_the_gateway() {
+    let (world, gateway, trigger) = stage("[route.answer]\nwait = \"1500ms\"\n", asynchronous(2)).await;
+    let first = gateway.post("/orders", "{}").await;
+    let at = address(&first);
+    assert_eq!(gateway.lines.of(&first).await["status"], 202);
+    assert_eq!(world.emulator.flow.polls().get(), 1);
+    let still = gateway.ask(&at).await;
+    assert_eq!(still.header("x-flowgate-answer"), Some("flow"));
+    let again = address(&still);
+    let mut h2 = gateway.connect_h2().await;
+    let request = Request::get(format!("https://localhost{again}"));
+    let result = send_h2(&mut h2, request.body(Full::default()).unwrap()).await;
+    for result in [result, gateway.ask(&at).await] {
+        assert_eq!(
+            (result.status.as_u16(), result.json()),
+            (201, json!({"order": 7}))
+        );
+        check_no_trace(&result);
+        let line = gateway.lines.of(&result).await;
+        assert_eq!(
+            (&line["route"], &line["caller"], &line["method"], &line["target"]),
+            (
+                &json!("orders"),
+                &json!("shop"),
+                &json!("GET"),
+                &json!("/.flowgate/runs/***")
+            )
+        );
+        assert_eq!(line["run_started"], "no");
+    }
+    assert_eq!(trigger.runs(), 1);
+    let logged = gateway.lines.all().concat() + &gateway.admin("/metrics").await.1;
+    for text in [&at[PREFIX.len()..], &again[PREFIX.len()..], "sig="] {
+        assert!(!logged.contains(text), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_is_of_the_host_that_the_settings_know() {
+    let lines = format!("public_url = \"https://hooks.example\"\nhost = \"localhost\"\n{AT_ONCE}");
+    let (_world, gateway, _) = stage(&lines, asynchronous(0)).await;
+    let answer = gateway.post("/orders", "{}").await;
+    let address = answer.header("location").unwrap();
+    let path = address.strip_prefix("https://hooks.example").unwrap();
+    let other = Request::get(path).header("host", "hooks.example");
+    let other = gateway.send(other.body(Full::default()).unwrap()).await;
+    assert_eq!(
+        (other.status.as_u16(), other.code().as_str()),
+        (404, "run-unknown")
+    );
+    assert_eq!(gateway.ask(path).await.status, 201);
+}
+
+#[tokio::test]
+async fn an_address_elsewhere_is_not_followed_and_the_token_goes_nowhere() {
+    let (world, gateway, trigger) = stage(WAIT, Flow::Accepted).await;
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let other = elsewhere.local_addr().unwrap();
+    let own = trigger.url().split('/').nth(2).unwrap().to_owned();
+    let run = "/workflows/1/runs/2/operations/3";
+    for (location, why) in [
+        (format!("https://{other}{run}"), "another host or port"),
+        (
+            format!("https://localhost:{}{run}", other.port()),
+            "another host or port",
+        ),
+        (format!("http://{own}{run}"), "neither an https address"),
+        (format!("https://user:pw@{own}{run}"), "user information"),
+        (format!("https://{own}@{other}{run}"), "user information"),
+        (format!("//{other}{run}"), "does not say https"),
+        ("runs/1".to_owned(), "neither an https address"),
+        (trigger.url(), "would start a run"),
+        (format!("https://{own}/{}", "a".repeat(10 * 1024)), "too long"),
+    ] {
+        trigger.next(Flow::Respond(
+            Reply::new(202).header("Location", location.clone()),
+        ));
+        let answer = gateway.post("/orders", "{}").await;
+        assert_eq!(answer.status, 202, "{location}");
+        assert_eq!(answer.header("location"), None, "{location}");
+        check_no_trace(&answer);
+        let cause = gateway.lines.of(&answer).await["cause"].to_string();
+        assert!(cause.contains(why) && !cause.contains(run), "{location}: {cause}");
+    }
+    let twice = Reply::new(202).header("Location", run).header("Location", run);
+    trigger.next(Flow::Respond(twice));
+    assert_eq!(gateway.post("/orders", "{}").await.header("location"), None);
+    assert!(elsewhere.accept().is_err(), "somebody called it");
+    assert!(
+        world
+            .emulator
+            .flow
+            .requests()
+            .iter()
+            .all(|seen| seen.head.method == "POST")
+    );
+}
+
+#[tokio::test]
+async fn a_path_on_the_triggers_host_is_asked_with_the_token() {
+    let (world, gateway, trigger) = stage(AT_ONCE, Flow::Accepted).await;
+    let run = "/workflows/1/runs/2/operations/3?api-version=1";
+    trigger.next(Flow::Respond(Reply::new(202).header("Location", run)));
+    let at = address(&gateway.post("/orders", "{}").await);
+    // The emulator knows no such run.
+    let answer = gateway.ask(&at).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (502, "flow-gone")
+    );
+    let body = answer.json();
+    assert_eq!(
+        (&body["run_started"], &body["retryable"]),
+        (&json!("no"), &json!(true))
+    );
+    let seen = world.emulator.flow.requests().pop().unwrap();
+    assert_eq!(
+        (seen.head.target.as_str(), seen.head.method.as_str()),
+        (run, "GET")
+    );
+    assert!(seen.bearer().is_some());
+    assert_eq!(trigger.runs(), 1);
+}
+
+#[tokio::test]
+async fn a_result_that_the_platform_refuses_is_a_problem_whose_run_has_started() {
+    let (_world, gateway, trigger) = stage(WAIT, Flow::Accepted).await;
+    let gone = Reply::new(202)
+        .header("Location", "/workflows/1/runs/2/operations/3")
+        .header("Retry-After", "0");
+    trigger.next(Flow::Respond(gone));
+    let answer = gateway.post("/orders", "{}").await;
+    let body = answer.json();
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (502, "flow-gone")
+    );
+    assert_eq!(
+        (&body["run_started"], &body["retryable"]),
+        (&json!("yes"), &json!(false))
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_was_made_up_is_a_failed_attempt() {
+    let (_world, gateway, trigger) = stage(AT_ONCE, asynchronous(0)).await;
+    let at = address(&gateway.post("/orders", "{}").await);
+    let sealed = &at[PREFIX.len()..];
+    let middle = sealed.len() / 2;
+    let bit = if sealed.as_bytes()[middle] == b'A' {
+        "B"
+    } else {
+        "A"
+    };
+    let altered = format!("{}{bit}{}", &sealed[..middle], &sealed[middle + 1..]);
+    let forged = [
+        &sealed[..middle],
+        &sealed[1..],
+        altered.as_str(),
+        "",
+        "a",
+        "%41",
+        &"A".repeat(5000),
+    ];
+    for (number, text) in forged.iter().enumerate() {
+        let answer = gateway.ask(&format!("{PREFIX}{text}")).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (404, "run-unknown"),
+            "{number}"
+        );
+        let line = gateway.lines.of(&answer).await;
+        assert_eq!(
+            (&line["target"], &line["route"]),
+            (&json!("/.flowgate/runs/***"), &json!(null))
+        );
+    }
+    for _ in forged.len()..10 {
+        assert_eq!(gateway.ask(&format!("{PREFIX}x")).await.status, 404);
+    }
+    let locked = gateway.ask(&format!("{PREFIX}x")).await;
+    assert_eq!(
+        (locked.status.as_u16(), locked.code().as_str()),
+        (429, "rate-limited")
+    );
+    let put = Request::put(&at).header("host", "localhost");
+    let put = gateway.send(put.body(Full::default()).unwrap()).await;
+    assert_eq!((put.status.as_u16(), put.header("allow")), (405, Some("GET")));
+    // A right one is served whatever others at its address try.
+    assert_eq!(gateway.ask(&at).await.status, 201);
+    assert_eq!(trigger.runs(), 1);
+}
+
+#[tokio::test]
+async fn an_address_expires_and_is_valid_where_the_route_is() {
+    let lines = "networks = [\"127.0.0.0/8\"]\n[route.answer]\nwait = \"0s\"\nrun_expires = \"1s\"\n";
+    let (world, mut gateway, trigger) = stage(lines, asynchronous(0)).await;
+    let at = address(&gateway.post("/orders", "{}").await);
+    let expired = async {
+        loop {
+            let answer = gateway.ask(&at).await;
+            if answer.status == 410 {
+                return answer;
+            }
+            assert_eq!(answer.status, 201);
+        }
+    };
+    let answer = tokio::time::timeout(PATIENCE, expired).await.unwrap();
+    assert_eq!(answer.code(), "run-expired");
+    let elsewhere = lines.replace("127.0.0.0/8", "192.0.2.0/24");
+    let config = Arc::new(world.load(&settings(&world, &trigger.url(), &elsewhere)));
+    gateway.server.reload(&config, Wanted::ByOperator).await.unwrap();
+    let answer = gateway.ask(&at).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.code().as_str()),
+        (403, "address-refused")
+    );
+}
+
+#[tokio::test]
+async fn instances_with_the_same_secret_share_addresses_and_a_restart_keeps_them() {
+    let (world, gateway, trigger) = stage(AT_ONCE, asynchronous(0)).await;
+    let at = address(&gateway.post("/orders", "{}").await);
+    drop(gateway);
+    let text = settings(&world, &trigger.url(), AT_ONCE);
+    let second = world.start(&text);
+    assert_eq!(second.ask(&at).await.status, 201);
+    // Another secret seals, and the old one still opens.
+    world.file("next", "canary-next-seal-0123456789abcdef");
+    let both = text.replace("\"file:seal\"", "\"file:next\", \"file:seal\"");
+    let third = world.start(&both);
+    assert_eq!(third.ask(&at).await.status, 201);
+    let next = address(&third.post("/orders", "{}").await);
+    assert_eq!(second.ask(&next).await.code(), "run-unknown");
+    let only = world.start(&text.replace("\"file:seal\"", "\"file:next\""));
+    assert_eq!(only.ask(&at).await.code(), "run-unknown");
+    assert_eq!(only.ask(&next).await.status, 201);
+    // A run is on the host of its trigger.
+    let moved = world.start(&settings(&world, &trigger.url_on("127.0.0.1"), AT_ONCE));
+    let answer = moved.ask(&at).await;
+    assert_eq!(answer.code(), "run-unknown");
+    let cause = moved.lines.of(&answer).await["cause"].to_string();
+    assert!(cause.contains("another host or port"), "{cause}");
+    // Without its route, or without `wait`, it leads nowhere.
+    let without = world.start(&settings(&world, &trigger.url(), ""));
+    assert_eq!(without.ask(&at).await.code(), "run-unknown");
+    let none = world.start_with(&world.route("orders", "/orders", &trigger.url(), ""));
+    assert_eq!(none.ask(&at).await.code(), "route-unknown");
+    assert_eq!(trigger.runs(), 2);
+}
+
+#[tokio::test]
+async fn an_address_can_demand_the_credential_of_its_caller() {
+    let lines = format!("callers = [\"shop\", \"bakery\"]\n{AT_ONCE}run_credential = true\n");
+    let (world, first, trigger) = stage(WAIT, asynchronous(0)).await;
+    drop(first);
+    let text = settings(&world, &trigger.url(), &lines);
+    let gateway = world.start(&format!("{text}{}", caller("bakery", OTHER_KEY)));
+    let at = address(&gateway.post("/orders", "{}").await);
+    for (key, status, code) in [
+        (None, 401, "key-missing"),
+        (Some("wrong"), 401, "key-unknown"),
+        (Some(OTHER_KEY), 403, "caller-not-allowed"),
+    ] {
+        let answer = gateway.send(get(&at, key)).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code));
+    }
+    let polls = world.emulator.flow.polls().get();
+    assert_eq!(gateway.send(get(&at, Some(KEY))).await.status, 201);
+    assert_eq!(world.emulator.flow.polls().get(), polls + 1);
+}
+
+#[tokio::test]
+async fn a_run_that_never_ends_is_waited_for_no_longer_than_its_sender_waits() {
+    let lines = "[route.answer]\nwait = \"60s\"\nwithin = \"2s\"\n";
+    let (world, gateway, trigger) = stage(lines, asynchronous(u32::MAX)).await;
+    let began = Instant::now();
+    let answer = gateway.post("/orders", "{}").await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    address(&answer);
+    assert_eq!((trigger.runs(), world.emulator.flow.polls().get()), (1, 1));
+}
+
+#[tokio::test]
+async fn accepted_is_ok_where_there_is_no_result_in_time() {
+    let lines = "[route.answer]\nwait = \"1s\"\naccepted = \"ok\"\n";
+    let (_world, gateway, trigger) = stage(lines, asynchronous(9)).await;
+    assert_eq!(gateway.post("/orders", "{}").await.status, 200);
+    trigger.does(asynchronous(0));
+    let patient = lines.replace("1s", "9s");
+    let (_world, gateway, _) = stage(&patient, asynchronous(0)).await;
+    assert_eq!(gateway.post("/orders", "{}").await.status, 201);
+}
+
+#[tokio::test]
+async fn a_duplicate_gets_the_address_or_the_result_of_the_first() {
+    for (wait, status) in [(AT_ONCE, 202), (WAIT, 201)] {
+        let lines = format!("{wait}[route.duplicates]\nby = \"header:x-delivery\"\n");
+        let (_world, gateway, trigger) = stage(&lines, asynchronous(0)).await;
+        let deliver = || {
+            let request = post("/orders").header("x-api-key", KEY).header("x-delivery", "1");
+            gateway.send(request.body(Full::from("{}")).unwrap())
+        };
+        let (first, again) = (deliver().await, deliver().await);
+        assert_eq!((first.status.as_u16(), again.status.as_u16()), (status, status));
+        assert_eq!(
+            (again.header("location"), &again.body),
+            (first.header("location"), &first.body)
+        );
+        assert_eq!(
+            again.header("x-flowgate-duplicate-of"),
+            first.header("x-request-id")
+        );
+        if status == 202 {
+            assert_eq!(gateway.ask(again.header("location").unwrap()).await.status, 201);
+        }
+        assert_eq!(trigger.runs(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_reload_and_a_stop_while_a_request_waits() {
+    let (world, mut gateway, trigger) = stage(WAIT, asynchronous(2)).await;
+    let polls = world.emulator.flow.polls().clone();
+    let request = || {
+        post("/orders")
+            .header("x-api-key", KEY)
+            .body(Full::from("{}"))
+            .unwrap()
+    };
+    let mut connection = gateway.connect().await;
+    let first = tokio::spawn(async move { connection.send(request()).await });
+    polls.reached(1).await;
+    let config = Arc::new(world.load(&settings(&world, &trigger.url(), "")));
+    gateway.server.reload(&config, Wanted::ByOperator).await.unwrap();
+    // It ends with what it began with.
+    assert_eq!(first.await.unwrap().status, 201);
+    let config = Arc::new(world.load(&settings(&world, &trigger.url(), WAIT)));
+    gateway.server.reload(&config, Wanted::ByOperator).await.unwrap();
+    trigger.does(asynchronous(u32::MAX));
+    let mut connection = gateway.connect().await;
+    let second = tokio::spawn(async move { connection.send(request()).await });
+    polls.reached(4).await;
+    let stopping = tokio::spawn(gateway.server.stop(std::future::pending()));
+    // A gateway that stops keeps nobody waiting: what it answers outlives it.
+    let at = address(&second.await.unwrap());
+    tokio::time::timeout(PATIENCE, stopping).await.unwrap().unwrap();
+    trigger.does(asynchronous(0));
+    let next = world.start(&settings(&world, &trigger.url(), WAIT));
+    address(&next.ask(&at).await);
+}
+
+#[tokio::test]
+async fn for_a_caller_that_has_gone_nobody_asks() {
+    let (world, gateway, trigger) = stage(WAIT, asynchronous(u32::MAX)).await;
+    let mut sender = gateway.connect_h2().await;
+    let request = Request::post("https://localhost/orders").header("x-api-key", KEY);
+    let waiting = tokio::spawn(sender.send_request(request.body(Full::from("{}")).unwrap()));
+    world.emulator.flow.polls().reached(1).await;
+    waiting.abort();
+    drop(waiting.await);
+    let line = gateway.lines.wait_for(|line| line["end"] == "caller-gone").await;
+    assert_eq!(
+        (&line["status"], &line["run_started"]),
+        (&json!(202), &json!("yes"))
+    );
+    assert!(world.emulator.flow.polls().get() <= 2);
+    assert_eq!(trigger.runs(), 1);
+}
