@@ -350,11 +350,12 @@ impl Check<'_> {
                 continue;
             };
             let room = held_budget / UNKNOWN_PART;
-            if route.body_bytes_max > room {
+            let (accepted, _) = route.accepted_bytes_max(callers);
+            if accepted > room {
                 let flaw = Flaw::new(format!(
                     "bodies of caller \"{}\" are held before their signature is checked, in an eighth of `bodies.held_budget`, \
-                     which is {room} bytes; the route accepts {}",
-                    caller.name, route.body_bytes_max
+                     which is {room} bytes; the route accepts {accepted}",
+                    caller.name
                 ));
                 let hint = "lower `body_size_max` of the route, or raise `held_budget`";
                 self.findings.mistake(

@@ -201,7 +201,8 @@ async fn a_signed_body_is_held_whole_up_to_what_the_route_accepts() {
 
 #[tokio::test]
 async fn no_body_is_larger_than_the_vendor_sends() {
-    let (_world, trigger, gateway) = gateway(&github(""), "\"github\"", "body_size_max = \"100 MiB\"").await;
+    let callers = format!("[bodies]\nheld_budget = \"200 MiB\"\n{}", github(""));
+    let (_world, trigger, gateway) = gateway(&callers, "\"github\"", "body_size_max = \"100 MiB\"").await;
     let head = "POST /hooks HTTP/1.1\r\nhost: localhost\r\nx-hub-signature-256: sha256=00\r\n\
                 content-length: 26214401\r\nconnection: close\r\n\r\n";
     let signature = hmac_sha256(SECRET, b"{}");
