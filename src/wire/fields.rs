@@ -220,6 +220,15 @@ mod tests {
     }
 
     #[test]
+    fn a_field_of_our_own_takes_the_place_of_received_ones() {
+        let (_text, _, mut fields) = fields(&["x-one: 1", "Location: a", "location: b", "x-two: 2"]);
+        fields.set(&header::LOCATION, &HeaderValue::from_static("/c"));
+        let all: Vec<_> = fields.iter().collect();
+        let expected: [(&[u8], &[u8]); 3] = [(b"x-one", b"1"), (b"x-two", b"2"), (b"location", b"/c")];
+        assert_eq!(all, expected);
+    }
+
+    #[test]
     fn what_is_no_field_is_refused() {
         let (_text, results, fields) = fields(&[
             "no colon",

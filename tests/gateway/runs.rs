@@ -511,3 +511,24 @@ async fn for_a_caller_that_has_gone_nobody_asks() {
     assert!(world.emulator.flow.polls().get() <= 2);
     assert_eq!(trigger.runs(), 1);
 }
+
+#[tokio::test]
+async fn a_secret_that_is_replaced_in_its_file_seals_from_then_on() {
+    // It is asked for as fast as possible.
+    let lines = format!("rate = {{ requests = 100000, per = \"1s\" }}\n{AT_ONCE}");
+    let (world, gateway, trigger) = stage(&lines, asynchronous(0)).await;
+    let at = address(&gateway.post("/orders", "{}").await);
+    world.file("seal", "short");
+    world.file("next", "canary-next-seal-0123456789abcdef");
+    assert_eq!(
+        gateway.ask(&at).await.status,
+        201,
+        "one that can be guessed is not taken"
+    );
+    std::fs::rename(world.dir().join("next"), world.dir().join("seal")).unwrap();
+    let replaced = async { while gateway.ask(&at).await.status != 404 {} };
+    tokio::time::timeout(PATIENCE, replaced).await.unwrap();
+    let next = address(&gateway.post("/orders", "{}").await);
+    let other = world.start(&settings(&world, &trigger.url(), AT_ONCE));
+    assert_eq!(other.ask(&next).await.status, 201);
+}
