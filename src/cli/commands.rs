@@ -72,7 +72,10 @@ impl Reloader {
                     .await
             }
             // Carried out where commands arrive.
-            Request::Keys { .. } | Request::Revoke { .. } => return,
+            Request::Keys { .. }
+            | Request::Revoke { .. }
+            | Request::Enrol { .. }
+            | Request::Forget { .. } => return,
         };
         asked.answer(reply);
     }

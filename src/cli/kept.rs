@@ -10,20 +10,25 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::cli::disk::on_disk;
-use crate::cli::key_list;
 use crate::cli::load::Given;
+use crate::cli::noted::record;
+pub(super) use crate::cli::noted::reply;
 use crate::cli::outcome::{FAILED, WELL, WRONG};
+use crate::cli::{enrolling, key_list};
 use crate::control;
 use crate::control::{Asked, ControlSocket, Granted, Refused, Reply, Request, SOCKET};
 use crate::gateway::{Gateway, NotRevoked};
 use crate::model::{CallerName, KeyLabel, clock, locked};
 use crate::settings;
 use crate::settings::ControlSettings;
-use crate::state::{Actor, KeyUses, Revision, Revisions, Revocations, StateError, StateFolder, Trail};
+use crate::state::{
+    Actor, Enrolled, KeyUses, Recalled, Revision, Revisions, Revocations, StateError, StateFolder, Trail,
+};
 
 /// Name of the trail in the state folder.
 pub(super) const TRAIL: &str = "audit.jsonl";
 const REVOKED: &str = "revoked.jsonl";
+const ENROLLED: &str = "enrolled.jsonl";
 /// Time from one line about refused commands to the next.
 const REFUSALS_PERIOD: Duration = Duration::from_secs(1);
 const REVISIONS: &str = "revisions";
@@ -58,14 +63,20 @@ pub(super) enum NotKept {
 
 impl Kept {
     /// Opens the folder and what is in it, and nothing without one.
-    pub(super) fn open(folder: Option<&Path>) -> Result<(Self, Revocations), NotKept> {
+    pub(super) fn open(folder: Option<&Path>) -> Result<(Self, Recalled), NotKept> {
         let Some(folder) = folder else {
-            return Ok((Self::default(), Revocations::default()));
+            return Ok((Self::default(), Recalled::default()));
         };
         let folder = StateFolder::open(folder)?;
-        let revocations = Revocations::open(folder.join(REVOKED))?;
+        let trail = Arc::new(Trail::open(folder.join(TRAIL))?);
+        let recalled = Recalled {
+            revocations: Revocations::open(folder.join(REVOKED))?,
+            enrolled: Enrolled::open(folder.join(ENROLLED))?,
+            trail: Some(trail.clone()),
+            ..Recalled::default()
+        };
         let kept = Self {
-            trail: Some(Arc::new(Trail::open(folder.join(TRAIL))?)),
+            trail: Some(trail),
             commands: None,
             granted: Granted::default(),
             socket: None,
@@ -73,12 +84,12 @@ impl Kept {
             key_uses: Some(Arc::new(KeyUses::new(folder.join(KEY_USES)))),
             folder: Some(folder),
         };
-        Ok((kept, revocations))
+        Ok((kept, recalled))
     }
 
     /// Opens the folder before the settings are read, if an operator has rolled back to a revision in it: the settings file
     /// may be the reason.
-    pub(super) fn open_pinned(path: &Path) -> Result<Option<(Self, Revocations)>, String> {
+    pub(super) fn open_pinned(path: &Path) -> Result<Option<(Self, Recalled)>, String> {
         let text = settings::read(path).ok();
         let folder = text.and_then(|text| settings::state_folder(&text, path));
         let Some(folder) = folder.filter(|folder| Revisions::at(folder.join(REVISIONS)).pin_path().exists())
@@ -353,19 +364,6 @@ fn unwritten(uses: &KeyUses, why: &str) {
     tracing::warn!("the last uses of keys are not kept, because {path} cannot be written: {why}");
 }
 
-fn record(
-    trail: Option<&Trail>,
-    by: &Actor,
-    action: &str,
-    outcome: &str,
-    what: &[String],
-) -> Result<(), String> {
-    let recorded = trail.map(|trail| trail.record(by, action, outcome, what));
-    recorded
-        .unwrap_or(Ok(()))
-        .map_err(|error| format!("the trail of changes cannot be written: {error}"))
-}
-
 /// Passes commands on, and carries out at once what must not wait for a reload that takes long.
 #[cfg(unix)]
 async fn dispatch(
@@ -383,6 +381,17 @@ async fn dispatch(
             // The disk may hang: the key is refused before that.
             tokio::spawn(async move {
                 if let Ok(reply) = tokio::task::spawn_blocking(revoking).await {
+                    asked.answer(reply);
+                }
+            });
+            continue;
+        }
+        if matches!(asked.request, Request::Enrol { .. } | Request::Forget { .. }) {
+            let (gateway, trail) = (gateway.clone(), trail.clone());
+            let (request, by) = (asked.request.clone(), asked.by.clone());
+            let doing = move || enrolling::carry_out(&gateway, trail.as_deref(), &by, &request);
+            tokio::spawn(async move {
+                if let Ok(Some(reply)) = tokio::task::spawn_blocking(doing).await {
                     asked.answer(reply);
                 }
             });
@@ -449,13 +458,5 @@ fn revoke(gateway: &Gateway, trail: Option<&Trail>, by: &Actor, caller: &str, ke
                  key from the settings before the next start"
             ),
         ),
-    }
-}
-
-/// An answer to a command.
-pub(super) fn reply(code: u8, text: &str) -> Reply {
-    Reply {
-        code,
-        text: format!("{}\n", text.trim_end()),
     }
 }

@@ -14,7 +14,7 @@ use crate::cli::reload::Reloader;
 use crate::cli::signals::{Notice, Notices, Signals};
 use crate::counters::Counters;
 use crate::server::Server;
-use crate::state::{Actor, Recalled};
+use crate::state::Actor;
 
 pub(super) fn serve(path: &Path) -> Result<Outcome, Outcome> {
     let runtime = runtime()?;
@@ -51,7 +51,7 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
     whole.warnings.iter().for_each(reload::log);
     // Registered before anything is served, so that no signal meets the default action.
     let mut signals = Signals::register().map_err(no_signals)?;
-    let (mut kept, revocations) = match early {
+    let (mut kept, mut recalled) = match early {
         Some(opened) => opened,
         None => {
             Kept::open(whole.config.state_folder.as_deref()).map_err(|error| failed(error.to_string()))?
@@ -60,10 +60,7 @@ async fn run(path: &Path, mut notices: Notices) -> Result<Outcome, Outcome> {
     let mut reloader = Reloader::new(path.to_owned(), &mut whole, pinned);
     let mut revision = reloader.revision(1, Vec::new());
     revision.number = kept.number_of(&revision);
-    let recalled = Recalled {
-        revocations,
-        revision: revision.number,
-    };
+    recalled.revision = revision.number;
     let (config, log) = (&whole.config, logging.log.clone());
     let mut server = Server::start_with(config, &Counters::new(), log, recalled)
         .map_err(|error| failed(error.to_string()))?;

@@ -15,6 +15,8 @@ use serde_json::Value;
 use crate::cli::doctor::announce;
 use crate::cli::load::{Given, SettingsFile, load_for, rendered, runtime};
 use crate::cli::outcome::{FAILED, Outcome, WELL, WRONG};
+use crate::cli::vendor_enrol;
+use crate::cli::vendor_enrol::{Enrol, Forget};
 use crate::cli::vendor_pack::{route_named, sender, wrong};
 use crate::cli::vendor_test::client::{Destination, Received};
 use crate::doctor::live::{RUN_WORDS, not_allowed};
@@ -38,6 +40,10 @@ pub(super) enum VendorCommand {
     /// Send a sample delivery, signed with the secret of the settings, to the gateway that runs, and print what each check says.
     /// The flow is not started. Needs `checks = true` on the route.
     Test(VendorTest),
+    /// Have a route accept the secret that a vendor sends once, in the handshake of a new webhook.
+    Enrol(Enrol),
+    /// Forget a secret that was accepted so: what is signed with it is refused from now on. Without a label, list them.
+    Forget(Forget),
 }
 
 #[derive(Debug, clap::Args)]
@@ -77,7 +83,11 @@ enum Purpose {
 }
 
 pub(super) fn run(command: &VendorCommand) -> Result<Outcome, Outcome> {
-    let VendorCommand::Test(task) = command;
+    let task = match command {
+        VendorCommand::Test(task) => task,
+        VendorCommand::Enrol(task) => return vendor_enrol::enrol(task),
+        VendorCommand::Forget(task) => return Ok(vendor_enrol::forget(task)),
+    };
     let purpose = match task.run.as_deref() {
         None => Purpose::Check,
         Some(RUN_WORDS) => Purpose::Run,

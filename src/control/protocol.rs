@@ -45,6 +45,10 @@ pub enum Request {
         /// Whose; otherwise those of all callers.
         caller: Option<String>,
     },
+    /// Has a route accept the secret that a vendor sends in its next handshake.
+    Enrol { route: String, seconds: u64 },
+    /// Forgets a secret that was accepted so; without a label, lists them.
+    Forget { route: String, label: Option<String> },
     /// Refuses a key from now on.
     Revoke {
         /// Whose it is.
@@ -64,6 +68,8 @@ impl Request {
             Self::Rollback { .. } => "rollback",
             Self::Edited { .. } => "reload-edited",
             Self::Keys { .. } => "key-list",
+            Self::Enrol { .. } => "vendor-enrol",
+            Self::Forget { .. } => "vendor-forget",
             Self::Revoke { .. } => "key-revoke",
         }
     }
@@ -71,11 +77,16 @@ impl Request {
     /// What it needs.
     pub fn needs(&self) -> Right {
         match self {
-            Self::Status | Self::Plan { .. } | Self::Keys { .. } | Self::Rollback { revision: None, .. } => {
-                Right::Read
+            Self::Status
+            | Self::Plan { .. }
+            | Self::Keys { .. }
+            | Self::Forget { label: None, .. }
+            | Self::Rollback { revision: None, .. } => Right::Read,
+            // It lets somebody in.
+            Self::Reload { .. } | Self::Edited { .. } | Self::Rollback { .. } | Self::Enrol { .. } => {
+                Right::Operate
             }
-            Self::Reload { .. } | Self::Edited { .. } | Self::Rollback { .. } => Right::Operate,
-            Self::Revoke { .. } => Right::Keys,
+            Self::Revoke { .. } | Self::Forget { .. } => Right::Keys,
         }
     }
 }

@@ -213,7 +213,9 @@ async fn recognise(
     journal: &mut Journal,
 ) -> Result<Recognised, Problem> {
     let (head, via) = (arrived.head, arrived.via);
-    if let Some(answer) = handshake::in_head(snapshot, route, arrived, origin, journal) {
+    let at = (estate, snapshot);
+    if let Some(answered) = handshake::in_head(snapshot, route, arrived, origin, journal)? {
+        let answer = handshake::conclude(at, (route, None), (answered, origin)).await;
         return answer.map(Recognised::Challenge);
     }
     let attempts = Attempts::of(&snapshot.quotas, origin, via.peers);
@@ -232,7 +234,7 @@ async fn recognise(
         Ok(identity) => identity,
         Err(problem) => {
             let refusal = (origin, attempts.failed(problem));
-            let answer = handshake::of_nobody((estate, snapshot), route, arrived, refusal, journal).await;
+            let answer = handshake::of_nobody(at, route, arrived, refusal, journal).await;
             return answer.map(Recognised::Challenge);
         }
     };
@@ -260,7 +262,7 @@ async fn recognise(
         None => None,
     };
     if let Some(answered) = asked {
-        let answer = handshake::conclude(snapshot, (route, caller.index), (answered, origin)).await;
+        let answer = handshake::conclude(at, (route, caller.index), (answered, origin)).await;
         return answer.map(Recognised::Challenge);
     }
     Ok(Recognised::Caller(caller, payload))

@@ -14,6 +14,7 @@ use crate::deliveries::Memory;
 use crate::flow::Flows;
 use crate::gateway::budget::Budget;
 use crate::gateway::detach::Departed;
+use crate::gateway::enrolments::Enrolments;
 use crate::gateway::key_expiry::KeyExpiry;
 use crate::gateway::listeners::Listeners;
 use crate::gateway::log::Log;
@@ -47,6 +48,8 @@ pub(super) struct Estate {
     pub deliveries: Arc<Memory>,
     pub callers: CallerNumbers,
     pub revocations: Revocations,
+    /// Secrets that vendors sent, and routes that are open for one.
+    pub enrolments: Arc<Enrolments>,
     pub first_revision: u64,
     pub key_expiry: KeyExpiry,
     pub departed: Arc<Departed>,
@@ -85,6 +88,7 @@ impl Estate {
             )),
             callers: CallerNumbers::default(),
             revocations: recalled.revocations,
+            enrolments: Arc::new(Enrolments::new(recalled.enrolled, recalled.trail)),
             first_revision: recalled.revision,
             key_expiry: KeyExpiry::default(),
             departed: Arc::default(),

@@ -6,6 +6,7 @@ use http::Response;
 use http::request::Parts;
 
 use crate::gateway::arrived::{Arrived, check_enabled, read_whole};
+use crate::gateway::enrolment;
 use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::{Payload, stated_length};
@@ -38,20 +39,24 @@ pub(super) fn unlisted<'r>(
     journal.route(&route.figures);
     let origin = Origin::of_peer(arrived.via.peer);
     route.networks.admit(origin)?;
+    // Nothing else is due: an enrolment comes with a method of the route.
     answer(snapshot, route, challenge, origin, journal).map(|answered| answered.response)
 }
 
-/// Answers the challenge that a head is by itself.
+/// The answer to the challenge that a head is by itself.
 pub(super) fn in_head(
     snapshot: &Snapshot,
     route: &Route,
     arrived: &Arrived<'_>,
     origin: Origin,
     journal: &mut Journal,
-) -> Option<Result<Response<Bytes>, Problem>> {
-    let challenge = route.handshakes.as_ref()?.of_head(arrived.head)?;
-    let answered = answer(snapshot, route, challenge, origin, journal);
-    Some(answered.map(|answered| answered.response))
+) -> Result<Option<Answered>, Problem> {
+    let challenge = route
+        .handshakes
+        .as_ref()
+        .and_then(|handshakes| handshakes.of_head(arrived.head));
+    let answered = challenge.map(|challenge| answer(snapshot, route, challenge, origin, journal));
+    answered.transpose()
 }
 
 /// Whether a body may be a challenge, which is then read before it is known what the request is for.
@@ -109,16 +114,20 @@ pub(super) fn in_body(
 
 /// Does what is due before a challenge is answered.
 pub(super) async fn conclude(
-    snapshot: &Snapshot,
+    (estate, snapshot): (&Estate, &Snapshot),
     (route, caller): (&Route, Option<usize>),
     (answered, origin): (Answered, Origin),
 ) -> Result<Response<Bytes>, Problem> {
-    if answered.beside != AlsoDue::Nothing {
+    if matches!(answered.beside, AlsoDue::Confirm(_) | AlsoDue::Warning(_)) {
         // Anyone who has read such a message can send it again.
         snapshot.quotas.take_handshake(origin, route.index)?;
     }
     match &answered.beside {
         AlsoDue::Nothing => {}
+        AlsoDue::Enrol { caller, secret } => {
+            let of = (answered.vendor, caller);
+            enrolment::accept(estate, route, of, secret.clone(), origin).await?;
+        }
         AlsoDue::Warning(text) => tracing::warn!(route = %route.name, "{text}"),
         AlsoDue::Confirm(confirmation) => {
             let vendor = caller.and_then(|index| snapshot.vendors.get(index)?.as_ref());

@@ -24,9 +24,9 @@ pub(super) fn follow(estate: &Estate, snapshot: &Snapshot, config: &Config) -> V
         following.push(follow_run_seals(rereader, &config.run_seals, seals.clone()));
     }
     for settings in &config.callers {
-        if let (Some(signature), Some(signer)) =
-            (&settings.signature, snapshot.callers.signer(&settings.name))
-        {
+        let signature = settings.signature.as_ref();
+        let signature = signature.filter(|signature| !signature.secrets.is_empty());
+        if let (Some(signature), Some(signer)) = (signature, snapshot.callers.signer(&settings.name)) {
             following.push(follow_secrets(
                 rereader,
                 &settings.name,

@@ -22,7 +22,9 @@ use crate::gateway::success::Success;
 use crate::gateway::upstream::{Passes, Upstream};
 use crate::gateway::vendor::Vendor;
 use crate::gateway::waiting::Waiting;
-use crate::model::{Minute, ProblemPages, PublicUrl, RouteName, Secret, clock, locked};
+use crate::model::handshake::{Handshake, Requires};
+use crate::model::signature::{SECRETS_MAX, SecretOrigin};
+use crate::model::{CallerName, Minute, ProblemPages, PublicUrl, RouteName, Secret, clock, locked};
 use crate::outbound::TrustError;
 use crate::policy::key::KeyReader;
 use crate::policy::signature::SignerError;
@@ -72,6 +74,45 @@ fn credentials(settings: &RouteSettings, callers: &Callers) -> Vec<HeaderName> {
     fields
 }
 
+/// Has callers whose vendor sends secrets use those that came.
+fn follow_enrolments(config: &Config, callers: &Callers, estate: &Estate) -> Result<(), SignerError> {
+    for CallerSettings { name, signature, .. } in &config.callers {
+        let origin = signature.as_ref().map(|signature| signature.recipe.secrets);
+        let Some(signer) = callers
+            .signer(name)
+            .filter(|_| origin == Some(SecretOrigin::Handshake))
+        else {
+            continue;
+        };
+        let followed = estate.enrolments.follow(name, signer);
+        followed.map_err(|why| SignerError::of(name, why))?;
+    }
+    Ok(())
+}
+
+/// The caller of a route whose secrets its vendor sends in a handshake, and how many there may be beside those of the settings.
+fn enrols(settings: &RouteSettings, config: &Config) -> Option<(CallerName, usize)> {
+    let vendors = settings.handshakes.vendors.iter();
+    let mut rows = vendors.flat_map(|vendor| Handshake::of(*vendor));
+    let place = rows.find_map(|row| match &row.requires {
+        Requires::Enrolment(place) => Some(place),
+        _ => None,
+    })?;
+    let CallersSettings::Named(names) = &settings.callers else {
+        return None;
+    };
+    let mut callers = config
+        .callers
+        .iter()
+        .filter(|caller| names.contains(&caller.name));
+    callers.find_map(|caller| {
+        let signature = caller.signature.as_ref()?;
+        let signs = signature.recipe.signature.contains(place);
+        let max = SECRETS_MAX.saturating_sub(signature.secrets.len());
+        signs.then(|| (caller.name.clone(), max))
+    })
+}
+
 /// A public address and all that is decided for it.
 #[derive(Debug)]
 pub(super) struct Route {
@@ -82,6 +123,8 @@ pub(super) struct Route {
     pub networks: Networks,
     /// The challenges of vendors that are answered here; none on most routes.
     pub handshakes: Option<Box<Handshakes>>,
+    /// The caller whose secrets a vendor sends here, and how many of those there may be.
+    pub enrols: Option<(CallerName, usize)>,
     pub checks: Checks,
     /// Scheme and host under which callers know it.
     pub public_url: Option<PublicUrl>,
@@ -203,6 +246,7 @@ impl Snapshot {
             callers.revoke_all(|digest| estate.revocations.has(&digest.to_setting()));
         }
         callers.advance(Minute::of(clock::wall()));
+        follow_enrolments(config, &callers, estate)?;
         let callers = Arc::new(callers);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (index, settings) in config.routes.iter().enumerate() {
@@ -318,6 +362,7 @@ impl Route {
             enabled: settings.enabled,
             access,
             networks: Networks::build(&settings.networks),
+            enrols: enrols(settings, config),
             handshakes: Handshakes::build(&settings.handshakes, &settings.callers, callers),
             checks: settings.checks,
             public_url: settings.public_url.clone(),

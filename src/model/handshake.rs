@@ -13,6 +13,7 @@ use crate::model::signature::Place;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vendor {
     AdobeSign,
+    Asana,
     BusinessCentral,
     CloudEvents,
     Dropbox,
@@ -32,8 +33,9 @@ pub enum Vendor {
 }
 
 impl Vendor {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AdobeSign,
+        Self::Asana,
         Self::BusinessCentral,
         Self::CloudEvents,
         Self::Dropbox,
@@ -56,6 +58,7 @@ impl Vendor {
     pub const fn name(self) -> &'static str {
         match self {
             Self::AdobeSign => "adobe-sign",
+            Self::Asana => "asana",
             Self::BusinessCentral => "business-central",
             Self::CloudEvents => "cloudevents",
             Self::Dropbox => "dropbox",
@@ -141,6 +144,8 @@ pub enum Requires {
     VerifyToken(&'static str),
     /// A caller of the route that signs here: the answer is made with its secret.
     Secret(Place),
+    /// An operator has opened the route for it, and a caller of the route signs here: the token is its secret from now on.
+    Enrolment(Place),
 }
 
 #[derive(Debug)]
@@ -231,7 +236,7 @@ impl Handshake {
     /// Where a caller of the route has to sign.
     pub fn signed_in(&self) -> Option<&Place> {
         match &self.requires {
-            Requires::Signature(place) | Requires::Secret(place) => Some(place),
+            Requires::Signature(place) | Requires::Secret(place) | Requires::Enrolment(place) => Some(place),
             Requires::Nothing | Requires::VerifyToken(_) => None,
         }
     }
@@ -375,6 +380,17 @@ fn unsigned() -> Vec<Handshake> {
         )
         .mark(Place::header("content-type"), Mark::Begins("application/json"))
         .mark(Place::body("/event"), Mark::Absent),
+        row(
+            Vendor::Asana,
+            Method::POST,
+            Place::header("x-hook-secret"),
+            word(32..=128),
+            Reply {
+                fields: vec![(field("x-hook-secret"), Value::Token)],
+                body: ReplyBody::Empty,
+            },
+        )
+        .requires(Requires::Enrolment(Place::header("x-hook-signature"))),
         // The ping that it sends when a webhook is saved.
         Handshake {
             token: TokenPlace::BodyAfter("webhook_id="),

@@ -15,6 +15,13 @@ use crate::settings::signature::UNKNOWN_PART;
 use crate::settings::table::Table;
 use crate::settings::{CallerSettings, CallersSettings, RouteSettings, SecretSource};
 
+/// Whether there is a state folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StatePlace {
+    Folder,
+    None,
+}
+
 impl Check<'_> {
     pub(super) fn handshakes(&mut self, route: &Table<RouteTable>, methods: &[Method]) -> HandshakeSettings {
         let listed = route.handshakes.iter().map(|value| (value.into(), **value));
@@ -35,7 +42,12 @@ impl Check<'_> {
                 .mistake(route.place("reachable").unwrap_or(route.into()), flaw.hint(hint));
         }
         let rows = || vendors.iter().flat_map(|vendor| Handshake::of(*vendor));
-        for row in rows().filter(|row| row.stage() != Stage::Head && !methods.contains(&row.method)) {
+        // Those by the head alone may come with any, but where deliveries follow with the same.
+        let is_listed = |row: &&Handshake| {
+            let is_alone = row.stage() == Stage::Head && !matches!(row.requires, Requires::Enrolment(_));
+            is_alone || methods.contains(&row.method)
+        };
+        for row in rows().filter(|row| !is_listed(row)) {
             let flaw = Flaw::new(format!(
                 "the handshake of \"{}\" comes with {}, which the route does not accept",
                 row.vendor.name(),
@@ -89,7 +101,7 @@ impl Check<'_> {
         tables: &[Table<RouteTable>],
         routes: &[RouteSettings],
         callers: &[CallerSettings],
-        held_budget: u64,
+        (held_budget, state): (u64, StatePlace),
     ) {
         let asks = |route: &&RouteSettings| !route.handshakes.vendors.is_empty();
         let asking: Vec<_> = routes.iter().filter(asks).collect();
@@ -133,7 +145,7 @@ impl Check<'_> {
                 .iter()
                 .filter_map(|name| callers.get(name)?.signature.as_ref());
             let recipes: Vec<_> = signatures.map(|signature| &signature.recipe).collect();
-            self.signers_of_handshakes((table, route), &recipes);
+            self.signers_of_handshakes((table, route), &recipes, state);
         }
     }
 
@@ -141,6 +153,7 @@ impl Check<'_> {
         &mut self,
         (table, route): (&Table<RouteTable>, &RouteSettings),
         recipes: &[&Arc<Recipe>],
+        state: StatePlace,
     ) {
         let rows = route
             .handshakes
@@ -154,10 +167,17 @@ impl Check<'_> {
                 makes && recipe.signature.contains(place)
             });
             let signing = recipes.iter().filter(|recipe| recipe.signature.contains(place));
-            let is_one_of_several = matches!(row.requires, Requires::Secret(_)) && signing.count() > 1;
+            let is_enrolment = matches!(row.requires, Requires::Enrolment(_));
+            let is_of_one = is_enrolment || matches!(row.requires, Requires::Secret(_));
+            let is_one_of_several = is_of_one && signing.count() > 1;
+            let is_kept = state == StatePlace::Folder || !is_enrolment;
             let name = row.vendor.name();
             let flaw = match (fits, is_one_of_several) {
-                (true, false) => continue,
+                (true, false) if is_kept => continue,
+                (true, false) => Flaw::new(format!(
+                    "\"{name}\" sends a secret once, and there is no state folder to keep it in"
+                ))
+                .hint("set `folder` of [state]"),
                 (true, true) => Flaw::new(format!(
                     "several callers of the route sign in {place}, and a challenge of \"{name}\" does not say which of \
                      them it is for: all but one would get a wrong answer"
@@ -280,6 +300,35 @@ mod tests {
         );
         // Their signatures say whose challenge it is.
         assert!(several("zoom").mistakes().is_empty());
+    }
+
+    #[test]
+    fn a_secret_that_a_vendor_sends_has_one_owner_and_a_place() {
+        let asana = |more: &str| {
+            let caller = "name = \"board\"\n[caller.signature]\npreset = \"asana\"\n[[caller]]\n";
+            let sample = sample(&format!("handshakes = [\"asana\"]\n{more}"));
+            sample
+                .replace("name = \"slack\"", &format!("{caller}name = \"slack\""))
+                .replace("callers = [\"slack\"]", "callers = [\"slack\", \"board\"]")
+        };
+        let state = "[state]\nfolder = \"state\"";
+        let config = asana(state).config();
+        let signature = config.callers[0].signature.as_ref().unwrap();
+        assert!(signature.secrets.is_empty());
+        assert_eq!(
+            asana("").mistakes(),
+            ["\"asana\" sends a secret once, and there is no state folder to keep it in"]
+        );
+        let two = asana(state)
+            .replace("preset = \"slack\"", "preset = \"asana\"")
+            .mistakes();
+        assert_eq!(
+            two,
+            [
+                "several callers of the route sign in header:x-hook-signature, and a challenge of \"asana\" does not say which \
+                 of them it is for: all but one would get a wrong answer"
+            ]
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::settings::check::{Check, VaultUses};
 use crate::settings::files::FileInForce;
 use crate::settings::findings::Findings;
 use crate::settings::fingerprint::Fingerprint;
+use crate::settings::handshake_check::StatePlace;
 use crate::settings::mistake::{Mistake, More, Place, Report, Severity};
 use crate::settings::name::Names;
 use crate::settings::rings::Pepper;
@@ -106,7 +107,13 @@ impl Check<'_> {
         self.problem_pages(&file.gateway, &file.route);
         let held_budget = file.bodies.held_budget.as_u64();
         self.keys_in_urls(&file.route, &routes, &callers);
-        self.handshakes_of_routes(&file.route, &routes, &callers, held_budget);
+        let has_state = file.state.folder.is_some() || file.is_reported("state");
+        let state = if has_state {
+            StatePlace::Folder
+        } else {
+            StatePlace::None
+        };
+        self.handshakes_of_routes(&file.route, &routes, &callers, (held_budget, state));
         self.signed_routes(&file.route, &routes, &callers, held_budget);
         self.signed_ids(&file.route, &routes, &callers);
         self.balancers(&file.listener, &callers);
@@ -125,10 +132,7 @@ impl Check<'_> {
             bodies: (*file.bodies).clone(),
             quotas: (*file.limits).clone(),
             log: (*file.log).clone(),
-            control: self.control(
-                &file.control,
-                file.state.folder.is_some() || file.is_reported("state"),
-            ),
+            control: self.control(&file.control, has_state),
             state_folder: file.state.folder.as_ref().and_then(|folder| self.path(folder)),
             key_pepper: key_pepper_source.as_ref().map(caller::pepper_of),
             key_pepper_source,

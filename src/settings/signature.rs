@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use crate::material::WebhookKey;
 use crate::model::host::{read_port, split_port};
 use crate::model::signature::{
-    Algorithm, Content, Encoding, Habits, KeyForm, Place, Preset, Recipe, SECRETS_MAX, Template, TimeUnit,
-    TimestampPlace, TimestampRecipe,
+    Algorithm, Content, Encoding, Habits, KeyForm, Place, Preset, Recipe, SECRETS_MAX, SecretOrigin,
+    Template, TimeUnit, TimestampPlace, TimestampRecipe,
 };
 use crate::model::{CallerName, Flaw, Host, KeyLabel};
 use crate::outbound::Trust;
@@ -238,6 +238,8 @@ impl Check<'_> {
     ) -> Vec<SigningSecretSettings> {
         let mut secrets = Vec::new();
         match (&table.secret, table.secrets.as_slice()) {
+            // They are enrolled.
+            (None, []) if recipe.secrets == SecretOrigin::Handshake => {}
             (None, []) => {
                 let hint = "name its place: secret = \"env:NAME\"";
                 table.missing("secret", hint, &mut self.findings);
@@ -338,7 +340,11 @@ impl Check<'_> {
             let signers = signers.filter_map(|caller| Some((*caller, caller.signature.as_ref()?)));
             let signers: Vec<_> = signers.collect();
             let alone = signers.iter().filter(|(caller, _)| caller.keys.is_empty());
-            let tried: usize = alone.map(|(_, signature)| signature.secrets.len()).sum();
+            let tried = alone.map(|(_, signature)| match signature.recipe.secrets {
+                SecretOrigin::Settings => signature.secrets.len(),
+                SecretOrigin::Handshake => SECRETS_MAX,
+            });
+            let tried: usize = tried.sum();
             if tried > TRIED_MAX {
                 let flaw = Flaw::new(format!(
                     "the route would try {tried} secrets for a request without a key; at most {TRIED_MAX} are tried"

@@ -29,6 +29,8 @@ mod cors;
 mod deadlines;
 mod doctor;
 mod duplicates;
+#[cfg(unix)]
+mod enrolment;
 mod explained;
 mod faults;
 mod federated;

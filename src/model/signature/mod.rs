@@ -12,7 +12,7 @@ mod vendors;
 pub use place::Place;
 pub use preset::{Habits, Preset};
 pub use recipe::{
-    Algorithm, CertificateRecipe, Content, Encoding, KeyForm, Recipe, RecipeError, SECRETS_MAX,
+    Algorithm, CertificateRecipe, Content, Encoding, KeyForm, Recipe, RecipeError, SECRETS_MAX, SecretOrigin,
     SigningSecret, TimeUnit, TimestampPlace, TimestampRecipe,
 };
 pub use template::{Piece, Template};

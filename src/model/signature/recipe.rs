@@ -29,6 +29,7 @@ pub struct Recipe {
     pub key_prefix: String,
     /// Where the signing certificate is named, if there is no key of our own.
     pub certificate: Option<CertificateRecipe>,
+    pub secrets: SecretOrigin,
 }
 
 /// HMAC-SHA256 in hex over the body, which is what most vendors do.
@@ -46,6 +47,7 @@ impl Default for Recipe {
             key_form: KeyForm::Text,
             key_prefix: String::new(),
             certificate: None,
+            secrets: SecretOrigin::Settings,
         }
     }
 }
@@ -155,6 +157,14 @@ pub enum Algorithm {
     RsaCertificate,
     /// No signature: the value is the secret itself, and covers nothing.
     Token,
+}
+
+/// Where secrets come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretOrigin {
+    Settings,
+    /// The vendor sends one in its handshake for each webhook; the settings may have more.
+    Handshake,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::model::signature::place::Place;
 use crate::model::signature::preset::{Habits, Preset};
 use crate::model::signature::recipe::{
-    Algorithm, CertificateRecipe, Content, Encoding, KeyForm, Recipe, TimeUnit,
+    Algorithm, CertificateRecipe, Content, Encoding, KeyForm, Recipe, SecretOrigin, TimeUnit,
 };
 use crate::model::signature::shapes::{
     SVIX, TOLERANCE, WEBHOOK, base64, basic, hex, places, standard_webhooks, timed, token, version_0,
@@ -303,6 +303,7 @@ fn office() -> Vec<Preset> {
             },
             silent(),
         ),
+        row("asana", asana(), silent().answer(seconds(10)).retries(hours(24))),
         row("sns", sns(), silent().answer(seconds(15)).on_429(true)),
     ]
 }
@@ -420,6 +421,14 @@ fn paypal() -> Recipe {
     Recipe {
         certificate: Some(certificate),
         ..recipe
+    }
+}
+
+/// Each webhook has a secret of its own, which Asana makes and sends once.
+fn asana() -> Recipe {
+    Recipe {
+        secrets: SecretOrigin::Handshake,
+        ..hex("x-hook-signature", "")
     }
 }
 

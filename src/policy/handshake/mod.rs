@@ -19,7 +19,7 @@ use memchr::memmem;
 
 use crate::model::handshake::{Beside, Handshake, Mark, Repeats, Requires, Stage, TokenPlace};
 use crate::model::signature::Place;
-use crate::model::{BodyValues, Extent, KeyLabel, Pointer, Secret};
+use crate::model::{BodyValues, CallerName, Extent, KeyLabel, Pointer, Secret};
 use crate::policy::caller::{Caller, Callers};
 use crate::policy::handshake::request::{parameter, value};
 use crate::policy::proof::signature::Signer;
@@ -41,7 +41,7 @@ pub struct Handshakes {
     verify_token: Option<Secret>,
     reachable: Box<[Method]>,
     /// What the callers of the route sign with.
-    signers: Box<[Arc<Signer>]>,
+    signers: Box<[(CallerName, Arc<Signer>)]>,
 }
 
 /// A challenge that was recognised, and not yet answered.
@@ -70,13 +70,18 @@ pub struct Answered {
 }
 
 /// What is due besides it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum AlsoDue {
     Nothing,
     /// First this is called; if that fails, the answer is another.
     Confirm(Confirmation),
     /// The operator should know this.
     Warning(String),
+    /// First this becomes a secret of the caller; if that is not to be, the answer is another.
+    Enrol {
+        caller: CallerName,
+        secret: Secret,
+    },
 }
 
 impl Handshakes {
@@ -103,7 +108,7 @@ impl Handshakes {
             reachable: settings.reachable.as_slice().into(),
             signers: names
                 .iter()
-                .filter_map(|name| callers.signer(name).cloned())
+                .filter_map(|name| Some((name.clone(), callers.signer(name)?.clone())))
                 .collect(),
         }))
     }
@@ -164,6 +169,11 @@ impl Handshakes {
         check_form(row, &token).ok()?;
         let (name, _) = row.reply.fields.first()?;
         Some((name.clone(), HeaderValue::try_from(&*token).ok()?))
+    }
+
+    /// A caller of the route that signs here.
+    fn signer(&self, place: &Place) -> Option<&(CallerName, Arc<Signer>)> {
+        self.signers.iter().find(|(_, signer)| signer.signs_in(place))
     }
 
     fn find(&self, stage: Stage, head: &Parts, body: &[u8]) -> Option<Challenge<'_>> {
@@ -275,6 +285,14 @@ impl Challenge<'_> {
     }
 
     fn also_due(&self, row: &Handshake, token: &str) -> Result<AlsoDue, &'static str> {
+        if let Requires::Enrolment(place) = &row.requires {
+            let signer = self.handshakes.signer(place);
+            let (caller, _) = signer.ok_or("no caller of the route signs as this vendor does")?;
+            return Ok(AlsoDue::Enrol {
+                caller: caller.clone(),
+                secret: Secret::new(token),
+            });
+        }
         let Some((url, topic)) = &self.subscription else {
             return Ok(AlsoDue::Nothing);
         };
@@ -296,8 +314,7 @@ impl Challenge<'_> {
             return signer.scheme().hmac_sha256(Some(label), token, now);
         }
         let place = row.signed_in()?;
-        let mut signers = self.handshakes.signers.iter();
-        let signer = signers.find(|signer| signer.signs_in(place))?;
+        let (_, signer) = self.handshakes.signer(place)?;
         signer.scheme().hmac_sha256(None, token, now)
     }
 }

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use crate::material::WebhookKey;
 use crate::model::signature::{
-    Algorithm, Content, Piece, Place, Recipe, RecipeError, SECRETS_MAX, SigningSecret, TimestampPlace,
+    Algorithm, Content, Piece, Place, Recipe, RecipeError, SECRETS_MAX, SecretOrigin, SigningSecret,
+    TimestampPlace,
 };
 use crate::model::{KeyLabel, Pointer, Secret};
 use crate::policy::proof::signature::{certificate, content};
@@ -42,7 +43,7 @@ pub enum SchemeError {
 impl Scheme {
     pub fn build(recipe: &Recipe, secrets: &[SigningSecret]) -> Result<Self, SchemeError> {
         recipe.check()?;
-        if secrets.is_empty() {
+        if secrets.is_empty() && recipe.secrets == SecretOrigin::Settings {
             return Err(SchemeError::NoSecret);
         }
         if secrets.len() > SECRETS_MAX {

@@ -1,12 +1,12 @@
 //! What one caller signs with: a scheme, whose secrets may be replaced where they are stored.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
 
 use crate::model::signature::{Place, SigningSecret};
-use crate::model::{CallerName, Secret};
+use crate::model::{CallerName, Secret, locked};
 use crate::policy::proof::signature::scheme::{Scheme, SchemeError};
 use crate::settings::{SignatureSettings, UNRESOLVED};
 
@@ -14,6 +14,15 @@ use crate::settings::{SignatureSettings, UNRESOLVED};
 pub struct Signer {
     scheme: ArcSwap<Scheme>,
     fields: Vec<HeaderName>,
+    secrets: Mutex<Secrets>,
+}
+
+/// What the scheme is made of.
+#[derive(Debug, Clone)]
+struct Secrets {
+    of_settings: Vec<SigningSecret>,
+    /// What the vendor has sent.
+    enrolled: Vec<SigningSecret>,
 }
 
 /// Why requests of a caller cannot be checked.
@@ -24,6 +33,13 @@ pub struct SignerError {
     why: SchemeError,
 }
 
+impl SignerError {
+    pub fn of(caller: &CallerName, why: SchemeError) -> Self {
+        let caller = caller.clone();
+        Self { caller, why }
+    }
+}
+
 impl Signer {
     /// # Errors
     /// What is wrong with a secret, without a part of it.
@@ -32,7 +48,8 @@ impl Signer {
         let secrets: Vec<_> = secrets
             .map(|secret| secret.unwrap_or_else(|| Secret::new(UNRESOLVED)))
             .collect();
-        let scheme = scheme(settings, &secrets).map_err(|why| SignerError {
+        let of_settings = labelled(settings, &secrets);
+        let scheme = Scheme::build(&settings.recipe, &of_settings).map_err(|why| SignerError {
             caller: caller.clone(),
             why,
         })?;
@@ -40,9 +57,14 @@ impl Signer {
             Place::Header(name) => Some(name.clone()),
             Place::Query(_) | Place::Body(_) => None,
         });
+        let enrolled = Vec::new();
         Ok(Self {
             scheme: ArcSwap::from_pointee(scheme),
             fields: fields.collect(),
+            secrets: Mutex::new(Secrets {
+                of_settings,
+                enrolled,
+            }),
         })
     }
 
@@ -59,26 +81,41 @@ impl Signer {
         self.scheme.load().credentials().contains(place)
     }
 
-    /// Checks with these secrets from now on, in the order of the settings.
+    /// Checks with these secrets of the settings from now on, in their order.
     ///
     /// # Errors
     /// What is wrong with one; those that were used before stay.
     pub fn replace(&self, settings: &SignatureSettings, secrets: &[Secret]) -> Result<(), SchemeError> {
-        self.scheme.store(Arc::new(scheme(settings, secrets)?));
+        self.change(|held| held.of_settings = labelled(settings, secrets))
+    }
+
+    /// Checks with these secrets of the vendor as well, in place of those it had sent before.
+    ///
+    /// # Errors
+    /// What is wrong with one; those that were used before stay.
+    pub fn enrol(&self, secrets: Vec<SigningSecret>) -> Result<(), SchemeError> {
+        self.change(|held| held.enrolled = secrets)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Secrets)) -> Result<(), SchemeError> {
+        let mut held = locked(&self.secrets);
+        let mut next = held.clone();
+        change(&mut next);
+        let all = [next.of_settings.as_slice(), &next.enrolled].concat();
+        let scheme = Scheme::build(&self.scheme.load().recipe, &all)?;
+        self.scheme.store(Arc::new(scheme));
+        *held = next;
         Ok(())
     }
 }
 
-fn scheme(settings: &SignatureSettings, secrets: &[Secret]) -> Result<Scheme, SchemeError> {
-    let secrets = settings
-        .secrets
-        .iter()
-        .zip(secrets)
-        .map(|(one, secret)| SigningSecret {
-            label: one.label.clone(),
-            secret: secret.clone(),
-            not_before: one.not_before,
-            expires: one.expires,
-        });
-    Scheme::build(&settings.recipe, &secrets.collect::<Vec<_>>())
+fn labelled(settings: &SignatureSettings, secrets: &[Secret]) -> Vec<SigningSecret> {
+    let all = settings.secrets.iter().zip(secrets);
+    all.map(|(one, secret)| SigningSecret {
+        label: one.label.clone(),
+        secret: secret.clone(),
+        not_before: one.not_before,
+        expires: one.expires,
+    })
+    .collect()
 }

@@ -827,4 +827,17 @@ pub(super) const VECTORS: &[Vector] = &[
         body: r#"{"id":"WH-1","event_type":"PAYMENT.CAPTURE.COMPLETED"}"#,
         id: Some("WH-1"),
     },
+    // Computed with the hmac module of Python; the secret is the example of Asana's documents.
+    Vector {
+        preset: "asana",
+        secret: "b537207f20cbfa02357cf448134da559e8bd39d61597dcd5631b8012eae53e81",
+        now: 1790000000,
+        url: "https://hooks.example/in?a=1",
+        headers: &[(
+            "x-hook-signature",
+            "2fa881b4ce82fd84538a8e96161b6932620eca7de22fcb5680eef795994593fd",
+        )],
+        body: r#"{"events":[{"action":"changed","resource":{"gid":"1200000000000001","resource_type":"task"}}]}"#,
+        id: None,
+    },
 ];
