@@ -60,9 +60,10 @@ fn page(kind: Kind) -> Response<Bytes> {
 
 fn document(kind: Kind) -> String {
     let row = kind.row();
-    let again = match row.again {
-        Again::Later => "Yes, later: no run of the flow has started.",
-        Again::No => "No: it would fail in the same way, or a run of the flow may have started.",
+    let again = match (row.again, kind.run()) {
+        (Again::Later, _) => "Yes, later: no run of the flow has started.",
+        (Again::No, Run::No) => "No: it would fail in the same way.",
+        (Again::No, Run::Yes | Run::Unknown) => "No: it could start the flow a second time.",
     };
     let run = match kind.run() {
         Run::No => "No.",
