@@ -168,7 +168,7 @@ mod tests {
                 "key first of caller shop expires 1970-02-10 (in 30 days); `flowgate key rotate` makes its successor",
                 "key first of caller shop expires 1970-02-10 (in 7 days); `flowgate key rotate` makes its successor",
                 "key first of caller shop expires 1970-02-10 (in 1 day); `flowgate key rotate` makes its successor",
-                "key first of caller shop expired 1970-02-10 00:00:00 UTC (in 0 seconds); `flowgate key rotate` makes its \
+                "key first of caller shop expired 1970-02-10 00:00:00 UTC (now); `flowgate key rotate` makes its \
                  successor",
             ]
         );

@@ -91,9 +91,10 @@ pub fn dated(seconds: i64, now: i64) -> String {
         |_| "at no date of this calendar".to_owned(),
         |at| at.strftime(form).to_string(),
     );
-    match apart < 0 {
-        true => format!("{date} ({count} {unit}{plural} ago)"),
-        false => format!("{date} (in {count} {unit}{plural})"),
+    match apart.signum() {
+        -1 => format!("{date} ({count} {unit}{plural} ago)"),
+        0 => format!("{date} (now)"),
+        _ => format!("{date} (in {count} {unit}{plural})"),
     }
 }
 
@@ -176,7 +177,7 @@ mod tests {
             (now + 86_400, "2026-09-22 (in 1 day)"),
             (now - 3600, "2026-09-21 13:13:20 UTC (1 hour ago)"),
             (now + 119, "2026-09-21 14:15:19 UTC (in 1 minute)"),
-            (now, "2026-09-21 14:13:20 UTC (in 0 seconds)"),
+            (now, "2026-09-21 14:13:20 UTC (now)"),
         ] {
             assert_eq!(dated(seconds, now), text);
         }
