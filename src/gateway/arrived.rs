@@ -13,7 +13,7 @@ use crate::gateway::estate::Estate;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::{self, Inbound, Payload, Rules};
 use crate::gateway::snapshot::Route;
-use crate::model::{CallerName, clock};
+use crate::model::{CallerName, Holder, KeyLabel, clock};
 use crate::policy::{Caller, Origin};
 use crate::problem::{Kind, Problem};
 use crate::wire::Defect;
@@ -61,17 +61,8 @@ pub(super) async fn read_whole(
     origin: Origin,
     journal: &mut Journal,
 ) -> Result<Payload, Problem> {
-    let who = Introduction {
-        request: journal.request(),
-        caller: CallerName::anonymous(),
-        key: None,
-        origin: arrived.via.origin.clone(),
-    };
-    let owner = Owner {
-        holder: origin.bucket().into(),
-        who: &who,
-    };
-    read_early(estate, route, arrived, journal, owner).await
+    let nobody = (origin.bucket().into(), CallerName::anonymous(), None);
+    read_early(estate, route, arrived, journal, nobody).await
 }
 
 /// The same of a caller that is known, in its share.
@@ -82,17 +73,8 @@ pub(super) async fn read_of(
     origin: Origin,
     journal: &mut Journal,
 ) -> Result<Payload, Problem> {
-    let who = Introduction {
-        request: journal.request(),
-        caller: caller.name.clone(),
-        key: caller.label.clone(),
-        origin: arrived.via.origin.clone(),
-    };
-    let owner = Owner {
-        holder: caller.holder(origin),
-        who: &who,
-    };
-    read_early(estate, route, arrived, journal, owner).await
+    let of = (caller.holder(origin), caller.name.clone(), caller.label.clone());
+    read_early(estate, route, arrived, journal, of).await
 }
 
 async fn read_early(
@@ -100,10 +82,17 @@ async fn read_early(
     route: &Route,
     arrived: &mut Arrived<'_>,
     journal: &mut Journal,
-    owner: Owner<'_>,
+    (holder, caller, key): (Holder, CallerName, Option<KeyLabel>),
 ) -> Result<Payload, Problem> {
     check_enabled(route)?;
     payload::check_length(&arrived.head.headers, &route.rules)?;
+    let who = Introduction {
+        request: journal.request(),
+        caller,
+        key,
+        origin: arrived.via.origin.clone(),
+    };
+    let owner = Owner { holder, who: &who };
     read(estate, route.rules.whole(), arrived, journal, owner).await
 }
 
