@@ -118,6 +118,7 @@ impl Check<'_> {
         self.signed_ids(&file.route, &routes, &callers);
         self.balancers(&file.listener, &callers);
         self.run_addresses(&file.keys, &file.route);
+        self.run_credentials(&file.route, &routes, &callers);
         self.keys_in_pages(&file.route, &routes, &callers);
         // With a mistake somewhere, a use may only have been overlooked.
         if self.findings.len() == 0 {

@@ -1,7 +1,6 @@
 //! Checks what routes say about waiting for the results of runs, and that addresses of runs can be sealed and reached.
 
 use crate::model::Flaw;
-use crate::settings::SecretSource;
 use crate::settings::answer::{FIXED, RUNS, RunCredential, WaitSettings};
 use crate::settings::caller::KeysTable;
 use crate::settings::check::Check;
@@ -9,6 +8,7 @@ use crate::settings::findings::Mark;
 use crate::settings::identity::sign_in::check_seal;
 use crate::settings::route::{RouteKind, RouteTable};
 use crate::settings::table::Table;
+use crate::settings::{CallerSettings, CallersSettings, KeyPlace, RouteSettings, SecretSource};
 
 /// Secrets that seal addresses of runs: every address is tried with all of them.
 const RUN_SEALS_MAX: usize = 4;
@@ -61,6 +61,11 @@ impl Check<'_> {
             let flaw = Flaw::new("a route that is open to everybody has no callers with credentials");
             self.findings.mistake(place, flaw);
         }
+        if route.waiting_max == 0 && !wait.is_zero() {
+            let flaw = Flaw::new("`waiting_max` is 0, so no request waits: callers get the address at once");
+            let hint = "give `waiting_max` a number, or write wait = \"0s\"";
+            self.findings.warn(wait, flaw.hint(hint));
+        }
         Some(WaitSettings {
             time: **wait,
             expires: table.run_expires,
@@ -71,25 +76,95 @@ impl Check<'_> {
         })
     }
 
-    /// What addresses of runs need beside their routes: a secret, and a path that no route has.
+    /// What addresses of runs need beside their routes: a secret where some are made, and a path that no route has where there
+    /// is one.
     pub(super) fn run_addresses(&mut self, keys: &Table<KeysTable>, routes: &[Table<RouteTable>]) {
         let waits = |route: &Table<RouteTable>| Some(Mark::from(route.answer.as_ref()?.wait.as_ref()?));
-        let Some(wait) = routes.iter().find_map(waits) else {
-            return;
-        };
-        if keys.run_addresses.is_empty() && !keys.is_reported("run_addresses") {
+        let sealed = keys
+            .place("run_addresses")
+            .filter(|_| !keys.run_addresses.is_empty());
+        if let Some(wait) = routes.iter().find_map(waits)
+            && sealed.is_none()
+            && !keys.is_reported("run_addresses")
+        {
             let flaw = Flaw::new("`wait` needs a secret that seals the addresses of runs");
             let hint = "name its place in [keys]: run_addresses = [\"env:NAME\"]; make one with: openssl rand -base64 32";
             self.findings.mistake(wait, flaw.hint(hint));
         }
-        let first = |path: &str| path.split('/').nth(1) == RUNS.split('/').nth(1);
+        let Some(sealed) = sealed else { return };
         for path in routes.iter().filter_map(|route| route.path.as_ref()) {
-            if first(path) {
-                let flaw = Flaw::new(format!("addresses of runs begin with {RUNS}, so no route may"));
-                self.findings.clash(path, flaw, wait, "they are asked for here");
+            if is_reserved(path) {
+                let flaw = Flaw::new(format!("addresses of runs begin with {RUNS}, so no route may"))
+                    .hint("choose another path, or remove `run_addresses` if no route has `wait`");
+                self.findings
+                    .clash(path, flaw, sealed, "they are opened with this");
             }
         }
     }
+
+    /// Where addresses of runs demand credentials, callers must have some that they can present there.
+    pub(super) fn run_credentials(
+        &mut self,
+        tables: &[Table<RouteTable>],
+        routes: &[RouteSettings],
+        callers: &[CallerSettings],
+    ) {
+        for route in routes {
+            let waiting = route.waiting.as_ref();
+            let CallersSettings::Named(names) = &route.callers else {
+                continue;
+            };
+            if waiting.is_none_or(|waiting| waiting.credential == RunCredential::Nothing) {
+                continue;
+            }
+            let is_its = |table: &&Table<RouteTable>| {
+                table.name.as_ref().map(|name| name.as_str()) == Some(route.name.as_str())
+            };
+            let table = tables.iter().find(is_its).and_then(|table| table.answer.as_ref());
+            let Some(mark) = table.and_then(|table| table.place("run_credential")) else {
+                continue;
+            };
+            let is_listed = |caller: &&CallerSettings| names.contains(&caller.name);
+            let listed: Vec<_> = callers.iter().filter(is_listed).collect();
+            let unable = |caller: &&CallerSettings| !can_present(caller, &route.key_places);
+            let Some(caller) = listed.iter().copied().find(unable) else {
+                continue;
+            };
+            // A caller with a mistake may be able to.
+            if listed.len() == names.len() && listed.iter().all(unable) {
+                let what = "no caller of the route can present a credential at the address of a run: \
+                            nothing is signed there, and its path has no {key}";
+                let hint = "leave `run_credential` out, or list a caller that has a key or networks alone";
+                self.findings.mistake(mark, Flaw::new(what).hint(hint));
+                continue;
+            }
+            let flaw = Flaw::new(format!(
+                "the caller \"{}\" has no credential for the address of a run, so it never gets a result there: \
+                 nothing is signed there, and its path has no {{key}}",
+                caller.name
+            ));
+            let hint = "give it a route of its own without `run_credential`";
+            self.findings.warn(mark, flaw.hint(hint));
+        }
+    }
+}
+
+/// Whether a caller can identify itself with the head of a request whose path the route did not choose.
+fn can_present(caller: &CallerSettings, places: &[KeyPlace]) -> bool {
+    let reads = |place: &KeyPlace| *place != KeyPlace::Path && place.is_in_url() == caller.key_in_url;
+    caller.signature.is_none() && (caller.keys.is_empty() || places.iter().any(reads))
+}
+
+/// Whether a route begins as addresses of runs do, whose answers would hide it. One with {variables} before that is hidden at
+/// no other address than theirs.
+fn is_reserved(template: &str) -> bool {
+    let mut segments = template.split('/').skip(1);
+    let [first, second] = [segments.next(), segments.next()];
+    let mut reserved = RUNS.split('/').skip(1);
+    let is_first = first == reserved.next();
+    let is_second = second.is_some_and(|segment| segment.contains('{') || reserved.next() == Some(segment));
+    let is_longer = segments.next().is_some() || second.is_some_and(|segment| segment.starts_with("{*"));
+    is_first && is_second && is_longer
 }
 
 #[cfg(test)]
@@ -144,11 +219,6 @@ mod tests {
                 "a route that is open to everybody has no callers with credentials",
             ),
             (
-                "/.flowgate/a",
-                "wait = \"1s\"",
-                "addresses of runs begin with /.flowgate/runs/, so no route may",
-            ),
-            (
                 "/a",
                 "wait = \"2h\"",
                 "the value is too large; it must be at most 1h",
@@ -174,7 +244,83 @@ mod tests {
             wait().with("keys", &five).mistakes(),
             ["at most 4 secrets open addresses of runs"]
         );
-        // Nothing is reserved where nobody waits.
-        assert!(sample("/.flowgate/a", "accepted = \"ok\"").mistakes().is_empty());
+    }
+
+    #[test]
+    fn no_route_begins_as_addresses_of_runs_where_they_are_opened() {
+        let hidden = "addresses of runs begin with /.flowgate/runs/, so no route may";
+        for path in [
+            "/.flowgate/runs/a",
+            "/.flowgate/runs/a/b",
+            "/.flowgate/runs/{id}",
+            "/.flowgate/{a}/{b}",
+            "/.flowgate/{*rest}",
+        ] {
+            // Also where no route waits any more, because addresses of before are answered.
+            for answer in ["wait = \"1s\"", "accepted = \"ok\""] {
+                assert_eq!(sample(path, answer).mistakes(), [hidden], "{path} {answer}");
+            }
+            let closed = sample(path, "accepted = \"ok\"").with("keys", "");
+            assert!(closed.mistakes().is_empty(), "{path}");
+        }
+        for path in [
+            "/.flowgate/a",
+            "/.flowgate/runs",
+            "/.flowgate/a/{b}",
+            "/{a}/{b}/{c}",
+            "/{*rest}",
+        ] {
+            assert!(sample(path, "wait = \"1s\"").mistakes().is_empty(), "{path}");
+        }
+    }
+
+    #[test]
+    fn without_a_place_to_wait_a_wait_is_worth_a_warning() {
+        let warnings = |answer: &str| {
+            sample("/a", answer)
+                .replace("[route.answer]", "waiting_max = 0\n[route.answer]")
+                .warnings()
+        };
+        assert_eq!(
+            warnings("wait = \"1s\""),
+            ["`waiting_max` is 0, so no request waits: callers get the address at once"]
+        );
+        assert!(warnings("wait = \"0s\"").is_empty());
+    }
+
+    #[test]
+    fn callers_must_be_able_to_present_what_addresses_demand() {
+        let key = "[[caller.key]]\nlabel = \"a\"\ndigest = \"sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a\"\n";
+        let signature = "[caller.signature]\npreset = \"github\"\nsecret = \"env:SECRET\"\n";
+        let one = |lines: &str, route: &str, path: &str| {
+            let caller = format!("name = \"one\"\n{lines}");
+            sample(path, "wait = \"1s\"\nrun_credential = true")
+                .with("caller", &caller)
+                .replace("anonymous = true", &format!("callers = [\"one\"]\n{route}"))
+        };
+        let in_url = format!("key_in_url = true\n{key}");
+        let both = format!("{key}{signature}");
+        let mistake = "no caller of the route can present a credential at the address of a run: \
+                       nothing is signed there, and its path has no {key}";
+        for (lines, route, path, expected) in [
+            (key, "", "/a", &[][..]),
+            ("networks = [\"10.0.0.0/8\"]", "", "/a", &[]),
+            (&in_url, "key_from = [\"query:code\"]", "/a", &[]),
+            (&in_url, "key_from = [\"path\"]", "/a/{key}", &[mistake]),
+            (signature, "", "/a", &[mistake]),
+            (&both, "", "/a", &[mistake]),
+        ] {
+            assert_eq!(one(lines, route, path).mistakes(), expected, "{lines} {route}");
+        }
+        let two = format!("name = \"one\"\n{key}[[caller]]\nname = \"two\"\n{signature}");
+        let mixed = one("", "", "/a")
+            .with("caller", &two)
+            .replace("[\"one\"]", "[\"one\", \"two\"]");
+        assert!(mixed.mistakes().is_empty());
+        let warned = mixed.warnings().concat();
+        assert!(
+            warned.contains("the caller \"two\" has no credential"),
+            "{warned}"
+        );
     }
 }
