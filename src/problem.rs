@@ -163,7 +163,7 @@ problems! {
     RunUnknown NOT_FOUND "run-unknown" Credential No
         "There is no run at this address." Caller
         "Read `cause` of these requests in the access log. Where the address is one of this gateway, its route was removed or \
-            leads to another host, or the secret that sealed it is not in `run_addresses` any more.";
+            leads to another host, its caller was removed from the route, or the secret that sealed it is not in `run_addresses` any more.";
     RunExpired GONE "run-expired" Time No
         "The address of the run has expired." Caller
         "Raise `run_expires` in `[route.answer]` if callers ask later. The run history of the flow has the result.";
@@ -462,8 +462,12 @@ impl Problem {
         Some(self.inner.as_ref()?.limit.as_ref()?.name)
     }
 
+    pub fn wait_time(&self) -> Option<Duration> {
+        self.inner.as_ref()?.wait
+    }
+
     fn retry_after(&self) -> Option<u64> {
-        let wait = self.inner.as_ref()?.wait?;
+        let wait = self.wait_time()?;
         // Rounded up: a caller that waits the time it was given must not be refused again.
         Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
     }

@@ -4,7 +4,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -176,9 +175,7 @@ impl Gateway {
 
     /// Notes whether new requests are welcome: not before all listeners are bound, and not while draining.
     pub fn set_serving(&self, serving: Serving) {
-        self.estate
-            .serving
-            .store(serving == Serving::Yes, Ordering::Relaxed);
+        self.estate.serving.send_replace(serving == Serving::Yes);
     }
 
     /// Ends when no call is under way whose caller has gone.

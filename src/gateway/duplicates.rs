@@ -42,10 +42,12 @@ pub(super) enum Turn {
 impl Duplicates {
     pub(super) fn build(settings: &RouteSettings) -> Option<Self> {
         let upstream = &settings.upstream;
+        let result = settings.waiting.as_ref().map(|waiting| waiting.time);
+        let answer = upstream.waiting_timeout + upstream.connect_timeout + upstream.response_timeout;
         Some(Self {
             settings: settings.duplicates.clone()?,
             places: Semaphore::new(upstream.waiting_max.min(Semaphore::MAX_PERMITS)),
-            wait_max: upstream.waiting_timeout + upstream.connect_timeout + upstream.response_timeout,
+            wait_max: answer + result.unwrap_or_default(),
         })
     }
 

@@ -3,10 +3,9 @@
 //! is built.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::counters::{Counters, RouteFigures};
@@ -54,7 +53,8 @@ pub(super) struct Estate {
     pub key_expiry: KeyExpiry,
     pub departed: Arc<Departed>,
     pub listeners: Listeners,
-    pub serving: AtomicBool,
+    /// Whether new requests are welcome; a watch, because those that wait for a result learn of its end.
+    pub serving: watch::Sender<bool>,
     pub started: Instant,
     pub reloads: Reloads,
 }
@@ -93,7 +93,7 @@ impl Estate {
             key_expiry: KeyExpiry::default(),
             departed: Arc::default(),
             listeners: Listeners::default(),
-            serving: AtomicBool::new(false),
+            serving: watch::Sender::new(false),
             started: clock::now(),
             reloads: Reloads::default(),
             counters: counters.clone(),

@@ -1,10 +1,11 @@
 //! An admitted request on its way: first of its delivery, permit, token, connection, and what comes back.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode, header};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::deliveries::{Delivery, Sent, identify};
@@ -56,7 +57,7 @@ enum Outcome {
 struct Departure<'r> {
     admitted: AdmittedParts<'r>,
     progress: &'r Arc<Course>,
-    serving: &'r AtomicBool,
+    serving: &'r watch::Sender<bool>,
     worker: usize,
 }
 
@@ -208,6 +209,8 @@ impl Departure<'_> {
         let answer = (status, &mut fields);
         let refusal = match route.upstream.judge(answer, &mut body, &sent, journal).await? {
             Judgement::Pass(by) => {
+                // It is not sent again, and the answer may be long in coming: its memory is for others.
+                self.admitted.payload = Payload::Held(Bytes::new(), None);
                 let mut status = status;
                 if let Some((waiting, at)) = run {
                     // In a box, like all waits that most routes never have.
@@ -282,7 +285,7 @@ impl Departure<'_> {
         let sender = deadline.map(|deadline| deadline.after(journal.started()));
         let patience = Patience {
             until: waiting.until(sender),
-            serving: self.serving,
+            serving: self.serving.subscribe(),
             course: self.progress,
             is_kept: route.duplicates.is_some(),
         };

@@ -2,7 +2,6 @@
 //! from the tokens in hand at the moment of the question, so it cannot stay green by mistake.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
@@ -155,7 +154,7 @@ impl Gateway {
             listener: listener.to_string(),
             why,
         });
-        let status = match (estate.serving.load(Ordering::Relaxed), enough, reachable) {
+        let status = match (*estate.serving.borrow(), enough, reachable) {
             (false, _, _) => "not-serving",
             (true, false, _) => "no-token",
             (true, true, false) => "no-certificate",
@@ -235,7 +234,7 @@ fn held(snapshot: &Snapshot) -> Vec<HeldState> {
 /// Whether the gateway can serve, without the reasons; inexpensive enough for a public health path.
 pub(super) fn is_ready(estate: &Estate, snapshot: &Snapshot) -> bool {
     let routes = &mut snapshot.routes.iter();
-    estate.serving.load(Ordering::Relaxed)
+    *estate.serving.borrow()
         && estate
             .listeners
             .validity(clock::wall(), snapshot.ready_requires)

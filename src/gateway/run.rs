@@ -1,12 +1,14 @@
 //! Asks the platform for a run, over the connections and permits of its trigger and nowhere else. An address that carries a
 //! signature gets no token: the platform refuses both at once.
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::entra::Token;
@@ -48,7 +50,7 @@ pub(super) type Ended = (StatusCode, Fields, Box<FlowBody>);
 pub(super) struct Patience<'r> {
     pub until: Instant,
     /// A gateway that stops keeps nobody waiting.
-    pub serving: &'r AtomicBool,
+    pub serving: watch::Receiver<bool>,
     pub course: &'r Course,
     /// Whether duplicates get the result of a request whose caller has gone.
     pub is_kept: bool,
@@ -60,9 +62,18 @@ impl Patience<'_> {
         clock::now() + at.pause < self.until
     }
 
-    fn is_over(&self) -> bool {
-        let nobody = self.course.is_abandoned() && !self.is_kept;
-        nobody || !self.serving.load(Ordering::Relaxed)
+    /// Ends when nobody waits any more, or nobody may.
+    async fn over(&self) {
+        let mut serving = self.serving.clone();
+        // A request whose caller leaves goes on in another task, which polls everything in it.
+        let nobody = poll_fn(|_| match self.course.is_abandoned() && !self.is_kept {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        tokio::select! {
+            () = nobody => {}
+            _ = serving.wait_for(|is_serving| !is_serving) => {}
+        }
     }
 }
 
@@ -78,14 +89,16 @@ impl Run<'_> {
         journal: &mut Journal,
     ) -> Result<Option<Ended>, Problem> {
         while patience.has_time(at) {
-            tokio::time::sleep(at.pause).await;
-            if patience.is_over() {
-                break;
-            }
-            let asking = self.ask(&at.target, journal);
-            let Ok(asked) = tokio::time::timeout_at(patience.until, asking).await else {
-                break;
+            let asking = async {
+                tokio::time::sleep(at.pause).await;
+                self.ask(&at.target, journal).await
             };
+            let asked = tokio::select! {
+                biased;
+                () = patience.over() => break,
+                asked = tokio::time::timeout_at(patience.until, asking) => asked,
+            };
+            let Ok(asked) = asked else { break };
             match asked {
                 Ok(Asked::Running(fields)) => at.update(&fields, self.address.url()),
                 Ok(Asked::Ended(ended)) => return Ok(Some(ended)),
@@ -93,7 +106,7 @@ impl Run<'_> {
                     // It is the result that is refused; its run has started.
                     return Err(problem.run(crate::problem::Run::Yes).again(Again::No));
                 }
-                Ok(Asked::Refused(_)) | Err(_) => at.retry_later(),
+                Ok(Asked::Refused(problem)) | Err(problem) => at.retry_later(problem.wait_time()),
             }
         }
         Ok(None)
@@ -184,5 +197,5 @@ impl Run<'_> {
 
 /// Whether asking again would be answered the same way.
 fn is_final(kind: Kind) -> bool {
-    !matches!(kind, Kind::FlowThrottled | Kind::FlowFailed)
+    !matches!(kind, Kind::FlowThrottled | Kind::FlowFailed | Kind::FlowTimeout)
 }

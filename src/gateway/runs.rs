@@ -54,13 +54,10 @@ pub(super) fn admit<'r>(
     }
     let origin = Origin::of_peer(via.peer);
     let attempts = Attempts::of(&snapshot.quotas, origin, via.peers);
-    let opened = seals.open(sealed).map(|run| (find(snapshot, &host, &run), run));
-    let (route, waiting, run) = match opened {
-        Some((Ok((route, waiting)), run)) => (route, waiting, run),
-        // A valid seal is no guess.
-        Some((Err(why), _)) => return Err(unknown(why)),
-        None => return Err(attempts.failed(unknown("no secret in `run_addresses` opens the address"))),
-    };
+    // Not a failed attempt: a seal cannot be guessed, and a page anywhere can have a browser ask for an address that it made up.
+    let why = "no secret in `run_addresses` opens the address";
+    let run = seals.open(sealed).ok_or_else(|| unknown(why))?;
+    let (route, waiting) = find(snapshot, &host, &run).map_err(unknown)?;
     arrived.route = Some(route);
     journal.route(&route.figures);
     route.networks.admit(origin)?;
@@ -74,25 +71,23 @@ pub(super) fn admit<'r>(
         return Err(Kind::RunExpired.into());
     }
     let caller = match waiting.demands_credential() {
-        true => Some(identify(route, &run, arrived, attempts)?),
-        false => None,
+        true => identify(route, &run, arrived, attempts)?,
+        false => {
+            let why = "the caller that started the run is gone, or its route does not list it any more";
+            let known = route.access.known(&run.caller, origin)?;
+            known.ok_or_else(|| unknown(why))?
+        }
     };
     via.set_known();
-    let label = caller.as_ref().and_then(|caller| caller.label.as_ref());
-    journal.caller(&run.caller, label);
+    journal.caller(&run.caller, caller.label.as_ref());
     check_enabled(route)?;
-    let index = caller.as_ref().and_then(|caller| caller.index);
-    let holder = match &caller {
-        Some(caller) => caller.holder(origin),
-        None => origin.bucket().into(),
-    };
     Ok(Found {
-        taken: snapshot.quotas.take(index, route.index)?,
+        taken: snapshot.quotas.take(caller.index, route.index)?,
         route,
         waiting,
         run,
         address,
-        holder,
+        holder: caller.holder(origin),
     })
 }
 

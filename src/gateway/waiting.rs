@@ -69,8 +69,9 @@ impl RunningAt {
         }
     }
 
-    pub(super) fn retry_later(&mut self) {
-        self.pause = self.pause.max(PAUSE);
+    /// Waits after a refusal: as long as it says, or no shorter than by default.
+    pub(super) fn retry_later(&mut self, stated: Option<Duration>) {
+        self.pause = within_bounds(stated.unwrap_or(self.pause.max(PAUSE)));
     }
 
     pub(super) fn retry_after(&self) -> HeaderValue {
@@ -80,8 +81,12 @@ impl RunningAt {
 
 fn pause(fields: &Fields) -> Duration {
     let stated = fields.text("retry-after").and_then(clock::retry_after);
+    within_bounds(stated.unwrap_or(PAUSE))
+}
+
+fn within_bounds(pause: Duration) -> Duration {
     let [least, most] = PAUSES;
-    stated.unwrap_or(PAUSE).clamp(least, most)
+    pause.clamp(least, most)
 }
 
 impl Waiting {

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::policy::caller::Callers;
+use crate::model::CallerName;
+use crate::policy::address::Origin;
+use crate::policy::caller::{Caller, Callers};
 use crate::policy::proof;
 use crate::policy::proof::{Identity, Proof, Shown};
 use crate::problem::{Kind, Problem};
@@ -22,13 +24,10 @@ impl Attempt {
     /// What a problem says about the attempt. A missing key is no attempt: nobody can guess without presenting one, and
     /// callers that probe an address first would lock themselves out.
     pub fn of(kind: Kind) -> Self {
-        if matches!(
-            kind,
-            Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer | Kind::RunUnknown
-        ) {
-            return Self::Failed;
+        match kind {
+            Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer => Self::Failed,
+            _ => Self::Unrelated,
         }
-        Self::Unrelated
     }
 }
 
@@ -36,13 +35,42 @@ impl Attempt {
 pub struct Access {
     /// Never empty. The first kind whose proof a request has decides alone.
     proofs: Box<[Box<dyn Proof>]>,
+    callers: Arc<Callers>,
+    /// Indices of the callers that may call; none where everybody may.
+    listed: Option<Box<[usize]>>,
 }
 
 impl Access {
     pub fn build(listed: &CallersSettings, places: &[KeyPlace], callers: &Arc<Callers>) -> Self {
         Self {
             proofs: proof::accepted(listed, places, callers).into_boxed_slice(),
+            callers: callers.clone(),
+            listed: match listed {
+                CallersSettings::Anonymous => None,
+                CallersSettings::Named(names) => Some(callers.named(names).into()),
+            },
         }
+    }
+
+    /// A caller that was identified once, by its name: none if it may not call any more.
+    ///
+    /// # Errors
+    /// `address-refused`.
+    pub fn known(&self, name: &CallerName, origin: Origin) -> Result<Option<Caller>, Problem> {
+        let Some(listed) = &self.listed else {
+            return Ok(Some(Caller::anonymous()).filter(|caller| caller.name == *name));
+        };
+        let mut members = listed
+            .iter()
+            .filter_map(|&index| Some((index, self.callers.member(index)?)));
+        let Some((index, member)) = members.find(|(_, member)| member.name == *name) else {
+            return Ok(None);
+        };
+        if let Err(outside) = member.networks.admit(origin) {
+            let problem = Problem::from(Kind::AddressRefused).because(format!("caller {name}: {outside}"));
+            return Err(problem.of_caller(name.clone(), None));
+        }
+        Ok(Some(member.identified(index, None)))
     }
 
     /// Identifies the caller, and checks that it may call.
@@ -276,12 +304,32 @@ mod tests {
     }
 
     #[test]
+    fn a_known_caller_is_let_in_as_long_as_it_is_listed_and_in_its_networks() {
+        let ask = |access: &Access, name: &str, from: &str| {
+            let found = access.known(&CallerName::parse(name).unwrap(), origin(from));
+            found
+                .map(|caller| caller.map(|caller| (caller.name.to_string(), caller.index)))
+                .map_err(|problem| problem.kind())
+        };
+        let named = access(&cast(), &["shop", "erp"]);
+        assert_eq!(
+            ask(&named, "erp", "10.1.1.1"),
+            Ok(Some(("erp".to_owned(), Some(0))))
+        );
+        assert_eq!(ask(&named, "erp", "11.0.0.1"), Err(Kind::AddressRefused));
+        for gone in ["plant", "never-was", "anonymous"] {
+            assert_eq!(ask(&named, gone, "192.0.2.1"), Ok(None), "{gone}");
+        }
+        let open = Access::build(&CallersSettings::Anonymous, &[], &Arc::default());
+        let anonymous = Some(("anonymous".to_owned(), None));
+        assert_eq!(ask(&open, "anonymous", "10.1.1.1"), Ok(anonymous));
+        assert_eq!(ask(&open, "shop", "10.1.1.1"), Ok(None));
+    }
+
+    #[test]
     fn only_a_wrong_credential_counts_as_a_failed_attempt() {
         for kind in Kind::ALL {
-            let wrong = matches!(
-                kind,
-                Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer | Kind::RunUnknown
-            );
+            let wrong = matches!(kind, Kind::KeyUnknown | Kind::KeyExpired | Kind::KeysDiffer);
             assert_eq!(Attempt::of(*kind) == Attempt::Failed, wrong, "{kind:?}");
         }
     }

@@ -30,6 +30,17 @@ pub struct Caller {
 }
 
 impl Caller {
+    pub(super) fn anonymous() -> Self {
+        Self {
+            name: CallerName::anonymous(),
+            label: None,
+            index: None,
+            number: 0,
+            delivery: None,
+            signed_with: None,
+        }
+    }
+
     /// Whose share its requests use: its own, or where callers are not known, that of its address.
     pub fn holder(&self, origin: Origin) -> Holder {
         match self.index {

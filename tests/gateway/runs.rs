@@ -20,6 +20,8 @@ const AT_ONCE: &str = "[route.answer]\nwait = \"0s\"\n";
 const WAIT: &str = "[route.answer]\nwait = \"10s\"\n";
 /// The key of the caller "bakery".
 const OTHER_KEY: &str = "canary-key-of-bakery-0123456789";
+/// Some tests ask as fast as possible.
+const OFTEN: &str = "rate = { requests = 100000, per = \"1s\" }\n";
 const PREFIX: &str = "/.flowgate/runs/";
 
 /// A flow whose run ends after so many questions.
@@ -39,9 +41,10 @@ async fn stage(more: &str, does: Flow) -> (World, Running, TriggerHandle) {
 }
 
 fn settings(world: &World, trigger: &str, more: &str) -> String {
+    let caller = format!("name = \"shop\"\n{OFTEN}");
     format!(
         "{}{KEYS}{}",
-        world.base(),
+        world.base().replace("name = \"shop\"\n", &caller),
         world.route("orders", "/orders", trigger, more)
     )
 }
@@ -286,7 +289,7 @@ async fn a_result_that_the_platform_refuses_is_a_problem_whose_run_has_started()
 }
 
 #[tokio::test]
-async fn an_address_that_was_made_up_is_a_failed_attempt() {
+async fn an_address_that_was_made_up_is_no_failed_attempt() {
     let (_world, gateway, trigger) = stage(AT_ONCE, asynchronous(0)).await;
     let at = address(&gateway.post("/orders", "{}").await);
     let sealed = &at[PREFIX.len()..];
@@ -319,20 +322,138 @@ async fn an_address_that_was_made_up_is_a_failed_attempt() {
             (&json!("/.flowgate/runs/***"), &json!(null))
         );
     }
-    for _ in forged.len()..10 {
+    for _ in forged.len()..12 {
         assert_eq!(gateway.ask(&format!("{PREFIX}x")).await.status, 404);
     }
-    let locked = gateway.ask(&format!("{PREFIX}x")).await;
-    assert_eq!(
-        (locked.status.as_u16(), locked.code().as_str()),
-        (429, "rate-limited")
-    );
+    // Any page can have a browser ask: a key that could be guessed is still accepted from there.
+    address(&gateway.post("/orders", "{}").await);
     let put = Request::put(&at).header("host", "localhost");
     let put = gateway.send(put.body(Full::default()).unwrap()).await;
     assert_eq!((put.status.as_u16(), put.header("allow")), (405, Some("GET")));
-    // A right one is served whatever others at its address try.
     assert_eq!(gateway.ask(&at).await.status, 201);
-    assert_eq!(trigger.runs(), 1);
+    assert_eq!(trigger.runs(), 2);
+}
+
+#[tokio::test]
+async fn an_address_is_valid_as_long_as_its_caller_may_call() {
+    let lines = format!("callers = [\"shop\", \"bakery\"]\n{AT_ONCE}");
+    let (world, mut gateway, trigger) = stage(AT_ONCE, asynchronous(0)).await;
+    let at = address(&gateway.post("/orders", "{}").await);
+    let both = settings(&world, &trigger.url(), &lines) + &caller("bakery", OTHER_KEY);
+    let outside = "name = \"shop\"\nnetworks = [\"192.0.2.0/24\"]\n";
+    for (text, status, code, cause) in [
+        (both.clone(), 201, "", ""),
+        (
+            both.replace("[\"shop\", \"bakery\"]", "[\"bakery\"]"),
+            404,
+            "run-unknown",
+            "the caller that started the run is gone",
+        ),
+        (
+            both.replace("callers = [\"shop\", \"bakery\"]", "anonymous = true"),
+            404,
+            "run-unknown",
+            "the caller that started the run is gone",
+        ),
+        (
+            both.replace("name = \"shop\"\n", outside),
+            403,
+            "address-refused",
+            "caller shop: 127.0.0.1",
+        ),
+        (
+            both.replace("name = \"shop\"\n", "name = \"shop\"\nenabled = false\n"),
+            403,
+            "address-refused",
+            "caller shop: 127.0.0.1",
+        ),
+        (both.clone(), 201, "", ""),
+    ] {
+        let config = Arc::new(world.load(&text));
+        gateway.server.reload(&config, Wanted::ByOperator).await.unwrap();
+        let answer = gateway.ask(&at).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        if status != 201 {
+            assert_eq!(answer.code(), code);
+            let logged = gateway.lines.of(&answer).await["cause"].to_string();
+            assert!(logged.contains(cause), "{logged}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn asking_at_an_address_costs_the_rate_of_its_caller() {
+    let (world, first, trigger) = stage(AT_ONCE, asynchronous(0)).await;
+    drop(first);
+    let rate = "rate = { requests = 3, per = \"1h\" }\n";
+    let text = settings(&world, &trigger.url(), AT_ONCE).replace(OFTEN, rate);
+    let gateway = world.start(&text);
+    gateway.ready().await;
+    let at = address(&gateway.post("/orders", "{}").await);
+    for _ in 0..2 {
+        assert_eq!(gateway.ask(&at).await.status, 201);
+    }
+    let refused = gateway.ask(&at).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code().as_str()),
+        (429, "rate-limited")
+    );
+    assert_eq!(gateway.lines.of(&refused).await["limit"], "caller");
+}
+
+#[tokio::test]
+async fn a_request_that_waits_leaves_the_memory_of_its_body_to_others() {
+    let world = World::new().await;
+    world.file("seal", SEAL);
+    let trigger = Trigger::any_user(TENANT).does(asynchronous(u32::MAX));
+    let trigger = world.emulator.flow.add(trigger);
+    let bodies = "[bodies]\nhold_size_max = \"1 KiB\"\nheld_budget = \"1 KiB\"\n";
+    let gateway = world.start(&format!("{}{bodies}", settings(&world, &trigger.url(), WAIT)));
+    gateway.ready().await;
+    let body = "x".repeat(1000);
+    let mut connection = gateway.connect().await;
+    let request = post("/orders").header("x-api-key", KEY);
+    let request = request.body(Full::from(body.clone())).unwrap();
+    let waiting = tokio::spawn(async move { connection.send(request).await });
+    world.emulator.flow.polls().reached(1).await;
+    trigger.does(Flow::json(200, &json!({})));
+    let answer = gateway.post("/orders", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(!waiting.is_finished());
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_platform_that_passes_ends_no_wait() {
+    for (refusal, expected) in [
+        (Reply::new(429).header("Retry-After", "30"), "30"),
+        (Reply::new(429).header("Retry-After", "300"), "60"),
+        (Reply::new(504), "2"),
+        (Reply::new(408), "2"),
+    ] {
+        let world = World::new().await;
+        world.file("seal", SEAL);
+        let does = Flow::Asynchronous {
+            polls: 0,
+            then: refusal,
+        };
+        let trigger = Trigger::any_user(TENANT).does(does).without_platform_headers();
+        let trigger = world.emulator.flow.add(trigger);
+        let lines = WAIT.replace("10s", "2500ms");
+        let gateway = world.start(&settings(&world, &trigger.url(), &lines));
+        gateway.ready().await;
+        let began = Instant::now();
+        let answer = gateway.post("/orders", "{}").await;
+        address(&answer);
+        assert_eq!(answer.header("retry-after"), Some(expected));
+        // There is no time for another question, and nobody is kept waiting for that.
+        assert!(
+            began.elapsed() < Duration::from_millis(2400),
+            "{:?}",
+            began.elapsed()
+        );
+        assert_eq!((trigger.runs(), world.emulator.flow.polls().get()), (1, 1));
+    }
 }
 
 #[tokio::test]
@@ -494,6 +615,65 @@ async fn a_reload_and_a_stop_while_a_request_waits() {
     address(&next.ask(&at).await);
 }
 
+/// The answer of a flow whose run is to be asked for only after a long time.
+fn in_45_seconds() -> Flow {
+    let run = Reply::new(202).header("Location", "/workflows/1/runs/2/operations/3");
+    Flow::Respond(run.header("Retry-After", "45"))
+}
+
+#[tokio::test]
+async fn a_stop_during_a_long_pause_keeps_nobody_waiting() {
+    let (_world, gateway, trigger) = stage(&WAIT.replace("10s", "5m"), in_45_seconds()).await;
+    let mut connection = gateway.connect().await;
+    let request = post("/orders").header("x-api-key", KEY);
+    let request = request.body(Full::from("{}")).unwrap();
+    let waiting = tokio::spawn(async move { connection.send(request).await });
+    trigger.run_count().reached(1).await;
+    let began = Instant::now();
+    let stopping = tokio::spawn(gateway.server.stop(std::future::pending()));
+    address(&waiting.await.unwrap());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    tokio::time::timeout(PATIENCE, stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_during_a_long_pause_ends_it() {
+    let (world, gateway, trigger) = stage(&WAIT.replace("10s", "5m"), in_45_seconds()).await;
+    let mut sender = gateway.connect_h2().await;
+    let request = Request::post("https://localhost/orders").header("x-api-key", KEY);
+    let waiting = tokio::spawn(sender.send_request(request.body(Full::from("{}")).unwrap()));
+    trigger.run_count().reached(1).await;
+    waiting.abort();
+    drop(waiting.await);
+    // Within the patience of a test, which is shorter than the pause.
+    let line = gateway.lines.wait_for(|line| line["end"] == "caller-gone").await;
+    assert_eq!(line["status"], 202);
+    assert_eq!(world.emulator.flow.polls().get(), 0);
+}
+
+#[tokio::test]
+async fn a_duplicate_waits_as_long_as_the_first_may_take_with_its_result() {
+    // Without the time for the result, a duplicate would wait no longer than two seconds.
+    let lines = "waiting_timeout = \"1ms\"\nconnect_timeout = \"1s\"\nresponse_timeout = \"1s\"\n";
+    let lines = format!("{lines}{WAIT}[route.duplicates]\nby = \"body\"\n");
+    let (_world, gateway, trigger) = stage(&lines, asynchronous(2)).await;
+    let mut connection = gateway.connect().await;
+    let request = || {
+        let request = post("/orders").header("x-api-key", KEY);
+        request.body(Full::from("{}")).unwrap()
+    };
+    let first = tokio::spawn(async move { connection.send(request()).await });
+    trigger.run_count().reached(1).await;
+    let again = gateway.send(request()).await;
+    let first = first.await.unwrap();
+    assert_eq!((first.status.as_u16(), again.status.as_u16()), (201, 201));
+    assert_eq!(
+        again.header("x-flowgate-duplicate-of"),
+        first.header("x-request-id")
+    );
+    assert_eq!(trigger.runs(), 1);
+}
+
 #[tokio::test]
 async fn for_a_caller_that_has_gone_nobody_asks() {
     let (world, gateway, trigger) = stage(WAIT, asynchronous(u32::MAX)).await;
@@ -514,8 +694,7 @@ async fn for_a_caller_that_has_gone_nobody_asks() {
 
 #[tokio::test]
 async fn a_secret_that_is_replaced_in_its_file_seals_from_then_on() {
-    // It is asked for as fast as possible.
-    let lines = format!("rate = {{ requests = 100000, per = \"1s\" }}\n{AT_ONCE}");
+    let lines = format!("{OFTEN}{AT_ONCE}");
     let (world, gateway, trigger) = stage(&lines, asynchronous(0)).await;
     let at = address(&gateway.post("/orders", "{}").await);
     world.file("seal", "short");

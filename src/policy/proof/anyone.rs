@@ -1,6 +1,5 @@
 //! No proof: the route is open to everybody, and no credential is looked at.
 
-use crate::model::CallerName;
 use crate::policy::address::Origin;
 use crate::policy::caller::Caller;
 use crate::policy::proof::shown::{Identity, Proof, Shown};
@@ -11,14 +10,7 @@ pub(in crate::policy) struct Anyone(Caller);
 
 impl Anyone {
     pub(in crate::policy) fn new() -> Self {
-        Self(Caller {
-            name: CallerName::anonymous(),
-            label: None,
-            index: None,
-            number: 0,
-            delivery: None,
-            signed_with: None,
-        })
+        Self(Caller::anonymous())
     }
 }
 
