@@ -1,6 +1,7 @@
 //! One request that claims to be signed: first its head, then the signature itself.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::time::SystemTime;
 
 use aws_lc_rs::digest;
@@ -133,6 +134,7 @@ impl Claim<'_> {
             values,
             timestamp: self.found.timestamp.as_ref().map(|(text, _)| &**text),
             id: self.found.id.as_deref(),
+            crc: OnceCell::new(),
         }
     }
 

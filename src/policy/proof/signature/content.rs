@@ -2,6 +2,7 @@
 //! function each.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 use aws_lc_rs::digest;
 use http::header::CONTENT_TYPE;
@@ -16,13 +17,15 @@ use crate::policy::proof::signature::request::Head;
 pub(super) type Pieces<'p> = Vec<Cow<'p, [u8]>>;
 
 /// What pieces are taken from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Parts<'p> {
     pub head: Head<'p>,
     pub body: &'p [u8],
     pub values: &'p BodyValues<'p>,
     pub timestamp: Option<&'p str>,
     pub id: Option<&'p str>,
+    /// The CRC-32 of the body, once a secret needed it: it is the same for all of them.
+    pub crc: OnceCell<u32>,
 }
 
 /// Parameters of a form that are sorted. More are refused, because each takes more memory than its bytes.
@@ -76,7 +79,7 @@ impl<'p> Parts<'p> {
                 Piece::UrlDecoded => Cow::Owned(hubspot_url(self.head.url)),
                 Piece::Method => Cow::Borrowed(self.head.method.as_str()),
                 Piece::At(place) => self.at(place)?.ok_or_else(|| missing(&place.to_string()))?,
-                Piece::BodyCrc => Cow::Owned(crc32(self.body).to_string()),
+                Piece::BodyCrc => Cow::Owned(self.crc.get_or_init(|| crc32(self.body)).to_string()),
                 Piece::Secret => Cow::Borrowed(secret.expose()),
             };
             Ok(bytes(text))
@@ -283,23 +286,51 @@ fn hubspot_url(url: &str) -> String {
     decoded
 }
 
-/// CRC-32 of IEEE 802.3, bit by bit: bodies of `PayPal` have a few kilobytes.
+/// What a byte adds to a CRC-32. Strangers choose the body, so it is not computed bit by bit.
+const CRC_OF_BYTE: [u32; 256] = {
+    let mut table = [0; 256];
+    let (mut rest, mut byte) = (table.as_mut_slice(), 0);
+    while let Some((entry, others)) = rest.split_first_mut() {
+        let (mut crc, mut bit) = (byte, 0);
+        while bit < 8 {
+            crc = crc_step(crc);
+            bit += 1;
+        }
+        *entry = crc;
+        (rest, byte) = (others, byte + 1);
+    }
+    table
+};
+
+/// One bit of a CRC-32.
+const fn crc_step(crc: u32) -> u32 {
+    (crc >> 1) ^ (0xEDB8_8320 & 0_u32.wrapping_sub(crc & 1))
+}
+
+/// CRC-32 of IEEE 802.3.
 fn crc32(body: &[u8]) -> u32 {
-    let step = |crc: u32, _| (crc >> 1) ^ (0xEDB8_8320 & 0_u32.wrapping_sub(crc & 1));
-    !body
-        .iter()
-        .fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+    let add = |crc: u32, byte: &u8| {
+        let [low, ..] = crc.to_le_bytes();
+        let of_byte = CRC_OF_BYTE.get(usize::from(low ^ byte));
+        (crc >> 8) ^ of_byte.copied().unwrap_or_default()
+    };
+    !body.iter().fold(u32::MAX, add)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{crc32, hubspot_url};
+    use super::{crc_step, crc32, hubspot_url};
 
     #[test]
     fn a_crc_is_that_of_ieee() {
         // The check value of the catalogue of CRC algorithms.
         assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
         assert_eq!(crc32(b""), 0);
+        // Every entry of the table, against the definition.
+        for byte in 0..=u8::MAX {
+            let bits = |crc: u32, byte: u8| (0..8).fold(crc ^ u32::from(byte), |crc, _| crc_step(crc));
+            assert_eq!(crc32(&[byte, 0x5A]), !bits(bits(u32::MAX, byte), 0x5A), "{byte}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! signed here.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -89,6 +90,7 @@ impl Scheme {
             values: &values,
             timestamp: timestamp.as_deref(),
             id: Some(request.id),
+            crc: OnceCell::new(),
         };
         let pieces = match recipe.algorithm {
             Algorithm::Token => Vec::<Cow<'_, [u8]>>::new(),
