@@ -34,9 +34,9 @@ pub(super) async fn supply(
     for wanted in wanted {
         let vendor = wanted
             .caller
-            .and_then(|index| snapshot.vendors.get(index)?.as_ref());
-        let Some(vendor) = vendor else { continue };
-        let permit = || snapshot.quotas.take_fetch(origin);
+            .and_then(|index| Some((index, snapshot.vendors.get(index)?.as_ref()?)));
+        let Some((index, vendor)) = vendor else { continue };
+        let permit = || snapshot.quotas.take_fetch(origin, index);
         let fetched = vendor.certificate(&wanted.url, permit).await;
         pending.supply(&wanted, fetched);
     }

@@ -114,7 +114,9 @@ impl Vendor {
                 wait: AGAIN,
             },
             FetchFailed::Limited(wait) => NoCertificate::Unavailable {
-                why: format!("{at}: too many certificates were fetched for requests from there, or for all"),
+                why: format!(
+                    "{at}: too many certificates were fetched for requests from there, or for this caller"
+                ),
                 wait,
             },
         })

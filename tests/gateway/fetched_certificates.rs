@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use flowgate::gateway::Wanted;
 use futures_util::future::join_all;
+use http::Request;
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -122,6 +123,30 @@ impl Amazon {
         self.gateway
             .send(request.body(Full::from(body.into())).unwrap())
             .await
+    }
+
+    /// A webhook of `PayPal` whose signature is right for the body `123456789`.
+    fn paypal(&self, url: &str, webhook: &str, body: &str) -> Request<Full<Bytes>> {
+        // The check value of CRC-32.
+        let crc = 0xCBF4_3926_u32;
+        let at = flowgate::model::clock::stamp();
+        let text = format!("69cd13f0|{at}|{webhook}|{crc}");
+        let request = post("/hooks")
+            .header("paypal-transmission-id", "69cd13f0")
+            .header("paypal-transmission-time", at)
+            .header("paypal-cert-url", url)
+            .header("paypal-transmission-sig", sign(&self.leaf, &text));
+        request.body(Full::from(body.to_owned())).unwrap()
+    }
+
+    /// Sends a request from another address of this machine; returns the status.
+    async fn send_from(&self, host: u8, request: Request<Full<Bytes>>) -> u16 {
+        let stream = self.gateway.tls_stream_from([127, 0, 1, host].into()).await;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let answer = sender.send_request(request).await.unwrap();
+        driver.abort();
+        answer.status().as_u16()
     }
 
     /// Sends a message that must be refused as any wrong credential is; returns what the caller learns.
@@ -401,22 +426,26 @@ async fn nobody_can_have_a_vendor_flooded_or_a_known_certificate_forgotten() {
 
     // From many addresses together.
     for host in 1..=100 {
-        let stream = amazon.gateway.tls_stream_from([127, 0, 1, host].into()).await;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-        let driver = tokio::spawn(connection);
         let body = forged(20_000 + usize::from(host));
-        let request = post("/hooks").body(Full::<Bytes>::from(body)).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        assert!(matches!(answer.status().as_u16(), 401 | 503));
-        driver.abort();
+        let request = post("/hooks").body(Full::from(body)).unwrap();
+        assert!(matches!(amazon.send_from(host, request).await, 401 | 503));
     }
     let more = amazon.vendor.reads().get() - asked;
     assert!((10..100).contains(&more), "{more}");
     amazon
         .unavailable(forged(30_000), "too many certificates were fetched")
         .await;
-    assert_eq!(amazon.send(good).await.status, 202);
+    assert_eq!(amazon.send(good.clone()).await.status, 202);
     assert_eq!(amazon.trigger.runs(), 12);
+
+    // What there is for one caller takes nothing from another: the certificate of PayPal is fetched.
+    let path = "/v1/notifications/certs/CERT-360caa42-fca2a594";
+    amazon.vendor.put(path, amazon.leaf.chain_pem.clone());
+    let genuine = amazon.paypal(&amazon.url(path), WEBHOOK, "123456789");
+    assert_eq!(amazon.send_from(200, genuine).await, 202);
+    // While nothing more is fetched for Amazon, also from an address that has asked for nothing yet.
+    let more = post("/hooks").body(Full::from(forged(30_001))).unwrap();
+    assert_eq!(amazon.send_from(201, more).await, 503);
 }
 
 #[tokio::test]
@@ -424,20 +453,10 @@ async fn a_webhook_of_paypal_is_checked_with_the_certificate_that_it_names() {
     let amazon = Amazon::new("").await;
     let path = "/v1/notifications/certs/CERT-360caa42-fca2a594";
     amazon.vendor.put(path, amazon.leaf.chain_pem.clone());
-    // The check value of CRC-32.
-    let (body, crc) = ("123456789", 0xCBF4_3926_u32);
+    let body = "123456789";
     let send = async |url: &str, webhook: &str, body: &str| {
-        let at = flowgate::model::clock::stamp();
-        let text = format!("69cd13f0|{at}|{webhook}|{crc}");
-        let request = post("/hooks")
-            .header("paypal-transmission-id", "69cd13f0")
-            .header("paypal-transmission-time", at)
-            .header("paypal-cert-url", url)
-            .header("paypal-transmission-sig", sign(&amazon.leaf, &text));
-        amazon
-            .gateway
-            .send(request.body(Full::from(body.to_owned())).unwrap())
-            .await
+        let request = amazon.paypal(url, webhook, body);
+        amazon.gateway.send(request).await
     };
     let url = amazon.url(path);
     let answer = send(&url, WEBHOOK, body).await;

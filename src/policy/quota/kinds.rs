@@ -86,8 +86,20 @@ pub(super) const FETCH_RATE: Rate = Rate {
     burst: 6,
 };
 
-/// The same for all addresses together: nobody can have a vendor flooded from here.
-pub(super) const FETCH_TOTAL_RATE: Rate = Rate {
+/// The same for all addresses together, for each caller whose vendor signs with a certificate: nobody can have a vendor flooded
+/// from here, and who uses up what there is for one caller takes nothing from the others.
+pub(super) static FETCH: LimitKind = LimitKind {
+    name: "fetch",
+    rate: |subject| match subject {
+        Subject::Caller(caller) => {
+            let recipe = &caller.signature.as_ref()?.recipe;
+            recipe.certificate.as_ref().map(|_| FETCH_TOTAL_RATE)
+        }
+        _ => None,
+    },
+};
+
+const FETCH_TOTAL_RATE: Rate = Rate {
     requests: 60,
     per: Duration::from_secs(60),
     burst: 30,

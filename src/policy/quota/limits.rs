@@ -9,8 +9,8 @@ use crate::model::Registry;
 use crate::policy::address::{Bucket, Origin};
 use crate::policy::key::GENERATED_PREFIX;
 use crate::policy::quota::kinds::{
-    ADDRESS, CHECK, FETCH_RATE, FETCH_TOTAL_RATE, HANDSHAKE, HANDSHAKE_RATE, KINDS, LimitKind,
-    OPEN_ADDRESSES_MAX, PAGE, PAGE_RATE, Subject,
+    ADDRESS, CHECK, FETCH, FETCH_RATE, HANDSHAKE, HANDSHAKE_RATE, KINDS, LimitKind, OPEN_ADDRESSES_MAX, PAGE,
+    PAGE_RATE, Subject,
 };
 use crate::policy::quota::rate::{Cell, Pace, Ticks};
 use crate::policy::quota::table::Addresses;
@@ -57,13 +57,11 @@ impl<K: Copy + Eq + Hash> OpenLimit<K> {
     }
 }
 
-/// What was fetched from vendors because of requests whose callers were not known yet.
+/// What was fetched from vendors for each address, because of requests whose callers were not known yet.
 #[derive(Debug)]
 struct Fetches {
     by_address: Addresses,
-    address_pace: Pace,
-    all: Cell,
-    all_pace: Pace,
+    pace: Pace,
 }
 
 impl LimitStates {
@@ -77,9 +75,7 @@ impl LimitStates {
             pages: OpenLimit::new(PAGE, PAGE_RATE, clock),
             fetches: Arc::new(Fetches {
                 by_address: Addresses::new(OPEN_ADDRESSES_MAX, clock),
-                address_pace: Pace::of(&FETCH_RATE, clock),
-                all: Cell::default(),
-                all_pace: Pace::of(&FETCH_TOTAL_RATE, clock),
+                pace: Pace::of(&FETCH_RATE, clock),
             }),
             clock,
         }
@@ -136,6 +132,8 @@ pub struct Quotas {
     handshakes: Arc<OpenLimit<(Bucket, usize)>>,
     pages: Arc<OpenLimit<Bucket>>,
     fetches: Arc<Fetches>,
+    /// One for each caller whose vendor signs with a certificate.
+    caller_fetches: Box<[Option<Limit>]>,
 }
 
 /// A limit with its state, and the texts for its refusals.
@@ -177,6 +175,10 @@ impl Quotas {
             handshakes: states.handshakes.clone(),
             pages: states.pages.clone(),
             fetches: states.fetches.clone(),
+            caller_fetches: callers
+                .iter()
+                .map(|caller| states.limit(&FETCH, Subject::Caller(caller)))
+                .collect(),
         }
     }
 
@@ -232,15 +234,18 @@ impl Quotas {
         }
     }
 
-    /// Takes something that a request of this address has fetched from a vendor.
+    /// Takes something that a request of this address has fetched from the vendor of a caller.
     ///
     /// # Errors
     /// How long to wait for the next.
-    pub fn take_fetch(&self, origin: Origin) -> Result<(), Duration> {
-        let fetches = &self.fetches;
-        fetches.all.probe(&fetches.all_pace)?;
-        fetches.by_address.take(origin.bucket(), &fetches.address_pace)?;
-        fetches.all.take(&fetches.all_pace)
+    pub fn take_fetch(&self, origin: Origin, caller: usize) -> Result<(), Duration> {
+        let of_caller = self.caller_fetches.get(caller).and_then(Option::as_ref);
+        if let Some(limit) = of_caller {
+            limit.cell.probe(&limit.pace)?;
+        }
+        let Fetches { by_address, pace } = &*self.fetches;
+        by_address.take(origin.bucket(), pace)?;
+        of_caller.map_or(Ok(()), |limit| limit.cell.take(&limit.pace))
     }
 
     /// Takes a request from the limits of its caller, its route and the gateway: from all of them or from
