@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::gateway::current::Gateway;
 use crate::gateway::estate::Estate;
-use crate::gateway::snapshot::Route;
+use crate::gateway::snapshot::{Route, Snapshot};
 use crate::model::signature::SECRETS_MAX;
 use crate::model::{CallerName, KeyLabel, RouteName, Secret, clock};
 use crate::policy::Origin;
@@ -19,14 +19,23 @@ pub enum NotOpened {
     NoRoute(RouteName),
     #[error("route {0} lists no vendor in `handshakes` that sends a secret, such as \"asana\"")]
     NoHandshake(RouteName),
+    #[error("route {0} lists no caller whose vendor sends its secrets, such as one with preset \"asana\"")]
+    NoneEnrolled(RouteName),
     #[error("there is no state folder to keep a secret in; set `folder` of [state] and restart the gateway")]
     NoFolder,
     #[error(
         "caller {0} has {SECRETS_MAX} secrets, and more are not tried; forget one with `flowgate vendor forget`"
     )]
     Full(CallerName),
-    #[error("caller {0} has no secret {1}; `flowgate vendor forget` without a label lists them")]
-    NoSecret(CallerName, KeyLabel),
+    #[error(
+        "no caller of route {0} has an enrolled secret {1}; `flowgate vendor forget` without a label lists them"
+    )]
+    NoSecret(RouteName, KeyLabel),
+    #[error(
+        "callers {0} and {1} of the route both have a secret {2}; name a route that lists only one of them, or have this route \
+         list only one and reload"
+    )]
+    Ambiguous(CallerName, CallerName, KeyLabel),
     #[error(
         "the secret is refused until the gateway is restarted, but it could not be removed from its file: {0}"
     )]
@@ -35,7 +44,7 @@ pub enum NotOpened {
 
 /// Accepts the secret of a handshake if the route is open for one.
 pub(super) async fn accept(
-    estate: &Estate,
+    (estate, snapshot): (&Estate, &Snapshot),
     route: &Route,
     (vendor, caller): (&'static str, &CallerName),
     secret: Secret,
@@ -43,6 +52,10 @@ pub(super) async fn accept(
 ) -> Result<(), Problem> {
     let refused =
         |why: &str| Problem::from(Kind::HandshakeRefused).because(format!("handshake of {vendor}: {why}"));
+    // A secret from elsewhere would let in nobody, and takes nothing from the opening.
+    if let Err(outside) = snapshot.callers.admit(caller, origin) {
+        return Err(refused(&format!("caller {caller}: {outside}")));
+    }
     let name = &route.name;
     let Some(until) = estate.enrolments.close(name) else {
         let why = format!(
@@ -77,7 +90,8 @@ pub(super) async fn accept(
 impl Gateway {
     /// Has a route accept the secret of one handshake for so long. Returns the caller whose it will be.
     pub fn open_enrolment(&self, route: &RouteName, period: Duration) -> Result<CallerName, NotOpened> {
-        let (caller, max) = self.enrolling(route)?;
+        let found = self.route(route, |route| route.enrols.clone())?;
+        let (caller, max) = found.ok_or_else(|| NotOpened::NoHandshake(route.clone()))?;
         let enrolments = &self.estate.enrolments;
         if !enrolments.kept.has_place() {
             return Err(NotOpened::NoFolder);
@@ -89,31 +103,42 @@ impl Gateway {
         Ok(caller)
     }
 
-    /// The secrets that were enrolled for the caller of a route.
+    /// The secrets that were enrolled for callers of a route, also if it accepts none any more: they still let somebody in.
     pub fn enrolled(&self, route: &RouteName) -> Result<Vec<EnrolledSecret>, NotOpened> {
-        let (caller, _) = self.enrolling(route)?;
-        Ok(self.estate.enrolments.kept.of(&caller))
+        let callers = self.route(route, |route| route.enrolled.clone())?;
+        if callers.is_empty() {
+            return Err(NotOpened::NoneEnrolled(route.clone()));
+        }
+        let kept = &self.estate.enrolments.kept;
+        Ok(callers.iter().flat_map(|caller| kept.of(caller)).collect())
     }
 
     /// Forgets a secret that was enrolled: what is signed with it is refused from now on.
     pub fn forget_enrolled(&self, route: &RouteName, label: &KeyLabel) -> Result<CallerName, NotOpened> {
-        let (caller, _) = self.enrolling(route)?;
+        let unknown = || NotOpened::NoSecret(route.clone(), label.clone());
+        let mut found = self
+            .enrolled(route)?
+            .into_iter()
+            .filter(|kept| kept.label == *label);
+        let caller = found.next().ok_or_else(unknown)?.caller;
+        if let Some(other) = found.next() {
+            return Err(NotOpened::Ambiguous(caller, other.caller, label.clone()));
+        }
         let enrolments = &self.estate.enrolments;
         let removed = enrolments.kept.remove(&caller, label);
         enrolments.spread(&caller);
         match removed {
             Ok(true) => Ok(caller),
-            Ok(false) => Err(NotOpened::NoSecret(caller, label.clone())),
+            Ok(false) => Err(unknown()),
             Err(error) => Err(NotOpened::NotRemoved(error)),
         }
     }
 
-    /// The caller of a route whose secrets are enrolled, and how many there may be.
-    fn enrolling(&self, name: &RouteName) -> Result<(CallerName, usize), NotOpened> {
+    /// Something of a route in the settings in force.
+    fn route<T>(&self, name: &RouteName, what: impl FnOnce(&Route) -> T) -> Result<T, NotOpened> {
         let snapshot = self.snapshot();
         let route = snapshot.routes.iter().find(|route| route.name == *name);
         let route = route.ok_or_else(|| NotOpened::NoRoute(name.clone()))?;
-        let enrols = route.enrols.clone();
-        enrols.ok_or_else(|| NotOpened::NoHandshake(name.clone()))
+        Ok(what(route))
     }
 }

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, Weak};
 
 use tokio::time::Instant;
 
-use crate::model::signature::SigningSecret;
+use crate::model::signature::{SECRETS_MAX, SigningSecret};
 use crate::model::{CallerName, KeyLabel, RouteName, Secret, clock, locked};
 use crate::policy::Origin;
-use crate::policy::signature::{SchemeError, Signer};
+use crate::policy::signature::Signer;
 use crate::state::{Actor, Enrolled, Trail};
 
 /// What the trail names it.
@@ -35,12 +35,12 @@ impl Enrolments {
     }
 
     /// Has the signer of a caller use what is enrolled, now and later.
-    pub(super) fn follow(&self, caller: &CallerName, signer: &Arc<Signer>) -> Result<(), SchemeError> {
+    pub(super) fn follow(&self, caller: &CallerName, signer: &Arc<Signer>) {
         let mut signers = locked(&self.signers);
         let mine = signers.entry(caller.clone()).or_default();
         mine.retain(|signer| signer.strong_count() > 0);
         mine.push(Arc::downgrade(signer));
-        signer.enrol(self.secrets(caller))
+        self.supply(caller, signer);
     }
 
     /// Has all signers of a caller use what is enrolled now.
@@ -48,9 +48,28 @@ impl Enrolments {
         let signers = locked(&self.signers);
         let mine = signers.get(caller).into_iter().flatten();
         for signer in mine.filter_map(Weak::upgrade) {
-            if let Err(why) = signer.enrol(self.secrets(caller)) {
-                tracing::error!(%caller, "the secrets that were enrolled are not used: {why}");
+            self.supply(caller, &signer);
+        }
+    }
+
+    /// Has a signer use what is enrolled. What it cannot use must not keep the gateway from starting with settings that are
+    /// right by themselves.
+    fn supply(&self, caller: &CallerName, signer: &Signer) {
+        match signer.enrol(self.secrets(caller)) {
+            Ok(others) if others.is_empty() => {}
+            Ok(others) => {
+                let others: Vec<_> = others.iter().map(KeyLabel::as_str).collect();
+                let others = others.join(", ");
+                tracing::error!(
+                    %caller,
+                    "caller {caller} has more than {SECRETS_MAX} secrets, together with those of the settings, and what is \
+                     signed with {others} is refused; remove one from the settings, or forget one with `flowgate vendor forget`"
+                );
             }
+            Err(why) => tracing::error!(
+                %caller,
+                "the secrets that were enrolled for caller {caller} are not used: {why}; correct its [caller.signature]"
+            ),
         }
     }
 

@@ -126,7 +126,7 @@ pub(super) async fn conclude(
         AlsoDue::Nothing => {}
         AlsoDue::Enrol { caller, secret } => {
             let of = (answered.vendor, caller);
-            enrolment::accept(estate, route, of, secret.clone(), origin).await?;
+            enrolment::accept((estate, snapshot), route, of, secret.clone(), origin).await?;
         }
         AlsoDue::Warning(text) => tracing::warn!(route = %route.name, "{text}"),
         AlsoDue::Confirm(confirmation) => {

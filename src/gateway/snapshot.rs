@@ -74,20 +74,31 @@ fn credentials(settings: &RouteSettings, callers: &Callers) -> Vec<HeaderName> {
     fields
 }
 
-/// Has callers whose vendor sends secrets use those that came.
-fn follow_enrolments(config: &Config, callers: &Callers, estate: &Estate) -> Result<(), SignerError> {
-    for CallerSettings { name, signature, .. } in &config.callers {
-        let origin = signature.as_ref().map(|signature| signature.recipe.secrets);
-        let Some(signer) = callers
-            .signer(name)
-            .filter(|_| origin == Some(SecretOrigin::Handshake))
-        else {
-            continue;
-        };
-        let followed = estate.enrolments.follow(name, signer);
-        followed.map_err(|why| SignerError::of(name, why))?;
+/// The callers whose vendor sends their secrets.
+fn enrolled(config: &Config) -> impl Iterator<Item = &CallerName> {
+    let callers = config.callers.iter().filter(|caller| {
+        let signature = caller.signature.as_ref();
+        signature.is_some_and(|signature| signature.recipe.secrets == SecretOrigin::Handshake)
+    });
+    callers.map(|caller| &caller.name)
+}
+
+/// Has these callers use the secrets that came.
+fn follow_enrolments(config: &Config, callers: &Callers, estate: &Estate) {
+    for name in enrolled(config) {
+        if let Some(signer) = callers.signer(name) {
+            estate.enrolments.follow(name, signer);
+        }
     }
-    Ok(())
+}
+
+/// Those of them that a route lists, whether or not it accepts a secret now.
+fn enrolled_of(settings: &RouteSettings, config: &Config) -> Vec<CallerName> {
+    let CallersSettings::Named(names) = &settings.callers else {
+        return Vec::new();
+    };
+    let listed = enrolled(config).filter(|name| names.contains(name));
+    listed.cloned().collect()
 }
 
 /// The caller of a route whose secrets its vendor sends in a handshake, and how many there may be beside those of the settings.
@@ -125,6 +136,8 @@ pub(super) struct Route {
     pub handshakes: Option<Box<Handshakes>>,
     /// The caller whose secrets a vendor sends here, and how many of those there may be.
     pub enrols: Option<(CallerName, usize)>,
+    /// The callers that may have secrets which a vendor sent, here or earlier.
+    pub enrolled: Vec<CallerName>,
     pub checks: Checks,
     /// Scheme and host under which callers know it.
     pub public_url: Option<PublicUrl>,
@@ -246,7 +259,7 @@ impl Snapshot {
             callers.revoke_all(|digest| estate.revocations.has(&digest.to_setting()));
         }
         callers.advance(Minute::of(clock::wall()));
-        follow_enrolments(config, &callers, estate)?;
+        follow_enrolments(config, &callers, estate);
         let callers = Arc::new(callers);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (index, settings) in config.routes.iter().enumerate() {
@@ -363,6 +376,7 @@ impl Route {
             access,
             networks: Networks::build(&settings.networks),
             enrols: enrols(settings, config),
+            enrolled: enrolled_of(settings, config),
             handshakes: Handshakes::build(&settings.handshakes, &settings.callers, callers),
             checks: settings.checks,
             public_url: settings.public_url.clone(),

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 
 use crate::model::{CallerName, Holder, KeyLabel, Minute, Registry, Secret};
-use crate::policy::address::{Networks, Origin, canonical};
+use crate::policy::address::{Networks, Origin, OutsideNetworks, canonical};
 use crate::policy::key::{DigestStart, Identified, Keys, Lapse};
 use crate::policy::proof::signature::{Signer, SignerError};
 use crate::settings::{CallerSettings, KeyDigest};
@@ -112,6 +112,12 @@ impl Callers {
     /// What the requests of a caller must be signed with.
     pub fn signer(&self, name: &CallerName) -> Option<&Arc<Signer>> {
         self.member(*self.by_name.get(name)?)?.signer.as_ref()
+    }
+
+    /// Lets an origin in as that of a caller, or returns which of its lists refuses it.
+    pub fn admit(&self, name: &CallerName, origin: Origin) -> Result<(), OutsideNetworks> {
+        let member = self.by_name.get(name).and_then(|index| self.member(*index));
+        member.map_or(Ok(()), |member| member.networks.admit(origin))
     }
 
     /// The indices of callers with these names; a name that no caller has is left out.

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use crate::emulator::Answer as Flow;
@@ -45,8 +45,14 @@ async fn asana() -> (World, TriggerHandle, Program, String) {
 }
 
 async fn send(world: &World, program: &Program, request: Request<Full<Bytes>>) -> Answer {
+    send_from([127, 0, 0, 1], world, program, request).await
+}
+
+async fn send_from(from: [u8; 4], world: &World, program: &Program, request: Request<Full<Bytes>>) -> Answer {
     let tls = Arc::new(world.emulator.ca.client_config(&["http/1.1"]));
-    let tcp = TcpStream::connect(program.address.unwrap()).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let tcp = socket.connect(program.address.unwrap()).await.unwrap();
     let stream = TlsConnector::from(tls)
         .connect(server_name("localhost"), tcp)
         .await
@@ -122,6 +128,13 @@ async fn a_secret_is_accepted_once_while_the_route_is_open_and_kept() {
             .contains("run `flowgate vendor enrol tasks --for 10m`"),
         "{why}"
     );
+    let of_delivery = |line: &Value| {
+        let cause = line["cause"].as_str();
+        cause.is_some_and(|cause| {
+            cause.contains("caller board: no secret is enrolled for it yet; run `flowgate vendor enrol")
+        })
+    };
+    program.line(of_delivery).await;
 
     open(&world).await;
     let accepted = handshake(&world, &program, first).await;
@@ -227,7 +240,11 @@ async fn what_cannot_be_opened_or_forgotten_says_why() {
         (&["enrol", "tasks", "--for", "0m"][..], "write how long"),
         (
             &["forget", "tasks", "asana-9"][..],
-            "caller board has no secret asana-9",
+            "no caller of route tasks has an enrolled secret asana-9",
+        ),
+        (
+            &["forget", "orders"][..],
+            "route orders lists no caller whose vendor sends its secrets",
         ),
     ] {
         let refused = err(&flowgate(&world, &[&["vendor"], arguments].concat()).await);
@@ -266,4 +283,107 @@ async fn what_cannot_be_kept_is_not_accepted_and_the_vendor_may_try_again() {
     std::fs::remove_dir(&file).unwrap();
     assert_eq!(handshake(&world, &program, SECRETS[0]).await.status, 200);
     assert_eq!(deliver(&world, &program, SECRETS[0]).await, 202);
+}
+
+const BOARD: &str = "[caller.signature]\npreset = \"asana\"\n";
+
+#[tokio::test]
+async fn a_secret_is_listed_and_forgotten_also_where_none_is_accepted_any_more() {
+    let (world, _, program, text) = asana().await;
+    open(&world).await;
+    assert_eq!(handshake(&world, &program, SECRETS[0]).await.status, 200);
+    world.file("program.toml", &text.replace("handshakes = [\"asana\"]", ""));
+    out(&flowgate(&world, &["reload"]).await);
+    let refused = err(&flowgate(&world, &["vendor", "enrol", "tasks"]).await);
+    assert!(refused.contains("lists no vendor in `handshakes`"), "{refused}");
+    assert_eq!(deliver(&world, &program, SECRETS[0]).await, 202, "still in force");
+    let list = out(&flowgate(&world, &["vendor", "forget", "tasks"]).await);
+    assert!(list.starts_with("asana-1  of caller board, since "), "{list}");
+    out(&flowgate(&world, &["vendor", "forget", "tasks", "asana-1"]).await);
+    assert_eq!(deliver(&world, &program, SECRETS[0]).await, 401);
+}
+
+#[tokio::test]
+async fn of_two_callers_with_the_same_label_none_is_forgotten_by_guess() {
+    let (world, _, mut program, text) = asana().await;
+    ended(&mut program).await;
+    let line = |caller: &str, secret: &str| {
+        format!(
+            "{{\"caller\":\"{caller}\",\"label\":\"asana-1\",\"since\":\"2026-01-01T00:00:00Z\",\"secret\":\"{secret}\"}}\n"
+        )
+    };
+    let kept = [line("board", SECRETS[0]), line("twin", SECRETS[1])].concat();
+    std::fs::write(world.dir().join("state/enrolled.jsonl"), kept).unwrap();
+    let twin = format!("{BOARD}[[caller]]\nname = \"twin\"\n{BOARD}");
+    let text = text
+        .replace(BOARD, &twin)
+        .replace("handshakes = [\"asana\"]", "")
+        .replace("callers = [\"board\"]", "callers = [\"board\", \"twin\"]");
+    let program = started(&world, &text).await;
+    let list = out(&flowgate(&world, &["vendor", "forget", "tasks"]).await);
+    assert!(
+        list.contains("of caller board") && list.contains("of caller twin"),
+        "{list}"
+    );
+    let refused = err(&flowgate(&world, &["vendor", "forget", "tasks", "asana-1"]).await);
+    assert!(
+        refused.contains("callers board and twin of the route both have a secret asana-1"),
+        "{refused}"
+    );
+    for secret in &SECRETS[..2] {
+        assert_eq!(deliver(&world, &program, secret).await, 202);
+    }
+}
+
+#[tokio::test]
+async fn a_secret_from_outside_of_the_callers_networks_is_refused_and_the_route_stays_open() {
+    let (world, _, mut program, text) = asana().await;
+    ended(&mut program).await;
+    let text = text.replace(
+        "name = \"board\"\n",
+        "name = \"board\"\nnetworks = [\"127.0.0.2/32\"]\n",
+    );
+    let mut program = started(&world, &text).await;
+    open(&world).await;
+    let refused = handshake(&world, &program, SECRETS[0]).await;
+    assert_eq!(refused.code(), "handshake-refused");
+    let why = |line: &Value| {
+        let cause = line["cause"].as_str();
+        cause.is_some_and(|cause| cause.contains("caller board: 127.0.0.1 is not on the allow list"))
+    };
+    program.line(why).await;
+    let request = post("/tasks").header("x-hook-secret", SECRETS[1]);
+    let request = request.body(Full::default()).unwrap();
+    let accepted = send_from([127, 0, 0, 2], &world, &program, request).await;
+    assert_eq!(accepted.status, 200, "{}", accepted.text());
+}
+
+#[tokio::test]
+async fn secrets_beyond_the_limit_are_logged_and_do_not_keep_the_gateway_from_starting() {
+    let (world, _, mut program, text) = asana().await;
+    let secret = |number: usize| format!("{}{number}", &SECRETS[0][1..]);
+    for number in 1..=8 {
+        open(&world).await;
+        assert_eq!(handshake(&world, &program, &secret(number)).await.status, 200);
+    }
+    ended(&mut program).await;
+    world.file("secret", SECRETS[1]);
+    let text = text.replace(BOARD, &format!("{BOARD}secret = \"file:secret\"\n"));
+    let mut program = Program::start(&world, &text);
+    let line = program.line(|line| line["level"] == "ERROR").await;
+    assert_eq!(line["caller"], "board");
+    let message = line["message"].as_str().unwrap();
+    assert!(
+        message.contains("what is signed with asana-8 is refused"),
+        "{message}"
+    );
+    program.address().await;
+    for secret in [SECRETS[1], &secret(1), &secret(7)] {
+        assert_eq!(deliver(&world, &program, secret).await, 202);
+    }
+    assert_eq!(deliver(&world, &program, &secret(8)).await, 401);
+    // One that is forgotten makes room for it at once.
+    out(&flowgate(&world, &["vendor", "forget", "tasks", "asana-1"]).await);
+    assert_eq!(deliver(&world, &program, &secret(8)).await, 202);
+    assert_eq!(deliver(&world, &program, &secret(1)).await, 401);
 }

@@ -164,7 +164,11 @@ impl Claim<'_> {
         if let Some((label, why)) = inactive {
             return Err(Unverified::Inactive { label, why });
         }
-        Err(Unverified::Mismatch(Box::new(self.checked(body))))
+        // Only a vendor that sends its secrets has none.
+        match scheme.secrets.is_empty() {
+            true => Err(Unverified::NothingEnrolled),
+            false => Err(Unverified::Mismatch(Box::new(self.checked(body)))),
+        }
     }
 
     /// What the recipe places in the body.

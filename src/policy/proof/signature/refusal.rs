@@ -60,6 +60,10 @@ pub enum Unverified {
         "what is signed has the form of a token that the vendor sends before its events, which is signed for anybody who asks"
     )]
     ChallengeToken,
+    #[error(
+        "no secret is enrolled for it yet; run `flowgate vendor enrol ROUTE --for 10m`, then have the vendor create the webhook"
+    )]
+    NothingEnrolled,
     #[error("{0}")]
     Mismatch(Box<Checked>),
 }

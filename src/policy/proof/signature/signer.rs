@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use http::HeaderName;
 
-use crate::model::signature::{Place, SigningSecret};
-use crate::model::{CallerName, Secret, locked};
+use crate::model::signature::{Place, SECRETS_MAX, SigningSecret};
+use crate::model::{CallerName, KeyLabel, Secret, locked};
 use crate::policy::proof::signature::scheme::{Scheme, SchemeError};
 use crate::settings::{SignatureSettings, UNRESOLVED};
 
@@ -31,13 +31,6 @@ struct Secrets {
 pub struct SignerError {
     caller: CallerName,
     why: SchemeError,
-}
-
-impl SignerError {
-    pub fn of(caller: &CallerName, why: SchemeError) -> Self {
-        let caller = caller.clone();
-        Self { caller, why }
-    }
 }
 
 impl Signer {
@@ -89,12 +82,19 @@ impl Signer {
         self.change(|held| held.of_settings = labelled(settings, secrets))
     }
 
-    /// Checks with these secrets of the vendor as well, in place of those it had sent before.
+    /// Checks with these secrets of the vendor as well, in place of those it had sent before: with as many as there is room
+    /// for beside those of the settings. Returns the labels of the others.
     ///
     /// # Errors
     /// What is wrong with one; those that were used before stay.
-    pub fn enrol(&self, secrets: Vec<SigningSecret>) -> Result<(), SchemeError> {
-        self.change(|held| held.enrolled = secrets)
+    pub fn enrol(&self, mut secrets: Vec<SigningSecret>) -> Result<Vec<KeyLabel>, SchemeError> {
+        let mut others = Vec::new();
+        self.change(|held| {
+            let room = SECRETS_MAX.saturating_sub(held.of_settings.len());
+            others = secrets.split_off(room.min(secrets.len()));
+            held.enrolled = secrets;
+        })?;
+        Ok(others.into_iter().map(|secret| secret.label).collect())
     }
 
     fn change(&self, change: impl FnOnce(&mut Secrets)) -> Result<(), SchemeError> {
