@@ -148,9 +148,26 @@ async fn lists_are_those_of_the_revision_and_are_not_followed_after_a_rollback()
     );
     out(&flowgate(&world, &["rollback", "2", "--readmit"]).await);
     assert_eq!(status(&world, &program, KEY).await, 202);
-    // Longer than a list that is followed needs.
-    world.file("partners", "198.51.100.0/24\n");
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    // Another gateway follows the same list, and one that this one does not have: by its second reload this one would have had
+    // more than the time that it needs.
+    world.file("others", "127.0.0.0/8\n");
+    let both = listed
+        .replace("folder = \"state\"", "folder = \"other-state\"")
+        .replace(
+            "[[route]]",
+            "[[caller]]\nname = \"other\"\nnetworks_file = \"others\"\n[[route]]",
+        );
+    assert!(
+        both.contains("other-state") && both.contains("\"others\""),
+        "{both}"
+    );
+    let mut follower = started(&world, &both).await;
+    for (list, revision) in [("partners", 2), ("others", 3)] {
+        world.file(list, "198.51.100.0/24\n");
+        follower
+            .line(|line| line["because"] == "a list file" && line["revision"] == revision)
+            .await;
+    }
     assert_eq!(status(&world, &program, KEY).await, 202);
     assert_eq!(program.readiness(admin).await["pinned"], 2);
 }
