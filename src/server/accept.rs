@@ -16,11 +16,12 @@ use crate::gateway::Gateway;
 use crate::secrets::Rereader;
 use crate::server::listening::{Listening, Speaks, Spoken};
 use crate::server::phase::{Phase, Phases};
+use crate::server::reason::Reason;
 use crate::server::refusals::Refusals;
 use crate::server::seats::{Counting, Seat, Seats};
 use crate::server::shared::{Shared, refused};
 use crate::server::sockets::BACKLOG;
-use crate::server::{connection, http1, tls};
+use crate::server::{connection, http1, reason, tls};
 use crate::settings::{ConnectionSettings, ListenerSettings, Peers, Transport};
 
 /// Pause after a failed accept: out of file descriptors, nothing gets better by trying at once.
@@ -151,7 +152,7 @@ pub(super) async fn accept(
             Ok((tcp, peer)) => door.welcome(tcp, peer, listening.speaks()),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                door.plan.gateway.counters().refused("accept-failed");
+                door.plan.gateway.counters().refused(reason::ACCEPT_FAILED.code);
                 if Instant::now() >= next_line {
                     next_line = Instant::now() + ACCEPT_LINE_PERIOD;
                     tracing::warn!(%error, "cannot accept connections at the moment");
@@ -195,7 +196,7 @@ impl Door {
             Spoken::Plain(from, _) => {
                 let address = peer.ip().to_canonical();
                 if !from.iter().any(|network| network.contains(&address)) {
-                    return self.turn_away(peer, &speaks, "plain-http-address");
+                    return self.turn_away(peer, &speaks, reason::PLAIN_HTTP_ADDRESS);
                 }
                 Counting::Named
             }
@@ -211,7 +212,7 @@ impl Door {
         let worker = other.as_ref().map_or(self.worker, |(worker, _)| *worker);
         let seat = match self.plan.seats.take(worker, peer, counting) {
             Ok(seat) => seat,
-            Err(full) => return self.turn_away(peer, &speaks, full.reason()),
+            Err(reason) => return self.turn_away(peer, &speaks, reason),
         };
         let Some((_, inbox)) = other else {
             return self.serve(tcp, peer, &speaks, seat);
@@ -263,7 +264,7 @@ impl Door {
         }
     }
 
-    fn turn_away(&self, peer: SocketAddr, speaks: &Speaks, reason: &'static str) {
+    fn turn_away(&self, peer: SocketAddr, speaks: &Speaks, reason: Reason) {
         if let Some(shared) = speaks.shared.get(self.worker) {
             refused(shared, peer, reason, None);
         }
@@ -271,7 +272,7 @@ impl Door {
 
     /// A connection that the system did not let go of, or not let in.
     fn lost(&self, error: &io::Error) {
-        self.plan.gateway.counters().refused("accept-failed");
+        self.plan.gateway.counters().refused(reason::ACCEPT_FAILED.code);
         tracing::debug!(worker = self.worker, %error, "a connection was lost on its way to another worker");
     }
 }

@@ -10,10 +10,11 @@ use tokio::sync::watch;
 
 use crate::counters::ReasonLabels;
 use crate::server::phase::{Draining, Phase, stopping};
+use crate::server::reason::Reason;
 use crate::server::seats::Seat;
 use crate::server::shared::{LAST_CALL, Shared, refused};
 use crate::server::tls::Offer;
-use crate::server::{http1, http2, tls};
+use crate::server::{http1, http2, reason, tls};
 use crate::wire::{NoHandshake, OfCaller};
 
 pub(super) async fn serve_tls(
@@ -56,7 +57,7 @@ pub(super) async fn serve_tls(
 fn handshake_failed(shared: &Shared, peer: SocketAddr, failed: &NoHandshake, deadline: Duration) {
     if failed.is_cut {
         let detail = format!("no whole handshake within {deadline:?}");
-        return handshake_refused(shared, peer, "handshake-timeout", detail);
+        return handshake_refused(shared, peer, reason::HANDSHAKE_TIMEOUT, detail);
     }
     let (reason, sentence) = tls::explain(&failed.why);
     let detail = match Offer::read(&failed.said) {
@@ -66,8 +67,8 @@ fn handshake_failed(shared: &Shared, peer: SocketAddr, failed: &NoHandshake, dea
     handshake_refused(shared, peer, reason, detail);
 }
 
-fn handshake_refused(shared: &Shared, peer: SocketAddr, reason: &'static str, detail: String) {
-    let labels = ReasonLabels { reason };
+fn handshake_refused(shared: &Shared, peer: SocketAddr, reason: Reason, detail: String) {
+    let labels = ReasonLabels { reason: reason.code };
     shared
         .gateway
         .counters()

@@ -1,6 +1,9 @@
 //! The table of why a connection was turned away or did not end as it should: `reason` of its line and its metric label.
 
-use crate::model::{Page, failures};
+use crate::model::{FailureRow, Page, failures};
+
+/// A row of the table below.
+pub(super) type Reason = &'static FailureRow;
 
 failures! {
     /// Every reason of a connection line.

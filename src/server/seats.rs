@@ -14,6 +14,8 @@ use crate::counters::{Counters, WorkerLabels};
 use crate::model::locked;
 use crate::policy::address::Bucket;
 use crate::policy::{Networks, Origin};
+use crate::server::reason;
+use crate::server::reason::Reason;
 use crate::settings::{ConnectionSettings, NetworkSettings};
 
 /// Addresses for which memory is kept ready; what a flood of them took is given back.
@@ -62,23 +64,6 @@ pub(super) enum Counting {
     Named,
 }
 
-/// Why there is no seat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
-    Everywhere,
-    OfAddress,
-}
-
-impl Full {
-    /// The word for log and metrics.
-    pub(super) fn reason(self) -> &'static str {
-        match self {
-            Self::Everywhere => "connections-full",
-            Self::OfAddress => "connections-full-address",
-        }
-    }
-}
-
 impl Seats {
     pub(super) fn new(settings: &ConnectionSettings, workers: usize, counters: &Counters) -> Arc<Self> {
         let exempt = NetworkSettings {
@@ -113,10 +98,10 @@ impl Seats {
         worker: usize,
         peer: SocketAddr,
         counting: Counting,
-    ) -> Result<Seat, Full> {
+    ) -> Result<Seat, Reason> {
         if self.taken.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.taken.fetch_sub(1, Ordering::Relaxed);
-            return Err(Full::Everywhere);
+            return Err(reason::CONNECTIONS_FULL);
         }
         let origin = Origin::of_peer(peer);
         let bucket = (counting == Counting::ByAddress && !self.is_exempt(origin)).then(|| origin.bucket());
@@ -124,7 +109,7 @@ impl Seats {
             && !self.take_of_address(bucket)
         {
             self.taken.fetch_sub(1, Ordering::Relaxed);
-            return Err(Full::OfAddress);
+            return Err(reason::CONNECTIONS_FULL_ADDRESS);
         }
         self.gauge.inc();
         if let Some(gauge) = self.by_worker.get(worker) {
@@ -256,9 +241,10 @@ pub(super) mod tests {
     use std::net::SocketAddr;
     use std::sync::Arc;
 
-    use super::{ADDRESSES_KEPT, Counting, Full, Seats};
+    use super::{ADDRESSES_KEPT, Counting, Seats};
     use crate::counters::Counters;
     use crate::model::locked;
+    use crate::server::reason;
     use crate::settings::ConnectionSettings;
 
     pub(in crate::server) fn seats(max: usize, per_address_max: usize, exempt: &[&str]) -> Arc<Seats> {
@@ -281,7 +267,7 @@ pub(super) mod tests {
         let take = |address| seats.take(0, peer(address), Counting::ByAddress);
         let first = take("192.0.2.1").unwrap();
         let _second = take("::ffff:192.0.2.1").unwrap();
-        assert_eq!(take("192.0.2.1").unwrap_err(), Full::OfAddress);
+        assert_eq!(take("192.0.2.1").unwrap_err(), reason::CONNECTIONS_FULL_ADDRESS);
         let _neighbour = take("192.0.2.2").unwrap();
         assert_eq!(seats.taken(), 3, "a refusal takes nothing");
         drop(first);
@@ -293,7 +279,10 @@ pub(super) mod tests {
         let seats = seats(100, 1, &[]);
         let take = |address| seats.take(0, peer(address), Counting::ByAddress);
         let _one = take("2001:db8:0:1::1").unwrap();
-        assert_eq!(take("2001:db8:0:1:ffff::2").unwrap_err(), Full::OfAddress);
+        assert_eq!(
+            take("2001:db8:0:1:ffff::2").unwrap_err(),
+            reason::CONNECTIONS_FULL_ADDRESS
+        );
         take("2001:db8:0:2::1").unwrap();
     }
 
@@ -303,9 +292,9 @@ pub(super) mod tests {
         let take = |address| seats.take(0, peer(address), Counting::ByAddress);
         let kept = [take("10.0.0.1").unwrap(), take("10.0.0.1").unwrap()];
         let _other = take("192.0.2.1").unwrap();
-        assert_eq!(take("10.0.0.1").unwrap_err(), Full::Everywhere);
+        assert_eq!(take("10.0.0.1").unwrap_err(), reason::CONNECTIONS_FULL);
         drop(kept);
-        assert_eq!(take("192.0.2.1").unwrap_err(), Full::OfAddress);
+        assert_eq!(take("192.0.2.1").unwrap_err(), reason::CONNECTIONS_FULL_ADDRESS);
         seats.take(0, peer("192.0.2.1"), Counting::Named).unwrap();
     }
 

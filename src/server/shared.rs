@@ -9,7 +9,7 @@ use crate::gateway::log::ConnectionLine;
 use crate::gateway::{Connection, Gateway};
 use crate::model::clock;
 use crate::server::phase::Course;
-use crate::server::reason::CONNECTIONS;
+use crate::server::reason::Reason;
 use crate::server::refusals::{Lines, Refusals};
 use crate::settings::{ConnectionSettings, Peers};
 
@@ -41,11 +41,8 @@ impl Shared {
 
 /// Counts a connection that was turned away or did not end as it should, and writes its line unless there are too many
 /// of them.
-pub(super) fn refused(shared: &Shared, peer: SocketAddr, reason: &'static str, detail: Option<String>) {
-    debug_assert!(
-        CONNECTIONS.iter().any(|row| row.code == reason),
-        "{reason} has a row"
-    );
+pub(super) fn refused(shared: &Shared, peer: SocketAddr, reason: Reason, detail: Option<String>) {
+    let reason = reason.code;
     shared.gateway.counters().refused(reason);
     let lines = match detail {
         Some(_) => Lines::Detailed,

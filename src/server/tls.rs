@@ -18,6 +18,7 @@ use crate::model::{clock, locked};
 use crate::outbound::provider;
 use crate::secrets::{Followed, Following, Rereader, SecretOwner, Taken, Verdict};
 use crate::server::reason;
+use crate::server::reason::Reason;
 use crate::settings::{Certificate, Http2, TlsSettings};
 
 /// ALPN name of HTTP/2 (RFC 9113 section 3.2).
@@ -318,16 +319,16 @@ impl fmt::Display for Offer {
     }
 }
 
-/// A word for metrics and a sentence for the log about a handshake that failed.
-pub(super) fn explain(error: &io::Error) -> (&'static str, String) {
+/// The reason of a handshake that failed, and a sentence for the log.
+pub(super) fn explain(error: &io::Error) -> (Reason, String) {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let Some(inner) = inner else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                (reason::PEER_GONE.code, reason::PEER_GONE.seen.to_owned())
+                (reason::PEER_GONE, reason::PEER_GONE.seen.to_owned())
             }
             _ => (
-                "io",
+                reason::IO,
                 format!("the connection failed during the handshake: {error}"),
             ),
         };
@@ -349,9 +350,9 @@ pub(super) fn explain(error: &io::Error) -> (&'static str, String) {
         Error::AlertReceived(AlertDescription::UnknownCA | AlertDescription::CertificateUnknown) => reason::CERTIFICATE_DISTRUSTED,
         Error::AlertReceived(AlertDescription::CertificateExpired) => reason::CERTIFICATE_EXPIRED,
         Error::AlertReceived(AlertDescription::BadCertificate) => reason::CERTIFICATE_REFUSED,
-        _ => return ("tls", format!("TLS failed: {inner}")),
+        _ => return (reason::TLS, format!("TLS failed: {inner}")),
     };
-    (row.code, row.seen.to_owned())
+    (row, row.seen.to_owned())
 }
 
 #[cfg(test)]
@@ -365,15 +366,15 @@ mod tests {
     #[test]
     fn a_plain_request_on_the_tls_port_is_named() {
         let error = io::Error::other(Error::InvalidMessage(InvalidMessage::InvalidContentType));
-        let (word, sentence) = explain(&error);
-        assert_eq!(word, "not-tls");
+        let (row, sentence) = explain(&error);
+        assert_eq!(row.code, "not-tls");
         assert!(sentence.contains("https://"));
     }
 
     #[test]
     fn a_peer_that_goes_is_no_fault() {
         assert_eq!(
-            explain(&io::Error::from(io::ErrorKind::UnexpectedEof)).0,
+            explain(&io::Error::from(io::ErrorKind::UnexpectedEof)).0.code,
             "peer-gone"
         );
     }

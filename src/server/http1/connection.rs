@@ -22,6 +22,7 @@ use crate::server::http1::lent::{Hands, READ_BYTES_MAX, Wire};
 use crate::server::http1::plan::{Asked, Ending, Plan, stated_length};
 use crate::server::linger::PAUSE_MAX;
 use crate::server::phase::Phase;
+use crate::server::reason;
 use crate::server::seats::Seat;
 use crate::server::shared::{LAST_CALL, Shared};
 use crate::settings::ConnectionSettings;
@@ -149,10 +150,10 @@ enum Awaited {
 impl Awaited {
     fn deadline(self, born: Instant, settings: &ConnectionSettings) -> (Instant, End) {
         match self {
-            Self::Rest { since } => (since + settings.head_timeout, End::Late("head-timeout")),
+            Self::Rest { since } => (since + settings.head_timeout, End::Late(reason::HEAD_TIMEOUT)),
             Self::Last { since, is_over: true } => (since, End::Over),
             Self::Last { since, .. } => (since + LAST_CALL, End::Over),
-            Self::First { since } => (since + settings.head_timeout, End::Late("no-request")),
+            Self::First { since } => (since + settings.head_timeout, End::Late(reason::NO_REQUEST)),
             Self::Next { since } => {
                 let idle = since + settings.idle_timeout;
                 (idle.min(born + settings.age_max), End::Over)
@@ -374,6 +375,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{Awaited, End, LAST_CALL};
+    use crate::server::reason;
     use crate::settings::ConnectionSettings;
 
     #[test]
@@ -389,8 +391,8 @@ mod tests {
         let over = since + LAST_CALL;
         let late = |reason| (since + second(10), End::Late(reason));
         for (awaited, age, expected) in [
-            (Awaited::Rest { since }, 0, late("head-timeout")),
-            (Awaited::First { since }, 0, late("no-request")),
+            (Awaited::Rest { since }, 0, late(reason::HEAD_TIMEOUT)),
+            (Awaited::First { since }, 0, late(reason::NO_REQUEST)),
             (Awaited::Next { since }, 0, (since + second(75), End::Over)),
             (Awaited::Next { since }, 3590, (since + second(10), End::Over)),
             (

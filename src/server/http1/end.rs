@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use crate::server::http1::lent::Wire;
 use crate::server::linger::{Unread, linger};
 use crate::server::phase::Phase;
+use crate::server::reason;
+use crate::server::reason::Reason;
 use crate::server::seats::Seat;
 use crate::server::shared::{Shared, refused};
 use crate::wire::Stream;
@@ -27,8 +29,8 @@ pub(super) enum End {
     Gone,
     /// The answer broke off: the peer must see that it is not whole.
     Cut,
-    /// A deadline passed; the word says which.
-    Late(&'static str),
+    /// A deadline passed.
+    Late(Reason),
     /// The peer takes nothing of its answer: what the kernel still keeps for it would look whole, and stay for minutes.
     Stalled,
 }
@@ -54,7 +56,7 @@ impl End {
             }
             (Self::Cut, Some(wire)) => cut(&wire.stream),
             (Self::Stalled, wire) => {
-                refused(shared, peer, "write-stalled", None);
+                refused(shared, peer, reason::WRITE_STALLED, None);
                 if let Some(wire) = wire {
                     cut(&wire.stream);
                 }

@@ -21,6 +21,8 @@ use crate::server::http2::line::Line;
 use crate::server::http2::pace::Streams;
 use crate::server::http2::requests::Requests;
 use crate::server::phase::{Draining, Phase, stopping};
+use crate::server::reason;
+use crate::server::reason::Reason;
 use crate::server::seats::Seat;
 use crate::server::shared::{Shared, refused};
 use crate::settings::ConnectionSettings;
@@ -70,14 +72,14 @@ pub(in crate::server) async fn serve(
         // h2 resets what is malformed and reports it to nobody.
         None if streams > 0 => {
             let detail = format!("{streams} of its streams were malformed and have been reset");
-            refused(&shared, peer, "malformed-http2", Some(detail));
+            refused(&shared, peer, reason::MALFORMED_HTTP2, Some(detail));
         }
         None => {}
     }
 }
 
-/// Why a connection did not end as it should: a word from the code, and what happened.
-type Fault = (&'static str, Option<String>);
+/// Why a connection did not end as it should, and what happened.
+type Fault = (Reason, Option<String>);
 
 fn protocol(line: &Arc<Line>, settings: &ConnectionSettings) -> http2::Builder<Streams> {
     let head_bytes = blocks::decoded_bytes_max(settings.head_size_max.bytes());
@@ -122,7 +124,7 @@ async fn live(
         }
         let now = Instant::now();
         if stalled(&line.signs, &settings, now) {
-            return Some(("write-stalled", None));
+            return Some((reason::WRITE_STALLED, None));
         }
         let served = line.served();
         if line.running() > 0 || served != seen {
@@ -141,10 +143,10 @@ async fn live(
             line.discarding.hurry();
         } else if draining == Draining::Yes && now >= idle_since + patience + settings.head_timeout {
             // It was asked to close, has no request in flight, and is still open.
-            return (served == 0 && !stop).then_some(("no-request", None));
+            return (served == 0 && !stop).then_some((reason::NO_REQUEST, None));
         } else if now >= born + settings.age_max + LAST_WORDS {
             // A stream whose window the peer never opens again would go on for ever.
-            return Some(("too-old", None));
+            return Some((reason::TOO_OLD, None));
         }
         // It looks around now and then, and just in time for what ends next.
         let period = settings
@@ -193,7 +195,7 @@ fn ended(signs: &Signs, settings: &ConnectionSettings, result: Result<(), hyper:
     let head_size_max = settings.head_size_max.bytes();
     let too_large = |size: String| {
         let detail = format!("a head of {size}; `connections.head_size_max` is {head_size_max}");
-        Some(("head-too-large", Some(detail)))
+        Some((reason::HEAD_TOO_LARGE, Some(detail)))
     };
     match signs.block_defect() {
         Some(BlockDefect::TooLong { bytes }) => {
@@ -205,21 +207,21 @@ fn ended(signs: &Signs, settings: &ConnectionSettings, result: Result<(), hyper:
         }
         Some(BlockDefect::Fragment) => {
             let detail = "the path of a request has a fragment (`#`)".to_owned();
-            return Some(("malformed-http2", Some(detail)));
+            return Some((reason::MALFORMED_HTTP2, Some(detail)));
         }
         None => {}
     }
     if signs.is_flooded() {
-        return Some(("http2-flood", None));
+        return Some((reason::HTTP2_FLOOD, None));
     }
     let error = result.err()?;
     let text = describe(&error);
     if text.contains(H2_FLOOD) {
-        return Some(("http2-flood", Some(text)));
+        return Some((reason::HTTP2_FLOOD, Some(text)));
     }
     // A peer that closes or resets the connection is not news; what h2 refuses is.
     let protocol = !(error.is_closed() || error.is_canceled() || error.is_incomplete_message())
         && std::error::Error::source(&error).is_some_and(|source| !source.is::<std::io::Error>());
     let refused = protocol && !text.contains("NO_ERROR") && !text.contains("not connected");
-    refused.then_some(("malformed-http2", Some(text)))
+    refused.then_some((reason::MALFORMED_HTTP2, Some(text)))
 }

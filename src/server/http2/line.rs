@@ -8,6 +8,7 @@ use crate::server::http2::frames::Credit;
 use crate::server::http2::gate::{Gate, UnderWay};
 use crate::server::http2::guard::{Guard, Signs};
 use crate::server::http2::unread::{Discarding, Rest};
+use crate::server::reason;
 use crate::server::seats::Seat;
 use crate::server::shared::{Shared, refused};
 
@@ -71,7 +72,7 @@ impl Line {
         refused(
             &self.shared,
             self.via.peer,
-            "write-stalled",
+            reason::WRITE_STALLED,
             Some(detail.to_owned()),
         );
     }
