@@ -383,6 +383,17 @@ impl Journal {
         self.cause(cause);
     }
 
+    /// Notes that the gateway failed; its answer is written without this line. What is known of the run stays.
+    fn failed(&mut self) {
+        let known = self.0.run_started;
+        self.problem(&Kind::Internal.into());
+        self.0.run_started = known;
+        if self.0.status.is_none() {
+            self.answered(Kind::Internal.row().status.as_u16(), AnsweredBy::Gateway);
+            self.complete();
+        }
+    }
+
     fn is_written(&self) -> bool {
         self.0.log.requests().is_some()
     }
@@ -544,6 +555,9 @@ fn text(line: &RequestLine<'_>) -> String {
 
 impl Drop for Journal {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.failed();
+        }
         if self.0.end == End::CallerGone && self.0.log.is_stopping() {
             self.0.end = End::Stopped;
         }
@@ -555,9 +569,11 @@ impl Drop for Journal {
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
+    use std::panic::AssertUnwindSafe;
     use std::sync::{Arc, Mutex};
 
     use http::Method;
+    use serde_json::json;
 
     use super::{Journal, PathMask};
     use crate::counters::Counters;
@@ -625,6 +641,29 @@ mod tests {
         let (lines, journal) = journal(Form::Json);
         drop(journal);
         assert!(lines.0.lock().unwrap()[0].contains(r#""end":"caller-gone""#));
+    }
+
+    #[tokio::test]
+    async fn after_a_panic_the_line_says_that_the_gateway_failed() {
+        let (lines, mut journal) = journal(Form::Json);
+        journal.sending();
+        let way = AssertUnwindSafe(move || {
+            let _journal = journal;
+            panic!("expected by this test");
+        });
+        std::panic::catch_unwind(way).unwrap_err();
+        let line: serde_json::Value = serde_json::from_str(&lines.0.lock().unwrap()[0]).unwrap();
+        let facts = ["problem", "status", "answer", "run_started", "end"].map(|key| &line[key]);
+        assert_eq!(
+            facts,
+            [
+                &json!("internal"),
+                &json!(500),
+                &json!("gateway"),
+                &json!("unknown"),
+                &json!("complete")
+            ]
+        );
     }
 
     #[tokio::test]
