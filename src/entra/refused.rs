@@ -24,7 +24,6 @@ pub struct Refusal {
     pub number: Option<u32>,
     /// The identifier that Microsoft's support asks for.
     pub correlation_id: Option<String>,
-    pub trace_id: Option<String>,
     pub kind: RefusalKind,
     pub row: &'static FailureRow,
     /// Whether waiting helps: not always as the row has it, because a status may show that it does.
@@ -53,7 +52,6 @@ pub fn read(status: u16, body: &[u8], retry_after: Option<Duration>) -> Refusal 
         error,
         number,
         correlation_id: read_id(body.text("/correlation_id"), description, "Correlation ID: "),
-        trace_id: read_id(body.text("/trace_id"), description, "Trace ID: "),
         kind: base.kind,
         row: hint.unwrap_or(&base.failure),
         outlook: hint.filter(|_| !passing).unwrap_or(&base.failure).outlook,
@@ -284,10 +282,6 @@ mod tests {
             (RefusalKind::InvalidScope, Some(70011))
         );
         assert_eq!(refusal.correlation_id.as_deref(), Some(GUID));
-        assert_eq!(
-            refusal.trace_id.as_deref(),
-            Some("255d1aef-8c98-452f-ac51-23d051240864")
-        );
     }
 
     #[test]
@@ -340,10 +334,7 @@ mod tests {
             (refusal.row.fixed_by, refusal.outlook),
             (FixedBy::ClusterAdmin, Outlook::BackOff)
         );
-        assert_eq!(
-            (refusal.trace_id.as_deref(), refusal.correlation_id),
-            (Some(GUID), None)
-        );
+        assert_eq!(refusal.correlation_id, None);
     }
 
     #[test]
