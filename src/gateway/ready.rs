@@ -26,8 +26,8 @@ pub struct Readiness {
     pub pinned: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_reload: Option<LastReload>,
-    /// What the settings ask for: `any-route` or `all-routes`.
-    pub requires: &'static str,
+    /// What the settings ask for.
+    pub requires: ReadyRequires,
     pub identities: Vec<IdentityState>,
     /// What belongs to no identity, such as certificates of listeners, and ends one day.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -159,10 +159,6 @@ impl Gateway {
             (true, false, _) => "no-token",
             (true, true, false) => "no-certificate",
             (true, true, true) => "ready",
-        };
-        let requires = match requires {
-            ReadyRequires::AnyRoute => "any-route",
-            ReadyRequires::AllRoutes => "all-routes",
         };
         Readiness {
             status,

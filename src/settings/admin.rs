@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 use crate::model::{Flaw, Host};
 use crate::settings::check::Check;
-use crate::settings::kinds::{ANY, choice};
+use crate::settings::kinds::{ANY, Setting, choice};
 use crate::settings::listener::ListenerTable;
 use crate::settings::table::{Table, table};
 
@@ -40,6 +42,12 @@ pub enum ReadyRequires {
 }
 
 choice!(ReadyRequires: Self::AnyRoute => "any-route", Self::AllRoutes => "all-routes");
+
+impl Serialize for ReadyRequires {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.show().serialize(serializer)
+    }
+}
 
 impl Check<'_> {
     pub(super) fn admin(
