@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_showed_an_old_secret_hears_of_the_new_one_although_another_met_it_first() {
+    async fn each_scope_that_used_the_old_secret_learns_that_it_was_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         std::fs::write(&path, "canary-old").unwrap();

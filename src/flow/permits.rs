@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_most_makes_room_for_others() {
+    async fn the_caller_with_the_most_waiting_requests_makes_room_for_others() {
         let permits = Arc::new(Permits::new(1, 4, WAIT));
         let held = take(&permits, A, Load::Whole);
         let mut a: Vec<Asked> = (0..4).map(|_| whole(&permits, A)).collect();

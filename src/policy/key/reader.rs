@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_to_put_a_key_somewhere_is_told_where() {
+    fn the_places_of_a_key_are_named_in_words() {
         let places_of = |places: &[KeyPlace]| KeyReader::build(places).places();
         let key = header("x-api-key");
         assert_eq!(places_of(&[]), "");
