@@ -2,7 +2,7 @@
 
 /// Why a value cannot be used, and what helps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Flaw {
+pub struct Flaw {
     pub(crate) what: String,
     pub(crate) hint: Option<String>,
 }

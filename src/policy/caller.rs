@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use ipnet::IpNet;
-
-use crate::model::{CallerName, Holder, KeyLabel, Minute, Registry, Secret};
-use crate::policy::address::{Networks, Origin, OutsideNetworks, canonical};
+use crate::model::{CallerName, Holder, KeyLabel, Minute, Network, Registry, Secret};
+use crate::policy::address::{Networks, Origin, OutsideNetworks};
 use crate::policy::key::{DigestStart, Identified, Keys, Lapse};
 use crate::policy::proof::signature::{Signer, SignerError};
 use crate::settings::{CallerSettings, KeyDigest};
@@ -82,7 +80,7 @@ pub(super) struct Member {
     number: Arc<usize>,
     pub networks: Networks,
     /// The networks that alone identify it; none for a caller with keys or a signature.
-    pub identified_by: Option<Box<[IpNet]>>,
+    pub identified_by: Option<Box<[Network]>>,
     pub has_keys: bool,
     /// Its keys are accepted in the URL, and nowhere else.
     pub key_in_url: bool,
@@ -196,7 +194,6 @@ impl Callers {
 
 impl Member {
     fn new(settings: &CallerSettings, numbers: &CallerNumbers) -> Result<Self, SignerError> {
-        let allowed = || settings.networks.allow.iter().copied().map(canonical);
         let signer = settings
             .signature
             .as_ref()
@@ -208,7 +205,7 @@ impl Member {
             name: settings.name.clone(),
             number: numbers.of(&settings.name),
             networks: Networks::build(&settings.networks),
-            identified_by: by_network.then(|| allowed().collect()),
+            identified_by: by_network.then(|| settings.networks.allow.clone().into()),
             has_keys,
             key_in_url: settings.key_in_url,
             signer,

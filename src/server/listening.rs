@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::gateway::Judge;
+use crate::model::Network;
 use crate::server::phase::{Course, Phase, Phases};
 use crate::server::shared::Shared;
 use crate::server::tls::Secured;
@@ -35,7 +35,7 @@ pub(super) struct Speaks {
 pub(super) enum Spoken {
     Tls(Secured),
     /// Peers outside of these networks are cut at once.
-    Plain(Arc<[IpNet]>, Peers),
+    Plain(Arc<[Network]>, Peers),
 }
 
 impl Spoken {
@@ -44,7 +44,7 @@ impl Spoken {
         match (self, other) {
             (Self::Tls(_), Self::Tls(_)) => true,
             (Self::Plain(ours, peers), Self::Plain(theirs, others)) => {
-                let is_within = |network| theirs.iter().any(|wide| wide.contains(network));
+                let is_within = |network: &Network| theirs.iter().any(|wide| wide.contains(&**network));
                 peers == others && ours.iter().all(is_within)
             }
             (Self::Tls(_), Self::Plain(..)) | (Self::Plain(..), Self::Tls(_)) => false,

@@ -3,14 +3,12 @@
 
 use std::collections::HashMap;
 use std::hash::RandomState;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use hashbrown::HashTable;
-use ipnet::IpNet;
 
-use crate::model::{CallerName, Flaw, KeyLabel, Secret};
+use crate::model::{CallerName, Flaw, KeyLabel, Network, Secret};
 use crate::settings::check::Check;
 use crate::settings::findings::{Findings, Mark};
 use crate::settings::kinds::{ANY, At, switch};
@@ -47,11 +45,11 @@ table! {
         /// Whether it may call at all; if not, its keys are refused and its networks identify nobody.
         enabled: KeyState = KeyState::Enabled, ANY, Reload;
         /// Networks it may call from; default: any.
-        networks: Option<At<Vec<IpNet>>> = None, ANY, Reload;
+        networks: Option<At<Vec<Network>>> = None, ANY, Reload;
         /// File with more such networks, one a line.
         networks_file: Option<At<String>> = None, ANY, Reload;
         /// Networks it may not call from.
-        deny_networks: Vec<IpNet> = Vec::new(), ANY, Reload;
+        deny_networks: Vec<Network> = Vec::new(), ANY, Reload;
         /// File with more such networks, one a line.
         deny_networks_file: Option<At<String>> = None, ANY, Reload;
         /// Its rate over all routes: half of what a route takes, so that one caller leaves room for others.
@@ -193,13 +191,7 @@ impl Check<'_> {
             deny_file: caller.deny_networks_file.as_ref(),
         });
         if caller.enabled == KeyState::Disabled {
-            let everything = [
-                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-            ];
-            networks
-                .deny
-                .extend(everything.map(|address| IpNet::new_assert(address, 0)));
+            networks.deny.extend(Network::EVERYTHING);
         }
         let signature = caller.signature.as_ref().map(|table| self.signature(table));
         let unread = caller.keys_file.is_some() && self.environment.secrets() == Secrets::Unresolved;

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use crate::model::Network;
 use crate::settings::files::FileInForce;
 use crate::settings::findings::{Findings, Mark};
 use crate::settings::fingerprint::Fingerprint;
@@ -18,7 +17,7 @@ pub(super) struct Check<'a> {
     pub(super) folder: PathBuf,
     /// Network lists that were read: a list used twice is read, and its mistakes reported, once. `None` marks a list with
     /// mistakes.
-    pub(super) lists: HashMap<PathBuf, Option<Vec<IpNet>>>,
+    pub(super) lists: HashMap<PathBuf, Option<Vec<Network>>>,
     /// The same of schemas of bodies.
     pub(super) schemas: HashMap<PathBuf, Option<Arc<FileSchema>>>,
     pub(super) vaults: VaultUses,

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
-
+use crate::model::Network;
 use crate::settings::kinds::ANY;
 use crate::settings::scalars::{DAY, HOUR, MILLISECOND, SECOND, Size, secs};
 use crate::settings::table::table;
@@ -27,7 +26,7 @@ table! {
         /// Open connections of one address (IPv6: of one /64).
         per_address_max: usize = 1000, 1..=10_000_000, Restart;
         /// Networks whose peers may open more than that: your own load balancers and gateways; default: none.
-        per_address_exempt: Vec<IpNet> = Vec::new(), ANY, Restart;
+        per_address_exempt: Vec<Network> = Vec::new(), ANY, Restart;
         // A handshake takes two round trips; this leaves room for lost packets.
         /// Time for the TLS handshake.
         handshake_timeout: Duration = secs(10), MILLISECOND..=HOUR, Reload;

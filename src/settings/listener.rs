@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use ipnet::IpNet;
-
-use crate::model::{FixedPath, Flaw};
+use crate::model::{FixedPath, Flaw, Network};
 use crate::settings::check::Check;
 use crate::settings::findings::Mark;
 use crate::settings::kinds::{ANY, At, choice, switch};
@@ -28,7 +26,7 @@ table! {
         /// Plain HTTP in place of TLS: "behind-tls-balancer" or "private-networks".
         plain_http: Option<At<Peers>> = None, ANY, Reload;
         /// Networks whose peers are served in plain HTTP; everybody else is cut.
-        plain_http_from: Option<At<Vec<At<IpNet>>>> = None, ANY, Reload;
+        plain_http_from: Option<At<Vec<At<Network>>>> = None, ANY, Reload;
     }
 }
 
@@ -44,7 +42,7 @@ pub enum Transport {
     /// TLS 1.2 and 1.3; HTTP by ALPN.
     Tls(TlsSettings),
     /// HTTP/1.1 without TLS, for peers of these networks only.
-    Plain { from: Vec<IpNet>, peers: Peers },
+    Plain { from: Vec<Network>, peers: Peers },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,11 +164,11 @@ impl Check<'_> {
             self.findings
                 .mistake(list, Flaw::new("no network is listed, so nobody could call"));
         }
-        let private: Vec<IpNet> = PRIVATE.iter().filter_map(|text| text.parse().ok()).collect();
+        let private: Vec<Network> = PRIVATE.iter().filter_map(|text| text.parse().ok()).collect();
         let mut from = Vec::new();
         for value in list.iter() {
             let network = **value;
-            let is_private = private.iter().any(|private| private.contains(&network));
+            let is_private = private.iter().any(|private| private.contains(&*network));
             if **plain == Peers::Callers && !is_private {
                 let flaw = Flaw::new(format!("{network} is not a private network"));
                 let hint = "keys would cross a public network in clear text; use certificates instead";

@@ -1,59 +1,17 @@
-//! Networks, key digests and dates, one by one and in files with one entry a line. It decides what an entry
+//! Key digests and dates, one by one, and lists of keys and networks, files with one entry a line. It decides what an entry
 //! means; which lists there are, and whether two entries clash, is for `check`.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::time::SystemTime;
 
-use ipnet::{IpNet, Ipv4Net};
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 
-use crate::model::{Flaw, KeyLabel};
+use crate::model::{Flaw, KeyLabel, Network};
 use crate::settings::{KeyDigest, KeySettings, KeyState, mask};
 
 /// Largest list file: 100,000 keys take 10 MB.
 pub(super) const LIST_BYTES_MAX: u64 = 256 * 1024 * 1024;
-
-/// Reads a network prefix or a single address. IPv4 addresses in their IPv6 form become IPv4, so that one
-/// network is written and found in one way.
-pub(super) fn network(text: &str) -> Result<IpNet, Flaw> {
-    let network = match text.parse::<IpNet>() {
-        Ok(network) => network,
-        Err(_) => match text.parse::<IpAddr>() {
-            Ok(address) => IpNet::from(address),
-            Err(_) => {
-                return Err(Flaw::new("this is not a network")
-                    .hint("write a prefix such as 10.0.0.0/8 or 2001:db8::/32, or a single address"));
-            }
-        },
-    };
-    let network = unmapped(network);
-    let trunk = network.trunc();
-    if trunk != network {
-        return Err(
-            Flaw::new("the network has bits set beyond its prefix length").hint(format!(
-                "write {trunk}, or {} for the one address",
-                network.addr()
-            )),
-        );
-    }
-    Ok(network)
-}
-
-fn unmapped(network: IpNet) -> IpNet {
-    // RFC 4291 section 2.5.5.2: the first 96 bits mark an IPv4 address.
-    const MARK_BITS: u8 = 96;
-    let IpNet::V6(long) = network else {
-        return network;
-    };
-    let short = long
-        .addr()
-        .to_ipv4_mapped()
-        .zip(long.prefix_len().checked_sub(MARK_BITS));
-    let short = short.and_then(|(address, bits)| Ipv4Net::new(address, bits).ok());
-    short.map_or(network, IpNet::V4)
-}
 
 pub(super) const HOW_TO_MAKE: &str =
     "`flowgate key new` prints one for a new key, `flowgate key hash` for an existing one";
@@ -109,7 +67,7 @@ pub(super) fn moment(text: &str) -> Result<SystemTime, Flaw> {
 pub(super) type Line<T> = Result<(T, Range<usize>), (Flaw, Range<usize>)>;
 
 /// The networks of a file: one a line, `#` begins a comment.
-pub(super) fn networks(text: &str) -> impl Iterator<Item = Line<IpNet>> {
+pub(super) fn networks(text: &str) -> impl Iterator<Item = Line<Network>> {
     entries(text).map(|(start, line)| {
         let words = mask::words(line);
         let span = span_of(start, words.first());
@@ -117,7 +75,7 @@ pub(super) fn networks(text: &str) -> impl Iterator<Item = Line<IpNet>> {
             let flaw = Flaw::new("a line holds one network");
             return Err((flaw, span_of(start, Some(word))));
         }
-        match network(line.trim()) {
+        match line.trim().parse() {
             Ok(value) => Ok((value, span)),
             Err(flaw) => Err((flaw, span)),
         }
@@ -209,43 +167,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{digest, keys, keys_max, moment, network, networks};
+    use super::{digest, keys, keys_max, moment, networks};
     use crate::settings::KeyState;
-
-    #[test]
-    fn a_network_is_a_prefix_or_an_address() {
-        for (text, read) in [
-            ("10.0.0.0/8", "10.0.0.0/8"),
-            ("192.0.2.7", "192.0.2.7/32"),
-            ("2001:db8::/32", "2001:db8::/32"),
-            ("::1", "::1/128"),
-            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
-            ("::ffff:192.0.2.7", "192.0.2.7/32"),
-            ("::ffff:0:0/96", "0.0.0.0/0"),
-            ("::/0", "::/0"),
-        ] {
-            assert_eq!(network(text).unwrap().to_string(), read);
-        }
-        for bad in [
-            "",
-            "10.0.0.0/33",
-            "10.0.0/8",
-            "example.com",
-            "10.0.0.0-10.0.0.9",
-            "1.2.3.4/8/8",
-        ] {
-            assert!(network(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn set_host_bits_are_refused_with_the_correction() {
-        for (text, trunk) in [("10.0.0.1/8", "10.0.0.0/8"), ("2001:db8::1/32", "2001:db8::/32")] {
-            assert!(network(text).unwrap_err().hint.unwrap().contains(trunk), "{text}");
-        }
-        let hint = network("::ffff:10.0.0.1/104").unwrap_err().hint.unwrap();
-        assert!(hint.contains("10.0.0.0/8"), "{hint}");
-    }
 
     #[test]
     fn a_date_is_midnight_utc_and_a_moment_needs_a_zone() {
@@ -337,13 +260,6 @@ mod tests {
                 prop_assert!(text.get(span).is_some());
             }
             let _ = moment(&text);
-        }
-
-        #[test]
-        fn a_printed_network_reads_as_itself(bits in any::<u128>(), length in 0u8..=128) {
-            let net = ipnet::IpNet::new(std::net::Ipv6Addr::from(bits).into(), length).unwrap().trunc();
-            prop_assume!(std::net::Ipv6Addr::from(bits).to_ipv4_mapped().is_none());
-            prop_assert_eq!(network(&net.to_string()).unwrap(), net);
         }
     }
 }

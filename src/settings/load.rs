@@ -352,7 +352,7 @@ mod tests {
         };
         let config = exempt("\"10.0.1.0/24\", \"::ffff:192.0.2.1\"").config();
         let read = format!("{:?}", config.connections.per_address_exempt);
-        assert_eq!(read, "[10.0.1.0/24, 192.0.2.1/32]");
+        assert_eq!(read, "[Network(10.0.1.0/24), Network(192.0.2.1/32)]");
         let mistakes = exempt("\"10.0.1.1/24\"").mistakes();
         assert_eq!(mistakes.len(), 1, "{mistakes:?}");
     }

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use ipnet::IpNet;
-
-use crate::model::Flaw;
+use crate::model::{Flaw, Network};
 use crate::settings::check::Check;
 use crate::settings::findings::Findings;
 use crate::settings::kinds::At;
@@ -14,15 +12,15 @@ use crate::settings::mistake::TextKind;
 /// Networks that are let in and kept out. Denial wins; an empty `allow` lets in every address not denied.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkSettings {
-    pub allow: Vec<IpNet>,
-    pub deny: Vec<IpNet>,
+    pub allow: Vec<Network>,
+    pub deny: Vec<Network>,
 }
 
 /// The four keys about networks that callers and routes share.
 pub(super) struct NetworkKeys<'a> {
-    pub(super) allow: Option<&'a At<Vec<IpNet>>>,
+    pub(super) allow: Option<&'a At<Vec<Network>>>,
     pub(super) allow_file: Option<&'a At<String>>,
-    pub(super) deny: &'a [IpNet],
+    pub(super) deny: &'a [Network],
     pub(super) deny_file: Option<&'a At<String>>,
 }
 
@@ -46,7 +44,7 @@ impl Check<'_> {
     }
 
     /// The networks of a file, none without a file, nothing for a file with mistakes or on another machine.
-    fn network_file(&mut self, value: Option<&At<String>>) -> Option<Vec<IpNet>> {
+    fn network_file(&mut self, value: Option<&At<String>>) -> Option<Vec<Network>> {
         let Some(value) = value else {
             return Some(Vec::new());
         };
@@ -59,7 +57,7 @@ impl Check<'_> {
         networks
     }
 
-    fn read_networks(&mut self, value: &At<String>, path: &Path) -> Option<Vec<IpNet>> {
+    fn read_networks(&mut self, value: &At<String>, path: &Path) -> Option<Vec<Network>> {
         let text = self.list(value, path)?;
         let mut networks = Vec::new();
         let mut misplaced = Vec::new();
@@ -104,7 +102,7 @@ mod tests {
         let networks = &config.callers[0].networks;
         assert_eq!(
             format!("{:?} {:?}", networks.allow, networks.deny),
-            "[10.0.0.0/8, 192.0.2.0/24] [10.9.0.0/16, 10.8.0.1/32]"
+            "[Network(10.0.0.0/8), Network(192.0.2.0/24)] [Network(10.9.0.0/16), Network(10.8.0.1/32)]"
         );
     }
 

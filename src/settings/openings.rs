@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixSet;
 
+use crate::model::Network;
 use crate::settings::route_openings::of_requests;
 use crate::settings::{
     CallerSettings, CallersSettings, Config, KeySettings, KeyState, NetworkSettings, RouteKind,
@@ -196,8 +197,8 @@ fn wider(earlier: &NetworkSettings, later: &NetworkSettings) -> Option<String> {
 }
 
 /// The first network that is in none of the others. Two halves of a network do not count as the whole.
-fn uncovered<'n>(networks: &'n [IpNet], others: &[IpNet]) -> Option<&'n IpNet> {
-    let others: JointPrefixSet<IpNet> = others.iter().copied().collect();
+fn uncovered<'n>(networks: &'n [Network], others: &[Network]) -> Option<&'n Network> {
+    let others: JointPrefixSet<IpNet> = others.iter().map(|network| **network).collect();
     networks.iter().find(|network| others.get_lpm(network).is_none())
 }
 

@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
-use ipnet::IpNet;
 
 use crate::model::handshake::Vendor;
 use crate::model::{
-    CallerName, ContentType, FixedPath, Flaw, Host, IdentityName, MediaRange, PathEnd, PathTemplate,
+    CallerName, ContentType, FixedPath, Flaw, Host, IdentityName, MediaRange, Network, PathEnd, PathTemplate,
     PublicUrl, RouteName, TriggerUrl,
 };
 use crate::outbound::Trust;
@@ -55,11 +54,11 @@ table! {
         /// Opens the route to everybody; in place of `callers`.
         anonymous: bool = false, ANY, Reload;
         /// Networks that may call, in addition to the caller's own; default: any.
-        networks: Option<At<Vec<IpNet>>> = None, ANY, Reload;
+        networks: Option<At<Vec<Network>>> = None, ANY, Reload;
         /// File with more such networks, one a line.
         networks_file: Option<At<String>> = None, ANY, Reload;
         /// Networks that may not call.
-        deny_networks: Vec<IpNet> = Vec::new(), ANY, Reload;
+        deny_networks: Vec<Network> = Vec::new(), ANY, Reload;
         /// File with more such networks, one a line.
         deny_networks_file: Option<At<String>> = None, ANY, Reload;
         /// Where a key is read: "header:NAME", "authorization", "basic", and for callers with `key_in_url` "query:NAME" or

@@ -6,11 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::files;
-use crate::model::{FixedPath, Flaw, Host, KeyLabel, PathTemplate};
+use crate::model::{FixedPath, Flaw, Host, KeyLabel, Network, PathTemplate};
 use crate::settings::check::Check;
 use crate::settings::files::FileInForce;
 use crate::settings::kinds::{At, Word, word};
@@ -184,11 +183,11 @@ impl Word for SocketAddr {
     }
 }
 
-impl Word for IpNet {
+impl Word for Network {
     const EXAMPLES: &'static [&'static str] = &["10.0.0.0/8", "2001:db8::/32", "192.0.2.7"];
 
     fn parse(text: &str) -> Result<Self, Flaw> {
-        lists::network(text)
+        text.parse()
     }
 
     fn show(&self) -> Value {

@@ -25,7 +25,7 @@ impl ByNetwork {
                 .member(index)
                 .and_then(|member| member.identified_by.as_deref());
             for network in identifying.unwrap_or_default() {
-                networks.entry(*network).or_default().push(index);
+                networks.entry(**network).or_default().push(index);
             }
         }
         Self {
