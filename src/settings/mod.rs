@@ -79,12 +79,13 @@ pub use files::{FileInForce, FileState, Look, UNSEEN, sha256_of};
 pub use fingerprint::SettingsDigest;
 pub use gateway::{GatewaySettings, Watched};
 pub use handshake::HandshakeSettings;
+pub use identity::GrantSettings;
 pub use identity::certificate::ClientCertificate;
 pub use identity::grant::{
     AssertionSource, ClientProof, ClientSecret, DefaultSettings, EXCHANGE_AUDIENCE, EndpointSettings,
-    FederatedSettings, GrantSettings, IdentityRole, IdentitySettings, ManagedSettings, ManagedSource,
-    Selector,
+    FederatedSettings, ManagedSettings, ManagedSource, Selector,
 };
+pub use identity::settings::{IdentityRole, IdentitySettings};
 pub use identity::sign_in::check_seal;
 pub use keys::{Dates, KeyList, KeySettings, KeyState, Terms};
 pub use keyvault::KeyVaultSettings;

@@ -10,7 +10,7 @@ use crate::settings::caller::{CallerTable, KeysTable};
 use crate::settings::connections::ConnectionSettings;
 use crate::settings::control::ControlTable;
 use crate::settings::gateway::GatewaySettings;
-use crate::settings::identity::rows::IdentityTable;
+use crate::settings::identity::IdentityTable;
 use crate::settings::keyvault::KeyVaultTable;
 use crate::settings::kinds::ANY;
 use crate::settings::limits::QuotaSettings;

@@ -3,8 +3,8 @@
 
 use crate::model::{Cloud, Flaw, Secret};
 use crate::settings::check::Check;
+use crate::settings::identity::IdentityTable;
 use crate::settings::identity::federated;
-use crate::settings::identity::rows::IdentityTable;
 use crate::settings::identity::words::check_client_id;
 use crate::settings::table::Table;
 use crate::settings::{DefaultSettings, GrantSettings};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::material::{AssertionAlgorithm, ChainShown, SigningCertificate, Texts};
 use crate::model::{Flaw, Secret};
 use crate::settings::check::Check;
-use crate::settings::identity::rows::{ClientCertificateTable, IdentityTable};
+use crate::settings::identity::{ClientCertificateTable, IdentityTable};
 use crate::settings::kinds::At;
 use crate::settings::source::{Holds, Reference};
 use crate::settings::table::Table;

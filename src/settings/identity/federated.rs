@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use crate::model::{Cloud, Flaw, IdentityName};
 use crate::settings::check::Check;
 use crate::settings::identity::grant;
-use crate::settings::identity::rows::{FederatedTable, IdentityTable};
 use crate::settings::identity::words::{check_authority, check_client_id, check_tenant};
+use crate::settings::identity::{FederatedTable, IdentityTable};
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
 use crate::settings::{

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::model::Flaw;
 use crate::settings::check::Check;
-use crate::settings::identity::rows::IdentityTable;
+use crate::settings::identity::IdentityTable;
 use crate::settings::kinds::At;
 use crate::settings::name::Names;
 use crate::settings::table::Table;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{Flaw, Host, Secret};
 use crate::settings::check::Check;
-use crate::settings::identity::rows::{IdentityTable, ManagedTable, SourceWord};
 use crate::settings::identity::words::check_client_id;
+use crate::settings::identity::{IdentityTable, ManagedTable, SourceWord};
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
 use crate::settings::value::optional;

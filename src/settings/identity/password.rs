@@ -3,7 +3,7 @@
 
 use crate::model::{Cloud, Flaw, Secret};
 use crate::settings::check::Check;
-use crate::settings::identity::rows::{IdentityTable, PasswordTable};
+use crate::settings::identity::{IdentityTable, PasswordTable};
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
 use crate::settings::{ClientProof, GrantSettings, SecretSource};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{Cloud, Flaw, Secret};
 use crate::settings::check::Check;
-use crate::settings::identity::rows::{IdentityTable, SignInTable};
 use crate::settings::identity::words::{DEFAULT, check_scope, is_near};
+use crate::settings::identity::{IdentityTable, SignInTable};
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
 use crate::settings::value::optional;

@@ -1,7 +1,7 @@
 //! The ways in which an identity can get its tokens, and which of them its settings ask for.
 
 use crate::settings::findings::Mark;
-use crate::settings::identity::rows::IdentityTable;
+use crate::settings::identity::IdentityTable;
 use crate::settings::table::Table;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
