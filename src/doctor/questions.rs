@@ -89,7 +89,7 @@ pub(super) fn uses(route: &RouteSettings, identity: &str) -> bool {
 }
 
 pub(super) fn places_of(identity: &IdentitySettings) -> Vec<VaultReference> {
-    let sources = identity.secret_sources();
+    let sources = identity.grant.secret_sources();
     sources
         .iter()
         .filter_map(|source| source.vault().cloned())

@@ -110,13 +110,14 @@ impl<'a> PrincipalOf<'a> {
     fn of(identity: &'a IdentitySettings) -> Self {
         match &identity.grant {
             GrantSettings::Client { .. } => Self::Application,
-            GrantSettings::Password { .. } | GrantSettings::SignIn { .. } => Self::Account,
             GrantSettings::Managed(managed) => Self::Machine(managed),
             GrantSettings::Default(chain) => match &chain.managed {
                 Ok(managed) if chain.federated.is_err() => Self::Machine(managed),
                 _ => Self::Application,
             },
-            _ => Self::Unknown,
+            GrantSettings::TokenFile { .. } => Self::Unknown,
+            // Whatever else asks Entra does so in the name of an account.
+            _ => Self::Account,
         }
     }
 

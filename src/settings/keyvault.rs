@@ -117,7 +117,7 @@ impl Check<'_> {
             );
             return;
         }
-        let sources = reader.secret_sources();
+        let sources = reader.grant.secret_sources();
         let Some(place) = sources.iter().find_map(|source| source.vault()) else {
             return;
         };
@@ -170,7 +170,7 @@ mod tests {
             (Duration::from_secs(7200), Duration::from_secs(10))
         );
         assert_eq!((keyvault.at_start.len(), keyvault.later.len()), (0, 1));
-        assert!(config.identities[0].secret_sources()[0].known().is_none());
+        assert!(config.identities[0].grant.secret_sources()[0].known().is_none());
     }
 
     #[test]

@@ -11,7 +11,6 @@ mod managed;
 mod password;
 pub(super) mod settings;
 pub(super) mod sign_in;
-mod way;
 mod words;
 
 use std::path::PathBuf;
@@ -21,6 +20,8 @@ pub(super) use links::give_roles;
 
 use crate::material::{AssertionAlgorithm, ChainShown};
 use crate::model::Cloud;
+use crate::settings::check::Check;
+use crate::settings::findings::Mark;
 use crate::settings::kinds::{ANY, At, choice, switch};
 use crate::settings::scalars::{DAY, MILLISECOND, secs};
 use crate::settings::table::{Table, table};
@@ -210,4 +211,102 @@ impl GrantSettings {
             Self::TokenFile { .. } | Self::Managed(_) | Self::Default(_) => None,
         }
     }
+
+    /// The secrets that a token request needs.
+    pub fn secret_sources(&self) -> Vec<&SecretSource> {
+        let proof = self.application().map(|(_, proof)| proof.secret_sources());
+        let own = match self {
+            Self::Password { password, .. } => Some(password),
+            Self::Client { .. }
+            | Self::TokenFile { .. }
+            | Self::Managed(_)
+            | Self::Default(_)
+            | Self::SignIn { .. } => None,
+        };
+        proof.into_iter().flatten().chain(own).collect()
+    }
 }
+
+/// A way in which an identity can get its tokens.
+pub(super) struct Way {
+    key: &'static str,
+    /// Its name in a sentence.
+    words: &'static str,
+    asks_as: AsksAs,
+    /// Where the settings of an identity ask for it.
+    place: fn(&Table<IdentityTable>) -> Option<Mark>,
+    read: fn(&mut Check<'_>, &Table<IdentityTable>, Option<Cloud>) -> Option<GrantSettings>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AsksAs {
+    Itself,
+    /// In the name of an account: a client secret may be given beside it, and single permissions may be asked for.
+    Account,
+}
+
+/// Every way, in the order in which a mistake names two of them.
+const WAYS: &[Way] = &[
+    Way {
+        key: CLIENT_SECRET,
+        words: "a client secret",
+        asks_as: AsksAs::Itself,
+        place: |identity| {
+            let short = identity.client_secret.as_ref().map(Mark::from);
+            short.or_else(|| identity.secret.first().map(Mark::from))
+        },
+        read: |check, identity, cloud| check.client(identity, cloud, Check::secrets),
+    },
+    Way {
+        key: "certificate",
+        words: "a certificate",
+        asks_as: AsksAs::Itself,
+        place: |identity| identity.certificate.first().map(Mark::from),
+        read: |check, identity, cloud| check.client(identity, cloud, Check::certificates),
+    },
+    Way {
+        key: "token_file",
+        words: "a token file",
+        asks_as: AsksAs::Itself,
+        place: |identity| identity.place("token_file"),
+        read: |check, identity, _| check.token_file(identity),
+    },
+    Way {
+        key: "managed",
+        words: "a managed identity",
+        asks_as: AsksAs::Itself,
+        // Beside the default chain this table says more about its links, as does the next.
+        place: |identity| identity.place("managed").filter(|_| !identity.default),
+        read: |check, identity, _| check.managed_identity(identity),
+    },
+    Way {
+        key: "federated",
+        words: "a federated token",
+        asks_as: AsksAs::Itself,
+        place: |identity| identity.place("federated").filter(|_| !identity.default),
+        read: |check, identity, cloud| check.federated_identity(identity, cloud),
+    },
+    Way {
+        key: "default",
+        words: "the default chain",
+        asks_as: AsksAs::Itself,
+        place: |identity| identity.place("default").filter(|_| identity.default),
+        read: |check, identity, cloud| check.default_chain(identity, cloud),
+    },
+    Way {
+        key: "password",
+        words: "a user name and password",
+        asks_as: AsksAs::Account,
+        place: |identity| identity.place("password"),
+        read: |check, identity, cloud| check.password(identity, cloud),
+    },
+    Way {
+        key: "sign_in",
+        words: "a person's sign-in",
+        asks_as: AsksAs::Account,
+        place: |identity| identity.place("sign_in"),
+        read: |check, identity, cloud| check.sign_in(identity, cloud),
+    },
+];
+
+const CLIENT_SECRET: &str = "client_secret";

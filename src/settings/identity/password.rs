@@ -15,9 +15,9 @@ impl Check<'_> {
     pub(super) fn password(
         &mut self,
         identity: &Table<IdentityTable>,
-        table: &Table<PasswordTable>,
         cloud: Option<Cloud>,
     ) -> Option<GrantSettings> {
+        let table = identity.password.as_ref()?;
         self.without_token_life(identity);
         self.risk(table);
         let user = self.user(table);

@@ -4,13 +4,12 @@
 use crate::model::{Cloud, Flaw, IdentityName};
 use crate::settings::check::Check;
 use crate::settings::identity::sign_in;
-use crate::settings::identity::way::{Way, ways};
 use crate::settings::identity::words::{check_scope, check_tenant, judge_id};
-use crate::settings::identity::{GrantSettings, IdentityTable};
-use crate::settings::kinds::{At, Word};
+use crate::settings::identity::{AsksAs, CLIENT_SECRET, GrantSettings, IdentityTable, WAYS};
+use crate::settings::kinds::Word;
 use crate::settings::name::Names;
 use crate::settings::table::Table;
-use crate::settings::{AssertionSource, ClientProof, FederatedSettings, SecretSource, near};
+use crate::settings::{AssertionSource, ClientProof, FederatedSettings, near};
 
 /// An identity whose tokens the flow service accepts.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,22 +28,6 @@ pub struct IdentitySettings {
 }
 
 impl IdentitySettings {
-    pub fn secret_sources(&self) -> Vec<&SecretSource> {
-        match &self.grant {
-            GrantSettings::Client { proof, .. } | GrantSettings::SignIn { proof, .. } => {
-                proof.secret_sources()
-            }
-            GrantSettings::Password { proof, password, .. } => {
-                let mut sources = proof.secret_sources();
-                sources.push(password);
-                sources
-            }
-            GrantSettings::TokenFile { .. } | GrantSettings::Managed(_) | GrantSettings::Default(_) => {
-                Vec::new()
-            }
-        }
-    }
-
     /// The identities of the same settings that this one needs tokens of.
     pub fn leans_on(&self) -> Vec<&IdentityName> {
         match &self.grant {
@@ -144,14 +127,14 @@ impl Check<'_> {
         })
     }
 
-    fn scope(&mut self, identity: &IdentityTable, cloud: Option<Cloud>) -> Option<String> {
+    fn scope(&mut self, identity: &Table<IdentityTable>, cloud: Option<Cloud>) -> Option<String> {
         let Some(value) = &identity.scope else {
             return Some(cloud?.scope().to_owned());
         };
-        let checked = if identity.password.is_some() || identity.sign_in.is_some() {
-            sign_in::check_account_scope(value)
-        } else {
-            check_scope(value)
+        let mut accounts = WAYS.iter().filter(|way| way.asks_as == AsksAs::Account);
+        let checked = match accounts.any(|way| (way.place)(identity).is_some()) {
+            true => sign_in::check_account_scope(value),
+            false => check_scope(value),
         };
         let read = checked.map(|()| value.as_str().to_owned());
         let scope = self.findings.keep(value, read)?;
@@ -178,10 +161,13 @@ impl Check<'_> {
 
     /// The one way in which an identity gets its tokens.
     fn grant(&mut self, identity: &Table<IdentityTable>, cloud: Option<Cloud>) -> Option<GrantSettings> {
-        let ways = ways(identity);
+        let ways = WAYS.iter();
+        let ways: Vec<_> = ways
+            .filter_map(|way| Some((way, (way.place)(identity)?)))
+            .collect();
         match ways.as_slice() {
             [] => {
-                if !Way::ALL.iter().any(|way| identity.is_reported(way.key())) {
+                if !WAYS.iter().any(|way| identity.is_reported(way.key)) {
                     let flaw = Flaw::new("the identity has nothing to get a token with");
                     let hint = "set client_secret = \"env:NAME\", add [[identity.certificate]], or set token_file for a \
                                 token that another program keeps fresh";
@@ -189,37 +175,23 @@ impl Check<'_> {
                 }
                 None
             }
-            [(Way::Secret, _)] => self.client(identity, cloud, Self::secrets),
-            [(Way::Certificate, _)] => self.client(identity, cloud, Self::certificates),
-            [(Way::TokenFile, _)] => {
-                let file = identity.token_file.as_ref()?;
-                self.token_file(identity, file)
-            }
-            [(Way::Managed, _)] => self.managed_identity(identity),
-            [(Way::Federated, _)] => self.federated_identity(identity, cloud),
-            [(Way::Default, _)] => self.default_chain(identity, cloud),
-            [(Way::Password, _)] | [(Way::Secret, _), (Way::Password, _)] => {
-                let table = identity.password.as_ref()?;
-                self.password(identity, table, cloud)
-            }
-            [(Way::SignIn, _)] | [(Way::Secret, _), (Way::SignIn, _)] => {
-                let table = identity.sign_in.as_ref()?;
-                self.sign_in(identity, table, cloud)
+            [(way, _)] => (way.read)(self, identity, cloud),
+            [(secret, _), (way, _)] if secret.key == CLIENT_SECRET && way.asks_as == AsksAs::Account => {
+                (way.read)(self, identity, cloud)
             }
             [(first, first_mark), (second, second_mark), ..] => {
                 let flaw = Flaw::new(format!(
                     "an identity has either {} or {}, not both",
-                    first.words(),
-                    second.words()
+                    first.words, second.words
                 ));
-                self.findings
-                    .clash(*second_mark, flaw, *first_mark, first.words());
+                self.findings.clash(*second_mark, flaw, *first_mark, first.words);
                 None
             }
         }
     }
 
-    fn token_file(&mut self, identity: &Table<IdentityTable>, value: &At<String>) -> Option<GrantSettings> {
+    pub(super) fn token_file(&mut self, identity: &Table<IdentityTable>) -> Option<GrantSettings> {
+        let value = identity.token_file.as_ref()?;
         for key in ["client_id", "authority", "ca_file", "timeout"] {
             if let Some(mark) = identity.place(key) {
                 let flaw = Flaw::new(format!("`{key}` has no meaning beside `token_file`"));

@@ -29,9 +29,9 @@ impl Check<'_> {
     pub(super) fn sign_in(
         &mut self,
         identity: &Table<IdentityTable>,
-        table: &Table<SignInTable>,
         cloud: Option<Cloud>,
     ) -> Option<GrantSettings> {
+        let table = identity.sign_in.as_ref()?;
         self.without_token_life(identity);
         let seal = optional(table.seal.as_ref(), |value| self.seal(value));
         let hint = "name a file in a folder that the gateway may write to";
