@@ -158,13 +158,14 @@ fn routes(criterion: &mut Criterion) {
 
 fn keys(criterion: &mut Criterion) {
     for size in SIZES {
-        let callers = Arc::new(Callers::build(&callers(size), None, &CallerNumbers::default()).unwrap());
+        let settings = callers(size);
+        let callers = Arc::new(Callers::build(&settings, None, &CallerNumbers::default()).unwrap());
         let listed = CallersSettings::Named(vec![CallerName::parse("shop").unwrap()]);
         let places = [
             KeyPlace::Header(HeaderName::from_static("x-api-key")),
             KeyPlace::Authorization,
         ];
-        let access = Access::build(&listed, &places[..1], &callers);
+        let access = Access::build(&listed, &places[..1], &settings, &callers);
         let headers = headers();
         criterion.bench_function(&format!("key/{size}"), |bench| {
             bench.iter(|| {

@@ -263,7 +263,7 @@ impl Snapshot {
         let callers = Arc::new(callers);
         let mut routes = Vec::with_capacity(config.routes.len());
         for (index, settings) in config.routes.iter().enumerate() {
-            let access = Access::build(&settings.callers, &settings.key_places, &callers);
+            let access = Access::build(&settings.callers, &settings.key_places, &config.callers, &callers);
             let route = Route::build(
                 index,
                 settings,

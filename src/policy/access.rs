@@ -9,7 +9,7 @@ use crate::policy::caller::{Caller, Callers};
 use crate::policy::proof;
 use crate::policy::proof::{Identity, Proof, Shown};
 use crate::problem::{Kind, Problem};
-use crate::settings::{CallersSettings, KeyPlace};
+use crate::settings::{CallerSettings, CallersSettings, KeyPlace};
 
 /// Whether a refusal counts as a failed authentication of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +41,15 @@ pub struct Access {
 }
 
 impl Access {
-    pub fn build(listed: &CallersSettings, places: &[KeyPlace], callers: &Arc<Callers>) -> Self {
+    /// Who may call a route; `settings` are those of which `callers` were made.
+    pub fn build(
+        listed: &CallersSettings,
+        places: &[KeyPlace],
+        settings: &[CallerSettings],
+        callers: &Arc<Callers>,
+    ) -> Self {
         Self {
-            proofs: proof::accepted(listed, places, callers).into_boxed_slice(),
+            proofs: proof::accepted(listed, places, settings, callers).into_boxed_slice(),
             callers: callers.clone(),
             listed: match listed {
                 CallersSettings::Anonymous => None,
@@ -132,6 +138,7 @@ mod tests {
         Access::build(
             &CallersSettings::Named(names),
             &places,
+            callers,
             &Arc::new(Callers::build(callers, None, &CallerNumbers::default()).unwrap()),
         )
     }
@@ -297,7 +304,7 @@ mod tests {
     fn on_an_anonymous_route_no_key_is_looked_at() {
         let callers = Arc::new(Callers::build(&cast(), None, &CallerNumbers::default()).unwrap());
         let places = [KeyPlace::Header("x-api-key".parse().unwrap())];
-        let open = Access::build(&CallersSettings::Anonymous, &places, &callers);
+        let open = Access::build(&CallersSettings::Anonymous, &places, &cast(), &callers);
         let caller = ask(&open, Some("wrong"), "198.51.100.1", NOW).unwrap();
         assert_eq!(caller.name.as_str(), "anonymous");
         assert_eq!((caller.index, caller.label), (None, None));
@@ -320,7 +327,7 @@ mod tests {
         for gone in ["plant", "never-was", "anonymous"] {
             assert_eq!(ask(&named, gone, "192.0.2.1"), Ok(None), "{gone}");
         }
-        let open = Access::build(&CallersSettings::Anonymous, &[], &Arc::default());
+        let open = Access::build(&CallersSettings::Anonymous, &[], &[], &Arc::default());
         let anonymous = Some(("anonymous".to_owned(), None));
         assert_eq!(ask(&open, "anonymous", "10.1.1.1"), Ok(anonymous));
         assert_eq!(ask(&open, "shop", "10.1.1.1"), Ok(None));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use crate::model::{CallerName, Holder, KeyLabel, Minute, Network, Registry, Secret};
+use crate::model::{CallerName, Holder, KeyLabel, Minute, Registry, Secret};
 use crate::policy::address::{Networks, Origin, OutsideNetworks};
 use crate::policy::key::{DigestStart, Identified, Keys, Lapse};
 use crate::policy::proof::signature::{Signer, SignerError};
@@ -79,8 +79,6 @@ pub(super) struct Member {
     pub name: CallerName,
     number: Arc<usize>,
     pub networks: Networks,
-    /// The networks that alone identify it; none for a caller with keys or a signature.
-    pub identified_by: Option<Box<[Network]>>,
     pub has_keys: bool,
     /// Its keys are accepted in the URL, and nowhere else.
     pub key_in_url: bool,
@@ -199,14 +197,11 @@ impl Member {
             .as_ref()
             .map(|signature| Signer::build(&settings.name, signature));
         let signer = signer.transpose()?.map(Arc::new);
-        let has_keys = !settings.keys.is_empty();
-        let by_network = !has_keys && signer.is_none();
         Ok(Self {
             name: settings.name.clone(),
             number: numbers.of(&settings.name),
             networks: Networks::build(&settings.networks),
-            identified_by: by_network.then(|| settings.networks.allow.clone().into()),
-            has_keys,
+            has_keys: !settings.keys.is_empty(),
             key_in_url: settings.key_in_url,
             signer,
         })

@@ -105,6 +105,11 @@ impl CallerSettings {
             rate: Some(CALLER_RATE),
         }
     }
+
+    /// Whether an address in its networks is all the proof that it gives.
+    pub fn is_known_by_network(&self) -> bool {
+        self.keys.is_empty() && self.signature.is_none()
+    }
 }
 
 switch!(KeyState: Enabled = true, Disabled = false);

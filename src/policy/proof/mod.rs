@@ -22,13 +22,15 @@ use crate::policy::proof::anyone::Anyone;
 use crate::policy::proof::key::ByKey;
 use crate::policy::proof::network::ByNetwork;
 use crate::policy::proof::signed::BySignature;
-use crate::settings::{CallersSettings, KeyPlace};
+use crate::settings::{CallerSettings, CallersSettings, KeyPlace};
 
 /// The kinds that a route accepts, in the order in which they are asked; never none. A listed name that no caller has lets
-/// nobody in, and so does a caller without keys and signature whose networks are not narrowed down.
+/// nobody in, and so does a caller without keys and signature whose networks are not narrowed down. `settings` are those of
+/// which `callers` were made.
 pub(super) fn accepted(
     listed: &CallersSettings,
     places: &[KeyPlace],
+    settings: &[CallerSettings],
     callers: &Arc<Callers>,
 ) -> Vec<Box<dyn Proof>> {
     let names = match listed {
@@ -42,6 +44,6 @@ pub(super) fn accepted(
     if let Some(by_signature) = BySignature::build(&names, callers) {
         proofs.push(Box::new(by_signature));
     }
-    proofs.push(Box::new(ByNetwork::build(&names, callers)));
+    proofs.push(Box::new(ByNetwork::build(&names, settings, callers)));
     proofs
 }

@@ -9,6 +9,7 @@ use crate::policy::address::Origin;
 use crate::policy::caller::Callers;
 use crate::policy::proof::shown::{Identity, Proof, Shown};
 use crate::problem::{Kind, Problem};
+use crate::settings::CallerSettings;
 
 #[derive(Debug)]
 pub(in crate::policy) struct ByNetwork {
@@ -18,13 +19,15 @@ pub(in crate::policy) struct ByNetwork {
 }
 
 impl ByNetwork {
-    pub(in crate::policy) fn build(listed: &[usize], callers: &Arc<Callers>) -> Self {
+    pub(in crate::policy) fn build(
+        listed: &[usize],
+        settings: &[CallerSettings],
+        callers: &Arc<Callers>,
+    ) -> Self {
         let mut networks: JointPrefixMap<IpNet, Vec<usize>> = JointPrefixMap::new();
         for &index in listed {
-            let identifying = callers
-                .member(index)
-                .and_then(|member| member.identified_by.as_deref());
-            for network in identifying.unwrap_or_default() {
+            let caller = settings.get(index).filter(|caller| caller.is_known_by_network());
+            for network in caller.map_or(&[][..], |caller| &caller.networks.allow) {
                 networks.entry(**network).or_default().push(index);
             }
         }
