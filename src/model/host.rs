@@ -1,8 +1,6 @@
 //! Hosts as settings and addresses name them: one grammar. What a request names is judged in `policy/host.rs`.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::Deref;
 
 use crate::model::Flaw;
 
@@ -11,19 +9,7 @@ use crate::model::Flaw;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Host(Box<str>);
 
-impl Deref for Host {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self)
-    }
-}
+shown_as!(Host.0: str);
 
 impl Host {
     /// Reads a host that is not followed by anything.

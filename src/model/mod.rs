@@ -1,6 +1,25 @@
 //! Values that every floor may use: typed names, the request id, secrets and the trigger address. Nothing
 //! here does I/O or waits.
 
+/// Makes a value that was parsed usable as what it holds, and shows it like that.
+macro_rules! shown_as {
+    ($name:ident.$field:tt: $held:ty) => {
+        impl std::ops::Deref for $name {
+            type Target = $held;
+
+            fn deref(&self) -> &$held {
+                &self.$field
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(&**self, f)
+            }
+        }
+    };
+}
+
 mod answer;
 mod body_values;
 pub mod claims;

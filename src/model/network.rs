@@ -1,8 +1,6 @@
 //! Networks as settings and lists name them: one grammar, and one form for each network.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::Deref;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -22,19 +20,7 @@ impl Network {
     ];
 }
 
-impl Deref for Network {
-    type Target = IpNet;
-
-    fn deref(&self) -> &IpNet {
-        &self.0
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+shown_as!(Network.0: IpNet);
 
 impl FromStr for Network {
     type Err = Flaw;

@@ -1,9 +1,6 @@
 //! Paths as settings name them: templates of routes and of what an API may be asked for, and single paths. Paths of
 //! requests are judged in `policy/path.rs`.
 
-use std::fmt;
-use std::ops::Deref;
-
 use crate::model::Flaw;
 
 /// Longest path template; with its parameters filled in it must still fit in a request head.
@@ -47,27 +44,8 @@ impl FixedPath {
     }
 }
 
-impl Deref for PathTemplate {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.text
-    }
-}
-
-impl Deref for FixedPath {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for PathTemplate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self)
-    }
-}
+shown_as!(PathTemplate.text: str);
+shown_as!(FixedPath.0: str);
 
 fn check_template(text: &str) -> Result<PathEnd, Flaw> {
     check_frame(text)?;
