@@ -115,7 +115,8 @@ fn said(refusal: &Refusal, identity: &IdentitySettings) -> String {
     if let Some((endpoint, _)) = identity.grant.application() {
         says.push_str(&format!(
             " to client id {} in tenant {}",
-            endpoint.client_id, identity.tenant
+            endpoint.client_id,
+            identity.tenant.as_deref().unwrap_or_default()
         ));
     }
     if let Some(id) = &refusal.correlation_id {

@@ -272,7 +272,7 @@ impl Caller<'_> {
         {
             let expected = Expected {
                 audience: wanted_audience(&self.route.trigger, identity),
-                tenant: &identity.tenant,
+                tenant: identity.tenant.as_ref(),
                 now: clock::wall(),
             };
             says.push_str(&format!(". {}", evidence::explain_mismatch(bearer, &expected)));

@@ -3,6 +3,7 @@
 
 use crate::doctor::questions::uses;
 use crate::model::Cloud;
+use crate::model::entra_ids::is_guid;
 use crate::settings::{Config, IdentitySettings, RouteKind};
 
 /// Application id of the flow service in every tenant.
@@ -78,9 +79,7 @@ impl<'a> Resource<'a> {
             Self::Graph => GRAPH.to_owned(),
             Self::Other(audience) => {
                 let id = audience.strip_prefix("api://").unwrap_or(audience);
-                let is_guid =
-                    id.len() == 36 && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-                if is_guid {
+                if is_guid(id) {
                     id.to_owned()
                 } else {
                     "API_APPLICATION_ID".to_owned()

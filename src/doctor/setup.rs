@@ -4,10 +4,11 @@
 
 use crate::doctor::resource::{Resource, is_for_api};
 use crate::entra::FederatedToken;
+use crate::model::entra_ids::is_placeholder;
 use crate::model::{Cloud, fill};
 use crate::settings::{
     AssertionSource, ClientProof, Config, EXCHANGE_AUDIENCE, GrantSettings, IdentitySettings,
-    KeyVaultSettings, ManagedSettings, ManagedSource, Selector, UNRESOLVED,
+    KeyVaultSettings, ManagedSettings, ManagedSource, Selector,
 };
 
 /// The tool that the commands are for.
@@ -172,10 +173,7 @@ pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -
         } else {
             "flow"
         },
-        tenant: match identity.tenant.as_str() {
-            "" | UNRESOLVED => "TENANT",
-            tenant => tenant,
-        },
+        tenant: identity.tenant.as_deref().unwrap_or("TENANT"),
         principal: PrincipalOf::of(identity),
     };
     let (tool, texts) = style.texts();
@@ -223,10 +221,8 @@ impl Setup<'_> {
     fn values(&self) -> Values {
         let (identity, resource) = (self.identity, self.resource);
         let application = identity.grant.application();
-        let client = match application.map(|(endpoint, _)| endpoint.client_id.as_str()) {
-            None | Some(UNRESOLVED) => "CLIENT_ID",
-            Some(client) => client,
-        };
+        let client = application.map(|(endpoint, _)| &*endpoint.client_id);
+        let client = client.filter(|id| !is_placeholder(id)).unwrap_or("CLIENT_ID");
         // Microsoft Learn, "Microsoft Graph national cloud deployments".
         let (environment, azure, graph) = match identity.cloud {
             Cloud::Public | Cloud::Gcc => ("Global", "AzureCloud", "https://graph.microsoft.com"),

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use crate::model::claims::Claims;
 use crate::model::trigger::Family;
-use crate::model::{Cloud, IdentityName, RouteName, Secret, TriggerUrl, claims, clock, locked};
+use crate::model::{Cloud, IdentityName, RouteName, Secret, Tenant, TriggerUrl, claims, clock, locked};
 use crate::settings::{ClaimMismatch, IdentitySettings, RouteKind, RouteSettings};
 
 const ROUTES_NAMED_MAX: usize = 5;
@@ -18,8 +18,8 @@ const TIME: &str = "exp";
 #[derive(Debug, Clone)]
 pub struct Needs {
     pub audience: String,
-    /// The tenant's id or one of its domain names; empty if the settings name none.
-    pub tenant: String,
+    /// None if the settings name none.
+    pub tenant: Option<Tenant>,
     pub cloud: Cloud,
     /// Object ids on the trigger's list, as far as the settings know; empty if any will do.
     pub object_ids: Vec<String>,
@@ -152,12 +152,10 @@ fn issuer(claims: &Claims, needs: &Needs) -> Compared {
 
 fn tenant(claims: &Claims, needs: &Needs) -> Compared {
     let got = claim_value(claims, "tid");
-    let wanted = match needs.tenant.as_str() {
-        "" => "(not in the settings)".to_owned(),
-        tenant => tenant.to_owned(),
-    };
+    let wanted = needs.tenant.as_deref().unwrap_or("(not in the settings)");
+    let fault = claims.tenant_fault(needs.tenant.as_ref());
     let fix = "the operator sets the tenant in which the flow was made".to_owned();
-    let mut row = judged("tid", wanted, got, claims.tenant_fault(&needs.tenant), fix);
+    let mut row = judged("tid", wanted.to_owned(), got, fault, fix);
     if row.fit == Fit::Fits && !row.wanted.eq_ignore_ascii_case(&row.got) {
         // A domain, or nothing: no claim repeats it.
         row.fit = Fit::Unknown;
@@ -358,7 +356,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::{Fit, Inspector, Needs, Preflight, compare};
-    use crate::model::{Cloud, IdentityName, RouteName, Secret};
+    use crate::model::{Cloud, IdentityName, RouteName, Secret, Tenant};
     use crate::settings::ClaimMismatch;
 
     const TENANT: &str = "11111111-2222-3333-4444-555555555555";
@@ -368,7 +366,7 @@ mod tests {
     fn needs() -> Needs {
         Needs {
             audience: Cloud::Public.audience().to_owned(),
-            tenant: TENANT.to_owned(),
+            tenant: Tenant::parse(TENANT).ok(),
             cloud: Cloud::Public,
             object_ids: Vec::new(),
         }
@@ -414,7 +412,7 @@ mod tests {
         old["exp"] = 999.into();
         assert_eq!(failing(&old, &needs())[0].0, "exp");
         let other = Needs {
-            tenant: OID.to_owned(),
+            tenant: Tenant::parse(OID).ok(),
             ..needs()
         };
         assert_eq!(failing(&good(), &other)[0].0, "tid");
@@ -529,7 +527,7 @@ mod tests {
     #[test]
     fn a_tenant_named_by_its_domain_is_not_compared() {
         let domain = Needs {
-            tenant: "contoso.onmicrosoft.com".to_owned(),
+            tenant: Tenant::parse("contoso.onmicrosoft.com").ok(),
             ..needs()
         };
         assert_eq!(failing(&good(), &domain), []);

@@ -8,6 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::entra::answer::{Granted, RefusedToken, TokenError};
 use crate::entra::refused::Refusal;
 use crate::entra::{answer, refused};
+use crate::model::Tenant;
 use crate::outbound::{Fetcher, TrustError};
 use crate::settings::{EndpointSettings, IdentitySettings};
 
@@ -22,7 +23,7 @@ pub(crate) struct Endpoint {
     fetcher: Fetcher,
     settings: EndpointSettings,
     scope: String,
-    tenant: String,
+    tenant: Option<Tenant>,
     identity: String,
     /// Whether a question may have arrived, answered or not.
     arrived: AtomicBool,
@@ -97,13 +98,14 @@ impl Endpoint {
     }
 
     pub(crate) fn sentence(&self, refusal: &Refusal) -> String {
-        refusal.sentence(&self.identity, &self.tenant, &self.settings.client_id)
+        let tenant = self.tenant.as_deref().unwrap_or_default();
+        refusal.sentence(&self.identity, tenant, &self.settings.client_id)
     }
 
     /// The form. Each value is encoded once: a scope encoded twice is refused with AADSTS1002012.
     fn form(&self, pairs: &[(&str, &str)]) -> String {
         let own = [
-            ("client_id", self.settings.client_id.as_str()),
+            ("client_id", &*self.settings.client_id),
             ("scope", self.scope.as_str()),
         ];
         let encoded = |(name, value): &(&str, &str)| format!("{name}={}", utf8_percent_encode(value, FORM));
@@ -122,6 +124,7 @@ mod tests {
     use std::time::Duration;
 
     use super::Endpoint;
+    use crate::model::ClientId;
     use crate::outbound::{Fetcher, Trust};
     use crate::settings::EndpointSettings;
 
@@ -130,7 +133,7 @@ mod tests {
         let settings = EndpointSettings {
             authority: String::new(),
             token_url: String::new(),
-            client_id: "11111111-2222-3333-4444-555555555555".into(),
+            client_id: ClientId::parse("11111111-2222-3333-4444-555555555555").unwrap(),
             trust: Trust::Only([].into()),
             timeout: Duration::from_secs(1),
         };
@@ -138,7 +141,7 @@ mod tests {
             fetcher: Fetcher::new(&settings.trust, settings.timeout).unwrap(),
             settings,
             scope: "https://service.flow.microsoft.com//.default".into(),
-            tenant: String::new(),
+            tenant: None,
             identity: String::new(),
             arrived: AtomicBool::new(false),
         };

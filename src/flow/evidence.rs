@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use http::StatusCode;
 
 use crate::flow::fault::{CODES, DESPITE_TOKEN, Row, STATUSES};
+use crate::model::Tenant;
 use crate::model::claims::{Claims, printable, quoted};
 use crate::outbound::{FailedBody, is_word};
 use crate::problem::Kind;
@@ -190,8 +191,8 @@ fn tracking_id(message: &str) -> Option<String> {
 pub struct Expected<'a> {
     /// The audience, letter by letter ([`crate::model::Cloud::audience`] unless the owner chose another).
     pub audience: &'a str,
-    /// The tenant's id or one of its domain names.
-    pub tenant: &'a str,
+    /// None if the settings name none.
+    pub tenant: Option<&'a Tenant>,
     pub now: SystemTime,
 }
 
@@ -206,7 +207,7 @@ pub fn explain_mismatch(token: &str, expected: &Expected<'_>) -> String {
             "The token cannot be read here, so no claim can be compared; the flow wants the audience {} and \
              a token of the tenant {}.",
             quoted(expected.audience),
-            quoted(expected.tenant),
+            quoted(expected.tenant.map_or("", |tenant| tenant)),
         );
     };
     let findings: Vec<String> = [
@@ -259,7 +260,7 @@ mod tests {
         classify, explain_mismatch,
     };
     use crate::flow::fault::Credential;
-    use crate::model::{Cloud, FixedBy};
+    use crate::model::{Cloud, FixedBy, Tenant};
     use crate::problem::Run;
 
     const RUN_ID: &str = "08584290143402151988728929011CU00";
@@ -725,9 +726,10 @@ mod tests {
     fn explained(name: &str, value: serde_json::Value) -> String {
         let mut claims = good();
         claims[name] = value;
+        let tenant = Tenant::parse(TENANT).unwrap();
         let expected = Expected {
             audience: Cloud::Public.audience(),
-            tenant: TENANT,
+            tenant: Some(&tenant),
             now: UNIX_EPOCH + Duration::from_secs(1_000),
         };
         let said = explain_mismatch(&token(&claims), &expected);
@@ -793,9 +795,10 @@ mod tests {
 
     #[test]
     fn a_tenant_named_by_its_domain_is_not_compared_with_an_id() {
+        let tenant = Tenant::parse("contoso.onmicrosoft.com").unwrap();
         let expected = Expected {
             audience: Cloud::Public.audience(),
-            tenant: "contoso.onmicrosoft.com",
+            tenant: Some(&tenant),
             now: UNIX_EPOCH,
         };
         assert!(explain_mismatch(&token(&good()), &expected).contains("look right"));
@@ -805,7 +808,7 @@ mod tests {
     fn an_opaque_token_is_called_opaque() {
         let expected = Expected {
             audience: "a",
-            tenant: TENANT,
+            tenant: None,
             now: UNIX_EPOCH,
         };
         for opaque in ["", "CANARY", "a.CANARY.c", "a.b.c.d.CANARY", "a.W10.CANARY"] {
@@ -845,7 +848,8 @@ mod tests {
             claim in any::<String>(),
             number in any::<f64>(),
         ) {
-            let expected = Expected { audience: &claim, tenant: &claim, now: UNIX_EPOCH };
+            let tenant = Tenant::parse(TENANT).unwrap();
+            let expected = Expected { audience: &claim, tenant: Some(&tenant), now: UNIX_EPOCH };
             let _ = explain_mismatch(&token, &expected);
             let claims = serde_json::json!({
                 "aud": claim, "iss": claim, "tid": claim, "oid": claim, "exp": number,

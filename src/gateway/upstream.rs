@@ -229,7 +229,7 @@ fn fault_problem(fault: &Fault, sent: &Dispatched<'_>) -> Problem {
         let settings = identity.settings();
         let expected = Expected {
             audience: claims::wanted_audience(sent.to, settings),
-            tenant: &settings.tenant,
+            tenant: settings.tenant.as_ref(),
             now: clock::wall(),
         };
         cause.push_str(&format!(" Identity {}: ", settings.name));

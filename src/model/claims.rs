@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::model::{Cloud, clock};
+use crate::model::{Cloud, Tenant, clock};
 
 // Enough for an audience or an issuer with a tenant id.
 const CLAIM_CHARS_MAX: usize = 128;
@@ -97,19 +97,15 @@ impl Claims {
         ))
     }
 
-    pub fn tenant_fault(&self, wanted: &str) -> Option<String> {
+    pub fn tenant_fault(&self, wanted: Option<&Tenant>) -> Option<String> {
+        let shown = quoted(wanted.map_or("", |tenant| tenant));
         let Some(found) = self.text("tid") else {
-            return Some(format!("tid is missing, wanted the tenant {}", quoted(wanted)));
+            return Some(format!("tid is missing, wanted the tenant {shown}"));
         };
-        // A route may name its tenant by a domain, which no claim contains.
-        if uuid::Uuid::parse_str(wanted).is_err() || found.eq_ignore_ascii_case(wanted) {
-            return None;
-        }
-        Some(format!(
-            "tid is {}, wanted {}: the token is of another tenant",
-            quoted(found),
-            quoted(wanted)
-        ))
+        wanted?.is_not(found).then(|| {
+            let found = quoted(found);
+            format!("tid is {found}, wanted {shown}: the token is of another tenant")
+        })
     }
 
     /// Why no flow can accept the issuer as Entra.

@@ -12,7 +12,7 @@ use http::HeaderValue;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::model::{FailureRow, Outlook, Page, Remedy, Secret, clock, failures, fill, locked};
+use crate::model::{FailureRow, Outlook, Page, Remedy, Secret, Tenant, clock, failures, fill, locked};
 use crate::outbound::{FailedBody, FetchFault, Fetcher, TrustError};
 use crate::settings::{GrantSettings, KeyVaultSettings, VaultReference, VaultValue};
 
@@ -146,7 +146,7 @@ pub(crate) struct Vault {
     bearer: Bearer,
     /// Name of the identity that reads.
     identity: String,
-    tenant: String,
+    tenant: Option<Tenant>,
     /// How `az` calls that identity.
     assignee: String,
     /// What was read last of each place that the settings name, and when.
@@ -156,7 +156,7 @@ pub(crate) struct Vault {
 impl Vault {
     pub(crate) fn new(settings: &KeyVaultSettings, bearer: Bearer) -> Result<Self, TrustError> {
         let assignee = match &settings.identity.grant {
-            GrantSettings::Client { endpoint, .. } => endpoint.client_id.clone(),
+            GrantSettings::Client { endpoint, .. } => endpoint.client_id.to_string(),
             _ => "OBJECT-ID-OF-THE-IDENTITY".to_owned(),
         };
         Ok(Self {
@@ -233,7 +233,10 @@ impl Vault {
             retry_after,
             no_bearer,
         } = cause;
-        let row = match row == UNAUTHORIZED && !detail.is_empty() && detail != self.tenant {
+        let row = match row == UNAUTHORIZED
+            && !detail.is_empty()
+            && Some(detail.as_str()) != self.tenant.as_deref()
+        {
             true => OTHER_TENANT,
             false => row,
         };
@@ -244,7 +247,7 @@ impl Vault {
             ("vault", place.vault()),
             ("name", place.name()),
             ("resource", resource),
-            ("tenant", &self.tenant),
+            ("tenant", self.tenant.as_deref().unwrap_or_default()),
             ("assignee", &self.assignee),
         ];
         // Without an address there is a word to replace.

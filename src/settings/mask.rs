@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
+use crate::model::entra_ids::is_guid;
 use crate::settings::{near, vault};
 
 /// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
@@ -156,27 +157,16 @@ pub(super) fn reference(text: &str) -> String {
     mask.finish()
 }
 
-/// Whether this text has the form of a client secret made by Entra.
-pub(super) fn looks_like_entra_secret(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'~' | b'.' | b'_' | b'-');
-    (30..=64).contains(&text.len()) && text.contains('~') && text.bytes().all(plain)
-}
-
 /// Whether this text can be the name of an environment variable.
 pub(super) fn is_variable(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     !name.is_empty() && name.len() <= 128 && name.bytes().all(plain)
 }
 
-/// Whether this is a GUID in its usual form, hyphens included.
-pub(super) fn is_guid(text: &str) -> bool {
-    is_grouped(text, &[8, 4, 4, 4, 12], u8::is_ascii_hexdigit)
-}
-
-/// Whether a text is groups of these lengths with hyphens between them.
-fn is_grouped(text: &str, lengths: &[usize], is_digit: fn(&u8) -> bool) -> bool {
+/// Whether this is a day as digits with hyphens between them.
+fn is_day(text: &str) -> bool {
     let groups = || text.split('-').map(str::as_bytes);
-    groups().map(<[u8]>::len).eq(lengths.iter().copied()) && groups().flatten().all(is_digit)
+    groups().map(<[u8]>::len).eq([4, 2, 2]) && groups().flatten().all(u8::is_ascii_digit)
 }
 
 /// A text on its way to being masked.
@@ -520,9 +510,7 @@ fn is_short_value(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_digit() || b"-:.+TZ".contains(&byte))
-        && text
-            .get(..10)
-            .is_some_and(|day| is_grouped(day, &[4, 2, 2], u8::is_ascii_digit));
+        && text.get(..10).is_some_and(is_day);
     let number = text.trim_start_matches(['+', '-']);
     let parts = number.split(['.', '_']);
     is_date || (number.len() <= 2 * SHORT_RUN && parts.into_iter().all(is_amount))
@@ -542,7 +530,7 @@ fn is_amount(text: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{is_guid, key_line, network_line, settings};
+    use super::{key_line, network_line, settings};
     use crate::settings::schema::vocabulary;
 
     #[test]
@@ -616,19 +604,6 @@ mod tests {
         );
         assert_eq!(key_line("erp  canary"), "***  ******");
         assert_eq!(network_line("10.0.0.1/8 canary"), "10.0.0.1/8 ******");
-    }
-
-    #[test]
-    fn a_guid_has_hyphens_and_nothing_around() {
-        assert!(is_guid("01234567-89ab-CDEF-0123-456789abcdef"));
-        for bad in [
-            "",
-            "{01234567-89ab-cdef-0123-456789abcdef}",
-            "0123456789abcdef0123456789abcdef",
-            "0-0-0-0-0",
-        ] {
-            assert!(!is_guid(bad), "{bad}");
-        }
     }
 
     proptest! {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
+use crate::model::entra_ids::is_guid;
 use crate::model::handshake::Vendor;
 use crate::model::{
     CallerName, ContentType, FixedPath, Flaw, Host, IdentityName, MediaRange, Network, PathEnd, PathTemplate,
@@ -598,7 +599,7 @@ impl Check<'_> {
         }
         let mut ids = Vec::new();
         for value in values.iter() {
-            if mask::is_guid(value) {
+            if is_guid(value) {
                 ids.push(value.to_ascii_lowercase());
                 continue;
             }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use crate::files;
-use crate::model::{FixedPath, Flaw, Host, KeyLabel, Network, PathTemplate};
+use crate::model::{ClientId, FixedPath, Flaw, Host, KeyLabel, Network, PathTemplate, Tenant};
 use crate::settings::check::Check;
 use crate::settings::files::FileInForce;
 use crate::settings::kinds::{At, Word, word};
@@ -197,6 +197,8 @@ impl Word for Network {
 
 word! {
     Host: Self::parse, ["hooks.example.com"];
+    Tenant: Self::parse, ["contoso.onmicrosoft.com"];
+    ClientId: Self::parse, [];
     PathTemplate: Self::parse, ["/orders", "/orders/{id}", "/files/{*rest}"];
     FixedPath: Self::parse, ["/health"];
     KeyDigest: lists::digest, [];

@@ -268,7 +268,7 @@ struct Owner {
 
 impl Owner {
     fn named(&self, selector: &Selector) -> Option<bool> {
-        let (actual, wanted) = match selector {
+        let (actual, wanted): (_, &str) = match selector {
             Selector::ClientId(id) => (&self.client_id, id),
             Selector::ObjectId(id) => (&self.object_id, id),
             Selector::ResourceId(id) => (&self.msi_res_id, id),
@@ -294,7 +294,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::{Fetched, Managed, host, is_confirmed, url};
-    use crate::model::{Outlook, Secret};
+    use crate::model::{ClientId, Outlook, Secret};
     use crate::outbound::Trust;
     use crate::settings::{ManagedSettings, ManagedSource, Selector};
 
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn each_source_has_its_own_names_for_a_selector() {
         let (client, object, resource) = (
-            Selector::ClientId(GUID.into()),
+            Selector::ClientId(ClientId::parse(GUID).unwrap()),
             Selector::ObjectId(GUID.into()),
             Selector::ResourceId("/subscriptions/x".into()),
         );
@@ -458,7 +458,8 @@ mod tests {
     #[test]
     fn an_identity_that_is_not_assigned_is_named_by_its_selector() {
         let body = r#"{"error":"invalid_request","error_description":"Identity not found"}"#;
-        let (sentence, _) = judged(imds(), Some(Selector::ClientId(GUID.into())), 400, body);
+        let selector = Selector::ClientId(ClientId::parse(GUID).unwrap());
+        let (sentence, _) = judged(imds(), Some(selector), 400, body);
         assert!(
             sentence.contains("not assigned here") && sentence.contains(GUID),
             "{sentence}"
@@ -486,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_selected_identity_must_be_confirmed_by_answer_or_token() {
-        let selector = Selector::ClientId(GUID.into());
+        let selector = Selector::ClientId(ClientId::parse(GUID).unwrap());
         let token = |claims: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
         let own = token(&format!(r#"{{"appid":"{}"}}"#, GUID.to_uppercase()));
         let other = token(r#"{"appid":"11111111-bbbb-4ccc-8ddd-eeeeeeeeeeee"}"#);

@@ -333,7 +333,7 @@ mod tests {
     use super::{Login, LoginError, next_pause, read_device};
     use crate::entra::answer::{HTML, RefusedToken, TIMEOUT, TokenError};
     use crate::entra::refused;
-    use crate::model::{Cloud, IdentityName};
+    use crate::model::{ClientId, Cloud, IdentityName};
     use crate::outbound::Trust;
     use crate::settings::{ClientProof, EndpointSettings, GrantSettings, IdentityRole, IdentitySettings};
 
@@ -378,7 +378,7 @@ mod tests {
         let endpoint = EndpointSettings {
             authority: "https://login.example".to_owned(),
             token_url: "https://login.example/contoso/oauth2/v2.0/token".to_owned(),
-            client_id: "11111111-2222-3333-4444-555555555555".to_owned(),
+            client_id: ClientId::parse("11111111-2222-3333-4444-555555555555").unwrap(),
             trust: Trust::Only([].into()),
             timeout: PAUSE,
         };
@@ -393,7 +393,7 @@ mod tests {
             cloud: Cloud::Public,
             scope: Cloud::Public.scope().to_owned(),
             audience: Cloud::Public.audience().to_owned(),
-            tenant: "contoso".to_owned(),
+            tenant: None,
             role: IdentityRole::Serves,
         };
         Login::new(&identity, &[], None).unwrap()

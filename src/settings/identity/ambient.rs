@@ -1,11 +1,10 @@
 //! The default chain: workload identity where the platform has set it up, else a managed identity. This file rules out
 //! sources that cannot work, with the reason; which of the others is available is determined when a token is requested.
 
-use crate::model::{Cloud, Flaw, Secret};
+use crate::model::{ClientId, Cloud, Flaw};
 use crate::settings::check::Check;
 use crate::settings::identity::IdentityTable;
 use crate::settings::identity::federated;
-use crate::settings::identity::words::check_client_id;
 use crate::settings::table::Table;
 use crate::settings::{DefaultSettings, GrantSettings};
 
@@ -30,15 +29,10 @@ impl Check<'_> {
         let mistakes = self.findings.len();
         let values = self.workload_values(identity, cloud, identity.federated.as_ref());
         // The SDKs of Azure take the variable for a managed identity as well.
-        let client_id = match &identity.client_id {
-            Some(value) => Some(value.as_str().to_owned()),
-            None => self
-                .environment
-                .platform_variable(federated::CLIENT)
-                .as_ref()
-                .map(Secret::expose)
-                .and_then(|text| check_client_id(text).ok()),
-        };
+        let client_id = identity.client_id.as_deref().cloned().or_else(|| {
+            let variable = self.environment.platform_variable(federated::CLIENT)?;
+            ClientId::parse(variable.expose()).ok()
+        });
         let federated = match values.lacks() {
             Some(why) => Err(why),
             None => Ok(self.workload(identity, values)?),
@@ -51,6 +45,7 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crate::model::ClientId;
     use crate::settings::sample::Sample;
     use crate::settings::{DefaultSettings, GrantSettings, Selector};
 
@@ -80,7 +75,7 @@ mod tests {
         );
         assert_eq!(
             chain.managed.unwrap().selector,
-            Some(Selector::ClientId(GUID.to_owned()))
+            Some(Selector::ClientId(ClientId::parse(GUID).unwrap()))
         );
     }
 

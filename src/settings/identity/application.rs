@@ -2,13 +2,14 @@
 
 use std::time::SystemTime;
 
-use crate::model::{Cloud, Flaw};
+use crate::model::entra_ids::is_guid;
+use crate::model::{ClientId, Cloud, Flaw, Tenant};
 use crate::settings::check::Check;
-use crate::settings::identity::words::{check_authority, check_client_id};
+use crate::settings::identity::words::check_authority;
 use crate::settings::identity::{IdentityTable, SecretTable};
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
-use crate::settings::{ClientProof, ClientSecret, EndpointSettings, GrantSettings, mask};
+use crate::settings::{ClientProof, ClientSecret, EndpointSettings, GrantSettings};
 
 impl Check<'_> {
     /// The client credentials grant, with the proof that `proof` reads.
@@ -44,20 +45,23 @@ impl Check<'_> {
         let tenant = identity.require(("tenant", &identity.tenant), hint, &mut self.findings);
         let hint = "write the Application (client) ID that Entra shows for the app registration";
         let client_id = identity.require(("client_id", &identity.client_id), hint, &mut self.findings);
-        let client_id = client_id.map(|value| self.findings.keep(value, check_client_id(value)));
         let authority = match &identity.authority {
             Some(value) => self.findings.keep(value, check_authority(value)),
             None => cloud.map(|cloud| cloud.authority().to_owned()),
         };
-        let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
-        self.endpoint_of(identity, tenant, client_id.flatten(), authority)
+        self.endpoint_of(
+            identity,
+            tenant.map(|value| &**value),
+            client_id.map(|value| &**value),
+            authority,
+        )
     }
 
     pub(super) fn endpoint_of(
         &mut self,
         identity: &Table<IdentityTable>,
-        tenant: Option<String>,
-        client_id: Option<String>,
+        tenant: Option<&Tenant>,
+        client_id: Option<&ClientId>,
         authority: Option<String>,
     ) -> Option<EndpointSettings> {
         let trust = self.trust(identity.ca_file.as_ref());
@@ -65,7 +69,7 @@ impl Check<'_> {
         Some(EndpointSettings {
             token_url: format!("{authority}/{tenant}/oauth2/v2.0/token"),
             authority,
-            client_id: client_id?,
+            client_id: client_id?.clone(),
             trust,
             timeout: identity.timeout,
         })
@@ -107,10 +111,7 @@ impl Check<'_> {
         expires: Option<SystemTime>,
     ) -> Option<ClientSecret> {
         let source = self.secret_source(key, place)?;
-        if source
-            .known()
-            .is_some_and(|secret| mask::is_guid(secret.expose()))
-        {
+        if source.known().is_some_and(|secret| is_guid(secret.expose())) {
             let flaw = Flaw::new(
                 "this client secret is a GUID, which is the form of a secret's id and not of its value",
             );

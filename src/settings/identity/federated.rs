@@ -1,18 +1,17 @@
 //! Workload identity federation: an application that authenticates with a token of another issuer. Values missing from the
 //! settings come from the variables that the webhook of azure-workload-identity sets, and the origin of each is reported.
 
-use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::model::{Cloud, Flaw, IdentityName};
+use crate::model::{ClientId, Cloud, Flaw, IdentityName, Tenant};
 use crate::settings::check::Check;
 use crate::settings::identity::grant;
-use crate::settings::identity::words::{check_authority, check_client_id, check_tenant};
+use crate::settings::identity::words::check_authority;
 use crate::settings::identity::{FederatedTable, IdentityTable};
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
 use crate::settings::{
-    AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets, UNRESOLVED,
+    AssertionSource, ClientProof, EndpointSettings, FederatedSettings, GrantSettings, Secrets,
 };
 
 /// The variables of azure-workload-identity.
@@ -21,6 +20,9 @@ pub(super) const CLIENT: &str = "AZURE_CLIENT_ID";
 const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
 const FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 
+/// Stands for any of their values that only another machine knows; nobody has this id.
+const UNREAD: &str = "00000000-0000-0000-0000-000000000000";
+
 /// How the webhook is made to set them.
 const HINT: &str = "write it here, or let azure-workload-identity set the variable: the pod needs the label \
                     azure.workload.identity/use: \"true\" and a service account that it is switched on for";
@@ -28,8 +30,8 @@ const HINT: &str = "write it here, or let azure-workload-identity set the variab
 /// Workload identity values, from the settings or the environment variables.
 #[derive(Debug, Default)]
 pub(super) struct WorkloadValues {
-    pub(super) tenant: Option<String>,
-    pub(super) client_id: Option<String>,
+    pub(super) tenant: Option<Tenant>,
+    pub(super) client_id: Option<ClientId>,
     authority: Option<String>,
     file: Option<PathBuf>,
     origins: Vec<String>,
@@ -91,7 +93,12 @@ impl Check<'_> {
         identity: &Table<IdentityTable>,
         values: WorkloadValues,
     ) -> Option<(EndpointSettings, FederatedSettings)> {
-        let endpoint = self.endpoint_of(identity, values.tenant, values.client_id, values.authority);
+        let endpoint = self.endpoint_of(
+            identity,
+            values.tenant.as_ref(),
+            values.client_id.as_ref(),
+            values.authority,
+        );
         let federated = FederatedSettings {
             source: AssertionSource::File(values.file?),
             origins: values.origins,
@@ -106,24 +113,24 @@ impl Check<'_> {
         cloud: Option<Cloud>,
         table: Option<&Table<FederatedTable>>,
     ) -> WorkloadValues {
-        let place = identity.span();
         let mut values = WorkloadValues::default();
-        values.tenant = match &identity.tenant {
-            Some(tenant) => Some(tenant.as_str().to_owned()),
-            None => self.borrowed(&place, ("tenant", TENANT), &mut values, check_tenant),
+        values.tenant = match identity.tenant.as_deref() {
+            Some(tenant) => Some(tenant.clone()),
+            None => self.borrowed(identity, ("tenant", TENANT), &mut values, Tenant::parse),
         };
-        values.client_id = match &identity.client_id {
-            Some(value) => self.findings.keep(value, check_client_id(value)),
-            None => self.borrowed(&place, ("client_id", CLIENT), &mut values, check_client_id),
+        values.client_id = match identity.client_id.as_deref() {
+            Some(id) => Some(id.clone()),
+            None => self.borrowed(identity, ("client_id", CLIENT), &mut values, ClientId::parse),
         };
         values.authority = self.workload_authority(identity, cloud, &mut values);
         values.file = match table.and_then(|table| table.token_file.as_ref()) {
             Some(value) => self.path(value).inspect(|path| self.expect_file(value, path)),
-            None => self
-                .borrowed(&place, ("token_file", FILE), &mut values, |text| {
-                    Ok(text.to_owned())
-                })
-                .map(PathBuf::from),
+            None => self.borrowed(
+                identity,
+                ("token_file", FILE),
+                &mut values,
+                |text| Ok(text.into()),
+            ),
         };
         values
     }
@@ -153,15 +160,19 @@ impl Check<'_> {
             .keep(identity, read.map_err(|flaw| in_variable(AUTHORITY, flaw)))
     }
 
-    fn borrowed(
+    /// A value from an environment variable, for a key that the settings leave out.
+    fn borrowed<V>(
         &mut self,
-        place: &Range<usize>,
+        identity: &Table<IdentityTable>,
         (key, variable): (&'static str, &'static str),
         values: &mut WorkloadValues,
-        check: fn(&str) -> Result<String, Flaw>,
-    ) -> Option<String> {
+        parse: fn(&str) -> Result<V, Flaw>,
+    ) -> Option<V> {
+        if identity.is_reported(key) {
+            return None;
+        }
         if self.environment.secrets() == Secrets::Unresolved {
-            return Some(UNRESOLVED.to_owned());
+            return parse(UNREAD).ok();
         }
         let Some(value) = self.environment.platform_variable(variable) else {
             values.lacking.get_or_insert((key, variable));
@@ -170,12 +181,12 @@ impl Check<'_> {
         values
             .origins
             .push(format!("{key} from environment variable {variable}"));
-        let read = check(value.expose()).map_err(|flaw| in_variable(variable, flaw));
-        self.findings.keep(place.clone(), read)
+        let read = parse(value.expose()).map_err(|flaw| in_variable(variable, flaw));
+        self.findings.keep(identity, read)
     }
 
     /// The tenant of an identity that takes it from the environment variable.
-    pub(super) fn variable_tenant(&self, identity: &Table<IdentityTable>) -> Option<String> {
+    pub(super) fn variable_tenant(&self, identity: &Table<IdentityTable>) -> Option<Tenant> {
         let from_file = identity
             .federated
             .as_ref()
@@ -184,7 +195,7 @@ impl Check<'_> {
             return None;
         }
         let value = self.environment.platform_variable(TENANT)?;
-        check_tenant(value.expose()).ok()
+        Tenant::parse(value.expose()).ok()
     }
 }
 
@@ -230,11 +241,11 @@ mod tests {
     fn what_the_settings_leave_out_comes_from_the_variables_and_is_said() {
         let config = webhook(sample("federated = {}")).config();
         let identity = &config.identities[0];
-        assert_eq!(identity.tenant, GUID);
+        assert_eq!(identity.tenant.as_deref(), Some(GUID));
         let GrantSettings::Client { endpoint, proof } = &identity.grant else {
             panic!("{identity:?}");
         };
-        assert_eq!(endpoint.client_id, OTHER);
+        assert_eq!(&*endpoint.client_id, OTHER);
         assert_eq!(
             endpoint.token_url,
             format!("https://login.microsoftonline.us/{GUID}/oauth2/v2.0/token")
@@ -282,6 +293,16 @@ mod tests {
             ["`token_file` is missing, and environment variable AZURE_FEDERATED_TOKEN_FILE is not set"]
         );
         assert!(sample("federated = {}").without_secrets().mistakes().is_empty());
+    }
+
+    #[test]
+    fn a_wrong_value_of_the_settings_is_not_called_missing() {
+        let lines = format!("tenant = \"common\"\nclient_id = \"{GUID}\"\nfederated.token_file = \"t\"");
+        let mistakes = sample(&lines).file("t", "x").mistakes();
+        assert!(
+            mistakes.len() == 1 && mistakes[0].starts_with("\"common\" is not a tenant"),
+            "{mistakes:?}"
+        );
     }
 
     #[test]

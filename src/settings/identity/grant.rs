@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use crate::model::{Cloud, IdentityName, Secret};
+use crate::model::{ClientId, Cloud, IdentityName, Secret};
 use crate::outbound::Trust;
 use crate::settings::{ClientCertificate, SecretSource};
 
@@ -14,7 +14,7 @@ pub struct EndpointSettings {
     pub authority: String,
     /// Token endpoint: `{authority}/{tenant}/oauth2/v2.0/token`.
     pub token_url: String,
-    pub client_id: String,
+    pub client_id: ClientId,
     pub trust: Trust,
     /// Time for one token request from its start to the last byte of the answer.
     pub timeout: Duration,
@@ -113,7 +113,7 @@ impl ManagedSource {
 /// A user-assigned identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
-    ClientId(String),
+    ClientId(ClientId),
     /// By its object (principal) id.
     ObjectId(String),
     ResourceId(String),

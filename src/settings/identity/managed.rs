@@ -4,14 +4,14 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::model::{Flaw, Host, Secret};
+use crate::model::entra_ids::is_guid;
+use crate::model::{ClientId, Flaw, Host, Secret};
 use crate::settings::check::Check;
-use crate::settings::identity::words::check_client_id;
 use crate::settings::identity::{IdentityTable, ManagedTable, SourceWord};
 use crate::settings::kinds::At;
 use crate::settings::table::Table;
 use crate::settings::value::optional;
-use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Secrets, Selector, mask};
+use crate::settings::{GrantSettings, ManagedSettings, ManagedSource, Secrets, Selector};
 
 /// The link-local address of IMDS is the same on every virtual machine.
 const IMDS: &str = "http://169.254.169.254";
@@ -45,7 +45,7 @@ impl Check<'_> {
     pub(super) fn managed(
         &mut self,
         identity: &Table<IdentityTable>,
-        usual: Option<String>,
+        usual: Option<ClientId>,
     ) -> Option<Result<ManagedSettings, Flaw>> {
         let empty = ManagedTable::default();
         let table = identity.managed.as_deref().unwrap_or(&empty);
@@ -67,32 +67,30 @@ impl Check<'_> {
     }
 
     fn selector(&mut self, table: &ManagedTable) -> Option<Option<Selector>> {
-        let given: Vec<(&str, &At<String>)> = [
-            ("client_id", &table.client_id),
-            ("object_id", &table.object_id),
-            ("resource_id", &table.resource_id),
-        ]
-        .into_iter()
-        .filter_map(|(key, value)| Some((key, value.as_ref()?)))
-        .collect();
-        let (key, value) = match given.as_slice() {
-            [] => return Some(None),
-            [one] => *one,
-            [(first, first_value), (second, second_value), ..] => {
-                let flaw = Flaw::new(format!(
-                    "a managed identity is selected by `{first}` or by `{second}`, not by both"
-                ));
-                self.findings
-                    .clash(*second_value, flaw, first_value.span(), "selected here");
-                return None;
-            }
+        let client = table.client_id.as_ref().map(|id| {
+            let selector = Selector::ClientId((**id).clone());
+            ("client_id", id.span(), Ok(selector))
+        });
+        let object = table.object_id.as_ref().map(|id| {
+            let selector = check_object_id(id).map(Selector::ObjectId);
+            ("object_id", id.span(), selector)
+        });
+        let resource = table.resource_id.as_ref().map(|id| {
+            let selector = check_resource_id(id).map(Selector::ResourceId);
+            ("resource_id", id.span(), selector)
+        });
+        let mut given = [client, object, resource].into_iter().flatten();
+        let Some((first, place, selector)) = given.next() else {
+            return Some(None);
         };
-        let read = match key {
-            "client_id" => check_client_id(value).map(Selector::ClientId),
-            "object_id" => check_object_id(value).map(Selector::ObjectId),
-            _ => check_resource_id(value).map(Selector::ResourceId),
-        };
-        self.findings.keep(value, read).map(Some)
+        if let Some((second, second_place, _)) = given.next() {
+            let flaw = Flaw::new(format!(
+                "a managed identity is selected by `{first}` or by `{second}`, not by both"
+            ));
+            self.findings.clash(second_place, flaw, place, "selected here");
+            return None;
+        }
+        self.findings.keep(place, selector).map(Some)
     }
 
     fn override_address(&mut self, table: &ManagedTable, value: &At<String>) -> Option<String> {
@@ -305,7 +303,7 @@ fn is_private(address: IpAddr) -> bool {
 }
 
 fn check_object_id(text: &str) -> Result<String, Flaw> {
-    if mask::is_guid(text) {
+    if is_guid(text) {
         return Ok(text.to_owned());
     }
     Err(Flaw::new("an object id is a GUID")

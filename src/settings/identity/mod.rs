@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 pub(super) use links::give_roles;
 
 use crate::material::{AssertionAlgorithm, ChainShown};
-use crate::model::Cloud;
+use crate::model::{ClientId, Cloud, Tenant};
 use crate::settings::check::Check;
 use crate::settings::findings::Mark;
 use crate::settings::kinds::{ANY, At, choice, switch};
@@ -35,9 +35,9 @@ table! {
         /// The cloud of the flows: "public" (default), "gcc", "gcc-high", "dod" or "china".
         cloud: Option<At<Cloud>> = None, ANY, Reload;
         /// Tenant: its id or one of its domains.
-        tenant: Option<At<String>> = None, ANY, Reload;
+        tenant: Option<At<Tenant>> = None, ANY, Reload;
         /// Application (client) id.
-        client_id: Option<At<String>> = None, ANY, Reload;
+        client_id: Option<At<ClientId>> = None, ANY, Reload;
         /// Value of the client secret; a reference, "env:NAME", "file:PATH" or "keyvault:ADDRESS". Several, or one whose
         /// expiry is known, are written as tables `secret`.
         client_secret: Option<At<String>> = None, ANY, Reload;
@@ -109,7 +109,7 @@ table! {
         /// Who issues its tokens: "auto", "imds", "app-service" or "arc".
         source: SourceWord = SourceWord::Auto, ANY, Reload;
         /// Client id of a user-assigned identity; default: the system-assigned one.
-        client_id: Option<At<String>> = None, ANY, Reload;
+        client_id: Option<At<ClientId>> = None, ANY, Reload;
         /// Object (principal) id of a user-assigned identity, in place of the client id.
         object_id: Option<At<String>> = None, ANY, Reload;
         /// Resource id of a user-assigned identity, in place of the client id.

@@ -1,10 +1,10 @@
 //! Entra identities: mistakes here are expensive when they surface late, as rejected tokens, so each known one is reported
 //! before the first request.
 
-use crate::model::{Cloud, Flaw, IdentityName};
+use crate::model::{Cloud, Flaw, IdentityName, Tenant};
 use crate::settings::check::Check;
 use crate::settings::identity::sign_in;
-use crate::settings::identity::words::{check_scope, check_tenant, judge_id};
+use crate::settings::identity::words::{check_scope, judge_id};
 use crate::settings::identity::{AsksAs, CLIENT_SECRET, GrantSettings, IdentityTable, WAYS};
 use crate::settings::kinds::Word;
 use crate::settings::name::Names;
@@ -22,8 +22,8 @@ pub struct IdentitySettings {
     pub scope: String,
     /// The audience a good token carries: the scope without its last `/.default`.
     pub audience: String,
-    /// Tenant id or domain; empty for a token file that does not name one.
-    pub tenant: String,
+    /// None where nobody names one, as beside a token file or a managed identity.
+    pub tenant: Option<Tenant>,
     pub role: IdentityRole,
 }
 
@@ -96,33 +96,28 @@ impl Check<'_> {
             (None, true) => None,
             (None, false) => Some(Cloud::Public),
         };
-        let tenant = identity
-            .tenant
-            .as_ref()
-            .map(|value| self.findings.keep(value, check_tenant(value)));
-        for (key, value) in [("tenant", &identity.tenant), ("client_id", &identity.client_id)] {
-            if let Some((value, flaw)) = value
-                .as_ref()
-                .and_then(|value| Some((value, judge_id(key, value)?)))
-            {
-                self.findings.warn(value, flaw);
+        let ids = [
+            ("tenant", identity.tenant.as_deref().map(|id| &**id)),
+            ("client_id", identity.client_id.as_deref().map(|id| &**id)),
+        ];
+        for (key, id) in ids {
+            let flaw = id.and_then(|id| judge_id(key, id));
+            if let Some((mark, flaw)) = identity.place(key).zip(flaw) {
+                self.findings.warn(mark, flaw);
             }
         }
         let scope = self.scope(identity, cloud);
         let grant = self.grant(identity, cloud);
         let scope = scope?;
         let audience = sign_in::audience_of(&scope).to_owned();
-        let tenant = match tenant {
-            Some(tenant) => tenant?,
-            None => self.variable_tenant(identity).unwrap_or_default(),
-        };
+        let tenant = identity.tenant.as_deref().cloned();
         Some(IdentitySettings {
             name: name?,
             grant: grant?,
             cloud: cloud?,
             scope,
             audience,
-            tenant,
+            tenant: tenant.or_else(|| self.variable_tenant(identity)),
             role: IdentityRole::Serves,
         })
     }

@@ -1,64 +1,19 @@
-//! Validates the values that define an identity: tenant, client id, scope and authority. Each check rejects the mistakes
+//! Validates scope and authority of an identity, and warns of ids out of samples. Each check rejects the mistakes
 //! that would otherwise surface only when a token is requested.
 
-use crate::model::host::is_domain;
+use crate::model::entra_ids::is_placeholder;
 use crate::model::{Cloud, Flaw, Host};
-use crate::settings::mask;
 
 /// What every scope for an application ends in.
 pub(super) const DEFAULT: &str = "/.default";
 
-pub(super) fn check_tenant(text: &str) -> Result<String, Flaw> {
-    if matches!(
-        text.to_ascii_lowercase().as_str(),
-        "common" | "consumers" | "organizations"
-    ) {
-        // Entra refuses such a request with AADSTS9001023.
-        return Err(Flaw::new(format!(
-            "\"{text}\" is not a tenant, and an application must name its own"
-        ))
-        .hint("write the tenant's id or one of its domains; Entra would answer AADSTS9001023"));
-    }
-    if mask::is_guid(text) || (text.contains('.') && is_domain(text)) {
-        return Ok(text.to_owned());
-    }
-    let flaw = Flaw::new("a tenant is its id or one of its domains");
-    Err(match text.trim_matches(['{', '}', ' ']) {
-        id if mask::is_guid(id) => flaw.hint(format!("write \"{id}\"")),
-        _ => flaw
-            .hint("write for example \"contoso.onmicrosoft.com\", or the id that Entra shows for the tenant"),
-    })
-}
-
-pub(super) fn check_client_id(text: &str) -> Result<String, Flaw> {
-    if mask::is_guid(text) {
-        return Ok(text.to_owned());
-    }
-    let flaw = Flaw::new("a client id is a GUID");
-    if mask::looks_like_entra_secret(text) {
-        return Err(
-            Flaw::new("a client id is a GUID, and this looks like the value of a client secret").hint(
-                "put the Application (client) ID here, and the secret behind client_secret = \"env:NAME\"",
-            ),
-        );
-    }
-    Err(match text.trim_matches(['{', '}', ' ']) {
-        id if mask::is_guid(id) => flaw.hint(format!("write it without braces and blanks, \"{id}\"")),
-        _ => flaw.hint("write the Application (client) ID that Entra shows for the app registration"),
-    })
-}
-
-/// Warns of an id out of a sample, which Entra gives to nobody: all but the last group are zero.
+/// Warns of an id out of a sample.
 pub(super) fn judge_id(key: &str, text: &str) -> Option<Flaw> {
-    let is_placeholder = mask::is_guid(text)
-        && text
-            .rsplit_once('-')
-            .is_some_and(|(groups, _)| groups.bytes().all(|byte| matches!(byte, b'0' | b'-')));
     let hint = match key {
         "tenant" => "write the Directory (tenant) ID that Entra shows under Overview",
         _ => "write the Application (client) ID that Entra shows for the app registration",
     };
-    is_placeholder.then(|| Flaw::new(format!("the value of `{key}` is a placeholder")).hint(hint))
+    is_placeholder(text).then(|| Flaw::new(format!("the value of `{key}` is a placeholder")).hint(hint))
 }
 
 pub(super) fn check_scope(text: &str) -> Result<(), Flaw> {
@@ -122,49 +77,8 @@ pub(super) fn check_authority(text: &str) -> Result<String, Flaw> {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_authority, check_client_id, check_scope, check_tenant};
+    use super::{check_authority, check_scope};
     use crate::model::Cloud;
-
-    const GUID: &str = "00000000-0000-0000-0000-000000000000";
-
-    #[test]
-    fn a_tenant_is_an_id_or_a_domain_of_its_own() {
-        for good in [GUID, "contoso.onmicrosoft.com"] {
-            assert!(check_tenant(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "contoso",
-            "common",
-            "Organizations",
-            "consumers",
-            "a b.example",
-            "a/b.example",
-            "x.",
-        ] {
-            assert!(check_tenant(bad).is_err(), "{bad}");
-        }
-        assert!(
-            check_tenant("common")
-                .unwrap_err()
-                .hint
-                .unwrap()
-                .contains("AADSTS9001023")
-        );
-    }
-
-    #[test]
-    fn a_client_id_is_a_guid() {
-        assert!(check_client_id(GUID).is_ok());
-        let hint = check_client_id(&format!("{{{GUID}}}")).unwrap_err().hint.unwrap();
-        assert!(hint.contains(&format!("\"{GUID}\"")), "{hint}");
-        let flaw = check_client_id("abc8Q~canarycanarycanarycanarycanary1234").unwrap_err();
-        assert!(
-            flaw.what.contains("client secret") && !format!("{flaw:?}").contains("canary"),
-            "{flaw:?}"
-        );
-        assert!(check_client_id("my-app").is_err());
-    }
 
     #[test]
     fn a_scope_with_one_slash_is_corrected_in_every_cloud() {

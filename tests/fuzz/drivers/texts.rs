@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use flowgate::entra::{answer, refused};
 use flowgate::flow::evidence::{Evidence, Expected, Reading};
 use flowgate::flow::{evidence, fault};
-use flowgate::model::{Cloud, TriggerUrl};
+use flowgate::model::{Cloud, Tenant, TriggerUrl};
 use flowgate::problem::Kind;
 use flowgate::settings;
 use flowgate::settings::{Environment, Mistake, Secrets, Style};
@@ -346,9 +346,10 @@ fn holds(document: &serde_json::Value, text: &str) -> bool {
 
 /// The explanation of a token, given as it is and as the claims inside of one.
 fn explanation(body: &[u8], text: &str) {
+    let tenant = Tenant::parse("11111111-2222-3333-4444-555555555555").ok();
     let expected = Expected {
         audience: Cloud::Public.audience(),
-        tenant: "11111111-2222-3333-4444-555555555555",
+        tenant: tenant.as_ref(),
         now: UNIX_EPOCH + Duration::from_secs(1_790_000_000),
     };
     let said = evidence::explain_mismatch(text, &expected);
