@@ -233,10 +233,8 @@ impl Vault {
             retry_after,
             no_bearer,
         } = cause;
-        let row = match row == UNAUTHORIZED
-            && !detail.is_empty()
-            && Some(detail.as_str()) != self.tenant.as_deref()
-        {
+        let is_elsewhere = |tenant: &Tenant| !detail.is_empty() && tenant.is_not(&detail);
+        let row = match row == UNAUTHORIZED && self.tenant.as_ref().is_some_and(is_elsewhere) {
             true => OTHER_TENANT,
             false => row,
         };

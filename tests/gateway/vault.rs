@@ -346,6 +346,25 @@ async fn a_vault_of_another_tenant_is_named() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_is_named_by_its_domain_is_not_called_another_one() {
+    let world = world().await;
+    let domain = "contoso.example";
+    world
+        .emulator
+        .register_app(domain, READER, READER_SECRET, READER_OID);
+    world
+        .emulator
+        .vault
+        .always(VaultAnswer::Challenge(RESOURCE.into()));
+    let trigger = accepting(&world);
+    let reader = |tenant| world.identity("reader", tenant, READER, "env:READER_SECRET");
+    let settings = settings(&world, &trigger, "").replace(&reader(TENANT), &reader(domain));
+    let gateway = world.start(&settings);
+    let part = "(status 401). Check that the identity belongs to the vault's tenant";
+    assert_fails(&world, &gateway, 502, &[part]).await;
+}
+
+#[tokio::test]
 async fn a_vault_that_cannot_be_reached_or_trusted_is_named() {
     let world = world().await;
     let trigger = accepting(&world);
