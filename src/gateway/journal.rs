@@ -1,19 +1,18 @@
 //! One line for each request, written when its last byte has left or its caller has gone, whatever path led there:
 //! the line is written on drop. Never in a line: bodies, query values, keys, tokens.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::counters::{Counters, OutcomeLabels, Refused, RouteFigures};
 use crate::flow::Age;
 use crate::gateway::course::Course;
 use crate::gateway::log::{Form, Log, SCHEMA_VERSION, json};
+use crate::gateway::request_line::{End, Millis, RequestLine, text};
 use crate::model::claims::cut;
 use crate::model::{AnsweredBy, CallerName, KeyLabel, RequestId, clock};
 use crate::problem::{Kind, Problem, Run};
@@ -23,72 +22,6 @@ const METHOD_BYTES_MAX: usize = 32;
 
 /// Longest cause that is written. The longest of ours, with what a platform says of it, has about 2,000 characters.
 const CAUSE_CHARS_MAX: usize = 4096;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum End {
-    /// The last byte of the answer has left.
-    Complete,
-    CallerGone,
-    /// The answer broke off on the flow's side.
-    FlowCut,
-    /// The gateway stopped before the request had ended.
-    Stopped,
-}
-
-#[derive(Debug, Serialize)]
-struct Millis {
-    total: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    flow: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct RequestLine<'a> {
-    v: u8,
-    time: String,
-    kind: &'static str,
-    request: String,
-    route: Option<&'a str>,
-    caller: Option<&'a str>,
-    key: Option<&'a str>,
-    address: IpAddr,
-    protocol: &'static str,
-    method: &'a str,
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    flow_status: Option<u16>,
-    answer: Option<AnsweredBy>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<&'a str>,
-    bytes_in: u64,
-    bytes_out: u64,
-    ms: Millis,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run_started: Option<Run>,
-    /// The first request of the same delivery.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duplicate_of: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    handshake: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    check: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    page: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<&'static str>,
-    end: End,
-}
 
 /// What is hidden of a path that no route has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -513,44 +446,6 @@ impl Line {
             Form::Text => sink.line(text(&line).as_bytes()),
         }
     }
-}
-
-/// The line for people: the same facts, the usual ones first.
-fn text(line: &RequestLine<'_>) -> String {
-    let mut text = String::with_capacity(160);
-    let or_dash = |field: Option<&str>| field.unwrap_or("-").to_owned();
-    let status = line.status.map_or("---".to_owned(), |status| status.to_string());
-    let _ = write!(
-        text,
-        "{} {} {} {} {} {} {}ms",
-        line.time,
-        line.address,
-        line.method.escape_default(),
-        or_dash(line.route),
-        or_dash(line.caller),
-        status,
-        line.ms.total
-    );
-    let mut field = |name: &str, value: Option<&str>| {
-        if let Some(value) = value {
-            // Causes can quote what others sent; control characters must not reach a terminal.
-            let _ = write!(text, " {name}={}", value.escape_debug());
-        }
-    };
-    field("problem", line.problem);
-    field("run", line.run);
-    field("run_started", line.run_started.map(Run::as_str));
-    let flow_status = line.flow_status.map(|status| status.to_string());
-    field("flow_status", flow_status.as_deref());
-    field("duplicate_of", line.duplicate_of.as_deref());
-    field("handshake", line.handshake);
-    field("check", line.check);
-    field("page", line.page);
-    field("cause", line.cause);
-    field("target", line.target);
-    field("request", Some(&line.request));
-    text.push('\n');
-    text
 }
 
 impl Drop for Journal {

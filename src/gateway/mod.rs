@@ -35,6 +35,7 @@ mod problem_page;
 mod query;
 mod ready;
 mod reloads;
+mod request_line;
 mod reread;
 mod run;
 mod run_address;
