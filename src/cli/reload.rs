@@ -1,6 +1,8 @@
 //! Settings that change while the gateway serves: read again on SIGHUP, on a command, and when a file that is watched has
 //! changed. What cannot be used is logged, and the settings in force stay.
 
+mod reason;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::mem;
@@ -10,11 +12,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use reason::{Expected, Reason};
+
 use crate::cli::disk::{DISK_TIMEOUT, NotDone, on_disk};
 use crate::cli::kept::Kept;
 use crate::cli::load::{Given, NotLoaded, Whole, load_whole};
 use crate::cli::signals::{Notice, Notices};
-use crate::gateway::{ReloadOutcome, Wanted};
+use crate::gateway::ReloadOutcome;
 use crate::model::clock;
 use crate::server::Server;
 use crate::settings;
@@ -33,94 +37,6 @@ const QUIET: Duration = Duration::from_secs(1);
 const RESTLESS_MAX: Duration = Duration::from_secs(30);
 /// Files that could not be put in force are tried again: what was wrong may have been the disk, or a vault.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Time from one build to the next.
-const BUILD_PERIOD: Duration = Duration::from_secs(2);
-/// The same for a command, whose effect somebody waits for.
-const COMMAND_PERIOD: Duration = Duration::from_millis(500);
-
-/// Why other settings come into force.
-#[derive(Debug, Clone)]
-pub(super) enum Reason {
-    Operator(Actor),
-    /// A command has changed one file, and nothing else is meant.
-    Edit(Actor),
-    /// Back to a revision that is kept.
-    Rollback {
-        by: Actor,
-        to: u64,
-    },
-    /// A file was changed. Of list files only, the settings file counts as it was read last.
-    Files(Watched),
-}
-
-impl Reason {
-    fn word(&self) -> &'static str {
-        match self {
-            Self::Operator(Actor::Signal { .. }) => "SIGHUP",
-            Self::Operator(_) | Self::Edit(_) => "a command",
-            Self::Rollback { .. } => "a rollback",
-            Self::Files(Watched::All) => "a settings file",
-            Self::Files(_) => "a list file",
-        }
-    }
-
-    /// Its name in the trail of changes.
-    pub(super) fn action(&self) -> &'static str {
-        match self {
-            Self::Operator(_) | Self::Edit(_) | Self::Files(_) => "reload",
-            Self::Rollback { .. } => "rollback",
-        }
-    }
-
-    pub(super) fn actor(&self) -> Actor {
-        match self {
-            Self::Operator(by) | Self::Edit(by) | Self::Rollback { by, .. } => by.clone(),
-            Self::Files(_) => Actor::Gateway,
-        }
-    }
-
-    fn is_of_lists(&self) -> bool {
-        matches!(self, Self::Files(Watched::Lists))
-    }
-
-    fn wanted(&self) -> Wanted {
-        match self {
-            Self::Edit(_) | Self::Files(Watched::Lists) => Wanted::ByItself,
-            Self::Operator(_) | Self::Rollback { .. } | Self::Files(_) => Wanted::ByOperator,
-        }
-    }
-
-    fn period(&self) -> Duration {
-        match self {
-            Self::Operator(Actor::User { .. }) | Self::Edit(_) => COMMAND_PERIOD,
-            Self::Operator(_) | Self::Rollback { .. } | Self::Files(_) => BUILD_PERIOD,
-        }
-    }
-}
-
-/// What files must be like to be put in force.
-pub(super) enum Expected {
-    Anything,
-    /// What `plan` saw, by its digest.
-    Digest(String),
-    /// Each file, with the SHA-256 of its content.
-    Files(Vec<(PathBuf, String)>),
-}
-
-impl Expected {
-    fn fits(&self, whole: &Whole) -> bool {
-        match self {
-            Self::Anything => true,
-            Self::Digest(digest) => *digest == whole.digest(),
-            Self::Files(files) => {
-                let read = whole.config.files.iter();
-                read.map(|file| (file.path().to_owned(), file.sha256()))
-                    .eq(files.iter().cloned())
-            }
-        }
-    }
-}
-
 /// The settings in force, as far as the next ones are compared with them.
 pub(super) struct Reloader {
     pub(super) path: PathBuf,
