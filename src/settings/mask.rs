@@ -3,41 +3,24 @@
 //! text is TOML also the values of known keys that are made of plain words. Comments are blanked. Every byte keeps its
 //! place, so that carets still point to the right column.
 
+mod plain;
+mod vocabulary;
+
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::ops::Range;
 
-use ipnet::IpNet;
-use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use crate::model::entra_ids::is_guid;
-use crate::settings::{near, vault};
+pub(super) use plain::{is_plain, is_variable};
+pub(super) use vocabulary::Vocabulary;
 
-/// Keys whose value is a secret, or a digest that a secret is easily mistaken for.
-const SECRET_KEYS: [&str; 11] = [
-    "pepper",
-    "client_secret",
-    "key",
-    "file",
-    "digest",
-    "secret",
-    "value",
-    "password",
-    "seal",
-    "verify_token",
-    "run_addresses",
-];
+use crate::model::entra_ids::is_guid;
+use crate::settings::mask::plain::{is_plain_run, is_plain_variable, is_short_value, runs};
+use crate::settings::mask::vocabulary::{SECRET_KEYS, Sort};
+use crate::settings::vault;
 
 /// Parameters of a trigger's address that are named in every trigger.
 const PARAMETERS: [&str; 4] = ["api-version", "sp", "sv", "sig"];
-
-/// Longest run of letters that passes for a word.
-const LETTERS_MAX: usize = 20;
-/// Most digits that pass for a number: a port, a year, a count.
-const DIGITS_MAX: usize = 6;
-/// Runs of letters and digits up to this length give nothing away.
-const SHORT_RUN: usize = 4;
 
 /// Most unknown keys of a file that are looked at; a report shows fewer.
 const COMPARISONS_MAX: usize = 1000;
@@ -155,18 +138,6 @@ pub(super) fn reference(text: &str) -> String {
     mask.hide(0..text.len(), b'*');
     mask.reference(0..text.len());
     mask.finish()
-}
-
-/// Whether this text can be the name of an environment variable.
-pub(super) fn is_variable(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    !name.is_empty() && name.len() <= 128 && name.bytes().all(plain)
-}
-
-/// Whether this is a day as digits with hyphens between them.
-fn is_day(text: &str) -> bool {
-    let groups = || text.split('-').map(str::as_bytes);
-    groups().map(<[u8]>::len).eq([4, 2, 2]) && groups().flatten().all(u8::is_ascii_digit)
 }
 
 /// A text on its way to being masked.
@@ -372,158 +343,6 @@ impl<'a> Mask<'a> {
             at += pair.len();
         }
     }
-}
-
-/// What the settings know: keys, in any table, and values of closed sets.
-#[derive(Debug, Default)]
-pub(super) struct Vocabulary {
-    keys: HashSet<String>,
-    words: HashSet<String>,
-}
-
-impl Vocabulary {
-    /// The keys and words of a JSON Schema.
-    pub(super) fn of(schema: &Value) -> Self {
-        let mut vocabulary = Self::default();
-        vocabulary.collect(schema);
-        vocabulary
-    }
-
-    fn collect(&mut self, node: &Value) {
-        for (key, property) in node["properties"].as_object().into_iter().flatten() {
-            self.keys.insert(key.clone());
-            self.collect(property);
-        }
-        let words = node["enum"].as_array().into_iter().flatten();
-        self.words
-            .extend(words.filter_map(Value::as_str).map(str::to_owned));
-        if let Some(items) = node.get("items") {
-            self.collect(items);
-        }
-    }
-
-    pub(super) fn is_key(&self, key: &str) -> bool {
-        self.keys.contains(key)
-    }
-
-    fn is_word(&self, word: &str) -> bool {
-        word.is_empty() || self.is_key(word) || self.words.contains(word)
-    }
-
-    fn sort_of(&self, key: &str) -> Sort {
-        match (SECRET_KEYS.contains(&key), self.is_key(key)) {
-            (true, _) => Sort::Secret,
-            (false, true) => Sort::Plain,
-            (false, false) => Sort::Unknown,
-        }
-    }
-
-    /// Whether a key is so near to a known one that it can only be a slip of the finger.
-    fn is_slip(&self, key: &str) -> bool {
-        // Far longer than any key: the search would only cost time.
-        const BYTES_MAX: usize = 64;
-        let is_near = || near::closest(key, self.keys.iter().map(String::as_str)).is_some();
-        key.len() <= BYTES_MAX && is_near()
-    }
-}
-
-/// What a key says about its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sort {
-    Secret,
-    /// A misspelt key may have been meant as any other, a secret one included.
-    Unknown,
-    Plain,
-}
-
-/// Whether a text is made of plain words, as names, paths and hosts are, and not of random letters and digits.
-pub(super) fn is_plain(text: &str) -> bool {
-    let is_usual = |found: char| found.is_alphanumeric() || " /{}*._:-[],()#".contains(found);
-    // Words have one separator between them.
-    let is_doubled = ["--", "__", "-_", "_-", "-/", "/-", "_/", "/_"]
-        .iter()
-        .any(|pair| text.contains(pair));
-    text.chars().all(is_usual)
-        && !is_doubled
-        && runs(text).filter_map(|range| text.get(range)).all(is_plain_run)
-}
-
-/// A word, a number, or a word with a number behind it.
-fn is_plain_run(run: &str) -> bool {
-    let count = run.chars().count();
-    let word = run.trim_end_matches(|found: char| found.is_ascii_digit());
-    let digits = run.len() - word.len();
-    if count <= SHORT_RUN && !has_inner_digit(run) {
-        return true;
-    }
-    if word.is_empty() {
-        return digits <= DIGITS_MAX;
-    }
-    let tail = word.chars().next().map_or(0, char::len_utf8);
-    let tail = word.get(tail..).unwrap_or("");
-    let is_lower = |found: char| found.is_alphabetic() && !found.is_uppercase();
-    let is_word = tail.chars().all(is_lower) || word.chars().all(char::is_uppercase);
-    let starts_well = word.starts_with(char::is_alphabetic);
-    is_word && starts_well && count - digits <= LETTERS_MAX && digits <= SHORT_RUN
-}
-
-/// Whether digits and letters change more than once, as in random text.
-fn has_inner_digit(run: &str) -> bool {
-    let is_digit = |found: char| found.is_ascii_digit();
-    let inner = run.trim_matches(is_digit);
-    let is_within = run.starts_with(is_digit) && run.ends_with(is_digit) && !inner.is_empty();
-    is_within || inner.contains(is_digit)
-}
-
-/// The longest stretches of letters and digits.
-fn runs(text: &str) -> impl Iterator<Item = Range<usize>> {
-    let is_other = |found: char| !found.is_alphanumeric();
-    let mut from = 0;
-    text.split_inclusive(is_other).filter_map(move |piece| {
-        let start = from;
-        from += piece.len();
-        let length = piece.trim_end_matches(is_other).len();
-        (length > 0).then_some(start..start + length)
-    })
-}
-
-/// `env:NAME` with a name of plain words.
-fn is_plain_variable(word: &str) -> bool {
-    word.strip_prefix("env:")
-        .is_some_and(|name| is_variable(name) && is_plain(name))
-}
-
-/// A switch, a short number with or without a unit, a date, or an address of a network.
-fn is_short_value(text: &str) -> bool {
-    if matches!(text, "true" | "false") {
-        return true;
-    }
-    // An address of IPv6 may begin with a letter.
-    if !text.starts_with(|found: char| found.is_ascii_digit() || "+-".contains(found)) && !text.contains("::")
-    {
-        return false;
-    }
-    if text.parse::<IpAddr>().is_ok() || text.parse::<IpNet>().is_ok() {
-        return true;
-    }
-    let is_date = text.len() <= "2027-01-31T12:00:00.000+00:00".len()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || b"-:.+TZ".contains(&byte))
-        && text.get(..10).is_some_and(is_day);
-    let number = text.trim_start_matches(['+', '-']);
-    let parts = number.split(['.', '_']);
-    is_date || (number.len() <= 2 * SHORT_RUN && parts.into_iter().all(is_amount))
-}
-
-/// Digits, perhaps with a unit behind them.
-fn is_amount(text: &str) -> bool {
-    let unit = text.trim_start_matches(|found: char| found.is_ascii_digit());
-    let digits = text.len() - unit.len();
-    let units = [
-        "", "ms", "s", "m", "h", "d", "B", "KB", "MB", "GB", "KiB", "MiB", "GiB",
-    ];
-    (1..=SHORT_RUN).contains(&digits) && units.contains(&unit)
 }
 
 #[cfg(test)]
