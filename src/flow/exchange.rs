@@ -266,13 +266,13 @@ fn is_http(bytes: &[u8]) -> bool {
 }
 
 /// Sends a request and waits for the head of its answer, for `timeout` after the last piece of the body.
-pub(super) async fn send(
+pub(super) fn send<'a>(
     mut lease: Lease,
     call: Call,
     timeout: Duration,
-    progress: Option<&Progress>,
-    echo: &Echo,
-) -> Result<Answer, Failed> {
+    progress: Option<&'a Progress>,
+    echo: &'a Echo,
+) -> impl Future<Output = Result<Answer, Failed>> + use<'a> {
     let tracking = call.tracking;
     let mut download = Download {
         method: call.method.clone(),
@@ -282,61 +282,64 @@ pub(super) async fn send(
     };
     let mut upload = Upload::new(call, progress);
     let begun = clock::now();
-    let mut failed = None;
-    let outcome = poll_fn(|cx| {
-        if failed.is_none()
-            && !upload.is_done()
-            && let Poll::Ready(Err(broken)) = upload.poll(&mut lease, cx)
-        {
-            match broken {
-                Broken::Body(what) => return Poll::Ready(Err(FlowError::Lost(what, lease.fate()))),
-                Broken::Connection(what) => failed = Some(FlowError::Lost(what, lease.fate())),
+    // A block, because the arguments of an `async fn` are kept twice.
+    async move {
+        let mut failed = None;
+        let outcome = poll_fn(|cx| {
+            if failed.is_none()
+                && !upload.is_done()
+                && let Poll::Ready(Err(broken)) = upload.poll(&mut lease, cx)
+            {
+                match broken {
+                    Broken::Body(what) => return Poll::Ready(Err(FlowError::Lost(what, lease.fate()))),
+                    Broken::Connection(what) => failed = Some(FlowError::Lost(what, lease.fate())),
+                }
             }
+            match download.poll(&mut lease, cx) {
+                Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
+                // What broke first is the reason.
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(failed.take().unwrap_or(error))),
+                Poll::Pending => {}
+            }
+            let deadline = progress.map_or(begun, Progress::last) + timeout;
+            std::task::ready!(lease.link.timer.poll_until(cx, deadline));
+            Poll::Ready(Err(failed.take().unwrap_or(FlowError::Timeout(timeout))))
+        });
+        let head = match outcome.await {
+            Ok(head) => head,
+            Err(error) => {
+                let untouched = lease.sent == 0;
+                let body = upload.body.filter(|_| untouched).map(Outgoing::Streamed);
+                return Err(Failed { error, body });
+            }
+        };
+        if let Some(tracking) = tracking {
+            echo.compare(tracking, &head.fields)?;
         }
-        match download.poll(&mut lease, cx) {
-            Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
-            // What broke first is the reason.
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(failed.take().unwrap_or(error))),
-            Poll::Pending => {}
+        // An answer before the whole request was taken: the trigger may read on, or not.
+        let persists = head.persists && upload.is_done();
+        let whole = match head.framing {
+            Framing::None => true,
+            Framing::Length(length) => length <= download.held.len() as u64,
+            Framing::Chunked | Framing::UntilClose => false,
+        };
+        if whole {
+            // A connection that may be in use for long keeps no memory that it does not need.
+            lease.link.space = upload.outbox.into_space();
         }
-        let deadline = progress.map_or(begun, Progress::last) + timeout;
-        std::task::ready!(lease.link.timer.poll_until(cx, deadline));
-        Poll::Ready(Err(failed.take().unwrap_or(FlowError::Timeout(timeout))))
-    });
-    let head = match outcome.await {
-        Ok(head) => head,
-        Err(error) => {
-            let untouched = lease.sent == 0;
-            let body = upload.body.filter(|_| untouched).map(Outgoing::Streamed);
-            return Err(Failed { error, body });
-        }
-    };
-    if let Some(tracking) = tracking {
-        echo.compare(tracking, &head.fields)?;
+        let mut body = AnswerBody {
+            decoder: Decoder::new(head.framing),
+            held: download.held,
+            lease: Some(lease),
+            persists,
+        };
+        body.settle();
+        Ok(Answer {
+            status: head.status,
+            fields: head.fields,
+            body,
+        })
     }
-    // An answer before the whole request was taken: the trigger may read on, or not.
-    let persists = head.persists && upload.is_done();
-    let whole = match head.framing {
-        Framing::None => true,
-        Framing::Length(length) => length <= download.held.len() as u64,
-        Framing::Chunked | Framing::UntilClose => false,
-    };
-    if whole {
-        // A connection that may be in use for long keeps no memory that it does not need.
-        lease.link.space = upload.outbox.into_space();
-    }
-    let mut body = AnswerBody {
-        decoder: Decoder::new(head.framing),
-        held: download.held,
-        lease: Some(lease),
-        persists,
-    };
-    body.settle();
-    Ok(Answer {
-        status: head.status,
-        fields: head.fields,
-        body,
-    })
 }
 
 impl AnswerBody {

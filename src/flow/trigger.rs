@@ -41,12 +41,9 @@ impl Address {
         &self.authority
     }
 
-    /// A connection: one in the pool, or else a new one.
-    pub async fn connection(&self, worker: usize) -> Result<Lease, FlowError> {
-        match self.host.take(worker) {
-            Some(lease) => Ok(lease),
-            None => self.new_connection(worker).await,
-        }
+    /// A connection that is open already.
+    pub fn pooled(&self, worker: usize) -> Option<Lease> {
+        self.host.take(worker)
     }
 
     pub async fn new_connection(&self, worker: usize) -> Result<Lease, FlowError> {
@@ -88,13 +85,13 @@ impl Trigger {
     }
 
     /// Sends a request and waits for the head of the answer. The deadline counts from the last piece of the body.
-    pub async fn send(
-        &self,
+    pub fn send<'a>(
+        &'a self,
         lease: Lease,
         call: Call,
-        progress: Option<&Progress>,
-    ) -> Result<Answer, Failed> {
-        exchange::send(lease, call, self.response_timeout, progress, &self.echo).await
+        progress: Option<&'a Progress>,
+    ) -> impl Future<Output = Result<Answer, Failed>> + use<'a> {
+        exchange::send(lease, call, self.response_timeout, progress, &self.echo)
     }
 }
 

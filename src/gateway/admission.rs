@@ -13,6 +13,7 @@ use crate::flow::{Address, outbound};
 use crate::gateway::arrived::{Arrived, check_enabled, read, read_of, read_whole};
 use crate::gateway::attempts::Attempts;
 use crate::gateway::budget::Owner;
+use crate::gateway::connection::Connection;
 use crate::gateway::deadline::Deadline;
 use crate::gateway::estate::Estate;
 use crate::gateway::handshake;
@@ -21,8 +22,8 @@ use crate::gateway::payload::Payload;
 use crate::gateway::snapshot::{Route, Snapshot};
 use crate::gateway::steps::{Findings, Step, Steps};
 use crate::gateway::{body, certificates, host, payload};
-use crate::model::{Holder, clock};
-use crate::policy::{Caller, Identity, Origin, Pending, Shown, Taken};
+use crate::model::{Holder, RequestId, clock};
+use crate::policy::{Caller, Identity, Origin, Pending, Shown, Signed, Taken};
 use crate::problem::{Kind, Problem};
 use crate::wire::Defect;
 
@@ -42,14 +43,49 @@ pub(super) struct AdmittedParts<'r> {
     pub target: PathAndQuery,
     /// What the caller has behind the path of the route.
     pub rest: Option<&'r str>,
-    pub who: Introduction,
-    /// The id of the delivery, where the signature of the caller has one.
-    pub delivery: Option<String>,
-    pub holder: Holder,
+    pub sender: Sender,
     /// When its sender gives up, where that is known.
     pub deadline: Option<Deadline>,
-    /// Kept until the last byte of the answer.
-    pub taken: Taken,
+    /// Kept until the last byte of the answer, whose body takes it over.
+    pub taken: Option<Taken>,
+}
+
+/// The caller of a request, for what follows admission.
+pub(super) struct Sender {
+    pub who: Introduction,
+    /// Whose share the request uses.
+    pub holder: Holder,
+    /// Its index in the settings; none for the anonymous caller.
+    index: Option<usize>,
+    signed: Option<Box<Signed>>,
+}
+
+impl Sender {
+    fn of(caller: Caller, request: RequestId, via: &Connection, origin: Origin) -> Self {
+        Self {
+            holder: caller.holder(origin),
+            who: Introduction {
+                request,
+                caller: caller.name,
+                key: caller.label,
+                origin: via.origin.clone(),
+            },
+            index: caller.index,
+            signed: caller.signed,
+        }
+    }
+
+    pub(super) fn owner(&self) -> Owner<'_> {
+        Owner {
+            holder: self.holder,
+            who: &self.who,
+        }
+    }
+
+    /// The id of the delivery, where its signature has one.
+    pub(super) fn delivery(&self) -> Option<&str> {
+        self.signed.as_ref()?.delivery.as_deref()
+    }
 }
 
 /// A request after its last step. What is missing of a check is what a step did not get.
@@ -57,9 +93,7 @@ pub(super) struct Passage<'r> {
     pub head: &'r Parts,
     pub route: &'r Route,
     address: Arc<Address>,
-    pub who: Introduction,
-    pub delivery: Option<String>,
-    pub holder: Holder,
+    pub sender: Sender,
     deadline: Option<Deadline>,
     taken: Option<Taken>,
     target: Option<PathAndQuery>,
@@ -69,6 +103,10 @@ pub(super) struct Passage<'r> {
 }
 
 /// What becomes of a request that is not refused.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every request is the large one, and a box would be an allocation for each"
+)]
 pub(super) enum Admission<'r> {
     Passed(Admitted<'r>),
     /// It is the challenge of a vendor, and this is the answer.
@@ -87,8 +125,8 @@ impl<'r> Admitted<'r> {
         matches!(self.0.payload, Payload::Streamed(_))
     }
 
-    pub(super) fn into_parts(self) -> AdmittedParts<'r> {
-        self.0
+    pub(super) fn parts(&mut self) -> &mut AdmittedParts<'r> {
+        &mut self.0
     }
 }
 
@@ -107,11 +145,9 @@ impl<'r> Passage<'r> {
             address: self.address,
             target: self.target.ok_or_else(missing)?,
             rest: self.rest,
-            who: self.who,
-            delivery: self.delivery,
-            holder: self.holder,
+            sender: self.sender,
             deadline: self.deadline,
-            taken: self.taken.ok_or_else(missing)?,
+            taken: Some(self.taken.ok_or_else(missing)?),
         })))
     }
 }
@@ -140,16 +176,16 @@ pub(super) async fn admit<'r>(
 
     let origin = Origin::of_peer(via.peer);
     route.networks.admit(origin)?;
-    let recognised = recognise((estate, snapshot), (route, found.key), arrived, origin, journal).await?;
-    let (caller, confirmed) = match recognised {
-        Recognised::Caller(caller, payload) => (caller, payload),
+    let at = (route, found.key);
+    let (sender, confirmed) = match recognise((estate, snapshot), at, arrived, origin, journal).await? {
+        Recognised::Caller(caller, payload) => (Sender::of(caller, journal.request(), via, origin), payload),
         Recognised::Challenge(answer) => return Ok(Admission::Handshake(answer)),
     };
 
     // The first problem is the answer, but for a check, which goes on to the next step.
     let mut steps = Steps::of(head, route, &snapshot.quotas)?;
     steps.pass(Step::Enabled, check_enabled(route))?;
-    let taken = steps.take(&snapshot.quotas, caller.index, route.index)?;
+    let taken = steps.take(&snapshot.quotas, sender.index, route.index)?;
     let length = payload::check_length(&head.headers, &route.rules);
     let fits = steps.pass(Step::BodyLength, length)?.is_some();
     // Looked up once: whatever replaces it, this request goes where its target belongs.
@@ -157,15 +193,8 @@ pub(super) async fn admit<'r>(
     let (rest, query) = (found.rest, head.uri.query());
     let target = route.upstream.target(address.url(), &route.passes, rest, query);
     let target = steps.pass(Step::Target, target)?;
-    let (holder, delivery) = (caller.holder(origin), caller.delivery);
-    let who = Introduction {
-        request: journal.request(),
-        caller: caller.name,
-        key: caller.label,
-        origin: via.origin.clone(),
-    };
 
-    let owner = Owner { holder, who: &who };
+    let owner = sender.owner();
     let mut payload = match confirmed {
         Some(payload) => steps.pass(Step::Body, Ok(payload))?,
         None if fits => steps.pass(
@@ -174,21 +203,20 @@ pub(super) async fn admit<'r>(
         )?,
         None => None,
     };
-    let content_type = match &mut payload {
-        Some(payload) => {
-            let applied = body::apply(route.body.as_ref(), head, payload, (owner, estate)).await;
+    let content_type = match (&mut payload, &route.body) {
+        (Some(payload), Some(rules)) => {
+            let applied = body::apply(rules, head, payload, (owner, estate)).await;
             steps.pass(Step::BodyRules, applied)?
         }
-        None => None,
+        (Some(_), None) => steps.pass(Step::BodyRules, Ok(None))?,
+        (None, _) => None,
     };
     let passage = Passage {
         head,
         route,
         address,
-        who,
-        delivery,
-        holder,
-        deadline: route.deadlines.of(caller.index),
+        deadline: route.deadlines.of(sender.index),
+        sender,
         taken,
         target,
         rest,
@@ -215,7 +243,7 @@ async fn recognise(
     let (head, via) = (arrived.head, arrived.via);
     let at = (estate, snapshot);
     if let Some(answered) = handshake::in_head(snapshot, route, arrived, origin, journal)? {
-        let answer = handshake::conclude(at, (route, None), (answered, origin)).await;
+        let answer = Box::pin(handshake::conclude(at, (route, None), (answered, origin))).await;
         return answer.map(Recognised::Challenge);
     }
     let attempts = Attempts::of(&snapshot.quotas, origin, via.peers);
@@ -230,20 +258,35 @@ async fn recognise(
         guesses: attempts.guesses(),
         now: &clock::wall,
     };
-    let identity = match route.access.identify(&shown) {
-        Ok(identity) => identity,
+    match route.access.identify(&shown) {
+        Ok(Identity::Known(caller)) if !handshake::may_be_in_body(route, head) => {
+            note(&caller, via, journal);
+            Ok(Recognised::Caller(caller, None))
+        }
+        Ok(identity) => Box::pin(by_body(at, route, identity, arrived, origin, journal)).await,
         Err(problem) => {
             let refusal = (origin, attempts.failed(problem));
-            let answer = handshake::of_nobody(at, route, arrived, refusal, journal).await;
-            return answer.map(Recognised::Challenge);
+            let answer = Box::pin(handshake::of_nobody(at, route, arrived, refusal, journal)).await;
+            answer.map(Recognised::Challenge)
         }
-    };
+    }
+}
+
+/// The same where that depends on the body.
+async fn by_body(
+    at: (&Estate, &Snapshot),
+    route: &Route,
+    identity: Identity,
+    arrived: &mut Arrived<'_>,
+    origin: Origin,
+    journal: &mut Journal,
+) -> Result<Recognised, Problem> {
+    let ((estate, snapshot), head) = (at, arrived.head);
     let (caller, payload) = match identity {
-        Identity::Known(caller) if handshake::may_be_in_body(route, head) => {
+        Identity::Known(caller) => {
             let payload = read_of(estate, (route, &caller), arrived, origin, journal).await?;
-            (caller, Some(payload))
+            (caller, payload)
         }
-        Identity::Known(caller) => (caller, None),
         Identity::Pending(pending) => {
             let payload = read_whole(estate, route, arrived, origin, journal).await?;
             // A body that is held whole has at most the bytes that a route accepts.
@@ -252,20 +295,20 @@ async fn recognise(
                 true => certificates::supply(pending, snapshot, (head, body), origin).await?,
                 false => pending,
             };
-            (confirm(pending, head, body).await?, Some(payload))
+            (confirm(pending, head, body).await?, payload)
         }
     };
-    via.set_known();
-    journal.caller(&caller.name, caller.label.as_ref());
-    let asked = match &payload {
-        Some(payload) => handshake::in_body(snapshot, (route, &caller), (arrived, payload), journal)?,
-        None => None,
-    };
-    if let Some(answered) = asked {
+    note(&caller, arrived.via, journal);
+    if let Some(answered) = handshake::in_body(snapshot, (route, &caller), (arrived, &payload), journal)? {
         let answer = handshake::conclude(at, (route, caller.index), (answered, origin)).await;
         return answer.map(Recognised::Challenge);
     }
-    Ok(Recognised::Caller(caller, payload))
+    Ok(Recognised::Caller(caller, Some(payload)))
+}
+
+fn note(caller: &Caller, via: &Connection, journal: &mut Journal) {
+    via.set_known();
+    journal.caller(&caller.name, caller.label.as_ref());
 }
 
 /// Checks the signature that says who sent a request.

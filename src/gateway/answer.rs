@@ -39,7 +39,6 @@ const DUPLICATE_OF: HeaderName = HeaderName::from_static("x-flowgate-duplicate-o
 pub struct AnswerBody {
     source: AnswerSource,
     journal: Option<Journal>,
-    passed: Option<Passed>,
 }
 
 /// The fields of a flow's answer beside those in the head itself: they pass as they are, and no map is made of them.
@@ -76,6 +75,7 @@ enum AnswerSource {
 }
 
 pub(super) struct FlowBody {
+    passed: Option<Passed>,
     /// Pieces read ahead while the answer was being judged.
     pub first: VecDeque<Bytes>,
     /// What is still to come, with the connection it comes over; none after the end.
@@ -88,7 +88,7 @@ pub(super) struct FlowBody {
     pub timer: Option<Pin<Box<Sleep>>>,
     pub taken: Option<Taken>,
     /// Keeps a copy for duplicates of the request.
-    pub keeping: Option<Keeping>,
+    pub keeping: Option<Box<Keeping>>,
 }
 
 impl fmt::Debug for AnswerBody {
@@ -115,7 +115,6 @@ pub(super) fn of_bytes(answer: Response<Bytes>) -> Response<AnswerBody> {
     answer.map(|bytes| AnswerBody {
         source: AnswerSource::Own(Some(bytes)),
         journal: None,
-        passed: None,
     })
 }
 
@@ -139,7 +138,6 @@ pub(super) fn own(mut answer: Response<Bytes>, by: AnsweredBy, mut journal: Jour
     let body = AnswerBody {
         source: AnswerSource::Own(Some(bytes)),
         journal: Some(journal),
-        passed: None,
     };
     Response::from_parts(head, body.noticed())
 }
@@ -159,18 +157,18 @@ pub(super) fn repeated(kept: &KeptAnswer, mut journal: Journal) -> Response<Answ
 pub(super) fn passed(
     status: StatusCode,
     fields: Fields,
-    body: Box<FlowBody>,
+    mut body: Box<FlowBody>,
     by: AnsweredBy,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
     journal.answered(status.as_u16(), by);
+    body.passed = Some(Passed {
+        fields,
+        request: journal.request(),
+        by,
+    });
     let body = AnswerBody {
         source: AnswerSource::Flow(body),
-        passed: Some(Passed {
-            fields,
-            request: journal.request(),
-            by,
-        }),
         journal: Some(journal),
     };
     let mut response = Response::new(body.noticed());
@@ -181,7 +179,10 @@ pub(super) fn passed(
 impl AnswerBody {
     /// The fields that the writer of this answer adds to its head.
     pub fn take_passed(&mut self) -> Option<Passed> {
-        self.passed.take()
+        match &mut self.source {
+            AnswerSource::Flow(flow) => flow.passed.take(),
+            AnswerSource::Own(_) => None,
+        }
     }
 
     /// Leaves out the gateway's own words, as the answer to HEAD does; returns how many bytes they have (RFC 9110
@@ -253,6 +254,7 @@ impl AnswerBody {
 impl FlowBody {
     pub(super) fn new(rest: flow::AnswerBody, permit: flow::Permit, timeout: Duration) -> Self {
         Self {
+            passed: None,
             first: VecDeque::new(),
             rest: Some(rest),
             permit: Some(permit),

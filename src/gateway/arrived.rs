@@ -41,10 +41,25 @@ pub(super) async fn read(
     owner: Owner<'_>,
 ) -> Result<Payload, Problem> {
     let started = clock::now();
-    let body = arrived.body.take().unwrap_or_default();
-    let (headers, budget) = (&arrived.head.headers, &estate.budget);
-    let read = Payload::read(body, headers, rules, budget, owner, arrived.progress).await;
-    journal.body(arrived.progress, clock::now() - started);
+    let (budget, course) = (&estate.budget, arrived.progress);
+    let mut body = arrived.body.take().unwrap_or_default();
+    let read = match Payload::whole(&mut body, &rules, budget, owner, course) {
+        Ok(Some(payload)) => Ok(payload),
+        // In a box, which most requests do not need: their body came with the head.
+        Ok(None) => {
+            Box::pin(Payload::read(
+                body,
+                &arrived.head.headers,
+                rules,
+                budget,
+                owner,
+                course,
+            ))
+            .await
+        }
+        Err(problem) => Err(problem),
+    };
+    journal.body(course, clock::now() - started);
     if let Ok(Payload::Held(..)) = read {
         // Nothing of it is left on the connection, which can go on after a refusal.
         arrived.body = Some(Inbound::default());

@@ -35,15 +35,3 @@ async fn token(identity: &Identity, journal: &mut Journal) -> Result<Arc<Token>,
     journal.token_time(started.elapsed());
     Ok(token?)
 }
-
-/// A token may end while a connection is opened; it must not travel after that.
-pub(super) async fn renew_if_over(
-    route: &Route,
-    held: &mut Option<Arc<Token>>,
-    journal: &mut Journal,
-) -> Result<(), Problem> {
-    if held.as_ref().is_some_and(|token| token.is_over()) {
-        *held = fitting_token(route, journal).await?;
-    }
-    Ok(())
-}

@@ -24,14 +24,11 @@ const WORKER_BYTES_MAX: usize = 16 * 1024;
 /// # Errors
 /// [`Kind::BodyTypeRefused`], [`Kind::BodyInvalid`], and [`Kind::GatewayBusy`] where there is no memory for reading it.
 pub(super) async fn apply<'r>(
-    rules: Option<&'r BodyRules>,
+    rules: &'r BodyRules,
     head: &Parts,
     payload: &mut Payload,
     (owner, estate): (Owner<'_>, &Estate),
 ) -> Result<Option<&'r HeaderValue>, Problem> {
-    let Some(rules) = rules else {
-        return Ok(None);
-    };
     let is_empty = matches!(payload, Payload::Held(body, _) if body.is_empty());
     let syntax = match is_empty {
         true => Syntax::Other,

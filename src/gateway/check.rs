@@ -46,11 +46,11 @@ pub(super) async fn conclude(
     let payload = passage.payload.as_ref();
     if let Some(payload) = payload.filter(|_| has_id(route, &findings)) {
         let sent = (head, passage.rest, payload);
-        let delivery = forward::delivery(route, sent, &passage.who, passage.delivery.as_deref());
+        let delivery = forward::delivery(route, sent, &passage.sender.who, passage.sender.delivery());
         findings.pass(Step::Delivery, delivery);
     }
     let load = payload.map_or(Load::Whole, Payload::load);
-    let free = route.trigger.probe(passage.holder, load);
+    let free = route.trigger.probe(passage.sender.holder, load);
     findings.pass(Step::Permit, free.map_err(Problem::from));
     // Nothing of the body is needed any more, and the token may have to be waited for.
     drop(passage);

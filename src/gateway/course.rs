@@ -15,7 +15,8 @@ use crate::model::locked;
 pub(super) struct Course {
     progress: Progress,
     is_early: AtomicBool,
-    early: Mutex<Option<Response<Bytes>>>,
+    /// In a box: most requests have none, and all keep its place.
+    early: Mutex<Option<Box<Response<Bytes>>>>,
 }
 
 impl Deref for Course {
@@ -33,12 +34,14 @@ impl Course {
 
     /// Answers the caller now. The work goes on in a task of its own once it waits for something.
     pub(super) fn answer_early(&self, answer: Response<Bytes>) {
-        *locked(&self.early) = Some(answer);
+        *locked(&self.early) = Some(Box::new(answer));
         self.is_early.store(true, Ordering::Release);
     }
 
     pub(super) fn take_early(&self) -> Option<Response<Bytes>> {
-        let is_early = self.is_early.swap(false, Ordering::AcqRel);
-        is_early.then(|| locked(&self.early).take()).flatten()
+        // Read before it is written, which costs more: each turn of each request asks.
+        let is_early = self.is_early.load(Ordering::Acquire) && self.is_early.swap(false, Ordering::AcqRel);
+        let early = is_early.then(|| locked(&self.early).take()).flatten()?;
+        Some(*early)
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Duplicates {
 
 /// Whether a request goes to the flow.
 pub(super) enum Turn {
-    Forward(Option<Delivering>),
+    Forward(Option<Box<Delivering>>),
     Repeat(Arc<KeptAnswer>),
 }
 
@@ -64,12 +64,12 @@ impl Duplicates {
         loop {
             let running = match Claim::take(&store, delivery, self.settings.window).await {
                 Ok(claim) => {
-                    return Ok(Turn::Forward(Some(Delivering {
+                    return Ok(Turn::Forward(Some(Box::new(Delivering {
                         claim: Some(claim),
                         request: journal.request(),
                         progress: progress.clone(),
                         unknown: self.settings.unknown,
-                    })));
+                    }))));
                 }
                 Err(Earlier::Answered(answer)) => return Ok(Turn::Repeat(answer)),
                 Err(Earlier::Differs(first)) => {
@@ -298,7 +298,7 @@ mod tests {
             turn.await
         }
 
-        async fn first(&self, progress: &Arc<Course>) -> Delivering {
+        async fn first(&self, progress: &Arc<Course>) -> Box<Delivering> {
             match self.turn(progress).await {
                 Ok(Turn::Forward(Some(delivering))) => delivering,
                 _ => panic!("it is not the first"),

@@ -14,8 +14,7 @@ use crate::flow::outbound::{Introduction, Parcel};
 use crate::flow::{self, Answer, FlowError, Outgoing, Permit, Progress};
 use crate::gateway::admission::{Admitted, AdmittedParts};
 use crate::gateway::answer::{self, AnswerBody, FlowBody};
-use crate::gateway::bearer::{fitting_token, renew_if_over};
-use crate::gateway::budget::Owner;
+use crate::gateway::bearer::fitting_token;
 use crate::gateway::cors::Cors;
 use crate::gateway::course::Course;
 use crate::gateway::deadline::{Deadline, Met};
@@ -54,28 +53,28 @@ enum Outcome {
     Problem(Problem, AnsweredBy),
 }
 
-struct Departure<'r> {
-    admitted: AdmittedParts<'r>,
-    progress: &'r Arc<Course>,
-    serving: &'r watch::Sender<bool>,
+struct Departure<'a, 'r> {
+    admitted: &'a mut AdmittedParts<'r>,
+    progress: &'a Arc<Course>,
+    serving: &'a watch::Sender<bool>,
     worker: usize,
 }
 
 pub(super) async fn forward(
-    admitted: Admitted<'_>,
+    admitted: &mut Admitted<'_>,
     estate: &Estate,
     worker: usize,
     progress: &Arc<Course>,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
-    let admitted = admitted.into_parts();
+    let admitted = admitted.parts();
     let began = journal.started();
     let deadline = admitted
         .deadline
         .map(|deadline| (deadline, deadline.after(began)));
-    let id = admitted.delivery.as_deref();
+    let sender = &admitted.sender;
     let sent = (admitted.head, admitted.rest, &admitted.payload);
-    let turn = match delivery(admitted.route, sent, &admitted.who, id) {
+    let turn = match delivery(admitted.route, sent, &sender.who, sender.delivery()) {
         Ok(Some((rules, delivery))) => {
             let store = estate.deliveries.clone();
             let until = deadline.map(|(_, at)| at);
@@ -112,8 +111,8 @@ pub(super) async fn forward(
             answer::problem(&problem, by, journal)
         }
         Outcome::Pass(status, fields, mut body, by) => {
-            body.keeping = delivering.map(|delivering| delivering.answered(status, &fields, by));
-            body.taken = Some(departure.admitted.taken);
+            body.keeping = delivering.map(|delivering| Box::new(delivering.answered(status, &fields, by)));
+            body.taken = departure.admitted.taken.take();
             answer::passed(status, fields, body, by, journal)
         }
     }
@@ -144,7 +143,7 @@ pub(super) fn delivery<'r>(
     Ok(delivery.map(|delivery| (rules, delivery)))
 }
 
-impl Departure<'_> {
+impl Departure<'_, '_> {
     /// Goes to the flow and comes back with what is to be answered.
     async fn travel(&mut self, journal: &mut Journal) -> Outcome {
         let mut round = Round::First;
@@ -197,7 +196,7 @@ impl Departure<'_> {
             mut fields,
             body,
         } = self.send(&mut token, journal).await?;
-        let mut body = FlowBody::new(body, permit, route.trigger.response_timeout());
+        let mut body = Box::new(FlowBody::new(body, permit, route.trigger.response_timeout()));
         // Before the judgement, which takes it out.
         let run = (route.waiting.as_ref())
             .filter(|_| status == StatusCode::ACCEPTED)
@@ -233,7 +232,7 @@ impl Departure<'_> {
                 if route.cors.is_some() {
                     Cors::replace(&mut fields);
                 }
-                return Ok(Next::End(Outcome::Pass(status, fields, Box::new(body), by)));
+                return Ok(Next::End(Outcome::Pass(status, fields, body, by)));
             }
             Judgement::Refused(refusal) => refusal,
         };
@@ -270,21 +269,20 @@ impl Departure<'_> {
         let AdmittedParts {
             route,
             address,
-            who,
-            holder,
+            sender,
             deadline,
             ..
-        } = &self.admitted;
+        } = &*self.admitted;
         let run = Run {
             route,
             address,
-            who,
-            holder: *holder,
+            who: &sender.who,
+            holder: sender.holder,
             worker: self.worker,
         };
-        let sender = deadline.map(|deadline| deadline.after(journal.started()));
+        let given_up = deadline.map(|deadline| deadline.after(journal.started()));
         let patience = Patience {
-            until: waiting.until(sender),
+            until: waiting.until(given_up),
             serving: self.serving.subscribe(),
             course: self.progress,
             is_kept: route.duplicates.is_some(),
@@ -316,14 +314,10 @@ impl Departure<'_> {
         let admitted = &mut self.admitted;
         let load = admitted.payload.load();
         let waiting = clock::now();
-        let permit = admitted.route.trigger.permit(admitted.holder, load).await;
+        let permit = admitted.route.trigger.permit(admitted.sender.holder, load).await;
         journal.waited(clock::now() - waiting);
         let mut permit = permit.map_err(|error| {
-            let owner = Owner {
-                holder: admitted.holder,
-                who: &admitted.who,
-            };
-            let cause = format!("{error}; the share is that of {owner}");
+            let cause = format!("{error}; the share is that of {}", admitted.sender.owner());
             Problem::from(error).because(cause)
         })?;
         admitted.payload.hold(permit.take_arriving());
@@ -347,14 +341,22 @@ impl Departure<'_> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let waiting = clock::now();
-            let lease = match tries {
-                TRIES_MAX.. => address.new_connection(*worker).await,
-                _ => address.connection(*worker).await,
+            let pooled = match tries {
+                TRIES_MAX.. => None,
+                _ => address.pooled(*worker),
             };
-            journal.waited(clock::now() - waiting);
-            let mut lease = lease?;
-            renew_if_over(route, token, journal).await?;
+            let mut lease = match pooled {
+                Some(lease) => lease,
+                None => {
+                    let waiting = clock::now();
+                    let lease = address.new_connection(*worker).await;
+                    journal.waited(clock::now() - waiting);
+                    lease?
+                }
+            };
+            if token.as_ref().is_some_and(|token| token.is_over()) {
+                *token = fitting_token(route, journal).await?;
+            }
             let age = lease.age;
             let fate = admitted.payload.fate();
             let Some(body) = unsent.take().or_else(|| admitted.payload.outgoing()) else {
@@ -366,16 +368,7 @@ impl Departure<'_> {
                 // A held body is handed over with the head: from here on the answer is awaited even if nobody waits.
                 progress.done();
             }
-            let parcel = Parcel {
-                method: &admitted.head.method,
-                target: &admitted.target,
-                from: &admitted.head.headers,
-                credentials: &route.credentials,
-                host: address.authority(),
-                bearer: token.as_deref().map(Token::header),
-                content_type: admitted.content_type,
-                who: &admitted.who,
-            };
+            let parcel = parcel(admitted, token.as_deref());
             let (head, tracking) = route.upstream.head(&parcel, lease.take_space());
             let call = flow::Call {
                 head,
@@ -407,5 +400,18 @@ impl Departure<'_> {
             }
             unsent = failed.body.filter(|_| streamed);
         }
+    }
+}
+
+fn parcel<'a>(admitted: &'a AdmittedParts<'_>, token: Option<&'a Token>) -> Parcel<'a> {
+    Parcel {
+        method: &admitted.head.method,
+        target: &admitted.target,
+        from: &admitted.head.headers,
+        credentials: &admitted.route.credentials,
+        host: admitted.address.authority(),
+        bearer: token.map(Token::header),
+        content_type: admitted.content_type,
+        who: &admitted.sender.who,
     }
 }

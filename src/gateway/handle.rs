@@ -8,13 +8,14 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 
-use crate::gateway::admission::{Admission, admit};
+use crate::gateway::admission::{Admission, Admitted, admit};
 use crate::gateway::answer::{self, AnswerBody};
 use crate::gateway::arrived::Arrived;
 use crate::gateway::connection::Connection;
 use crate::gateway::course::Course;
 use crate::gateway::current::Gateway;
 use crate::gateway::detach::Call;
+use crate::gateway::estate::Estate;
 use crate::gateway::forward::forward;
 use crate::gateway::journal::Journal;
 use crate::gateway::payload::{self, Inbound};
@@ -35,89 +36,80 @@ impl Gateway {
         via: &Arc<Connection>,
         defect: Option<Defect>,
     ) -> Call {
-        let progress = Course::new();
-        let answer = answer_all(self.clone(), via.clone(), request, defect, progress.clone());
-        // One box for the whole way: who drops it decides whether it goes on without a caller.
-        Call::new(Box::pin(answer), progress, &self.estate.departed)
+        let course = Course::new();
+        let (gateway, via, progress) = (self.clone(), via.clone(), course.clone());
+        let (head, body) = request.into_parts();
+        // One box for the whole way: who drops it decides whether it goes on without a caller. It is there first, so that only
+        // what a request begins with is written to it, not the room for all that may follow.
+        let way = Box::new_uninit();
+        // A block, because the arguments of an `async fn` are kept twice.
+        let answer = async move {
+            let estate = &gateway.estate;
+            let snapshot = gateway.snapshot();
+            let mut arrived = Arrived {
+                head: &head,
+                defect,
+                body: Some(body),
+                via: &via,
+                route: None,
+                progress: &progress,
+            };
+            let address = Origin::of_peer(via.peer).address();
+            let journal = Journal::open(&estate.log, &estate.counters, address, via.protocol, &head.method);
+            let id = journal.request();
+            let answer = answer(estate, &snapshot, &mut arrived, journal);
+            let answered = AssertUnwindSafe(answer).catch_unwind().await;
+            let mut response = answered.unwrap_or_else(|_| {
+                tracing::error!(request = %id, "a request met a mistake in the gateway; please report it");
+                answer::without_line(&Kind::Internal.into(), id)
+            });
+            if let Some(cors) = arrived.route.and_then(|route| route.cors.as_ref()) {
+                cors.permit(&head.headers, response.headers_mut());
+            }
+            response
+        };
+        let way = Box::into_pin(Box::write(way, answer));
+        Call::new(way, course, &self.estate.departed)
     }
 }
 
-/// Answers also where the gateway itself fails.
-async fn answer_all(
-    gateway: Arc<Gateway>,
-    via: Arc<Connection>,
-    request: Request<Inbound>,
-    defect: Option<Defect>,
-    progress: Arc<Course>,
-) -> Response<AnswerBody> {
-    let estate = &gateway.estate;
-    let address = Origin::of_peer(via.peer).address();
-    let journal = Journal::open(
-        &estate.log,
-        &estate.counters,
-        address,
-        via.protocol,
-        request.method(),
-    );
-    let id = journal.request();
-    let answer = answer(&gateway, &via, request, (defect, &progress), journal);
-    match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(response) => response,
-        Err(_) => {
-            tracing::error!(request = %id, "a request met a mistake in the gateway; please report it");
-            answer::without_line(&Kind::Internal.into(), id)
-        }
-    }
-}
-
-async fn answer(
-    gateway: &Gateway,
-    via: &Connection,
-    request: Request<Inbound>,
-    (defect, progress): (Option<Defect>, &Arc<Course>),
+async fn answer<'r>(
+    estate: &Estate,
+    snapshot: &'r Snapshot,
+    arrived: &mut Arrived<'r>,
     mut journal: Journal,
 ) -> Response<AnswerBody> {
-    let snapshot = gateway.snapshot();
-    let (head, body) = request.into_parts();
-    if defect.is_none() && via.health_path.as_deref() == Some(head.uri.path()) {
-        let is_ready = ready::is_ready(&gateway.estate, &snapshot);
-        return health(is_ready, &head, body, journal);
-    }
-    if defect.is_none()
-        && let Some(answer) = preflight(&snapshot, &head, &mut journal)
-    {
-        journal.discarded(payload::discard(body, &head.headers));
-        return answer::own(answer, AnsweredBy::Gateway, journal);
-    }
-    if defect.is_none()
-        && let Some(answer) = problem_page::answer(&snapshot, &head, Origin::of_peer(via.peer), &mut journal)
-    {
-        let answer = answer.map_err(|problem| snapshot.problem(problem));
+    let head = arrived.head;
+    let is_sound = arrived.defect.is_none();
+    if is_sound && let Some(answer) = beside_routes(estate, snapshot, arrived, &mut journal) {
         return match answer {
-            Ok(page) => {
-                journal.discarded(payload::discard(body, &head.headers));
-                answer::own(page, AnsweredBy::Gateway, journal)
-            }
-            Err(problem) => refuse(&problem, &head, body, journal),
+            Ok(answer) => own(answer, arrived, journal),
+            Err(problem) => refuse(&problem, arrived, journal),
         };
     }
-    let mut arrived = Arrived {
-        head: &head,
-        defect,
-        body: Some(body),
-        via,
-        route: None,
-        progress,
-    };
-    let run = snapshot.run_seals.as_ref().filter(|_| defect.is_none());
-    let mut response = match run.and_then(|seals| Some((seals, head.uri.path().strip_prefix(RUNS)?))) {
-        Some((seals, text)) => serve_run(&snapshot, &mut arrived, (seals, text), journal).await,
-        None => serve(gateway, &snapshot, &mut arrived, journal).await,
-    };
-    if let Some(cors) = arrived.route.and_then(|route| route.cors.as_ref()) {
-        cors.permit(&head.headers, response.headers_mut());
+    let run = snapshot.run_seals.as_ref().filter(|_| is_sound);
+    match run.and_then(|seals| Some((seals, head.uri.path().strip_prefix(RUNS)?))) {
+        Some((seals, text)) => serve_run(snapshot, arrived, (seals, text), journal).await,
+        None => serve(estate, snapshot, arrived, journal).await,
     }
-    response
+}
+
+/// The answer to what no route is asked for: health, a preflight, the page of a problem.
+fn beside_routes(
+    estate: &Estate,
+    snapshot: &Snapshot,
+    arrived: &Arrived<'_>,
+    journal: &mut Journal,
+) -> Option<Result<Response<Bytes>, Problem>> {
+    let (head, via) = (arrived.head, arrived.via);
+    if via.health_path.as_deref() == Some(head.uri.path()) {
+        return Some(Ok(health(ready::is_ready(estate, snapshot))));
+    }
+    if let Some(answer) = preflight(snapshot, head, journal) {
+        return Some(Ok(answer));
+    }
+    let page = problem_page::answer(snapshot, head, Origin::of_peer(via.peer), journal)?;
+    Some(page.map_err(|problem| snapshot.problem(problem)))
 }
 
 /// Answers what a browser asks before it lets a page call, without any credential. No flow sees it.
@@ -143,53 +135,77 @@ fn preflight(snapshot: &Snapshot, head: &Parts, journal: &mut Journal) -> Option
 
 /// The answer of a route, or the refusal.
 async fn serve<'r>(
-    gateway: &Gateway,
+    estate: &Estate,
+    snapshot: &'r Snapshot,
+    arrived: &mut Arrived<'r>,
+    journal: Journal,
+) -> Response<AnswerBody> {
+    let (head, via, progress) = (arrived.head, arrived.via, arrived.progress);
+    let (mut admitted, journal) = match decide(estate, snapshot, arrived, journal).await {
+        Decided::Forward(admitted, journal) => (admitted, journal),
+        Decided::Answer(response) => return response,
+    };
+    let is_streamed = admitted.is_streamed();
+    let mut response = forward(&mut admitted, estate, via.worker, progress, journal).await;
+    if response.status().is_success()
+        && let Some((name, value)) = admitted.demanded()
+    {
+        response.headers_mut().insert(name, value);
+    }
+    if is_streamed && !progress.is_done() {
+        // The caller may still be sending what nobody reads any more.
+        close(&mut response, head);
+    }
+    response
+}
+
+/// What admission comes to.
+enum Decided<'r> {
+    Forward(Admitted<'r>, Journal),
+    Answer(Response<AnswerBody>),
+}
+
+async fn decide<'r>(
+    estate: &Estate,
     snapshot: &'r Snapshot,
     arrived: &mut Arrived<'r>,
     mut journal: Journal,
-) -> Response<AnswerBody> {
-    let (head, via, progress) = (arrived.head, arrived.via, arrived.progress);
-    let admitted = match admit(&gateway.estate, snapshot, arrived, &mut journal).await {
-        Ok(Admission::Passed(admitted)) => admitted,
-        Ok(Admission::Handshake(answer)) => return own(answer, arrived, journal),
+) -> Decided<'r> {
+    Decided::Answer(match admit(estate, snapshot, arrived, &mut journal).await {
+        Ok(Admission::Passed(admitted)) => return Decided::Forward(admitted, journal),
+        Ok(Admission::Handshake(answer)) => own(answer, arrived, journal),
         Ok(Admission::Check(findings, passage)) => {
-            let answer = check::conclude(findings, *passage, &mut journal).await;
-            return own(answer, arrived, journal);
+            let answer = Box::pin(check::conclude(findings, *passage, &mut journal)).await;
+            own(answer, arrived, journal)
         }
         Err(problem) => {
             let problem = match arrived.route {
                 Some(route) => route.problem(problem),
                 None => snapshot.problem(problem),
             };
-            return match arrived.body.take() {
-                Some(unread) => refuse(&problem, head, unread, journal),
-                None => closing(answer::problem(&problem, AnsweredBy::Gateway, journal), head),
-            };
+            refuse(&problem, arrived, journal)
         }
-    };
-    let is_streamed = admitted.is_streamed();
-    let demanded = admitted.demanded();
-    let mut response = forward(admitted, &gateway.estate, via.worker, progress, journal).await;
-    if let Some((name, value)) = demanded.filter(|_| response.status().is_success()) {
-        response.headers_mut().insert(name, value);
-    }
-    match is_streamed && !progress.is_done() {
-        // The caller may still be sending what nobody reads any more.
-        true => closing(response, head),
-        false => response,
-    }
+    })
 }
 
 /// An answer in place of the flow's.
+#[cold]
 fn own(answer: Response<Bytes>, arrived: &mut Arrived<'_>, mut journal: Journal) -> Response<AnswerBody> {
-    match arrived.body.take() {
-        Some(unread) => {
-            journal.discarded(payload::discard(unread, &arrived.head.headers));
-            answer::own(answer, AnsweredBy::Gateway, journal)
-        }
+    let is_unread = discard(arrived, &mut journal);
+    let mut response = answer::own(answer, AnsweredBy::Gateway, journal);
+    if !is_unread {
         // The caller may still be sending it.
-        None => closing(answer::own(answer, AnsweredBy::Gateway, journal), arrived.head),
+        close(&mut response, arrived.head);
     }
+    response
+}
+
+/// Drops the body of a request whose answer does not depend on it. Whether nothing of it was read before.
+fn discard(arrived: &mut Arrived<'_>, journal: &mut Journal) -> bool {
+    let unread = arrived.body.take();
+    let is_unread = unread.is_some();
+    journal.discarded(unread.map_or(0, |unread| payload::discard(unread, &arrived.head.headers)));
+    is_unread
 }
 
 /// The answer at the address of a run.
@@ -199,10 +215,9 @@ async fn serve_run<'r>(
     sealed: (&RunSeals, &str),
     mut journal: Journal,
 ) -> Response<AnswerBody> {
-    let (head, unread) = (arrived.head, arrived.body.take().unwrap_or_default());
     match runs::admit(snapshot, arrived, sealed, &mut journal) {
         Ok(found) => {
-            journal.discarded(payload::discard(unread, &head.headers));
+            discard(arrived, &mut journal);
             Box::pin(found.ask(arrived.via, journal)).await
         }
         Err(problem) => {
@@ -210,14 +225,13 @@ async fn serve_run<'r>(
                 Some(route) => route.problem(problem),
                 None => problem,
             };
-            refuse(&problem, head, unread, journal)
+            refuse(&problem, arrived, journal)
         }
     }
 }
 
-/// The answer on the path on which a balancer asks for health. A body is discarded, as that of a refused request.
-fn health(is_ready: bool, head: &Parts, body: Inbound, mut journal: Journal) -> Response<AnswerBody> {
-    journal.discarded(payload::discard(body, &head.headers));
+/// The answer on the path on which a balancer asks for health.
+fn health(is_ready: bool) -> Response<Bytes> {
     let (status, text) = match is_ready {
         true => (StatusCode::OK, "ok\n"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
@@ -227,27 +241,28 @@ fn health(is_ready: bool, head: &Parts, body: Inbound, mut journal: Journal) -> 
     answer
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    answer::own(answer, AnsweredBy::Gateway, journal)
+    answer
 }
 
 /// Answers a refusal at once. What the caller still sends of its body is the connection's business: it discards the
 /// rest, within bounds, so that the caller gets to see the answer.
-fn refuse(problem: &Problem, head: &Parts, body: Inbound, mut journal: Journal) -> Response<AnswerBody> {
-    journal.discarded(payload::discard(body, &head.headers));
-    let response = answer::problem(problem, AnsweredBy::Gateway, journal);
+#[cold]
+fn refuse(problem: &Problem, arrived: &mut Arrived<'_>, mut journal: Journal) -> Response<AnswerBody> {
+    let is_unread = discard(arrived, &mut journal);
+    let mut response = answer::problem(problem, AnsweredBy::Gateway, journal);
     // A caller whose head is ambiguous may mean something else by what follows, too.
-    match problem.kind() {
-        Kind::MalformedRequest | Kind::HeadTooLarge => closing(response, head),
-        _ => response,
+    let is_ambiguous = matches!(problem.kind(), Kind::MalformedRequest | Kind::HeadTooLarge);
+    if !is_unread || is_ambiguous {
+        close(&mut response, arrived.head);
     }
+    response
 }
 
 /// Asks for the connection to be closed after this answer; HTTP/2 has no such field (RFC 9113 section 8.2.2).
-fn closing(mut response: Response<AnswerBody>, head: &Parts) -> Response<AnswerBody> {
+fn close(response: &mut Response<AnswerBody>, head: &Parts) {
     if head.version < Version::HTTP_2 {
         response
             .headers_mut()
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }

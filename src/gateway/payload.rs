@@ -158,12 +158,38 @@ fn too_large(length: Option<u64>, (bytes_max, setting): (u64, &str)) -> Problem 
 }
 
 impl Payload {
+    /// A body that came with its head, if it may be held.
+    ///
+    /// # Errors
+    /// [`Kind::GatewayBusy`].
+    pub(super) fn whole(
+        body: &mut Inbound,
+        rules: &Rules,
+        budget: &Arc<Budget>,
+        owner: Owner<'_>,
+        progress: &Course,
+    ) -> Result<Option<Self>, Problem> {
+        let Inbound::Whole(bytes) = body else {
+            return Ok(None);
+        };
+        if bytes.is_empty() {
+            return Ok(Some(Self::Held(Bytes::new(), None)));
+        }
+        if bytes.len() as u64 > rules.bytes_max.min(rules.hold_bytes_max as u64) {
+            return Ok(None);
+        }
+        let mut reservation = Reservation::of(budget, owner.holder);
+        reservation.grow(bytes.len(), owner)?;
+        progress.moved(bytes.len() as u64);
+        Ok(Some(Self::Held(std::mem::take(bytes), Some(reservation))))
+    }
+
     /// Reads a body up to the hold size; what is larger goes on as a stream.
     ///
     /// # Errors
     /// [`Kind::BodyTooLarge`], [`Kind::BodyTimeout`], [`Kind::GatewayBusy`], [`Kind::MalformedRequest`].
     pub(super) async fn read(
-        mut body: Inbound,
+        body: Inbound,
         headers: &HeaderMap,
         rules: Rules,
         budget: &Arc<Budget>,
@@ -171,16 +197,6 @@ impl Payload {
         progress: &Arc<Course>,
     ) -> Result<Self, Problem> {
         let held_max = rules.hold_bytes_max as u64;
-        match &mut body {
-            Inbound::Whole(bytes) if bytes.is_empty() => return Ok(Self::Held(Bytes::new(), None)),
-            Inbound::Whole(bytes) if bytes.len() as u64 <= held_max.min(rules.bytes_max) => {
-                let mut reservation = Reservation::of(budget, owner.holder);
-                reservation.grow(bytes.len(), owner)?;
-                progress.moved(bytes.len() as u64);
-                return Ok(Self::Held(std::mem::take(bytes), Some(reservation)));
-            }
-            _ => {}
-        }
         if body.is_end_stream() {
             return Ok(Self::Held(Bytes::new(), None));
         }

@@ -160,7 +160,10 @@ impl Run<'_> {
 
     /// Sends the question; over a new connection if the first one is closed before a byte has left.
     async fn send(&self, target: &PathAndQuery, token: Option<&Arc<Token>>) -> Result<flow::Answer, Problem> {
-        let mut lease = self.address.connection(self.worker).await?;
+        let mut lease = match self.address.pooled(self.worker) {
+            Some(lease) => lease,
+            None => self.address.new_connection(self.worker).await?,
+        };
         let mut is_first = true;
         loop {
             let parcel = Parcel {

@@ -21,10 +21,16 @@ pub struct Caller {
     pub index: Option<usize>,
     /// Its number, which outlives the settings; none is used for the anonymous caller.
     pub(super) number: usize,
-    /// The id of its delivery, where its signature has one.
+    /// What its signature says, if it was known by one.
+    pub signed: Option<Box<Signed>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// The label of the secret.
+    pub with: KeyLabel,
+    /// The id of the delivery, where the signature has one.
     pub delivery: Option<String>,
-    /// The label of the secret that signed its request, if one did.
-    pub signed_with: Option<KeyLabel>,
 }
 
 impl Caller {
@@ -34,8 +40,7 @@ impl Caller {
             label: None,
             index: None,
             number: 0,
-            delivery: None,
-            signed_with: None,
+            signed: None,
         }
     }
 
@@ -214,8 +219,7 @@ impl Member {
             label,
             index: Some(index),
             number: *self.number,
-            delivery: None,
-            signed_with: None,
+            signed: None,
         }
     }
 }

@@ -33,7 +33,7 @@ pub mod route;
 pub use access::{Access, Attempt};
 pub use address::{Networks, Origin, OutsideNetworks};
 pub use body::BodyRules;
-pub use caller::{Caller, CallerNumbers, Callers};
+pub use caller::{Caller, CallerNumbers, Callers, Signed};
 pub use handshake::{AlsoDue, CHALLENGE_BYTES_MAX, Challenge, Confirmation, Handshakes};
 pub use open_paths::OpenPaths;
 pub use proof::signature;

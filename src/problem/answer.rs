@@ -46,6 +46,8 @@ pub struct Problem {
 }
 
 impl From<Kind> for Problem {
+    // Every branch that leads here is the unusual one: the code of requests that pass then lies together, in fewer cache lines.
+    #[cold]
     fn from(kind: Kind) -> Self {
         Self { kind, inner: None }
     }

@@ -146,7 +146,7 @@ impl Handshakes {
         caller: &Caller,
         callers: &Callers,
     ) -> Option<Challenge<'_>> {
-        let label = caller.signed_with.clone()?;
+        let label = caller.signed.as_ref()?.with.clone();
         let signer = callers.signer(&caller.name)?;
         let challenge = self.find(Stage::Signed, head, body)?;
         let place = challenge.row?.signed_in()?;

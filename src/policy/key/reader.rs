@@ -164,14 +164,20 @@ impl KeyReader {
                 found = merge(found, plain(value.as_bytes()))?;
             }
         }
-        for value in headers.get_all(AUTHORIZATION) {
-            found = merge(found, self.authorization.read(value.as_bytes()))?;
+        if self.authorization.is_read() {
+            for value in headers.get_all(AUTHORIZATION) {
+                found = merge(found, self.authorization.read(value.as_bytes()))?;
+            }
         }
         Ok(found)
     }
 }
 
 impl AuthorizationUse {
+    fn is_read(self) -> bool {
+        self.behind_scheme || self.in_basic
+    }
+
     fn read(self, value: &[u8]) -> Option<Candidate<'_>> {
         let value = value.trim_ascii();
         let Some((scheme, rest)) = split_scheme(value) else {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method};
 
-use crate::policy::caller::Caller;
+use crate::policy::caller::{Caller, Signed};
 use crate::policy::proof::signature::{Certificate, Head, Scheme, Unverified};
 use crate::problem::{Kind, Problem};
 
@@ -142,8 +142,10 @@ impl Signatory {
         let verified = claimed.and_then(|claim| claim.confirm(body, certificate.as_deref()));
         let verified = verified.map_err(|why| refused(&caller, &why))?;
         caller.label.get_or_insert_with(|| verified.label.clone());
-        caller.signed_with = Some(verified.label);
-        caller.delivery = verified.id;
+        caller.signed = Some(Box::new(Signed {
+            with: verified.label,
+            delivery: verified.id,
+        }));
         Ok(caller)
     }
 }
