@@ -223,8 +223,8 @@ fn field(to: &mut Vec<u8>, name: &str, value: &[u8]) {
     to.extend_from_slice(b"\r\n");
 }
 
-/// Memory asked for a head at once, without the token.
-const HEAD_BYTES_USUAL: usize = 1024;
+/// Memory asked for at once for a head without the token, and for a small body, which is sent with it.
+const HEAD_BYTES_USUAL: usize = 2048;
 
 pub fn format_id(id: RequestId) -> HeaderValue {
     // A UUID is plain ASCII, so the fallback is never taken.
@@ -255,12 +255,12 @@ fn trace(from: &HeaderMap, request: RequestId, to: &mut Vec<u8>) {
         Some(sent) => copy(&mut text, sent.as_bytes()),
         None => {
             copy(&mut text, b"00");
-            hex(text.iter_mut().skip(3), own);
-            hex(text.iter_mut().skip(53), &[0]);
+            hex(text.get_mut(3..), own);
+            hex(text.get_mut(53..), &[0]);
         }
     }
     // The last eight bytes of a version 7 UUID are random but for two bits, and that is all a span id needs.
-    hex(text.iter_mut().skip(36), own.split_at(8).1);
+    hex(text.get_mut(36..), own.split_at(8).1);
     field(to, TRACEPARENT, &text);
     if sent.is_some() {
         for state in from.get_all(TRACESTATE) {
@@ -278,12 +278,12 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-fn hex<'a>(mut to: impl Iterator<Item = &'a mut u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for nibble in bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
-        if let (Some(to), Some(digit)) = (to.next(), DIGITS.get(usize::from(nibble))) {
-            *to = *digit;
-        }
+fn hex(to: Option<&mut [u8]>, bytes: &[u8]) {
+    // Computed, not looked up, so that it can be vectorized.
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    let (pairs, _) = to.unwrap_or_default().as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
     }
 }
 

@@ -1,12 +1,12 @@
 //! Who has how many permits of one trigger, who waits, and whose turn is next.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::model::Holder;
+use crate::model::{Holder, Holders};
 
 /// How the body of a request comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +143,7 @@ pub(super) struct Shares {
     /// Waiting requests are numbered in the order in which they came.
     pub number: u64,
     /// At most one for each request in flight or waiting.
-    pub shares: HashMap<Holder, Share>,
+    pub shares: Holders<Share>,
     pub queues: Queues,
 }
 

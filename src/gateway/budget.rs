@@ -2,7 +2,6 @@
 //! free, so alone it gets half; the addresses of routes that know no callers get a quarter together, and one of them
 //! as much of that as it leaves free. One body of the largest size that is held fits into any share.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use crate::counters::Counters;
 use crate::flow::outbound::Introduction;
-use crate::model::{Holder, locked};
+use crate::model::{Holder, Holders, locked};
 use crate::problem::{Kind, Problem};
 
 /// Addresses of unknown callers may use one part in so many.
@@ -51,7 +50,7 @@ struct Uses {
     all: usize,
     unknown: usize,
     /// At most one entry for each request whose body is held.
-    holders: HashMap<Holder, usize>,
+    holders: Holders<usize>,
 }
 
 /// Why there is no room; bytes.

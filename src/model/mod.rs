@@ -56,7 +56,7 @@ pub use body_values::{BodyFault, BodyValues, Extent};
 pub use cloud::Cloud;
 pub use entra_ids::{ClientId, Tenant};
 pub use flaw::Flaw;
-pub use holder::Holder;
+pub use holder::{Holder, Holders};
 pub use host::Host;
 pub use label::{KeyLabel, LabelPlace, Labels};
 pub(crate) use lock::locked;

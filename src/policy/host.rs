@@ -81,7 +81,7 @@ fn check_name(host: &str) -> Result<(), HostFault> {
         return Err(HostFault::Character);
     }
     let name = host.strip_suffix('.').unwrap_or(host);
-    if name.len() > NAME_BYTES_MAX || name.split('.').any(str::is_empty) {
+    if name.len() > NAME_BYTES_MAX || name.as_bytes().split(|byte| *byte == b'.').any(<[u8]>::is_empty) {
         return Err(HostFault::Name);
     }
     Ok(())

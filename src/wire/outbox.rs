@@ -27,10 +27,15 @@ impl Outbox {
         &mut self.head
     }
 
-    /// Adds a piece of a body whose length was stated, or that ends with the connection.
+    /// Adds a piece of a body whose length was stated, or that ends with the connection. A small one is copied behind its head
+    /// where that has room: what TLS makes one record of, it would copy with the head.
     pub fn body(&mut self, data: Bytes) {
         self.flushed = false;
-        self.body = data;
+        let room = self.head.capacity() - self.head.len();
+        match !self.head.is_empty() && data.len() <= room {
+            true => self.head.extend_from_slice(&data),
+            false => self.body = data,
+        }
     }
 
     pub fn chunk(&mut self, data: Bytes) {
