@@ -50,14 +50,15 @@ impl Cors {
         }
     }
 
-    /// The answer to a preflight of a listed origin for one of the route's methods.
-    pub(super) fn preflight(&self, asked: &HeaderMap) -> Option<Response<Bytes>> {
+    /// The answer to a preflight of a listed origin for one of the methods of the route, or of the address of a run.
+    pub(super) fn preflight(&self, asked: &HeaderMap, of: Option<&HeaderValue>) -> Option<Response<Bytes>> {
         self.listed(asked)?;
         let mut answer = Response::new(Bytes::new());
         *answer.status_mut() = StatusCode::NO_CONTENT;
         let headers = answer.headers_mut();
         self.permit(asked, headers);
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
+        let methods = of.unwrap_or(&self.methods).clone();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         if let Some(names) = sole(asked, &header::ACCESS_CONTROL_REQUEST_HEADERS)
             && is_list_of_names(names.as_bytes())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use crate::gateway::admission::{Admission, Admitted, admit};
 use crate::gateway::answer::{self, AnswerBody};
@@ -87,11 +87,15 @@ async fn answer<'r>(
             Err(problem) => refuse(&problem, arrived, journal),
         };
     }
-    let run = snapshot.run_seals.as_ref().filter(|_| is_sound);
-    match run.and_then(|seals| Some((seals, head.uri.path().strip_prefix(RUNS)?))) {
-        Some((seals, text)) => serve_run(snapshot, arrived, (seals, text), journal).await,
+    match run_of(snapshot, head.uri.path()).filter(|_| is_sound) {
+        Some(sealed) => serve_run(snapshot, arrived, sealed, journal).await,
         None => serve(estate, snapshot, arrived, journal).await,
     }
+}
+
+/// What is sealed in the address of a run, and what opens it.
+fn run_of<'a>(snapshot: &'a Snapshot, path: &'a str) -> Option<(&'a RunSeals, &'a str)> {
+    Some((snapshot.run_seals.as_ref()?, path.strip_prefix(RUNS)?))
 }
 
 /// The answer to what no route is asked for: health, a preflight, the page of a problem.
@@ -120,9 +124,15 @@ fn preflight(snapshot: &Snapshot, head: &Parts, journal: &mut Journal) -> Option
     let method = cors::asked_method(head)?;
     snapshot.heads.check(head).ok()?;
     let host = host::of(head).ok()?;
-    let found = snapshot.table.find(&host, head.uri.path(), &method).ok()?;
-    let route = found.value;
-    let answer = route.cors.as_ref()?.preflight(&head.headers);
+    let path = head.uri.path();
+    let (route, methods) = match run_of(snapshot, path) {
+        Some(sealed) if method == Method::GET => {
+            (runs::route_of(snapshot, sealed, &host)?, Some(&runs::METHODS))
+        }
+        Some(_) => return None,
+        None => (&**snapshot.table.find(&host, path, &method).ok()?.value, None),
+    };
+    let answer = route.cors.as_ref()?.preflight(&head.headers, methods);
     match answer {
         Some(_) => journal.route(&route.figures),
         None => journal.cause(format!(

@@ -27,6 +27,9 @@ use crate::policy::{Caller, Identity, Origin, Shown, Taken};
 use crate::problem::{Again, Kind, Problem, Run as ProblemRun};
 use crate::settings::RUNS;
 
+/// How a run is asked for.
+pub(super) static METHODS: HeaderValue = HeaderValue::from_static("GET");
+
 /// A run that may be asked for.
 pub(super) struct Found<'r> {
     route: &'r Route,
@@ -50,7 +53,7 @@ pub(super) fn admit<'r>(
     snapshot.heads.check(head)?;
     let host = host::of(head)?;
     if head.method != Method::GET {
-        return Err(Problem::from(Kind::MethodNotAllowed).allow(HeaderValue::from_static("GET")));
+        return Err(Problem::from(Kind::MethodNotAllowed).allow(METHODS.clone()));
     }
     let origin = Origin::of_peer(via.peer);
     let attempts = Attempts::of(&snapshot.quotas, origin, via.peers);
@@ -89,6 +92,16 @@ pub(super) fn admit<'r>(
         address,
         holder: caller.holder(origin),
     })
+}
+
+/// The route of the run that an address names.
+pub(super) fn route_of<'r>(
+    snapshot: &'r Snapshot,
+    (seals, sealed): (&RunSeals, &str),
+    host: &str,
+) -> Option<&'r Route> {
+    let (route, _) = find(snapshot, host, &seals.open(sealed)?).ok()?;
+    Some(route)
 }
 
 fn unknown(why: &'static str) -> Problem {

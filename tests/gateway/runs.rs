@@ -468,6 +468,8 @@ async fn an_address_expires_and_is_valid_where_the_route_is() {
                 return answer;
             }
             assert_eq!(answer.status, 201);
+            // Asked as fast as possible it would meet the limits of its address.
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     let answer = tokio::time::timeout(PATIENCE, expired).await.unwrap();
@@ -533,6 +535,48 @@ async fn an_address_can_demand_the_credential_of_its_caller() {
     let polls = world.emulator.flow.polls().get();
     assert_eq!(gateway.send(get(&at, Some(KEY))).await.status, 201);
     assert_eq!(world.emulator.flow.polls().get(), polls + 1);
+}
+
+#[tokio::test]
+async fn a_page_can_ask_at_an_address_that_demands_a_credential() {
+    let more = format!("{AT_ONCE}run_credential = true\n");
+    let lines = format!("cors_origins = [\"https://app.example.com\"]\n{more}");
+    let (_world, gateway, _trigger) = stage(&lines, asynchronous(0)).await;
+    let at = address(&gateway.post("/orders", "{}").await);
+    let preflight = |origin: &str, method: &str, at: &str| {
+        let request = Request::options(at)
+            .header("host", "localhost")
+            .header("origin", origin)
+            .header("access-control-request-method", method)
+            .header("access-control-request-headers", "x-api-key");
+        gateway.send(request.body(Full::default()).unwrap())
+    };
+    let ours = "https://app.example.com";
+    let allowed = preflight(ours, "GET", &at).await;
+    assert_eq!(allowed.status, 204);
+    assert_eq!(allowed.headers["access-control-allow-origin"], ours);
+    assert_eq!(allowed.headers["access-control-allow-methods"], "GET");
+    assert_eq!(allowed.headers["access-control-allow-headers"], "x-api-key");
+    let made_up = at.replace("/runs/", "/runs/A");
+    for (origin, method, at) in [
+        ("https://other.example.com", "GET", &at),
+        (ours, "POST", &at),
+        (ours, "GET", &made_up),
+    ] {
+        let refused = preflight(origin, method, at).await;
+        assert_eq!(refused.status, 405, "{origin} {method}");
+        assert!(!refused.headers.contains_key("access-control-allow-methods"));
+    }
+    let mut asked = get(&at, Some(KEY));
+    asked.headers_mut().insert("origin", ours.parse().unwrap());
+    let answer = gateway.send(asked).await;
+    assert_eq!(
+        (
+            answer.status.as_u16(),
+            &answer.headers["access-control-allow-origin"]
+        ),
+        (201, &ours.parse().unwrap())
+    );
 }
 
 #[tokio::test]
