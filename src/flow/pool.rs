@@ -55,7 +55,7 @@ pub(super) struct Link {
     pub stream: Box<ToServer>,
     /// For the answer's deadline; kept with the connection so that each request moves it instead of making one.
     pub timer: Timer,
-    /// Memory for the head of a request, kept like the timer.
+    /// Memory for the head of a request and a small body behind it, kept like the timer; the next request overwrites it.
     pub space: Vec<u8>,
     _open: Counted,
 }

@@ -9,11 +9,16 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
+/// A piece of a body up to this size is copied behind its head.
+const JOINED_BYTES_MAX: usize = 2048;
+
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Bytes created here: heads and sizes of chunks.
+    /// Bytes created here, heads and sizes of chunks, and a small piece of a body behind its head.
     head: Vec<u8>,
     head_sent: usize,
+    /// Whether a piece is behind the head.
+    is_joined: bool,
     /// A piece of a body as received.
     body: Bytes,
     tail: &'static [u8],
@@ -31,8 +36,9 @@ impl Outbox {
     /// where that has room: what TLS makes one record of, it would copy with the head.
     pub fn body(&mut self, data: Bytes) {
         self.flushed = false;
-        let room = self.head.capacity() - self.head.len();
-        match !self.head.is_empty() && data.len() <= room {
+        let room = (self.head.capacity() - self.head.len()).min(JOINED_BYTES_MAX);
+        self.is_joined = !self.head.is_empty() && data.len() <= room;
+        match self.is_joined {
             true => self.head.extend_from_slice(&data),
             false => self.body = data,
         }
@@ -90,7 +96,7 @@ impl Outbox {
     /// does not read would get piece after piece.
     pub fn takes_piece(&self) -> bool {
         let head_alone = !self.head.is_empty() && self.head_sent == 0 && self.left() == self.head.len();
-        self.is_empty() || head_alone
+        self.is_empty() || (head_alone && !self.is_joined)
     }
 
     /// Bytes that were not sent yet.
@@ -131,6 +137,7 @@ impl Outbox {
         if self.head_sent == self.head.len() {
             self.head.clear();
             self.head_sent = 0;
+            self.is_joined = false;
         }
         let of_body = (count - of_head).min(self.body.len());
         self.body.advance(of_body);
@@ -219,6 +226,27 @@ mod tests {
             assert_eq!(stream.taken, expected.as_bytes());
             assert_eq!((sent as usize, stream.flushes), (expected.len(), index + 1));
             assert!(outbox.is_empty());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_small_piece_leaves_with_its_head_and_waits_like_any_other() {
+        for (room, length) in [(5, 5), (5, 6), (5, 0), (1 << 20, 2048), (1 << 20, 2049)] {
+            let mut stream = Narrow::default();
+            let mut outbox = Outbox::default();
+            *outbox.head() = Vec::with_capacity(4 + room);
+            outbox.head().extend_from_slice(b"head");
+            let fits = length <= room.min(2048);
+            let data = Bytes::from(vec![b'x'; length]);
+            outbox.body(data.clone());
+            assert_eq!(outbox.body.is_empty(), fits, "{room} {length}");
+            assert!(!outbox.takes_piece(), "{room} {length}");
+            let mut sent = 0;
+            poll_fn(|cx| outbox.poll_send(&mut stream, cx, &mut sent))
+                .await
+                .unwrap();
+            assert_eq!(stream.taken, [b"head", data.as_ref()].concat());
+            assert!(outbox.takes_piece());
         }
     }
 
