@@ -25,7 +25,7 @@ pub(super) struct Arrived<'r> {
     pub head: &'r Parts,
     /// What is wrong with the head that this one replaces.
     pub defect: Option<Defect>,
-    /// The body; none once it was begun to be read.
+    /// The body; none while a part of it was read, and empty once all was.
     pub body: Option<Inbound>,
     pub via: &'r Connection,
     /// The route, as soon as it is known.

@@ -45,6 +45,9 @@ impl Gateway {
         // A block, because the arguments of an `async fn` are kept twice.
         let answer = async move {
             let estate = &gateway.estate;
+            let address = Origin::of_peer(via.peer).address();
+            let journal = Journal::open(&estate.log, &estate.counters, address, via.protocol, &head.method);
+            let id = journal.request();
             let snapshot = gateway.snapshot();
             let mut arrived = Arrived {
                 head: &head,
@@ -54,9 +57,6 @@ impl Gateway {
                 route: None,
                 progress: &progress,
             };
-            let address = Origin::of_peer(via.peer).address();
-            let journal = Journal::open(&estate.log, &estate.counters, address, via.protocol, &head.method);
-            let id = journal.request();
             let answer = answer(estate, &snapshot, &mut arrived, journal);
             let answered = AssertUnwindSafe(answer).catch_unwind().await;
             let mut response = answered.unwrap_or_else(|_| {
@@ -127,6 +127,7 @@ fn preflight(snapshot: &Snapshot, head: &Parts, journal: &mut Journal) -> Option
     let path = head.uri.path();
     let (route, methods) = match run_of(snapshot, path) {
         Some(sealed) if method == Method::GET => {
+            runs::note(journal);
             (runs::route_of(snapshot, sealed, &host)?, Some(&runs::METHODS))
         }
         Some(_) => return None,
@@ -201,21 +202,22 @@ async fn decide<'r>(
 /// An answer in place of the flow's.
 #[cold]
 fn own(answer: Response<Bytes>, arrived: &mut Arrived<'_>, mut journal: Journal) -> Response<AnswerBody> {
-    let is_unread = discard(arrived, &mut journal);
+    let is_settled = discard(arrived, &mut journal);
     let mut response = answer::own(answer, AnsweredBy::Gateway, journal);
-    if !is_unread {
+    if !is_settled {
         // The caller may still be sending it.
         close(&mut response, arrived.head);
     }
     response
 }
 
-/// Drops the body of a request whose answer does not depend on it. Whether nothing of it was read before.
+/// Drops the body of a request whose answer does not depend on it. Whether the connection can go on: nothing was read of the
+/// body, or all.
 fn discard(arrived: &mut Arrived<'_>, journal: &mut Journal) -> bool {
     let unread = arrived.body.take();
-    let is_unread = unread.is_some();
+    let is_settled = unread.is_some();
     journal.discarded(unread.map_or(0, |unread| payload::discard(unread, &arrived.head.headers)));
-    is_unread
+    is_settled
 }
 
 /// The answer at the address of a run.
@@ -258,11 +260,11 @@ fn health(is_ready: bool) -> Response<Bytes> {
 /// rest, within bounds, so that the caller gets to see the answer.
 #[cold]
 fn refuse(problem: &Problem, arrived: &mut Arrived<'_>, mut journal: Journal) -> Response<AnswerBody> {
-    let is_unread = discard(arrived, &mut journal);
+    let is_settled = discard(arrived, &mut journal);
     let mut response = answer::problem(problem, AnsweredBy::Gateway, journal);
     // A caller whose head is ambiguous may mean something else by what follows, too.
     let is_ambiguous = matches!(problem.kind(), Kind::MalformedRequest | Kind::HeadTooLarge);
-    if !is_unread || is_ambiguous {
+    if !is_settled || is_ambiguous {
         close(&mut response, arrived.head);
     }
     response

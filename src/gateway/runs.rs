@@ -48,8 +48,7 @@ pub(super) fn admit<'r>(
     journal: &mut Journal,
 ) -> Result<Found<'r>, Problem> {
     let (head, via) = (arrived.head, arrived.via);
-    // Never the address itself: anyone who has it can ask for the run.
-    journal.target(&format!("{RUNS}***"), PathMask::LongSegments);
+    note(journal);
     snapshot.heads.check(head)?;
     let host = host::of(head)?;
     if head.method != Method::GET {
@@ -92,6 +91,11 @@ pub(super) fn admit<'r>(
         address,
         holder: caller.holder(origin),
     })
+}
+
+/// Notes that it is the address of a run. Never the address itself: anyone who has it can ask for the run.
+pub(super) fn note(journal: &mut Journal) {
+    journal.target(&format!("{RUNS}***"), PathMask::LongSegments);
 }
 
 /// The route of the run that an address names.
