@@ -160,10 +160,10 @@ impl Departure<'_, '_> {
     async fn travel_until(&mut self, (deadline, at): (Deadline, Instant), journal: &mut Journal) -> Outcome {
         let (route, head, course) = (self.admitted.route, self.admitted.head, self.progress);
         let (request, started) = (journal.request(), clock::now());
-        let overdue = route.problem(deadline.overdue());
+        let overdue = || route.problem(deadline.overdue());
         let mut bytes = 0;
         let answer = || {
-            let mut early = answer::early(&overdue, request);
+            let mut early = answer::early(&overdue(), request);
             bytes = early.body().len() as u64;
             if let Some(cors) = &route.cors {
                 cors.permit(&head.headers, early.headers_mut());
@@ -174,7 +174,7 @@ impl Departure<'_, '_> {
         match Deadline::meet(at, self.travel(journal), course, answer).await {
             Met::InTime(outcome) => outcome,
             Met::Overdue(outcome) => {
-                journal.overdue(&overdue, bytes);
+                journal.overdue(&overdue(), bytes);
                 outcome
             }
             Met::GivenUp => {

@@ -21,7 +21,7 @@ pub struct Caller {
     pub index: Option<usize>,
     /// Its number, which outlives the settings; none is used for the anonymous caller.
     pub(super) number: usize,
-    /// What its signature says, if it was known by one.
+    /// What its signature says, if its request was signed.
     pub signed: Option<Box<Signed>>,
 }
 

@@ -450,7 +450,8 @@ async fn nobody_can_have_a_vendor_flooded_or_a_known_certificate_forgotten() {
         let more = post("/hooks").body(Full::from(forged(number))).unwrap();
         answers.push(amazon.send_from(201, more).await);
     }
-    assert!(answers.contains(&503), "{answers:?}");
+    let refused = answers.iter().filter(|status| **status == 503).count();
+    assert!(refused >= 2, "{answers:?}");
 }
 
 #[tokio::test]
