@@ -33,11 +33,13 @@ impl Check<'_> {
             let variable = self.environment.platform_variable(federated::CLIENT)?;
             ClientId::parse(variable.expose()).ok()
         });
+        // Read before a mistake in the other source ends this, so that one pass finds the mistakes of both.
+        let managed = self.managed(identity, client_id);
         let federated = match values.lacks() {
             Some(why) => Err(why),
             None => Ok(self.workload(identity, values)?),
         };
-        let managed = self.managed(identity, client_id)?.map_err(|flaw| flaw.what);
+        let managed = managed?.map_err(|flaw| flaw.what);
         (self.findings.len() == mistakes)
             .then(|| GrantSettings::Default(Box::new(DefaultSettings { federated, managed })))
     }
@@ -107,6 +109,20 @@ mod tests {
             ],
         );
         assert!(chain.managed.unwrap_err().contains("Service Fabric"));
+    }
+
+    #[test]
+    fn mistakes_in_both_sources_are_reported_at_once() {
+        let lines = format!(
+            "name = \"contoso\"\ndefault = true\ntenant = \"common\"\nclient_id = \"{GUID}\"\n\
+             federated.token_file = \"t\"\nmanaged.object_id = \"x\""
+        );
+        let sample = Sample::default().with("identity", &lines).file("t", "x");
+        let mistakes = sample.mistakes();
+        assert!(
+            mistakes.len() == 2 && mistakes[0].starts_with("\"common\" is not a tenant"),
+            "{mistakes:?}"
+        );
     }
 
     #[test]

@@ -116,15 +116,18 @@ impl Check<'_> {
         let mut values = WorkloadValues::default();
         values.tenant = match identity.tenant.as_deref() {
             Some(tenant) => Some(tenant.clone()),
+            None if identity.is_reported("tenant") => None,
             None => self.borrowed(identity, ("tenant", TENANT), &mut values, Tenant::parse),
         };
         values.client_id = match identity.client_id.as_deref() {
             Some(id) => Some(id.clone()),
+            None if identity.is_reported("client_id") => None,
             None => self.borrowed(identity, ("client_id", CLIENT), &mut values, ClientId::parse),
         };
         values.authority = self.workload_authority(identity, cloud, &mut values);
         values.file = match table.and_then(|table| table.token_file.as_ref()) {
             Some(value) => self.path(value).inspect(|path| self.expect_file(value, path)),
+            None if table.is_some_and(|table| table.is_reported("token_file")) => None,
             None => self.borrowed(
                 identity,
                 ("token_file", FILE),
@@ -168,9 +171,6 @@ impl Check<'_> {
         values: &mut WorkloadValues,
         parse: fn(&str) -> Result<V, Flaw>,
     ) -> Option<V> {
-        if identity.is_reported(key) {
-            return None;
-        }
         if self.environment.secrets() == Secrets::Unresolved {
             return parse(UNREAD).ok();
         }
@@ -301,6 +301,12 @@ mod tests {
         let mistakes = sample(&lines).file("t", "x").mistakes();
         assert!(
             mistakes.len() == 1 && mistakes[0].starts_with("\"common\" is not a tenant"),
+            "{mistakes:?}"
+        );
+        let lines = format!("tenant = \"{GUID}\"\nclient_id = \"{GUID}\"\nfederated.token_file = 5");
+        let mistakes = sample(&lines).mistakes();
+        assert!(
+            mistakes.len() == 1 && !mistakes[0].contains("missing"),
             "{mistakes:?}"
         );
     }
