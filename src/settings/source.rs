@@ -21,7 +21,7 @@ pub(super) const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// Largest PEM file: the bundle of a whole operating system is a quarter of it.
 pub(super) const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Takes the place of a secret, or of a value from the pod's environment variables, that is not read.
+/// Takes the place of a secret that is not read.
 pub const UNRESOLVED: &str = "unresolved";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
