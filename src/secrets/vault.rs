@@ -250,7 +250,10 @@ impl Vault {
         ];
         // Without an address there is a word to replace.
         values.extend((detail != OWN_ADDRESS).then_some(("address", detail.as_str())));
-        let seen = fill(row.seen, &values).into_owned();
+        let mut seen = fill(row.seen, &values).into_owned();
+        if row == UNAUTHORIZED && !detail.is_empty() {
+            seen.push_str(&format!("; its challenge names tenant {detail}"));
+        }
         let remedy = row.remedy(&values);
         let mut sentence = format!("{place} cannot be read with identity {}: {seen}", self.identity);
         // The error of the identity that has no token has its own remedy.

@@ -360,8 +360,10 @@ async fn a_tenant_that_is_named_by_its_domain_is_not_called_another_one() {
     let reader = |tenant| world.identity("reader", tenant, READER, "env:READER_SECRET");
     let settings = settings(&world, &trigger, "").replace(&reader(TENANT), &reader(domain));
     let gateway = world.start(&settings);
-    let part = "(status 401). Check that the identity belongs to the vault's tenant";
-    assert_fails(&world, &gateway, 502, &[part]).await;
+    let part = format!(
+        "(status 401); its challenge names tenant {TENANT}. Check that the identity belongs to the vault's tenant"
+    );
+    assert_fails(&world, &gateway, 502, &[&part]).await;
 }
 
 #[tokio::test]
