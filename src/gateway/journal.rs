@@ -22,6 +22,9 @@ const METHOD_BYTES_MAX: usize = 32;
 
 /// Longest cause that is written. The longest of ours, with what a platform says of it, has about 2,000 characters.
 const CAUSE_CHARS_MAX: usize = 4096;
+/// The standard library writes the message of a panic, with its place in the code; the log does not get it.
+const PANICKED: &str =
+    "the gateway panicked, which is a bug in it. Report it with the panic message on standard error";
 
 /// What is hidden of a path that no route has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -316,10 +319,11 @@ impl Journal {
         self.cause(cause);
     }
 
-    /// Notes that the gateway failed; its answer is written without this line. What is known of the run stays.
+    /// Notes that the gateway panicked. What is known of the run stays, and so does an answer that was noted before;
+    /// where none was, the caller gets one that is written without this line.
     fn failed(&mut self) {
         let known = self.0.run_started;
-        self.problem(&Kind::Internal.into());
+        self.problem(&Problem::from(Kind::Internal).because(PANICKED));
         self.0.run_started = known;
         if self.0.status.is_none() {
             self.answered(Kind::Internal.row().status.as_u16(), AnsweredBy::Gateway);
@@ -558,6 +562,11 @@ mod tests {
                 &json!("unknown"),
                 &json!("complete")
             ]
+        );
+        let cause = line["cause"].as_str().unwrap();
+        assert!(
+            cause.contains("panicked") && cause.contains("Report it"),
+            "{cause}"
         );
     }
 
