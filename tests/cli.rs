@@ -474,6 +474,36 @@ fn ids_out_of_a_sample_are_warned_about() {
 }
 
 #[test]
+fn a_setup_has_no_ids_out_of_a_sample() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = settings(dir.path(), "");
+    let text = std::fs::read_to_string(&path)
+        .unwrap()
+        .replace("11111111-2222-4333-8444-", "00000000-0000-0000-0000-")
+        .replace("aaaaaaaa-bbbb-4ccc-8ddd-", "00000000-0000-0000-0000-");
+    std::fs::write(&path, text).unwrap();
+    for (style, words) in [
+        ("az", &["TENANT"][..]),
+        ("powershell", &["TENANT"]),
+        ("bicep", &["TENANT", "CLIENT_ID"]),
+    ] {
+        let commands = out(&flowgate(&[
+            "setup",
+            "--config",
+            &path,
+            "--identity",
+            "contoso",
+            "--style",
+            style,
+        ]));
+        assert!(!commands.contains("00000000-0000"), "{commands}");
+        for word in words {
+            assert!(commands.contains(word), "{word}: {commands}");
+        }
+    }
+}
+
+#[test]
 fn the_id_of_a_client_secret_is_warned_about() {
     let dir = tempfile::tempdir().unwrap();
     let path = settings(dir.path(), "");

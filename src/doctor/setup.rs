@@ -117,8 +117,7 @@ impl<'a> PrincipalOf<'a> {
                 _ => Self::Application,
             },
             GrantSettings::TokenFile { .. } => Self::Unknown,
-            // Whatever else asks Entra does so in the name of an account.
-            _ => Self::Account,
+            GrantSettings::Password { .. } | GrantSettings::SignIn { .. } => Self::Account,
         }
     }
 
@@ -165,6 +164,7 @@ struct Setup<'a> {
 
 /// Renders the commands for one identity. If a federated token can be read, its claims are used.
 pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -> String {
+    let tenant = identity.tenant.as_deref();
     let setup = Setup {
         identity,
         resource: Resource::of(&identity.audience),
@@ -173,7 +173,7 @@ pub async fn lines(identity: &IdentitySettings, config: &Config, style: Style) -
         } else {
             "flow"
         },
-        tenant: identity.tenant.as_deref().unwrap_or("TENANT"),
+        tenant: tenant.filter(|id| !is_placeholder(id)).unwrap_or("TENANT"),
         principal: PrincipalOf::of(identity),
     };
     let (tool, texts) = style.texts();
