@@ -19,28 +19,30 @@ pub(in crate::settings) fn is_plain(text: &str) -> bool {
     let is_doubled = ["--", "__", "-_", "_-", "-/", "/-", "_/", "/_"]
         .iter()
         .any(|pair| text.contains(pair));
-    text.chars().all(is_usual)
-        && !is_doubled
-        && runs(text).filter_map(|range| text.get(range)).all(is_plain_run)
+    let all = || runs(text).filter_map(|range| text.get(range));
+    // One that is neither word nor number may be an abbreviation; several are a key with separators in it.
+    let unusual = all().filter(|run| !is_word(run)).count();
+    text.chars().all(is_usual) && !is_doubled && unusual <= 1 && all().all(is_plain_run)
+}
+
+/// A word, a number, a word with a number behind it, or so short that it gives nothing away.
+pub(super) fn is_plain_run(run: &str) -> bool {
+    is_word(run) || (run.chars().count() <= SHORT_RUN && !has_inner_digit(run))
 }
 
 /// A word, a number, or a word with a number behind it.
-pub(super) fn is_plain_run(run: &str) -> bool {
-    let count = run.chars().count();
+fn is_word(run: &str) -> bool {
     let word = run.trim_end_matches(|found: char| found.is_ascii_digit());
     let digits = run.len() - word.len();
-    if count <= SHORT_RUN && !has_inner_digit(run) {
-        return true;
-    }
     if word.is_empty() {
         return digits <= DIGITS_MAX;
     }
     let tail = word.chars().next().map_or(0, char::len_utf8);
     let tail = word.get(tail..).unwrap_or("");
     let is_lower = |found: char| found.is_alphabetic() && !found.is_uppercase();
-    let is_word = tail.chars().all(is_lower) || word.chars().all(char::is_uppercase);
+    let is_one_case = tail.chars().all(is_lower) || word.chars().all(char::is_uppercase);
     let starts_well = word.starts_with(char::is_alphabetic);
-    is_word && starts_well && count - digits <= LETTERS_MAX && digits <= SHORT_RUN
+    is_one_case && starts_well && word.chars().count() <= LETTERS_MAX && digits <= SHORT_RUN
 }
 
 /// Whether digits and letters change more than once, as in random text.
@@ -112,4 +114,19 @@ pub(in crate::settings) fn is_variable(name: &str) -> bool {
 fn is_day(text: &str) -> bool {
     let groups = || text.split('-').map(str::as_bytes);
     groups().map(<[u8]>::len).eq([4, 2, 2]) && groups().flatten().all(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_plain;
+
+    #[test]
+    fn a_key_with_separators_is_no_name() {
+        for name in ["orders-v2", "IPv6-only", "/hooks/{id}/2nd", "HMC", "erp_1"] {
+            assert!(is_plain(name), "{name}");
+        }
+        for key in ["HMCj-5go-R", "aB1/2cD", "Wtj-7Xq-3oD9"] {
+            assert!(!is_plain(key), "{key}");
+        }
+    }
 }
