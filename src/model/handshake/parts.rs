@@ -158,7 +158,7 @@ pub(super) fn word(bytes: RangeInclusive<usize>) -> TokenForm {
 }
 
 /// Base64 of either alphabet. The length is that of a UUID or a digest; no document states it. The answer is the signature of
-/// a body with these characters alone, so such a body is no delivery: see [`is_signed_for_anybody`].
+/// a body with these characters alone, so such a body is no delivery: see `is_signed_for_anybody`.
 pub(super) fn crc_token() -> TokenForm {
     TokenForm {
         characters: "those of base64",
