@@ -63,10 +63,9 @@ pub(in crate::server) async fn serve(
     let gate = Gate::new(&via);
     let blocks = Blocks::new(shared.settings.head_size_max.bytes());
     let guard = Guard::new(stream, frames, blocks, &gate);
-    let signs = guard.signs().clone();
     let line = Line::new(&shared, &gate, &guard, &credit, seat);
-    let ended = live(guard, line, phase).await;
-    let streams = signs.refused_streams();
+    let ended = live(guard, line.clone(), phase).await;
+    let streams = line.malformed();
     match ended {
         Some((reason, detail)) => refused(&shared, peer, reason, detail),
         // h2 resets what is malformed and reports it to nobody.
@@ -120,6 +119,8 @@ async fn live(
             over = poll_fn(|cx| poll_gated(connection.as_mut(), &line, cx)) => {
                 return over.and_then(|result| ended(&line.signs, &settings, result));
             }
+            // Once the connection was polled: it is what makes it so.
+            () = renewal(&line, draining) => {}
             () = timer.as_mut() => {}
         }
         let now = Instant::now();
@@ -136,7 +137,7 @@ async fn live(
         } else {
             settings.idle_timeout
         };
-        let stop = *phase.borrow() != Phase::Serve || now >= born + settings.age_max;
+        let stop = *phase.borrow() != Phase::Serve || now >= born + settings.age_max || line.should_renew();
         if draining == Draining::No && (stop || now >= idle_since + patience) {
             draining = Draining::Yes;
             connection.as_mut().graceful_shutdown();
@@ -161,9 +162,18 @@ async fn live(
     }
 }
 
+/// Ends once the caller should continue on another connection and was not asked to.
+async fn renewal(line: &Line, draining: Draining) {
+    poll_fn(|_| match draining {
+        Draining::No if line.should_renew() => Poll::Ready(()),
+        Draining::No | Draining::Yes => Poll::Pending,
+    })
+    .await;
+}
+
 /// Whether an unknown caller has sent too much that is malformed.
 fn is_malformed(line: &Line) -> bool {
-    !line.via.is_known() && line.signs.refused_streams() > UNKNOWN_MALFORMED_MAX
+    !line.via.is_known() && line.malformed() > UNKNOWN_MALFORMED_MAX
 }
 
 /// Polls the connection, and once more, after its requests have had their turn, if the gate lets more pass by then. It is

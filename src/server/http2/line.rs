@@ -12,6 +12,10 @@ use crate::server::reason;
 use crate::server::seats::Seat;
 use crate::server::shared::{Shared, refused};
 
+/// Bodies that an unknown caller may end early on one connection, because h2 remembers each stream that it resets. Then the
+/// connection is asked to close, which loses no request.
+const UNKNOWN_CUT_SHORT_MAX: u32 = 2;
+
 pub(super) struct Line {
     pub(super) shared: Arc<Shared>,
     pub(super) via: Arc<Connection>,
@@ -64,6 +68,29 @@ impl Line {
 
     pub(super) fn served(&self) -> usize {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// Streams that were refused for what the peer sent, save those whose body it ended early because it had its answer.
+    pub(super) fn malformed(&self) -> u32 {
+        let refused = self.signs.refused_streams();
+        if refused == 0 {
+            return 0;
+        }
+        let cut_short = self.discarding.cut_short();
+        let excused = if self.via.is_known() {
+            cut_short
+        } else {
+            cut_short.min(UNKNOWN_CUT_SHORT_MAX)
+        };
+        refused.saturating_sub(excused)
+    }
+
+    /// Whether an unknown caller should continue on another connection.
+    pub(super) fn should_renew(&self) -> bool {
+        let refused = self.signs.refused_streams();
+        refused >= UNKNOWN_CUT_SHORT_MAX
+            && !self.via.is_known()
+            && self.discarding.cut_short() >= UNKNOWN_CUT_SHORT_MAX
     }
 
     /// A stream is reset because its reader did not move on.

@@ -14,11 +14,13 @@ use tokio::time::Instant;
 
 use crate::model::locked;
 use crate::server::linger::{BRIEF_TIME, LINGER_BYTES_MAX, LINGER_TIME, PAUSE_MAX};
-use crate::wire::BodyError;
+use crate::wire::{BodyError, describe};
 
 /// Bodies of one connection that are discarded at one time; more are dropped. Each keeps its stream open, and a caller
 /// whose bodies were all refused must have streams left for its next requests.
 const AT_ONCE_MAX: usize = 32;
+/// How h2 describes that a body has ended before the length that its head had announced.
+const H2_MALFORMED: &str = "detected: unspecific protocol error";
 
 /// The bodies of one connection that are being discarded. The task of the connection
 /// reads them: a task for each would cost more memory than all else that h2 keeps of the stream.
@@ -28,6 +30,7 @@ pub(super) struct Discarding(Mutex<Discards>);
 #[derive(Default)]
 struct Discards {
     bodies: Vec<Discard>,
+    cut_short: u32,
     deadline: Option<Instant>,
     /// The connection's.
     waker: Option<Waker>,
@@ -42,41 +45,54 @@ struct Discard {
 }
 
 impl Discard {
-    /// Whether it is over.
-    fn poll(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+    /// Whether it is over, and then, whether its caller has ended it early.
+    fn poll(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) -> Poll<bool> {
         if self.rest.is_given_up() {
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
         let now = Instant::now();
         while let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            let Some(Ok(frame)) = frame else {
-                return Poll::Ready(());
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Poll::Ready(describe(&error).contains(H2_MALFORMED)),
+                None => return Poll::Ready(false),
             };
             self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             self.moved = now;
             if self.bytes > LINGER_BYTES_MAX {
-                return Poll::Ready(());
+                return Poll::Ready(false);
             }
         }
         let is_late = now >= self.began + LINGER_TIME
             || now >= self.moved + PAUSE_MAX
             || deadline.is_some_and(|deadline| now >= deadline);
-        if is_late { Poll::Ready(()) } else { Poll::Pending }
+        if is_late {
+            Poll::Ready(false)
+        } else {
+            Poll::Pending
+        }
     }
 }
 
 impl Discarding {
     /// Reads what has arrived, and drops what is over.
     pub(super) fn poll(&self, cx: &mut Context<'_>) {
-        let mut discards = locked(&self.0);
+        let discards = &mut *locked(&self.0);
         let deadline = discards.deadline;
         let is_known = |waker: &Waker| waker.will_wake(cx.waker());
         if !discards.waker.as_ref().is_some_and(is_known) {
             discards.waker = Some(cx.waker().clone());
         }
-        discards
-            .bodies
-            .retain_mut(|discard| discard.poll(deadline, cx).is_pending());
+        discards.bodies.retain_mut(|discard| {
+            let polled = discard.poll(deadline, cx);
+            discards.cut_short += u32::from(polled == Poll::Ready(true));
+            polled.is_pending()
+        });
+    }
+
+    /// Bodies so far that their callers ended early because they had their answer: h2 takes such a request for malformed.
+    pub(super) fn cut_short(&self) -> u32 {
+        locked(&self.0).cut_short
     }
 
     pub(super) fn count(&self) -> usize {

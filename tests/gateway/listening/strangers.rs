@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use crate::listening::frames::{
-    END_HEADERS, END_STREAM, GOAWAY, HEADERS, Peer, RST_STREAM, SETTINGS, field, frame, order_fields, stream,
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Heard, Peer, RST_STREAM, SETTINGS, field, frame,
+    order_fields, stream,
 };
 use crate::listening::served;
 
@@ -20,6 +21,10 @@ fn stranger(id: u32) -> Vec<u8> {
 
 fn order(id: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, id, &order_fields())
+}
+
+fn malformed(id: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS | END_STREAM, id, &field(":path", ""))
 }
 
 #[tokio::test]
@@ -58,6 +63,58 @@ async fn requests_of_an_unknown_caller_that_reads_are_all_answered() {
     }
 }
 
+/// As curl does, which sends nothing more once it sees that its request is refused.
+fn upload(id: u32) -> Vec<u8> {
+    let fields = [
+        vec![0x83, 0x87],
+        field(":path", "/nowhere"),
+        field(":authority", "localhost"),
+        field("content-length", "13"),
+    ];
+    frame(HEADERS, END_HEADERS, id, &fields.concat())
+}
+
+/// The connection is asked to close after two of them, and no request is lost by that.
+#[tokio::test]
+async fn a_body_that_ends_early_because_its_request_was_refused_is_not_malformed() {
+    let (_world, gateway, _) = served("").await;
+    let mut peer = Peer::connect(&gateway).await;
+    // After how many requests it is asked to close.
+    let mut asked = None;
+    for number in 0..4 {
+        let id = stream(number);
+        let pieces = [
+            (upload(id), HEADERS),
+            (frame(DATA, END_STREAM, id, b""), RST_STREAM),
+        ];
+        for (piece, kind) in pieces {
+            peer.say(&piece).await;
+            let is_answer = |heard: &Heard| heard.stream == id && heard.kind != DATA;
+            loop {
+                let heard = peer
+                    .hear(|heard| heard.kind == GOAWAY || is_answer(heard))
+                    .await
+                    .unwrap();
+                if is_answer(&heard) {
+                    assert_eq!(heard.kind, kind, "{heard:?}");
+                    break;
+                }
+                asked = asked.or(Some(number));
+            }
+        }
+    }
+    assert_eq!(asked, Some(2));
+    // Two of the four are excused, and this is one too many.
+    peer.say(&malformed(stream(4))).await;
+    peer.rest().await;
+    let line = gateway
+        .lines
+        .wait_for(|line| line["reason"] == "malformed-http2")
+        .await;
+    let detail = line["detail"].as_str().unwrap();
+    assert!(detail.starts_with("3 of its streams were malformed"), "{detail}");
+}
+
 #[tokio::test]
 async fn an_unknown_caller_that_does_not_read_has_few_requests_under_way() {
     let (_world, gateway, _) = served("").await;
@@ -82,7 +139,6 @@ async fn an_unknown_caller_that_does_not_read_has_few_requests_under_way() {
 #[tokio::test]
 async fn two_malformed_requests_of_an_unknown_caller_are_reset_and_the_third_ends_its_connection() {
     let (_world, gateway, _) = served("").await;
-    let malformed = |id| frame(HEADERS, END_HEADERS | END_STREAM, id, &field(":path", ""));
     let mut peer = Peer::connect(&gateway).await;
     peer.say(&[malformed(1), malformed(3), stranger(5)].concat())
         .await;
