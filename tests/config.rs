@@ -662,6 +662,19 @@ fn a_table_below_a_list_is_corrected_with_its_whole_name() {
 }
 
 #[test]
+fn a_text_that_is_a_list_or_a_table_is_corrected() {
+    for (lines, key) in [
+        ("trigger = [\"a\"]", "trigger"),
+        ("[[route.trigger]]\naddress = \"a\"", "trigger"),
+        ("[route.name]\nvalue = \"a\"", "name"),
+    ] {
+        let shown = report(&format!("[[route]]\n{lines}\n"));
+        let hint = format!("write one text, {key} = \"...\"");
+        assert!(shown.contains(&hint), "{shown}");
+    }
+}
+
+#[test]
 fn a_rate_without_a_window_is_corrected() {
     for line in ["rate = 10", "rate = \"10/s\""] {
         let shown = report(&format!("[[route]]\n{line}\n"));

@@ -88,6 +88,9 @@ impl<'a> Field<'a> {
             (DURATION, "a whole number") => {
                 flaw.hint("a duration has a unit and is written in quotes, for example \"10s\"")
             }
+            ("a string", "a list" | "a list of tables" | "a table") => {
+                flaw.hint(format!("write one text, {} = \"...\"", self.key))
+            }
             ("a string", _) => flaw.hint("put it in quotes"),
             _ => flaw,
         }
