@@ -2,7 +2,7 @@
 # Runs Flowgate for the comparison with other proxies in one job: TLS in, network list, key table, rate limit, token, TLS out.
 #   peer.sh config    writes settings for the job under $BENCH_RUN; the harness sets the BENCH_* variables
 #   peer.sh serve     runs the gateway with them, in the foreground
-# FLOWGATE_BIN names the binary; it should come from `cargo build --profile dist`.
+# FLOWGATE_BIN names the binary; it should come from `packaging/build`, or `cargo build --profile dist` on other systems than Linux.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 bin=${FLOWGATE_BIN:-$here/target/dist/flowgate}
