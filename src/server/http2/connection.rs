@@ -33,8 +33,6 @@ const H2_SEND_BUFFER: usize = 16 * 1024;
 /// Time the requests of an HTTP/2 connection get to end after the connection has grown too old.
 const LAST_WORDS: Duration = Duration::from_secs(600);
 
-/// Malformed requests of one connection before a credential was accepted: h2 remembers each that it resets.
-const UNKNOWN_MALFORMED_MAX: u32 = 2;
 /// Streams that h2 may reset by itself while a connection lives. Resets that a peer provokes spend its credit in
 /// `frames.rs`; those for data that was under way when its stream was reset cost none, and are no flood.
 const PROVOKED_RESETS_MAX: usize = 10_000;
@@ -66,11 +64,18 @@ pub(in crate::server) async fn serve(
     let line = Line::new(&shared, &gate, &guard, &credit, seat);
     let ended = live(guard, line.clone(), phase).await;
     let streams = line.malformed();
+    let was_cut = line.is_malformed();
     match ended {
         Some((reason, detail)) => refused(&shared, peer, reason, detail),
         // h2 resets what is malformed and reports it to nobody.
         None if streams > 0 => {
             let detail = format!("{streams} of its streams were malformed and have been reset");
+            refused(&shared, peer, reason::MALFORMED_HTTP2, Some(detail));
+        }
+        None if was_cut => {
+            let streams = line.discarding.cut_short();
+            let detail =
+                format!("{streams} of its bodies ended before the length that their heads announced");
             refused(&shared, peer, reason::MALFORMED_HTTP2, Some(detail));
         }
         None => {}
@@ -110,6 +115,7 @@ async fn live(
     let born = Instant::now();
     let mut idle_since = Instant::now();
     let mut draining = Draining::No;
+    let mut is_renewed = false;
     let mut timer = Box::pin(tokio::time::sleep(settings.head_timeout));
     let mut seen = 0;
     loop {
@@ -120,7 +126,10 @@ async fn live(
                 return over.and_then(|result| ended(&line.signs, &settings, result));
             }
             // Once the connection was polled: it is what makes it so.
-            () = renewal(&line, draining) => {}
+            () = renewal(&line, is_renewed) => {
+                is_renewed = true;
+                connection.as_mut().graceful_shutdown();
+            }
             () = timer.as_mut() => {}
         }
         let now = Instant::now();
@@ -137,7 +146,7 @@ async fn live(
         } else {
             settings.idle_timeout
         };
-        let stop = *phase.borrow() != Phase::Serve || now >= born + settings.age_max || line.should_renew();
+        let stop = *phase.borrow() != Phase::Serve || now >= born + settings.age_max;
         if draining == Draining::No && (stop || now >= idle_since + patience) {
             draining = Draining::Yes;
             connection.as_mut().graceful_shutdown();
@@ -163,17 +172,15 @@ async fn live(
 }
 
 /// Ends once the caller should continue on another connection and was not asked to.
-async fn renewal(line: &Line, draining: Draining) {
-    poll_fn(|_| match draining {
-        Draining::No if line.should_renew() => Poll::Ready(()),
-        Draining::No | Draining::Yes => Poll::Pending,
+async fn renewal(line: &Line, is_renewed: bool) {
+    poll_fn(|_| {
+        if line.should_renew() && !is_renewed {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
-}
-
-/// Whether an unknown caller has sent too much that is malformed.
-fn is_malformed(line: &Line) -> bool {
-    !line.via.is_known() && line.malformed() > UNKNOWN_MALFORMED_MAX
 }
 
 /// Polls the connection, and once more, after its requests have had their turn, if the gate lets more pass by then. It is
@@ -184,7 +191,7 @@ fn poll_gated<T>(
     line: &Line,
     cx: &mut Context<'_>,
 ) -> Poll<Option<T>> {
-    if is_malformed(line) {
+    if line.is_malformed() {
         return Poll::Ready(None);
     }
     line.discarding.poll(cx);
@@ -195,7 +202,7 @@ fn poll_gated<T>(
     }
     let polled = connection.poll(cx);
     line.discarding.poll(cx);
-    if !was_known && polled.is_pending() && (line.gate.is_late(line.under_way()) || is_malformed(line)) {
+    if !was_known && polled.is_pending() && (line.gate.is_late(line.under_way()) || line.is_malformed()) {
         cx.waker().wake_by_ref();
     }
     polled.map(Some)

@@ -12,8 +12,9 @@ use crate::server::reason;
 use crate::server::seats::Seat;
 use crate::server::shared::{Shared, refused};
 
-/// Bodies that an unknown caller may end early on one connection, because h2 remembers each stream that it resets. Then the
-/// connection is asked to close, which loses no request.
+/// Malformed requests of one connection before a credential was accepted: h2 remembers each stream that it resets.
+const UNKNOWN_MALFORMED_MAX: u32 = 2;
+/// Bodies that an unknown caller may end early on one connection beside these. Then the connection is asked to close.
 const UNKNOWN_CUT_SHORT_MAX: u32 = 2;
 
 pub(super) struct Line {
@@ -73,24 +74,20 @@ impl Line {
     /// Streams that were refused for what the peer sent, save those whose body it ended early because it had its answer.
     pub(super) fn malformed(&self) -> u32 {
         let refused = self.signs.refused_streams();
-        if refused == 0 {
-            return 0;
-        }
+        refused.saturating_sub(self.discarding.cut_short())
+    }
+
+    /// Whether an unknown caller has had too many streams reset.
+    pub(super) fn is_malformed(&self) -> bool {
         let cut_short = self.discarding.cut_short();
-        let excused = if self.via.is_known() {
-            cut_short
-        } else {
-            cut_short.min(UNKNOWN_CUT_SHORT_MAX)
-        };
-        refused.saturating_sub(excused)
+        // Not each body that ends early has its stream reset, but h2 remembers all of them.
+        let reset = self.signs.refused_streams().max(cut_short);
+        reset > UNKNOWN_MALFORMED_MAX + cut_short.min(UNKNOWN_CUT_SHORT_MAX) && !self.via.is_known()
     }
 
     /// Whether an unknown caller should continue on another connection.
     pub(super) fn should_renew(&self) -> bool {
-        let refused = self.signs.refused_streams();
-        refused >= UNKNOWN_CUT_SHORT_MAX
-            && !self.via.is_known()
-            && self.discarding.cut_short() >= UNKNOWN_CUT_SHORT_MAX
+        self.discarding.cut_short() >= UNKNOWN_CUT_SHORT_MAX && !self.via.is_known()
     }
 
     /// A stream is reset because its reader did not move on.

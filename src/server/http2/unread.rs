@@ -4,6 +4,7 @@
 //! bytes, time and number; what is beyond them is dropped, for which h2 resets the stream with NO_ERROR.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -19,18 +20,20 @@ use crate::wire::{BodyError, describe};
 /// Bodies of one connection that are discarded at one time; more are dropped. Each keeps its stream open, and a caller
 /// whose bodies were all refused must have streams left for its next requests.
 const AT_ONCE_MAX: usize = 32;
-/// How h2 describes that a body has ended before the length that its head had announced.
-const H2_MALFORMED: &str = "detected: unspecific protocol error";
+/// How h2 describes a stream that it resets for what came on it, such as a body that ends before its announced length.
+const H2_MALFORMED: &str = "stream error detected: unspecific protocol error";
 
 /// The bodies of one connection that are being discarded. The task of the connection
 /// reads them: a task for each would cost more memory than all else that h2 keeps of the stream.
 #[derive(Default)]
-pub(super) struct Discarding(Mutex<Discards>);
+pub(super) struct Discarding {
+    discards: Mutex<Discards>,
+    cut_short: AtomicU32,
+}
 
 #[derive(Default)]
 struct Discards {
     bodies: Vec<Discard>,
-    cut_short: u32,
     deadline: Option<Instant>,
     /// The connection's.
     waker: Option<Waker>,
@@ -77,7 +80,7 @@ impl Discard {
 impl Discarding {
     /// Reads what has arrived, and drops what is over.
     pub(super) fn poll(&self, cx: &mut Context<'_>) {
-        let discards = &mut *locked(&self.0);
+        let discards = &mut *locked(&self.discards);
         let deadline = discards.deadline;
         let is_known = |waker: &Waker| waker.will_wake(cx.waker());
         if !discards.waker.as_ref().is_some_and(is_known) {
@@ -85,28 +88,30 @@ impl Discarding {
         }
         discards.bodies.retain_mut(|discard| {
             let polled = discard.poll(deadline, cx);
-            discards.cut_short += u32::from(polled == Poll::Ready(true));
+            if polled == Poll::Ready(true) {
+                self.cut_short.fetch_add(1, Ordering::Relaxed);
+            }
             polled.is_pending()
         });
     }
 
-    /// Bodies so far that their callers ended early because they had their answer: h2 takes such a request for malformed.
+    /// Bodies so far that their callers ended early because they had their answer. For h2 such a request is malformed.
     pub(super) fn cut_short(&self) -> u32 {
-        locked(&self.0).cut_short
+        self.cut_short.load(Ordering::Relaxed)
     }
 
     pub(super) fn count(&self) -> usize {
-        locked(&self.0).bodies.len()
+        locked(&self.discards).bodies.len()
     }
 
     /// Notes that the connection is to end.
     pub(super) fn hurry(&self) {
-        locked(&self.0).deadline = Some(Instant::now() + BRIEF_TIME);
+        locked(&self.discards).deadline = Some(Instant::now() + BRIEF_TIME);
     }
 
     fn add(&self, body: Incoming, rest: &Arc<Rest>) {
         let now = Instant::now();
-        let mut discards = locked(&self.0);
+        let mut discards = locked(&self.discards);
         if discards.bodies.len() >= AT_ONCE_MAX {
             return;
         }
