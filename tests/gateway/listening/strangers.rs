@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::harness::Running;
 use crate::listening::frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Heard, Peer, RST_STREAM, SETTINGS, field, frame,
     order_fields, stream,
@@ -25,6 +26,18 @@ fn order(id: u32) -> Vec<u8> {
 
 fn malformed(id: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, id, &field(":path", ""))
+}
+
+/// The connection ends, and the log says how many of its streams were malformed.
+async fn ends_with_malformed(streams: u32, peer: &mut Peer, gateway: &Running) {
+    peer.rest().await;
+    let line = gateway
+        .lines
+        .wait_for(|line| line["reason"] == "malformed-http2")
+        .await;
+    let detail = line["detail"].as_str().unwrap();
+    let wanted = format!("{streams} of its streams were malformed");
+    assert!(detail.starts_with(&wanted), "{detail}");
 }
 
 #[tokio::test]
@@ -106,13 +119,7 @@ async fn a_body_that_ends_early_because_its_request_was_refused_is_not_malformed
     assert_eq!(asked, Some(2));
     // Two of the four were excused, and this is one too many.
     peer.say(&malformed(stream(4))).await;
-    peer.rest().await;
-    let line = gateway
-        .lines
-        .wait_for(|line| line["reason"] == "malformed-http2")
-        .await;
-    let detail = line["detail"].as_str().unwrap();
-    assert!(detail.starts_with("1 of its streams were malformed"), "{detail}");
+    ends_with_malformed(1, &mut peer, &gateway).await;
 }
 
 #[tokio::test]
@@ -148,11 +155,5 @@ async fn two_malformed_requests_of_an_unknown_caller_are_reset_and_the_third_end
     }
     assert!(peer.hear(|heard| heard.kind == HEADERS).await.is_some());
     peer.say(&malformed(7)).await;
-    peer.rest().await;
-    let line = gateway
-        .lines
-        .wait_for(|line| line["reason"] == "malformed-http2")
-        .await;
-    let detail = line["detail"].as_str().unwrap();
-    assert!(detail.starts_with("3 of its streams were malformed"), "{detail}");
+    ends_with_malformed(3, &mut peer, &gateway).await;
 }
