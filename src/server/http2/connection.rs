@@ -64,7 +64,7 @@ pub(in crate::server) async fn serve(
     let line = Line::new(&shared, &gate, &guard, &credit, seat);
     let ended = live(guard, line.clone(), phase).await;
     let streams = line.malformed();
-    let was_cut = line.is_malformed();
+    let was_cut = line.has_too_many_resets();
     match ended {
         Some((reason, detail)) => refused(&shared, peer, reason, detail),
         // h2 resets what is malformed and reports it to nobody.
@@ -126,7 +126,7 @@ async fn live(
                 return over.and_then(|result| ended(&line.signs, &settings, result));
             }
             // Once the connection was polled: it is what makes it so.
-            () = renewal(&line, is_renewed) => {
+            () = renewal(&line), if !is_renewed => {
                 is_renewed = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -171,10 +171,10 @@ async fn live(
     }
 }
 
-/// Ends once the caller should continue on another connection and was not asked to.
-async fn renewal(line: &Line, is_renewed: bool) {
+/// Ends once the caller should continue on another connection.
+async fn renewal(line: &Line) {
     poll_fn(|_| {
-        if line.should_renew() && !is_renewed {
+        if line.should_renew() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -191,7 +191,7 @@ fn poll_gated<T>(
     line: &Line,
     cx: &mut Context<'_>,
 ) -> Poll<Option<T>> {
-    if line.is_malformed() {
+    if line.has_too_many_resets() {
         return Poll::Ready(None);
     }
     line.discarding.poll(cx);
@@ -202,7 +202,10 @@ fn poll_gated<T>(
     }
     let polled = connection.poll(cx);
     line.discarding.poll(cx);
-    if !was_known && polled.is_pending() && (line.gate.is_late(line.under_way()) || line.is_malformed()) {
+    if !was_known
+        && polled.is_pending()
+        && (line.gate.is_late(line.under_way()) || line.has_too_many_resets())
+    {
         cx.waker().wake_by_ref();
     }
     polled.map(Some)

@@ -78,7 +78,7 @@ impl Line {
     }
 
     /// Whether an unknown caller has had too many streams reset.
-    pub(super) fn is_malformed(&self) -> bool {
+    pub(super) fn has_too_many_resets(&self) -> bool {
         let cut_short = self.discarding.cut_short();
         // Not each body that ends early has its stream reset, but h2 remembers all of them.
         let reset = self.signs.refused_streams().max(cut_short);
