@@ -349,7 +349,7 @@ fn every_command_works_as_it_is_pasted() {
 }
 
 #[test]
-#[ignore = "needs curl, and builds the program for release; .ci/run runs it"]
+#[ignore = "needs curl, and builds the program for release: cargo test --test documents -- --ignored"]
 fn every_command_works_with_the_real_programs() {
     read_and_paste(Programs::Real);
 }

@@ -135,7 +135,7 @@ fn shape(assertion: &str) -> (Value, BTreeSet<String>) {
 }
 
 #[tokio::test]
-#[ignore = "needs Python with libraries; .ci/run has them. By hand: pip install --target target/interop authlib flask msal && PYTHONPATH=target/interop cargo test --test interop -- --ignored"]
+#[ignore = "needs Python with libraries; .ci/run has them. By hand: pip install --target target/interop authlib flask msal && PYTHONPATH=target/interop cargo test --test interop -- --ignored --skip libraries"]
 async fn an_independent_server_gives_us_tokens_for_a_secret_and_for_assertions() {
     let emulator = Emulator::start().await;
     let leaf = signing(&emulator);
@@ -163,7 +163,7 @@ async fn an_independent_server_gives_us_tokens_for_a_secret_and_for_assertions()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs Python with libraries; .ci/run has them. By hand: pip install --target target/interop authlib flask msal && PYTHONPATH=target/interop cargo test --test interop -- --ignored"]
+#[ignore = "needs Python with libraries; .ci/run has them. By hand: pip install --target target/interop authlib flask msal && PYTHONPATH=target/interop cargo test --test interop -- --ignored --skip libraries"]
 async fn an_assertion_of_msal_has_the_same_documented_fields_as_ours() {
     let emulator = Emulator::start().await;
     let leaf = signing(&emulator);
